@@ -1,0 +1,344 @@
+"""Deciding: which events a command leads to, or why it is refused.
+
+`decide` reads and never writes.  It checks safety only; which job runs next is a matter of
+`policy`, and the explorer tries every job that is eligible here.  A command that changes
+nothing (the same job again, a queue paused twice) leads to no events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from beaver_model.bounds import (
+    BATCH_JOBS_MAX,
+    CHILDREN_MAX,
+    QUEUES_MAX,
+    SNOOZES_MAX,
+    WEIGHT_MAX,
+)
+from beaver_model.commands import (
+    AnyCommand,
+    Boot,
+    Cancel,
+    Complete,
+    ConfirmCancel,
+    Discard,
+    Dispatch,
+    Enqueue,
+    Expire,
+    Fail,
+    Job,
+    Rejection,
+    Release,
+    Requeue,
+    SetBounds,
+    SetQueue,
+)
+from beaver_model.events import (
+    Acked,
+    AnyEvent,
+    Booted,
+    BoundsSet,
+    Cancelled,
+    CancelRequested,
+    Cause,
+    Died,
+    Discarded,
+    Dispatched,
+    Enqueued,
+    QueueSet,
+    Released,
+    Requeued,
+    Retried,
+    TimedOut,
+)
+from beaver_model.lifecycle import CELLS, JobState, Trigger
+from beaver_model.rows import QueueRow, Row, spec_of
+from beaver_model.state import State
+
+Decision = list[AnyEvent] | Rejection
+
+_PENDING: Final = JobState.PENDING
+_IN_FLIGHT: Final = JobState.IN_FLIGHT
+
+
+def decide(state: State, command: AnyCommand, now_ms: int) -> Decision:
+    """Returns the events that `command` leads to at `now_ms`, or a `Rejection`.
+
+    The events are to be applied in order, at this time, before anything else is decided,
+    and committed together.
+    """
+    return _DECIDE[type(command)](state, command, max(now_ms, state.time_ms))
+
+
+# -- jobs come in ---------------------------------------------------------------------------
+
+
+def _enqueue(state: State, command: Enqueue, now_ms: int) -> Decision:
+    if len(command.jobs) > BATCH_JOBS_MAX:
+        return Rejection("batch_too_large", {"jobs": len(command.jobs), "max": BATCH_JOBS_MAX})
+    return _admit(state, command.jobs, parent="")
+
+
+def _admit(state: State, jobs: tuple[Job, ...] | list[Job], parent: str) -> Decision:
+    events: list[AnyEvent] = []
+    rows, tombstones = state.jobs, state.tombstones
+    ids = {job.id for job in jobs}
+    if len(ids) != len(jobs):
+        repeated = _first_repeated(jobs)
+        return Rejection("repeated", {"job": jobs[repeated].id, "index": repeated})
+    queues: set[str] = set()
+    for index, job in enumerate(jobs):
+        row = rows.get(job.id)
+        known = row.digest if row is not None else None
+        if known is None and job.id in tombstones:
+            tombstone = state.tombstone(job.id)
+            known = tombstone.digest if tombstone else None
+        if known is None:
+            queue = spec_of(job.spec).queue
+            if queue not in state.queues:
+                queues.add(queue)
+            events.append(
+                Enqueued(job.id, job.spec, job.payload, job.digest, job.run_at_ms, parent, job.tags)
+            )
+        elif known != job.digest:
+            return Rejection(
+                "conflict", {"job": job.id, "index": index, "seq": state.seq_of(job.id)}
+            )
+    if len(state.queues) + len(queues) > QUEUES_MAX:
+        return Rejection("too_many_queues", {"queue": min(queues), "max": QUEUES_MAX})
+    return events
+
+
+def _first_repeated(jobs: tuple[Job, ...] | list[Job]) -> int:
+    seen: set[str] = set()
+    for index, job in enumerate(jobs):
+        if job.id in seen:
+            return index
+        seen.add(job.id)
+    raise AssertionError("called only where an id stands twice")
+
+
+# -- jobs go out ----------------------------------------------------------------------------
+
+
+def _dispatch(state: State, command: Dispatch, now_ms: int) -> Decision:
+    row = state.jobs.get(command.job)
+    if row is None or row.state != _PENDING:
+        return _absent(state, command.job, row)
+    reason = why_not_dispatch(state, row, now_ms, prefetched=command.prefetched)
+    if reason is not None:
+        return Rejection(reason, {"job": row.id})
+    return [Dispatched(row.id, command.worker)]
+
+
+def why_not_dispatch(state: State, row: Row, now_ms: int, *, prefetched: bool) -> str | None:
+    """Returns the code of what keeps a pending job from being dispatched, or `None`."""
+    if row.ready_ms > now_ms:
+        return "not_ready"
+    if state.queues[row.spec.queue].row.paused:
+        return "paused"
+    if row.attempt >= row.spec.max_attempts:
+        return "no_attempt_left"
+    if prefetched and row.on_last_attempt:
+        return "last_attempt"
+    if row.extra is not None and row.extra.suspect and (prefetched or state.suspects_in_flight):
+        return "suspect_waits"
+    return None
+
+
+# -- outcomes -------------------------------------------------------------------------------
+
+
+def _fenced(state: State, job: str, token: int) -> Row | Rejection:
+    """Returns the row that `token` holds, or why the outcome is refused."""
+    row = state.in_flight.get(token)
+    if row is not None and row.id == job:
+        return row
+    row = state.jobs.get(job)
+    if row is None:
+        return _absent(state, job, row)
+    return Rejection(
+        "stale_token", {"job": job, "token": token, "current": row.token, "state": row.state.name}
+    )
+
+
+def _complete(state: State, command: Complete, now_ms: int) -> Decision:
+    row = _fenced(state, command.job, command.token)
+    if isinstance(row, Rejection):
+        return row
+    children = command.children
+    if not children:
+        return [Acked(row.id, row.token, command.result)]
+    if len(children) > CHILDREN_MAX:
+        error = f"the job enqueued {len(children)} jobs; one ACK carries at most {CHILDREN_MAX}"
+        return _end_for_good(row, Cause.CHILD_CONFLICT, error)
+    admitted = _admit(state, children, parent=row.id)
+    if isinstance(admitted, Rejection):
+        error = f"child {admitted.facts.get('job', '')} was refused: {admitted.code}"
+        return _end_for_good(row, Cause.CHILD_CONFLICT, error)
+    return [Acked(row.id, row.token, command.result), *admitted]
+
+
+def _fail(state: State, command: Fail, now_ms: int) -> Decision:
+    row = _fenced(state, command.job, command.token)
+    if isinstance(row, Rejection):
+        return row
+    if row.cancel_requested or not command.retry or row.on_last_attempt:
+        return _end_for_good(row, command.cause, command.error)
+    delay_ms = command.delay_ms
+    if delay_ms is None:
+        delay_ms = row.spec.backoff_ms(row.attempt, command.jitter)
+    return [Retried(row.id, row.token, now_ms + delay_ms, command.cause, command.error)]
+
+
+def _expire(state: State, command: Expire, now_ms: int) -> Decision:
+    row = _fenced(state, command.job, command.token)
+    if isinstance(row, Rejection):
+        return row
+    if row.cancel_requested or row.on_last_attempt:
+        return _end_for_good(row, command.cause, command.error)
+    run_at_ms = now_ms + row.spec.backoff_ms(row.attempt, command.jitter)
+    return [TimedOut(row.id, row.token, run_at_ms, command.cause, False, command.error)]
+
+
+def _release(state: State, command: Release, now_ms: int) -> Decision:
+    row = _fenced(state, command.job, command.token)
+    if isinstance(row, Rejection):
+        return row
+    if row.cancel_requested:
+        return [Cancelled(row.id, row.token, Cause.OPERATOR)]
+    if command.cause == Cause.SNOOZE and row.extra and row.extra.snoozes >= SNOOZES_MAX:
+        return _end_for_good(row, Cause.SNOOZE_LIMIT, f"the job has snoozed {SNOOZES_MAX} times")
+    run_at_ms = now_ms + command.delay_ms if command.delay_ms else 0
+    return [Released(row.id, row.token, run_at_ms, command.cause)]
+
+
+def _end_for_good(row: Row, cause: str, error: str) -> list[AnyEvent]:
+    """An attempt that neither completed nor is to be tried again."""
+    if row.cancel_requested:
+        return [Cancelled(row.id, row.token, Cause.OPERATOR)]
+    return [Died(row.id, row.token, cause, error)]
+
+
+def _confirm_cancel(state: State, command: ConfirmCancel, now_ms: int) -> Decision:
+    row = _fenced(state, command.job, command.token)
+    if isinstance(row, Rejection):
+        return row
+    return [Cancelled(row.id, row.token, command.cause)]
+
+
+# -- operators ------------------------------------------------------------------------------
+
+
+def _absent(state: State, job: str, row: Row | None) -> Rejection:
+    """Says why a job is not in the state that a command needs."""
+    if row is not None:
+        return Rejection("wrong_state", {"job": job, "state": row.state.name})
+    tombstone = state.tombstone(job)
+    if tombstone is not None:
+        return Rejection("finished", {"job": job, "outcome": tombstone.outcome.name})
+    return Rejection("no_such_job", {"job": job})
+
+
+def _cancel(state: State, command: Cancel, now_ms: int) -> Decision:
+    row = state.jobs.get(command.job)
+    if row is None:
+        return _absent(state, command.job, row)
+    if row.state == JobState.CANCELLED or row.cancel_requested:
+        return []
+    if row.state == _PENDING:
+        return [Cancelled(row.id, 0, Cause.OPERATOR)]
+    if row.state == _IN_FLIGHT:
+        return [CancelRequested(row.id)]
+    return _absent(state, command.job, row)
+
+
+def _requeue(state: State, command: Requeue, now_ms: int) -> Decision:
+    row = state.jobs.get(command.job)
+    if row is None or CELLS[Trigger.REQUEUE][row.state] is None:
+        return _absent(state, command.job, row)
+    return [Requeued(row.id, command.payload)]
+
+
+def _discard(state: State, command: Discard, now_ms: int) -> Decision:
+    row = state.jobs.get(command.job)
+    if row is None or CELLS[Trigger.DISCARD][row.state] is None:
+        return _absent(state, command.job, row)
+    return [Discarded(row.id)]
+
+
+def _set_queue(state: State, command: SetQueue, now_ms: int) -> Decision:
+    queue = state.queues.get(command.queue)
+    if queue is None and len(state.queues) >= QUEUES_MAX:
+        return Rejection("too_many_queues", {"queue": command.queue, "max": QUEUES_MAX})
+    row = queue.row if queue is not None else QueueRow(command.queue)
+    paused = row.paused if command.paused is None else command.paused
+    weight = row.weight if command.weight is None else command.weight
+    bytes_max = row.bytes_max if command.bytes_max is None else command.bytes_max
+    if not 1 <= weight <= WEIGHT_MAX:
+        return Rejection("bad_value", {"weight": weight, "min": 1, "max": WEIGHT_MAX})
+    if bytes_max < 0:
+        return Rejection("bad_value", {"bytes_max": bytes_max, "min": 0})
+    if (paused, weight, bytes_max) == (row.paused, row.weight, row.bytes_max):
+        return []
+    return [QueueSet(command.queue, paused, weight, bytes_max)]
+
+
+def _set_bounds(state: State, command: SetBounds, now_ms: int) -> Decision:
+    if command.tombstones_max < 0 or command.tombstones_age_ms < 0:
+        return Rejection(
+            "bad_value",
+            {
+                "tombstones_max": command.tombstones_max,
+                "tombstones_age_ms": command.tombstones_age_ms,
+                "min": 0,
+            },
+        )
+    wanted = (command.tombstones_max, command.tombstones_age_ms)
+    if wanted == (state.tombstones_max, state.tombstones_age_ms):
+        return []
+    return [BoundsSet(*wanted)]
+
+
+# -- a server starts ------------------------------------------------------------------------
+
+
+def _boot(state: State, command: Boot, now_ms: int) -> Decision:
+    """Returns BOOT and what becomes of every job that a dead server left in flight.
+
+    What had started is charged, at once and without backoff; what had not is given back.
+    After a power cut nobody knows, so all are charged, and are suspects.
+    """
+    events: list[AnyEvent] = [Booted(state.epoch + 1, command.power_cut)]
+    for token, row in state.in_flight.items():
+        if not command.power_cut and token not in command.started:
+            events.append(
+                Cancelled(row.id, token, Cause.OPERATOR)
+                if row.cancel_requested
+                else Released(row.id, token, 0, Cause.NEVER_STARTED)
+            )
+        elif row.cancel_requested or row.on_last_attempt:
+            error = "the server was lost during the last attempt"
+            events += _end_for_good(row, Cause.NODE_LOST, error)
+        else:
+            events.append(TimedOut(row.id, token, now_ms, Cause.NODE_LOST, command.power_cut))
+    return events
+
+
+_DECIDE: Final[dict[type, Callable[[State, Any, int], Decision]]] = {
+    Enqueue: _enqueue,
+    Dispatch: _dispatch,
+    Complete: _complete,
+    Fail: _fail,
+    Expire: _expire,
+    Release: _release,
+    Cancel: _cancel,
+    ConfirmCancel: _confirm_cancel,
+    Requeue: _requeue,
+    Discard: _discard,
+    SetQueue: _set_queue,
+    SetBounds: _set_bounds,
+    Boot: _boot,
+}

@@ -1,0 +1,219 @@
+"""The events: what the log holds, and the only thing that changes the state.
+
+An event records decided facts (times, causes), never policy.  Its seq and time are those
+of its place in a frame: the n-th event of a frame has the frame's first seq plus n, and
+all events of a frame share one stamp.
+
+Versions: an event's shape is named by its tag.  A field may be added at the end with a
+default that means what its absence meant; any other change needs a new class with a new
+tag, and the old one stays for ever, with the same `apply`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+import msgspec
+
+from beaver_model.lifecycle import Trigger
+
+
+class Event(msgspec.Struct, array_like=True, gc=False):
+    """Base of all events; on disk an array that begins with the tag."""
+
+    NAME: ClassVar[str] = ""
+    """Name in the log's listing, in documents and in metrics."""
+    TRIGGER: ClassVar[Trigger | None] = None
+    """Cell row of the lifecycle, for events of a job."""
+
+
+class JobEvent(Event):
+    """An event of one job, named by its id."""
+
+    job: str
+
+
+class Enqueued(JobEvent, tag=1):
+    """A job came in.  Its seq is the job's identity in the store."""
+
+    NAME: ClassVar[str] = "ENQUEUE"
+    TRIGGER: ClassVar[Trigger | None] = Trigger.ENQUEUE
+    spec: bytes
+    payload: bytes
+    digest: bytes
+    run_at_ms: int = 0
+    """Not before this time; 0 means at once."""
+    parent: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class Dispatched(JobEvent, tag=2):
+    """A job went to a worker.  Its seq is the token that the outcome must carry."""
+
+    NAME: ClassVar[str] = "DISPATCH"
+    TRIGGER: ClassVar[Trigger | None] = Trigger.DISPATCH
+    worker: int
+
+
+class Acked(JobEvent, tag=3):
+    """The attempt completed; children follow as ENQUEUE events in the same frame."""
+
+    NAME: ClassVar[str] = "ACK"
+    TRIGGER: ClassVar[Trigger | None] = Trigger.ACK
+    token: int
+    result: bytes
+
+
+class Retried(JobEvent, tag=4):
+    """The attempt failed or its worker died, and attempts are left."""
+
+    NAME: ClassVar[str] = "RETRY"
+    TRIGGER: ClassVar[Trigger | None] = Trigger.RETRY
+    token: int
+    run_at_ms: int
+    cause: str
+    error: str = ""
+
+
+class TimedOut(JobEvent, tag=5):
+    """The attempt ran over its limit, its lease ended or its node was lost; attempts are left."""
+
+    NAME: ClassVar[str] = "TIMEOUT"
+    TRIGGER: ClassVar[Trigger | None] = Trigger.TIMEOUT
+    token: int
+    run_at_ms: int
+    cause: str
+    suspect: bool = False
+    error: str = ""
+
+
+class Released(JobEvent, tag=6):
+    """The attempt is given back: nothing was lost and nothing is charged."""
+
+    NAME: ClassVar[str] = "RELEASE"
+    TRIGGER: ClassVar[Trigger | None] = Trigger.RELEASE
+    token: int
+    run_at_ms: int
+    cause: str
+
+
+class Died(JobEvent, tag=7):
+    """No attempt is left, or none makes sense.  An operator may requeue the job."""
+
+    NAME: ClassVar[str] = "DEAD"
+    TRIGGER: ClassVar[Trigger | None] = Trigger.DEAD
+    token: int
+    cause: str
+    error: str = ""
+
+
+class CancelRequested(JobEvent, tag=8):
+    """Someone wants a running job to stop; an ACK that comes first still wins."""
+
+    NAME: ClassVar[str] = "CANCEL_REQUESTED"
+    TRIGGER: ClassVar[Trigger | None] = Trigger.CANCEL_REQUESTED
+
+
+class Cancelled(JobEvent, tag=9):
+    """The job is cancelled: it was pending, or its attempt has ended otherwise than by ACK."""
+
+    NAME: ClassVar[str] = "CANCEL"
+    TRIGGER: ClassVar[Trigger | None] = Trigger.CANCEL
+    token: int
+    cause: str = ""
+
+
+class Requeued(JobEvent, tag=10):
+    """An operator gives a dead or cancelled job a new generation, with attempts afresh."""
+
+    NAME: ClassVar[str] = "REQUEUE"
+    TRIGGER: ClassVar[Trigger | None] = Trigger.REQUEUE
+    payload: bytes | None = None
+    """The edited payload; `None` keeps the old one."""
+
+
+class Discarded(JobEvent, tag=11):
+    """An operator removes the job; a tombstone stays."""
+
+    NAME: ClassVar[str] = "DISCARD"
+    TRIGGER: ClassVar[Trigger | None] = Trigger.DISCARD
+
+
+class QueueSet(Event, tag=12):
+    """The settings of a queue, whole."""
+
+    NAME: ClassVar[str] = "QUEUE"
+    queue: str
+    paused: bool
+    weight: int
+    bytes_max: int
+
+
+class Booted(Event, tag=13):
+    """A server (later: a leader) took over.  Its epoch is one above the last."""
+
+    NAME: ClassVar[str] = "BOOT"
+    epoch: int
+    power_cut: bool
+    """The machine went down since the last BOOT, so what had started is not known."""
+
+
+class BoundsSet(Event, tag=14):
+    """How many finished jobs are remembered, and for how long (0: no limit in time)."""
+
+    NAME: ClassVar[str] = "BOUNDS"
+    tombstones_max: int
+    tombstones_age_ms: int
+
+
+JOB_EVENTS: Final = (
+    Enqueued,
+    Dispatched,
+    Acked,
+    Retried,
+    TimedOut,
+    Released,
+    Died,
+    CancelRequested,
+    Cancelled,
+    Requeued,
+    Discarded,
+)
+STORE_EVENTS: Final = (QueueSet, Booted, BoundsSet)
+ALL_EVENTS: Final = JOB_EVENTS + STORE_EVENTS
+
+AnyEvent = (
+    Enqueued
+    | Dispatched
+    | Acked
+    | Retried
+    | TimedOut
+    | Released
+    | Died
+    | CancelRequested
+    | Cancelled
+    | Requeued
+    | Discarded
+    | QueueSet
+    | Booted
+    | BoundsSet
+)
+
+
+class Cause:
+    """Causes that events carry.  Plain strings, so that old logs may hold others."""
+
+    FAILED: Final = "failed"
+    NOT_RETRYABLE: Final = "not_retryable"
+    WORKER_LOST: Final = "worker_lost"
+    TIME_LIMIT: Final = "time_limit"
+    LEASE_EXPIRED: Final = "lease_expired"
+    NODE_LOST: Final = "node_lost"
+    DRAIN: Final = "drain"
+    SNOOZE: Final = "snooze"
+    SNOOZE_LIMIT: Final = "snooze_limit"
+    NEVER_STARTED: Final = "never_started"
+    NEIGHBOUR: Final = "neighbour"
+    CHILD_CONFLICT: Final = "child_conflict"
+    OPERATOR: Final = "operator"
+    JOB: Final = "job"

@@ -1,0 +1,177 @@
+"""The invariants: what holds in every state, as named functions.
+
+Each takes a state and returns what is wrong, or `None`.  The explorer, the Hypothesis
+machines, the simulator, `verify` and the running server (sampled) all use these.  They
+scan, so they are for checking, never for the hot path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from beaver_model.bounds import SNOOZES_MAX
+from beaver_model.index import kind_of
+from beaver_model.lifecycle import JobState
+from beaver_model.rows import ROW_BYTES, TOMBSTONE_BYTES
+from beaver_model.state import State
+
+Invariant = Callable[[State], str | None]
+
+_ROW_STATES: Final = (JobState.PENDING, JobState.IN_FLIGHT, JobState.DEAD, JobState.CANCELLED)
+
+
+def one_set_per_job(state: State) -> str | None:
+    """P2: each job is in exactly one of pending, in_flight, completed, dead, cancelled."""
+    for job, row in state.jobs.items():
+        if row.id != job:
+            return f"job {job} is filed under another id than its own, {row.id}"
+        if row.state not in _ROW_STATES:
+            return f"job {job} has a row and is {row.state.name}"
+        if job in state.tombstones:
+            return f"job {job} is {row.state.name} and finished at once"
+        sets = [
+            state.in_flight.get(row.token) is row,
+            state.dead.get(job) is row,
+            state.cancelled.get(job) is row,
+        ]
+        expected = [row.state == s for s in _ROW_STATES[1:]]
+        if sets != expected:
+            return f"job {job} is {row.state.name}, and the sets say {sets}"
+    return None
+
+
+def seqs_are_unique(state: State) -> str | None:
+    """No two jobs share a seq, and none is ahead of the log."""
+    seqs: dict[int, str] = {}
+    for row in state.jobs.values():
+        if row.seq in seqs:
+            return f"jobs {row.id} and {seqs[row.seq]} share the seq {row.seq}"
+        if not 0 < row.seq <= state.last_seq:
+            return f"job {row.id} has the seq {row.seq}; the log ends at {state.last_seq}"
+        seqs[row.seq] = row.id
+    return None
+
+
+def tokens_fence(state: State) -> str | None:
+    """P3: a job has a token and a worker exactly while it is in flight; the token is younger."""
+    for row in state.jobs.values():
+        in_flight = row.state == JobState.IN_FLIGHT
+        if in_flight != (row.token > 0) or (not in_flight and row.worker):
+            return f"job {row.id} is {row.state.name} with token {row.token}, worker {row.worker}"
+        if in_flight and not row.seq < row.token <= state.last_seq:
+            return f"job {row.id} has the token {row.token} outside {row.seq}..{state.last_seq}"
+    return None
+
+
+def attempts_are_bounded(state: State) -> str | None:
+    """P6: attempts never exceed the limit, and a pending job has one left."""
+    for row in state.jobs.values():
+        spent_max = row.spec.max_attempts - (row.state == JobState.PENDING)
+        least = 1 if row.state == JobState.IN_FLIGHT else 0
+        if not least <= row.attempt <= spent_max:
+            return f"job {row.id} is {row.state.name} after {row.attempt} attempts of {spent_max}"
+        if row.extra is not None and row.extra.snoozes > SNOOZES_MAX:
+            return f"job {row.id} has snoozed {row.extra.snoozes} times"
+    return None
+
+
+def one_suspect_at_a_time(state: State) -> str | None:
+    """At most one suspect is in flight, and the count says so."""
+    suspects = sum(row.suspect for row in state.in_flight.values())
+    if suspects != state.suspects_in_flight:
+        return f"{suspects} suspects are in flight, counted as {state.suspects_in_flight}"
+    return None if suspects <= 1 else f"{suspects} suspects are in flight at once"
+
+
+def ready_index_matches(state: State) -> str | None:
+    """P5: each pending job stands exactly once where `select` or `advance` will find it."""
+    placed: dict[int, str] = {}
+    for _, _, row in state.scheduled:
+        if row.state == JobState.PENDING:
+            if not row.scheduled or row.seq in placed:
+                return f"job {row.id} stands in the schedule wrongly or twice"
+            placed[row.seq] = row.id
+    if len(placed) != state.scheduled_live:
+        return f"{len(placed)} jobs are scheduled, counted as {state.scheduled_live}"
+    ready = 0
+    for name, queue in state.queues.items():
+        before = len(placed)
+        for (task, kind), bucket in queue.buckets.items():
+            if bucket.known != (state.known_tasks is None or task in state.known_tasks):
+                return f"bucket {name}/{task} is parked wrongly"
+            for priority, lane in enumerate(bucket.lanes):
+                rows = list(lane) if lane is not None else []
+                if bool(rows) != bool(bucket.mask >> priority & 1):
+                    return f"bucket {name}/{task} has a wrong mask at priority {priority}"
+                if lane is not None and lane.live != len(rows):
+                    return f"lane {name}/{task}/{priority} counts {lane.live}, holds {len(rows)}"
+                for row in rows:
+                    place = (row.spec.queue, row.spec.task, kind_of(row), row.spec.priority)
+                    if place != (name, task, kind, priority) or row.scheduled or row.seq in placed:
+                        return f"job {row.id} stands in the lane {name}/{task}/{priority} wrongly"
+                    placed[row.seq] = row.id
+        if len(placed) - before != queue.ready:
+            return f"queue {name} has {len(placed) - before} ready jobs, counted as {queue.ready}"
+        ready += queue.ready
+    if ready != state.ready:
+        return f"{ready} jobs are ready, counted as {state.ready}"
+    pending = {row.seq: i for i, row in state.jobs.items() if row.state == JobState.PENDING}
+    return None if placed == pending else "a pending job stands in no index, or a stranger does"
+
+
+def lanes_are_ordered(state: State) -> str | None:
+    """P9: the deque of a lane ascends by (ready time, seq)."""
+    for name, queue in state.queues.items():
+        for (task, _), bucket in queue.buckets.items():
+            for lane in bucket.lanes:
+                arrivals = lane.arrivals if lane is not None else ()
+                keys = [(r.ready_ms, r.seq) for r in arrivals if r.state == JobState.PENDING]
+                if keys != sorted(keys):
+                    return f"a lane of {name}/{task} is out of order"
+    return None
+
+
+def counts_match(state: State) -> str | None:
+    """Counts, bytes and ledger equal what a scan finds."""
+    counts = {name: [0] * len(JobState) for name in state.queues}
+    sizes = dict.fromkeys(state.queues, 0)
+    ledger = 0
+    for row in state.jobs.values():
+        counts[row.spec.queue][row.state] += 1
+        sizes[row.spec.queue] += ROW_BYTES + len(row.payload) + len(row.id)
+        ledger += hash((row.seq, row.state, row.attempt, row.token))
+    for name, queue in state.queues.items():
+        if queue.counts != counts[name] or queue.bytes != sizes[name]:
+            return f"queue {name} counts {queue.counts} and {queue.bytes} bytes; a scan differs"
+    total = sum(sizes.values()) + sum(TOMBSTONE_BYTES + len(job) for job in state.tombstones)
+    if total != state.bytes:
+        return f"the state takes {total} bytes, counted as {state.bytes}"
+    return None if ledger % (1 << 64) == state.ledger else "the ledger does not match the rows"
+
+
+def tombstones_match(state: State) -> str | None:
+    """Tombstones and their order of eviction name the same jobs, once each."""
+    ids = list(state.tombstone_ids)
+    if len(ids) != len(set(ids)) or set(ids) != set(state.tombstones):
+        return "the order of tombstones and the tombstones differ"
+    return None if len(ids) == len(state.tombstone_times) else "a tombstone has no time"
+
+
+INVARIANTS: Final[tuple[Invariant, ...]] = (
+    one_set_per_job,
+    seqs_are_unique,
+    tokens_fence,
+    attempts_are_bounded,
+    one_suspect_at_a_time,
+    ready_index_matches,
+    lanes_are_ordered,
+    counts_match,
+    tombstones_match,
+)
+
+
+def violations(state: State) -> list[str]:
+    """Returns every violated invariant as `name: what is wrong`."""
+    found = ((check.__name__, check(state)) for check in INVARIANTS)
+    return [f"{name}: {wrong}" for name, wrong in found if wrong is not None]

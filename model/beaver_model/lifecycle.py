@@ -1,0 +1,102 @@
+"""The life of a job: one `transitions` Machine, and the table compiled from it.
+
+`MACHINE` is the one source of truth.  Asking it costs microseconds, so the hot paths use
+`CELLS`, compiled from it at import: `CELLS[trigger][state]` is the next state or `None`.
+A test proves that both agree on every cell, reachable or not.  Diagrams and the reference
+table in `docs/` are generated from the Machine as well.
+
+What may not live here: guards.  Whether an attempt is left or a token fits is decided in
+`decide` and checked in `legal`; this table says only which change may ever happen.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+from transitions import Machine
+
+
+class JobState(IntEnum):
+    """Where a job is.  `NEW` and `FORGOTTEN` are the ends of the Machine, held by no row."""
+
+    NEW = 0
+    PENDING = 1
+    IN_FLIGHT = 2
+    COMPLETED = 3
+    DEAD = 4
+    CANCELLED = 5
+    FORGOTTEN = 6
+
+
+class Trigger(IntEnum):
+    """What can happen to a job; each logged job event is one of these."""
+
+    ENQUEUE = 0
+    DISPATCH = 1
+    ACK = 2
+    RETRY = 3
+    TIMEOUT = 4
+    RELEASE = 5
+    DEAD = 6
+    CANCEL_REQUESTED = 7
+    CANCEL = 8
+    REQUEUE = 9
+    DISCARD = 10
+
+
+class Life:
+    """The object that the Machine moves.  It has no other content."""
+
+    state: str
+
+
+_TRANSITIONS: Final = [
+    # trigger, sources, destination
+    (Trigger.ENQUEUE, [JobState.NEW], JobState.PENDING),
+    (Trigger.DISPATCH, [JobState.PENDING], JobState.IN_FLIGHT),
+    (Trigger.ACK, [JobState.IN_FLIGHT], JobState.COMPLETED),
+    (Trigger.RETRY, [JobState.IN_FLIGHT], JobState.PENDING),
+    (Trigger.TIMEOUT, [JobState.IN_FLIGHT], JobState.PENDING),
+    (Trigger.RELEASE, [JobState.IN_FLIGHT], JobState.PENDING),
+    (Trigger.DEAD, [JobState.IN_FLIGHT, JobState.PENDING], JobState.DEAD),
+    (Trigger.CANCEL_REQUESTED, [JobState.IN_FLIGHT], JobState.IN_FLIGHT),
+    (Trigger.CANCEL, [JobState.PENDING, JobState.IN_FLIGHT], JobState.CANCELLED),
+    (Trigger.REQUEUE, [JobState.DEAD, JobState.CANCELLED], JobState.PENDING),
+    (Trigger.DISCARD, [JobState.PENDING, JobState.DEAD, JobState.CANCELLED], JobState.FORGOTTEN),
+]
+
+
+def build_machine() -> Machine:
+    """Returns a Machine over the states of a job, attached to no object yet."""
+    return Machine(
+        model=None,
+        states=[state.name for state in JobState],
+        transitions=[
+            {
+                "trigger": trigger.name.lower(),
+                "source": [s.name for s in sources],
+                "dest": dest.name,
+            }
+            for trigger, sources, dest in _TRANSITIONS
+        ],
+        initial=JobState.NEW.name,
+        auto_transitions=False,
+    )
+
+
+MACHINE: Final = build_machine()
+
+
+def _compile(machine: Machine) -> tuple[tuple[JobState | None, ...], ...]:
+    """Reads every cell of the Machine once."""
+    table: list[list[JobState | None]] = [[None] * len(JobState) for _ in Trigger]
+    for trigger in Trigger:
+        for transition in machine.get_transitions(trigger.name.lower()):
+            source, destination = str(transition.source), str(transition.dest)
+            table[trigger][JobState[source]] = JobState[destination]
+    return tuple(tuple(row) for row in table)
+
+
+CELLS: Final = _compile(MACHINE)
+"""`CELLS[trigger][state]`: the next state, or `None` where the event is illegal."""

@@ -1,0 +1,120 @@
+"""The scheduling policy: which eligible job a free slot gets, and why a job waits.
+
+One rule, in one place.  Among queues: stride scheduling by weight, so that each queue gets
+slots in proportion to its weight, and one that was idle does not catch up.  Within a queue:
+the lowest priority number first, where waiting improves it by one for every `AGEING_MS`;
+then (ready time, seq).  Safety never rests on this module: `decide` checks what it picks.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from beaver_model.bounds import AGEING_MS
+from beaver_model.index import Bucket, Kind, QueueIndex, kind_of
+from beaver_model.lifecycle import JobState
+from beaver_model.rows import Row
+from beaver_model.state import State
+
+Rank = tuple[int, int, int]
+"""(aged priority, ready time, seq): lower runs first."""
+
+
+class Offer(NamedTuple):
+    """A free slot: what its worker can run, and whether it starts at once."""
+
+    tasks: frozenset[str] | None = None
+    """Tasks that the worker knows; `None` means all."""
+    queues: frozenset[str] | None = None
+    """Queues that the worker serves; `None` means all."""
+    idle: bool = True
+    """The job would start now; False where it would wait in a prefetch."""
+
+
+def select(state: State, offer: Offer, now_ms: int) -> Row | None:
+    """Returns the job that the slot gets, or `None` where no job may run in it."""
+    best: Row | None = None
+    best_pass = 0
+    for queue in state.queues.values():
+        if not queue.ready or queue.row.paused:
+            continue
+        if offer.queues is not None and queue.row.name not in offer.queues:
+            continue
+        if best is not None and queue.stride_pass >= best_pass:
+            continue
+        row = _first_of(state, queue, offer, now_ms)
+        if row is not None:
+            best, best_pass = row, queue.stride_pass
+    return best
+
+
+def _first_of(state: State, queue: QueueIndex, offer: Offer, now_ms: int) -> Row | None:
+    first: Row | None = None
+    first_rank: Rank | None = None
+    for bucket in queue.buckets.values():
+        if not bucket.live or not _may_take(state, bucket, offer):
+            continue
+        mask = bucket.mask
+        if not mask & (mask - 1) and first is None and len(queue.buckets) == 1:
+            # One priority and one task, as most queues have: nothing to compare.
+            lane = bucket.lanes[mask.bit_length() - 1]
+            return lane.head() if lane is not None else None
+        for lane in bucket.lanes:
+            row = lane.head() if lane is not None and lane.live else None
+            if row is None:
+                continue
+            rank = _rank(row, now_ms)
+            if first_rank is None or rank < first_rank:
+                first, first_rank = row, rank
+    return first
+
+
+def _may_take(state: State, bucket: Bucket, offer: Offer) -> bool:
+    if not bucket.known or (offer.tasks is not None and bucket.task not in offer.tasks):
+        return False
+    if bucket.kind == Kind.NORMAL:
+        return True
+    return offer.idle and (bucket.kind != Kind.SUSPECT or not state.suspects_in_flight)
+
+
+def _rank(row: Row, now_ms: int) -> Rank:
+    aged = row.spec.priority - max(0, now_ms - row.ready_ms) // AGEING_MS
+    return (max(0, aged), row.ready_ms, row.seq)
+
+
+class Waiting(NamedTuple):
+    """Why a job does not run now."""
+
+    reason: str
+    """One of `WAITING`."""
+    until_ms: int = 0
+    worker: int = 0
+
+
+WAITING = {
+    "running": "a worker holds it",
+    "time": "its time has not come",
+    "paused": "its queue is paused",
+    "unknown_task": "no worker knows its task",
+    "suspect": "it was running when the machine went down, and another such job runs now",
+    "slot": "it waits for a free slot",
+    "finished": "it has ended",
+}
+"""Every reason that `why` gives."""
+
+
+def why(state: State, row: Row) -> Waiting:
+    """Returns why a job is not running now: a look-up, whatever the number of jobs."""
+    if row.state == JobState.IN_FLIGHT:
+        return Waiting("running", worker=row.worker)
+    if row.state != JobState.PENDING:
+        return Waiting("finished")
+    if state.queues[row.spec.queue].row.paused:
+        return Waiting("paused")
+    if row.scheduled:
+        return Waiting("time", until_ms=row.ready_ms)
+    if state.known_tasks is not None and row.spec.task not in state.known_tasks:
+        return Waiting("unknown_task")
+    if kind_of(row) == Kind.SUSPECT and state.suspects_in_flight:
+        return Waiting("suspect")
+    return Waiting("slot")

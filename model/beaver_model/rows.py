@@ -1,0 +1,192 @@
+"""The rows of the state: what is remembered of a job, a queue, a finished job.
+
+Rows are plain data.  Only `apply` changes them.  They are slim, since a store may hold ten
+million: options that jobs share live in one interned `Spec`, what is rare in `Extra`.
+`gc=False` keeps a million rows out of the garbage collector; no row is part of a cycle.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+import msgspec
+
+from beaver_model.bounds import (
+    ATTEMPTS_DEFAULT,
+    DIGEST_BYTES,
+    PRIORITY_DEFAULT,
+    TIMEOUT_MS_DEFAULT,
+    WEIGHT_DEFAULT,
+)
+from beaver_model.lifecycle import JobState
+
+
+class BackoffKind(IntEnum):
+    """How the delay grows with the attempts."""
+
+    FIXED = 0
+    LINEAR = 1
+    EXPONENTIAL = 2
+
+
+class Origin(IntEnum):
+    """How a job came in; `exec` runs only what came from `LOCAL`."""
+
+    LOCAL = 0
+    HTTP = 1
+    JOB = 2
+
+
+class Spec(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The options that many jobs share.  Logged as MessagePack bytes inside ENQUEUE.
+
+    New fields go to the end, with a default, so that old logs keep their meaning.
+    """
+
+    task: str
+    queue: str = "default"
+    priority: int = PRIORITY_DEFAULT
+    timeout_ms: int = TIMEOUT_MS_DEFAULT
+    max_attempts: int = ATTEMPTS_DEFAULT
+    backoff_kind: int = BackoffKind.EXPONENTIAL
+    backoff_base_ms: int = 1_000
+    backoff_max_ms: int = 3_600_000
+    backoff_jitter: float = 0.1
+    origin: int = Origin.LOCAL
+
+    def backoff_ms(self, attempt: int, jitter: float) -> int:
+        """Returns the delay in ms before the attempt after `attempt` (1 is the first).
+
+        `jitter`, in [0, 1), is drawn by the caller; it spreads the delay evenly over
+        ± `backoff_jitter` of its value.
+        """
+        if self.backoff_kind == BackoffKind.FIXED:
+            delay = self.backoff_base_ms
+        elif self.backoff_kind == BackoffKind.LINEAR:
+            delay = self.backoff_base_ms * attempt
+        else:
+            delay = self.backoff_base_ms << min(attempt - 1, 48)
+        delay = min(delay, self.backoff_max_ms)
+        return int(delay * (1.0 + self.backoff_jitter * (2.0 * jitter - 1.0)))
+
+
+_SPEC_ENCODER: Final = msgspec.msgpack.Encoder()
+_SPEC_DECODER: Final = msgspec.msgpack.Decoder(Spec)
+_SPECS_MAX: Final = 10_000
+_specs: dict[bytes, Spec] = {}
+
+
+def encode_spec(spec: Spec) -> bytes:
+    """Returns the bytes that stand for `spec` in the log."""
+    return _SPEC_ENCODER.encode(spec)
+
+
+def spec_of(raw: bytes) -> Spec:
+    """Returns the one shared `Spec` for these bytes.
+
+    A pure function with a memo: the table is emptied when it is full, and equality of
+    specs never depends on identity.
+
+    Raises:
+        msgspec.DecodeError: The bytes are no spec.
+    """
+    spec = _specs.get(raw)
+    if spec is None:
+        if len(_specs) >= _SPECS_MAX:
+            _specs.clear()
+        spec = _specs[raw] = _SPEC_DECODER.decode(raw)
+    return spec
+
+
+class Extra(msgspec.Struct, array_like=True, gc=False):
+    """What only few jobs have; a row without any of it holds `None` instead."""
+
+    generation: int = 0
+    """Requeues so far: part of the idempotency key."""
+    snoozes: int = 0
+    cancel_requested: bool = False
+    suspect: bool = False
+    """The machine went down while this job was in flight."""
+    cause: str = ""
+    error: str = ""
+    """Cause and error of the last attempt that did not complete."""
+    parent: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class Row(msgspec.Struct, gc=False):
+    """One job that is pending, in flight, dead or cancelled."""
+
+    seq: int
+    """Seq of its ENQUEUE: the identity of the job within the store."""
+    id: str
+    state: JobState
+    attempt: int
+    token: int
+    """Seq of the DISPATCH that is in flight, else 0."""
+    worker: int
+    """Worker that holds it, else 0."""
+    ready_ms: int
+    """Time from which it may run: its `run_at`, or when it came in."""
+    spec: Spec
+    payload: bytes
+    digest: bytes
+    extra: Extra | None = None
+    scheduled: bool = False
+    """It waits for its time: where the indexes keep it, no part of the frozen row."""
+
+    @property
+    def on_last_attempt(self) -> bool:
+        """True where the next attempt, or the one in flight, is the last."""
+        spent = self.attempt if self.state == JobState.IN_FLIGHT else self.attempt + 1
+        return spent >= self.spec.max_attempts
+
+    @property
+    def suspect(self) -> bool:
+        return self.extra is not None and self.extra.suspect
+
+    @property
+    def cancel_requested(self) -> bool:
+        return self.extra is not None and self.extra.cancel_requested
+
+
+ROW_BYTES: Final = 360
+"""Bytes of memory charged for a row beside its payload and id (measured, rounded up)."""
+
+
+class QueueRow(msgspec.Struct, array_like=True, gc=False):
+    """A queue: its settings and what has gone through it."""
+
+    name: str
+    paused: bool = False
+    weight: int = WEIGHT_DEFAULT
+    bytes_max: int = 0
+    """Bound on the bytes of its unfinished jobs; 0 means only the store's bound counts."""
+    enqueued: int = 0
+    completed: int = 0
+
+
+class Tombstone(NamedTuple):
+    """What stays of a finished or discarded job, to find duplicates."""
+
+    seq: int
+    outcome: JobState
+    digest: bytes
+
+
+_TOMBSTONE: Final = struct.Struct(f"<QB{DIGEST_BYTES}s")
+TOMBSTONE_BYTES: Final = 260
+"""Bytes of memory charged for a tombstone (measured, rounded up)."""
+
+
+def pack_tombstone(seq: int, outcome: int, digest: bytes) -> bytes:
+    """Returns a tombstone as one small `bytes`, since a million of them are kept."""
+    return _TOMBSTONE.pack(seq, outcome, digest)
+
+
+def unpack_tombstone(raw: bytes) -> Tombstone:
+    """Returns what `pack_tombstone` packed."""
+    seq, outcome, digest = _TOMBSTONE.unpack(raw)
+    return Tombstone(seq, JobState(outcome), digest)

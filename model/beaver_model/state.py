@@ -1,0 +1,396 @@
+"""The state of the queue: rows, and the indexes that are derived from them.
+
+`take` and `put` are the only writers of the indexes, and only `apply` calls them.
+`freeze` gives the rows as plain tuples; `thaw` rebuilds everything from them.  Snapshot,
+explorer and index check share the pair.  The fingerprint is taken over the frozen rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from beaver_model.bounds import (
+    ADVANCE_MAX,
+    TOMBSTONES_EVICTED_PER_EVENT,
+    TOMBSTONES_MAX_DEFAULT,
+)
+from beaver_model.index import QueueIndex
+from beaver_model.lifecycle import JobState
+from beaver_model.rows import (
+    ROW_BYTES,
+    TOMBSTONE_BYTES,
+    Extra,
+    QueueRow,
+    Row,
+    Tombstone,
+    encode_spec,
+    spec_of,
+    unpack_tombstone,
+)
+
+_PENDING: Final = JobState.PENDING
+_IN_FLIGHT: Final = JobState.IN_FLIGHT
+_DEAD: Final = JobState.DEAD
+_CANCELLED: Final = JobState.CANCELLED
+_LEDGER_MASK: Final = (1 << 64) - 1
+
+JobTuple = tuple[int, str, int, int, int, int, int, bytes, bytes, bytes, "tuple[Any, ...] | None"]
+"""A frozen row: seq, id, state, attempt, token, worker, ready_ms, spec, payload, digest, extra."""
+
+QueueTuple = tuple[str, bool, int, int, int, int]
+"""A frozen queue: name, paused, weight, bytes_max, enqueued, completed."""
+
+TombstoneTuple = tuple[str, int, bytes]
+"""A frozen tombstone: id, time_ms, packed (seq, outcome, digest)."""
+
+
+class Header(NamedTuple):
+    """The single values of a state."""
+
+    last_seq: int
+    time_ms: int
+    epoch: int
+    tombstones_max: int
+    tombstones_age_ms: int
+
+
+class Frozen(NamedTuple):
+    """A whole state as plain, hashable data; jobs in seq order, queues by name."""
+
+    header: Header
+    queues: tuple[QueueTuple, ...]
+    jobs: tuple[JobTuple, ...]
+    tombstones: tuple[TombstoneTuple, ...]
+
+
+class State:
+    """Everything that `decide` may consult.  Read it freely; only `apply` writes."""
+
+    def __init__(self, header: Header | None = None) -> None:
+        header = header or Header(0, 0, 0, TOMBSTONES_MAX_DEFAULT, 0)
+        self.last_seq, self.time_ms, self.epoch = header[:3]
+        self.tombstones_max, self.tombstones_age_ms = header[3:]
+        self.jobs: dict[str, Row] = {}
+        """Every job that has a row, by id."""
+        self.queues: dict[str, QueueIndex] = {}
+        self.tombstones: dict[str, bytes] = {}
+        self.tombstone_ids: deque[str] = deque()
+        self.tombstone_times: deque[int] = deque()
+
+        # Derived from here on.
+        self.in_flight: dict[int, Row] = {}
+        """By token, in the order of dispatch."""
+        self.dead: dict[str, Row] = {}
+        self.cancelled: dict[str, Row] = {}
+        self.scheduled: list[tuple[int, int, Row]] = []
+        """Heap of jobs whose time has not come, with husks."""
+        self.scheduled_live = 0
+        self.ready = 0
+        """Pending jobs whose time has come, parked ones included."""
+        self.bytes = 0
+        """Estimate of the memory that jobs and tombstones take."""
+        self.ledger = 0
+        """Sum of mixed (seq, state, attempt, token) of all rows, modulo 2^64."""
+        self.suspects_in_flight = 0
+        self.stride_pass = 0
+        self.known_tasks: frozenset[str] | None = None
+        """Tasks that some worker knows; `None` presumes all."""
+
+    # -- what is asked most -------------------------------------------------------
+
+    @property
+    def completed(self) -> int:
+        """Jobs completed in the store's life."""
+        return sum(queue.row.completed for queue in self.queues.values())
+
+    def count(self, state: JobState) -> int:
+        """Returns how many jobs are in `state` (for `COMPLETED`: over the store's life)."""
+        if state == JobState.COMPLETED:
+            return self.completed
+        return sum(queue.counts[state] for queue in self.queues.values())
+
+    def tombstone(self, job: str) -> Tombstone | None:
+        raw = self.tombstones.get(job)
+        return None if raw is None else unpack_tombstone(raw)
+
+    def seq_of(self, job: str) -> int | None:
+        """Returns the seq of the ENQUEUE of a job that is known or remembered."""
+        row = self.jobs.get(job)
+        if row is not None:
+            return row.seq
+        tombstone = self.tombstone(job)
+        return None if tombstone is None else tombstone.seq
+
+    def next_ready_ms(self) -> int | None:
+        """Returns when the next scheduled job becomes ready."""
+        heap = self.scheduled
+        while heap and heap[0][2].state != _PENDING:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    # -- derived caches: no row changes ---------------------------------------------
+
+    def advance(self, now_ms: int) -> int:
+        """Moves scheduled jobs whose time has come to the ready lanes.
+
+        Returns how many it moved, at most `ADVANCE_MAX`; call again while it is that many.
+        """
+        heap, moved = self.scheduled, 0
+        while heap and moved < ADVANCE_MAX:
+            ready_ms, _, row = heap[0]
+            if row.state != _PENDING:
+                heapq.heappop(heap)
+                continue
+            if ready_ms > now_ms:
+                break
+            heapq.heappop(heap)
+            self.scheduled_live -= 1
+            row.scheduled = False
+            self._make_ready(row, self.queues[row.spec.queue])
+            moved += 1
+        return moved
+
+    def set_known_tasks(self, tasks: frozenset[str] | None) -> None:
+        """Says which tasks some worker knows; parks and unparks whole buckets."""
+        self.known_tasks = tasks
+        for queue in self.queues.values():
+            for bucket in queue.buckets.values():
+                bucket.known = tasks is None or bucket.task in tasks
+
+    # -- the only writers of the indexes ------------------------------------------------
+
+    def queue(self, name: str) -> QueueIndex:
+        """Returns the queue of that name, made if need be."""
+        queue = self.queues.get(name)
+        if queue is None:
+            queue = self.queues[name] = QueueIndex(QueueRow(name))
+        return queue
+
+    def put(self, row: Row) -> None:
+        """Enters a row that stands in no index."""
+        spec = row.spec
+        queue = self.queue(spec.queue)
+        state = row.state
+        queue.counts[state] += 1
+        self.jobs[row.id] = row
+        self.ledger = (self.ledger + hash((row.seq, state, row.attempt, row.token))) & _LEDGER_MASK
+        size = ROW_BYTES + len(row.payload) + len(row.id)
+        queue.bytes += size
+        self.bytes += size
+        if state == _PENDING:
+            if row.ready_ms > self.time_ms:
+                row.scheduled = True
+                self.scheduled_live += 1
+                heapq.heappush(self.scheduled, (row.ready_ms, row.seq, row))
+            else:
+                row.scheduled = False
+                self._make_ready(row, queue)
+        elif state == _IN_FLIGHT:
+            self.in_flight[row.token] = row
+            if row.extra is not None and row.extra.suspect:
+                self.suspects_in_flight += 1
+        elif state == _DEAD:
+            self.dead[row.id] = row
+        else:
+            self.cancelled[row.id] = row
+
+    def take(self, row: Row) -> Row:
+        """Takes a row out of every index and returns the object to change.
+
+        That is the row itself, or a copy where the old object had to stay as a husk.
+        """
+        queue = self.queues[row.spec.queue]
+        state = row.state
+        queue.counts[state] -= 1
+        self.ledger = (self.ledger - hash((row.seq, state, row.attempt, row.token))) & _LEDGER_MASK
+        size = ROW_BYTES + len(row.payload) + len(row.id)
+        queue.bytes -= size
+        self.bytes -= size
+        if state == _IN_FLIGHT:
+            del self.in_flight[row.token]
+            if row.extra is not None and row.extra.suspect:
+                self.suspects_in_flight -= 1
+        elif state == _PENDING:
+            if row.scheduled:
+                self.scheduled_live -= 1
+                return self._leave_husk(row)
+            self.ready -= 1
+            queue.ready -= 1
+            bucket = queue.bucket(row, self.known_tasks)
+            if not bucket.take(row):
+                row = self._leave_husk(row)
+                bucket.tidy(row.spec.priority)
+        elif state == _DEAD:
+            del self.dead[row.id]
+        else:
+            del self.cancelled[row.id]
+        return row
+
+    def bury(self, job: str, time_ms: int, tombstone: bytes) -> None:
+        """Remembers a finished job and evicts a few of the oldest tombstones."""
+        self.tombstones[job] = tombstone
+        self.tombstone_ids.append(job)
+        self.tombstone_times.append(time_ms)
+        self.bytes += TOMBSTONE_BYTES + len(job)
+        oldest_ms = self.time_ms - self.tombstones_age_ms if self.tombstones_age_ms else 0
+        for _ in range(TOMBSTONES_EVICTED_PER_EVENT):
+            if len(self.tombstones) <= self.tombstones_max and not (
+                self.tombstone_times and self.tombstone_times[0] < oldest_ms
+            ):
+                break
+            evicted = self.tombstone_ids.popleft()
+            self.tombstone_times.popleft()
+            del self.tombstones[evicted]
+            self.bytes -= TOMBSTONE_BYTES + len(evicted)
+
+    def _make_ready(self, row: Row, queue: QueueIndex) -> None:
+        if not queue.ready and queue.stride_pass < self.stride_pass:
+            # A queue that was idle does not catch up on what it did not use.
+            queue.stride_pass = self.stride_pass
+        queue.ready += 1
+        self.ready += 1
+        queue.bucket(row, self.known_tasks).push(row)
+
+    def _leave_husk(self, row: Row) -> Row:
+        copy = msgspec.structs.replace(row, scheduled=False)
+        row.state = JobState.FORGOTTEN
+        if len(self.scheduled) > 2 * self.scheduled_live + ADVANCE_MAX:
+            self.scheduled = [entry for entry in self.scheduled if entry[2].state == _PENDING]
+            heapq.heapify(self.scheduled)
+        return copy
+
+
+# -- freezing and thawing ---------------------------------------------------------------
+
+
+def header(state: State) -> Header:
+    """Returns the single values of a state."""
+    return Header(
+        state.last_seq,
+        state.time_ms,
+        state.epoch,
+        state.tombstones_max,
+        state.tombstones_age_ms,
+    )
+
+
+def freeze_job(row: Row) -> JobTuple:
+    """Returns a row as plain data."""
+    return (
+        row.seq,
+        row.id,
+        int(row.state),
+        row.attempt,
+        row.token,
+        row.worker,
+        row.ready_ms,
+        encode_spec(row.spec),
+        row.payload,
+        row.digest,
+        None if row.extra is None else msgspec.structs.astuple(row.extra),
+    )
+
+
+def thaw_job(job: JobTuple) -> Row:
+    """Rebuilds a row from plain data."""
+    extra = None if job[10] is None else Extra(*job[10])
+    return Row(
+        seq=job[0],
+        id=job[1],
+        state=JobState(job[2]),
+        attempt=job[3],
+        token=job[4],
+        worker=job[5],
+        ready_ms=job[6],
+        spec=spec_of(job[7]),
+        payload=job[8],
+        digest=job[9],
+        extra=extra,
+    )
+
+
+def frozen_queues(state: State) -> Iterator[QueueTuple]:
+    """Yields the queues by name."""
+    for name in sorted(state.queues):
+        yield msgspec.structs.astuple(state.queues[name].row)
+
+
+def frozen_jobs(state: State) -> Iterator[JobTuple]:
+    """Yields the jobs in seq order."""
+    return map(freeze_job, sorted(state.jobs.values(), key=_seq))
+
+
+def _seq(row: Row) -> int:
+    return row.seq
+
+
+def frozen_tombstones(state: State) -> Iterator[TombstoneTuple]:
+    """Yields the tombstones, oldest first."""
+    for job, time_ms in zip(state.tombstone_ids, state.tombstone_times, strict=True):
+        yield (job, time_ms, state.tombstones[job])
+
+
+def freeze(state: State) -> Frozen:
+    """Returns the state as plain, hashable data."""
+    return Frozen(
+        header(state),
+        tuple(frozen_queues(state)),
+        tuple(frozen_jobs(state)),
+        tuple(frozen_tombstones(state)),
+    )
+
+
+def thaw(
+    header: Header,
+    queues: Iterable[QueueTuple],
+    jobs: Iterable[JobTuple],
+    tombstones: Iterable[TombstoneTuple],
+) -> State:
+    """Rebuilds a state, indexes and all; `thaw(*freeze(state))` equals `state`."""
+    state = State(header)
+    for queue in queues:
+        state.queues[queue[0]] = QueueIndex(QueueRow(*queue))
+    for job in jobs:
+        state.put(thaw_job(job))
+    # Tokens give the order of dispatch, seqs that of the rows.
+    state.in_flight = dict(sorted(state.in_flight.items()))
+    for job_id, time_ms, packed in tombstones:
+        state.tombstones[job_id] = packed
+        state.tombstone_ids.append(job_id)
+        state.tombstone_times.append(time_ms)
+        state.bytes += TOMBSTONE_BYTES + len(job_id)
+    return state
+
+
+class Fingerprinter:
+    """BLAKE2b over frozen parts, each a MessagePack array, in the order of `Frozen`.
+
+    Feed it the same parts that are written to or read from a snapshot, and the fingerprint
+    is taken on the way.
+    """
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    def add(self, part: tuple[Any, ...]) -> None:
+        self._hash.update(self._encode(part))
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+def fingerprint(state: State) -> str:
+    """Returns the fingerprint of a state: 32 hexadecimal digits, the same for equal rows."""
+    fingerprinter = Fingerprinter()
+    fingerprinter.add(header(state))
+    for parts in (frozen_queues(state), frozen_jobs(state), frozen_tombstones(state)):
+        for part in parts:
+            fingerprinter.add(part)
+    return fingerprinter.hexdigest()

@@ -1,0 +1,1 @@
+"""Beaver: a durable job queue."""

@@ -1,0 +1,99 @@
+"""The one tree of errors.  Each class carries its exit code and its HTTP status.
+
+A message says what, where (path, offset, seq), what was expected and found, and what to do
+next.  The command line prints it in one to three lines, without a traceback.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class BeaverError(Exception):
+    """Base of everything that Beaver raises on purpose."""
+
+    exit_code: ClassVar[int] = 2
+    http_status: ClassVar[int] = 500
+
+
+class InvalidInput(BeaverError):
+    """Something that the user passed is wrong; nothing was changed."""
+
+    http_status = 400
+
+
+class Conflict(InvalidInput):
+    """The job exists with different content, or is in a state that forbids the request."""
+
+    http_status = 409
+
+
+class AppImportError(InvalidInput):
+    """The application module could not be imported, or holds no `Beaver`."""
+
+
+class StoreUnavailable(BeaverError):
+    """The data directory cannot be used now: locked, no directory, no permission."""
+
+    exit_code = 3
+    http_status = 503
+
+
+class ServerGone(StoreUnavailable):
+    """The server went away before it answered; the outcome is unknown, and resending is safe."""
+
+
+class QueueFull(StoreUnavailable):
+    """The bound on the state's or a queue's bytes is reached; nothing was enqueued."""
+
+    http_status = 429
+
+
+class JobFailed(BeaverError):
+    """A job that was waited for died or was cancelled."""
+
+    exit_code = 1
+
+
+class Corruption(BeaverError):
+    """Acknowledged data is damaged.  Nothing was changed."""
+
+    exit_code = 4
+
+    def __init__(self, file: str, offset: int, seq: int, reason: str) -> None:
+        super().__init__(
+            f"corrupt data in {file} at offset {offset}, seq {seq}: {reason}\n"
+            "Nothing was changed. `beaver verify` lists the damage; restore the file from a copy."
+        )
+        self.file, self.offset, self.seq, self.reason = file, offset, seq, reason
+
+
+class WaitTimeout(BeaverError):
+    """A wait ended before what it waited for; the job goes on."""
+
+    exit_code = 5
+    http_status = 504
+
+
+class NotFound(BeaverError):
+    """No such job or queue, or no such data directory for a reading command."""
+
+    exit_code = 6
+    http_status = 404
+
+
+class StorageFailed(BeaverError):
+    """A write or a sync failed; the process that saw it must end."""
+
+    exit_code = 7
+    http_status = 507
+
+
+class DiskFull(StorageFailed):
+    """No room to prepare the log for this; nothing was enqueued and nothing is lost."""
+
+
+class NewerFormat(BeaverError):
+    """A file of a newer format version: not corrupt, but not readable by this release."""
+
+    exit_code = 8

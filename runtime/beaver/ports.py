@@ -1,0 +1,206 @@
+"""The only doors to the world: clock, disk, entropy, processes, connections.
+
+Engine, controller, recovery and snapshots reach time, files, randomness, workers and
+helpers through these protocols alone, so the simulator can drive the very code that runs.
+The real ones live beside their subject: `clock`, `disk`, `workers.pool`, `helper.process`,
+`server.socket`.  Nothing else may import `time`, `os`'s file calls, `random` or `socket`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from beaver.messages import Attempt, Outcome, TaskInfo
+
+
+class Clock(Protocol):
+    """Wall time for stamps, monotonic time for limits."""
+
+    def wall_ms(self) -> int: ...
+
+    def monotonic_ns(self) -> int: ...
+
+
+class Entropy(Protocol):
+    """Randomness: jitter and ids."""
+
+    def random(self) -> float:
+        """Returns a float in [0, 1)."""
+        ...
+
+    def token_bytes(self, count: int) -> bytes: ...
+
+
+class File(Protocol):
+    """An open file.  Every method may raise `OSError`; no caller retries a failed sync."""
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Returns up to `size` bytes; fewer only at the end of the file."""
+        ...
+
+    def pwrite(self, data: bytes, offset: int) -> None:
+        """Writes all of `data` to the page cache, or raises.  A short write raises `OSError`."""
+        ...
+
+    def pwrite_durable(self, data: bytes, offset: int) -> None:
+        """Writes all of `data` and returns once it is on disk (`RWF_DSYNC` or its like)."""
+        ...
+
+    def sync(self) -> None:
+        """Returns once data and size are on disk (`fdatasync`; `F_FULLFSYNC` on macOS)."""
+        ...
+
+    def size(self) -> int: ...
+
+    def truncate(self, size: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class DirectoryLock(Protocol):
+    """A held lock on a data directory."""
+
+    def release(self) -> None: ...
+
+
+class Disk(Protocol):
+    """The file system.  Paths are strings; every method may raise `OSError`."""
+
+    def open(self, path: str, *, write: bool = False, create: bool = False) -> File:
+        """Opens a file; `create` makes a new one (0600) and fails where it exists."""
+        ...
+
+    def exists(self, path: str) -> bool: ...
+
+    def listdir(self, path: str) -> list[str]:
+        """Returns the names in a directory, sorted."""
+        ...
+
+    def mkdir(self, path: str) -> None:
+        """Makes a directory (0700) unless it exists."""
+        ...
+
+    def rename(self, old: str, new: str) -> None:
+        """Renames, replacing `new` atomically."""
+        ...
+
+    def link(self, old: str, new: str) -> None:
+        """Makes a hard link; fails where `new` exists."""
+        ...
+
+    def same_file(self, one: str, other: str) -> bool:
+        """True where both paths name one file."""
+        ...
+
+    def unlink(self, path: str) -> None: ...
+
+    def sync_dir(self, path: str) -> None:
+        """Returns once the names in a directory are on disk."""
+        ...
+
+    def free_bytes(self, path: str) -> int: ...
+
+    def lock(self, path: str) -> DirectoryLock | None:
+        """Locks a lock file, made if need be; `None` where another process holds it."""
+        ...
+
+
+class PoolEvents(Protocol):
+    """What a pool tells the controller.  All calls come on the loop."""
+
+    def worker_ready(self, worker: int, pid: int) -> None:
+        """A worker was started and takes jobs."""
+        ...
+
+    def outcomes(self, worker: int, outcomes: Sequence[Outcome]) -> None:
+        """A worker reports what became of attempts, in the order in which they ended."""
+        ...
+
+    def worker_exited(self, worker: int, started: int, detail: str) -> None:
+        """A worker has been reaped and its last outcomes were delivered.
+
+        Args:
+            worker: Its number, free for a replacement from now on.
+            started: The highest token whose user code it began, or 0.
+            detail: How it ended, for people: `killed by signal 9`, `exited with 3`.
+        """
+        ...
+
+    def pool_failed(self, message: str) -> None:
+        """The pool cannot start workers any more; the server must stop."""
+        ...
+
+
+class Pool(Protocol):
+    """The worker processes.  A worker has a number from 1 to the pool's size, and a slot."""
+
+    async def start(self, events: PoolEvents) -> Sequence[TaskInfo]:
+        """Imports the application and returns its tasks.
+
+        Raises:
+            AppImportError: The import failed; the message holds the traceback once.
+        """
+        ...
+
+    def add(self, worker: int) -> None:
+        """Starts the worker of that number; `worker_ready` follows."""
+        ...
+
+    def dispatch(self, worker: int, attempts: Sequence[Attempt]) -> None:
+        """Sends attempts, which start in this order."""
+        ...
+
+    def recall(self, worker: int) -> list[int]:
+        """Takes back attempts that have not started and now never will: their tokens."""
+        ...
+
+    def started(self, worker: int) -> tuple[int, int]:
+        """Returns the highest token that a worker has started, and since when (monotonic ns)."""
+        ...
+
+    def cancel(self, worker: int, token: int) -> None:
+        """Tells the user code softly, where the executor can; otherwise does nothing."""
+        ...
+
+    def retire(self, worker: int) -> None:
+        """Sends no more; the worker ends by itself after what it has.  `worker_exited` follows."""
+        ...
+
+    def kill(self, worker: int) -> None:
+        """Kills the worker's process group.  `worker_exited` follows once it is reaped."""
+        ...
+
+    async def stop(self) -> None:
+        """Kills what is left, reaps it and ends the zygote."""
+        ...
+
+
+class Helper(Protocol):
+    """The helper process: work that must not stop the loop.  Calls raise `HelperFailed`."""
+
+    async def prepare(self, path: str, size: int) -> None:
+        """Writes a file of `size` zero bytes, synced.  Raises `DiskFull` where it does not fit."""
+        ...
+
+    async def snapshot(
+        self, last_seq: int, keep_archive_bytes: int, keep_archive_ms: int
+    ) -> SnapshotTaken:
+        """Writes a snapshot from the older one and the sealed segments; prunes the archive."""
+        ...
+
+    async def project(self, last_seq: int) -> int:
+        """Projects the log up to `last_seq` into `history.db`; returns its `applied_seq`."""
+        ...
+
+    async def stop(self) -> None: ...
+
+
+class SnapshotTaken(Protocol):
+    """What a snapshot run says: the seq it holds and the check values of that state."""
+
+    last_seq: int
+    fingerprint: str
+    ledger: int
+    bytes: int
+    seconds: float

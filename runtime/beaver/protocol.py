@@ -1,0 +1,110 @@
+"""The framed protocol of the local socket, without any I/O.
+
+A frame is a little-endian u32 length and a MessagePack array.  The client sends
+`[number, op, body]`, the server answers `[number, status, body]` with status 0 for success;
+answers may come in any order, so requests can be pipelined.  The first request must be
+`hello`.  A frame longer than `FRAME_BYTES_MAX` ends the connection.
+
+| op | body | answer |
+|---|---|---|
+| hello | `[protocol version]` | `[protocol version, store id, epoch, pid]` |
+| enqueue | `[[Request, ...]]`: one commit | `[[id, seq, created], ...]` |
+| status | `[]` | `StatusView` |
+| list | `[state or "", queue or "", task or "", after seq, limit]` | `[JobView, ...]` |
+| show | `[job]` | `JobView` |
+| explain | `[job]` | `ExplainView` |
+| history | `[job]` | `[EventView, ...]` |
+| wait | `[job, timeout ms or -1]` | `ResultView`, once the job has ended |
+| cancel | `[job]` | the job's state when the answer was computed |
+| requeue | `[job, payload or nil]` | its state |
+| discard | `[job]` | `forgotten` |
+| set_queue | `[queue, paused or nil, weight or nil, bytes_max or nil]` | `QueueView` |
+
+An error answer has status 1 and the body `[class of `errors`, message]`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from beaver import errors
+
+VERSION: Final = 1
+FRAME_BYTES_MAX: Final = 64 << 20
+"""A batch of the largest size (10,000 jobs, 8 MiB) fits with room to spare."""
+
+_LENGTH: Final = struct.Struct("<I")
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder().decode
+
+
+class FrameTooLong(errors.InvalidInput):
+    """The peer announced a frame longer than `FRAME_BYTES_MAX`."""
+
+
+def encode_frame(message: Any) -> bytes:
+    """Returns a whole frame for a message."""
+    body = _encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+class FrameReader:
+    """Cuts a byte stream into frames, whatever the sizes of the pieces that arrive."""
+
+    def __init__(self, limit: int = FRAME_BYTES_MAX) -> None:
+        self._buffer = bytearray()
+        self._limit = limit
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yields the body of each frame that `data` completes.
+
+        Raises:
+            FrameTooLong: Before anything of that frame is kept.
+        """
+        buffer = self._buffer
+        buffer += data
+        start, end = 0, len(buffer)
+        try:
+            while end - start >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(buffer, start)
+                if length > self._limit:
+                    raise FrameTooLong(f"a frame of {length} bytes; at most {self._limit} are read")
+                if end - start - _LENGTH.size < length:
+                    break
+                body_start = start + _LENGTH.size
+                start = body_start + length
+                yield bytes(memoryview(buffer)[body_start:start])
+        finally:
+            del buffer[:start]
+
+
+def decode_message(body: bytes) -> Any:
+    """Returns the message of a frame.
+
+    Raises:
+        InvalidInput: The body is not MessagePack.
+    """
+    try:
+        return _decode(body)
+    except msgspec.DecodeError as error:
+        raise errors.InvalidInput(f"a frame is not MessagePack: {error}") from error
+
+
+def encode_error(number: int, error: errors.BeaverError) -> bytes:
+    """Returns the frame that answers request `number` with an error."""
+    return encode_frame([number, 1, [type(error).__name__, str(error)]])
+
+
+def decode_error(body: Any) -> errors.BeaverError:
+    """Rebuilds the error of an answer, of the class that the server raised."""
+    name, message = body
+    kind = getattr(errors, name, errors.BeaverError)
+    if not (isinstance(kind, type) and issubclass(kind, errors.BeaverError)):
+        kind = errors.BeaverError
+    error = errors.BeaverError.__new__(kind)
+    Exception.__init__(error, message)
+    return error

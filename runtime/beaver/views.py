@@ -1,0 +1,145 @@
+"""What readers of the queue see: plain structs, the same over the socket and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class JobView(msgspec.Struct, omit_defaults=False):
+    """A job as `show` and `list` give it.  Times are ms since the epoch, 0 where none."""
+
+    id: str
+    seq: int
+    state: str
+    """`pending`, `in_flight`, `completed`, `dead` or `cancelled`."""
+    task: str = ""
+    queue: str = ""
+    priority: int = 0
+    attempt: int = 0
+    max_attempts: int = 0
+    timeout_ms: int = 0
+    ready_ms: int = 0
+    """Time from which it may run."""
+    worker: int = 0
+    token: int = 0
+    generation: int = 0
+    cancel_requested: bool = False
+    suspect: bool = False
+    cause: str = ""
+    error: str = ""
+    parent: str = ""
+    tags: tuple[str, ...] = ()
+    payload: msgspec.Raw = msgspec.Raw(b"null")
+    waiting: str = ""
+    """Why it does not run now; a key of `beaver_model.policy.WAITING`."""
+
+
+class QueueView(msgspec.Struct):
+    """A queue as `status` gives it."""
+
+    pending: int = 0
+    in_flight: int = 0
+    completed: int = 0
+    dead: int = 0
+    cancelled: int = 0
+    paused: bool = False
+    weight: int = 10
+    oldest_pending_ms: int = 0
+    """For how long the oldest ready job has waited, in ms."""
+
+
+class WorkerView(msgspec.Struct):
+    """A worker as `status` gives it."""
+
+    id: int
+    pid: int
+    job: str | None = None
+    since_ms: int = 0
+    """For how long it has run this job, in ms."""
+
+
+class StatusView(msgspec.Struct):
+    """The whole queue at a glance."""
+
+    pending: int
+    in_flight: int
+    completed: int
+    dead: int
+    cancelled: int
+    running: bool
+    """A server answered; otherwise the figures come from the files."""
+    last_seq: int
+    recovery_ms: float
+    scheduled: int = 0
+    epoch: int = 0
+    store: str = ""
+    disk_full: bool = False
+    state_bytes: int = 0
+    queues: dict[str, QueueView] = {}
+    workers: list[WorkerView] = []
+    recovery: dict[str, Any] = {}
+    """What recovery found and how long each phase took."""
+
+
+class EventView(msgspec.Struct, omit_defaults=True):
+    """One event of the log, as `replay --json` and `explain` give it."""
+
+    seq: int
+    time_ms: int
+    event: str
+    job: str | None
+    attempt: int | None = None
+    token: int | None = None
+    worker: int | None = None
+    cause: str | None = None
+    error: str | None = None
+    result: msgspec.Raw | None = None
+    task: str | None = None
+    queue: str | None = None
+    payload: msgspec.Raw | None = None
+    priority: int | None = None
+    max_attempts: int | None = None
+    timeout_ms: int | None = None
+    run_at: int | None = None
+    parent: str | None = None
+    tags: tuple[str, ...] | None = None
+    details: dict[str, Any] | None = None
+    """Fields of events that belong to no job."""
+
+
+class ExplainView(msgspec.Struct):
+    """Everything that is known of one job."""
+
+    job: JobView
+    events: list[EventView]
+    history_from_seq: int = 1
+    """Events before this seq are no longer kept."""
+    waiting: str = ""
+    """A key of `beaver_model.policy.WAITING`."""
+    waiting_until_ms: int = 0
+    held_by: int = 0
+    """Worker that holds it, or 0."""
+    near_tasks: tuple[str, ...] = ()
+    """Known tasks with a similar name, where no worker knows the job's."""
+
+
+class ResultView(msgspec.Struct):
+    """How a job ended."""
+
+    id: str
+    state: str
+    """`completed`, `dead`, `cancelled`, `discarded`, or `expired` where its result is gone."""
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    cause: str = ""
+    error: str = ""
+
+
+class Enqueued(msgspec.Struct, array_like=True, gc=False):
+    """What an accepted job became."""
+
+    id: str
+    seq: int
+    """Seq of its ENQUEUE, also where it existed."""
+    created: bool

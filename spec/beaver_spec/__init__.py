@@ -1,0 +1,1 @@
+"""Checkers of the specification and the explorer; imported lazily, never by the program."""
