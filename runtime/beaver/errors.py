@@ -53,6 +53,12 @@ class JobFailed(BeaverError):
     """A job that was waited for died or was cancelled."""
 
     exit_code = 1
+    job: str = ""
+    state: str = ""
+    """`dead`, `cancelled` or `discarded`."""
+    cause: str = ""
+    error: str = ""
+    """What its last attempt said."""
 
 
 class Corruption(BeaverError):
@@ -91,6 +97,12 @@ class StorageFailed(BeaverError):
 
 class DiskFull(StorageFailed):
     """No room to prepare the log for this; nothing was enqueued and nothing is lost."""
+
+
+class HelperFailed(BeaverError):
+    """The helper process died or could not do its work; nothing acknowledged depends on it."""
+
+    exit_code = 3
 
 
 class NewerFormat(BeaverError):

@@ -20,7 +20,9 @@ answers may come in any order, so requests can be pipelined.  The first request 
 | discard | `[job]` | `forgotten` |
 | set_queue | `[queue, paused or nil, weight or nil, bytes_max or nil]` | `QueueView` |
 
-An error answer has status 1 and the body `[class of `errors`, message]`.
+Views travel as one MessagePack `bin` of JSON (`encode_view`), since they embed payloads and
+results as the JSON bytes that were sent; everything else is plain MessagePack.  An error
+answer has status 1 and the body `[class of `errors`, message]`.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ FRAME_BYTES_MAX: Final = 64 << 20
 
 _LENGTH: Final = struct.Struct("<I")
 _encode: Final = msgspec.msgpack.Encoder().encode
+_encode_json: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder().decode
 
 
@@ -92,6 +95,16 @@ def decode_message(body: bytes) -> Any:
         return _decode(body)
     except msgspec.DecodeError as error:
         raise errors.InvalidInput(f"a frame is not MessagePack: {error}") from error
+
+
+def encode_answer(number: int, body: Any) -> bytes:
+    """Returns the frame that answers request `number`; views go through `encode_view` first."""
+    return encode_frame([number, 0, body])
+
+
+def encode_view(view: Any) -> bytes:
+    """Returns a view, or a list of views, as it travels in the body of an answer."""
+    return _encode_json(view)
 
 
 def encode_error(number: int, error: errors.BeaverError) -> bytes:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+ABSENT: Final = msgspec.Raw(b"")
+"""Stands for no JSON at all: a field with it is left out."""
 
 
 class JobView(msgspec.Struct, omit_defaults=False):
@@ -95,10 +98,10 @@ class EventView(msgspec.Struct, omit_defaults=True):
     worker: int | None = None
     cause: str | None = None
     error: str | None = None
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = ABSENT
     task: str | None = None
     queue: str | None = None
-    payload: msgspec.Raw | None = None
+    payload: msgspec.Raw = ABSENT
     priority: int | None = None
     max_attempts: int | None = None
     timeout_ms: int | None = None

@@ -1,0 +1,18 @@
+"""The processes that run user code, and the pool that the server sees of them.
+
+The server never runs user code.  It starts one `zygote`, which imports the application and
+forks a worker for each slot; the `pool` speaks with the workers over sockets and with the
+zygote about life and death.  What may not live here: decisions about jobs.  The pool
+reports facts (an outcome, a process that is gone) and the controller decides.
+
+| module | lives in | holds |
+|---|---|---|
+| `pool` | server | `ProcessPool`, the port's real side |
+| `mailbox` | server | one worker as the pool sees it: sending, recall, outcomes |
+| `zygote` | zygote | import once, fork or spawn, reap, kill groups |
+| `child` | worker | from the fork to the executor |
+| `inbox`, `attempts` | worker | taking attempts in; one attempt as a pipeline of steps |
+| `one_by_one`, `threads`, `coroutines` | worker | the executors |
+| `wire`, `slots` | all | messages and the shared file of started tokens |
+| `kinship`, `leftovers`, `apps` | all | ties to the parent; what a dead server left; imports |
+"""

@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Everything one does in this repository, with nothing installed but Python.
+
+    python3 dev.py            lists what there is
+    python3 dev.py demo       sets up, then shows a queue that survives kill -9
+    python3 dev.py check      sets up, then runs every check that CI runs
+
+Set-up makes a virtual environment in `.venv` (or `$BEAVER_VENV`) and installs Beaver into
+it, editable, with the tools of the `dev` group.  It is repeated when `pyproject.toml` changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = Path(os.environ.get("BEAVER_VENV", ROOT / ".venv"))
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one task; returns its exit code."""
+    if len(arguments) < 1 or arguments[0] not in TASKS:
+        print(f"usage: {Path(sys.argv[0]).name} TASK [ARGUMENT ...]\n\nTasks:")
+        for name, (_, text) in TASKS.items():
+            print(f"  {name:<12}{text}")
+        return 0 if not arguments else 2
+    os.chdir(ROOT)
+    task, _ = TASKS[arguments[0]]
+    return task(arguments[1:])
+
+
+def set_up() -> None:
+    """Makes the virtual environment, unless it is there and fits `pyproject.toml`."""
+    mark = VENV / "beaver-set-up"
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    if mark.exists() and mark.read_text() == wanted:
+        return
+    print(f"setting up {VENV} ...", flush=True)
+    venv.create(VENV, with_pip=True, clear=VENV.exists())
+    pip = [str(VENV / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--upgrade", "pip>=25.1"], check=True)
+    subprocess.run([*pip, "install", "--editable", ".", "--group", "dev"], check=True)
+    mark.write_text(wanted)
+
+
+def run(*commands: list[str]) -> int:
+    """Runs commands from the virtual environment until one fails."""
+    set_up()
+    for command in commands:
+        print("$", " ".join(command), flush=True)
+        program = VENV / "bin" / command[0]
+        code = subprocess.run([str(program), *command[1:]], check=False).returncode
+        if code:
+            return code if code > 0 else 128 - code
+    return 0
+
+
+LINT = [
+    ["ruff", "format", "--check", "."],
+    ["ruff", "check", "."],
+    ["mypy"],
+    ["lint-imports"],
+    ["python", "docs/generate.py", "--check"],
+]
+
+Task = Callable[[list[str]], int]
+TASKS: dict[str, tuple[Task, str]] = {
+    "setup": (lambda _: run(), "make or refresh the virtual environment"),
+    "demo": (lambda a: run(["python", "examples/demo.py", *a]), "a queue that survives kill -9"),
+    "check": (lambda a: run(*LINT, ["pytest", *a]), "lint, types, contracts, docs and all tests"),
+    "lint": (lambda _: run(*LINT), "formatting, lint, types, import contracts, generated docs"),
+    "test": (lambda a: run(["pytest", "-m", "not chaos and not bench", *a]), "tests but chaos"),
+    "invariants": (lambda a: run(["pytest", "-m", "invariants", *a]), "the model-driven tests"),
+    "integration": (lambda a: run(["pytest", "tests/scenarios", *a]), "the program as a whole"),
+    "chaos": (lambda a: run(["pytest", "-m", "chaos", *a]), "kill -9 and failing system calls"),
+    "bench": (lambda a: run(["beaver", "bench", *a]), "measure, beside a raw sync probe"),
+    "docs": (lambda _: run(["python", "docs/generate.py"]), "write the generated references"),
+    "format": (lambda _: run(["ruff", "format", "."], ["ruff", "check", "--fix", "."]), "tidy"),
+    "build": (lambda _: run(["python", "-m", "pip", "wheel", "--no-deps", "-w", "dist", "."]),
+              "a wheel in dist/"),
+    "coverage": (
+        lambda a: run(
+            ["python", "-m", "pip", "install", "--quiet", "coverage"],
+            ["coverage", "run", "-m", "pytest", "-m", "not chaos and not bench", *a],
+            ["coverage", "report"],
+        ),
+        "tests with coverage",
+    ),
+}  # fmt: skip
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

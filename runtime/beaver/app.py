@@ -1,0 +1,258 @@
+"""The application: `app = Beaver("data/")`, `@app.job`, and what is enqueued by name.
+
+An application is a store's address with a registry of tasks.  Making one touches no file and
+opens no connection; importing it is cheap enough for a web process.  Without a server its
+calls lock the files, append and leave (`embedded`); only `run_worker` holds the store.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from beaver import calls
+from beaver.calls import Call
+from beaver.errors import InvalidInput
+from beaver.handles import Handle
+from beaver.jobs import Declaration, Duration, merge, refuse_unknown
+from beaver.link import AsyncLink, Link, Linked, awaited, blocking
+from beaver.messages import Backoff, Request
+from beaver.tasks import Registry
+from beaver.views import Enqueued, StatusView
+
+if TYPE_CHECKING:
+    from beaver.testing import Testing
+
+DATA_DEFAULT: Final = "data"
+
+
+class Beaver(Linked):
+    """A queue: where its store is, and the tasks of this application.
+
+    Args:
+        store: Path of the data directory, or a `unix:` URL of a server's socket.  By default
+            `$BEAVER_DATA`, else `data`.
+    """
+
+    def __init__(self, store: str | os.PathLike[str] | None = None) -> None:
+        path = os.environ.get("BEAVER_DATA") or DATA_DEFAULT if store is None else os.fspath(store)
+        if not path or "\0" in path:
+            raise InvalidInput(f"{path!r} is no data directory")
+        self.link = Link(path)
+        self.registry = Registry()
+        """The tasks by name: what workers look for."""
+        self.job: Final = Declaration(self.link, self.registry, {})
+        """Decorator that declares a job, with or without options."""
+        self.client: Final = self.link
+        """Every call on the store (`status`, `list_jobs`, `set_queue`, ...), blocking."""
+        self.aclient: Final = AsyncLink(self.link)
+        """The same, awaited."""
+
+    def __repr__(self) -> str:
+        return f"Beaver({self.store!r})"
+
+    @property
+    def store(self) -> str:
+        """Path of the data directory, or the URL."""
+        return self.link.store
+
+    # -- jobs by name -----------------------------------------------------------------------
+
+    def request(
+        self,
+        task: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,  # noqa: A002 - the key's name in every surface
+        at: datetime | str | int | None = None,
+        delay: Duration | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        timeout: Duration | None = None,
+        max_attempts: int | None = None,
+        backoff: Backoff | Mapping[str, Any] | Duration | None = None,
+        tags: Sequence[str] = (),
+        **later: Any,
+    ) -> Request:
+        """Returns a job for a task by its name; nothing is sent.
+
+        The task need not be known here.  Options as those of `Job.options`.
+
+        Raises:
+            InvalidInput: The payload is no JSON, or a value is out of its bounds.
+        """
+        from beaver.requests import make_request
+
+        refuse_unknown(later, "Beaver.enqueue()")
+        made = make_request(
+            task,
+            payload,
+            id=id,
+            run_at=at,
+            delay=delay,
+            queue=queue,
+            priority=priority,
+            timeout=timeout,
+            max_attempts=max_attempts,
+            backoff=backoff,
+            tags=tags,
+        )
+        declared = self.registry.get(task)
+        if declared is not None:
+            made.options = merge(made.options, declared.options)
+        return made
+
+    def _enqueue(self, task: str, payload: Any = None, /, **options: Any) -> Call[Handle[Any]]:
+        """Enqueues a job for a task by its name; it is durable on return.
+
+        Args:
+            task: Name of the task.
+            payload: Any JSON value.
+            **options: As those of `request`.
+        """
+        return self._enqueue_many([self.request(task, payload, **options)]).then(_only)
+
+    def _enqueue_many(self, requests: Iterable[Request]) -> Call[list[Handle[Any]]]:
+        """Enqueues jobs with one commit, all or none; durable on return.
+
+        Args:
+            requests: At most 10,000, from `job.request(...)` or `app.request(...)`.
+
+        Raises:
+            Conflict: One exists with different content; nothing was enqueued.
+        """
+        wanted = list(requests)
+        for item in wanted:
+            if not isinstance(item, Request):
+                raise InvalidInput(
+                    f"enqueue_many: a request is expected, found {type(item).__name__}; "
+                    "make it with job.request(...) or app.request(...)"
+                )
+        if not wanted:
+            return _NOTHING
+        return calls.enqueue(wanted).then(self._handles)
+
+    def _handles(self, made: list[Enqueued]) -> list[Handle[Any]]:
+        return [Handle(self.link, m.id, seq=m.seq, created=m.created) for m in made]
+
+    def _status(self) -> Call[StatusView]:
+        """Returns the whole queue at a glance."""
+        return calls.status()
+
+    enqueue = blocking(_enqueue)
+    aenqueue = awaited(_enqueue)
+    enqueue_many = blocking(_enqueue_many)
+    aenqueue_many = awaited(_enqueue_many)
+    status = blocking(_status)
+    astatus = awaited(_status)
+
+    def handle(self, job_id: str) -> Handle[Any]:
+        """Returns a handle for a job by its id; whether it exists shows when it is used."""
+        return Handle(self.link, job_id)
+
+    def close(self) -> None:
+        """Ends the connection of the blocking calls, if there is one."""
+        self.link.close()
+
+    # -- running jobs --------------------------------------------------------------------------
+
+    def run_worker(self, **settings: Any) -> int:
+        """Serves the store in this process until it is told to stop, as `beaver run` does.
+
+        Workers are processes of their own and import this application by its name, so it
+        must be a global of a module; in a script, call this under
+        `if __name__ == "__main__":`.
+
+        Args:
+            **settings: As the keys of `beaver.yaml`: `workers`, `executor`, `timeout`, ...
+
+        Returns:
+            The exit code: 0 after a clean end.
+
+        Raises:
+            InvalidInput: The application cannot be imported by name, or a setting is wrong.
+            StoreUnavailable: Another process holds the store.
+        """
+        from beaver.client import socket_of_url
+        from beaver.config import load_config
+        from beaver.serve import run
+        from beaver.settings import SETTINGS, unknown_name
+
+        if "BEAVER_GENERATION" in os.environ:
+            raise InvalidInput(
+                "run_worker() was called while a worker imported the application; put the call "
+                'under `if __name__ == "__main__":`'
+            )
+        if socket_of_url(self.store) is not None:
+            raise InvalidInput(f"run_worker() needs a data directory, and {self.store} is a URL")
+        for name in settings:
+            if name not in SETTINGS:
+                hint = unknown_name(name, tuple(SETTINGS))
+                raise InvalidInput(f"run_worker(): no setting {name!r}{hint}")
+        flags = {"data": self.store, "app": self._import_name(), **settings}
+        return run(load_config(flags))
+
+    def _import_name(self) -> str:
+        """Returns `module:name` by which another process can import this application."""
+        for module_name, module in list(sys.modules.items()):
+            for name, value in list(getattr(module, "__dict__", {}).items()):
+                if value is self and not name.startswith("__"):
+                    found = _module_name(module_name)
+                    if found is not None:
+                        return f"{found}:{name}"
+        raise InvalidInput(
+            "run_worker(): the application is no global of an importable module, so workers "
+            "cannot import it"
+        )
+
+    # -- testing ---------------------------------------------------------------------------------
+
+    def testing(self, *, raise_errors: bool = False) -> Testing:
+        """Returns a context in which jobs go to memory and run when `drain` is called.
+
+        Args:
+            raise_errors: `drain` raises what a job raises, instead of trying it again.
+        """
+        from beaver.testing import Testing
+
+        return Testing(self, raise_errors=raise_errors)
+
+
+def _only(handles: list[Handle[Any]]) -> Handle[Any]:
+    (handle,) = handles
+    return handle
+
+
+_NOTHING: Final[Call[list[Handle[Any]]]] = Call(
+    "enqueue", [[]], lambda _: [], lambda _: [], resend=True
+)
+"""An empty batch: it goes nowhere, since `blocking` and `awaited` would still ask a store."""
+
+
+def _module_name(name: str) -> str | None:
+    """Returns the name under which a worker imports a loaded module."""
+    if name != "__main__":
+        return name
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name)
+    file = getattr(main, "__file__", None)
+    if file is None:
+        return None
+    path = Path(file).absolute()
+    if not path.stem.isidentifier():
+        return None
+    # The directory of a script is on this process's path only.
+    parts = [str(path.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(parts)
+    return path.stem
+
+
+__all__ = ["Beaver", "msgspec"]

@@ -1,0 +1,151 @@
+"""The asyncio client: the calls of `calls`, pipelined over one connection.
+
+Frames that are sent in one turn of the loop leave in one write.  A call that is cancelled
+stops waiting; what it asked for may still happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+from beaver import client as blocking
+from beaver import protocol
+from beaver.calls import Asynchronous, Call, Operations
+from beaver.endpoint import Greeting, ServerInfo
+from beaver.errors import BeaverError, ServerGone
+
+T = TypeVar("T")
+
+
+class _Wire(asyncio.Protocol):
+    """The connection: frames out, answers to their futures."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.lost = False
+        self.ended = asyncio.Event()
+        self.transport: asyncio.Transport | None = None
+        self._reader = protocol.FrameReader()
+        self._waiting: dict[int, tuple[str, asyncio.Future[Any]]] = {}
+        self._frames: list[bytes] = []
+        self._number = 0
+
+    def ask(self, call: Call[Any]) -> asyncio.Future[Any]:
+        if self.lost:
+            raise ServerGone("the connection to the server is closed; nothing was sent")
+        self._number += 1
+        frame = blocking.frame_of(self._number, call)
+        future: asyncio.Future[Any] = self.loop.create_future()
+        self._waiting[self._number] = (call.op, future)
+        if not self._frames:
+            self.loop.call_soon(self._flush)
+        self._frames.append(frame)
+        return future
+
+    def _flush(self) -> None:
+        frames, self._frames = self._frames, []
+        if self.transport is not None and not self.lost:
+            self.transport.write(b"".join(frames))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop\'s transports do not derive from asyncio\'s.
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for body in self._reader.feed(data):
+                number, status, answer = protocol.decode_message(body)
+                _, future = self._waiting.pop(number, (None, None))
+                if future is None or future.done():
+                    continue
+                if status:
+                    future.set_exception(protocol.decode_error(answer))
+                else:
+                    future.set_result(answer)
+        except (BeaverError, TypeError, ValueError):
+            # What came is no answer: nothing after it can be trusted.
+            assert self.transport is not None
+            self.transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
+        self.ended.set()
+        waiting, self._waiting = self._waiting, {}
+        for op, future in waiting.values():
+            if not future.done():
+                future.set_exception(blocking.gone(op))
+
+
+class AsyncClient(Operations, Asynchronous):
+    """A connection to a server, for one event loop.  Get one from `connect`."""
+
+    def __init__(self, wire: _Wire, greeting: Greeting, info: ServerInfo | None = None) -> None:
+        self.greeting = greeting
+        self.info = info
+        self.process = os.getpid()
+        self._wire = wire
+        # `asyncio.run` cancels this task when it ends, and so closes what nobody closed.
+        self._guard = wire.loop.create_task(self._end_with_loop())
+
+    async def _end_with_loop(self) -> None:
+        try:
+            await self._wire.ended.wait()
+        finally:
+            self.close()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that this client belongs to."""
+        return self._wire.loop
+
+    @property
+    def closed(self) -> bool:
+        """The connection is gone or closed; connect anew."""
+        return self._wire.lost
+
+    async def call(self, call: Call[T]) -> T:
+        """Carries out one call; raises the error that answers it, or `ServerGone`."""
+        return call.finish(call.parse(await self._wire.ask(call)))
+
+    def close(self) -> None:
+        """Ends the connection; calls under way get `ServerGone`."""
+        if self._wire.transport is not None:
+            self._wire.transport.abort()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+async def connect(data: str | os.PathLike[str]) -> AsyncClient:
+    """Connects to the server that holds a data directory, or to a `unix:` URL.
+
+    Raises:
+        NotFound: There is no such directory.
+        StoreUnavailable: No server holds it, or it cannot be used.
+    """
+    client = await find(data)
+    if client is None:
+        raise blocking.no_server(os.fspath(data))
+    return client
+
+
+async def find(data: str | os.PathLike[str]) -> AsyncClient | None:
+    """Connects as `connect` does; `None` where no server holds the directory."""
+    # The hello of an unresponsive server may take seconds: not on the loop.
+    found = await asyncio.to_thread(blocking.find, data)
+    if found is None:
+        return None
+    loop = asyncio.get_running_loop()
+    _, wire = await loop.create_unix_connection(_Wire, sock=found.detach())
+    return AsyncClient(wire, found.greeting, found.info)

@@ -1,0 +1,230 @@
+"""What can be asked of a store: each call once, for every way to ask it.
+
+A `Call` is the name of an operation, its arguments as the protocol carries them, and how to
+read the answer.  The blocking client, the async one and the serverless one only differ in
+how they carry it out, so each named method is written here alone: `Operations` turns the
+builders into methods, and `await` is needed exactly where the client is asynchronous.
+
+What may not live here: sockets, files, and what Python users see (`app`, `handles`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, overload
+
+import msgspec
+
+from beaver.errors import BeaverError
+from beaver.messages import Request
+from beaver.views import (
+    Enqueued,
+    EventView,
+    ExplainView,
+    JobView,
+    QueueView,
+    ResultView,
+    StatusView,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+U = TypeVar("U")
+
+LIST_LIMIT_DEFAULT: Final = 100
+
+
+class Call(msgspec.Struct, Generic[T], frozen=True):
+    """One question or change, ready to be carried out."""
+
+    op: str
+    body: list[Any]
+    parse: Callable[[Any], Any]
+    """Turns the body of the server's answer into the value."""
+    finish: Callable[[Any], T]
+    """Turns the value into what the caller gets, or raises."""
+    resend: bool = True
+    """Doing it twice does no harm, so it may be sent again when an answer was lost."""
+
+    def then(self, finish: Callable[[T], U]) -> Call[U]:
+        """Returns the same call, whose result goes through `finish`."""
+        first = self.finish
+        return Call(self.op, self.body, self.parse, lambda value: finish(first(value)), self.resend)
+
+
+class Synchronous:
+    """A way to carry out calls that blocks until the answer is there."""
+
+    def call(self, call: Call[T]) -> T:
+        """Carries out one call; raises the `BeaverError` that answers it."""
+        raise NotImplementedError
+
+
+class Asynchronous:
+    """A way to carry out calls that is awaited."""
+
+    async def call(self, call: Call[T]) -> T:
+        """Carries out one call; raises the `BeaverError` that answers it."""
+        raise NotImplementedError
+
+
+class Operation(Generic[P, T]):
+    """Makes a builder of calls a method of every client."""
+
+    def __init__(self, build: Callable[P, Call[T]]) -> None:
+        self._build = build
+        self.__doc__ = build.__doc__
+
+    @overload
+    def __get__(self, client: None, owner: type[Any]) -> Self: ...
+    @overload
+    def __get__(self, client: Synchronous, owner: type[Any]) -> Callable[P, T]: ...
+    @overload
+    def __get__(self, client: Asynchronous, owner: type[Any]) -> Callable[P, Awaitable[T]]: ...
+    def __get__(self, client: Synchronous | Asynchronous | None, owner: type[Any]) -> Any:
+        if client is None:
+            return self
+        build = self._build
+
+        def method(*args: P.args, **kwargs: P.kwargs) -> Any:
+            return client.call(build(*args, **kwargs))
+
+        method.__doc__ = build.__doc__
+        return method
+
+
+def _same(value: T) -> T:
+    return value
+
+
+def _view(kind: type[T]) -> Callable[[Any], T]:
+    decoder = msgspec.json.Decoder(kind)
+
+    def parse(body: Any) -> T:
+        try:
+            return decoder.decode(body)
+        except (msgspec.MsgspecError, TypeError) as error:
+            raise BeaverError(f"the server's answer is not what was asked for: {error}") from error
+
+    return parse
+
+
+def _plain(kind: type[T]) -> Callable[[Any], T]:
+    def parse(body: Any) -> T:
+        try:
+            return msgspec.convert(body, kind)
+        except msgspec.MsgspecError as error:
+            raise BeaverError(f"the server's answer is not what was asked for: {error}") from error
+
+    return parse
+
+
+_enqueued: Final = _plain(list[Enqueued])
+_text: Final = _plain(str)
+_status: Final = _view(StatusView)
+_job: Final = _view(JobView)
+_jobs: Final = _view(list[JobView])
+_explained: Final = _view(ExplainView)
+_events: Final = _view(list[EventView])
+_result: Final = _view(ResultView)
+_queue: Final = _view(QueueView)
+
+
+def enqueue(requests: Sequence[Request]) -> Call[list[Enqueued]]:
+    """Takes in jobs with one commit, all or none; durable on return.
+
+    A job that exists with the same content is a no-op (`created` is false).  After
+    `ServerGone` the outcome is unknown; the same requests may be sent again.
+
+    Raises:
+        Conflict: An id exists with different content; nothing was enqueued.
+        QueueFull, DiskFull: There is no room; nothing was enqueued.
+    """
+    return Call("enqueue", [list(requests)], _enqueued, _same)
+
+
+def status() -> Call[StatusView]:
+    """Returns the whole queue at a glance."""
+    return Call("status", [], _status, _same)
+
+
+def list_jobs(
+    state: str = "",
+    queue: str = "",
+    task: str = "",
+    after_seq: int = 0,
+    limit: int = LIST_LIMIT_DEFAULT,
+) -> Call[list[JobView]]:
+    """Returns jobs in the order in which they came in, from after `after_seq`."""
+    return Call("list", [state, queue, task, after_seq, limit], _jobs, _same)
+
+
+def show(job: str) -> Call[JobView]:
+    """Returns one job.  Raises `NotFound`."""
+    return Call("show", [job], _job, _same)
+
+
+def explain(job: str) -> Call[ExplainView]:
+    """Returns a job, its events, and why it does not run now.  Raises `NotFound`."""
+    return Call("explain", [job], _explained, _same)
+
+
+def history(job: str) -> Call[list[EventView]]:
+    """Returns the events of a job that are kept, in order.  Raises `NotFound`."""
+    return Call("history", [job], _events, _same)
+
+
+def wait(job: str, timeout: float | None = None) -> Call[ResultView]:
+    """Returns how a job ended, once it has.
+
+    Args:
+        job: Its id.
+        timeout: Seconds after which the wait ends; `None` waits for ever.
+
+    Raises:
+        NotFound: No such job.
+        WaitTimeout: It goes on.
+    """
+    timeout_ms = -1 if timeout is None else max(0, round(timeout * 1000))
+    return Call("wait", [job, timeout_ms], _result, _same)
+
+
+def cancel(job: str) -> Call[str]:
+    """Cancels a job, or asks a running one to stop; returns its state then."""
+    return Call("cancel", [job], _text, _same)
+
+
+def requeue(job: str, payload: bytes | None = None) -> Call[str]:
+    """Gives a dead or cancelled job a new life, with `payload` (JSON) if it is given."""
+    return Call("requeue", [job, payload], _text, _same, resend=False)
+
+
+def discard(job: str) -> Call[str]:
+    """Removes a job that is pending, dead or cancelled; a tombstone stays."""
+    return Call("discard", [job], _text, _same, resend=False)
+
+
+def set_queue(
+    queue: str,
+    paused: bool | None = None,
+    weight: int | None = None,
+    bytes_max: int | None = None,
+) -> Call[QueueView]:
+    """Changes settings of a queue; `None` keeps a value."""
+    return Call("set_queue", [queue, paused, weight, bytes_max], _queue, _same)
+
+
+class Operations:
+    """The named methods of every client."""
+
+    enqueue = Operation(enqueue)
+    status = Operation(status)
+    list_jobs = Operation(list_jobs)
+    show = Operation(show)
+    explain = Operation(explain)
+    history = Operation(history)
+    wait = Operation(wait)
+    cancel = Operation(cancel)
+    requeue = Operation(requeue)
+    discard = Operation(discard)
+    set_queue = Operation(set_queue)

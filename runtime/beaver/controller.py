@@ -1,0 +1,535 @@
+"""The controller: time, free slots and outcomes become commands.
+
+It keeps what is soft: which worker has which attempts, since when, and why a worker was
+killed.  Nothing here is logged; after a crash all of it is rebuilt from the state, the
+slots and BOOT.  It decides nothing that safety rests on: the model refuses what is wrong.
+
+One attempt, from the controller's side:
+
+1. `select` picks a job for a free place, just before a commit; DISPATCH joins that commit.
+2. Once DISPATCH is durable the attempt goes to the worker.
+3. The worker's outcome becomes a command with the attempt's token, and its place is free.
+4. Or the limit passes, or a cancel is logged: the worker is killed and reaped (softly told
+   first where the executor can), and only then the log says so.
+5. Or the worker dies: what it had started is charged, what it had not is given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from enum import Enum
+from functools import partial
+from typing import Final
+
+from beaver.engine import Engine, Reply
+from beaver.errors import StorageFailed
+from beaver.messages import Attempt, Outcome, Request
+from beaver.outcomes import attempt_of, command_of
+from beaver.ports import Clock, Entropy, Pool
+from beaver_model import Offer, Row, State, select
+from beaver_model.bounds import ADVANCE_MAX
+from beaver_model.commands import (
+    AnyCommand,
+    ConfirmCancel,
+    Dispatch,
+    Expire,
+    Fail,
+    Job,
+    Release,
+)
+from beaver_model.events import AnyEvent, CancelRequested, Cause
+from beaver_model.lifecycle import JobState
+from beaver_model.rows import Origin
+
+Batches = dict[int, list[Attempt]]
+"""Attempts that wait for the sync of their DISPATCH, by worker."""
+
+log = logging.getLogger("beaver")
+
+TICK_S: Final = 0.05
+"""How often limits are looked at while something runs."""
+
+PREFETCH_MAX: Final = 64
+"""Attempts that one worker may hold."""
+
+PREFETCH_SPAN_MS: Final = 5.0
+"""A worker holds attempts for about so long, by the measured time of their task."""
+
+PREFETCH_LEARN: Final = 5
+"""So many attempts of a task are measured before it is prefetched at all."""
+
+STEAL_AFTER_NS: Final = 2_000_000
+"""An attempt that has run so long gives back what waits behind it, if a worker is idle."""
+
+RESTART_DELAY_MAX_S: Final = 5.0
+"""Longest wait before a worker that dies without work is replaced again."""
+
+ROOM_BYTES: Final = 1 << 20
+"""Nothing is dispatched while the log has less room than this: outcomes come first."""
+
+
+class KillCause(Enum):
+    """Why the server killed a worker."""
+
+    TIME_LIMIT = "time_limit"
+    CANCEL = "cancel"
+    DRAIN = "drain"
+
+
+class Held:
+    """One attempt that a worker holds."""
+
+    __slots__ = ("attempt", "cancel_ns", "sent_ns", "timeout_ns")
+
+    def __init__(self, attempt: Attempt, sent_ns: int) -> None:
+        self.attempt = attempt
+        self.timeout_ns = attempt.timeout_ms * 1_000_000
+        self.sent_ns = sent_ns
+        """When it was sent: for executors without prefetch, when it started."""
+        self.cancel_ns = 0
+        """When its cancel was told softly, 0 before."""
+
+
+class Worker:
+    """One place in the pool, with the attempts that it holds in the order of their tokens."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.pid = 0
+        self.ready = False
+        self.retired = False
+        self.held: dict[int, Held] = {}
+        self.killed: KillCause | None = None
+        self.offenders: set[int] = set()
+        self.useful = False
+        """It has ended an attempt since it was started."""
+        self.deaths = 0
+        """Deaths in a row without an attempt."""
+
+
+class Concurrency(Enum):
+    """How a worker runs what it holds."""
+
+    ONE = "process"
+    """One attempt at a time; others wait in its prefetch."""
+    MANY = "many"
+    """All at once (thread and async executors); nothing is prefetched."""
+
+
+class Controller:
+    """Drives a pool from an engine.  Every method belongs to the loop's thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        pool: Pool,
+        clock: Clock,
+        entropy: Entropy,
+        *,
+        store: str,
+        workers: int,
+        concurrency: int,
+        mode: Concurrency,
+        grace_ms: int,
+        to_job: Callable[[Request, int, int], Job],
+        on_pool_failure: Callable[[str], None],
+        prefetch: int = 0,
+        on_quiet: Callable[[], None] | None = None,
+    ) -> None:
+        """Args beyond the obvious.
+
+        Args:
+            engine: Owner of the state; its `before_commit` and observers are used.
+            pool: The worker processes.
+            clock: For limits.
+            entropy: For jitter.
+            store: Id of the store, part of every idempotency key.
+            workers: How many there are.
+            concurrency: Attempts that a worker runs at once.
+            mode: How a worker runs what it holds.
+            grace_ms: Between a soft stop and the kill.
+            to_job: Resolves a child's request at a time, with its origin.
+            on_pool_failure: Called where workers cannot be started any more.
+            prefetch: Attempts that a worker holds; 0 adapts to the tasks' running times.
+            on_quiet: Called after a commit that leaves nothing that can run by itself.
+        """
+        self._engine = engine
+        self._pool = pool
+        self._clock = clock
+        self._entropy = entropy
+        self._store = store
+        self._on_pool_failure = on_pool_failure
+        self._concurrency = concurrency
+        self._mode = mode
+        self._grace_ns = grace_ms * 1_000_000
+        self._to_job = to_job
+        self._prefetch = prefetch
+        self._on_quiet = on_quiet
+        self._loop = asyncio.get_running_loop()
+        self.workers = {number: Worker(number) for number in range(1, workers + 1)}
+        self._draining = False
+        self._drained: asyncio.Future[None] | None = None
+        self._ticking = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0
+        self._running_ms: dict[str, tuple[int, float]] = {}
+        """By task: attempts seen, and their mean running time in ms (moving)."""
+        self._unwritten: list[tuple[AnyCommand, Callable[[Reply], None]]] = []
+        """Outcomes that wait for room in the log."""
+        engine.before_commit = self._pump
+        engine.observers.append(self._observe)
+
+    def start(self) -> None:
+        """Starts all workers."""
+        for number in self.workers:
+            self._pool.add(number)
+
+    # -- free places -----------------------------------------------------------------------
+
+    def _pump(self, now_ms: int) -> None:
+        """Gives ready jobs to free places.  Runs just before every commit."""
+        state = self._engine.state
+        while state.advance(now_ms) == ADVANCE_MAX:
+            pass
+        self._arm_timer(state)
+        if self._draining or not state.ready:
+            if not self._draining:
+                self._rebalance()
+            return
+        if not self._engine.has_room(ROOM_BYTES):
+            return
+        workers = [w for w in self.workers.values() if w.ready and not w.killed and not w.retired]
+        if self._fill(state, workers, now_ms):
+            self._rebalance()
+
+    def _fill(self, state: State, workers: list[Worker], now_ms: int) -> bool:
+        """Fills idle workers first, then prefetches.  True where jobs ran out first."""
+        batches: dict[int, list[Attempt]] = {}
+        ran_out = self._fill_idle(state, workers, batches, now_ms)
+        if not ran_out and self._mode is Concurrency.ONE:
+            self._prefetch_more(state, workers, batches, now_ms)
+        for number, batch in batches.items():
+            self._engine.read(_nothing, partial(self._send, self.workers[number], batch))
+        return ran_out
+
+    def _fill_idle(
+        self, state: State, workers: list[Worker], batches: Batches, now_ms: int
+    ) -> bool:
+        idle = Offer(idle=True)
+        places = [w for w in workers for _ in range(self._free_now(w))]
+        places.sort(key=lambda w: len(w.held))
+        for worker in places:
+            row = select(state, idle, now_ms)
+            if row is None:
+                return True
+            if not self._dispatch(row, worker, batches, prefetched=False):
+                break
+        return False
+
+    def _free_now(self, worker: Worker) -> int:
+        """Attempts that would start at once on a worker."""
+        if self._mode is Concurrency.MANY:
+            return max(0, self._concurrency - len(worker.held))
+        return 0 if worker.held else 1
+
+    def _prefetch_more(
+        self, state: State, workers: list[Worker], batches: Batches, now_ms: int
+    ) -> None:
+        offer = Offer(idle=False)
+        for worker in workers:
+            if state.suspects_in_flight and any(state.in_flight[t].suspect for t in worker.held):
+                continue  # Nothing waits behind a job that may take the machine down.
+            while len(worker.held) < PREFETCH_MAX:
+                row = select(state, offer, now_ms)
+                if row is None:
+                    return
+                if len(worker.held) >= self._depth(row.spec.task):
+                    break
+                if not self._dispatch(row, worker, batches, prefetched=True):
+                    return
+
+    def _depth(self, task: str) -> int:
+        """Returns how many attempts of a task a worker may hold."""
+        if self._prefetch:
+            return min(self._prefetch, PREFETCH_MAX)
+        seen, mean_ms = self._running_ms.get(task, (0, 0.0))
+        if seen < PREFETCH_LEARN:
+            return 1
+        return max(1, min(PREFETCH_MAX, int(PREFETCH_SPAN_MS / max(mean_ms, 0.01))))
+
+    def _dispatch(self, row: Row, worker: Worker, batches: Batches, *, prefetched: bool) -> bool:
+        """Submits a DISPATCH.  False where it was refused, for want of room in the log."""
+        engine = self._engine
+        engine.submit(Dispatch(row.id, worker.number, prefetched), _ignore)
+        # The command has been applied in memory: the state says whether it was accepted.
+        row = engine.state.jobs[row.id]
+        if row.state != JobState.IN_FLIGHT:
+            return False
+        attempt = attempt_of(row, self._store)
+        batches.setdefault(worker.number, []).append(attempt)
+        worker.held[row.token] = Held(attempt, self._clock.monotonic_ns())
+        return True
+
+    def _send(self, worker: Worker, batch: list[Attempt], _: None) -> None:
+        """Sends attempts whose DISPATCH is durable, less those that are no longer held."""
+        attempts = [a for a in batch if a.token in worker.held]
+        if not attempts:
+            return
+        now_ns = self._clock.monotonic_ns()
+        for attempt in attempts:
+            worker.held[attempt.token].sent_ns = now_ns
+        log.debug("dispatch %d attempts to worker %d", len(attempts), worker.number)
+        self._pool.dispatch(worker.number, attempts)
+        self._arm_tick()
+
+    def _rebalance(self) -> None:
+        """Gives waiting attempts of busy workers back, while a worker is idle."""
+        if self._mode is Concurrency.MANY:
+            return
+        if not any(w.ready and not w.held and not w.killed for w in self.workers.values()):
+            return
+        now_ns = self._clock.monotonic_ns()
+        for worker in self.workers.values():
+            if len(worker.held) < 2 or worker.killed is not None:
+                continue
+            token, since_ns = self._pool.started(worker.number)
+            if token in worker.held and now_ns - since_ns >= STEAL_AFTER_NS:
+                for taken in self._pool.recall(worker.number):
+                    self._give_back(worker, taken, Cause.NEVER_STARTED)
+                return
+        self._arm_tick()
+
+    def _give_back(self, worker: Worker, token: int, cause: str) -> None:
+        held = worker.held.pop(token, None)
+        if held is not None:
+            self._submit(Release(held.attempt.job, token, cause))
+
+    # -- outcomes ----------------------------------------------------------------------------
+
+    def worker_ready(self, worker: int, pid: int) -> None:
+        """See `ports.PoolEvents`."""
+        place = self.workers[worker]
+        place.pid, place.ready, place.useful = pid, True, False
+        self._engine.touch()
+
+    def outcomes(self, worker: int, outcomes: Sequence[Outcome]) -> None:
+        """See `ports.PoolEvents`."""
+        place = self.workers[worker]
+        place.useful, place.deaths = True, 0
+        now_ms = self._engine.now_ms()
+
+        def to_child(request: Request) -> Job:
+            return self._to_job(request, now_ms, Origin.JOB)
+
+        for outcome in outcomes:
+            held = place.held.pop(outcome.token, None)
+            if held is not None:
+                self._learn(held.attempt.task, outcome.elapsed_ms)
+            self._submit(command_of(outcome, to_child, self._entropy.random()))
+        self._engine.touch()
+        self._check_drained()
+
+    def _learn(self, task: str, elapsed_ms: float) -> None:
+        seen, mean = self._running_ms.get(task, (0, elapsed_ms))
+        if not seen and len(self._running_ms) >= 10_000:
+            self._running_ms.clear()
+        self._running_ms[task] = (seen + 1, mean + (elapsed_ms - mean) * 0.1)
+
+    def _submit(self, command: AnyCommand) -> None:
+        """Submits an outcome; one that finds no room in the log waits for it."""
+
+        def done(reply: Reply) -> None:
+            if isinstance(reply, StorageFailed):
+                self._unwritten.append((command, done))
+
+        self._engine.submit(command, done)
+
+    def retry_unwritten(self) -> None:
+        """Submits the outcomes that waited for room.  Called when there may be some again."""
+        waiting, self._unwritten = self._unwritten, []
+        for command, done in waiting:
+            self._engine.submit(command, done)
+        self._engine.touch()
+
+    def worker_exited(self, worker: int, started: int, detail: str) -> None:
+        """See `ports.PoolEvents`."""
+        place = self.workers[worker]
+        for token, held in list(place.held.items()):
+            self._submit(self._fate(place, token, held, started, detail))
+        place.held.clear()
+        replace_at_once = place.killed is not None or place.retired or place.useful
+        place.ready = place.retired = False
+        place.killed = None
+        place.offenders.clear()
+        self._engine.touch()
+        self._check_drained()
+        if self._draining:
+            return
+        if replace_at_once:
+            self._pool.add(worker)
+            return
+        place.deaths += 1
+        delay_s = min(RESTART_DELAY_MAX_S, 0.05 * 2 ** min(place.deaths, 10))
+        log.warning("worker %d %s before it ended a job; replaced soon", worker, detail)
+        self._loop.call_later(delay_s, self._replace, worker)
+
+    def _replace(self, worker: int) -> None:
+        if not self._draining and not self.workers[worker].ready:
+            self._pool.add(worker)
+
+    def _fate(self, place: Worker, token: int, held: Held, started: int, detail: str) -> AnyCommand:
+        """Returns what becomes of an attempt whose worker is gone."""
+        job, jitter = held.attempt.job, self._entropy.random()
+        if token > started:
+            return Release(job, token, Cause.NEVER_STARTED)
+        if place.killed is None:
+            return Fail(job, token, f"its worker {detail}", jitter, Cause.WORKER_LOST)
+        if place.killed is KillCause.DRAIN:
+            return Release(job, token, Cause.DRAIN)
+        if token not in place.offenders:
+            return Release(job, token, Cause.NEIGHBOUR)
+        if place.killed is KillCause.CANCEL:
+            return ConfirmCancel(job, token)
+        limit_s = held.attempt.timeout_ms / 1000
+        return Expire(job, token, Cause.TIME_LIMIT, jitter, f"ran longer than {limit_s:g} s")
+
+    def pool_failed(self, message: str) -> None:
+        """See `ports.PoolEvents`."""
+        self._on_pool_failure(message)
+
+    # -- limits and cancels --------------------------------------------------------------------
+
+    def _observe(self, first_seq: int, now_ms: int, events: Sequence[AnyEvent]) -> None:
+        """After a commit: acts on cancels, and says when nothing is left to do."""
+        for event in events:
+            if type(event) is CancelRequested:
+                self._cancel(event.job)
+        if self._on_quiet is not None and not self._engine.state.in_flight:
+            self._on_quiet()
+
+    def _cancel(self, job: str) -> None:
+        row = self._engine.state.jobs.get(job)
+        if row is None or row.state != JobState.IN_FLIGHT:
+            return
+        place = self.workers.get(row.worker)
+        held = place.held.get(row.token) if place is not None else None
+        if place is None or held is None or place.killed is not None:
+            return
+        if self._mode is Concurrency.MANY:
+            held.cancel_ns = self._clock.monotonic_ns()
+            self._pool.cancel(place.number, row.token)
+            self._arm_tick()
+            return
+        taken = self._pool.recall(place.number)
+        if row.token in taken:
+            # It never started: the others go back to the worker as they were.
+            del place.held[row.token]
+            self._submit(ConfirmCancel(job, row.token))
+            rest = [place.held[t].attempt for t in taken if t in place.held]
+            if rest:
+                self._pool.dispatch(place.number, rest)
+            return
+        for token in taken:
+            self._give_back(place, token, Cause.NEVER_STARTED)
+        self._kill(place, KillCause.CANCEL, {row.token})
+
+    def _kill(self, place: Worker, cause: KillCause, offenders: set[int]) -> None:
+        """Kills a worker; what becomes of its attempts is said once it is reaped."""
+        place.killed = cause
+        place.offenders = offenders
+        self._pool.kill(place.number)
+
+    def _arm_tick(self) -> None:
+        if not self._ticking:
+            self._ticking = True
+            self._loop.call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        """Looks at every running attempt's limit.  Goes on while something runs."""
+        self._ticking = False
+        now_ns = self._clock.monotonic_ns()
+        busy = False
+        for place in self.workers.values():
+            if not place.held or place.killed is not None:
+                continue
+            busy = True
+            overdue = self._overdue(place, now_ns)
+            if overdue:
+                cancelled = all(place.held[token].cancel_ns for token in overdue)
+                self._kill(place, KillCause.CANCEL if cancelled else KillCause.TIME_LIMIT, overdue)
+        if busy:
+            self._arm_tick()
+            if not self._draining:
+                self._rebalance()
+
+    def _overdue(self, place: Worker, now_ns: int) -> set[int]:
+        """Returns the attempts for which a worker has to be killed now."""
+        if self._mode is Concurrency.ONE:
+            token, since_ns = self._pool.started(place.number)
+            held = place.held.get(token)
+            if held is not None and now_ns - since_ns > held.timeout_ns:
+                return {token}
+            return set()
+        return {
+            token
+            for token, held in place.held.items()
+            if now_ns - held.sent_ns > held.timeout_ns + self._grace_ns
+            or (held.cancel_ns and now_ns - held.cancel_ns > self._grace_ns)
+        }
+
+    def _arm_timer(self, state: State) -> None:
+        """Wakes the engine when the next scheduled job becomes ready."""
+        next_ms = state.next_ready_ms()
+        if next_ms is None or (self._timer is not None and next_ms == self._timer_ms):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_ms = next_ms
+        delay_s = max(0.0, (next_ms - self._engine.now_ms()) / 1000)
+        # Long waits are cut, so that a step of the clock is noticed.
+        self._timer = self._loop.call_later(min(delay_s, 60.0), self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._engine.touch()
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    async def drain(self, grace_ms: int) -> None:
+        """Stops dispatching, lets running attempts end, and gives the rest back.
+
+        When it returns no worker holds an attempt.  What ran longer than the grace was
+        killed and given back without spending an attempt.
+        """
+        self._draining = True
+        self._drained = self._loop.create_future()
+        for place in self.workers.values():
+            if place.held and place.killed is None:
+                for token in self._pool.recall(place.number):
+                    self._give_back(place, token, Cause.DRAIN)
+        self._check_drained()
+        deadline = self._loop.call_later(grace_ms / 1000, self._end_grace)
+        await self._drained
+        deadline.cancel()
+        self._engine.flush()
+
+    def _end_grace(self) -> None:
+        for place in self.workers.values():
+            if place.held and place.killed is None:
+                self._kill(place, KillCause.DRAIN, set())
+
+    def _check_drained(self) -> None:
+        if self._drained is None or self._drained.done():
+            return
+        if not any(place.held for place in self.workers.values()):
+            self._drained.set_result(None)
+
+
+def _ignore(reply: Reply) -> None:
+    """A dispatch is told to its worker with the rest of the batch."""
+
+
+def _nothing(state: State) -> None:
+    """Asks nothing: the answer comes when all that was applied is durable."""

@@ -1,0 +1,187 @@
+"""The real disk: `ports.Disk` on system calls.
+
+What lives here: one call each, with the durability that the port promises.  What may not:
+retries.  After a failed sync the kernel may call the pages clean and drop them, so the
+next sync would say "done" of data that is gone; whoever sees the error must end.
+
+Files are made 0600 and directories 0700, and no descriptor is inherited by a program that
+we start.  On Linux a durable write is one `pwritev2` with `RWF_DSYNC`; where kernel or file
+system refuse the flag it is a write and `fdatasync`, on macOS a write and `F_FULLFSYNC`
+(its `fsync` leaves data in the drive's cache).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+_RWF_DSYNC: Final[int] = getattr(os, "RWF_DSYNC", 0)
+_FULL_SYNC: Final[int] = getattr(fcntl, "F_FULLFSYNC", 0)
+_REFUSED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS})
+
+
+def _full_sync(descriptor: int) -> None:
+    fcntl.fcntl(descriptor, _FULL_SYNC)
+
+
+_sync: Final[Callable[[int], object]] = (
+    _full_sync if _FULL_SYNC else getattr(os, "fdatasync", os.fsync)
+)
+
+
+def _write_all(descriptor: int, data: bytes, offset: int) -> None:
+    written = os.pwrite(descriptor, data, offset)
+    if written != len(data):
+        raise _short(written, len(data), offset)
+
+
+def _short(written: int, wanted: int, offset: int) -> OSError:
+    return OSError(errno.EIO, f"short write: {written} of {wanted} bytes at offset {offset}")
+
+
+class SystemFile:
+    """`ports.File` on a descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._dsync = _RWF_DSYNC
+
+    def pread(self, size: int, offset: int) -> bytes:
+        data = os.pread(self._descriptor, size, offset)
+        if len(data) == size or not data:
+            return data
+        # One call may give less than there is (it is cut at 2 GiB, and by signals on some
+        # file systems); only an empty answer is the end of the file.
+        parts = [data]
+        read = len(data)
+        while read < size:
+            data = os.pread(self._descriptor, size - read, offset + read)
+            if not data:
+                break
+            parts.append(data)
+            read += len(data)
+        return b"".join(parts)
+
+    def pwrite(self, data: bytes, offset: int) -> None:
+        _write_all(self._descriptor, data, offset)
+
+    def pwrite_durable(self, data: bytes, offset: int) -> None:
+        if self._dsync:
+            try:
+                written = os.pwritev(self._descriptor, (data,), offset, self._dsync)
+            except OSError as error:
+                # The flag is refused before anything is written.
+                if error.errno not in _REFUSED:
+                    raise
+                self._dsync = 0
+            else:
+                if written != len(data):
+                    raise _short(written, len(data), offset)
+                return
+        _write_all(self._descriptor, data, offset)
+        _sync(self._descriptor)
+
+    def sync(self) -> None:
+        _sync(self._descriptor)
+
+    def size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._descriptor, size)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
+
+class SystemLock:
+    """A held `flock`; the kernel drops it when the process ends, however it ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
+
+class SystemDisk:
+    """`ports.Disk` on the machine's file systems."""
+
+    def open(self, path: str, *, write: bool = False, create: bool = False) -> SystemFile:
+        flags = os.O_CLOEXEC | (os.O_RDWR if write or create else os.O_RDONLY)
+        if create:
+            flags |= os.O_CREAT | os.O_EXCL
+        return SystemFile(os.open(path, flags, 0o600))
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(path)
+
+    def listdir(self, path: str) -> list[str]:
+        return sorted(os.listdir(path))  # noqa: PTH208 - names, not paths
+
+    def mkdir(self, path: str) -> None:
+        try:
+            Path(path).mkdir(mode=0o700)
+        except FileExistsError:
+            if not Path(path).is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
+
+    def rename(self, old: str, new: str) -> None:
+        Path(old).replace(new)
+
+    def link(self, old: str, new: str) -> None:
+        Path(new).hardlink_to(old)
+
+    def same_file(self, one: str, other: str) -> bool:
+        try:
+            return Path(one).samefile(other)
+        except FileNotFoundError:
+            return False
+
+    def unlink(self, path: str) -> None:
+        Path(path).unlink()
+
+    def sync_dir(self, path: str) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        try:
+            # A directory has no data of its own to tell apart: whole fsync, everywhere.
+            if _FULL_SYNC and sys.platform == "darwin":
+                _full_sync(descriptor)
+            else:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def free_bytes(self, path: str) -> int:
+        figures = os.statvfs(path)
+        return figures.f_bavail * figures.f_frsize
+
+    def lock(self, path: str) -> SystemLock | None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # For whoever finds the lock held.  Not synced: it matters only while we live.
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        except OSError as error:
+            # A full disk has no room for a pid; the lock is held all the same.
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                os.close(descriptor)
+                raise
+        return SystemLock(descriptor)

@@ -1,0 +1,302 @@
+"""The client without a server: it locks, appends and leaves.
+
+A change takes the lock, recovers the state from the files, decides, appends one commit and
+gives the lock back; the commit is durable on return, exactly as a server's answer.  Reading
+neither writes nor locks.  Jobs run only once a server does.
+
+The calls are those of `calls`; what needs running workers (a `wait` for an unfinished job)
+is refused with a hint.  If a server comes up while the lock is awaited, the call goes there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+from beaver import client, endpoint, jsontext, queries
+from beaver.admission import refusal
+from beaver.calls import Call, Operations, Synchronous
+from beaver.clock import SystemClock
+from beaver.disk import SystemDisk
+from beaver.errors import DiskFull, InvalidInput, NotFound, StorageFailed, StoreUnavailable
+from beaver.journal.codec import encode_commit
+from beaver.layout import Layout
+from beaver.locking import LOCK_WAIT_S, holder_of, prepare_directory
+from beaver.messages import Request
+from beaver.ports import Clock, DirectoryLock, Disk
+from beaver.recovery import Opened, open_store, peek_store, read_store
+from beaver.refusals import error_of
+from beaver.replaying import explain_from_files
+from beaver.requests import check_name
+from beaver.resolving import Resolver, to_job
+from beaver.stamps import Stamper
+from beaver.views import (
+    ABSENT,
+    Enqueued,
+    EventView,
+    ExplainView,
+    JobView,
+    QueueView,
+    ResultView,
+    StatusView,
+)
+from beaver_model import Rejection, State, apply, decide
+from beaver_model.bounds import BATCH_BYTES_MAX
+from beaver_model.commands import AnyCommand, Cancel, Discard, Enqueue, Requeue, SetQueue
+
+T = TypeVar("T")
+
+FRAME_BYTES: Final = 64
+"""More than the header and padding of a frame take."""
+_POLL_S: Final = 0.02
+
+
+class ServerAppeared(Exception):
+    """While the lock was awaited, a server came up: the call belongs there."""
+
+    def __init__(self, server: client.Client) -> None:
+        super().__init__("a server runs now")
+        self.server = server
+
+
+class EmbeddedClient(Operations, Synchronous):
+    """Works on the files of a store that no server holds.  Get one from `open_client`."""
+
+    def __init__(
+        self,
+        data: str,
+        *,
+        resolver: Resolver | None = None,
+        disk: Disk | None = None,
+        clock: Clock | None = None,
+        lock_wait_s: float = LOCK_WAIT_S,
+    ) -> None:
+        """Args beyond the obvious.
+
+        Args:
+            data: The data directory; an enqueue makes it if need be.
+            resolver: Fills in what requests leave open, as a server's would.
+            disk: The files.
+            clock: For stamps.
+            lock_wait_s: How long to wait for another process that holds the lock.
+        """
+        self.data = data
+        self.closed = False
+        self._resolver = resolver or Resolver()
+        self._disk = disk or SystemDisk()
+        self._clock = clock or SystemClock()
+        self._lock_wait_s = lock_wait_s
+
+    def call(self, call: Call[T]) -> T:
+        """Carries out one call on the files; raises the `BeaverError` that answers it."""
+        try:
+            return call.finish(_HANDLERS[call.op](self, *call.body))
+        except ServerAppeared as appeared:
+            with appeared.server as server:
+                return server.call(call)
+
+    def close(self) -> None:
+        """Nothing is held between calls, so there is nothing to give back."""
+
+    # -- changes -------------------------------------------------------------------------
+
+    def do_enqueue(self, requests: Sequence[Request]) -> list[Enqueued]:
+        with self._opened(create=True) as (opened, now_ms):
+            state = opened.state
+            jobs = [to_job(request, now_ms, self._resolver) for request in requests]
+            full = refusal(state, jobs)
+            if full is not None:
+                raise full
+            first_seq = state.last_seq + 1
+            self._commit(opened, Enqueue(jobs), now_ms)
+            found = ((job.id, state.seq_of(job.id)) for job in jobs)
+            return [Enqueued(i, seq, seq >= first_seq) for i, seq in found if seq is not None]
+
+    def do_cancel(self, job: str) -> str:
+        return self._change(Cancel(job), lambda state: queries.changed_word(state, job))
+
+    def do_requeue(self, job: str, payload: bytes | None) -> str:
+        if payload is not None:
+            payload = jsontext.check(payload, self._resolver.payload_bytes_max, "payload")
+        return self._change(Requeue(job, payload), lambda state: queries.changed_word(state, job))
+
+    def do_discard(self, job: str) -> str:
+        return self._change(Discard(job), lambda state: queries.changed_word(state, job))
+
+    def do_set_queue(
+        self, queue: str, paused: bool | None, weight: int | None, bytes_max: int | None
+    ) -> QueueView:
+        check_name(queue, "queue")
+
+        def view(state: State) -> QueueView:
+            index = state.queues.get(queue)
+            return QueueView() if index is None else queries.queue_view(index, state.time_ms)
+
+        return self._change(SetQueue(queue, paused, weight, bytes_max), view)
+
+    def _change(self, command: AnyCommand, told: Callable[[State], T]) -> T:
+        endpoint.require_directory(self.data)
+        with self._opened(create=False) as (opened, now_ms):
+            self._commit(opened, command, now_ms)
+            return told(opened.state)
+
+    def _commit(self, opened: Opened, command: AnyCommand, now_ms: int) -> None:
+        """Decides, applies and appends; the commit is durable on return."""
+        state, wal = opened.state, opened.wal
+        decision = decide(state, command, now_ms)
+        if isinstance(decision, Rejection):
+            raise error_of(decision)
+        if not decision:
+            return
+        payload = encode_commit(now_ms, decision)
+        if len(payload) > BATCH_BYTES_MAX and len(decision) > 1:
+            raise InvalidInput(
+                f"{len(decision)} jobs of {len(payload)} bytes in one commit; at most "
+                f"{BATCH_BYTES_MAX} bytes fit: send them in chunks"
+            )
+        if not wal.reserve(len(payload) + FRAME_BYTES):
+            raise DiskFull("the disk is full; nothing was changed and nothing is lost")
+        for event in decision:
+            apply(state, event, now_ms)
+        wal.append(payload, len(decision))
+
+    @contextmanager
+    def _opened(self, *, create: bool) -> Iterator[tuple[Opened, int]]:
+        """Holds the lock over recovery, one commit and the closing of the log."""
+        if create:
+            prepare_directory(self._disk, self.data)
+        elif peek_store(self._disk, self.data) is None:
+            raise NotFound(f"no store in {self.data}: nothing was ever enqueued there")
+        lock = self._lock()
+        try:
+            opened = open_store(self._disk, self.data, clock=self._clock, create=create)
+            now_ms = Stamper(self._clock, opened.state.time_ms).now_ms()
+            try:
+                yield opened, now_ms
+            except StorageFailed:
+                raise  # The log is not trusted now: whoever opens it next recovers it.
+            except BaseException:
+                opened.wal.close()
+                raise
+            opened.wal.close()
+        finally:
+            lock.release()
+
+    def _lock(self) -> DirectoryLock:
+        path = Layout(self.data).lock
+        deadline = time.monotonic() + self._lock_wait_s
+        while True:
+            try:
+                lock = self._disk.lock(path)
+            except OSError as error:
+                raise StoreUnavailable(f"cannot lock {path}: {error.strerror}") from error
+            if lock is not None:
+                return lock
+            server = client.find(self.data)
+            if server is not None:
+                raise ServerAppeared(server)
+            if time.monotonic() >= deadline:
+                raise StoreUnavailable(
+                    f"{self.data} is in use by process {holder_of(path)}, which does not answer "
+                    f"(waited {self._lock_wait_s:g} s); nothing was changed\n"
+                    "If that process is starting or stopping, try again."
+                )
+            time.sleep(_POLL_S)
+
+    # -- questions -----------------------------------------------------------------------
+
+    def _read(self) -> tuple[State, Any]:
+        """Returns the state that the files hold now, and the report of reading it."""
+        endpoint.require_directory(self.data)
+        if peek_store(self._disk, self.data) is None:
+            raise NotFound(f"no store in {self.data}: nothing was ever enqueued there")
+        state, report = read_store(self._disk, self.data)
+        now_ms = self._now_ms(state)
+        while state.advance(now_ms):
+            pass
+        return state, report
+
+    def _now_ms(self, state: State) -> int:
+        return max(self._clock.wall_ms(), state.time_ms)
+
+    def do_status(self) -> StatusView:
+        state, report = self._read()
+        store = peek_store(self._disk, self.data)
+        return queries.status(
+            state,
+            self._now_ms(state),
+            running=False,
+            store=store.hex() if store else "",
+            recovery_ms=sum(report.seconds.values()) * 1000,
+        )
+
+    def do_list(
+        self, word: str, queue: str, task: str, after_seq: int, limit: int
+    ) -> list[JobView]:
+        return queries.list_jobs(self._read()[0], word, queue, task, after_seq, limit)
+
+    def do_show(self, job: str) -> JobView:
+        return queries.show(self._read()[0], job)
+
+    def do_explain(self, job: str) -> ExplainView:
+        state, _ = self._read()
+        events = explain_from_files(self.data, job)
+        from_seq = 1 if not events or events[0].event == "ENQUEUE" else events[0].seq
+        return queries.explain(state, job, events, from_seq)
+
+    def do_history(self, job: str) -> list[EventView]:
+        return self.do_explain(job).events
+
+    def do_wait(self, job: str, timeout_ms: int) -> ResultView:
+        state, _ = self._read()
+        kept = None if job in state.jobs else self._kept_result(job)
+        found = queries.result(state, job, kept)
+        if found is None:
+            raise client.NoServer(
+                f"no server runs on {self.data}, so job {job} cannot end\n"
+                f"`beaver run --data {self.data}` starts one."
+            )
+        return found
+
+    def _kept_result(self, job: str) -> ResultView | None:
+        for event in reversed(explain_from_files(self.data, job)):
+            if event.event == "ACK" and event.result is not ABSENT:
+                return ResultView(job, "completed", event.result)
+        return None
+
+
+_HANDLERS: Final[dict[str, Callable[..., Any]]] = {
+    "enqueue": EmbeddedClient.do_enqueue,
+    "status": EmbeddedClient.do_status,
+    "list": EmbeddedClient.do_list,
+    "show": EmbeddedClient.do_show,
+    "explain": EmbeddedClient.do_explain,
+    "history": EmbeddedClient.do_history,
+    "wait": EmbeddedClient.do_wait,
+    "cancel": EmbeddedClient.do_cancel,
+    "requeue": EmbeddedClient.do_requeue,
+    "discard": EmbeddedClient.do_discard,
+    "set_queue": EmbeddedClient.do_set_queue,
+}
+
+
+def open_client(
+    data: str | os.PathLike[str], *, resolver: Resolver | None = None
+) -> client.Client | EmbeddedClient:
+    """Returns a client to the server that holds `data`, or one that works without.
+
+    Nothing is created or locked by this; an enqueue creates the directory, and a read of one
+    that does not exist raises `NotFound`.
+
+    Raises:
+        StoreUnavailable: `data` is a file, or may not be entered.
+    """
+    data = os.fspath(data)
+    try:
+        server = client.find(data)
+    except NotFound:
+        server = None
+    return server if server is not None else EmbeddedClient(data, resolver=resolver)

@@ -1,0 +1,251 @@
+"""Where a server listens, and how a client finds it: `server.json` and the socket's path.
+
+`server.json` is a hint and nothing more.  It outlives a killed server, and it is copied with
+a data directory; so a client believes it only after it has connected, said hello and found
+the store that the file names, and only if the file was written for this very directory (its
+device and inode stand in it: a copy of a store carries the same store id).
+
+What may not live here: the protocol (`protocol`) and the calls (`client`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import stat
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from beaver import protocol
+from beaver.errors import NotFound, ServerGone, StoreUnavailable
+
+FILE_NAME: Final = "server.json"
+SOCKET_NAME: Final = "beaver.sock"
+SOCKET_PATH_BYTES_MAX: Final = 100
+"""The kernel takes 107 bytes on Linux and 103 on macOS; some are left for a suffix."""
+CONNECT_S: Final = 5.0
+"""How long connecting and hello may take before the server counts as not there."""
+
+
+class ServerInfo(msgspec.Struct, frozen=True):
+    """What `server.json` holds.  Unknown fields are ignored, so that it may grow."""
+
+    pid: int
+    socket: str
+    store: str
+    http: str = ""
+    """`http://host:port`, or empty where HTTP is off."""
+    started_ms: int = 0
+    epoch: int = 0
+    directory: str = ""
+    """`device:inode` of the data directory it was written for."""
+
+
+class Greeting(msgspec.Struct, frozen=True):
+    """What a server says of itself in its hello."""
+
+    store: str
+    epoch: int
+    pid: int
+
+
+def write(data: str, info: ServerInfo) -> None:
+    """Writes `server.json` (0600), whole or not at all.  It is a hint, so nothing is synced."""
+    info = msgspec.structs.replace(info, directory=directory_mark(data))
+    path = Path(data, FILE_NAME)
+    fresh = path.with_suffix(".json.new")
+    with contextlib.suppress(FileNotFoundError):
+        fresh.unlink()
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, msgspec.json.encode(info) + b"\n")
+    finally:
+        os.close(fd)
+    fresh.rename(path)
+
+
+def remove(data: str) -> None:
+    """Removes `server.json` and the socket beside it: the clean end of a server."""
+    info = read(data)
+    paths = [Path(data, FILE_NAME)]
+    if info is not None:
+        paths.append(Path(info.socket))
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    if info is not None and Path(info.socket).parent != Path(data).absolute():
+        with contextlib.suppress(OSError):
+            Path(info.socket).parent.rmdir()
+
+
+def read(data: str) -> ServerInfo | None:
+    """Returns what `server.json` says, or `None` where it is absent or unreadable."""
+    try:
+        return msgspec.json.decode(Path(data, FILE_NAME).read_bytes(), type=ServerInfo)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def directory_mark(data: str) -> str:
+    """Returns what tells a data directory from its copies: `device:inode`."""
+    found = os.stat(data)  # noqa: PTH116 - Path.stat says no more
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def require_directory(data: str) -> None:
+    """Checks that `data` names a data directory that can be looked into.
+
+    Raises:
+        NotFound: There is nothing at this path.
+        StoreUnavailable: It is no directory, or may not be entered.
+    """
+    try:
+        found = os.stat(data)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFound(
+            f"no data directory at {data}\n`beaver run --data {data}` or an enqueue creates it."
+        ) from error
+    except OSError as error:
+        raise StoreUnavailable(f"the data directory {data}: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise StoreUnavailable(f"{data} is a file, not a data directory")
+    if not os.access(data, os.R_OK | os.X_OK):
+        raise StoreUnavailable(f"no permission to read the data directory {data}")
+
+
+# -- the place of the socket -----------------------------------------------------------------
+
+
+def socket_path(data: str) -> str:
+    """Returns the path at which a server of `data` binds its socket.
+
+    In the data directory, unless that path is longer than the kernel takes; then in a
+    directory of our own (0700) under `$XDG_RUNTIME_DIR` or the temporary directory.  An old
+    socket at that path is removed: the caller holds the store's lock, so nobody listens.
+    """
+    path = Path(data).absolute() / SOCKET_NAME
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+        path = _runtime_directory(data) / SOCKET_NAME
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    return str(path)
+
+
+def _runtime_directory(data: str) -> Path:
+    """Makes the short directory for a long data path; the same one after a crash."""
+    digest = hashlib.blake2b(directory_mark(data).encode(), digest_size=8).hexdigest()
+    name = f"beaver-{os.getuid()}-{digest}"
+    for parent in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):  # noqa: S108
+        if not parent:
+            continue
+        path = Path(parent, name)
+        if len(os.fsencode(path / SOCKET_NAME)) > SOCKET_PATH_BYTES_MAX:
+            continue
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+            found = path.lstat()
+        except OSError:
+            continue
+        # Anyone may make names in a shared temporary directory: only our own will do.
+        ours = found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == 0o700
+        if stat.S_ISDIR(found.st_mode) and ours:
+            return path
+    return Path(tempfile.mkdtemp(prefix="beaver-", dir="/tmp"))
+
+
+def candidates(data: str, info: ServerInfo) -> list[str]:
+    """Returns where the socket of `info` may be: as named, and beside it if that moved."""
+    found = [info.socket]
+    beside = str(Path(data).absolute() / SOCKET_NAME)
+    if Path(info.socket).name == SOCKET_NAME and beside != info.socket:
+        found.append(beside)
+    return [path for path in found if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX + 3]
+
+
+# -- proving it ----------------------------------------------------------------------------
+
+
+def hello_frame() -> bytes:
+    """Returns the first frame of every connection: request 0."""
+    return protocol.encode_frame([0, "hello", [protocol.VERSION]])
+
+
+def read_greeting(message: object) -> Greeting:
+    """Returns what the answer to hello says.
+
+    Raises:
+        BeaverError: It is an error, or no greeting.
+    """
+    match message:
+        case [0, 0, [int(version), str(store), int(epoch), int(pid), *_]]:
+            if version != protocol.VERSION:
+                raise StoreUnavailable(
+                    f"the server speaks protocol version {version}, this client "
+                    f"{protocol.VERSION}: use the same release of Beaver for both"
+                )
+            return Greeting(store, epoch, pid)
+        case [0, 1, body]:
+            raise protocol.decode_error(body)
+        case _:
+            raise StoreUnavailable("what answered on the socket is no Beaver server")
+
+
+def dial(path: str) -> tuple[socket.socket, Greeting]:
+    """Connects to a socket and exchanges hello, within `CONNECT_S`.
+
+    Raises:
+        OSError: Nobody listens there.
+        BeaverError: Who listens is not a server that this client can talk to.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(CONNECT_S)
+        connection.connect(path)
+        connection.sendall(hello_frame())
+        greeting = _receive_greeting(connection)
+        connection.settimeout(None)
+    except BaseException:
+        connection.close()
+        raise
+    return connection, greeting
+
+
+def _receive_greeting(connection: socket.socket) -> Greeting:
+    reader = protocol.FrameReader()
+    while received := connection.recv(1 << 16):
+        for body in reader.feed(received):
+            return read_greeting(protocol.decode_message(body))
+    raise ServerGone("the server closed the connection before it said hello")
+
+
+def reach(data: str) -> tuple[socket.socket, Greeting, ServerInfo] | None:
+    """Connects to the server that holds `data`; `None` where none does.
+
+    Raises:
+        BeaverError: A server holds it, but this client cannot talk to it.
+    """
+    info = read(data)
+    if info is None or (info.directory and info.directory != directory_mark(data)):
+        return None
+    for path in candidates(data, info):
+        try:
+            connection, greeting = dial(path)
+        except (OSError, ServerGone):
+            continue
+        if greeting.store == info.store:
+            return connection, greeting, info
+        connection.close()
+    return None
+
+
+def reach_socket(path: str) -> tuple[socket.socket, Greeting] | None:
+    """Connects to a server by the path of its socket; `None` where nobody listens."""
+    try:
+        return dial(path)
+    except (OSError, ServerGone):
+        return None

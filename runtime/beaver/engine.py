@@ -1,0 +1,403 @@
+"""The engine: the one owner of the state, and the only writer of the log.
+
+A command goes through `submit`: decided against the state, applied in memory at once (so
+that the next command of the batch sees it), and written with the whole batch in one frame
+with one sync.  Only then is anything told: **a reply, also a refusal, a no-op or a read,
+is released once the last seq that was applied when it was computed is durable**.
+
+Arrivals collect while the loop syncs; the commit runs when the loop has read what came in,
+so no timer delays a lone producer.  Just before a commit the controller adds the dispatches
+that have become possible: a job and its DISPATCH may share a sync.
+
+A failed write or sync makes the engine useless: nothing more is decided or released, and
+the process must end, since the page cache can no longer be trusted.
+
+What may not live here: scheduling (`controller`), files (`journal`), sockets (`server`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+from beaver.admission import refusal
+from beaver.errors import BeaverError, DiskFull, StorageFailed
+from beaver.journal.codec import encode_commit
+from beaver.ports import Clock
+from beaver.stamps import Stamper
+from beaver_model import Rejection, State, apply, decide
+from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX, ERROR_BYTES_MAX
+from beaver_model.commands import AnyCommand, Boot, Complete, Enqueue, Job, Requeue
+from beaver_model.events import AnyEvent
+
+MARK_IDLE_S: Final = 0.05
+"""After so long without a commit, an empty frame proves that the last one was synced."""
+
+EVENT_BYTES: Final = 384
+"""More than any event takes on disk beside its payload, result, error and tags."""
+
+FRAME_BYTES: Final = 64
+"""More than the header and padding of a frame take."""
+
+T = TypeVar("T")
+
+
+class Applied(NamedTuple):
+    """The events that a command led to; none where it changed nothing."""
+
+    first_seq: int
+    events: Sequence[AnyEvent]
+
+
+Reply = Applied | Rejection | BeaverError
+Done = Callable[[Reply], None]
+Observer = Callable[[int, int, Sequence[AnyEvent]], None]
+"""Called after each commit with its first seq, its stamp and its events."""
+
+
+class Journal(Protocol):
+    """What the engine needs of a log; `journal.wal.Wal` on one machine."""
+
+    @property
+    def last_seq(self) -> int: ...
+
+    def append(self, payload: bytes, count: int) -> None:
+        """Writes one frame; durable on return.  Raises `StorageFailed`."""
+        ...
+
+    def mark(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def reserve(self, size: int) -> bool: ...
+
+
+class NotOwner(AssertionError):
+    """Another thread than the engine's touched it: a bug of ours."""
+
+
+class CommitFigures:
+    """What the engine counts about its commits, for metrics and status."""
+
+    def __init__(self) -> None:
+        self.commits = 0
+        self.events = 0
+        self.bytes = 0
+        self.syncs = Histogram(SYNC_SECONDS)
+        self.batches = Histogram(BATCH_EVENTS)
+        self.loop = Histogram(SYNC_SECONDS)
+
+
+SYNC_SECONDS: Final = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
+BATCH_EVENTS: Final = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0)
+
+
+class Histogram:
+    """A histogram without locks: the loop observes, a scrape reads."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        index = 0
+        for bound in self.bounds:
+            if value <= bound:
+                break
+            index += 1
+        self.counts[index] += 1
+        self.total += value
+
+
+class Engine:
+    """Owns a state and its log.  Every method belongs to the loop's thread."""
+
+    def __init__(
+        self,
+        state: State,
+        journal: Journal,
+        clock: Clock,
+        *,
+        on_failure: Callable[[BaseException], None],
+        state_bytes_max: int = 0,
+    ) -> None:
+        self._state = state
+        self._journal = journal
+        self._clock = clock
+        self._stamper = Stamper(clock, state.time_ms)
+        self._on_failure = on_failure
+        self._state_bytes_max = state_bytes_max
+        self._owner = threading.get_ident()
+        self._loop = asyncio.get_running_loop()
+
+        self._durable_seq = state.last_seq
+        self._events: list[AnyEvent] = []
+        self._bytes = 0
+        self._waiting: list[tuple[Done, Reply]] = []
+        self._now_ms = 0
+        """Stamp of the open batch, 0 while there is none."""
+        self._scheduled = False
+        self._failed: BaseException | None = None
+        self._closed = False
+        self._mark_armed = False
+        self._marked_commit = 0
+
+        self.before_commit: Callable[[int], None] | None = None
+        """Called with the stamp just before each commit; may submit."""
+        self.observers: list[Observer] = []
+        self.disk_full = False
+        """New jobs are refused; outcomes go on in the reserve."""
+        self.figures = CommitFigures()
+
+    # -- what everyone may look at -----------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """The state, for reading on the loop; what is told outside goes through `read`."""
+        if threading.get_ident() != self._owner:
+            raise NotOwner("the engine's state belongs to the loop's thread")
+        return self._state
+
+    @property
+    def durable_seq(self) -> int:
+        """Everything up to this seq is on disk."""
+        return self._durable_seq
+
+    @property
+    def clock_behind_ms(self) -> int:
+        """How far the wall clock was behind the log at start."""
+        return self._stamper.behind_ms
+
+    def now_ms(self) -> int:
+        """Returns the stamp of the open batch, or of one that would open now."""
+        return self._now_ms or self._stamper.now_ms()
+
+    # -- commands and reads --------------------------------------------------------------
+
+    def submit(self, command: AnyCommand, done: Done) -> None:
+        """Decides and applies a command; calls `done` with the reply once it is durable.
+
+        `done` gets `Applied`, a `Rejection`, or `QueueFull` or `DiskFull` where the command
+        was not admitted.  It is never called if the log fails first.
+        """
+        if threading.get_ident() != self._owner:
+            raise NotOwner("commands are submitted on the loop's thread")
+        if self._failed is not None or self._closed:
+            return
+        size = _size_of(command, self._state)
+        refused = self._admit(command, size)
+        if refused is not None:
+            self._release(done, refused)
+            return
+        state = self._state
+        now_ms = self._now_ms
+        if not now_ms:
+            now_ms = self._now_ms = self._stamper.now_ms()
+        decision = decide(state, command, now_ms)
+        if isinstance(decision, Rejection):
+            self._release(done, decision)
+            return
+        first_seq = state.last_seq + 1
+        try:
+            for event in decision:
+                apply(state, event, now_ms)
+        except BaseException as error:
+            self.fail(error)
+            raise
+        if decision:
+            self._events += decision
+            self._bytes += size
+        self._release(done, Applied(first_seq, decision))
+
+    def read(self, question: Callable[[State], T], done: Callable[[T], None]) -> None:
+        """Asks the state and calls `done` once all that the answer rests on is durable."""
+        answer = question(self.state)
+        self._release(lambda _: done(answer), Applied(self._state.last_seq + 1, ()))
+
+    async def execute(self, command: AnyCommand) -> Applied:
+        """Submits a command and waits for its reply.
+
+        Raises:
+            Refused: The model rejected it.
+            QueueFull, DiskFull: It was not admitted.
+            StorageFailed: The log failed; whether the command is durable is not known.
+        """
+        future: asyncio.Future[Reply] = self._loop.create_future()
+
+        def done(reply: Reply) -> None:
+            if not future.done():
+                future.set_result(reply)
+
+        self.submit(command, done)
+        if self._failed is not None:
+            raise StorageFailed(str(self._failed))
+        reply = await future
+        if isinstance(reply, Rejection):
+            raise Refused(reply)
+        if isinstance(reply, BeaverError):
+            raise reply
+        return reply
+
+    def touch(self) -> None:
+        """Makes a commit run soon, so that the controller looks for work."""
+        if not self._scheduled and self._failed is None and not self._closed:
+            self._scheduled = True
+            self._loop.call_soon(self._commit)
+
+    def has_room(self, size: int) -> bool:
+        """True where `size` more bytes of events would fit into the log."""
+        return self._journal.reserve(self._bytes + size + FRAME_BYTES)
+
+    # -- committing ------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Commits at once whatever is open."""
+        while (self._events or self._waiting) and self._failed is None:
+            self._write()
+
+    def close(self) -> None:
+        """Commits what is open and closes the log.  Nothing can be submitted after."""
+        self.flush()
+        self._closed = True
+        if self._failed is None:
+            self._journal.close()
+
+    def _release(self, done: Done, reply: Reply) -> None:
+        """Gives the reply now if nothing speculative is in it, else with the commit."""
+        if self._durable_seq == self._state.last_seq:
+            self._tell(done, reply)
+            return
+        self._waiting.append((done, reply))
+        self.touch()
+
+    def _commit(self) -> None:
+        if self._failed is None and not self._closed and self.before_commit is not None:
+            if not self._now_ms:
+                self._now_ms = self._stamper.now_ms()
+            self.before_commit(self._now_ms)
+        # Cleared only now: what the controller has just submitted needs no commit of its own.
+        self._scheduled = False
+        if self._failed is None and not self._closed:
+            self._write()
+
+    def _write(self) -> None:
+        """Writes the open batch in one frame and tells what waited for it."""
+        events, waiting, now_ms = self._events, self._waiting, self._now_ms
+        self._events, self._waiting, self._bytes, self._now_ms = [], [], 0, 0
+        first_seq = self._durable_seq + 1
+        if events:
+            payload = encode_commit(now_ms, events)
+            started_ns = self._clock.monotonic_ns()
+            try:
+                self._journal.append(payload, len(events))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the log is not trusted now
+                self.fail(error)
+                return
+            figures = self.figures
+            figures.syncs.observe((self._clock.monotonic_ns() - started_ns) / 1e9)
+            figures.batches.observe(float(len(events)))
+            figures.commits += 1
+            figures.events += len(events)
+            figures.bytes += len(payload) + FRAME_BYTES
+            self._durable_seq += len(events)
+            assert self._durable_seq == self._journal.last_seq, "the log counts as the state does"
+            for observer in self.observers:
+                observer(first_seq, now_ms, events)
+            self._arm_mark()
+        for done, reply in waiting:
+            self._tell(done, reply)
+
+    def fail(self, error: BaseException) -> None:
+        """Makes the engine useless: memory and log may differ from here on."""
+        self._failed = error
+        self._on_failure(error)
+
+    def _tell(self, done: Done, reply: Reply) -> None:
+        try:
+            done(reply)
+        except Exception as error:  # noqa: BLE001 - one listener's bug must not stop the others
+            context = {"message": "a listener of the engine raised", "exception": error}
+            self._loop.call_exception_handler(context)
+
+    def _arm_mark(self) -> None:
+        if not self._mark_armed:
+            self._mark_armed = True
+            self._marked_commit = self.figures.commits
+            self._loop.call_later(MARK_IDLE_S, self._mark)
+
+    def _mark(self) -> None:
+        """Closes the last frame after a quiet moment, so that it cannot pass for a torn one."""
+        self._mark_armed = False
+        if self._failed is not None or self._closed:
+            return
+        if self.figures.commits != self._marked_commit:
+            self._arm_mark()
+            return
+        try:
+            self._journal.mark()
+        except Exception as error:  # noqa: BLE001 - as in _write
+            self.fail(error)
+
+    # -- admission ---------------------------------------------------------------------------
+
+    def _admit(self, command: AnyCommand, size: int) -> BeaverError | None:
+        """Says why a command may not even be decided; makes room for it in the log."""
+        if isinstance(command, Enqueue):
+            full = self._full(command.jobs)
+            if full is not None:
+                return full
+        count = len(command.jobs) if isinstance(command, Enqueue) else 1
+        if self._events and (
+            self._bytes + size > BATCH_BYTES_MAX or len(self._events) + count > BATCH_JOBS_MAX
+        ):
+            self._write()
+            if self._failed is not None:
+                return StorageFailed(str(self._failed))
+        try:
+            fits = self._journal.reserve(self._bytes + size + FRAME_BYTES)
+        except Exception as error:  # noqa: BLE001 - as in _write
+            self.fail(error)
+            return StorageFailed(str(error))
+        if not fits:
+            return DiskFull("the disk is full; nothing was changed and nothing is lost")
+        return None
+
+    def _full(self, jobs: Sequence[Job]) -> BeaverError | None:
+        if self.disk_full:
+            return DiskFull(
+                "the disk is full: new jobs are refused until a log segment can be prepared; "
+                "nothing is lost, and running jobs go on"
+            )
+        return refusal(self._state, jobs, self._state_bytes_max)
+
+
+class Refused(BeaverError):
+    """A `Rejection` of the model, for callers that wait."""
+
+    def __init__(self, rejection: Rejection) -> None:
+        super().__init__(f"{rejection.code}: {rejection.facts}")
+        self.rejection = rejection
+
+
+def _size_of(command: AnyCommand, state: State) -> int:
+    """Returns an upper bound of the bytes that a command's events take in the log."""
+    if isinstance(command, Enqueue):
+        return sum(map(_job_bytes, command.jobs))
+    if isinstance(command, Complete):
+        return EVENT_BYTES + len(command.result) + sum(map(_job_bytes, command.children))
+    if isinstance(command, Boot):
+        return EVENT_BYTES * 2 * (1 + len(state.in_flight))
+    if isinstance(command, Requeue):
+        return EVENT_BYTES + len(command.payload or b"")
+    error: Any = getattr(command, "error", "")
+    return EVENT_BYTES + (min(4 * len(error), 2 * ERROR_BYTES_MAX) if error else 0) + 512
+
+
+def _job_bytes(job: Job) -> int:
+    tags = sum(4 * len(tag) + 5 for tag in job.tags) if job.tags else 0
+    return EVENT_BYTES + 512 + len(job.spec) + len(job.payload) + tags

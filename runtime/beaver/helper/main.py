@@ -1,0 +1,176 @@
+"""The helper process: takes requests from the server and forks a child for each.
+
+Frames as in `protocol`, over the socket that is its standard input.  A request is
+`[number, op, args]`, an answer `[number, 0, result]` or `[number, 1, [class, message]]`.
+The process itself does nothing but pass them on, so it stays small and single-threaded,
+and forking from it is cheap and safe.
+
+It ends with the server: the kernel tells it on Linux, and the end of the socket everywhere.
+Then its whole group goes at once; whatever it was doing is either finished or, under a
+temporary name, never was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import selectors
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from beaver.clock import SystemClock
+from beaver.disk import SystemDisk
+from beaver.errors import BeaverError, HelperFailed
+from beaver.helper import work
+from beaver.helper.follow import Cursor
+from beaver.layout import Layout
+from beaver.protocol import FrameReader, decode_message, encode_error, encode_frame
+from beaver.workers.kinship import die_with_parent
+
+_READ_BYTES: Final = 1 << 16
+_NICE: Final = 5
+"""Children yield to the server and its workers where both want a core."""
+
+
+def main() -> None:
+    """Serves the store named by the arguments until standard input ends."""
+    data, parent_pid = sys.argv[1], int(sys.argv[2])
+    die_with_parent(parent_pid, signal.SIGKILL)
+    # Ctrl-C and TERM are for the server; this process ends when the server does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    connection = socket.socket(fileno=0)
+    try:
+        _Dispatcher(connection, Layout(data)).run()
+    except OSError as error:
+        print(f"beaver helper: {error}", file=sys.stderr)  # noqa: T201 - no logging here
+    finally:
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+class _Child(NamedTuple):
+    """A request that a child is working on."""
+
+    pid: int
+    number: int
+    op: str
+    answer: bytearray
+
+
+class _Dispatcher:
+    """Passes requests to children and their answers back."""
+
+    def __init__(self, connection: socket.socket, layout: Layout) -> None:
+        self._connection, self._layout = connection, layout
+        self._reader = FrameReader()
+        self._selector = selectors.DefaultSelector()
+        self._cursor: Cursor | None = None
+
+    def run(self) -> None:
+        """Returns when the server is gone."""
+        self._selector.register(self._connection, selectors.EVENT_READ)
+        while True:
+            for key, _ in self._selector.select():
+                if key.data is None:
+                    data = self._connection.recv(_READ_BYTES)
+                    if not data:
+                        return
+                    for body in self._reader.feed(data):
+                        number, op, args = decode_message(body)
+                        self._start(number, op, args)
+                else:
+                    self._read_answer(key.fd, key.data)
+
+    def _start(self, number: int, op: str, args: list[Any]) -> None:
+        read_end, write_end = os.pipe()
+        own_pid = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            # Only the child runs this, and it never returns.
+            try:
+                self._connection.close()
+                os.close(read_end)
+                die_with_parent(own_pid, signal.SIGKILL)
+                _work(self._layout, number, op, args, self._cursor, write_end)
+            finally:
+                os._exit(1)
+        os.close(write_end)
+        child = _Child(pid, number, op, bytearray())
+        self._selector.register(read_end, selectors.EVENT_READ, child)
+
+    def _read_answer(self, descriptor: int, child: _Child) -> None:
+        data = os.read(descriptor, _READ_BYTES)
+        if data:
+            child.answer.extend(data)
+            return
+        self._selector.unregister(descriptor)
+        os.close(descriptor)
+        _, status = os.waitpid(child.pid, 0)
+        frames = list(FrameReader().feed(bytes(child.answer)))
+        if not frames:
+            error = HelperFailed(f"{child.op}: the child {_how_it_ended(status)}")
+            self._connection.sendall(encode_error(child.number, error))
+            return
+        answer = decode_message(frames[0])
+        if child.op == "project" and answer[1] == 0:
+            applied_seq, cursor = answer[2]
+            self._cursor = None if cursor is None else Cursor(*cursor)
+            answer[2] = applied_seq
+        self._connection.sendall(encode_frame(answer))
+
+
+def _how_it_ended(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
+
+
+def _work(
+    layout: Layout, number: int, op: str, args: list[Any], cursor: Cursor | None, answer_to: int
+) -> None:
+    """Does one request in the child and writes the answer."""
+    with contextlib.suppress(OSError):
+        os.nice(_NICE)
+    # Short-lived and without cycles: collecting would only cost time and copied pages.
+    gc.disable()
+    try:
+        frame = encode_frame([number, 0, _OPS[op](layout, args, cursor)])
+    except BeaverError as error:
+        frame = encode_error(number, error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the server is to hear of it
+        detail = HelperFailed(f"{op}: {type(error).__name__}: {error}")
+        frame = encode_error(number, detail)
+    view = memoryview(frame)
+    while view:
+        view = view[os.write(answer_to, view) :]
+    os._exit(0)
+
+
+def _prepare(layout: Layout, args: list[Any], cursor: Cursor | None) -> None:
+    path, size = args
+    work.prepare_segment(SystemDisk(), path, size)
+
+
+def _snapshot(layout: Layout, args: list[Any], cursor: Cursor | None) -> tuple[Any, ...]:
+    last_seq, keep_bytes, keep_ms = args
+    taken = work.snapshot_and_prune(
+        SystemDisk(), layout, last_seq, keep_bytes, keep_ms, SystemClock()
+    )
+    return msgspec.structs.astuple(taken)
+
+
+def _project(layout: Layout, args: list[Any], cursor: Cursor | None) -> tuple[int, Cursor | None]:
+    (last_seq,) = args
+    return work.project(SystemDisk(), layout, last_seq, cursor)
+
+
+_OPS: Final[dict[str, Callable[[Layout, list[Any], Cursor | None], Any]]] = {
+    "prepare": _prepare,
+    "snapshot": _snapshot,
+    "project": _project,
+}

@@ -1,0 +1,201 @@
+"""The helper as the server sees it: `ports.Helper` on a process of its own.
+
+The process is started with the first request.  If it dies, what was asked of it fails with
+`HelperFailed` and the next request starts a new one; the server goes on either way, since
+nothing acknowledged depends on the helper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final, cast
+
+from beaver.errors import BeaverError, HelperFailed
+from beaver.protocol import FrameReader, decode_error, decode_message, encode_frame
+from beaver.snapshot import SnapshotTaken
+from beaver.workers.kinship import STORE_VARIABLE
+
+_END_SECONDS: Final = 5.0
+
+
+class HelperProcess:
+    """Starts and asks the helper of one store.  One request of a kind at a time."""
+
+    def __init__(self, data: str, store: str = "") -> None:
+        """Args beyond the obvious.
+
+        Args:
+            data: The data directory.
+            store: The store's id in hex: goes to the helper's environment, so that the next
+                server finds a helper that outlived its own and kills it.
+        """
+        self._data = _absolute(data)
+        self._store = store
+        self._connection: _Connection | None = None
+        self._starting = asyncio.Lock()
+        self._kinds = {kind: asyncio.Lock() for kind in ("prepare", "snapshot", "project")}
+        self._stopped = False
+
+    @property
+    def pid(self) -> int | None:
+        """The running helper's pid."""
+        alive = self._connection is not None and not self._connection.lost
+        return self._connection.process.pid if alive and self._connection else None
+
+    async def prepare(self, path: str, size: int) -> None:
+        """Makes a file of `size` zero bytes, synced.
+
+        Raises:
+            DiskFull: It does not fit.
+            HelperFailed: The helper died.
+        """
+        await self._ask("prepare", [_absolute(path), size])
+
+    async def snapshot(
+        self, last_seq: int, keep_archive_bytes: int, keep_archive_ms: int
+    ) -> SnapshotTaken:
+        """Takes a snapshot at `last_seq`, a durable seq, and prunes the archive.
+
+        Raises:
+            BeaverError: As `work.take_snapshot`.
+            HelperFailed: The helper died.
+        """
+        answer = await self._ask("snapshot", [last_seq, keep_archive_bytes, keep_archive_ms])
+        return SnapshotTaken(*answer)
+
+    async def project(self, last_seq: int) -> int:
+        """Projects the log up to `last_seq`, a durable seq; returns the history's seq.
+
+        Raises:
+            BeaverError: As `work.project`.
+            HelperFailed: The helper died.
+        """
+        return int(await self._ask("project", [last_seq]))
+
+    async def stop(self) -> None:
+        """Ends the helper; what it is doing is undone or finished.  It is not started again."""
+        self._stopped = True
+        async with self._starting:
+            if self._connection is not None:
+                await self._connection.end()
+                self._connection = None
+
+    async def _ask(self, kind: str, args: list[Any]) -> Any:
+        async with self._kinds[kind]:
+            connection = await self._connected()
+            return await connection.ask(kind, args)
+
+    async def _connected(self) -> _Connection:
+        async with self._starting:
+            if self._stopped:
+                raise HelperFailed("the helper has been stopped")
+            if self._connection is not None and self._connection.lost:
+                await self._connection.end()
+                self._connection = None
+            if self._connection is None:
+                self._connection = await _start(self._data, self._store)
+            return self._connection
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
+
+
+async def _start(data: str, store: str) -> _Connection:
+    ours, theirs = socket.socketpair()
+    try:
+        ours.setblocking(False)
+        environment = os.environ | ({STORE_VARIABLE: store} if store else {})
+        # The only descriptors that it gets are these three; above all not the lock's.
+        process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
+            [sys.executable, "-P", "-m", "beaver.helper", data, str(os.getpid())],
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            close_fds=True,
+            start_new_session=True,
+            env=environment,
+        )
+    except OSError as error:
+        ours.close()
+        raise HelperFailed(f"the helper process cannot be started: {error}") from error
+    finally:
+        theirs.close()
+    connection = _Connection(process)
+    loop = asyncio.get_running_loop()
+    await loop.create_unix_connection(lambda: connection, sock=ours)
+    return connection
+
+
+class _Connection(asyncio.Protocol):
+    """The socket to one helper process, and what is asked of it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.lost = False
+        self._transport: asyncio.Transport | None = None
+        self._reader = FrameReader()
+        self._numbers = 0
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+
+    async def ask(self, op: str, args: list[Any]) -> Any:
+        if self.lost or self._transport is None:
+            raise HelperFailed("the helper process died")
+        self._numbers += 1
+        number = self._numbers
+        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        self._transport.write(encode_frame([number, op, args]))
+        try:
+            return await answer
+        finally:
+            self._asked.pop(number, None)
+
+    async def end(self) -> None:
+        """Closes the socket, which ends the process, and reaps it."""
+        if self._transport is not None:
+            self._transport.abort()
+        await asyncio.to_thread(self._reap)
+
+    def _reap(self) -> None:
+        try:
+            self.process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(OSError):
+                os.killpg(self.process.pid, 9)
+            self.process.wait()
+
+    # -- asyncio.Protocol --------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop\'s transports do not derive from asyncio\'s.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for body in self._reader.feed(data):
+                number, status, result = decode_message(body)
+                answer = self._asked.get(number)
+                if answer is None or answer.done():
+                    continue
+                if status == 0:
+                    answer.set_result(result)
+                else:
+                    answer.set_exception(decode_error(result))
+        except (BeaverError, ValueError, TypeError) as error:
+            self._fail(f"the helper process answered nonsense: {error}")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._fail(f"the helper process died (pid {self.process.pid})")
+
+    def _fail(self, message: str) -> None:
+        self.lost = True
+        for answer in self._asked.values():
+            if not answer.done():
+                answer.set_exception(HelperFailed(message))
+        if self._transport is not None:
+            self._transport.abort()

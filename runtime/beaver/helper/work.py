@@ -1,0 +1,272 @@
+"""The helper's work as plain functions: tests and the simulator call them in-process.
+
+What lives here: preparing a segment, taking a snapshot, pruning the archive, projecting
+the history.  What may not: processes and sockets, which stand in `main` and `process`.
+
+Why a snapshot never endangers anything:
+
+1. It is made from an older snapshot and the log alone, up to a seq that is durable.
+2. It gets its name once it is synced, and the one before stays as the older one.
+3. A sealed segment is deleted only if the *older* kept snapshot holds all of it, the history
+   has projected all of it, and it is outside the retention.  So with the newest snapshot
+   damaged, the older one and the archive still give the whole state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import PurePath
+from typing import Final
+
+from beaver.errors import DiskFull, HelperFailed
+from beaver.helper.follow import Cursor, Follower
+from beaver.history import History, HistoryUnusable
+from beaver.journal.reader import SegmentInfo, decode_frame, frames, segments
+from beaver.layout import Layout
+from beaver.ports import Clock, Disk
+from beaver.replaying import bring_up
+from beaver.snapshot import (
+    LoadedSnapshot,
+    SnapshotDamaged,
+    SnapshotTaken,
+    inspect_snapshot,
+    load_snapshot,
+    write_snapshot,
+)
+from beaver_model import State
+
+_SLICE_BYTES: Final = 1 << 20
+_SYNC_BYTES: Final = 8 << 20
+"""Zero bytes between two syncs: what waits behind them is a commit of the server."""
+_ZEROS: Final = bytes(_SLICE_BYTES)
+
+
+# -- segments -------------------------------------------------------------------------------
+
+
+def prepare_segment(disk: Disk, path: str, size: int) -> None:
+    """Makes a file of `size` zero bytes, or nothing at all.
+
+    It is written under a temporary name and gets its own once it is synced, so a file at
+    `path` is always whole.
+
+    Raises:
+        DiskFull: It does not fit; what was written is removed again.
+    """
+    temporary = path + ".tmp"
+    with _disk_full(f"no room for a log segment of {size} bytes at {path}"):
+        if disk.exists(temporary):
+            disk.unlink(temporary)
+        file = disk.open(temporary, write=True, create=True)
+        try:
+            try:
+                for offset in range(0, size, _SLICE_BYTES):
+                    file.pwrite(_ZEROS[: size - offset], offset)
+                    if (offset + _SLICE_BYTES) % _SYNC_BYTES == 0:
+                        file.sync()
+                file.sync()
+            finally:
+                file.close()
+        except BaseException:
+            with contextlib.suppress(OSError):
+                disk.unlink(temporary)
+            raise
+        disk.rename(temporary, path)
+        disk.sync_dir(str(PurePath(path).parent))
+
+
+@contextlib.contextmanager
+def _disk_full(what: str) -> Iterator[None]:
+    """Turns the system's word for a full disk into ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"{what}: {error.strerror}") from error
+        raise
+
+
+# -- snapshots ------------------------------------------------------------------------------
+
+
+def take_snapshot(disk: Disk, layout: Layout, last_seq: int, clock: Clock) -> SnapshotTaken:
+    """Writes a snapshot of the state at `last_seq`, a seq that is durable.
+
+    Where the newest one already holds that state, nothing is written.
+
+    Raises:
+        Corruption: Snapshots or log are damaged; nothing was changed.
+        DiskFull: There is no room for it; nothing was changed.
+        HelperFailed: The log ends before `last_seq`.
+    """
+    started_ns = clock.monotonic_ns()
+    base, newest_is_good = _base(disk, layout, last_seq)
+    if base is not None and newest_is_good and base.last_seq == last_seq:
+        taken = SnapshotTaken(last_seq, base.fingerprint, base.state.ledger, base.bytes)
+    else:
+        state = State() if base is None else base.state
+        bring_up(disk, layout, state, last_seq)
+        if state.last_seq != last_seq:
+            raise HelperFailed(
+                f"the log of {layout.path} ends with seq {state.last_seq}, not {last_seq}"
+            )
+        store = segments(disk, layout)[-1].header.store
+        with _disk_full(f"no room for a snapshot at {layout.snapshot}"):
+            taken = write_snapshot(disk, layout, state, store, keep_previous=newest_is_good)
+    taken.seconds = (clock.monotonic_ns() - started_ns) / 1e9
+    return taken
+
+
+def _base(disk: Disk, layout: Layout, last_seq: int) -> tuple[LoadedSnapshot | None, bool]:
+    """Returns the newest usable snapshot, and whether the file of the newest may be kept.
+
+    The fingerprint is taken anew and compared, so each snapshot proves that the one before
+    was written and loaded right, before any log below it is deleted.
+    """
+    newest_is_good = True
+    for path in (layout.snapshot, layout.snapshot_old):
+        try:
+            loaded = load_snapshot(disk, path, check_fingerprint=True)
+        except FileNotFoundError:
+            continue
+        except SnapshotDamaged:
+            newest_is_good = newest_is_good and path != layout.snapshot
+            continue
+        if loaded.last_seq <= last_seq:
+            return loaded, newest_is_good
+    return None, newest_is_good
+
+
+# -- the archive ------------------------------------------------------------------------------
+
+
+def prune_archive(
+    disk: Disk, layout: Layout, *, keep_bytes: int, keep_ms: int, now_ms: int, applied_seq: int
+) -> int:
+    """Deletes sealed segments that nothing needs any more, oldest first.
+
+    Args:
+        disk: Where the store lies.
+        layout: Its files.
+        keep_bytes: Archive that is kept in any case below this size.
+        keep_ms: Segments younger than this are kept, unless the archive is larger.
+        now_ms: The time.
+        applied_seq: What the history has projected.
+
+    Returns:
+        The first seq that is still in the log.
+    """
+    infos = segments(disk, layout)
+    if not infos:
+        return 1
+    floor = min(applied_seq, _older_snapshot_seq(disk, layout))
+    total = sum(info.bytes for info in infos[:-1])
+    kept = 0
+    for info, following in pairwise(infos):
+        if following.first_seq - 1 > floor:
+            break
+        if total <= keep_bytes and not _is_older(disk, following, now_ms - keep_ms):
+            break
+        disk.unlink(info.path)
+        # One by one, so that a crash leaves no hole in the archive.
+        disk.sync_dir(layout.archive)
+        total -= info.bytes
+        kept += 1
+    return infos[kept].first_seq
+
+
+def _older_snapshot_seq(disk: Disk, layout: Layout) -> int:
+    """Returns the seq up to which the older kept snapshot makes the log dispensable."""
+    try:
+        newest = inspect_snapshot(disk, layout.snapshot).last_seq
+        older = inspect_snapshot(disk, layout.snapshot_old).last_seq
+    except (FileNotFoundError, SnapshotDamaged):
+        return 0
+    return min(newest, older)
+
+
+def _is_older(disk: Disk, following: SegmentInfo, time_ms: int) -> bool:
+    """True where everything before a segment was stamped before `time_ms`."""
+    try:
+        file = disk.open(following.path)
+    except FileNotFoundError:
+        return False
+    try:
+        for frame in frames(file, following.path):
+            if frame.count:
+                return decode_frame(following.path, frame)[0] < time_ms
+    finally:
+        file.close()
+    return False
+
+
+# -- the history ------------------------------------------------------------------------------
+
+
+def project(
+    disk: Disk, layout: Layout, last_seq: int, cursor: Cursor | None = None
+) -> tuple[int, Cursor | None]:
+    """Projects the log up to `last_seq`, a durable seq, into `history.db`.
+
+    A projection that is missing, damaged, of another store or ahead of the log is made anew
+    from the oldest kept segment.
+
+    Returns:
+        Its `applied_seq`, and where the reading ended, for the next call.
+    """
+    infos = segments(disk, layout)
+    if not infos:
+        return 0, None
+    store, oldest_seq = infos[0].header.store, infos[0].first_seq
+    follower = Follower(disk, layout, cursor)
+    with _disk_full(f"no room for {layout.history}"):
+        try:
+            return _project(follower, layout.history, store, oldest_seq, last_seq), follower.cursor
+        except HistoryUnusable:
+            History.create(layout.history, store).close()
+            follower = Follower(disk, layout)
+            return _project(follower, layout.history, store, oldest_seq, last_seq), follower.cursor
+
+
+def _project(follower: Follower, path: str, store: bytes, oldest_seq: int, last_seq: int) -> int:
+    with History.open_or_create(path, store) as history:
+        applied_seq = history.applied_seq
+        if applied_seq > last_seq:
+            raise HistoryUnusable(f"{path} holds seq {applied_seq}; the log ends with {last_seq}")
+        after_seq = max(applied_seq, oldest_seq - 1)
+        return history.apply(follower.commits(after_seq, last_seq))
+
+
+def prune_history(layout: Layout, store: bytes, before_seq: int) -> None:
+    """Forgets jobs that ended before the log begins."""
+    with (
+        contextlib.suppress(FileNotFoundError, HistoryUnusable),
+        History(layout.history, store, write=True) as history,
+    ):
+        history.prune(before_seq)
+
+
+def snapshot_and_prune(
+    disk: Disk, layout: Layout, last_seq: int, keep_bytes: int, keep_ms: int, clock: Clock
+) -> SnapshotTaken:
+    """Takes a snapshot, then deletes what it makes dispensable."""
+    taken = take_snapshot(disk, layout, last_seq, clock)
+    store = segments(disk, layout)[-1].header.store
+    try:
+        with History(layout.history, store) as history:
+            applied_seq = history.applied_seq
+    except (FileNotFoundError, HistoryUnusable):
+        applied_seq = 0
+    first_seq = prune_archive(
+        disk,
+        layout,
+        keep_bytes=keep_bytes,
+        keep_ms=keep_ms,
+        now_ms=clock.wall_ms(),
+        applied_seq=applied_seq,
+    )
+    prune_history(layout, store, first_seq)
+    return taken

@@ -1,0 +1,397 @@
+"""`history.db`: what became of every job, projected from the log into SQLite.
+
+What lives here: the projection and its two queries.  What may not: anything that a decision
+depends on.  The archive is the authority; this file can be deleted at any time and is built
+again from it.  Rows and `applied_seq` change in one transaction, so after any crash the
+projection holds exactly the events up to `applied_seq`.
+
+A job is known by the seq of its ENQUEUE, since an id may be used again once its tombstone
+was evicted; an id means the newest job that bears it.  A job whose ENQUEUE lies before the
+oldest kept segment is known by the first of its events that was seen.
+
+One process writes (the helper), others read at the same time: SQLite's own write-ahead mode
+keeps readers from waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, Self, TypeVar
+
+import msgspec
+
+from beaver.listing import event_view
+from beaver.projection import END_NAMES, JobRecord, advance
+from beaver.views import EventView, ResultView
+from beaver_model.events import Acked, AnyEvent, Cancelled, Died, Enqueued, JobEvent
+from beaver_model.lifecycle import JobState
+
+_Answer = TypeVar("_Answer")
+
+Commit = tuple[int, int, Sequence[AnyEvent]]
+"""First seq, time in ms, events: one frame of the log."""
+
+SCHEMA_VERSION: Final = 1
+_APPLICATION_ID: Final = 0x42454156
+_TRANSACTION_EVENTS: Final = 20_000
+_CACHED_JOBS_MAX: Final = 100_000
+_BUSY_SECONDS: Final = 10.0
+
+_SCHEMA: Final = """
+CREATE TABLE meta (store TEXT NOT NULL, first_seq INTEGER NOT NULL, applied_seq INTEGER NOT NULL);
+CREATE TABLE jobs (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL, task TEXT NOT NULL, queue TEXT NOT NULL,
+    state INTEGER NOT NULL, enqueued_ms INTEGER NOT NULL, finished_ms INTEGER NOT NULL,
+    attempts INTEGER NOT NULL, token INTEGER NOT NULL, worker INTEGER NOT NULL,
+    end_seq INTEGER NOT NULL
+);
+CREATE INDEX jobs_by_id ON jobs (id, seq);
+CREATE INDEX jobs_by_end ON jobs (end_seq) WHERE end_seq > 0;
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY, job INTEGER NOT NULL, time_ms INTEGER NOT NULL,
+    attempt INTEGER NOT NULL, worker INTEGER NOT NULL, body BLOB NOT NULL
+);
+CREATE INDEX events_by_job ON events (job);
+"""
+_JOB_COLUMNS: Final = (
+    "seq, id, task, queue, state, enqueued_ms, finished_ms, attempts, token, worker, end_seq"
+)
+_UPSERT_JOB: Final = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)"
+
+_encode_event: Final = msgspec.msgpack.Encoder().encode
+_decode_event: Final = msgspec.msgpack.Decoder(AnyEvent).decode
+
+
+class HistoryUnusable(Exception):
+    """The file is no intact history of this store: delete it and project anew."""
+
+
+class JobSummary(NamedTuple):
+    """A job as the projection knows it."""
+
+    seq: int
+    id: str
+    task: str
+    queue: str
+    state: str
+    enqueued_ms: int
+    finished_ms: int
+    attempts: int
+
+
+class History:
+    """The projection of one store, for one writer or any number of readers.
+
+    Raises:
+        HistoryUnusable: From every method, where the file is damaged, of another store or
+            of another schema.  `History.create` starts anew.
+        FileNotFoundError: From the constructor, where there is no file.
+    """
+
+    def __init__(self, path: str, store: bytes, *, write: bool = False) -> None:
+        if not Path(path).exists():
+            raise FileNotFoundError(path)
+        self.path = path
+        self._jobs: dict[str, JobRecord] = {}
+        mode = "rw" if write else "ro"
+        uri = f"{Path(path).absolute().as_uri()}?mode={mode}"
+        self._db = sqlite3.connect(
+            uri,
+            uri=True,
+            isolation_level=None,
+            timeout=_BUSY_SECONDS,
+            check_same_thread=False,
+        )
+        try:
+            with _translated():
+                self._check(store)
+                self._db.execute("PRAGMA synchronous = NORMAL")
+        except BaseException:
+            self._db.close()
+            raise
+
+    @classmethod
+    def create(cls, path: str, store: bytes) -> Self:
+        """Makes an empty projection in the place of whatever stands there, and opens it."""
+        delete_history(path)
+        Path(path).touch(mode=0o600, exist_ok=False)
+        db = sqlite3.connect(path, isolation_level=None)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.executescript(f"BEGIN; {_SCHEMA}")
+            db.execute("INSERT INTO meta VALUES (?, 1, 0)", (store.hex(),))
+            db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            db.execute("COMMIT")
+        finally:
+            db.close()
+        return cls(path, store, write=True)
+
+    @classmethod
+    def open_or_create(cls, path: str, store: bytes) -> Self:
+        """Opens the projection for writing; one that is missing or unusable is made anew."""
+        try:
+            return cls(path, store, write=True)
+        except (FileNotFoundError, HistoryUnusable):
+            return cls.create(path, store)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check(self, store: bytes) -> None:
+        (application,) = self._db.execute("PRAGMA application_id").fetchone()
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if (application, version) != (_APPLICATION_ID, SCHEMA_VERSION):
+            raise HistoryUnusable(f"{self.path} has schema {version}, not {SCHEMA_VERSION}")
+        row = self._db.execute("SELECT store FROM meta").fetchone()
+        if row is None or row[0] != store.hex():
+            raise HistoryUnusable(f"{self.path} belongs to another store")
+
+    # -- what it holds ----------------------------------------------------------------------
+
+    @property
+    def applied_seq(self) -> int:
+        """The last seq that is projected."""
+        with _translated():
+            return int(self._db.execute("SELECT applied_seq FROM meta").fetchone()[0])
+
+    @property
+    def first_seq(self) -> int:
+        """Events of finished jobs are kept from this seq on."""
+        with _translated():
+            return int(self._db.execute("SELECT first_seq FROM meta").fetchone()[0])
+
+    def summary_of(self, job: str) -> JobSummary | None:
+        """Returns what is known of the newest job with this id."""
+        found = self._newest(job)
+        if found is None:
+            return None
+        state = JobState(found.state).name.lower()
+        return JobSummary(
+            found.seq,
+            found.id,
+            found.task,
+            found.queue,
+            END_NAMES.get(JobState(found.state), state),
+            found.enqueued_ms,
+            found.finished_ms,
+            found.attempts,
+        )
+
+    def events_of(self, job: str) -> list[EventView]:
+        """Returns every kept event of the newest job with this id, in order."""
+        found = self._newest(job)
+        if found is None:
+            return []
+        with _translated():
+            rows = self._db.execute(
+                "SELECT seq, time_ms, attempt, worker, body FROM events WHERE job = ? ORDER BY seq",
+                (found.seq,),
+            ).fetchall()
+            return [
+                event_view(
+                    seq, time_ms, _decode_event(body), attempt=attempt or None, worker=worker
+                )
+                for seq, time_ms, attempt, worker, body in rows
+            ]
+
+    def result_of(self, job: str) -> ResultView | None:
+        """Returns how the newest job with this id ended; `None` where it has not, or is unknown."""
+        found = self._newest(job)
+        if found is None or not found.end_seq:
+            return None
+        with _translated():
+            row = self._db.execute(
+                "SELECT body FROM events WHERE seq = ?", (found.end_seq,)
+            ).fetchone()
+            if row is None:
+                raise HistoryUnusable(f"{self.path} has lost event {found.end_seq}")
+            event = _decode_event(row[0])
+        view = ResultView(job, END_NAMES[JobState(found.state)])
+        if isinstance(event, Acked):
+            view.result = msgspec.Raw(event.result)
+        elif isinstance(event, Died):
+            view.cause, view.error = event.cause, event.error
+        elif isinstance(event, Cancelled):
+            view.cause = event.cause
+        return view
+
+    def _newest(self, job: str) -> JobRecord | None:
+        with _translated():
+            row = self._db.execute(
+                f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ? ORDER BY seq DESC LIMIT 1",  # noqa: S608 - a constant
+                (job,),
+            ).fetchone()
+        return None if row is None else JobRecord(*row)
+
+    # -- projecting -------------------------------------------------------------------------
+
+    def apply(self, commits: Iterable[Commit]) -> int:
+        """Projects commits, skipping what is projected already; returns `applied_seq`.
+
+        Where events are missing before a commit, everything before it is forgotten: half a
+        story would be told as a whole one.
+        """
+        applied = self.applied_seq
+        batch: list[Commit] = []
+        size = 0
+        for first_seq, time_ms, events in commits:
+            if first_seq + len(events) - 1 <= applied:
+                continue
+            batch.append((first_seq, time_ms, events))
+            size += len(events)
+            if size >= _TRANSACTION_EVENTS:
+                applied = self._apply_batch(batch, applied)
+                batch, size = [], 0
+        return self._apply_batch(batch, applied) if batch else applied
+
+    def _apply_batch(self, batch: list[Commit], applied: int) -> int:
+        """Projects a few commits in one transaction."""
+        changed: dict[int, JobRecord] = {}
+        rows: list[tuple[int, int, int, int, int, bytes]] = []
+        first_seq = batch[0][0]
+        if first_seq > applied + 1:
+            self._jobs.clear()
+        with _translated(), self._transaction():
+            if first_seq > applied + 1:
+                self._db.execute("DELETE FROM jobs")
+                self._db.execute("DELETE FROM events")
+                self._db.execute("UPDATE meta SET first_seq = ?", (first_seq,))
+            for commit_seq, time_ms, events in batch:
+                for seq, event in enumerate(events, commit_seq):
+                    if seq <= applied or not isinstance(event, JobEvent):
+                        continue
+                    job = self._job(event, seq)
+                    attempt, worker = advance(job, event, seq, time_ms)
+                    changed[job.seq] = job
+                    rows.append((seq, job.seq, time_ms, attempt, worker, _encode_event(event)))
+                applied = commit_seq + len(events) - 1
+            self._db.executemany(_UPSERT_JOB, map(msgspec.structs.astuple, changed.values()))
+            self._db.executemany(_INSERT_EVENT, rows)
+            self._db.execute("UPDATE meta SET applied_seq = ?", (applied,))
+        self._tidy_cache()
+        return applied
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._jobs.clear()
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def _job(self, event: JobEvent, seq: int) -> JobRecord:
+        """Returns the job of an event: a new one for ENQUEUE, else the newest of its id."""
+        if not isinstance(event, Enqueued):
+            job = self._jobs.get(event.job) or self._newest(event.job)
+            if job is not None:
+                self._jobs[event.job] = job
+                return job
+        job = self._jobs[event.job] = JobRecord(seq, event.job)
+        return job
+
+    def _tidy_cache(self) -> None:
+        jobs = {name: job for name, job in self._jobs.items() if not job.end_seq}
+        self._jobs = jobs if len(jobs) <= _CACHED_JOBS_MAX else {}
+
+    def prune(self, before_seq: int) -> int:
+        """Forgets jobs that completed or were discarded before a seq; returns how many.
+
+        Dead and cancelled jobs can still be requeued, so their story is kept as long as they
+        are.
+        """
+        with _translated(), self._transaction():
+            ended = (before_seq, JobState.COMPLETED, JobState.FORGOTTEN)
+            which = "FROM jobs WHERE end_seq > 0 AND end_seq < ? AND state IN (?, ?)"
+            self._db.execute(
+                f"DELETE FROM events WHERE job IN (SELECT seq {which})",  # noqa: S608 - a constant
+                ended,
+            )
+            count = self._db.execute(f"DELETE {which}", ended).rowcount
+            self._db.execute("UPDATE meta SET first_seq = max(first_seq, ?)", (before_seq,))
+        return count
+
+
+class HistoryReader:
+    """The projection as a server reads it: another process writes it, and may replace it.
+
+    What is missing or unusable reads as empty; the writer will make it anew.
+    """
+
+    def __init__(self, path: str, store: bytes) -> None:
+        self._path, self._store = path, store
+        self._history: History | None = None
+        self._inode = 0
+
+    @property
+    def applied_seq(self) -> int:
+        return self._ask(lambda history: history.applied_seq, 0)
+
+    @property
+    def first_seq(self) -> int:
+        return self._ask(lambda history: history.first_seq, 1)
+
+    def events_of(self, job: str) -> list[EventView]:
+        return self._ask(lambda history: history.events_of(job), [])
+
+    def result_of(self, job: str) -> ResultView | None:
+        return self._ask(lambda history: history.result_of(job), None)
+
+    def close(self) -> None:
+        if self._history is not None:
+            self._history.close()
+        self._history, self._inode = None, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ask(self, question: Callable[[History], _Answer], otherwise: _Answer) -> _Answer:
+        try:
+            inode = Path(self._path).stat().st_ino
+            if self._history is None or inode != self._inode:
+                self.close()
+                self._history, self._inode = History(self._path, self._store), inode
+            return question(self._history)
+        except (HistoryUnusable, OSError):
+            self.close()
+            return otherwise
+
+
+def delete_history(path: str) -> None:
+    """Removes a projection with what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        Path(path + suffix).unlink(missing_ok=True)
+
+
+_OUTSIDE: Final = ("SQLITE_BUSY", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_NOMEM")
+"""Errors that say nothing against the file."""
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turns what says that the file is damaged into `HistoryUnusable`, the rest into `OSError`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorname", "").startswith(_OUTSIDE):
+            raise OSError(f"history.db: {error}") from error
+        raise HistoryUnusable(str(error)) from error
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise HistoryUnusable(str(error)) from error

@@ -1,0 +1,204 @@
+"""Housekeeping: what a server does beside its jobs, through the helper process.
+
+Three independent loops, so that a long snapshot delays nothing else:
+
+- the next log segment is prepared ahead; while that does not succeed for want of disk, new
+  jobs are refused and outcomes go on in what is left of the active segment, and it is tried
+  again every second;
+- the log is projected into the history, and results that it holds leave the memory;
+- a snapshot is taken when the log since the last one has grown enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol
+
+from beaver.engine import Engine
+from beaver.errors import BeaverError, DiskFull
+from beaver.metrics import Metrics
+from beaver.ports import Clock, Helper
+from beaver.results import Results
+
+log = logging.getLogger("beaver")
+
+BEAT_S: Final = 1.0
+SNAPSHOT_LOG_BYTES: Final = 64 << 20
+"""Least growth of the log that is worth a snapshot by its bytes."""
+SNAPSHOT_EVENTS: Final = 500_000
+"""Growth of the log that takes about a second to replay."""
+
+
+class Segments(Protocol):
+    """What housekeeping needs of the log."""
+
+    @property
+    def wants_next(self) -> bool: ...
+
+    @property
+    def segment_bytes(self) -> int: ...
+
+    def adopt(self, path: str) -> None: ...
+
+
+class Housekeeping:
+    """Keeps one server's files in order until it is stopped."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        segments: Segments,
+        helper: Helper,
+        results: Results,
+        metrics: Metrics,
+        *,
+        clock: Clock,
+        next_path: str,
+        snapshot_ms: int,
+        snapshot_seq: int,
+        snapshot_bytes: int,
+        retention_bytes: int,
+        retention_ms: int,
+        on_room: Callable[[], None],
+    ) -> None:
+        """Args beyond the obvious.
+
+        Args:
+            engine: Told when the disk is full and when it is not.
+            segments: The log.
+            helper: Does the work.
+            results: Told what the history holds.
+            metrics: Told what was done.
+            clock: For intervals.
+            next_path: Where the next segment is prepared.
+            snapshot_ms: Least interval between snapshots.
+            snapshot_seq: Seq of the snapshot that recovery began with.
+            snapshot_bytes: Its size.
+            retention_bytes: Bound on the archive.
+            retention_ms: Age up to which segments stay.
+            on_room: Called when the log has room again.
+        """
+        self._engine, self._segments, self._helper = engine, segments, helper
+        self._results, self._metrics, self._clock = results, metrics, clock
+        self._next_path = next_path
+        self._snapshot_ns = snapshot_ms * 1_000_000
+        self._snapshot_seq, self._snapshot_bytes = snapshot_seq, snapshot_bytes
+        self._log_bytes_then = 0
+        self._last_snapshot_ns = clock.monotonic_ns()
+        self._retention_bytes, self._retention_ms = retention_bytes, retention_ms
+        self._on_room = on_room
+        self._history_seq = 0
+        self._projecting = asyncio.Lock()
+        self._snapping = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Starts the loops."""
+        loop = asyncio.get_running_loop()
+        for work in (self._prepare, self._project, self._snapshot_if_due, self._watch_loop):
+            self._tasks.append(loop.create_task(self._repeat(work)))
+
+    async def stop(self) -> None:
+        """Ends the loops; a last projection and snapshot are for the caller to ask."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _repeat(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            try:
+                await work()
+            except BeaverError as error:
+                log.warning("%s: %s", work.__name__.strip("_"), error)
+            await asyncio.sleep(BEAT_S)
+
+    # -- segments ------------------------------------------------------------------------
+
+    async def _prepare(self) -> None:
+        if not self._segments.wants_next:
+            return
+        try:
+            await self._helper.prepare(self._next_path, self._segments.segment_bytes)
+        except DiskFull as error:
+            if not self._engine.disk_full:
+                log.warning("the disk is full, new jobs are refused for now: %s", error)
+            self._engine.disk_full = True
+            # What may be deleted of the archive makes room first.
+            with contextlib.suppress(BeaverError):
+                await self.snapshot()
+            return
+        self._segments.adopt(self._next_path)
+        if self._engine.disk_full:
+            log.warning("the disk has room again, new jobs are taken")
+        self._engine.disk_full = False
+        self._on_room()
+
+    # -- history ----------------------------------------------------------------------------
+
+    @property
+    def history_seq(self) -> int:
+        """The history holds everything up to this seq."""
+        return self._history_seq
+
+    async def _project(self) -> None:
+        await self.project(self._engine.durable_seq)
+
+    async def project(self, seq: int) -> None:
+        """Returns once the history holds everything up to `seq`, which is durable."""
+        if self._history_seq >= seq:
+            return
+        async with self._projecting:
+            if self._history_seq >= seq:
+                return
+            self._history_seq = await self._helper.project(self._engine.durable_seq)
+        self._results.projected(self._history_seq)
+        self._metrics.history_seq = self._history_seq
+
+    # -- snapshots --------------------------------------------------------------------------
+
+    async def _snapshot_if_due(self) -> None:
+        if self._clock.monotonic_ns() - self._last_snapshot_ns < self._snapshot_ns:
+            return
+        grown = self._engine.figures.bytes - self._log_bytes_then
+        events = self._engine.durable_seq - self._snapshot_seq
+        if grown >= max(SNAPSHOT_LOG_BYTES, self._snapshot_bytes) or events >= SNAPSHOT_EVENTS:
+            await self.snapshot()
+
+    async def snapshot(self) -> None:
+        """Takes a snapshot of everything that is durable now, and prunes the archive.
+
+        Raises:
+            Corruption: The helper's replay came to another state than the live one: a bug.
+        """
+        async with self._snapping:
+            engine = self._engine
+            if engine.durable_seq == self._snapshot_seq:
+                return
+            engine.flush()
+            seq, ledger = engine.durable_seq, engine.state.ledger
+            log_bytes = engine.figures.bytes
+            self._last_snapshot_ns = self._clock.monotonic_ns()
+            taken = await self._helper.snapshot(seq, self._retention_bytes, self._retention_ms)
+            if taken.last_seq == seq and taken.ledger != ledger:
+                engine.fail(
+                    AssertionError(
+                        f"replaying the log up to seq {seq} gives another state than the live one; "
+                        "the log is right, and a restart recovers from it"
+                    )
+                )
+            self._snapshot_seq, self._snapshot_bytes = taken.last_seq, taken.bytes
+            self._log_bytes_then = log_bytes
+            self._metrics.snapshot_seq = taken.last_seq
+            self._metrics.snapshot_seconds = taken.seconds
+
+    # -- the loop itself ---------------------------------------------------------------------
+
+    async def _watch_loop(self) -> None:
+        """Measures how late the loop runs a timer."""
+        started_ns = self._clock.monotonic_ns()
+        await asyncio.sleep(0.01)
+        late_s = (self._clock.monotonic_ns() - started_ns) / 1e9 - 0.01
+        self._engine.figures.loop.observe(max(0.0, late_s))

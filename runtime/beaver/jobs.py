@@ -1,0 +1,380 @@
+"""Decorated functions: what `@app.job` makes of a function, typed.
+
+`Job` and its three kin differ in what a plain call looks like to a type checker: with or
+without the context, coroutine or not.  What they enqueue is the same for all.
+
+What may not live here: running jobs (`workers`), connections (`link`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
+
+import msgspec
+
+from beaver import calls
+from beaver.calls import Call
+from beaver.errors import InvalidInput
+from beaver.handles import Handle
+from beaver.link import Link, Linked, awaited, blocking
+from beaver.messages import Backoff, Options, Request
+from beaver.tasks import Registry, Task, pack_arguments
+from beaver.views import Enqueued
+
+if TYPE_CHECKING:
+    import inspect
+
+    from beaver.context import JobContext
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Duration = timedelta | str | float
+"""A `timedelta`, a text such as `"5m"`, or seconds."""
+
+LATER: Final = {
+    "unique": "unique jobs",
+    "unique_key": "unique jobs",
+    "unique_for": "unique jobs",
+    "after": "dependencies between jobs",
+    "depends_on": "dependencies between jobs",
+    "concurrency_key": "limits by key",
+    "rate_limit": "rate limits",
+    "schedule": "schedules",
+    "cron": "schedules",
+    "expires": "expiry",
+    "expires_at": "expiry",
+    "deadline": "expiry",
+    "durable_dispatch": "dispatch without a sync",
+}
+"""Options of later releases, and what they bring: refused by name, never ignored."""
+
+_MERGED_MAX: Final = 1_000
+_decode_options: Final = msgspec.msgpack.Decoder(Options).decode
+_encode_options: Final = msgspec.msgpack.Encoder().encode
+
+
+def refuse_unknown(options: Mapping[str, Any], where: str) -> None:
+    """Refuses options that are none, or none yet.
+
+    Raises:
+        InvalidInput: It belongs to a later release.
+        TypeError: It is no option at all.
+    """
+    for name in options:
+        if name in LATER:
+            raise InvalidInput(f"{where}: {name}= is not available in this release ({LATER[name]})")
+        raise TypeError(f"{where} has no option {name!r}")
+
+
+class Producer(Linked, Generic[P, R]):
+    """A task that can be enqueued, with options for the next jobs."""
+
+    def __init__(self, link: Link, task: Task[..., Any], given: Mapping[str, Any]) -> None:
+        self.link = link
+        self.task = task
+        self._given = dict(given)
+        self._merged: dict[bytes, bytes] = {}
+        self._signature: inspect.Signature | None = None
+        self._decode: Callable[[bytes], Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the task, as it stands in the log."""
+        return self.task.name
+
+    def request(self, *args: P.args, **kwargs: P.kwargs) -> Request:
+        """Returns the job that stands for this call; nothing is sent.
+
+        For `app.enqueue_many` and `ctx.enqueue`.
+
+        Raises:
+            TypeError: The arguments do not fit the function.
+            InvalidInput: They are no JSON, or too large.
+        """
+        from beaver.requests import make_request
+
+        self._check_arguments(args, kwargs)
+        made = make_request(self.task.name, pack_arguments(args, kwargs), **self._given)
+        made.options = self._with_declared(made.options)
+        return made
+
+    def _enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[Handle[R]]:
+        """Enqueues a job for this call; it is durable on return.
+
+        Raises:
+            TypeError: The arguments do not fit the function.
+            Conflict: A job with the given id exists, with different content.
+            StoreUnavailable: The store cannot be used now.
+        """
+        return calls.enqueue([self.request(*args, **kwargs)]).then(self._handle)
+
+    def _handle(self, made: list[Enqueued]) -> Handle[R]:
+        (one,) = made
+        return Handle(
+            self.link, one.id, seq=one.seq, created=one.created, decode=self._result_decoder()
+        )
+
+    enqueue = blocking(_enqueue)
+    aenqueue = awaited(_enqueue)
+    delay = enqueue
+    adelay = aenqueue
+
+    def options(
+        self,
+        *,
+        id: str | None = None,  # noqa: A002 - the key's name in every surface
+        at: datetime | str | int | None = None,
+        delay: Duration | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        timeout: Duration | None = None,
+        max_attempts: int | None = None,
+        backoff: Backoff | Mapping[str, Any] | Duration | None = None,
+        tags: Sequence[str] = (),
+        **later: Any,
+    ) -> Producer[P, R]:
+        """Returns the same task with options for its next jobs: `.options(delay=5).enqueue(x)`.
+
+        Args:
+            id: Identity of the job: enqueued again with the same content it is a no-op.
+            at: Not before this time: a `datetime` with a zone, ISO 8601, or ms since the epoch.
+            delay: Not before this long from now.
+            queue: Name of its queue.
+            priority: 0 (first) to 9 (last).
+            timeout: Limit of one attempt.
+            max_attempts: Attempts, the first included.
+            backoff: A fixed wait between attempts, or a mapping as in a job file.
+            tags: Up to 16 words to find it by.
+            **later: Refused by name.
+        """
+        refuse_unknown(later, f"{self.name}.options()")
+        given = {
+            "id": id,
+            "run_at": at,
+            "delay": delay,
+            "queue": queue,
+            "priority": priority,
+            "timeout": timeout,
+            "max_attempts": max_attempts,
+            "backoff": backoff,
+            "tags": tags or None,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        return Producer(self.link, self.task, {**self._given, **given})
+
+    def _check_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Finds a wrong call here, where its traceback helps, and not in a worker."""
+        signature = self._signature
+        if signature is None:
+            signature = self._signature = _signature_of(self.task)
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}.enqueue(): {error}") from None
+
+    def _with_declared(self, sent: bytes) -> bytes:
+        """Returns options as they travel: what was sent, then what the decorator says.
+
+        The digest of a request stays that of what was sent, so that a changed declaration
+        does not make a resent job a conflict.
+        """
+        merged = self._merged.get(sent)
+        if merged is None:
+            if len(self._merged) >= _MERGED_MAX:
+                self._merged.clear()
+            merged = self._merged[sent] = merge(sent, self.task.options)
+        return merged
+
+    def _result_decoder(self) -> Callable[[bytes], Any]:
+        if self._decode is None:
+            self._decode = decoder_of(self.task.function)
+        return self._decode
+
+
+def merge(sent: bytes, declared: Options) -> bytes:
+    """Returns the options of a request with those of the task's declaration behind them."""
+    asked = _decode_options(sent)
+    first, second = msgspec.structs.asdict(asked), msgspec.structs.asdict(declared)
+    chosen = {name: second[name] if value is None else value for name, value in first.items()}
+    return _encode_options(Options(**chosen))
+
+
+def _signature_of(task: Task[..., Any]) -> inspect.Signature:
+    """Returns the parameters that a producer gives: all but the context."""
+    import inspect
+
+    try:
+        signature = inspect.signature(task.function)
+    except (TypeError, ValueError):
+        return inspect.Signature(
+            [
+                inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+                inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+            ]
+        )
+    context = task.parameters.context
+    given = [p for p in signature.parameters.values() if p.name != context]
+    return signature.replace(parameters=given)
+
+
+def decoder_of(function: Callable[..., Any]) -> Callable[[bytes], Any]:
+    """Returns what turns a result's JSON into the type that the function says it returns.
+
+    Where it says nothing, something that JSON cannot carry, or something untrue, the result
+    is plain JSON data.
+    """
+    import typing
+
+    plain = msgspec.json.Decoder().decode
+    try:
+        kind = typing.get_type_hints(function).get("return", Any)
+        typed = msgspec.json.Decoder(kind).decode
+    except Exception:  # noqa: BLE001 - annotations are the user's, and may fail in any way
+        return plain
+
+    def decode(raw: bytes) -> Any:
+        try:
+            return typed(raw)
+        except msgspec.ValidationError:
+            return plain(raw)
+
+    return decode
+
+
+# -- the four kinds, which differ in a plain call -----------------------------------------------
+
+
+class _Declared(Producer[P, R]):
+    def __init__(self, link: Link, task: Task[..., Any]) -> None:
+        super().__init__(link, task, {})
+        self.__name__, self.__qualname__ = task.__name__, task.__qualname__
+        self.__module__, self.__doc__ = task.__module__, task.__doc__
+        self.__wrapped__ = task.function
+
+    def __repr__(self) -> str:
+        return f"<job {self.name}>"
+
+
+class Job(_Declared[P, R]):
+    """A function that can be enqueued.  Calling it just calls it."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        value: R = self.task.function(*args, **kwargs)
+        return value
+
+
+class AsyncJob(_Declared[P, R]):
+    """A coroutine function that can be enqueued."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        value: Coroutine[Any, Any, R] = self.task.function(*args, **kwargs)
+        return value
+
+
+class ContextJob(_Declared[P, R]):
+    """A function whose first parameter is the context, which no producer gives."""
+
+    def __call__(self, ctx: JobContext, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        value: R = self.task.function(ctx, *args, **kwargs)
+        return value
+
+
+class AsyncContextJob(_Declared[P, R]):
+    """The same for a coroutine function."""
+
+    def __call__(
+        self, ctx: JobContext, /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]:
+        value: Coroutine[Any, Any, R] = self.task.function(ctx, *args, **kwargs)
+        return value
+
+
+class Declaration:
+    """`@app.job`, with or without options."""
+
+    def __init__(self, link: Link, registry: Registry, given: Mapping[str, Any]) -> None:
+        self._link, self._registry, self._given = link, registry, given
+
+    # The more special form comes first, so that mypy and pyright take it; both see overlaps.
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[JobContext, P], Coroutine[Any, Any, R]], /
+    ) -> AsyncContextJob[P, R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[JobContext, P], R], /
+    ) -> ContextJob[P, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncJob[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Job[P, R]: ...
+    @overload
+    def __call__(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        timeout: Duration | None = None,
+        max_attempts: int | None = None,
+        backoff: Backoff | Mapping[str, Any] | Duration | None = None,
+    ) -> Declaration: ...
+    def __call__(self, function: Any = None, /, **options: Any) -> Any:
+        """Declares a job.
+
+        Args:
+            function: The function; its name is the task's unless `name` gives another.
+            **options: `name`, `queue`, `priority` (0 first to 9 last), `timeout` of one
+                attempt, `max_attempts`, `backoff`.  What `options` of a call says wins.
+
+        Raises:
+            InvalidInput: A value is wrong, an option belongs to a later release, or another
+                function has this name.
+        """
+        known = ("name", "queue", "priority", "timeout", "max_attempts", "backoff")
+        refuse_unknown({k: v for k, v in options.items() if k not in known}, "@app.job")
+        given = {**self._given, **options}
+        if function is None:
+            return Declaration(self._link, self._registry, given)
+        if not callable(function):
+            raise InvalidInput(f"@app.job: a function is expected, found {function!r:.80}")
+        return self._declare(function, given)
+
+    def _declare(self, function: Callable[..., Any], given: dict[str, Any]) -> Any:
+        from beaver.options import backoff_from_python, check_name, check_options
+
+        name = check_name(given.get("name") or getattr(function, "__name__", ""), "@app.job: name")
+        if given.get("queue") is not None:
+            check_name(given["queue"], "@app.job: queue")
+        backoff, timeout = given.get("backoff"), given.get("timeout")
+        declared = Options(
+            name,
+            given.get("queue"),
+            given.get("priority"),
+            None if timeout is None else _duration_ms(timeout),
+            given.get("max_attempts"),
+            None if backoff is None else backoff_from_python(backoff),
+        )
+        check_options(declared)
+        task: Task[..., Any] = Task(function, declared)
+        self._registry.add(task)
+        return _kind_of(task)(self._link, task)
+
+
+def _duration_ms(value: Duration) -> int:
+    from beaver.durations import parse_duration_ms
+
+    return parse_duration_ms(value, "@app.job: timeout")
+
+
+def _kind_of(task: Task[..., Any]) -> type[_Declared[Any, Any]]:
+    with_context = task.parameters.context is not None
+    if task.is_async:
+        return AsyncContextJob if with_context else AsyncJob
+    return ContextJob if with_context else Job

@@ -1,0 +1,63 @@
+"""What a frame's payload holds: one commit as MessagePack.
+
+A payload is `[time_ms, [event, ...]]`.  An event is an array that begins with its tag, as
+`beaver_model.events` defines it; the n-th event has the frame's first seq plus n, and all
+share the stamp.  What may not live here: frames, files, and any judgement of the events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from beaver.errors import NewerFormat
+from beaver_model.events import ALL_EVENTS, AnyEvent
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(tuple[int, list[AnyEvent]]).decode
+_TAGS: Final = frozenset(event.__struct_config__.tag for event in ALL_EVENTS)
+
+
+class Undecodable(ValueError):
+    """A payload with a good CRC is no commit: corruption, for whoever knows file and offset."""
+
+
+def encode_commit(time_ms: int, events: Sequence[AnyEvent]) -> bytes:
+    """Returns the payload of one commit."""
+    return _encode((time_ms, events))
+
+
+def decode_commit(payload: bytes) -> tuple[int, list[AnyEvent]]:
+    """Returns the stamp and the events of a commit.
+
+    Raises:
+        NewerFormat: It holds an event that this release does not know.
+        Undecodable: It is no commit.  Nothing else is ever raised.
+    """
+    try:
+        return _decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, RecursionError) as error:
+        unknown = _unknown_tag(payload)
+        if unknown is not None:
+            raise NewerFormat(
+                f"the log holds an event with tag {unknown}, which this release does not know; "
+                "it was written by a newer version of Beaver: use that version"
+            ) from error
+        raise Undecodable(f"the payload is no commit: {error}") from error
+
+
+def _unknown_tag(payload: bytes) -> int | None:
+    """Returns the first tag in a payload that no event of this release has, or `None`."""
+    try:
+        commit: Any = msgspec.msgpack.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, RecursionError):
+        return None
+    if not (isinstance(commit, list) and len(commit) == 2 and isinstance(commit[1], list)):
+        return None
+    for event in commit[1]:
+        tag = event[0] if isinstance(event, list) and event else None
+        if isinstance(tag, int) and not isinstance(tag, bool) and tag > 0 and tag not in _TAGS:
+            return tag
+    return None

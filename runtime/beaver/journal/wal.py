@@ -1,0 +1,403 @@
+"""Writing the log: the one writer of the active segment.
+
+`append` is one frame, one write, one sync; when it returns, the frame is on disk.  Any
+error of a write or a sync makes the log useless for this process: memory, page cache and
+disk may differ, and a later sync may say "done" of data that is gone.  From then on every
+call raises, and the process must end; the next start recovers from what the disk has.
+
+Room comes before decisions.  `reserve` makes sure that frames of so many bytes fit into
+space that is zero-filled and synced, so that a commit changes no metadata of the file and
+the disk cannot turn out to be full inside it.  The order of preference:
+
+a. the active segment has the room;
+b. a prepared next segment was adopted: the active one is sealed, and the next takes over;
+c. the active file is extended with zero bytes.  New stores and commands without a server
+   live of this, and so does a server whose next segment is late.
+
+Sealing, step by step, and what a crash behind each step leaves (the rows of
+`recovery_table` in capitals):
+
+1. A CLOSE frame ends the active segment, synced.  A crash: CLOSED_END; or, if it was torn,
+   TORN_TAIL.  The prepared segment is PREPARED_UNUSED.
+2. The header goes into `wal.adopted`, synced.  A crash: SEALING_NOT_LINKED.
+3. `wal.log` gets its second name, in the archive.  4. The archive's names are synced.
+   A crash before 4 may forget the name again (SEALING_NOT_LINKED) or keep it
+   (SEALING_LINKED).  `wal.log` is still the old segment, and whole.
+5. `wal.adopted` is renamed to `wal.log`.  6. The directory's names are synced.
+   A crash before 6 shows the old names (SEALING_LINKED) or the new (SEALED_EMPTY).  The
+   old segment cannot be lost: its name in the archive is on disk since 4.
+7. Only now a frame may go into the new segment.  A frame before 6 could be acknowledged in
+   a file whose name a crash takes back.
+
+There is no moment without a `wal.log`, and none in which the next segment holds an event;
+so a missing `wal.log` is damage, and a next segment can always be dropped.
+
+Between its adoption and its use the next segment has a name of its own, `wal.adopted`:
+
+1. A server is killed while its helper prepares a segment.
+2. The next server recovers, has a segment prepared as `wal.next`, and adopts it.
+3. The old helper, not dead yet, finishes and renames its own file to `wal.next`.
+4. The server seals.  Were its segment still called `wal.next`, the rename would make the
+   stranger's file the log, and frames would go to a file without a name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from pathlib import PurePath
+from typing import Final, NamedTuple, NoReturn
+
+from beaver.errors import DiskFull, StorageFailed
+from beaver.journal.format import (
+    CLOSE,
+    EMPTY_FRAME_BYTES,
+    FILE_HEADER_BYTES,
+    MARK,
+    PAYLOAD_BYTES_MAX,
+    FileHeader,
+    encode_file_header,
+    encode_frame,
+    first_seed,
+    frame_bytes,
+    header_seed,
+)
+from beaver.layout import Layout
+from beaver.ports import Disk, File
+
+SEGMENT_BYTES: Final = 64 << 20
+"""Size of a prepared segment, by default."""
+EXTEND_BYTES: Final = 1 << 20
+"""Least growth of a segment that is extended in place."""
+_ZEROS: Final = bytes(EXTEND_BYTES)
+_INTERRUPTED: Final = "the log was interrupted in the middle of a write; this process must end"
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Tail(NamedTuple):
+    """Where a segment goes on, as a scan of it found."""
+
+    offset: int
+    next_seq: int
+    crc: int
+    flags: int
+    """Flags of the last frame.  `CLOSE` where there is none: nothing waits to be closed."""
+
+
+def create_log(disk: Disk, layout: Layout, store: bytes) -> None:
+    """Makes the log of a new store; the caller holds the lock, and nothing is there.
+
+    The header is synced under the name `wal.next` before it becomes `wal.log`, so a
+    `wal.log` always has one.  A crash on the way leaves PREPARED_ONLY, and nothing that
+    was acknowledged.  `archive/` is made first: where there is a log, there is an archive.
+
+    Raises:
+        DiskFull: There is no room for it.
+        OSError: Something else failed.
+    """
+    disk.mkdir(layout.archive)
+    if disk.exists(layout.next):
+        disk.unlink(layout.next)
+    header = encode_file_header(FileHeader(store, 1, first_seed(store, 1)))
+    try:
+        file = disk.open(layout.next, create=True)
+        try:
+            file.pwrite(header + _ZEROS[len(header) :], 0)
+            file.sync()
+        finally:
+            file.close()
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        with contextlib.suppress(OSError):
+            disk.unlink(layout.next)
+        raise DiskFull(f"no room for a new log at {layout.log}: {error.strerror}") from error
+    disk.rename(layout.next, layout.log)
+    disk.sync_dir(layout.path)
+    # The directory itself may be new, and directories above it.
+    for parent in PurePath(layout.path).parents:
+        with contextlib.suppress(PermissionError):
+            disk.sync_dir(str(parent))
+
+
+class Wal:
+    """The log of one store, open for writing.  One owner, one thread."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        layout: Layout,
+        file: File,
+        header: FileHeader,
+        tail: Tail,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        """Takes over an active segment that recovery has made good.
+
+        Args:
+            disk: Where the store lies.
+            layout: Its names.
+            file: `wal.log`, open for writing, zero bytes from `tail.offset` on.
+            header: Its header.
+            tail: Where it goes on.
+            segment_bytes: Size that a prepared segment should have.
+        """
+        self._disk = disk
+        self._layout = layout
+        self._file = file
+        self._header = header
+        self._seed = header_seed(header.store)
+        self._offset, self._next_seq, self._crc, self._flags = tail
+        self._size = file.size()
+        self._next: File | None = None
+        self._unusable: str | None = None
+        self.segment_bytes = segment_bytes
+
+    # -- what it is ------------------------------------------------------------------------
+
+    @property
+    def store(self) -> bytes:
+        """The id of the store."""
+        return self._header.store
+
+    @property
+    def path(self) -> str:
+        return self._layout.log
+
+    @property
+    def first_seq(self) -> int:
+        """First seq of the active segment."""
+        return self._header.first_seq
+
+    @property
+    def next_seq(self) -> int:
+        return self._next_seq
+
+    @property
+    def last_seq(self) -> int:
+        """Last seq in the log; durable, as every frame is."""
+        return self._next_seq - 1
+
+    @property
+    def room(self) -> int:
+        """Bytes of frames that fit into synced space; what a CLOSE takes is kept back."""
+        return max(0, self._size - self._offset - EMPTY_FRAME_BYTES)
+
+    @property
+    def wants_next(self) -> bool:
+        """True where a next segment should be prepared now and adopted."""
+        return self._next is None and self.room < self.segment_bytes // 2
+
+    # -- frames ----------------------------------------------------------------------------
+
+    def append(self, payload: bytes, count: int) -> None:
+        """Writes one commit of `count` events as one frame; durable on return.
+
+        Room was reserved before anything was decided.
+
+        Raises:
+            StorageFailed: A write or a sync failed.  Whether the frame is durable is not
+                known; every further call raises, and the process must end.
+        """
+        assert count > 0, "a commit has events"
+        assert len(payload) <= PAYLOAD_BYTES_MAX, "commits are bounded by the engine"
+        self._refuse_if_unusable()
+        assert frame_bytes(len(payload)) <= self.room, "room is reserved before a commit"
+        self._write(payload, count, 0)
+
+    def mark(self) -> None:
+        """Closes the last frame with an empty one, if it is not closed.
+
+        A valid frame behind it proves that it was synced: damage to it can then no longer
+        pass for a torn write.  Left out where the segment has no room for it.
+
+        Raises:
+            StorageFailed: As `append`.
+        """
+        self._refuse_if_unusable()
+        if not self._flags & (MARK | CLOSE) and self.room >= EMPTY_FRAME_BYTES:
+            self._write(b"", 0, MARK)
+
+    def close(self) -> None:
+        """Ends the log with a CLOSE frame, synced, and gives up the files.
+
+        Raises:
+            StorageFailed: As `append`.
+        """
+        self._refuse_if_unusable()
+        if not self._flags & CLOSE and self._has_room_to_close:
+            self._write(b"", 0, CLOSE)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Gives up the files as they are, without writing.  Never raises."""
+        self._unusable = self._unusable or f"{self.path} is closed"
+        for file in (self._file, self._next):
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
+
+    def _write(self, payload: bytes, count: int, flags: int) -> None:
+        frame, crc = encode_frame(
+            payload, count, self._next_seq, flags, previous_crc=self._crc, seed=self._seed
+        )
+        # Until all of this is done nothing else may be: an interrupt between the write and
+        # the new offset must not let a later call write over the frame.
+        self._unusable = _INTERRUPTED
+        try:
+            self._file.pwrite_durable(frame, self._offset)
+        except OSError as error:
+            self._fail(f"writing {len(frame)} bytes at offset {self._offset}", self.path, error)
+        self._offset += len(frame)
+        self._next_seq += count
+        self._crc = crc
+        self._flags = flags
+        self._unusable = None
+
+    # -- room ------------------------------------------------------------------------------
+
+    @property
+    def _has_room_to_close(self) -> bool:
+        """False only behind a file that was cut right after a frame by someone else."""
+        return self._size - self._offset >= EMPTY_FRAME_BYTES
+
+    def reserve(self, size: int) -> bool:
+        """Makes sure that frames of `size` bytes fit into zero-filled, synced space.
+
+        Returns:
+            False where the disk is full.  Nothing was changed, and what was reserved
+            before is still there.
+
+        Raises:
+            StorageFailed: Something else failed; every further call raises.
+        """
+        self._refuse_if_unusable()
+        if size <= self.room:
+            return True
+        if self._may_seal(size) and self._seal():
+            return True
+        return self._extend(size)
+
+    def adopt(self, path: str) -> None:
+        """Takes a prepared segment, zero-filled and synced, to go on in once it is needed.
+
+        Raises:
+            StorageFailed: It cannot be opened; every further call raises.
+        """
+        self._refuse_if_unusable()
+        assert self._next is None, "one next segment at a time"
+        try:
+            # Not synced: a crash may show either name, and recovery drops both.
+            self._disk.rename(path, self._layout.adopted)
+            self._next = self._disk.open(self._layout.adopted, write=True)
+        except OSError as error:
+            self._fail("adopting the prepared segment", path, error)
+
+    def seal(self) -> bool:
+        """Seals the active segment now, if a next one was adopted and there are events.
+
+        Returns:
+            False where nothing was sealed.
+
+        Raises:
+            StorageFailed: As `append`.
+        """
+        self._refuse_if_unusable()
+        return self._may_seal(0) and self._seal()
+
+    def _may_seal(self, size: int) -> bool:
+        """True where the next segment would hold `size` bytes of frames.
+
+        A segment without events is never sealed: its successor would begin with the same
+        seq, and segments are named by it.
+        """
+        if self._next is None or self._next_seq == self._header.first_seq:
+            return False
+        if not self._flags & CLOSE and not self._has_room_to_close:
+            return False
+        try:
+            next_size = self._next.size()
+        except OSError as error:
+            self._fail("reading its size", self._layout.adopted, error)
+        return next_size - FILE_HEADER_BYTES - EMPTY_FRAME_BYTES >= size
+
+    def _seal(self) -> bool:
+        """Goes through the steps of the module's docstring; False where the disk is full."""
+        layout, disk, following = self._layout, self._disk, self._next
+        assert following is not None, "sealing needs the next segment"
+        archived = layout.archived(self._header.first_seq)
+        if not self._flags & CLOSE:
+            self._write(b"", 0, CLOSE)
+        header = FileHeader(self._header.store, self._next_seq, self._crc)
+        doing, path = "writing the header", layout.adopted
+        self._unusable = _INTERRUPTED
+        try:
+            following.pwrite_durable(encode_file_header(header), 0)
+            doing, path = "naming the sealed segment", archived
+            try:
+                disk.link(layout.log, archived)
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    # The old segment is whole and goes on; a CLOSE may stand anywhere.
+                    self._unusable = None
+                    return False
+                raise
+            doing, path = "syncing the names", layout.archive
+            disk.sync_dir(layout.archive)
+            doing, path = "renaming to wal.log", layout.adopted
+            disk.rename(layout.adopted, layout.log)
+            doing, path = "syncing the names", layout.path
+            disk.sync_dir(layout.path)
+            self._file.close()
+            doing, path = "reading the size", layout.log
+            self._size = following.size()
+        except OSError as error:
+            self._fail(doing, path, error)
+        self._file, self._next = following, None
+        self._header = header
+        self._offset = FILE_HEADER_BYTES
+        self._unusable = None
+        return True
+
+    def _extend(self, size: int) -> bool:
+        """Appends zero bytes to the active file, synced; False where the disk is full."""
+        before = self._size
+        wanted = self._offset + EMPTY_FRAME_BYTES + size
+        after = max(wanted, before + EXTEND_BYTES)
+        try:
+            for offset in range(before, after, EXTEND_BYTES):
+                self._file.pwrite(_ZEROS[: min(EXTEND_BYTES, after - offset)], offset)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                self._fail(f"extending it from {before} to {after} bytes", self.path, error)
+            self._shrink(before)
+            return False
+        try:
+            self._file.sync()
+        except OSError as error:
+            # Also where it says that the disk is full: after a failed sync nobody knows.
+            self._fail(f"syncing its extension to {after} bytes", self.path, error)
+        self._size = after
+        return True
+
+    def _shrink(self, size: int) -> None:
+        """Takes back an extension that did not fit; it held zero bytes only."""
+        try:
+            self._file.truncate(size)
+        except OSError as error:
+            self._fail(f"shrinking it to {size} bytes", self.path, error)
+
+    # -- failure ---------------------------------------------------------------------------
+
+    def _refuse_if_unusable(self) -> None:
+        if self._unusable is not None:
+            raise StorageFailed(self._unusable)
+
+    def _fail(self, doing: str, path: str, error: OSError) -> NoReturn:
+        self._unusable = (
+            f"the log cannot be written: {path}: {doing}: {error.strerror or error}\n"
+            "This process must end; check the disk, then start again: recovery keeps "
+            "everything that was acknowledged."
+        )
+        raise StorageFailed(self._unusable) from error

@@ -1,0 +1,233 @@
+"""The link of an application to its store: whoever holds it, however often that changes.
+
+Each call goes to the server that runs now or, with none, to the files.  A server that dies
+before it answers is looked for again for a while, and what may be sent twice is sent again:
+requests carry ids drawn before the first sending, so nothing is enqueued twice.
+
+The builders of calls stand once (`calls`, `handles`, `jobs`); `blocking` and `awaited` make
+the two methods of each from it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar
+
+from beaver import client
+from beaver.calls import Asynchronous, Call, Operations, Synchronous
+from beaver.client import NoServer
+from beaver.errors import NotFound, ServerGone
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from beaver.async_client import AsyncClient
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+RESTART_S: Final = 10.0
+"""For so long a server that went away is looked for again."""
+_POLL_S: Final = 0.05
+
+
+class Link(Operations, Synchronous):
+    """Carries out calls on the store of an application, from any thread or event loop."""
+
+    def __init__(self, store: str) -> None:
+        self.store = store
+        """Path of the data directory, or a `unix:` URL."""
+        self.instead: Synchronous | None = None
+        """Takes every call while it is set: the store of a test."""
+        self._lock = threading.Lock()
+        self._client: client.Client | None = None
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopLink] = (
+            weakref.WeakKeyDictionary()
+        )
+        client.socket_of_url(store)  # Refuses a URL that cannot be reached at all.
+
+    def call(self, call: Call[T]) -> T:
+        """Carries out one call; raises the `BeaverError` that answers it."""
+        if self.instead is not None:
+            return self.instead.call(call)
+        effort = _Effort(call)
+        while True:
+            try:
+                return self._connected().call(effort.remaining())
+            except ServerGone as error:
+                effort.lost(error)
+            except NoServer as error:
+                effort.lost(error)
+                while self._find() is None and not effort.overdue:
+                    time.sleep(_POLL_S)
+
+    async def acall(self, call: Call[T]) -> T:
+        """Carries out one call without holding up the event loop."""
+        import asyncio
+
+        if self.instead is not None:
+            return self.instead.call(call)
+        link = self._of_this_loop()
+        effort = _Effort(call)
+        while True:
+            try:
+                connected = await link.find()
+                if connected is not None:
+                    return await connected.call(effort.remaining())
+                return await asyncio.to_thread(self._embedded().call, effort.remaining())
+            except ServerGone as error:
+                effort.lost(error)
+            except NoServer as error:
+                effort.lost(error)
+                # A server is another process: nothing but looking tells that it is there.
+                while await link.find() is None and not effort.overdue:  # noqa: ASYNC110
+                    await asyncio.sleep(_POLL_S)
+
+    def close(self) -> None:
+        """Ends the connection of the blocking calls; the next call connects anew."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    def _connected(self) -> Synchronous:
+        return self._find() or self._embedded()
+
+    def _find(self) -> client.Client | None:
+        """Returns the connection to the server, made anew where it was lost or inherited."""
+        import os
+
+        with self._lock:
+            found = self._client
+            if found is None or found.closed or found.process != os.getpid():
+                try:
+                    found = self._client = client.find(self.store)
+                except NotFound:
+                    found = self._client = None
+            return found
+
+    def _embedded(self) -> Synchronous:
+        from beaver.embedded import EmbeddedClient
+
+        if client.socket_of_url(self.store) is not None:
+            raise client.no_server(self.store)
+        return EmbeddedClient(self.store)
+
+    def _of_this_loop(self) -> _LoopLink:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        link = self._loops.get(loop)
+        if link is None:
+            link = self._loops[loop] = _LoopLink(self.store)
+        return link
+
+
+class AsyncLink(Operations, Asynchronous):
+    """The same, awaited."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def call(self, call: Call[T]) -> T:
+        return await self._link.acall(call)
+
+
+class _LoopLink:
+    """The connection of one event loop."""
+
+    def __init__(self, store: str) -> None:
+        import asyncio
+
+        self._store = store
+        self._lock = asyncio.Lock()
+        self._client: AsyncClient | None = None
+
+    async def find(self) -> AsyncClient | None:
+        from beaver import async_client
+
+        if self._client is not None and not self._client.closed:
+            return self._client
+        async with self._lock:
+            if self._client is None or self._client.closed:
+                try:
+                    self._client = await async_client.find(self._store)
+                except NotFound:
+                    self._client = None
+            return self._client
+
+
+class _Effort(Generic[T]):
+    """One call, carried through restarts of the server: what to send, and until when."""
+
+    def __init__(self, call: Call[T]) -> None:
+        self._call = call
+        self._sent_s = self._started_s = time.monotonic()
+        self._limit_s: float | None = None
+        """Length of a `wait` that has one."""
+        if call.op == "wait" and call.body[1] >= 0:
+            self._limit_s = call.body[1] / 1000
+        self._until_s = float("inf")
+
+    @property
+    def overdue(self) -> bool:
+        return time.monotonic() >= self._until_s
+
+    def remaining(self) -> Call[T]:
+        """Returns the call to send now, with what is left of its time."""
+        self._sent_s = time.monotonic()
+        if self._limit_s is None:
+            return self._call
+        call, left_s = self._call, self._started_s + self._limit_s - self._sent_s
+        body = [call.body[0], max(0, round(left_s * 1000))]
+        return Call(call.op, body, call.parse, call.finish)
+
+    def lost(self, error: ServerGone | NoServer) -> None:
+        """Notes that no server answered; raises where the call is not to be tried again."""
+        now_s = time.monotonic()
+        if not self._call.resend or now_s >= self._until_s:
+            raise error
+        if self._until_s == float("inf") or now_s - self._sent_s > RESTART_S:
+            # The first loss, or one after a long time of being served.
+            self._until_s = now_s + RESTART_S
+        if self._limit_s is not None:
+            self._until_s = min(self._until_s, self._started_s + self._limit_s)
+
+
+# -- two methods from one builder ------------------------------------------------------------
+
+
+class Linked:
+    """Whatever has a link: the object of the methods below."""
+
+    link: Link
+
+
+L = TypeVar("L", bound=Linked)
+
+
+def blocking(
+    build: Callable[Concatenate[L, P], Call[T]],
+) -> Callable[Concatenate[L, P], T]:
+    """Makes a method that blocks until the call of `build` is carried out."""
+
+    def method(self: L, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.link.call(build(self, *args, **kwargs))
+
+    method.__doc__ = build.__doc__
+    return method
+
+
+def awaited(
+    build: Callable[Concatenate[L, P], Call[T]],
+) -> Callable[Concatenate[L, P], Coroutine[Any, Any, T]]:
+    """Makes a method that is awaited; otherwise as `blocking`."""
+
+    async def method(self: L, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.link.acall(build(self, *args, **kwargs))
+
+    method.__doc__ = build.__doc__
+    return method

@@ -1,0 +1,198 @@
+"""The metrics: counted without locks on the loop, handed over when they are scraped.
+
+A `prometheus_client` counter takes a lock at each `inc()`, so the hot path counts in plain
+integers and `Collector` turns them into metric families at scrape time.  `METRICS` is the
+one list of names; the reference table in `docs/` is generated from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from beaver.engine import CommitFigures, Histogram
+from beaver.views import StatusView
+from beaver_model.events import (
+    Acked,
+    AnyEvent,
+    Cancelled,
+    Died,
+    Dispatched,
+    Enqueued,
+    Released,
+    Retried,
+    TimedOut,
+)
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import CollectorRegistry
+
+LATENCY_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0)
+
+METRICS: Final[dict[str, tuple[str, str]]] = {
+    "queue_jobs_enqueued_total": ("counter", "Jobs enqueued since the server started"),
+    "queue_jobs_dispatched_total": ("counter", "Attempts handed to workers"),
+    "queue_jobs_completed_total": ("counter", "Jobs completed"),
+    "queue_jobs_failed_total": ("counter", "Attempts that failed, timeouts included"),
+    "queue_jobs_dead_total": ("counter", "Jobs that went to dead"),
+    "queue_jobs_retried_total": ("counter", "Attempts that failed and are tried again"),
+    "queue_jobs_timed_out_total": ("counter", "Attempts that ran over a limit or lost their node"),
+    "queue_jobs_released_total": ("counter", "Attempts given back without a charge"),
+    "queue_jobs_cancelled_total": ("counter", "Jobs cancelled"),
+    "queue_job_latency_seconds": ("histogram", "From the commit of DISPATCH to that of ACK"),
+    "queue_recovery_time_seconds": ("gauge", "Time that the last recovery took, by phase"),
+    "queue_jobs_pending": ("gauge", "Jobs that wait, by queue"),
+    "queue_jobs_in_flight": ("gauge", "Jobs that a worker holds, by queue"),
+    "queue_jobs_dead": ("gauge", "Jobs that are dead now, by queue"),
+    "queue_jobs_scheduled": ("gauge", "Pending jobs whose time has not come"),
+    "queue_oldest_pending_seconds": ("gauge", "For how long the oldest ready job waits, by queue"),
+    "queue_paused": ("gauge", "1 where the queue is paused"),
+    "beaver_commits_total": ("counter", "Frames written to the log, one sync each"),
+    "beaver_events_total": ("counter", "Events written to the log"),
+    "beaver_log_bytes_total": ("counter", "Bytes written to the log"),
+    "beaver_sync_seconds": ("histogram", "Time to write and sync one frame"),
+    "beaver_batch_events": ("histogram", "Events in one frame"),
+    "beaver_loop_stall_seconds": ("histogram", "How late the loop ran a timer"),
+    "beaver_slots": ("gauge", "Worker processes, by whether they hold a job"),
+    "beaver_state_bytes": ("gauge", "Estimated memory of jobs and tombstones"),
+    "beaver_results_bytes": ("gauge", "Results that wait for their projection"),
+    "beaver_last_seq": ("gauge", "Last seq that is durable"),
+    "beaver_snapshot_seq": ("gauge", "Seq of the last snapshot"),
+    "beaver_snapshot_seconds": ("gauge", "Time that the last snapshot took"),
+    "beaver_history_seq": ("gauge", "Last seq that the history holds"),
+    "beaver_epoch": ("gauge", "Starts of this store so far"),
+    "beaver_disk_full": ("gauge", "1 while new jobs are refused for want of disk"),
+}
+
+
+class Metrics:
+    """What is counted.  Observes the engine's commits."""
+
+    def __init__(self) -> None:
+        self.counts: dict[type, int] = dict.fromkeys(_COUNTED, 0)
+        self.latency = Histogram(LATENCY_SECONDS)
+        self._dispatched_ms: dict[int, int] = {}
+        self.snapshot_seq = 0
+        self.snapshot_seconds = 0.0
+        self.history_seq = 0
+        self.recovery: dict[str, float] = {}
+
+    def observe(self, first_seq: int, now_ms: int, events: Sequence[AnyEvent]) -> None:
+        """Counts a commit."""
+        counts, dispatched_ms = self.counts, self._dispatched_ms
+        for seq, event in enumerate(events, first_seq):
+            kind = type(event)
+            if kind in counts:
+                counts[kind] += 1
+            if kind is Dispatched:
+                dispatched_ms[seq] = now_ms
+            elif kind in _ENDS:
+                since_ms = dispatched_ms.pop(getattr(event, "token", 0), None)
+                if kind is Acked and since_ms is not None:
+                    self.latency.observe((now_ms - since_ms) / 1000)
+
+
+_COUNTED: Final = (
+    Enqueued, Dispatched, Acked, Retried, TimedOut, Released, Died, Cancelled,
+)  # fmt: skip
+_ENDS: Final = frozenset((Acked, Retried, TimedOut, Released, Died, Cancelled))
+
+
+class Collector:
+    """Turns the figures into metric families; one is registered a server."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        figures: CommitFigures,
+        status: Callable[[], StatusView],
+        results_bytes: Callable[[], int],
+    ) -> None:
+        self._metrics, self._figures = metrics, figures
+        self._status, self._results_bytes = status, results_bytes
+
+    def collect(self) -> Iterator[Any]:
+        """Yields every family of `METRICS`, in that order."""
+        values = self._values()
+        for name, (kind, text) in METRICS.items():
+            yield _family(name, kind, text, values[name])
+
+    def _values(self) -> dict[str, Any]:
+        counts, figures, status = self._metrics.counts, self._figures, self._status()
+        queues = status.queues
+        busy = sum(1 for worker in status.workers if worker.job is not None)
+        return {
+            "queue_jobs_enqueued_total": counts[Enqueued],
+            "queue_jobs_dispatched_total": counts[Dispatched],
+            "queue_jobs_completed_total": counts[Acked],
+            "queue_jobs_failed_total": counts[Retried] + counts[TimedOut] + counts[Died],
+            "queue_jobs_dead_total": counts[Died],
+            "queue_jobs_retried_total": counts[Retried],
+            "queue_jobs_timed_out_total": counts[TimedOut],
+            "queue_jobs_released_total": counts[Released],
+            "queue_jobs_cancelled_total": counts[Cancelled],
+            "queue_job_latency_seconds": self._metrics.latency,
+            "queue_recovery_time_seconds": ("phase", self._metrics.recovery),
+            "queue_jobs_pending": ("queue", {n: q.pending for n, q in queues.items()}),
+            "queue_jobs_in_flight": ("queue", {n: q.in_flight for n, q in queues.items()}),
+            "queue_jobs_dead": ("queue", {n: q.dead for n, q in queues.items()}),
+            "queue_jobs_scheduled": status.scheduled,
+            "queue_oldest_pending_seconds": (
+                "queue",
+                {n: q.oldest_pending_ms / 1000 for n, q in queues.items()},
+            ),
+            "queue_paused": ("queue", {n: int(q.paused) for n, q in queues.items()}),
+            "beaver_commits_total": figures.commits,
+            "beaver_events_total": figures.events,
+            "beaver_log_bytes_total": figures.bytes,
+            "beaver_sync_seconds": figures.syncs,
+            "beaver_batch_events": figures.batches,
+            "beaver_loop_stall_seconds": figures.loop,
+            "beaver_slots": ("state", {"busy": busy, "idle": len(status.workers) - busy}),
+            "beaver_state_bytes": status.state_bytes,
+            "beaver_results_bytes": self._results_bytes(),
+            "beaver_last_seq": status.last_seq,
+            "beaver_snapshot_seq": self._metrics.snapshot_seq,
+            "beaver_snapshot_seconds": self._metrics.snapshot_seconds,
+            "beaver_history_seq": self._metrics.history_seq,
+            "beaver_epoch": status.epoch,
+            "beaver_disk_full": int(status.disk_full),
+        }
+
+
+def _family(name: str, kind: str, text: str, value: Any) -> Any:
+    from prometheus_client.core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+    )
+
+    if isinstance(value, Histogram):
+        buckets, total = [], 0
+        for bound, count in zip((*value.bounds, float("inf")), value.counts, strict=True):
+            total += count
+            buckets.append(("+Inf" if bound == float("inf") else f"{bound:g}", float(total)))
+        return HistogramMetricFamily(name, text, buckets=buckets, sum_value=value.total)
+    family = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+    if not isinstance(value, tuple):
+        return family(name, text, value=value)
+    label, by_label = value
+    metric = family(name, text, labels=[label])
+    for key, number in by_label.items():
+        metric.add_metric([key], number)
+    return metric
+
+
+def registry_of(collector: Collector) -> CollectorRegistry:
+    """Returns a registry that holds one server's metrics and those of its process."""
+    from prometheus_client import (
+        CollectorRegistry,
+        PlatformCollector,
+        ProcessCollector,
+    )
+
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    registry.register(collector)
+    return registry

@@ -1,0 +1,190 @@
+"""The bounds of a job's id and options, and the forms in which a backoff may be written.
+
+Everything here checks one value and names it; which values a request has stands in
+`requests`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from beaver.durations import parse_duration_ms
+from beaver.errors import InvalidInput
+from beaver.jsontext import kind_of
+from beaver.messages import Backoff, Options
+from beaver_model.bounds import (
+    ATTEMPTS_MAX,
+    BACKOFF_MS_MAX,
+    ID_BYTES_MAX,
+    NAME_BYTES_MAX,
+    PRIORITY_MAX,
+    TAGS_MAX,
+    TIMEOUT_MS_MAX,
+)
+from beaver_model.rows import BackoffKind
+
+BACKOFF_DEFAULT: Final = Backoff(BackoffKind.EXPONENTIAL, 1_000, 3_600_000, 0.1)
+"""What a job gets that nobody says anything about."""
+
+_KINDS: Final = {kind.name.lower(): int(kind) for kind in BackoffKind}
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
+_BACKOFF_KEYS: Final = ("kind", "base_ms", "max_ms", "jitter")
+
+
+def check_range(what: str, value: Any, least: int, most: int, unit: str = "") -> int:
+    """Returns `value` if it is an integer in the range.
+
+    Raises:
+        InvalidInput: It is not.
+    """
+    if type(value) is not int:
+        raise InvalidInput(f"{what}: an integer is expected, found {kind_of(value)}")
+    if not least <= value <= most:
+        suffix = f" {unit}" if unit else ""
+        raise InvalidInput(f"{what}: {least} to {most}{suffix} is allowed, found {value}")
+    return value
+
+
+def check_id(job_id: Any, what: str = "id") -> str:
+    """Returns `job_id` if it is one: 1 to 255 bytes of UTF-8 without control characters.
+
+    Raises:
+        InvalidInput: It is not.
+    """
+    return _check_text(job_id, what, ID_BYTES_MAX)
+
+
+def check_name(name: Any, what: str) -> str:
+    """Returns the name of a task, queue or tag if it is one: 1 to 200 bytes, as an id.
+
+    Raises:
+        InvalidInput: It is not.
+    """
+    return _check_text(name, what, NAME_BYTES_MAX)
+
+
+def _check_text(text: Any, what: str, bytes_max: int) -> str:
+    if not isinstance(text, str):
+        raise InvalidInput(f"{what}: a string is expected, found {kind_of(text)}")
+    # Nearly every text is short and printable, and a character has at most four bytes.
+    if not (text.isprintable() and 0 < len(text) * 4 <= bytes_max):
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError:
+            raise InvalidInput(f"{what}: {text!r:.80} holds a lone surrogate") from None
+        if not 0 < size <= bytes_max:
+            raise InvalidInput(f"{what}: 1 to {bytes_max} bytes are allowed, found {size}")
+        if _CONTROL.search(text):
+            raise InvalidInput(f"{what}: {text!r:.80} holds a control character")
+    return text
+
+
+def check_tags(tags: Any) -> tuple[str, ...]:
+    """Returns tags as a tuple if they are a list of names, not too many.
+
+    Raises:
+        InvalidInput: They are not.
+    """
+    if isinstance(tags, (str, bytes)) or not isinstance(tags, (list, tuple, set, frozenset)):
+        raise InvalidInput(f"tags: a list of strings is expected, found {kind_of(tags)}")
+    if len(tags) > TAGS_MAX:
+        raise InvalidInput(f"tags: at most {TAGS_MAX} are allowed, found {len(tags)}")
+    ordered = sorted(tags) if isinstance(tags, (set, frozenset)) else tags
+    return tuple(check_name(tag, "tags") for tag in ordered)
+
+
+def check_options(options: Options) -> None:
+    """Checks the names and numbers that are given.
+
+    Raises:
+        InvalidInput: One is out of its bounds.
+    """
+    check_name(options.task, "task")
+    if options.queue is not None:
+        check_name(options.queue, "queue")
+    if options.priority is not None:
+        check_range("priority", options.priority, 0, PRIORITY_MAX)
+    if options.timeout_ms is not None:
+        check_range("timeout_ms", options.timeout_ms, 1, TIMEOUT_MS_MAX, "ms")
+    if options.max_attempts is not None:
+        check_range("max_attempts", options.max_attempts, 1, ATTEMPTS_MAX)
+    if options.backoff is not None:
+        _check_backoff(options.backoff)
+
+
+def _check_backoff(backoff: Backoff) -> Backoff:
+    if backoff.kind not in _KINDS.values():
+        raise InvalidInput(f"backoff: kind {backoff.kind} is unknown; known are {_known_kinds()}")
+    check_range("backoff: base_ms", backoff.base_ms, 0, BACKOFF_MS_MAX, "ms")
+    check_range("backoff: max_ms", backoff.max_ms, 0, BACKOFF_MS_MAX, "ms")
+    if backoff.max_ms < backoff.base_ms:
+        raise InvalidInput(
+            f"backoff: max_ms ({backoff.max_ms}) is less than base_ms ({backoff.base_ms})"
+        )
+    if not 0 <= backoff.jitter <= 1:
+        raise InvalidInput(f"backoff: jitter is 0 to 1, found {backoff.jitter}")
+    return backoff
+
+
+def _known_kinds() -> str:
+    return ", ".join(_KINDS)
+
+
+def fixed_backoff(wait_ms: int) -> Backoff:
+    """Returns the backoff that waits exactly so long before each further attempt."""
+    check_range("backoff", wait_ms, 0, BACKOFF_MS_MAX, "ms")
+    return Backoff(BackoffKind.FIXED, wait_ms, wait_ms, 0.0)
+
+
+def backoff_from_json(value: Any) -> Backoff:
+    """Returns a backoff from its JSON form: a fixed wait in ms, or an object.
+
+    Raises:
+        InvalidInput: It is neither, or a member of the object is wrong.
+    """
+    if type(value) is int:
+        return fixed_backoff(value)
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"backoff: ms or an object is expected, found {kind_of(value)}")
+    for key in value:
+        if key not in _BACKOFF_KEYS:
+            known = ", ".join(_BACKOFF_KEYS)
+            raise InvalidInput(f"backoff: {key!r:.80}: unknown key; known are {known}")
+    kind = value.get("kind", "exponential")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise InvalidInput(f"backoff: kind {kind!r:.80} is unknown; known are {_known_kinds()}")
+    base_ms = value.get("base_ms", BACKOFF_DEFAULT.base_ms)
+    check_range("backoff: base_ms", base_ms, 0, BACKOFF_MS_MAX, "ms")
+    max_ms = value.get("max_ms", max(BACKOFF_DEFAULT.max_ms, base_ms))
+    jitter = value.get("jitter", BACKOFF_DEFAULT.jitter)
+    if type(jitter) not in (int, float):
+        raise InvalidInput(f"backoff: jitter: a number is expected, found {kind_of(jitter)}")
+    return _check_backoff(Backoff(_KINDS[kind], base_ms, max_ms, float(jitter)))
+
+
+def backoff_to_json(backoff: Backoff) -> dict[str, Any]:
+    """Returns the object that `backoff_from_json` reads as an equal backoff."""
+    return {
+        "kind": BackoffKind(backoff.kind).name.lower(),
+        "base_ms": backoff.base_ms,
+        "max_ms": backoff.max_ms,
+        "jitter": backoff.jitter,
+    }
+
+
+def backoff_from_python(
+    value: Backoff | Mapping[str, Any] | timedelta | str | float,
+) -> Backoff:
+    """Returns a backoff from what Python code passes; numbers are seconds, as elsewhere there.
+
+    Raises:
+        InvalidInput: It has none of these forms.
+    """
+    if isinstance(value, Backoff):
+        return _check_backoff(value)
+    if isinstance(value, Mapping):
+        return backoff_from_json(value)
+    return fixed_backoff(parse_duration_ms(value, "backoff"))

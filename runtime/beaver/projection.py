@@ -1,0 +1,84 @@
+"""What one event changes in what the history knows of its job.  Pure: no file, no SQLite."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from beaver_model.events import (
+    Acked,
+    Cancelled,
+    Died,
+    Discarded,
+    Dispatched,
+    Enqueued,
+    JobEvent,
+    Released,
+    Requeued,
+    Retried,
+    TimedOut,
+)
+from beaver_model.lifecycle import JobState
+from beaver_model.rows import spec_of
+
+END_NAMES: Final = {
+    JobState.COMPLETED: "completed",
+    JobState.DEAD: "dead",
+    JobState.CANCELLED: "cancelled",
+    JobState.FORGOTTEN: "discarded",
+}
+
+"""How a job can have ended, in the words of `ResultView.state`."""
+
+_END_OF: Final[dict[type, JobState]] = {
+    Acked: JobState.COMPLETED,
+    Died: JobState.DEAD,
+    Cancelled: JobState.CANCELLED,
+    Discarded: JobState.FORGOTTEN,
+}
+
+
+class JobRecord(msgspec.Struct, gc=False):
+    """A row of the table of jobs, in the order of its columns."""
+
+    seq: int
+    id: str
+    task: str = ""
+    """Empty where the ENQUEUE was not seen: then attempts cannot be counted."""
+    queue: str = ""
+    state: int = JobState.PENDING
+    enqueued_ms: int = 0
+    finished_ms: int = 0
+    attempts: int = 0
+    token: int = 0
+    worker: int = 0
+    end_seq: int = 0
+
+
+def advance(job: JobRecord, event: JobEvent, seq: int, time_ms: int) -> tuple[int, int]:
+    """Changes a job by one of its events; returns the attempt and worker of that event."""
+    kind = type(event)
+    attempt, worker = job.attempts, job.worker
+    if isinstance(event, Enqueued):
+        spec = spec_of(event.spec)
+        job.task, job.queue, job.enqueued_ms = spec.task, spec.queue, time_ms
+        return 0, 0
+    if isinstance(event, Dispatched):
+        job.state = JobState.IN_FLIGHT
+        job.attempts = attempt + 1 if job.task else 0
+        job.token, job.worker = seq, event.worker
+        return job.attempts, job.worker
+    if kind in _END_OF:
+        job.state = _END_OF[kind]
+        job.finished_ms, job.end_seq = time_ms, seq
+        job.token = job.worker = 0
+    elif isinstance(event, Retried | TimedOut | Released):
+        job.state = JobState.PENDING
+        job.token = job.worker = 0
+        job.attempts -= isinstance(event, Released) and attempt > 0
+    elif isinstance(event, Requeued):
+        job.state = JobState.PENDING
+        job.attempts = job.finished_ms = job.end_seq = 0
+        return 0, 0
+    return attempt, worker

@@ -1,0 +1,277 @@
+"""Questions to a state: what `status`, `list`, `show` and `explain` say.
+
+Pure functions from a `State` to views, used by the server over the live state and by
+readers without a server over the state that the files hold.  Nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from beaver.errors import InvalidInput, NotFound
+from beaver.views import (
+    EventView,
+    ExplainView,
+    JobView,
+    QueueView,
+    ResultView,
+    StatusView,
+    WorkerView,
+)
+from beaver_model.index import QueueIndex
+from beaver_model.lifecycle import JobState
+from beaver_model.policy import why
+from beaver_model.rows import Row, Tombstone, unpack_tombstone
+from beaver_model.state import State
+
+LIST_LIMIT_MAX: Final = 10_000
+STATES: Final = ("pending", "in_flight", "completed", "dead", "cancelled", "discarded")
+"""The words by which `list` filters."""
+
+
+def state_word(state: JobState) -> str:
+    """Returns the word for a state that users read."""
+    return "discarded" if state == JobState.FORGOTTEN else state.name.lower()
+
+
+def job_view(state: State, row: Row) -> JobView:
+    """Returns what is known of an unfinished, dead or cancelled job."""
+    spec, extra = row.spec, row.extra
+    view = JobView(
+        id=row.id,
+        seq=row.seq,
+        state=state_word(row.state),
+        task=spec.task,
+        queue=spec.queue,
+        priority=spec.priority,
+        attempt=row.attempt,
+        max_attempts=spec.max_attempts,
+        timeout_ms=spec.timeout_ms,
+        ready_ms=row.ready_ms,
+        worker=row.worker,
+        token=row.token,
+        payload=msgspec.Raw(row.payload),
+        waiting=why(state, row).reason,
+    )
+    if extra is not None:
+        view.generation = extra.generation
+        view.cancel_requested, view.suspect = extra.cancel_requested, extra.suspect
+        view.cause, view.error = extra.cause, extra.error
+        view.parent, view.tags = extra.parent, extra.tags
+    return view
+
+
+def tombstone_view(job: str, tombstone: Tombstone) -> JobView:
+    """Returns what is still known of a finished or discarded job."""
+    return JobView(
+        id=job, seq=tombstone.seq, state=state_word(tombstone.outcome), waiting="finished"
+    )
+
+
+def show(state: State, job: str) -> JobView:
+    """Returns one job.
+
+    Raises:
+        NotFound: It is not known, or no longer.
+    """
+    row = state.jobs.get(job)
+    if row is not None:
+        return job_view(state, row)
+    tombstone = state.tombstone(job)
+    if tombstone is None:
+        raise NotFound(f"no job {job}")
+    return tombstone_view(job, tombstone)
+
+
+def changed_word(state: State, job: str) -> str:
+    """Returns the word that answers an operator's change: the state, or `cancel_requested`."""
+    row = state.jobs.get(job)
+    if row is None:
+        return "discarded"
+    return "cancel_requested" if row.cancel_requested else state_word(row.state)
+
+
+def list_jobs(
+    state: State,
+    word: str = "",
+    queue: str = "",
+    task: str = "",
+    after_seq: int = 0,
+    limit: int = 0,
+) -> list[JobView]:
+    """Returns jobs in seq order after `after_seq`.
+
+    Without a state word: those that are pending, in flight, dead or cancelled.  Of finished
+    jobs (`completed`, `discarded`) only id and seq are known, so they match no queue or task.
+
+    Raises:
+        InvalidInput: There is no such state, or the limit is out of bounds.
+        NotFound: No such queue.
+    """
+    if word and word not in STATES:
+        raise InvalidInput(f"no state {word!r}; the states are {', '.join(STATES)}")
+    if not 0 <= limit <= LIST_LIMIT_MAX:
+        raise InvalidInput(f"a limit of {limit}; it must be from 1 to {LIST_LIMIT_MAX}")
+    if queue and queue not in state.queues:
+        raise NotFound(f"no queue {queue}")
+    limit = limit or LIST_LIMIT_MAX
+    if word in ("completed", "discarded"):
+        if queue or task:
+            return []
+        found = heapq.nsmallest(limit, _tombstones(state, word, after_seq))
+        return [tombstone_view(job, state.tombstone(job) or _GONE) for _, job in found]
+    matching = (
+        row
+        for row in _rows(state, word)
+        if row.seq > after_seq
+        and (not queue or row.spec.queue == queue)
+        and (not task or row.spec.task == task)
+    )
+    return [job_view(state, row) for row in heapq.nsmallest(limit, matching, key=_seq)]
+
+
+_GONE: Final = Tombstone(0, JobState.FORGOTTEN, b"")
+
+
+def _seq(row: Row) -> int:
+    return row.seq
+
+
+def _rows(state: State, word: str) -> Iterable[Row]:
+    match word:
+        case "":
+            return state.jobs.values()
+        case "in_flight":
+            return state.in_flight.values()
+        case "dead":
+            return state.dead.values()
+        case "cancelled":
+            return state.cancelled.values()
+        case _:
+            return (row for row in state.jobs.values() if row.state == JobState.PENDING)
+
+
+def _tombstones(state: State, word: str, after_seq: int) -> Iterator[tuple[int, str]]:
+    for job, raw in state.tombstones.items():
+        tombstone = unpack_tombstone(raw)
+        if tombstone.seq > after_seq and state_word(tombstone.outcome) == word:
+            yield tombstone.seq, job
+
+
+def queue_view(queue: QueueIndex, now_ms: int) -> QueueView:
+    """Returns a queue's settings and counts."""
+    oldest_ms = queue.oldest_ready_ms()
+    return QueueView(
+        pending=queue.counts[JobState.PENDING],
+        in_flight=queue.counts[JobState.IN_FLIGHT],
+        completed=queue.row.completed,
+        dead=queue.counts[JobState.DEAD],
+        cancelled=queue.counts[JobState.CANCELLED],
+        paused=queue.row.paused,
+        weight=queue.row.weight,
+        oldest_pending_ms=0 if oldest_ms is None else max(0, now_ms - oldest_ms),
+    )
+
+
+def status(
+    state: State,
+    now_ms: int,
+    *,
+    running: bool,
+    store: str = "",
+    recovery_ms: float = 0.0,
+    recovery: dict[str, Any] | None = None,
+    workers: list[WorkerView] | None = None,
+    disk_full: bool = False,
+) -> StatusView:
+    """Returns the whole queue at a glance."""
+    return StatusView(
+        pending=state.count(JobState.PENDING),
+        in_flight=state.count(JobState.IN_FLIGHT),
+        completed=state.completed,
+        dead=state.count(JobState.DEAD),
+        cancelled=state.count(JobState.CANCELLED),
+        running=running,
+        last_seq=state.last_seq,
+        recovery_ms=recovery_ms,
+        scheduled=state.scheduled_live,
+        epoch=state.epoch,
+        store=store,
+        disk_full=disk_full,
+        state_bytes=state.bytes,
+        queues={name: queue_view(queue, now_ms) for name, queue in sorted(state.queues.items())},
+        workers=workers or [],
+        recovery=recovery or {},
+    )
+
+
+def explain(
+    state: State, job: str, events: list[EventView], history_from_seq: int = 1
+) -> ExplainView:
+    """Returns a job with its events and why it does not run now.
+
+    Raises:
+        NotFound: It is not known, or no longer, and no event of it is kept.
+    """
+    row = state.jobs.get(job)
+    if row is None:
+        if job not in state.tombstones and events:
+            view = JobView(id=job, seq=events[0].seq, state="completed", waiting="finished")
+        else:
+            view = show(state, job)
+        return ExplainView(view, events, history_from_seq, waiting="finished")
+    waiting = why(state, row)
+    return ExplainView(
+        job=job_view(state, row),
+        events=events,
+        history_from_seq=history_from_seq,
+        waiting=waiting.reason,
+        waiting_until_ms=waiting.until_ms,
+        held_by=waiting.worker,
+        near_tasks=near(row.spec.task, state.known_tasks or ())
+        if waiting.reason == "unknown_task"
+        else (),
+    )
+
+
+def near(name: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Returns known names that look like `name`, nearest first."""
+    import difflib
+
+    return tuple(difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6))
+
+
+def result(state: State, job: str, kept: ResultView | None) -> ResultView | None:
+    """Returns how a job ended; `None` while it has not.
+
+    Args:
+        state: What holds now.
+        job: Its id.
+        kept: What the log or `history.db` still says of a finished job.
+
+    Raises:
+        NotFound: It is not known, or no longer.
+    """
+    row = state.jobs.get(job)
+    if row is not None:
+        if row.state not in (JobState.DEAD, JobState.CANCELLED):
+            return None
+        extra = row.extra
+        return ResultView(
+            id=job,
+            state=state_word(row.state),
+            cause=extra.cause if extra else "",
+            error=extra.error if extra else "",
+        )
+    if kept is not None:
+        return kept
+    tombstone = state.tombstone(job)
+    if tombstone is None:
+        raise NotFound(f"no job {job}")
+    if tombstone.outcome == JobState.COMPLETED:
+        return ResultView(id=job, state="expired")
+    return ResultView(id=job, state=state_word(tombstone.outcome))

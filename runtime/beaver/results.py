@@ -1,0 +1,85 @@
+"""How jobs ended: kept in memory until the history has them, and told to whoever waits.
+
+The log is the authority.  A result stays here from its commit until the projection into
+`history.db` has passed its seq; later questions go to the history, and where that is gone
+the answer is `expired`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from beaver.views import ResultView
+from beaver_model.events import Acked, AnyEvent, Cancelled, Died, Discarded
+
+Waiter = Callable[[ResultView], None]
+
+_NULL: Final = msgspec.Raw(b"null")
+
+
+class Results:
+    """Observes the engine's commits."""
+
+    def __init__(self) -> None:
+        self._ended: dict[str, ResultView] = {}
+        self._order: deque[tuple[int, str]] = deque()
+        self._waiters: dict[str, list[Waiter]] = {}
+        self.bytes = 0
+        """Bytes of results that wait for their projection."""
+
+    def observe(self, first_seq: int, now_ms: int, events: Sequence[AnyEvent]) -> None:
+        """Takes in a commit and tells those who wait for its jobs."""
+        for seq, event in enumerate(events, first_seq):
+            kind = type(event)
+            if kind is Acked:
+                assert isinstance(event, Acked)
+                view = ResultView(event.job, "completed", msgspec.Raw(event.result))
+            elif kind is Died:
+                assert isinstance(event, Died)
+                view = ResultView(event.job, "dead", _NULL, event.cause, event.error)
+            elif kind is Cancelled:
+                assert isinstance(event, Cancelled)
+                view = ResultView(event.job, "cancelled", _NULL, event.cause)
+            elif kind is Discarded:
+                assert isinstance(event, Discarded)
+                view = ResultView(event.job, "discarded")
+            else:
+                continue
+            if view.state == "completed":
+                self._keep(seq, view)
+            for waiter in self._waiters.pop(view.id, ()):
+                waiter(view)
+
+    def _keep(self, seq: int, view: ResultView) -> None:
+        self._ended[view.id] = view
+        self._order.append((seq, view.id))
+        self.bytes += len(view.result)
+
+    def projected(self, applied_seq: int) -> None:
+        """The history holds everything up to this seq now."""
+        while self._order and self._order[0][0] <= applied_seq:
+            _, job = self._order.popleft()
+            view = self._ended.pop(job, None)
+            if view is not None:
+                self.bytes -= len(view.result)
+
+    def get(self, job: str) -> ResultView | None:
+        """Returns how a completed job ended, where that still stands in memory."""
+        return self._ended.get(job)
+
+    def wait(self, job: str, waiter: Waiter) -> Callable[[], None]:
+        """Calls `waiter` once the job has ended; returns what takes the wish back."""
+        waiters = self._waiters.setdefault(job, [])
+        waiters.append(waiter)
+
+        def forget() -> None:
+            if waiter in waiters:
+                waiters.remove(waiter)
+            if not waiters and self._waiters.get(job) is waiters:
+                del self._waiters[job]
+
+        return forget

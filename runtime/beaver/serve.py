@@ -1,0 +1,449 @@
+"""`beaver run`: puts a server together, runs it, and takes it apart again.
+
+The order matters, and stands here alone:
+
+1. The zygote starts and imports the application, before lock, log and sockets are opened,
+   so that no worker can inherit them; an import failure touches nothing.
+2. The lock is taken.  Workers that a killed server left behind are killed.
+3. Recovery turns the files into the state; BOOT is logged with what the slots say.
+4. Workers start, then socket and HTTP listen, then `server.json` says where.
+5. At the end: no new work, running jobs get their grace, the rest is released; the log is
+   closed, a snapshot taken, and the lock given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from beaver import endpoint, logs
+from beaver.clock import SystemClock, SystemEntropy
+from beaver.config import Config
+from beaver.controller import Concurrency, Controller
+from beaver.disk import SystemDisk
+from beaver.engine import Engine
+from beaver.errors import BeaverError, StorageFailed
+from beaver.helper.process import HelperProcess
+from beaver.history import History
+from beaver.housekeeping import Housekeeping
+from beaver.journal.format import crc_is_fast
+from beaver.layout import Layout
+from beaver.locking import acquire, prepare_directory
+from beaver.messages import Outcome, Request, TaskInfo
+from beaver.metrics import Collector, Metrics, registry_of
+from beaver.queries import status
+from beaver.recovery import Opened, open_store, peek_store
+from beaver.resolving import Resolver, to_job
+from beaver.results import Results
+from beaver.server.http import HttpServer
+from beaver.server.service import Service
+from beaver.server.socket import SocketServer
+from beaver.stamps import BEHIND_WARN_MS
+from beaver.views import EventView, ResultView, StatusView, WorkerView
+from beaver.workers.pool import PoolOptions, ProcessPool
+from beaver.workers.slots import read_previous
+from beaver_model import JobState, State
+from beaver_model.commands import Boot, Job, SetBounds, SetQueue
+
+log = logging.getLogger("beaver")
+
+EXIT_STORAGE: Final = 7
+
+
+def run(config: Config) -> int:
+    """Runs a server until it is told to stop; returns the exit code.
+
+    Raises:
+        BeaverError: It could not start; nothing was changed but what recovery repairs.
+    """
+    if sys.platform == "win32":
+        raise BeaverError("Beaver does not run on Windows; Linux and macOS work (or WSL)")
+    logs.set_up(config.log_level, config.log_format)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(Server(config).run())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+class _HistoryFile:
+    """Reads `history.db`, brought up to what is asked for, in a thread."""
+
+    def __init__(self, path: str, store: bytes, keeping: Housekeeping) -> None:
+        self._path, self._store, self._keeping = path, store, keeping
+
+    async def events_of(self, job: str, as_of_seq: int) -> tuple[list[EventView], int]:
+        await self._keeping.project(as_of_seq)
+
+        def look() -> tuple[list[EventView], int]:
+            with History(self._path, self._store) as history:
+                return history.events_of(job), history.first_seq
+
+        return await asyncio.to_thread(look)
+
+    async def result_of(self, job: str, as_of_seq: int) -> ResultView | None:
+        await self._keeping.project(as_of_seq)
+
+        def look() -> ResultView | None:
+            with History(self._path, self._store) as history:
+                return history.result_of(job)
+
+        return await asyncio.to_thread(look)
+
+
+class _PoolEvents:
+    """Passes a pool's events on once there is a controller."""
+
+    controller: Controller
+
+    def worker_ready(self, worker: int, pid: int) -> None:
+        self.controller.worker_ready(worker, pid)
+
+    def outcomes(self, worker: int, outcomes: Sequence[Outcome]) -> None:
+        self.controller.outcomes(worker, outcomes)
+
+    def worker_exited(self, worker: int, started: int, detail: str) -> None:
+        self.controller.worker_exited(worker, started, detail)
+
+    def pool_failed(self, message: str) -> None:
+        self.controller.pool_failed(message)
+
+
+class Server:
+    """One run of a server."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._layout = Layout(config.data)
+        self._clock, self._entropy = SystemClock(), SystemEntropy()
+        self._disk = SystemDisk()
+        self._stop: asyncio.Event | None = None
+        self._failure: str | None = None
+        self._ending = False
+
+    async def run(self) -> int:
+        """Runs until a signal, an empty queue with `burst`, or a failure."""
+        self._stop = asyncio.Event()
+        config = self._config
+        store = peek_store(self._disk, config.data) or self._entropy.token_bytes(16)
+        events = _PoolEvents()
+        pool = ProcessPool(self._pool_options(store))
+        tasks = await pool.start(events)
+        try:
+            prepare_directory(self._disk, config.data)
+            lock = acquire(self._disk, config.data)
+            try:
+                return await self._with_lock(pool, events, tasks, store)
+            finally:
+                lock.release()
+        finally:
+            await pool.stop()
+
+    def _pool_options(self, store: bytes) -> PoolOptions:
+        config = self._config
+        return PoolOptions(
+            workers=config.workers,
+            store_hex=store.hex(),
+            app=config.app,
+            executor=config.executor,
+            concurrency=config.concurrency,
+            max_jobs=config.max_jobs,
+            max_rss_bytes=config.max_rss_bytes,
+            allow_exec=config.allow_exec,
+            log_level=config.log_level,
+        )
+
+    async def _with_lock(
+        self, pool: ProcessPool, events: _PoolEvents, tasks: Sequence[TaskInfo], store: bytes
+    ) -> int:
+        config, layout = self._config, self._layout
+        killed = pool.kill_leftovers()
+        if killed:
+            log.warning("killed %d processes that a dead server left behind", killed)
+        previous = read_previous(layout.slots)
+        opened = open_store(
+            self._disk,
+            config.data,
+            clock=self._clock,
+            create=True,
+            store_id=store,
+            segment_bytes=config.segment_bytes,
+        )
+        engine = Engine(
+            opened.state,
+            opened.wal,
+            self._clock,
+            on_failure=self._fail,
+            state_bytes_max=config.state_bytes_bound,
+        )
+        opened.state.set_known_tasks(frozenset(info.options.task for info in tasks))
+        same_boot = previous is None or previous.same_boot
+        started = frozenset(
+            token
+            for token, row in opened.state.in_flight.items()
+            if previous is not None and token <= previous.started.get(row.worker, 0)
+        )
+        await engine.execute(Boot(started, power_cut=not same_boot))
+        await self._apply_settings(engine)
+        pool.attach(layout.slots)
+        return await self._serve(engine, opened, pool, events, tasks)
+
+    async def _apply_settings(self, engine: Engine) -> None:
+        """Logs the settings of the configuration that decisions depend on."""
+        config = self._config
+        await engine.execute(SetBounds(config.tombstones_max, config.tombstones_age_ms))
+        for name, queue in config.queues.items():
+            await engine.execute(SetQueue(name, queue.paused, queue.weight, queue.bytes_max))
+
+    async def _serve(
+        self,
+        engine: Engine,
+        opened: Opened,
+        pool: ProcessPool,
+        events: _PoolEvents,
+        tasks: Sequence[TaskInfo],
+    ) -> int:
+        config, layout, report = self._config, self._layout, opened.report
+        store = opened.wal.store
+        resolver = Resolver(
+            timeout_ms=config.timeout_ms,
+            max_attempts=config.max_attempts,
+            tasks={info.options.task: info.options for info in tasks},
+            payload_bytes_max=config.payload_bytes_max,
+        )
+
+        def resolve(request: Request, now_ms: int, origin: int) -> Job:
+            return to_job(request, now_ms, resolver, origin)
+
+        results, metrics = Results(), Metrics()
+        metrics.recovery = dict(report.seconds)
+        engine.observers += [results.observe, metrics.observe]
+        helper = HelperProcess(config.data, store.hex())
+        controller = Controller(
+            engine,
+            pool,
+            self._clock,
+            self._entropy,
+            store=store.hex(),
+            workers=config.workers,
+            concurrency=config.concurrency,
+            mode=Concurrency.ONE if config.executor == "process" else Concurrency.MANY,
+            grace_ms=config.grace_ms,
+            to_job=resolve,
+            prefetch=config.prefetch,
+            on_pool_failure=self._pool_failed,
+            on_quiet=partial(self._stop_if_done, engine) if config.burst else None,
+        )
+        events.controller = controller
+        keeping = Housekeeping(
+            engine,
+            opened.wal,
+            helper,
+            results,
+            metrics,
+            clock=self._clock,
+            next_path=layout.next,
+            snapshot_ms=config.snapshot_ms,
+            snapshot_seq=report.snapshot_seq,
+            snapshot_bytes=report.snapshot_bytes,
+            retention_bytes=config.retention_bytes,
+            retention_ms=config.retention_ms,
+            on_room=controller.retry_unwritten,
+        )
+        figures = partial(self._status, engine, opened, controller, pool)
+        service = Service(
+            engine,
+            results,
+            _HistoryFile(layout.history, store, keeping),
+            to_job=resolve,
+            status=figures,
+            payload_bytes_max=config.payload_bytes_max,
+        )
+        socket = SocketServer(service, store.hex())
+        http: HttpServer | None = None
+        try:
+            address = ""
+            if config.http_address is not None:
+                collector = Collector(
+                    metrics, engine.figures, lambda: figures(engine.state), lambda: results.bytes
+                )
+                http = HttpServer(registry_of(collector), partial(self._not_ready, engine))
+                host, port = config.http_address
+                address = await http.start(host, port, explicit=config.http_is_explicit)
+            socket_path = endpoint.socket_path(config.data)
+            await socket.start(socket_path)
+            controller.start()
+            keeping.start()
+            self._catch_signals()
+            endpoint.write(
+                config.data,
+                endpoint.ServerInfo(
+                    pid=os.getpid(),
+                    socket=socket_path,
+                    store=store.hex(),
+                    http=address,
+                    started_ms=self._clock.wall_ms(),
+                    epoch=engine.state.epoch,
+                ),
+            )
+            self._say_ready(engine, opened, socket_path, address)
+            if config.burst:
+                self._stop_if_done(engine)
+            assert self._stop is not None
+            await self._stop.wait()
+            self._ending = True
+            if config.burst and self._failure is None:
+                _name_what_is_left(engine.state)
+            await controller.drain(0 if self._failure else config.grace_ms)
+        finally:
+            self._ending = True
+            await service.close()
+            await socket.close()
+            if http is not None:
+                await http.close()
+            await keeping.stop()
+        await self._last_things(engine, keeping)
+        await helper.stop()
+        endpoint.remove(config.data)
+        if self._failure is not None:
+            print(f"beaver: {self._failure}", file=sys.stderr)  # noqa: T201 - the last word
+            return 1
+        return 0
+
+    async def _last_things(self, engine: Engine, keeping: Housekeeping) -> None:
+        """Closes the log, then brings history and snapshot up to it, as far as that works."""
+        with contextlib.suppress(BeaverError):
+            await keeping.project(engine.durable_seq)
+        with contextlib.suppress(BeaverError):
+            await keeping.snapshot()
+        engine.close()
+
+    # -- while it runs -----------------------------------------------------------------------
+
+    def _status(
+        self,
+        engine: Engine,
+        opened: Opened,
+        controller: Controller,
+        pool: ProcessPool,
+        state: State,
+    ) -> StatusView:
+        now_ns = self._clock.monotonic_ns()
+        workers = []
+        for place in controller.workers.values():
+            token, since_ns = pool.started(place.number) if place.ready else (0, 0)
+            held = place.held.get(token)
+            workers.append(
+                WorkerView(
+                    id=place.number,
+                    pid=place.pid,
+                    job=held.attempt.job if held is not None else None,
+                    since_ms=(now_ns - since_ns) // 1_000_000 if held is not None else 0,
+                )
+            )
+        return status(
+            state,
+            engine.now_ms(),
+            running=True,
+            store=opened.wal.store.hex(),
+            recovery_ms=sum(opened.report.seconds.values()) * 1000,
+            recovery=msgspec.to_builtins(opened.report),
+            workers=workers,
+            disk_full=engine.disk_full,
+        )
+
+    def _not_ready(self, engine: Engine) -> str | None:
+        if self._ending:
+            return "shutting down"
+        return "the disk is full: new jobs are refused" if engine.disk_full else None
+
+    def _stop_if_done(self, engine: Engine) -> None:
+        """Ends a burst once nothing is left that could run by itself."""
+        state = engine.state
+        if not state.in_flight and parked(state) == state.count(JobState.PENDING):
+            assert self._stop is not None
+            self._stop.set()
+
+    def _say_ready(self, engine: Engine, opened: Opened, socket: str, http: str) -> None:
+        report, state = opened.report, engine.state
+        if not crc_is_fast():
+            log.warning("crcmod has no C extension here: checksums are about 20 times slower")
+        if engine.clock_behind_ms > BEHIND_WARN_MS:
+            log.warning(
+                "the clock is %d s behind the log; stamps go on from the log's last one",
+                engine.clock_behind_ms // 1000,
+            )
+        took_ms = sum(report.seconds.values()) * 1000
+        waiting = state.count(JobState.PENDING)
+        listens = f"{http} and {socket}" if http else socket
+        print(  # noqa: T201 - the one line that CONTRACT asks for
+            f"beaver ready: {state.last_seq} events, {waiting} jobs to run, recovered in "
+            f"{took_ms:.0f} ms; {self._config.workers} workers; listening on {listens}",
+            flush=True,
+        )
+
+    def _pool_failed(self, message: str) -> None:
+        self._failure = message
+        if self._stop is not None:
+            self._stop.set()
+
+    def _fail(self, error: BaseException) -> None:
+        """The log failed: nothing more may be said, so the process ends at once.
+
+        The zygote sees its pipe close and kills every worker's group.
+        """
+        what = error if isinstance(error, BeaverError) else f"{type(error).__name__}: {error}"
+        code = error.exit_code if isinstance(error, BeaverError) else EXIT_STORAGE
+        message = f"beaver: {what}\nNothing acknowledged is lost; start again to recover.\n"
+        with contextlib.suppress(OSError):
+            os.write(2, message.encode())
+        os._exit(code if isinstance(error, StorageFailed) else EXIT_STORAGE)
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, number)
+
+    def _signalled(self, number: int) -> None:
+        assert self._stop is not None
+        if self._stop.is_set():
+            # The second signal: at once.  What is acknowledged is on disk.
+            os._exit(128 + number)
+        log.warning("stopping: running jobs get %d s", self._config.grace_ms // 1000)
+        self._stop.set()
+
+
+def parked(state: State) -> int:
+    """Returns how many pending jobs cannot run by themselves: paused, or of an unknown task."""
+    total = 0
+    for queue in state.queues.values():
+        if queue.row.paused:
+            total += queue.counts[JobState.PENDING]
+        else:
+            total += sum(b.live for b in queue.buckets.values() if not b.known)
+    return total
+
+
+def _name_what_is_left(state: State) -> None:
+    """Says which jobs a burst leaves behind, and why."""
+    for name, queue in state.queues.items():
+        if queue.row.paused and queue.counts[JobState.PENDING]:
+            print(f"left: {queue.counts[JobState.PENDING]} jobs in the paused queue {name}")  # noqa: T201
+            continue
+        for bucket in queue.buckets.values():
+            if bucket.live and not bucket.known:
+                print(f"left: {bucket.live} jobs in {name}: no worker for task {bucket.task}")  # noqa: T201

@@ -1,0 +1,150 @@
+"""The local socket: frames in, frames out, for Python clients and the command line.
+
+One connection pipelines many requests; answers leave in the order in which they become
+durable.  A client that sends garbage, or does not read its answers, loses its connection;
+nobody else notices.  What the operations mean stands in `service`, the frames in `protocol`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+from typing import Any, Final, cast
+
+from beaver import protocol
+from beaver.errors import BeaverError, InvalidInput
+from beaver.server.service import Answer, Service
+
+UNREAD_BYTES_MAX: Final = 64 << 20
+"""A client that leaves more answers unread than this is cut off."""
+
+PAUSE_BYTES: Final = 4 << 20
+"""Requests of a client wait while it has so many answers unread."""
+
+
+class Connection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, service: Service, store: str, connections: set[Connection]) -> None:
+        self._service, self._store, self._connections = service, store, connections
+        self._reader = protocol.FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self._greeted = False
+        self._out: list[bytes] = []
+        self._loop = asyncio.get_running_loop()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        # uvloop\'s transports do not derive from asyncio\'s.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=PAUSE_BYTES)
+        self._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`.  What was submitted goes on; its answers are dropped."""
+        self._transport = None
+        self._connections.discard(self)
+
+    def pause_writing(self) -> None:
+        """Takes no more requests from a client that does not read."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Handles every request that these bytes complete."""
+        try:
+            for frame in self._reader.feed(data):
+                self._request(protocol.decode_message(frame))
+        except InvalidInput as error:
+            self._answer(0, error)
+            self._flush()
+            self.close()
+
+    def _request(self, message: Any) -> None:
+        match message:
+            case [int(number), str(op), body]:
+                pass
+            case _:
+                raise InvalidInput("a request is an array of a number, an operation and a body")
+        if self._greeted:
+            self._service.handle(op, body, lambda answer: self._answer(number, answer))
+            return
+        if op != "hello" or body != [protocol.VERSION]:
+            raise InvalidInput(
+                f"the first request must be hello with protocol version {protocol.VERSION}"
+            )
+        self._greeted = True
+        self._answer(number, [protocol.VERSION, *self._service.hello(self._store)])
+
+    def _answer(self, number: int, answer: Answer) -> None:
+        """Queues an answer; all answers of one turn leave in one write."""
+        if self._transport is None:
+            return
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        if isinstance(answer, BeaverError):
+            self._out.append(protocol.encode_error(number, answer))
+        else:
+            self._out.append(protocol.encode_frame([number, 0, answer]))
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is None or not out:
+            return
+        self._transport.write(b"".join(out))
+        if self._transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Sends what is queued, then hangs up."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+
+class SocketServer:
+    """Listens on a Unix socket (0600) until it is closed."""
+
+    def __init__(self, service: Service, store: str) -> None:
+        self._service, self._store = service, store
+        self._connections: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+        self._path = ""
+
+    async def start(self, path: str) -> None:
+        """Listens at `path`; a socket that a dead server left there is replaced.
+
+        Args:
+            path: At most `endpoint.SOCKET_PATH_BYTES_MAX` bytes.
+        """
+        _unlink(path)
+        loop = asyncio.get_running_loop()
+        mask = os.umask(0o177)
+        try:
+            self._server = await loop.create_unix_server(
+                lambda: Connection(self._service, self._store, self._connections), path
+            )
+        finally:
+            os.umask(mask)
+        self._path = path
+
+    async def close(self) -> None:
+        """Stops listening and hangs up on everyone, after their answers."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in list(self._connections):
+            connection.close()
+        _unlink(self._path)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        Path(path).unlink()

@@ -1,0 +1,230 @@
+"""The table of settings: name, kind, default, bounds and meaning of each.
+
+The command line takes its help from here, `beaver config` its listing, and the reference
+page is generated from it, so that none of them can drift from what `config` accepts.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from beaver.setting import WORKERS_MAX, Setting
+from beaver_model.bounds import (
+    ATTEMPTS_DEFAULT,
+    ATTEMPTS_MAX,
+    BATCH_BYTES_MAX,
+    PAYLOAD_BYTES_MAX,
+    TIMEOUT_MS_DEFAULT,
+    TIMEOUT_MS_MAX,
+    TOMBSTONES_MAX_DEFAULT,
+)
+
+CONCURRENCY_MAX: Final = 10_000
+PREFETCH_MAX: Final = 1_024
+HTTP_DEFAULT: Final = "127.0.0.1:9090"
+_DAY_MS: Final = 86_400_000
+
+
+def _table(*settings: Setting) -> dict[str, Setting]:
+    return {
+        setting.name: msgspec.structs.replace(setting, field=setting.field or setting.name)
+        for setting in settings
+    }
+
+
+SETTINGS: Final = _table(
+    Setting(
+        name="data",
+        kind="path",
+        default="data",
+        help="The data directory.",
+    ),
+    Setting(
+        name="app",
+        kind="app",
+        default="",
+        help="The application to serve, as module:app; without one, the built-in tasks.",
+    ),
+    Setting(
+        name="workers",
+        kind="int",
+        default=0,
+        least=1,
+        most=WORKERS_MAX,
+        help="Worker processes.",
+    ),
+    Setting(
+        name="executor",
+        kind="choice",
+        default="process",
+        choices=("process", "thread", "async"),
+        help="How a worker runs jobs; only process can stop any job at its time limit.",
+    ),
+    Setting(
+        name="concurrency",
+        kind="int",
+        default=10,
+        least=1,
+        most=CONCURRENCY_MAX,
+        help="Jobs at once in one worker (thread and async executors).",
+    ),
+    Setting(
+        name="prefetch",
+        kind="int",
+        default=0,
+        most=PREFETCH_MAX,
+        help="Jobs that a busy worker may hold; 0 adapts it to how long jobs run.",
+        run_flag=False,
+    ),
+    Setting(
+        name="timeout",
+        field="timeout_ms",
+        kind="duration",
+        default=TIMEOUT_MS_DEFAULT,
+        least=1,
+        most=TIMEOUT_MS_MAX,
+        help="Limit of one attempt, where neither job nor task says otherwise.",
+    ),
+    Setting(
+        name="max_attempts",
+        kind="int",
+        default=ATTEMPTS_DEFAULT,
+        least=1,
+        most=ATTEMPTS_MAX,
+        help="Attempts, where neither job nor task says otherwise.",
+    ),
+    Setting(
+        name="grace",
+        field="grace_ms",
+        kind="duration",
+        default=30_000,
+        most=_DAY_MS,
+        help="Time that running jobs get when the server is told to stop.",
+    ),
+    Setting(
+        name="snapshot",
+        field="snapshot_ms",
+        kind="duration",
+        default=10_000,
+        least=100,
+        most=_DAY_MS,
+        help="Least time between two snapshots.",
+    ),
+    Setting(
+        name="burst",
+        kind="bool",
+        default=False,
+        help="End once nothing is left that could run by itself.",
+    ),
+    Setting(
+        name="http",
+        kind="http",
+        default=HTTP_DEFAULT,
+        help="Address of metrics and health, or off.",
+    ),
+    Setting(
+        name="max_jobs",
+        kind="int",
+        default=0,
+        help="Replace a worker after so many jobs; 0 never.",
+    ),
+    Setting(
+        name="max_rss",
+        field="max_rss_bytes",
+        kind="size",
+        default=0,
+        help="Replace a worker that takes more memory than this; 0 never.",
+    ),
+    Setting(
+        name="allow_exec",
+        kind="bool",
+        default=False,
+        help="Serve the exec task, which runs programs.",
+    ),
+    Setting(
+        name="segment_size",
+        field="segment_bytes",
+        kind="size",
+        default=64 << 20,
+        # A segment must hold the largest commit, and be addressable as one mapping.
+        least=2 * BATCH_BYTES_MAX,
+        most=4 << 30,
+        help="Size of one segment of the log.",
+        run_flag=False,
+    ),
+    Setting(
+        name="retention_age",
+        field="retention_ms",
+        kind="duration",
+        default=7 * _DAY_MS,
+        help="How long sealed segments and history are kept.",
+        run_flag=False,
+    ),
+    Setting(
+        name="retention_size",
+        field="retention_bytes",
+        kind="size",
+        default=10 * 10**9,
+        help="How much of sealed segments is kept.",
+        run_flag=False,
+    ),
+    Setting(
+        name="state_size_max",
+        field="state_bytes_max",
+        kind="size",
+        default=0,
+        help="Bound on the memory of unfinished jobs; 0 is 35 % of the memory there is.",
+        run_flag=False,
+    ),
+    Setting(
+        name="payload_size_max",
+        field="payload_bytes_max",
+        kind="size",
+        default=PAYLOAD_BYTES_MAX,
+        least=2,
+        # One job must fit in one commit.
+        most=BATCH_BYTES_MAX // 2,
+        help="Bound on the JSON of one payload.",
+        run_flag=False,
+    ),
+    Setting(
+        name="tombstones_max",
+        kind="int",
+        default=TOMBSTONES_MAX_DEFAULT,
+        most=1 << 32,
+        help="Finished jobs that are remembered to find duplicates.",
+        run_flag=False,
+    ),
+    Setting(
+        name="tombstones_age",
+        field="tombstones_age_ms",
+        kind="duration",
+        default=0,
+        help="For how long they are remembered at most; 0 only bounds their number.",
+        run_flag=False,
+    ),
+    Setting(
+        name="log_level",
+        kind="choice",
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+        help="Least level of what is logged to stderr.",
+    ),
+    Setting(
+        name="log_format",
+        kind="choice",
+        default="text",
+        choices=("text", "json"),
+        help="Form of the log on stderr.",
+    ),
+    Setting(
+        name="queues",
+        kind="queues",
+        default={},
+        help="Per queue: weight, bytes_max, paused.",
+        run_flag=False,
+    ),
+)
+"""Every setting, by name, in the order in which they are shown."""

@@ -1,0 +1,128 @@
+"""A worker's two sockets as the worker sees them, and its recycling.
+
+Taking an attempt and writing its token into the slot belong together: what was taken and
+is not in the slot has not started, and the server gives it back.  Attempts that this worker
+never takes stay in the socket, where the server finds them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Final, NoReturn
+
+from beaver.messages import Attempt, Outcome
+from beaver.protocol import FrameReader
+from beaver.workers import wire
+from beaver.workers.slots import SlotWriter
+
+_READ_BYTES: Final = 64 << 10
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_HAS_PROC: Final[bool] = sys.platform == "linux"
+
+
+class Inbox:
+    """Where a worker takes its attempts from, until it ends or has done enough."""
+
+    def __init__(
+        self, jobs: socket.socket, slot: SlotWriter, max_jobs: int, max_rss_bytes: int
+    ) -> None:
+        self._jobs = jobs
+        self._slot = slot
+        self._left = max_jobs or -1
+        self._max_rss_bytes = max_rss_bytes
+        self.closed = False
+        """No attempt is taken any more: the server said so, or the worker has done enough."""
+        self.started = 0
+        """Highest token taken."""
+
+    def fileno(self) -> int:
+        return self._jobs.fileno()
+
+    def take(self, flags: int = 0) -> Attempt | None:
+        """Takes the next attempt and says in the slot that it starts; `None` at the end.
+
+        One caller at a time.  The caller runs the attempt at once.
+
+        Raises:
+            BlockingIOError: With `MSG_DONTWAIT`, where there is none now.
+        """
+        if self.closed or self._left == 0 or self._too_large():
+            self.closed = True
+            return None
+        message = wire.receive(self._jobs, flags)
+        if message == wire.END:
+            self.closed = True
+            return None
+        if not message:
+            die_with_group()
+        attempt = wire.decode_attempt(message)
+        self._slot.start(attempt.token, time.monotonic_ns())
+        self.started = attempt.token
+        self._left -= 1
+        return attempt
+
+    def _too_large(self) -> bool:
+        return self._max_rss_bytes > 0 and _rss_bytes() > self._max_rss_bytes
+
+
+class Outbox:
+    """Where a worker's outcomes go, and where soft cancels come from."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._stream = stream
+        self._frames = FrameReader()
+        self._lock = threading.Lock()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def announce(self) -> None:
+        """Says that this worker takes attempts."""
+        self._write(wire.frame(os.getpid()))
+
+    def send(self, outcome: Outcome) -> None:
+        """Hands an outcome to the kernel: from here on this worker's death cannot lose it."""
+        self._write(wire.frame(outcome))
+
+    def _write(self, data: bytes) -> None:
+        try:
+            with self._lock:
+                self._stream.sendall(data)
+        except OSError:
+            die_with_group()
+
+    def cancelled_tokens(self) -> list[int]:
+        """Returns the tokens that are to be stopped softly, without waiting for any."""
+        tokens: list[int] = []
+        while True:
+            try:
+                data = self._stream.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return tokens
+            except OSError:
+                die_with_group()
+            if not data:
+                die_with_group()
+            tokens += map(wire.decode_int, self._frames.feed(data))
+
+
+def die_with_group() -> NoReturn:
+    """Ends this worker and its subprocesses, since the server is gone."""
+    if os.getpgrp() == os.getpid():
+        with contextlib.suppress(OSError):
+            os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _rss_bytes() -> int:
+    if _HAS_PROC:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 -- once a job, so quickly
+            return int(file.read().split()[1]) * _PAGE_BYTES
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

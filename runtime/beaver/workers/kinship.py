@@ -1,0 +1,107 @@
+"""Ties between parent and child processes: who dies with whom.
+
+Three ties hold a worker, since each alone has a hole:
+
+1. PDEATHSIG kills it when the zygote dies.  (It is set by the child, so the parent may be
+   dead already: the parent is checked afterwards.)
+2. The zygote watches its socket to the server and kills every worker's process group when
+   it ends: a worker's own subprocesses get no PDEATHSIG.
+3. Every process carries the store and the zygote's generation in its environment, so that
+   the next start finds what survived both (`leftovers`).
+
+On Linux the zygote is also the subreaper of everything below it: a process that left its
+worker's group is handed to the zygote when its parent dies, which can then reap it.
+Elsewhere the first tie and the subreaper are missing, and the second holds alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NAME: Final = 15
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_IS_LINUX: Final = sys.platform == "linux"
+
+STORE_VARIABLE: Final = "BEAVER_STORE"
+"""Environment variable with the store id (hex) of whatever a server started."""
+GENERATION_VARIABLE: Final = "BEAVER_GENERATION"
+"""Environment variable that names one zygote and everything below it."""
+WORKER_VARIABLE: Final = "BEAVER_WORKER"
+"""Environment variable that names one worker process among those of its zygote."""
+
+
+def _prctl(option: int, value: int | bytes) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    argument = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
+    if libc.prctl(option, argument, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def die_with_parent(parent_pid: int, signum: signal.Signals) -> None:
+    """Makes the kernel send `signum` to this process when its parent dies.
+
+    Ends this process at once where the parent is dead already.  The tie holds to the
+    *thread* that made this process, so only a thread that lives on may make one.
+    """
+    if _IS_LINUX:
+        _prctl(_PR_SET_PDEATHSIG, signum)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def become_subreaper() -> None:
+    """Makes orphans among the descendants children of this process, where that exists."""
+    if _IS_LINUX:
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def name_process(name: str) -> None:
+    """Gives this process a short name for `ps` and `top`, where that exists."""
+    if _IS_LINUX:
+        _prctl(_PR_SET_NAME, name.encode()[:15])
+
+
+def kill_group(leader: int) -> bool:
+    """Kills every process of a group; false where the group is empty.
+
+    The caller knows that the number still means this group: its leader is not reaped yet,
+    or a member was seen after that.
+    """
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # macOS says so of a group that holds zombies only
+        return False
+    return True
+
+
+def own_children() -> list[int]:
+    """Returns the pids of this process's children, those handed to it included.
+
+    Empty where the kernel does not say; the caller treats that as "none known".
+    """
+    pid = os.getpid()
+    try:
+        return [int(child) for child in _read(f"/proc/{pid}/task/{pid}/children").split()]
+    except OSError:
+        return []
+
+
+def environment_of(pid: int) -> frozenset[bytes]:
+    """Returns the `NAME=value` entries that a process was exec'd with; empty if unknown."""
+    try:
+        return frozenset(_read(f"/proc/{pid}/environ").split(b"\0"))
+    except OSError:
+        return frozenset()
+
+
+def _read(path: str) -> bytes:
+    return Path(path).read_bytes()

@@ -1,0 +1,96 @@
+"""Finding and killing what an earlier server of the same store left running.
+
+A server that was killed takes its zygote and workers with it; a subprocess of a job may
+survive when the zygote was killed in the same moment.  Everything below a zygote carries
+the store's id in its environment, so the next start finds it.  It must do so before it
+reads the slots and logs BOOT: only then can no attempt start or go on behind its back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from typing import Final
+
+from beaver.workers.kinship import (
+    GENERATION_VARIABLE,
+    STORE_VARIABLE,
+    environment_of,
+    kill_group,
+)
+
+_WAIT_S: Final = 10.0
+_PAUSE_S: Final = 0.002
+
+
+_own_generations: set[bytes] = set()
+
+
+def spare(generation: str) -> None:
+    """Notes a generation of this process's own, which is no leftover."""
+    _own_generations.add(f"{GENERATION_VARIABLE}={generation}".encode())
+
+
+def find_leftovers(store_hex: str, *, only: str | None = None) -> list[int]:
+    """Returns the pids of live processes that belong to a store.
+
+    Args:
+        store_hex: The store's id, as its zygotes carry it.
+        only: The one generation that is looked for, be it one of our own.  Without it all
+            are, our own excepted.
+
+    Zombies are not listed: they run no code.  Linux only; elsewhere nothing is found.
+    """
+    store = f"{STORE_VARIABLE}={store_hex}".encode()
+    wanted = f"{GENERATION_VARIABLE}={only}".encode()
+    found = []
+    for pid in _pids():
+        environment = environment_of(pid)
+        if store not in environment:
+            continue
+        if wanted in environment if only is not None else _own_generations.isdisjoint(environment):
+            found.append(pid)
+    return found
+
+
+def kill_leftovers(store_hex: str, *, wait_s: float = _WAIT_S) -> int:
+    """Kills what is left of earlier servers of a store; returns how many, once they are gone.
+
+    The scan is repeated until it finds nothing, so a process that was forked between the
+    look and the kill is met by the next look.
+
+    Raises:
+        TimeoutError: Some are still there after `wait_s` (in an uninterruptible call).
+    """
+    killed: set[int] = set()
+    deadline = time.monotonic() + wait_s
+    while pids := find_leftovers(store_hex):
+        for pid in pids:
+            kill_marked(pid)
+        killed.update(pids)
+        if time.monotonic() > deadline:
+            raise TimeoutError(
+                f"processes {pids} of a dead server of this store cannot be killed; "
+                "they hang in the kernel (a dead mount?)"
+            )
+        time.sleep(_PAUSE_S)
+    return len(killed)
+
+
+def kill_marked(pid: int) -> None:
+    """Kills a marked process, and its whole group where it leads one."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if os.getpgid(pid) == pid and pid != os.getpgrp():
+            kill_group(pid)
+        os.kill(pid, signal.SIGKILL)
+
+
+def _pids() -> list[int]:
+    try:
+        names = os.listdir("/proc")  # noqa: PTH208 -- only names are wanted, many of them
+    except OSError:
+        return []
+    own = os.getpid()
+    return [int(name) for name in names if name.isdigit() and int(name) != own]

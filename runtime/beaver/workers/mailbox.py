@@ -1,0 +1,158 @@
+"""One worker as the server sees it: attempts go in, outcomes come out.
+
+The server holds both ends of the jobs socket.  So `recall` is a plain read: a message that
+the server has read back cannot be read by the worker, and one that the worker has read
+cannot be recalled.  The kernel decides each race, one message at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from beaver.errors import InvalidInput
+from beaver.messages import Attempt, Outcome
+from beaver.protocol import FrameReader
+from beaver.workers import wire
+from beaver.workers.outlet import Item, Outlet
+
+_READ_BYTES: Final = 256 << 10
+
+
+class Owner(Protocol):
+    """Who hears what a mailbox receives."""
+
+    def ready(self, mailbox: Mailbox) -> None: ...
+
+    def received(self, mailbox: Mailbox, outcomes: Sequence[Outcome]) -> None: ...
+
+    def broken(self, mailbox: Mailbox, why: str) -> None:
+        """The worker closed its stream, or sent what is no outcome."""
+        ...
+
+
+class Mailbox:
+    """The sockets of one worker process."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, worker: int, birth: int, owner: Owner
+    ) -> None:
+        self.worker = worker
+        self.birth = birth
+        self.pid = 0
+        """Known once the worker is ready."""
+        self.killed = False
+        self._loop = loop
+        self._owner = owner
+        self._jobs, self._jobs_theirs = wire.jobs_pair()
+        self._stream, self._stream_theirs = wire.stream_pair()
+        self._frames = FrameReader(wire.FRAME_BYTES_MAX)
+        self._outlet = Outlet(loop, self._jobs)
+        self._stream_outlet = Outlet(loop, self._stream)
+        self._ended = False
+        loop.add_reader(self._stream, self._read)
+
+    def hand_over(self) -> tuple[int, int]:
+        """Returns descriptors of the worker's ends, for the caller to pass on and close.
+
+        The worker's end of the stream is then open in the worker alone; that of the jobs
+        socket stays open here.
+        """
+        return os.dup(self._jobs_theirs.fileno()), self._stream_theirs.detach()
+
+    # -- in ---------------------------------------------------------------------------------
+
+    def dispatch(self, attempts: Sequence[Attempt]) -> None:
+        """Sends attempts, in order."""
+        for attempt in attempts:
+            data = wire.encode(attempt)
+            if len(data) > wire.MESSAGE_BYTES_MAX:
+                item = Item(wire.IN_FILE, (wire.write_to_file(data),), attempt.token)
+            else:
+                item = Item(data, (), attempt.token)
+            try:
+                self._outlet.send(item)
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE:
+                    raise
+                fd = wire.write_to_file(data)
+                self._outlet.send(Item(wire.IN_FILE, (fd,), attempt.token))
+
+    def recall(self) -> list[int]:
+        """Takes back the attempts that the worker has not taken: their tokens, in order."""
+        waiting = self._outlet.take_back()
+        tokens = []
+        while True:
+            try:
+                message = wire.receive(self._jobs_theirs, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            if message and message != wire.END:
+                tokens.append(wire.decode_attempt(message).token)
+        for item in waiting:
+            if item.token:
+                tokens.append(item.token)
+            for fd in item.fds:
+                os.close(fd)
+        if self._ended:
+            self._outlet.send(Item(wire.END))
+        return tokens
+
+    def end(self) -> None:
+        """Lets the worker end once it has run what it was sent."""
+        if not self._ended:
+            self._ended = True
+            self._outlet.send(Item(wire.END))
+
+    def cancel(self, token: int) -> None:
+        """Passes on that an attempt is to be stopped softly."""
+        self._stream_outlet.send(Item(wire.frame(token)))
+
+    # -- out --------------------------------------------------------------------------------
+
+    def _read(self) -> bool:
+        """Reads once; false where there was nothing, or nothing will come any more."""
+        try:
+            data = self._stream.recv(_READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._stream)
+            self._owner.broken(self, "it closed its stream")
+            return False
+        try:
+            outcomes = self._decode(data)
+        except (msgspec.DecodeError, InvalidInput) as error:
+            self._loop.remove_reader(self._stream)
+            self._owner.broken(self, f"it sent what is no outcome ({error})")
+            return False
+        if outcomes:
+            self._owner.received(self, outcomes)
+        return True
+
+    def _decode(self, data: bytes) -> list[Outcome]:
+        bodies = self._frames.feed(data)
+        if not self.pid:
+            for body in bodies:
+                self.pid = wire.decode_int(body)
+                self._owner.ready(self)
+                break
+        return [wire.decode_outcome(body) for body in bodies]
+
+    def close(self) -> None:
+        """Delivers the last outcomes of a worker that has been reaped, then closes all ends."""
+        while self._read():
+            pass
+        self._loop.remove_reader(self._stream)
+        self._outlet.close()
+        self._stream_outlet.close()
+        for end in (self._jobs, self._jobs_theirs, self._stream, self._stream_theirs):
+            end.close()

@@ -1,0 +1,320 @@
+"""`ProcessPool`: the real `ports.Pool`.
+
+Everything here runs on the server's loop and nothing waits.  The order at a worker's end is
+fixed: the zygote has reaped it and seen its group empty, then its last outcomes are
+delivered, then its end is reported, then its number may be used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from beaver.errors import AppImportError
+from beaver.messages import Attempt, Outcome, TaskInfo
+from beaver.ports import PoolEvents
+from beaver.workers import wire
+from beaver.workers.kinship import kill_group
+from beaver.workers.leftovers import find_leftovers, kill_leftovers, kill_marked
+from beaver.workers.mailbox import Mailbox
+from beaver.workers.slots import Slots
+from beaver.workers.zygote_process import ZygoteProcess
+
+FAILURES_MAX: Final = 5
+"""Zygotes lost, or rounds of workers that end before they are ready, until the pool fails."""
+FAILURES_WITHIN_S: Final = 10.0
+STOP_WAIT_S: Final = 6.0
+"""How long a zygote may take to kill and reap its workers; it gives up a little earlier."""
+
+_log: Final = logging.getLogger("beaver.workers")
+
+
+class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pool has to know before it starts."""
+
+    workers: int
+    store_hex: str
+    """The store's id: marks every process, so that the next start finds leftovers."""
+    app: str = ""
+    """`module:name`; empty for the built-in tasks alone."""
+    executor: str = "process"
+    """`process`, `thread` or `async`."""
+    concurrency: int = 1
+    """Attempts at once in one worker, for the thread and async executors."""
+    max_jobs: int = 0
+    """Attempts after which a worker is replaced; 0 for never."""
+    max_rss_bytes: int = 0
+    """Resident memory beyond which a worker is replaced; 0 for never."""
+    allow_exec: bool = False
+    log_level: str = "INFO"
+    log_format: str = "text"
+    """`text` or `json`: how the output of jobs is written."""
+
+    def worker_config(self) -> wire.WorkerConfig:
+        return wire.WorkerConfig(
+            app=self.app,
+            executor=self.executor,
+            concurrency=max(1, self.concurrency),
+            max_jobs=self.max_jobs,
+            max_rss_bytes=self.max_rss_bytes,
+            allow_exec=self.allow_exec,
+            log_level=self.log_level,
+            log_format=self.log_format,
+        )
+
+
+class ProcessPool:
+    """The worker processes behind a zygote."""
+
+    def __init__(self, options: PoolOptions) -> None:
+        self.options = options
+        self.notice = ""
+        """Why workers are spawned instead of forked; empty where they are forked."""
+        self._config = options.worker_config()
+        self._slots: Slots | None = None
+        self._zygote: ZygoteProcess | None = None
+        self._ready: asyncio.Future[Sequence[TaskInfo]] | None = None
+        self._by_number: dict[int, Mailbox] = {}
+        self._by_birth: dict[int, Mailbox] = {}
+        self._births = 0
+        self._failures: deque[float] = deque()
+        self._early_deaths: deque[float] = deque()
+        self._revivals: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    # -- start ------------------------------------------------------------------------------
+
+    async def start(self, events: PoolEvents) -> Sequence[TaskInfo]:
+        """Starts the zygote, which imports the application, and returns the tasks.
+
+        Call it before lock, log and sockets are opened.  Workers need `attach` as well.
+
+        Raises:
+            AppImportError: The import failed; no process is left.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._events = events
+        self._ready = self._loop.create_future()
+        self._zygote = self._start_zygote()
+        try:
+            return await self._ready
+        except BaseException:
+            await self.stop()
+            raise
+
+    def kill_leftovers(self) -> int:
+        """Kills what a dead server of this store left, and returns how many processes.
+
+        Call it under the lock, before the slots are read and BOOT is decided.
+        """
+        return kill_leftovers(self.options.store_hex)
+
+    def attach(self, slots_path: str, store: bytes | None = None) -> None:
+        """Makes the slots afresh.  Call it once BOOT is durable, before the first `add`."""
+        assert self._slots is None
+        store = bytes.fromhex(self.options.store_hex) if store is None else store
+        self._slots = Slots.open(slots_path, self.options.workers, store)
+
+    def _start_zygote(self) -> ZygoteProcess:
+        return ZygoteProcess(
+            self._config, self.options.store_hex, self._on_message, self._on_zygote_lost
+        )
+
+    # -- the port ---------------------------------------------------------------------------
+
+    def add(self, worker: int) -> None:
+        """Starts the worker of that number; `worker_ready` follows."""
+        if self._stopping:
+            return
+        assert worker not in self._by_number, f"worker {worker} is there already"
+        assert self._slots is not None, "attach comes first"
+        assert self._zygote is not None, "start comes first"
+        self._births += 1
+        mailbox = Mailbox(self._loop, worker, self._births, self)
+        self._by_number[worker] = self._by_birth[mailbox.birth] = mailbox
+        message = wire.Add(worker, mailbox.birth, self._slots.path)
+        self._zygote.send(message, mailbox.hand_over())
+
+    def dispatch(self, worker: int, attempts: Sequence[Attempt]) -> None:
+        """Sends attempts, which start in this order."""
+        mailbox = self._by_number.get(worker)
+        if mailbox is not None:
+            mailbox.dispatch(attempts)
+
+    def recall(self, worker: int) -> list[int]:
+        """Takes back attempts that have not started and now never will: their tokens."""
+        mailbox = self._by_number.get(worker)
+        return mailbox.recall() if mailbox is not None else []
+
+    def started(self, worker: int) -> tuple[int, int]:
+        """Returns the highest token that a worker has started, and since when."""
+        if self._slots is None:
+            return 0, 0
+        slot = self._slots.read(worker)
+        return slot.started, slot.since_ns
+
+    def cancel(self, worker: int, token: int) -> None:
+        """Tells the user code softly; in the process executor `ctx.cancelled` says so."""
+        mailbox = self._by_number.get(worker)
+        if mailbox is not None:
+            mailbox.cancel(token)
+
+    def retire(self, worker: int) -> None:
+        """Sends no more; the worker ends after what it has.  `worker_exited` follows."""
+        mailbox = self._by_number.get(worker)
+        if mailbox is not None:
+            mailbox.end()
+
+    def kill(self, worker: int) -> None:
+        """Kills the worker's process group.  `worker_exited` follows once it is reaped."""
+        mailbox = self._by_number.get(worker)
+        if mailbox is not None and self._zygote is not None and not mailbox.killed:
+            mailbox.killed = True
+            self._zygote.send(wire.Kill(mailbox.birth))
+
+    async def stop(self) -> None:
+        """Kills what is left, reaps it and ends the zygote; then reports each worker's end."""
+        self._stopping = True
+        zygote, self._zygote = self._zygote, None
+        if zygote is not None:
+            zygote.hang_up()
+            if not await zygote.wait(STOP_WAIT_S):
+                _log.error("the zygote does not end by itself and is killed")
+            zygote.kill()
+            await self._kill_generation(zygote.generation)
+        for revival in list(self._revivals):
+            await revival
+        for mailbox in list(self._by_birth.values()):
+            self._finish(mailbox, "ended with the pool")
+        if self._slots is not None:
+            self._slots.close()
+            self._slots = None
+
+    # -- what mailboxes say -----------------------------------------------------------------
+
+    def ready(self, mailbox: Mailbox) -> None:
+        self._events.worker_ready(mailbox.worker, mailbox.pid)
+
+    def received(self, mailbox: Mailbox, outcomes: Sequence[Outcome]) -> None:
+        self._events.outcomes(mailbox.worker, outcomes)
+
+    def broken(self, mailbox: Mailbox, why: str) -> None:
+        """Kills a worker that can no longer answer.  Mostly it is dying already."""
+        if mailbox.birth in self._by_birth:
+            _log.debug("worker %d: %s", mailbox.worker, why)
+            self.kill(mailbox.worker)
+
+    # -- what the zygote says ---------------------------------------------------------------
+
+    def _on_message(self, message: Any) -> None:
+        assert self._ready is not None
+        if isinstance(message, wire.Exited):
+            mailbox = self._by_birth.get(message.birth)
+            if mailbox is not None:
+                self._finish(mailbox, message.detail)
+        elif isinstance(message, wire.Ready):
+            if message.notice and not self.notice:
+                self.notice = message.notice
+                _log.warning(
+                    "workers are started afresh instead of forked from the imported "
+                    "application, which takes longer: %s",
+                    message.notice,
+                )
+            if not self._ready.done():
+                self._ready.set_result(message.tasks)
+        elif isinstance(message, wire.ImportFailed):
+            if not self._ready.done():
+                self._ready.set_exception(AppImportError(message.message))
+            elif not self._stopping:
+                self._events.pool_failed(message.message)
+
+    def _finish(self, mailbox: Mailbox, detail: str) -> None:
+        """Reports the end of a worker that has been reaped."""
+        del self._by_birth[mailbox.birth]
+        mailbox.close()
+        del self._by_number[mailbox.worker]
+        if not mailbox.pid and not mailbox.killed and not self._stopping:
+            self._count_early_death(mailbox, detail)
+        self._events.worker_exited(mailbox.worker, self.started(mailbox.worker)[0], detail)
+
+    def _count_early_death(self, mailbox: Mailbox, detail: str) -> None:
+        if _too_many(self._early_deaths, FAILURES_MAX * self.options.workers):
+            self._events.pool_failed(
+                f"workers end before they can take a job; the last one {detail}"
+            )
+
+    # -- a lost zygote ----------------------------------------------------------------------
+
+    def _on_zygote_lost(self, zygote: ZygoteProcess) -> None:
+        """The zygote died, and its workers with it (PDEATHSIG): starts another one."""
+        assert self._ready is not None
+        if self._stopping:
+            return
+        how = zygote.kill()
+        if not self._ready.done():
+            self._ready.set_exception(
+                AppImportError(f"cannot import {self.options.app!r}: the process {how} meanwhile")
+            )
+            return
+        _log.error("the zygote %s; its workers are lost, a new one is started", how)
+        orphans = list(self._by_birth.values())
+        failed = _too_many(self._failures, FAILURES_MAX)
+        if not failed:
+            # Before anybody hears of a lost worker, so that a replacement finds a zygote.
+            self._zygote = self._start_zygote()
+        revival = self._loop.create_task(self._bury(zygote, orphans))
+        self._revivals.add(revival)
+        revival.add_done_callback(self._revivals.discard)
+        if failed:
+            self._stopping = True
+            self._events.pool_failed(
+                f"the zygote was lost {FAILURES_MAX} times within {FAILURES_WITHIN_S:.0f} s; "
+                f"at last it {how}"
+            )
+
+    async def _bury(self, zygote: ZygoteProcess, orphans: list[Mailbox]) -> None:
+        """Reports the workers of a dead zygote, once nothing of them is left."""
+        if sys.platform != "linux":
+            for mailbox in orphans:
+                if mailbox.pid:
+                    kill_group(mailbox.pid)
+        await self._kill_generation(zygote.generation)
+        for mailbox in orphans:
+            if mailbox.birth in self._by_birth:
+                mailbox.killed = True
+                self._finish(mailbox, "lost with the zygote")
+
+    async def _kill_generation(self, generation: str) -> None:
+        """Kills whatever still carries a dead zygote's mark, and waits until it is gone."""
+        deadline_s = time.monotonic() + STOP_WAIT_S
+        while pids := find_leftovers(self.options.store_hex, only=generation):
+            for pid in pids:
+                kill_marked(pid)
+            if time.monotonic() > deadline_s:
+                _log.error("processes %s cannot be killed; they hang in the kernel", pids)
+                return
+            await asyncio.sleep(0.002)
+
+
+def _too_many(times: deque[float], maximum: int) -> bool:
+    """Notes a failure; true where it makes `maximum` within the span."""
+    now_s = time.monotonic()
+    times.append(now_s)
+    while times and times[0] < now_s - FAILURES_WITHIN_S:
+        times.popleft()
+    return len(times) >= maximum
+
+
+def default_workers() -> int:
+    """Returns the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,106 @@
+"""The zygote as the server sees it: starting it, speaking with it, seeing its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from beaver.protocol import FrameReader
+from beaver.workers import leftovers, wire
+from beaver.workers.kinship import GENERATION_VARIABLE, STORE_VARIABLE
+from beaver.workers.outlet import Item, Outlet
+
+_READ_BYTES: Final = 64 << 10
+_POLL_S: Final = 0.002
+
+
+class ZygoteProcess:
+    """One zygote, from its start to its end."""
+
+    def __init__(
+        self,
+        config: wire.WorkerConfig,
+        store_hex: str,
+        on_message: Callable[[Any], None],
+        on_lost: Callable[[ZygoteProcess], None],
+    ) -> None:
+        """Starts a zygote.  The calling thread must outlive it: PDEATHSIG is tied to threads."""
+        self.generation = secrets.token_hex(8)
+        leftovers.spare(self.generation)
+        self._loop = asyncio.get_running_loop()
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._frames = FrameReader()
+        self._control, theirs = wire.stream_pair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "beaver.workers.zygote",
+                    msgspec.json.encode(config).decode(),
+                    str(theirs.fileno()),
+                    str(os.getpid()),
+                ],
+                env={
+                    **os.environ,
+                    STORE_VARIABLE: store_hex,
+                    GENERATION_VARIABLE: self.generation,
+                },
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        self._outlet = Outlet(self._loop, self._control)
+        self._loop.add_reader(self._control, self._read)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: wire.Add | wire.Kill, fds: tuple[int, ...] = ()) -> None:
+        """Sends a message; the descriptors are closed here once they are on their way."""
+        self._outlet.send(Item(wire.frame(message), fds))
+
+    def _read(self) -> None:
+        try:
+            data = self._control.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.hang_up()
+            self._on_lost(self)
+            return
+        for body in self._frames.feed(data):
+            self._on_message(wire.decode_control(body))
+
+    def hang_up(self) -> None:
+        """Closes the control socket: the zygote kills and reaps everything, and ends."""
+        self._loop.remove_reader(self._control)
+        self._outlet.close()
+        self._control.close()
+
+    async def wait(self, seconds: float) -> bool:
+        """Waits for the zygote's end; false where it has not come after `seconds`."""
+        deadline_s = time.monotonic() + seconds
+        while self._process.poll() is None:
+            if time.monotonic() > deadline_s:
+                return False
+            await asyncio.sleep(_POLL_S)
+        return True
+
+    def kill(self) -> str:
+        """Kills and reaps the zygote; returns how it ended.  Its workers die with it."""
+        self._process.kill()
+        code = self._process.wait()
+        return f"exited with {code}" if code >= 0 else f"was killed by signal {-code}"

@@ -1,0 +1,119 @@
+"""The asyncio client: the same calls, awaited, many at once on one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+
+import msgspec
+import pytest
+
+from beaver import async_client, calls, client
+from beaver.errors import Conflict, NotFound, ServerGone, StoreUnavailable
+from beaver.messages import Options, Request
+
+OPTIONS = msgspec.msgpack.encode(Options("echo"))
+
+
+def request(job: str, payload: bytes = b"null") -> Request:
+    return Request(job, OPTIONS, payload, payload[:12].ljust(12, b"."))
+
+
+def test_calls_run_at_once_on_one_connection(data, server):
+    async def main() -> None:
+        async with await async_client.connect(data) as found:
+            made = await asyncio.gather(*(found.enqueue([request(f"j{n}")]) for n in range(200)))
+            assert [one.id for [one] in made] == [f"j{n}" for n in range(200)]
+            status, shown = await asyncio.gather(found.status(), found.show("j7"))
+            assert (status.pending, shown.id) == (200, "j7")
+
+    asyncio.run(main())
+    assert server.connections == 1
+
+
+def test_errors_reach_their_own_caller(data, server):
+    async def main() -> None:
+        async with await async_client.connect(data) as found:
+            outcomes = await asyncio.gather(
+                found.enqueue([request("a")]),
+                found.show("nobody"),
+                found.enqueue([request("a", b"2")]),
+                return_exceptions=True,
+            )
+            assert [type(o) for o in outcomes] == [list, NotFound, Conflict]
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_wait_leaves_the_connection_usable(data, server):
+    async def main() -> None:
+        async with await async_client.connect(data) as found:
+            await found.enqueue([request("a")])
+            waiting = asyncio.ensure_future(found.wait("a"))
+            await found.status()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            await asyncio.to_thread(server.finish, "a", b"1")
+            assert (await found.wait("a")).state == "completed"
+
+    asyncio.run(main())
+
+
+def test_who_waits_hears_that_the_server_is_gone(data, server):
+    async def main() -> None:
+        async with await async_client.connect(data) as found:
+            await found.enqueue([request("a")])
+            waiting = [asyncio.ensure_future(found.wait("a")) for _ in range(3)]
+            await found.status()
+            server.drop_connections()
+            for one in waiting:
+                with pytest.raises(ServerGone):
+                    await one
+            assert found.closed
+            with pytest.raises(StoreUnavailable):
+                await found.status()
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_is_none_ends_the_connection(data, server):
+    def talk(op, writer):
+        if op == "status":
+            writer.write(b"\x01\x00\x00\x00\xc1")
+        return op != "status"
+
+    server.before_answer = talk
+
+    async def main() -> None:
+        async with await async_client.connect(data) as found:
+            with pytest.raises(ServerGone):
+                await found.status()
+
+    asyncio.run(main())
+
+
+def test_no_server_and_no_directory_are_told_apart(tmp_path, data):
+    async def main() -> None:
+        with pytest.raises(NotFound):
+            await async_client.connect(tmp_path / "absent")
+        with pytest.raises(StoreUnavailable):
+            await async_client.connect(data)
+
+    asyncio.run(main())
+
+
+def test_every_builder_is_a_method_of_both_clients():
+    """One list of calls: neither client can miss one, and none is written twice."""
+    builders = {
+        name
+        for name, function in vars(calls).items()
+        if inspect.isfunction(function)
+        and function.__module__ == calls.__name__
+        and not name.startswith("_")
+    }
+    methods = {n for n, v in vars(calls.Operations).items() if isinstance(v, calls.Operation)}
+    assert methods == builders
+    for kind in (client.Client, async_client.AsyncClient):
+        assert issubclass(kind, calls.Operations)
+        assert not methods & set(vars(kind))

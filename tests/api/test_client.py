@@ -1,0 +1,205 @@
+"""The blocking client over a socket: many threads, one connection, honest errors."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import pytest
+
+from beaver import calls, client, endpoint, protocol
+from beaver.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    ServerGone,
+    StoreUnavailable,
+    WaitTimeout,
+)
+from beaver.messages import Options, Request
+
+OPTIONS = msgspec.msgpack.encode(Options("echo"))
+
+
+def request(job: str, payload: bytes = b"null") -> Request:
+    return Request(job, OPTIONS, payload, payload[:12].ljust(12, b"."))
+
+
+@pytest.fixture
+def connected(data, server):
+    with client.connect(data) as found:
+        yield found
+
+
+def test_a_job_can_be_followed_from_enqueue_to_its_result(connected, server):
+    [one, two] = connected.enqueue([request("a", b'{"n": 1e400}'), request("b")])
+    assert (one.id, one.seq, one.created, two.seq) == ("a", 1, True, 2)
+    shown = connected.show("a")
+    assert (shown.state, shown.task, bytes(shown.payload)) == ("pending", "echo", b'{"n": 1e400}')
+    assert connected.status().pending == 2
+    assert [job.id for job in connected.list_jobs(state="pending")] == ["a", "b"]
+    assert [job.id for job in connected.list_jobs(after_seq=1)] == ["b"]
+    assert connected.explain("b").waiting == "slot"
+    assert connected.history("b") == []
+    server.finish("a", b'{"big": 123456789012345678901234567890}')
+    ended = connected.wait("a")
+    assert (ended.state, bytes(ended.result)) == (
+        "completed",
+        b'{"big": 123456789012345678901234567890}',
+    )
+
+
+def test_the_same_request_again_is_a_no_op_and_another_a_conflict(connected):
+    [first] = connected.enqueue([request("a")])
+    [again] = connected.enqueue([request("a")])
+    assert (first.created, again.created, again.seq) == (True, False, first.seq)
+    with pytest.raises(Conflict, match="different content"):
+        connected.enqueue([request("b"), request("a", b"1")])
+    assert connected.status().pending == 1
+
+
+def test_operators_change_jobs_and_queues(connected):
+    connected.enqueue([request("a")])
+    assert connected.cancel("a") == "cancelled"
+    assert connected.requeue("a", b'"edited"') == "pending"
+    assert bytes(connected.show("a").payload) == b'"edited"'
+    assert connected.set_queue("default", paused=True, weight=3).paused
+    assert connected.explain("a").waiting == "paused"
+    assert connected.discard("a") == "forgotten"
+    assert connected.show("a").state == "discarded"
+
+
+def test_errors_keep_their_class_and_message(connected):
+    with pytest.raises(NotFound, match="no job nobody"):
+        connected.show("nobody")
+    with pytest.raises(NotFound, match="no queue x"):
+        connected.list_jobs(queue="x")
+    with pytest.raises(InvalidInput, match="the states are"):
+        connected.list_jobs(state="lost")
+    with pytest.raises(InvalidInput, match="weight is 0"):
+        connected.set_queue("q", weight=0)
+    connected.enqueue([request("a")])
+    with pytest.raises(Conflict, match="is pending"):
+        connected.requeue("a")
+    with pytest.raises(WaitTimeout):
+        connected.wait("a", 0.01)
+
+
+def test_a_long_wait_in_one_thread_holds_up_no_other(connected, server):
+    connected.enqueue([request("slow")])
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(connected.wait, "slow", 30)
+        for n in range(50):
+            connected.enqueue([request(f"quick-{n}")])
+        assert not waiting.done()
+        server.finish("slow", b"1")
+        assert waiting.result(10).state == "completed"
+    assert server.connections == 1
+
+
+def test_many_threads_share_a_connection_and_each_gets_its_own_answer(connected):
+    def work(thread: int) -> None:
+        for n in range(40):
+            [made] = connected.enqueue([request(f"{thread}-{n}")])
+            assert made.id == f"{thread}-{n}"
+            assert connected.show(made.id).seq == made.seq
+
+    with ThreadPoolExecutor(8) as threads:
+        for future in [threads.submit(work, thread) for thread in range(8)]:
+            future.result(30)
+    assert connected.status().pending == 320
+
+
+def test_pipelined_calls_are_answered_in_the_order_asked(connected):
+    batches = [calls.enqueue([request(f"p-{n}")]) for n in range(500)]
+    made = connected.call_many(batches)
+    assert [one.id for [one] in made] == [f"p-{n}" for n in range(500)]
+
+
+def test_answers_that_come_in_pieces_are_put_together(connected, server):
+    payload = msgspec.json.encode("x" * 900_000)
+    connected.enqueue([request("large", payload)])
+    assert bytes(connected.show("large").payload) == payload
+
+
+def test_a_server_that_dies_before_it_answers_leaves_the_outcome_open(data, server):
+    """The enqueue was applied; the client must not say that it was not."""
+
+    def die(op, writer):
+        if op == "enqueue":
+            writer.transport.abort()
+            return False
+        return True
+
+    server.before_answer = die
+    with client.connect(data) as found:
+        with pytest.raises(ServerGone, match="outcome is unknown") as error:
+            found.enqueue([request("a")])
+        assert error.value.exit_code == 3
+        assert found.closed
+        with pytest.raises(StoreUnavailable, match="closed"):
+            found.status()
+    server.before_answer = None
+    with client.connect(data) as found:
+        [again] = found.enqueue([request("a")])
+        assert not again.created
+
+
+def test_every_thread_that_waits_hears_that_the_server_is_gone(connected, server):
+    connected.enqueue([request("a")])
+    with ThreadPoolExecutor(5) as threads:
+        waiting = [threads.submit(connected.wait, "a") for _ in range(5)]
+        while server.connections == 0 or not any(f.running() for f in waiting):
+            pass
+        server.drop_connections()
+        for future in waiting:
+            with pytest.raises((ServerGone, StoreUnavailable)):
+                future.result(10)
+
+
+def test_closing_releases_who_waits(data, server):
+    found = client.connect(data)
+    found.enqueue([request("a")])
+    asked = threading.Event()
+    server.before_answer = lambda op, writer: True
+
+    def wait() -> None:
+        asked.set()
+        with pytest.raises((ServerGone, StoreUnavailable)):
+            found.wait("a")
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    asked.wait(10)
+    found.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("garbage", [b"\x01\x00\x00\x00\xc1", b"\x01\x00\x00\x00\x05", b"\xff" * 9])
+def test_an_answer_that_is_none_ends_the_connection(data, server, garbage):
+    def talk(op, writer):
+        if op == "status":
+            writer.write(garbage)
+        return op != "status"
+
+    server.before_answer = talk
+    with client.connect(data) as found:
+        with pytest.raises(ServerGone):
+            found.status()
+        assert found.closed
+
+
+def test_a_request_beyond_the_longest_frame_is_refused_before_it_is_sent(connected, monkeypatch):
+    monkeypatch.setattr(protocol, "FRAME_BYTES_MAX", 1000)
+    with pytest.raises(InvalidInput, match="at most 1000"):
+        connected.enqueue([request("a", b'"' + b"x" * 2000 + b'"')])
+    assert connected.status().pending == 0
+
+
+def test_a_newer_protocol_is_named(data, server, monkeypatch):
+    monkeypatch.setattr(type(server), "op_hello", lambda *_: [9, server.store, 1, 1])
+    with pytest.raises(StoreUnavailable, match="protocol version 9"):
+        client.connect(data)
+    assert endpoint.read(data) is not None

@@ -1,0 +1,91 @@
+"""A store on a real disk for tests: the real model, the real log, a clock that tests set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from beaver.disk import SystemDisk
+from beaver.helper.work import prepare_segment
+from beaver.journal.codec import encode_commit
+from beaver.journal.format import CLOSE, FILE_HEADER_BYTES, frame_bytes
+from beaver.journal.reader import read_header
+from beaver.journal.wal import Tail, Wal, create_log
+from beaver.layout import Layout
+from beaver_model import Rejection, apply, decide
+from beaver_model.commands import AnyCommand, Complete, Enqueue, Fail
+from beaver_model.events import AnyEvent
+from tests.model.world import World, job
+
+STORE = b"store-of-a-test!"
+
+
+class ManualClock:
+    """`ports.Clock`, moved by hand."""
+
+    def __init__(self, now_ms: int = 1_000) -> None:
+        self.now_ms = now_ms
+
+    def wall_ms(self) -> int:
+        return self.now_ms
+
+    def monotonic_ns(self) -> int:
+        return self.now_ms * 1_000_000
+
+
+class LoggedWorld(World):
+    """A `World` whose every decision goes to the log of a data directory."""
+
+    def __init__(self, path: Path, store: bytes = STORE, segment_bytes: int = 1 << 16) -> None:
+        super().__init__()
+        self.disk = SystemDisk()
+        self.layout = Layout(str(path))
+        self.disk.mkdir(str(path))
+        create_log(self.disk, self.layout, store)
+        file = self.disk.open(self.layout.log, write=True)
+        header = read_header(file, self.layout.log)
+        tail = Tail(FILE_HEADER_BYTES, 1, header.previous_crc, CLOSE)
+        self.wal = Wal(self.disk, self.layout, file, header, tail, segment_bytes=segment_bytes)
+
+    @property
+    def path(self) -> str:
+        return self.layout.path
+
+    def ask(self, command: AnyCommand) -> list[AnyEvent] | Rejection:
+        decision = decide(self.state, command, self.now_ms)
+        if isinstance(decision, Rejection) or not decision:
+            return decision
+        for event in decision:
+            apply(self.state, event, self.now_ms)
+        payload = encode_commit(self.now_ms, decision)
+        assert self.wal.reserve(frame_bytes(len(payload)))
+        self.wal.append(payload, len(decision))
+        return decision
+
+    def complete(self, name: str = "a", result: bytes = b"null") -> None:
+        self.do(Complete(name, self.state.jobs[name].token, result))
+
+    def fail(self, name: str = "a", error: str = "boom", *, retry: bool = True) -> None:
+        self.do(Fail(name, self.state.jobs[name].token, error, retry=retry))
+
+    def run(self, name: str, result: bytes = b"null") -> None:
+        """A whole life: enqueued, dispatched, completed."""
+        self.do(Enqueue((job(name),)))
+        self.dispatch(name)
+        self.complete(name, result)
+
+    def seal(self) -> None:
+        """Seals the active segment and goes on in a prepared one."""
+        prepare_segment(self.disk, self.layout.next, self.wal.segment_bytes)
+        self.wal.adopt(self.layout.next)
+        assert self.wal.seal()
+
+
+def flip(path: str, offset: int, mask: int = 0x01) -> None:
+    """Flips bits of one byte of a file."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        (byte,) = os.pread(descriptor, 1, offset)
+        os.pwrite(descriptor, bytes([byte ^ mask]), offset)
+    finally:
+        os.close(descriptor)

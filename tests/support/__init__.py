@@ -1,0 +1,1 @@
+"""What tests share: real servers, real commands, waiting without sleeping blindly."""

@@ -1,0 +1,19 @@
+"""An application whose import leaves a socket open, so that it must not be forked."""
+
+import os
+import socket
+
+from beaver.messages import Options
+from beaver.tasks import Registry, Task
+
+registry = Registry()
+imported_in = os.getpid()
+connection = socket.socketpair()
+socket.setdefaulttimeout(0.2)
+
+
+def where() -> list[int]:
+    return [imported_in, os.getpid(), os.getppid()]
+
+
+registry.add(Task(where, Options("where")))

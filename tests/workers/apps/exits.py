@@ -1,0 +1,5 @@
+"""An application whose import ends the program."""
+
+import sys
+
+sys.exit("bad environment")

@@ -1,0 +1,19 @@
+"""An application whose import starts a thread, so that it must not be forked."""
+
+import os
+import threading
+import time
+
+from beaver.messages import Options
+from beaver.tasks import Registry, Task
+
+registry = Registry()
+imported_in = os.getpid()
+threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+
+
+def where() -> list[int]:
+    return [imported_in, os.getpid(), os.getppid()]
+
+
+registry.add(Task(where, Options("where")))

@@ -1,0 +1,46 @@
+"""A server that starts a pool, has it run one job, and waits to be killed.
+
+Usage: server_process.py STORE_HEX SLOTS TASK PAYLOAD_JSON READY_FILE
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from beaver.messages import Attempt
+from beaver.workers.pool import PoolOptions, ProcessPool
+from tests.workers.world import Recorder, until
+
+
+async def main() -> None:
+    store_hex, slots, task, payload, ready = sys.argv[1:6]
+    pool = ProcessPool(PoolOptions(workers=2, store_hex=store_hex, app="jobs:registry"))
+    events = Recorder()
+    await pool.start(events)
+    pool.kill_leftovers()
+    pool.attach(slots)
+    pool.add(1)
+    pool.add(2)
+    await until(lambda: len(events.pids) == 2)
+    assert pool._zygote is not None
+    attempt = Attempt(77, "j", task, payload.encode(), 1, 5, "default", 0, "k", 0)
+    pool.dispatch(1, [attempt])
+    pids = {
+        "server": os.getpid(),
+        "zygote": pool._zygote.pid,
+        "workers": list(events.pids.values()),
+    }
+    Path(ready + ".new").write_bytes(msgspec.json.encode(pids))
+    Path(ready + ".new").rename(ready)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    json.loads(sys.argv[4])
+    asyncio.run(main())
