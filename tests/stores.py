@@ -12,8 +12,9 @@ from beaver.journal.format import CLOSE, FILE_HEADER_BYTES, frame_bytes
 from beaver.journal.reader import read_header
 from beaver.journal.wal import Tail, Wal, create_log
 from beaver.layout import Layout
+from beaver.ports import Disk
 from beaver_model import Rejection, apply, decide
-from beaver_model.commands import AnyCommand, Complete, Enqueue, Fail
+from beaver_model.commands import AnyCommand, Complete, Fail
 from beaver_model.events import AnyEvent
 from tests.model.world import World, job
 
@@ -33,12 +34,40 @@ class ManualClock:
         return self.now_ms * 1_000_000
 
 
-class LoggedWorld(World):
+class LivelyWorld(World):
+    """A `World` whose jobs also end."""
+
+    def complete(self, name: str = "a", result: bytes = b"null") -> None:
+        self.do(Complete(name, self.state.jobs[name].token, result))
+
+    def fail(self, name: str = "a", error: str = "boom", *, retry: bool = True) -> None:
+        self.do(Fail(name, self.state.jobs[name].token, error, retry=retry))
+
+    def run(self, name: str, result: bytes = b"null") -> None:
+        """A whole life: enqueued, dispatched, completed."""
+        self.enqueue(job(name))
+        self.dispatch(name)
+        self.complete(name, result)
+
+    def fail_and_wait(self, name: str) -> None:
+        """An attempt that failed: the job waits for its next one."""
+        self.enqueue(job(name))
+        self.dispatch(name)
+        self.fail(name)
+
+
+class LoggedWorld(LivelyWorld):
     """A `World` whose every decision goes to the log of a data directory."""
 
-    def __init__(self, path: Path, store: bytes = STORE, segment_bytes: int = 1 << 16) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        store: bytes = STORE,
+        segment_bytes: int = 1 << 16,
+        disk: Disk | None = None,
+    ) -> None:
         super().__init__()
-        self.disk = SystemDisk()
+        self.disk = disk or SystemDisk()
         self.layout = Layout(str(path))
         self.disk.mkdir(str(path))
         create_log(self.disk, self.layout, store)
@@ -67,12 +96,6 @@ class LoggedWorld(World):
 
     def fail(self, name: str = "a", error: str = "boom", *, retry: bool = True) -> None:
         self.do(Fail(name, self.state.jobs[name].token, error, retry=retry))
-
-    def run(self, name: str, result: bytes = b"null") -> None:
-        """A whole life: enqueued, dispatched, completed."""
-        self.do(Enqueue((job(name),)))
-        self.dispatch(name)
-        self.complete(name, result)
 
     def seal(self) -> None:
         """Seals the active segment and goes on in a prepared one."""

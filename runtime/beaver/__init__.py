@@ -1,1 +1,98 @@
-"""Beaver: a durable job queue."""
+"""Beaver: a durable job queue.
+
+`from beaver import Beaver` and the other names below load only what they need: a worker
+that asks for `Retry` loads no client, and the command line loads neither.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from beaver.app import Beaver
+    from beaver.async_client import AsyncClient
+    from beaver.client import Client
+    from beaver.context import JobContext, current
+    from beaver.errors import (
+        BeaverError,
+        Conflict,
+        InvalidInput,
+        JobFailed,
+        NotFound,
+        QueueFull,
+        ServerGone,
+        StoreUnavailable,
+        WaitTimeout,
+    )
+    from beaver.handles import Handle
+    from beaver.jobs import AsyncContextJob, AsyncJob, ContextJob, Job
+    from beaver.steering import Cancel, Dead, Retry, Snooze
+
+_HOMES: Final = {
+    "app": ("Beaver",),
+    "async_client": ("AsyncClient",),
+    "client": ("Client",),
+    "context": ("JobContext", "current"),
+    "errors": (
+        "BeaverError",
+        "Conflict",
+        "InvalidInput",
+        "JobFailed",
+        "NotFound",
+        "QueueFull",
+        "ServerGone",
+        "StoreUnavailable",
+        "WaitTimeout",
+    ),
+    "handles": ("Handle",),
+    "jobs": ("AsyncContextJob", "AsyncJob", "ContextJob", "Job"),
+    "steering": ("Cancel", "Dead", "Retry", "Snooze"),
+}
+"""Where each public name lives; a test compares this with the imports above."""
+
+_MODULE_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("beaver-raft")
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'beaver' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f"beaver.{module}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULE_OF, "__version__"])
+
+
+__all__ = [
+    "AsyncClient",
+    "AsyncContextJob",
+    "AsyncJob",
+    "Beaver",
+    "BeaverError",
+    "Cancel",
+    "Client",
+    "Conflict",
+    "ContextJob",
+    "Dead",
+    "Handle",
+    "InvalidInput",
+    "Job",
+    "JobContext",
+    "JobFailed",
+    "NotFound",
+    "QueueFull",
+    "Retry",
+    "ServerGone",
+    "Snooze",
+    "StoreUnavailable",
+    "WaitTimeout",
+    "current",
+]

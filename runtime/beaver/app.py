@@ -14,8 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from beaver import calls
 from beaver.calls import Call
 from beaver.errors import InvalidInput
@@ -134,8 +132,6 @@ class Beaver(Linked):
                     f"enqueue_many: a request is expected, found {type(item).__name__}; "
                     "make it with job.request(...) or app.request(...)"
                 )
-        if not wanted:
-            return _NOTHING
         return calls.enqueue(wanted).then(self._handles)
 
     def _handles(self, made: list[Enqueued]) -> list[Handle[Any]]:
@@ -182,7 +178,8 @@ class Beaver(Linked):
         from beaver.client import socket_of_url
         from beaver.config import load_config
         from beaver.serve import run
-        from beaver.settings import SETTINGS, unknown_name
+        from beaver.setting import unknown_name
+        from beaver.settings import SETTINGS
 
         if "BEAVER_GENERATION" in os.environ:
             raise InvalidInput(
@@ -229,12 +226,6 @@ def _only(handles: list[Handle[Any]]) -> Handle[Any]:
     return handle
 
 
-_NOTHING: Final[Call[list[Handle[Any]]]] = Call(
-    "enqueue", [[]], lambda _: [], lambda _: [], resend=True
-)
-"""An empty batch: it goes nowhere, since `blocking` and `awaited` would still ask a store."""
-
-
 def _module_name(name: str) -> str | None:
     """Returns the name under which a worker imports a loaded module."""
     if name != "__main__":
@@ -253,6 +244,3 @@ def _module_name(name: str) -> str | None:
     parts = [str(path.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(parts)
     return path.stem
-
-
-__all__ = ["Beaver", "msgspec"]

@@ -194,15 +194,15 @@ class Controller:
         while state.advance(now_ms) == ADVANCE_MAX:
             pass
         self._arm_timer(state)
-        if self._draining or not state.ready:
-            if not self._draining:
-                self._rebalance()
+        if self._draining:
+            return
+        workers = [w for w in self.workers.values() if w.ready and not w.killed and not w.retired]
+        if not state.ready and not self._rebalance(workers):
             return
         if not self._engine.has_room(ROOM_BYTES):
             return
-        workers = [w for w in self.workers.values() if w.ready and not w.killed and not w.retired]
-        if self._fill(state, workers, now_ms):
-            self._rebalance()
+        if self._fill(state, workers, now_ms) and self._rebalance(workers):
+            self._fill(state, workers, now_ms)
 
     def _fill(self, state: State, workers: list[Worker], now_ms: int) -> bool:
         """Fills idle workers first, then prefetches.  True where jobs ran out first."""
@@ -237,10 +237,12 @@ class Controller:
     def _prefetch_more(
         self, state: State, workers: list[Worker], batches: Batches, now_ms: int
     ) -> None:
-        offer = Offer(idle=False)
+        offer, now_ns = Offer(idle=False), self._clock.monotonic_ns()
         for worker in workers:
             if state.suspects_in_flight and any(state.in_flight[t].suspect for t in worker.held):
                 continue  # Nothing waits behind a job that may take the machine down.
+            if worker.held and self._runs_long(worker, now_ns):
+                continue
             while len(worker.held) < PREFETCH_MAX:
                 row = select(state, offer, now_ms)
                 if row is None:
@@ -284,22 +286,27 @@ class Controller:
         self._pool.dispatch(worker.number, attempts)
         self._arm_tick()
 
-    def _rebalance(self) -> None:
-        """Gives waiting attempts of busy workers back, while a worker is idle."""
-        if self._mode is Concurrency.MANY:
-            return
-        if not any(w.ready and not w.held and not w.killed for w in self.workers.values()):
-            return
+    def _rebalance(self, workers: list[Worker]) -> bool:
+        """Takes back what waits behind a long attempt, while a worker is idle.
+
+        True where something was taken back, and is ready again.
+        """
+        if self._mode is Concurrency.MANY or all(w.held for w in workers):
+            return False
         now_ns = self._clock.monotonic_ns()
-        for worker in self.workers.values():
-            if len(worker.held) < 2 or worker.killed is not None:
-                continue
-            token, since_ns = self._pool.started(worker.number)
-            if token in worker.held and now_ns - since_ns >= STEAL_AFTER_NS:
-                for taken in self._pool.recall(worker.number):
-                    self._give_back(worker, taken, Cause.NEVER_STARTED)
-                return
-        self._arm_tick()
+        for worker in workers:
+            if len(worker.held) > 1 and self._runs_long(worker, now_ns):
+                taken = self._pool.recall(worker.number)
+                for token in taken:
+                    self._give_back(worker, token, Cause.NEVER_STARTED)
+                if taken:
+                    return True
+        return False
+
+    def _runs_long(self, worker: Worker, now_ns: int) -> bool:
+        """True where a worker's attempt has turned out too long for others to wait behind it."""
+        token, since_ns = self._pool.started(worker.number)
+        return token in worker.held and now_ns - since_ns >= STEAL_AFTER_NS
 
     def _give_back(self, worker: Worker, token: int, cause: str) -> None:
         held = worker.held.pop(token, None)
@@ -461,8 +468,9 @@ class Controller:
                 self._kill(place, KillCause.CANCEL if cancelled else KillCause.TIME_LIMIT, overdue)
         if busy:
             self._arm_tick()
-            if not self._draining:
-                self._rebalance()
+            if any(not w.held for w in self.workers.values()):
+                # What waits behind a long attempt may go to an idle worker.
+                self._engine.touch()
 
     def _overdue(self, place: Worker, now_ns: int) -> set[int]:
         """Returns the attempts for which a worker has to be killed now."""

@@ -21,7 +21,7 @@ from beaver.admission import refusal
 from beaver.calls import Call, Operations, Synchronous
 from beaver.clock import SystemClock
 from beaver.disk import SystemDisk
-from beaver.errors import DiskFull, InvalidInput, NotFound, StorageFailed, StoreUnavailable
+from beaver.errors import DiskFull, InvalidInput, NotFound, StoreUnavailable
 from beaver.journal.codec import encode_commit
 from beaver.layout import Layout
 from beaver.locking import LOCK_WAIT_S, holder_of, prepare_directory
@@ -104,6 +104,8 @@ class EmbeddedClient(Operations, Synchronous):
     # -- changes -------------------------------------------------------------------------
 
     def do_enqueue(self, requests: Sequence[Request]) -> list[Enqueued]:
+        if not requests:
+            return []
         with self._opened(create=True) as (opened, now_ms):
             state = opened.state
             jobs = [to_job(request, now_ms, self._resolver) for request in requests]
@@ -138,7 +140,6 @@ class EmbeddedClient(Operations, Synchronous):
         return self._change(SetQueue(queue, paused, weight, bytes_max), view)
 
     def _change(self, command: AnyCommand, told: Callable[[State], T]) -> T:
-        endpoint.require_directory(self.data)
         with self._opened(create=False) as (opened, now_ms):
             self._commit(opened, command, now_ms)
             return told(opened.state)
@@ -168,22 +169,27 @@ class EmbeddedClient(Operations, Synchronous):
         """Holds the lock over recovery, one commit and the closing of the log."""
         if create:
             prepare_directory(self._disk, self.data)
-        elif peek_store(self._disk, self.data) is None:
-            raise NotFound(f"no store in {self.data}: nothing was ever enqueued there")
+        else:
+            self._require_store()
         lock = self._lock()
         try:
             opened = open_store(self._disk, self.data, clock=self._clock, create=create)
-            now_ms = Stamper(self._clock, opened.state.time_ms).now_ms()
             try:
-                yield opened, now_ms
-            except StorageFailed:
-                raise  # The log is not trusted now: whoever opens it next recovers it.
+                yield opened, Stamper(self._clock, opened.state.time_ms).now_ms()
             except BaseException:
-                opened.wal.close()
+                # Refused, or the log failed: whoever opens it next recovers it.
+                opened.wal.abandon()
                 raise
             opened.wal.close()
         finally:
             lock.release()
+
+    def _require_store(self) -> None:
+        """Checks that there is something to change, so that a mere look creates nothing."""
+        endpoint.require_directory(self.data)
+        layout = Layout(self.data)
+        if not any(map(self._disk.exists, (layout.lock, layout.log, layout.snapshot))):
+            raise NotFound(f"{self.data} holds no queue")
 
     def _lock(self) -> DirectoryLock:
         path = Layout(self.data).lock
@@ -211,9 +217,7 @@ class EmbeddedClient(Operations, Synchronous):
     def _read(self) -> tuple[State, Any]:
         """Returns the state that the files hold now, and the report of reading it."""
         endpoint.require_directory(self.data)
-        if peek_store(self._disk, self.data) is None:
-            raise NotFound(f"no store in {self.data}: nothing was ever enqueued there")
-        state, report = read_store(self._disk, self.data)
+        state, report = read_store(self._disk, self.data, clock=self._clock)
         now_ms = self._now_ms(state)
         while state.advance(now_ms):
             pass

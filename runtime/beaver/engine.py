@@ -269,6 +269,8 @@ class Engine:
 
     def _release(self, done: Done, reply: Reply) -> None:
         """Gives the reply now if nothing speculative is in it, else with the commit."""
+        if self._failed is not None:
+            return
         if self._durable_seq == self._state.last_seq:
             self._tell(done, reply)
             return

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from beaver.durations import format_time
-from beaver.views import EventView
+from beaver.views import ABSENT, EventView
 from beaver_model.events import (
     Acked,
     AnyEvent,
@@ -189,8 +189,8 @@ def event_line(view: EventView) -> str:
     if view.error is not None:
         parts.append(f"error={_quoted(view.error)}")
     for name, raw in (("payload", view.payload), ("result", view.result)):
-        if raw is not None:
-            parts.append(f"{name}={bytes(raw).decode('utf-8', 'replace')}")
+        if text := bytes(raw):
+            parts.append(f"{name}={text.decode('utf-8', 'replace')}")
     return " ".join(parts)
 
 

@@ -108,8 +108,12 @@ def encode_view(view: Any) -> bytes:
 
 
 def encode_error(number: int, error: errors.BeaverError) -> bytes:
-    """Returns the frame that answers request `number` with an error."""
-    return encode_frame([number, 1, [type(error).__name__, str(error)]])
+    """Returns the frame that answers request `number` with an error.
+
+    An error of a class from elsewhere goes as the class of `errors` that it derives from.
+    """
+    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    return encode_frame([number, 1, [kind.__name__, str(error)]])
 
 
 def decode_error(body: Any) -> errors.BeaverError:

@@ -238,6 +238,7 @@ def _keep_tail(reading: Rebuilding, file: File, end: End) -> None:
             kept.sync()
         finally:
             kept.close()
+        disk.sync_dir(reading.layout.path)
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise

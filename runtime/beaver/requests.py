@@ -45,6 +45,7 @@ from beaver_model.bounds import (
 
 __all__ = [
     "KEYS",
+    "TASK_DEFAULT",
     "Resolver",
     "build_request",
     "check_id",
@@ -71,6 +72,9 @@ KEYS: Final = (
     "tags",
 )
 """Keys of a job in JSON."""
+
+TASK_DEFAULT: Final = "echo"
+"""The task of a job in JSON that names none, as in the original file format."""
 
 _LATER_KEYS: Final = frozenset(
     {"unique", "after", "concurrency_key", "expires", "expires_at", "schedule", "deadline"}
@@ -269,8 +273,6 @@ def _from_json(raw: bytes, payload_bytes_max: int, need_id: bool) -> Request:
     unknown = next((key for key in job if key not in KEYS), None)
     if unknown is not None:
         raise InvalidInput(_unknown_key(unknown))
-    if "task" not in job:
-        raise InvalidInput("task: this key is required")
     if need_id and "id" not in job:
         raise InvalidInput("id: each job needs one, so that the same file can be sent again")
     payload = b"null"
@@ -281,7 +283,7 @@ def _from_json(raw: bytes, payload_bytes_max: int, need_id: bool) -> Request:
             raise InvalidInput(f"{key}: null is not allowed; leave the key out")
     delay, run_at, backoff = job.get("delay"), job.get("run_at"), job.get("backoff")
     return build_request(
-        job["task"],
+        job.get("task", TASK_DEFAULT),
         payload,
         job_id=job.get("id"),
         queue=job.get("queue"),

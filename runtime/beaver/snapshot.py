@@ -258,7 +258,7 @@ def load_snapshot(disk: Disk, path: str, *, check_fingerprint: bool = False) -> 
                 _noted(reader.tombstones(), fingerprinter),
             )
             footer = reader.footer()
-        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+        except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as error:
             raise SnapshotDamaged(path, reader.offset, f"a line has no meaning: {error}") from error
     finally:
         file.close()

@@ -29,6 +29,7 @@ import msgspec
 
 from beaver.errors import Corruption, NewerFormat
 from beaver.ports import File
+from beaver_model.bounds import PAYLOAD_DEPTH_MAX
 from beaver_model.lifecycle import JobState
 from beaver_model.rows import Spec, encode_spec, pack_tombstone, unpack_tombstone
 from beaver_model.state import (
@@ -45,6 +46,7 @@ CRC_KEY: Final = b',"crc":"'
 CRC_BYTES: Final = len(CRC_KEY) + 8 + len(b'"}\n')
 READ_BYTES: Final = 4 << 20
 
+_DEPTH_SPARE: Final = 500
 _STATE_NAMES: Final = {int(state): state.name.lower() for state in JobState}
 _STATE_VALUES: Final = {name: value for value, name in _STATE_NAMES.items()}
 
@@ -166,6 +168,9 @@ def job_line(job: JobTuple, spec: int) -> JobLine:
 def _is_plain_json(payload: bytes) -> bool:
     """True where a payload embedded in a line is read back with the same bytes."""
     try:
+        if payload.count(b"[") + payload.count(b"{") > PAYLOAD_DEPTH_MAX:
+            # The parser goes as deep as the stack of its caller lets it: keep a distance.
+            _raw_decoder.decode(b"[" * _DEPTH_SPARE + payload + b"]" * _DEPTH_SPARE)
         return bytes(_raw_decoder.decode(payload)) == payload and b"\n" not in payload
     except (msgspec.MsgspecError, RecursionError):
         return False

@@ -57,7 +57,7 @@ def test_a_started_attempt_is_charged_and_a_waiting_one_is_not(data: Path) -> No
     enqueue(data, {"id": "runs", "payload": {"sleep_ms": 60_000}}, {"id": "waits"})
     eventually(lambda: server.status()["workers"][0]["job"] == "runs", "it runs")
     server.kill()
-    with serving(data, "--workers", "1"):
+    with serving(data, "--workers", "1", "--grace", "0s"):
         eventually(lambda: len(events_of(data, "runs")) >= 4, "it runs again")
     log = [event for event in events(data) if event["job"] == "runs"]
     assert [event["event"] for event in log[:4]] == ["ENQUEUE", "DISPATCH", "TIMEOUT", "DISPATCH"]
@@ -85,8 +85,8 @@ def test_a_killed_worker_costs_its_job_one_attempt_and_is_replaced(data: Path) -
     with serving(data, "--workers", "2") as server:
         enqueue(
             data,
-            {"id": "victim", "payload": {"sleep_ms": 400}, "backoff": 1},
-            {"id": "other", "payload": {"sleep_ms": 400}},
+            {"id": "victim", "payload": {"sleep_ms": 1500}, "backoff": 1},
+            {"id": "other", "payload": {"sleep_ms": 1500}},
         )
         eventually(lambda: server.status()["in_flight"] == 2, "both run")
         (pid,) = [w["pid"] for w in server.status()["workers"] if w["job"] == "victim"]
@@ -104,13 +104,12 @@ def test_a_job_that_kills_its_worker_ends_in_dead(data: Path, tmp_path: Path) ->
         "import os, signal\n"
         "from beaver import Beaver\n"
         "app = Beaver('data')\n"
-        "@app.job(max_attempts=3, backoff='1ms')\n"
+        "@app.job()\n"
         "def poison():\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
+    enqueue(data, {"id": "p", "task": "poison", "max_attempts": 3, "backoff": 1})
     with serving(data, "-A", "poison:app", "--workers", "1", "--burst", cwd=tmp_path) as server:
-        enqueue(data, {"id": "p", "task": "poison"})
-        eventually(lambda: server.process.poll() is not None or status(data)["dead"], "it is dead")
         assert server.wait() == 0
     names = events_of(data, "p")
     assert names.count("DISPATCH") == 3

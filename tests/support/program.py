@@ -14,9 +14,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+import msgspec
+from beaver.disk import SystemDisk
+from beaver.embedded import open_client
+from beaver.recovery import peek_store
+from beaver.workers.leftovers import find_leftovers
 
 BEAVER = [sys.executable, "-m", "beaver"]
 DEADLINE_S = 60.0
@@ -124,7 +130,7 @@ class Server:
         return code
 
     def status(self) -> dict[str, Any]:
-        """What `beaver status --json` says."""
+        """See `status`."""
         return status(self.data)
 
     def drained(self, count: int, within_s: float = DEADLINE_S) -> None:
@@ -149,8 +155,9 @@ def serving(data: Path, *arguments: str, cwd: Path | None = None, **env: str) ->
 
 
 def status(data: Path) -> dict[str, Any]:
-    """What `beaver status --json` says of a directory."""
-    answer: dict[str, Any] = json.loads(beaver("status", "--json", "--data", str(data)))
+    """The status of a directory, from its server or its files: as `beaver status --json`."""
+    with closing(open_client(str(data))) as client:
+        answer: dict[str, Any] = msgspec.to_builtins(client.status())
     return answer
 
 
@@ -174,9 +181,5 @@ def enqueue(data: Path, *jobs: dict[str, Any]) -> list[dict[str, Any]]:
 
 def processes_of(data: Path) -> list[int]:
     """Pids of processes that carry the store's mark in their environment, zombies excluded."""
-    from beaver.disk import SystemDisk
-    from beaver.recovery import peek_store
-    from beaver.workers.leftovers import find_leftovers
-
     store = peek_store(SystemDisk(), str(data))
     return [] if store is None else find_leftovers(store.hex())

@@ -6,10 +6,10 @@ Usage: server_process.py STORE_HEX SLOTS TASK PAYLOAD_JSON READY_FILE
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -31,16 +31,15 @@ async def main() -> None:
     assert pool._zygote is not None
     attempt = Attempt(77, "j", task, payload.encode(), 1, 5, "default", 0, "k", 0)
     pool.dispatch(1, [attempt])
-    pids = {
-        "server": os.getpid(),
-        "zygote": pool._zygote.pid,
-        "workers": list(events.pids.values()),
-    }
-    Path(ready + ".new").write_bytes(msgspec.json.encode(pids))
-    Path(ready + ".new").rename(ready)
+    workers = list(events.pids.values())
+    tell(ready, {"server": os.getpid(), "zygote": pool._zygote.pid, "workers": workers})
     await asyncio.Event().wait()
 
 
+def tell(path: str, pids: dict[str, Any]) -> None:
+    Path(path + ".new").write_bytes(msgspec.json.encode(pids))
+    Path(path + ".new").rename(path)
+
+
 if __name__ == "__main__":
-    json.loads(sys.argv[4])
     asyncio.run(main())

@@ -152,6 +152,10 @@ def alive(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] not in "ZX"
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def pid_in(path: Path) -> int:
     """Reads a pid that a job wrote into a file, once it is there."""
     wait_until(lambda: path.exists() and path.read_text().strip(), f"no pid in {path}")

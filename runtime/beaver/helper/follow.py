@@ -31,6 +31,8 @@ class Cursor(NamedTuple):
     offset: int
     next_seq: int
     crc: int
+    flags: int
+    """Of that frame: CLOSE where the segment may have ended."""
 
 
 class Follower:
@@ -53,7 +55,7 @@ class Follower:
             if file is not None:
                 try:
                     scan = SegmentScan(file, self._layout.log, read_header(file, self._layout.log))
-                    scan.offset, scan.next_seq, scan.crc = cursor[1:]
+                    scan.offset, scan.next_seq, scan.crc, scan.flags = cursor[1:]
                     yield from self._run(scan, scan, after_seq, until_seq)
                 finally:
                     file.close()
@@ -93,7 +95,7 @@ class Follower:
 
 
 def _behind(scan: SegmentScan) -> Cursor:
-    return Cursor(scan.header.first_seq, scan.offset, scan.next_seq, scan.crc)
+    return Cursor(scan.header.first_seq, scan.offset, scan.next_seq, scan.crc, scan.flags)
 
 
 def _commit(path: str, frame: Frame) -> Commit:

@@ -10,6 +10,8 @@ from typing import Final
 from beaver_model.bounds import ERROR_BYTES_MAX
 
 _HERE: Final = str(Path(__file__).parent)
+_NOTE_BYTES: Final = 48
+"""Room for the line that says how much was left out."""
 _HEAD_SHARE: Final = 4
 """A quarter of a cut text is its head: the message.  The rest is the traceback's end."""
 
@@ -44,8 +46,8 @@ def cut(text: str, limit: int = ERROR_BYTES_MAX) -> str:
     data = text.encode("utf-8", "backslashreplace")
     if len(data) <= limit:
         return data.decode()
-    note = f"\n... {len(data) - limit} bytes and a few are left out ...\n"
-    room = limit - len(note)
+    room = limit - _NOTE_BYTES
+    note = f"\n... {len(data) - room} bytes left out ...\n"
     head = data[: room // _HEAD_SHARE].decode("utf-8", "ignore")
     tail = data[len(data) - (room - room // _HEAD_SHARE) :].decode("utf-8", "ignore")
     return f"{head}{note}{tail}"

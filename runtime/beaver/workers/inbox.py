@@ -79,6 +79,7 @@ class Outbox:
         self._stream = stream
         self._frames = FrameReader()
         self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     def fileno(self) -> int:
         return self._stream.fileno()
@@ -88,7 +89,13 @@ class Outbox:
         self._write(wire.frame(os.getpid()))
 
     def send(self, outcome: Outcome) -> None:
-        """Hands an outcome to the kernel: from here on this worker's death cannot lose it."""
+        """Hands an outcome to the kernel: from here on this worker's death cannot lose it.
+
+        A job may fork, and its child may return from the job's code into ours.  The child
+        is no worker: it ends here, before it can answer or take an attempt.
+        """
+        if os.getpid() != self._pid:
+            os._exit(0)
         self._write(wire.frame(outcome))
 
     def _write(self, data: bytes) -> None:

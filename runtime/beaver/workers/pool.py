@@ -31,6 +31,8 @@ from beaver.workers.zygote_process import ZygoteProcess
 FAILURES_MAX: Final = 5
 """Zygotes lost, or rounds of workers that end before they are ready, until the pool fails."""
 FAILURES_WITHIN_S: Final = 10.0
+BROKEN_WAIT_S: Final = 1.0
+"""How long a worker may take to end after it has closed its stream."""
 STOP_WAIT_S: Final = 6.0
 """How long a zygote may take to kill and reap its workers; it gives up a little earlier."""
 
@@ -207,10 +209,14 @@ class ProcessPool:
         self._events.outcomes(mailbox.worker, outcomes)
 
     def broken(self, mailbox: Mailbox, why: str) -> None:
-        """Kills a worker that can no longer answer.  Mostly it is dying already."""
-        if mailbox.birth in self._by_birth:
-            _log.debug("worker %d: %s", mailbox.worker, why)
-            self.kill(mailbox.worker)
+        """Kills a worker that can no longer answer, unless it is just ending by itself."""
+
+        def kill() -> None:
+            if self._by_birth.get(mailbox.birth) is mailbox and not mailbox.killed:
+                _log.warning("worker %d is killed: %s", mailbox.worker, why)
+                self.kill(mailbox.worker)
+
+        self._loop.call_later(BROKEN_WAIT_S, kill)
 
     # -- what the zygote says ---------------------------------------------------------------
 
@@ -258,6 +264,7 @@ class ProcessPool:
         assert self._ready is not None
         if self._stopping:
             return
+        self._zygote = None
         how = zygote.kill()
         if not self._ready.done():
             self._ready.set_exception(

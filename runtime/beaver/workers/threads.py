@@ -51,6 +51,7 @@ class Threads:
         self._running: dict[int, Running] = {}
         self._cancelled: set[int] = set()
         self._watched_until_s = _NEVER
+        self._at_work = concurrency
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         self._threads = [
@@ -59,13 +60,13 @@ class Threads:
         ]
 
     def run(self) -> None:
+        self._outbox.announce()
         for thread in self._threads:
             thread.start()
-        self._outbox.announce()
         poll = select.poll()
         poll.register(self._outbox.fileno(), select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
-        while any(thread.is_alive() for thread in self._threads):
+        while self._at_work:
             wait_s = self._stop_overdue()
             for fd, _ in poll.poll(None if wait_s == _NEVER else wait_s * 1000 + 1):
                 if fd == self._wake_read:
@@ -123,6 +124,9 @@ class Threads:
         except BaseException:  # noqa: BLE001 -- a bug of ours: the worker must not limp on
             traceback.print_exc()
             os._exit(_INTERNAL_ERROR)
+        # The count, not the thread's end: it goes down before the main thread looks again.
+        with self._lock:
+            self._at_work -= 1
         self._wake()
 
     def _run(self, attempt: Attempt) -> Outcome:

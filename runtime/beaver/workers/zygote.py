@@ -107,6 +107,8 @@ class Zygote:
             (signal.SIGINT, signal.SIG_IGN),
         ):
             self._app_handlers[signum] = signal.signal(signum, handler)
+        # The application may have blocked them, and would then block the zygote's ears.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._app_handlers)
 
     def _on_term(self, *_: object) -> None:
         self._told_to_end = True

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -134,7 +135,7 @@ def stubborn(path: str) -> str:
 
 @job
 async def nap_async(path: str) -> str:
-    Path(path).write_text(str(os.getpid()))
+    Path(path).write_text(str(os.getpid()))  # noqa: ASYNC240 -- a few bytes
     await asyncio.sleep(60)
     return "slept"
 
@@ -237,3 +238,23 @@ def peak_of(seconds: float, path: str) -> int:
     time.sleep(seconds)
     running.pop()
     return count
+
+
+@job
+def garble() -> None:
+    """Writes rubbish into the worker's stream, as only broken native code would."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            stream = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue
+        with stream:
+            if stream.type == socket.SOCK_STREAM:
+                stream.sendall(b"\x03\x00\x00\x00\xc1\xc1\xc1")
+    time.sleep(1000)
+
+
+@job
+def fork_and_return(ctx: JobContext) -> str:
+    """Its child returns from the job's code, too."""
+    return "child" if os.fork() == 0 else "parent"

@@ -1,0 +1,46 @@
+"""The flags that commands share, and the configuration that comes out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from beaver.config import Config, load_config
+from beaver.settings import SETTINGS
+
+Data = Annotated[
+    str | None,
+    typer.Option("--data", metavar="DIR", help="The data directory [default: data; BEAVER_DATA]."),
+]
+ConfigFile = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="A YAML file with settings [default: beaver.yaml if there].",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def setting(name: str, metavar: str, *names: str) -> Any:
+    """Returns the option for a setting: its help and default come from the table."""
+    known = SETTINGS[name]
+    text = f"{known.help} [default: {known.default_text()}]"
+    return typer.Option(*names, known.flag, metavar=metavar, help=text)
+
+
+def switch(name: str) -> Any:
+    """Returns the option for a setting that is on or off."""
+    known = SETTINGS[name]
+    return typer.Option(f"{known.flag}/--no-{known.flag[2:]}", help=known.help)
+
+
+def configuration(
+    data: str | None, config: str | None, flags: Mapping[str, Any] | None = None
+) -> Config:
+    """Returns the configuration from all layers, these flags on top."""
+    return load_config({"data": data, **(flags or {})}, file=config)

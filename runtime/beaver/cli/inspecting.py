@@ -1,0 +1,279 @@
+"""`beaver status`, `list`, `show` and `explain`: reading, which never writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated, Any
+
+import typer
+
+from beaver.cli import flags, output
+from beaver.durations import format_duration, format_time
+from beaver.errors import InvalidInput
+from beaver.views import ExplainView, JobView, StatusView
+
+PAGE = 1_000
+"""Jobs that one question asks for."""
+
+
+def connect(data: str) -> AbstractContextManager[Any]:
+    """Returns a client: to the server if one runs, else to the files."""
+    from beaver.embedded import EmbeddedClient, open_client
+
+    client = open_client(data)
+    return nullcontext(client) if isinstance(client, EmbeddedClient) else client
+
+
+def status_command(
+    data: flags.Data = None,
+    config: flags.ConfigFile = None,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Show the whole queue at a glance.
+
+    From the running server, or from the files where none runs.
+
+    Examples:
+      beaver status
+      beaver status --json --data /srv/queue
+    """
+    settings = flags.configuration(data, config)
+    with connect(settings.data) as client:
+        view = client.status()
+    if as_json:
+        output.json_line(view)
+    else:
+        _tell_status(view, settings.data)
+
+
+def _tell_status(view: StatusView, data: str) -> None:
+    if view.running:
+        output.line(output.paint(f"a server runs on {data} (epoch {view.epoch})", "green"))
+    else:
+        output.line(
+            output.paint(f"no server runs; these figures are from the files in {data}", "yellow")
+        )
+    if view.disk_full:
+        output.line(output.paint("the disk is full: new jobs are refused", "red"))
+    scheduled = f" ({view.scheduled} of them later)" if view.scheduled else ""
+    output.line(
+        f"pending {view.pending}{scheduled}, in flight {view.in_flight}, completed "
+        f"{view.completed}, dead {view.dead}, cancelled {view.cancelled}"
+    )
+    output.line(f"last seq {view.last_seq}, recovered in {view.recovery_ms:.0f} ms")
+    if view.queues:
+        output.line()
+        titles = ("queue", "pending", "in flight", "completed", "dead", "cancelled", "oldest", "")
+        rows = [
+            (
+                name,
+                *map(str, (q.pending, q.in_flight, q.completed, q.dead, q.cancelled)),
+                format_duration(q.oldest_pending_ms) if q.oldest_pending_ms else "-",
+                "paused" if q.paused else "",
+            )
+            for name, q in view.queues.items()
+        ]
+        output.table(titles, rows)
+    if view.workers:
+        output.line()
+        workers = [
+            (
+                str(worker.id),
+                str(worker.pid),
+                worker.job or "idle",
+                format_duration(worker.since_ms) if worker.job else "-",
+            )
+            for worker in view.workers
+        ]
+        output.table(("worker", "pid", "job", "for"), workers)
+
+
+def list_command(
+    state: Annotated[
+        str,
+        typer.Option(
+            "--state",
+            metavar="STATE",
+            help="pending, in_flight, completed, dead, cancelled or discarded "
+            "[default: all that have a row].",
+        ),
+    ] = "",
+    queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="Only this queue.")] = "",
+    task: Annotated[str, typer.Option("--task", metavar="NAME", help="Only this task.")] = "",
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", help="At most so many; 0 lists all.")
+    ] = 100,
+    after: Annotated[
+        int, typer.Option("--after", metavar="SEQ", help="Only jobs that came in after this seq.")
+    ] = 0,
+    data: flags.Data = None,
+    config: flags.ConfigFile = None,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """List jobs in the order in which they came in.
+
+    Examples:
+      beaver list
+      beaver list --state dead --json
+      beaver list --queue mail --limit 0
+    """
+    if limit < 0 or after < 0:
+        raise InvalidInput("--limit and --after: 0 or more is expected")
+    settings = flags.configuration(data, config)
+    with connect(settings.data) as client:
+        jobs, more = _pages(client.list_jobs, state, queue, task, after, limit)
+    if as_json:
+        for job in jobs:
+            output.json_line(job)
+    elif jobs:
+        rows = [(str(j.seq), j.id, j.state, j.task, j.queue, _attempts(j), _why(j)) for j in jobs]
+        colours = [output.STATE_COLOURS.get(job.state) for job in jobs]
+        output.table(("seq", "id", "state", "task", "queue", "attempt", ""), rows, colours)
+    else:
+        output.line("no such jobs")
+    if more:
+        output.note(f"there may be more: --after {jobs[-1].seq}, or --limit 0 for all")
+
+
+def _pages(
+    ask: Callable[..., list[JobView]], state: str, queue: str, task: str, after: int, limit: int
+) -> tuple[list[JobView], bool]:
+    """Returns jobs up to the limit, asked for in pages, and whether there may be more."""
+    jobs: list[JobView] = []
+    while not limit or len(jobs) < limit:
+        wanted = min(PAGE, limit - len(jobs)) if limit else PAGE
+        page = ask(state, queue, task, jobs[-1].seq if jobs else after, wanted)
+        jobs += page
+        if len(page) < wanted:
+            return jobs, False
+    return jobs, True
+
+
+def _attempts(job: JobView) -> str:
+    return f"{job.attempt}/{job.max_attempts}" if job.max_attempts else "-"
+
+
+def _why(job: JobView) -> str:
+    if job.state == "in_flight":
+        return f"on worker {job.worker}"
+    if job.state == "pending" and job.waiting == "time":
+        return f"runs at {format_time(job.ready_ms)}"
+    if job.state in ("dead", "cancelled"):
+        return job.cause
+    return "" if job.waiting in ("finished", "slot") else job.waiting
+
+
+def show_command(
+    job: Annotated[str, typer.Argument(metavar="JOB")],
+    data: flags.Data = None,
+    config: flags.ConfigFile = None,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Show one job as it is now.
+
+    Examples:
+      beaver show order-7
+      beaver show order-7 --json | jq .payload
+    """
+    settings = flags.configuration(data, config)
+    with connect(settings.data) as client:
+        view = client.show(job)
+    if as_json:
+        output.json_line(view)
+    else:
+        _tell_job(view)
+
+
+def _tell_job(view: JobView) -> None:
+    facts: list[tuple[str, str]] = [
+        ("id", view.id),
+        ("state", output.paint(view.state, output.STATE_COLOURS.get(view.state))),
+        ("seq", str(view.seq)),
+    ]
+    if view.task:
+        facts += [
+            ("task", view.task),
+            ("queue", f"{view.queue} (priority {view.priority})"),
+            ("attempt", f"{view.attempt} of {view.max_attempts}"),
+            ("timeout", format_duration(view.timeout_ms)),
+            ("payload", bytes(view.payload).decode("utf-8", "replace")),
+        ]
+    if view.ready_ms and view.state == "pending":
+        facts.append(("ready", format_time(view.ready_ms)))
+    if view.worker:
+        facts.append(("worker", f"{view.worker} (token {view.token})"))
+    rare = {
+        "generation": str(view.generation or ""),
+        "cancel requested": "yes" if view.cancel_requested else "",
+        "suspect": "yes: the machine went down while it ran" if view.suspect else "",
+        "cause": view.cause,
+        "error": output.printable(view.error),
+        "parent": view.parent,
+        "tags": ", ".join(view.tags),
+    }
+    facts += [(name, value) for name, value in rare.items() if value]
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        output.line(f"{name.ljust(width)}  {value.replace(chr(10), chr(10) + ' ' * (width + 2))}")
+
+
+def explain_command(
+    job: Annotated[str, typer.Argument(metavar="JOB")],
+    data: flags.Data = None,
+    config: flags.ConfigFile = None,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Tell all that happened to a job, and why it does not run now.
+
+    Examples:
+      beaver explain order-7
+    """
+    from beaver import embedded
+
+    settings = flags.configuration(data, config)
+    with connect(settings.data) as client:
+        view = client.explain(job)
+        running = not isinstance(client, embedded.EmbeddedClient)
+    if as_json:
+        output.json_line(view)
+        return
+    _tell_explanation(view)
+    if not running and view.waiting != "finished":
+        output.line(f"No server runs; `beaver run --data {settings.data}` starts one.")
+
+
+def _tell_explanation(view: ExplainView) -> None:
+    from beaver.listing import event_line
+
+    _tell_job(view.job)
+    output.line()
+    if view.history_from_seq > view.job.seq:
+        output.line(f"(events before seq {view.history_from_seq} are no longer kept)")
+    for event in view.events:
+        output.line(event_line(event))
+    output.line()
+    output.line(why_sentence(view))
+
+
+def why_sentence(view: ExplainView) -> str:
+    """Returns in a sentence why the job does not run now, or what runs it."""
+    from beaver_model.policy import WAITING
+
+    reason = view.waiting
+    if reason == "running":
+        return f"It is running on worker {view.held_by}."
+    if reason == "finished":
+        return f"It has ended: {view.job.state}."
+    if reason == "time":
+        return f"It waits for its time: {format_time(view.waiting_until_ms)}."
+    if reason == "paused":
+        return f"Its queue {view.job.queue} is paused; `beaver resume {view.job.queue}` goes on."
+    if reason == "unknown_task":
+        near = f" Similar tasks: {', '.join(view.near_tasks)}." if view.near_tasks else ""
+        return f"No worker knows its task {view.job.task}.{near}"
+    return f"It does not run now: {WAITING.get(reason, reason)}."

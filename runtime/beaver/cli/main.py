@@ -1,0 +1,168 @@
+"""The command `beaver`: which commands there are, and what becomes of an error.
+
+Every error ends in one to three lines on stderr and the exit code of its class; a traceback
+appears only with `--debug`.  What may not live here: what the commands do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+import traceback
+from importlib import import_module, metadata
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from beaver.cli import output
+from beaver.errors import BeaverError
+
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+EXIT_BROKEN_PIPE: Final = 141
+EXIT_BUG: Final = 70
+
+COMMANDS: Final = {
+    "run": "serving",
+    "enqueue": "producing",
+    "status": "inspecting",
+    "list": "inspecting",
+    "show": "inspecting",
+    "explain": "inspecting",
+    "cancel": "operating",
+    "retry": "operating",
+    "discard": "operating",
+    "pause": "operating",
+    "resume": "operating",
+    "replay": "replays",
+    "verify": "replays",
+    "config": "configuring",
+    "bench": "benching",
+}
+"""Each command and the module of `beaver.cli` that holds it."""
+
+_COMMON: Final = {"--data": True, "--config": True, "--json": False, "--debug": False}
+"""Flags that may also stand before the command; True where a value follows."""
+
+EXAMPLES: Final = """
+  beaver run                                     serve the built-in tasks
+  beaver run -A shop:app --workers 4             serve the tasks of shop.py
+  beaver enqueue send_receipt '{"order": 7}'     enqueue a job
+  beaver enqueue --file jobs.json                enqueue a file, all or none
+  beaver status                                  the whole queue at a glance
+  beaver explain JOB                             all that happened to a job, and why it waits
+"""
+
+
+class Group(TyperGroup):
+    """The root command; a broken pipe of stdout ends a command quietly."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command that was asked for."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read our output has seen enough, as in `beaver replay data | head`.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(EXIT_BROKEN_PIPE) from None
+        return result
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        output.line(f"beaver {metadata.version('beaver-raft')}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """A durable job queue.  `beaver COMMAND --help` tells more about a command."""
+
+
+def build(names: list[str]) -> typer.Typer:
+    """Returns the application with the commands of these names, in the order of `COMMANDS`."""
+    app = typer.Typer(
+        cls=Group,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog=_examples(EXAMPLES),
+        no_args_is_help=True,
+    )
+    app.callback()(_root)
+    for name, module in COMMANDS.items():
+        if name in names:
+            command = getattr(import_module(f"beaver.cli.{module}"), f"{name}_command")
+            text, _, examples = (command.__doc__ or "").partition("Examples:\n")
+            app.command(name, help=text.strip(), epilog=_examples(examples))(command)
+    return app
+
+
+def _examples(text: str) -> str | None:
+    """Returns examples as an epilog, marked so that its lines stay as they are."""
+    lines = textwrap.dedent(text).strip().splitlines()
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)]) if lines else None
+
+
+def _hoist(arguments: list[str]) -> list[str]:
+    """Moves common flags that stand before the command behind its name."""
+    index = 0
+    while index < len(arguments):
+        name, _, _ = arguments[index].partition("=")
+        if name not in _COMMON:
+            break
+        index += 2 if _COMMON[name] and "=" not in arguments[index] else 1
+    if 0 < index < len(arguments) and arguments[index] in COMMANDS:
+        return [arguments[index], *arguments[:index], *arguments[index + 1 :]]
+    return arguments
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal cannot show must not end a command.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    arguments = _hoist(sys.argv[1:] if arguments is None else arguments)
+    asked = arguments[0] if arguments else ""
+    # One command is built unless all are listed: each takes about a millisecond.
+    names = [asked] if asked in COMMANDS else list(COMMANDS)
+    debug = "--debug" in arguments or bool(os.environ.get("BEAVER_DEBUG"))
+    try:
+        code = build(names)(arguments, prog_name="beaver", standalone_mode=False)
+    except BeaverError as error:
+        return _report(error, str(error), error.exit_code, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED  # typer passes on the one as the other.
+    except SystemExit as ended:
+        code = ended.code  # The completions of typer end so.
+    except Exception as error:  # noqa: BLE001 - the last place that can say it in one line
+        if hasattr(error, "format_message"):
+            return _report(error, _usage(error, asked), EXIT_USAGE, debug)
+        return _report(error, _bug(error), EXIT_BUG, debug)
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: Any, asked: str) -> str:
+    command = f"beaver {asked}" if asked in COMMANDS else "beaver"
+    return f"{error.format_message()}\nTry `{command} --help`."
+
+
+def _bug(error: Exception) -> str:
+    what = f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError):
+        return what
+    return f"{what}\nThis is a bug in Beaver; please report it with what --debug shows."
+
+
+def _report(error: BaseException, message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    output.note(f"beaver: {output.printable(message)}")
+    return code

@@ -1,0 +1,170 @@
+"""`beaver cancel`, `retry`, `discard`, `pause` and `resume`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from beaver.cli import flags, output
+from beaver.cli.inspecting import connect
+from beaver.errors import BeaverError, InvalidInput, NotFound, StoreUnavailable
+
+Jobs = Annotated[list[str], typer.Argument(metavar="JOB...")]
+Queue = Annotated[str, typer.Argument(metavar="QUEUE")]
+
+
+def cancel_command(
+    jobs: Jobs,
+    data: flags.Data = None,
+    config: flags.ConfigFile = None,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Cancel jobs.
+
+    A pending one is cancelled at once, a running one by stopping it. A running job that
+    completes first stays completed.
+
+    Examples:
+      beaver cancel order-7
+    """
+    _each(jobs, lambda client, job: client.cancel(job), data, config, as_json)
+
+
+def retry_command(
+    jobs: Jobs,
+    payload: Annotated[
+        str | None, typer.Option("--payload", metavar="JSON", help="Run it with another payload.")
+    ] = None,
+    data: flags.Data = None,
+    config: flags.ConfigFile = None,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Run dead or cancelled jobs again, with all their attempts.
+
+    Examples:
+      beaver retry order-7
+      beaver retry order-7 --payload '{"order": 7, "to": "ada@example.org"}'
+      beaver list --state dead --json | jq -r .id | xargs beaver retry
+    """
+    settings = flags.configuration(data, config)
+    edited: bytes | None = None
+    if payload is not None:
+        from beaver import jsontext
+
+        if len(jobs) > 1:
+            raise InvalidInput("--payload: only one job can be given another payload at once")
+        raw = payload.strip().encode("utf-8", "surrogateescape")
+        edited = jsontext.check(raw, settings.payload_bytes_max, "--payload")
+    _each(jobs, lambda client, job: client.requeue(job, edited), data, config, as_json)
+
+
+def discard_command(
+    jobs: Jobs,
+    data: flags.Data = None,
+    config: flags.ConfigFile = None,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Remove pending, dead or cancelled jobs for good.
+
+    Examples:
+      beaver discard order-7
+    """
+    _each(jobs, lambda client, job: client.discard(job), data, config, as_json)
+
+
+def _each(
+    jobs: list[str],
+    change: Callable[[Any, str], str],
+    data: str | None,
+    config: str | None,
+    as_json: bool,
+) -> None:
+    """Changes each job; one that is refused does not keep the others from their change."""
+    settings = flags.configuration(data, config)
+    first: BeaverError | None = None
+    with connect(settings.data) as client:
+        for job in jobs:
+            try:
+                state = change(client, job)
+            except StoreUnavailable:
+                raise
+            except BeaverError as error:
+                if first is not None or len(jobs) > 1:
+                    output.note(f"beaver: {error}")
+                first = first or error
+                continue
+            if as_json:
+                output.json_line({"id": job, "state": state})
+            else:
+                output.line(f"{job} {output.paint(state, output.STATE_COLOURS.get(state))}")
+    if first is not None:
+        if len(jobs) > 1:
+            raise typer.Exit(first.exit_code)
+        raise first
+
+
+def pause_command(
+    queue: Queue,
+    create: Annotated[
+        bool, typer.Option("--create", help="Also where the queue does not exist yet.")
+    ] = False,
+    data: flags.Data = None,
+    config: flags.ConfigFile = None,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Pause a queue.
+
+    Its jobs wait, and those that run end as usual. It stays paused over restarts, until it
+    is resumed.
+
+    Examples:
+      beaver pause mail
+    """
+    _set_paused(queue, True, create, data, config, as_json)
+
+
+def resume_command(
+    queue: Queue,
+    data: flags.Data = None,
+    config: flags.ConfigFile = None,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Let the jobs of a paused queue run again.
+
+    Examples:
+      beaver resume mail
+    """
+    _set_paused(queue, False, False, data, config, as_json)
+
+
+def _set_paused(
+    queue: str, paused: bool, create: bool, data: str | None, config: str | None, as_json: bool
+) -> None:
+    settings = flags.configuration(data, config)
+    with connect(settings.data) as client:
+        if not create:
+            # A slip in the name must not make a queue that nobody meant.
+            _require_queue(client, queue)
+        view = client.set_queue(queue, paused)
+    if as_json:
+        output.json_line({"queue": queue, "paused": view.paused, "pending": view.pending})
+    else:
+        state = "paused" if view.paused else "resumed"
+        output.line(f"{queue} {state}, {view.pending} jobs pending")
+
+
+def _require_queue(client: Any, queue: str) -> None:
+    try:
+        client.list_jobs("", queue, "", 0, 1)
+    except NotFound as error:
+        known = tuple(client.status().queues)
+        from beaver.setting import unknown_name
+
+        raise NotFound(f"{error}{unknown_name(queue, known)}") from None

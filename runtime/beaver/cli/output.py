@@ -1,0 +1,110 @@
+"""Writing to stdout and stderr: JSON, lines, tables, colours and progress.
+
+Nothing is cut or wrapped.  Colours and progress appear only on a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import msgspec
+
+_CODES: Final = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "bold": 1, "dim": 2}
+_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_encode: Final = msgspec.json.Encoder().encode
+
+STATE_COLOURS: Final = {
+    "pending": "cyan",
+    "in_flight": "yellow",
+    "completed": "green",
+    "dead": "red",
+    "cancelled": "dim",
+}
+
+
+def line(text: str = "") -> None:
+    """Writes a line to stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """Writes a line to stderr: what a person should know and a script need not."""
+    sys.stdout.flush()
+    sys.stderr.write(text + "\n")
+
+
+def json_line(value: Any) -> None:
+    """Writes a value as one line of JSON to stdout."""
+    line(_encode(value).decode())
+
+
+def printable(text: str) -> str:
+    """Returns text in which nothing can steer a terminal."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def paint(text: str, colour: str | None) -> str:
+    """Returns coloured text where stdout is a terminal and nobody objects."""
+    if colour is None or not sys.stdout.isatty() or "NO_COLOR" in os.environ:
+        return text
+    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
+
+
+def table(
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    colours: Sequence[str | None] = (),
+) -> None:
+    """Writes rows in columns as wide as their longest cell; numbers stand to the right.
+
+    Args:
+        titles: Heads of the columns.
+        rows: Cells, already text.
+        colours: A colour for each row; missing ones are plain.
+    """
+    cells = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+    right = [
+        bool(cells) and all(_is_figure(row[index]) for row in cells) for index in range(len(titles))
+    ]
+
+    def laid_out(row: Sequence[str]) -> str:
+        columns = zip(row, widths, right, strict=True)
+        return "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in columns).rstrip()
+
+    line(paint(laid_out(titles), "bold"))
+    for index, row in enumerate(cells):
+        line(paint(laid_out(row), colours[index] if index < len(colours) else None))
+
+
+def _is_figure(cell: str) -> bool:
+    return not cell or cell == "-" or cell[0].isdigit()
+
+
+def _silent(done: int, of: int) -> None:
+    """Shows nothing."""
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
+    """Shows how far long work is, on a terminal.
+
+    Yields:
+        A function that takes what is done and what there is to do, in bytes.
+    """
+    if not sys.stderr.isatty():
+        yield _silent
+        return
+    # Imported only here: rich takes longer than most commands.
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total or None)
+        yield lambda done, of: bar.update(task, completed=done, total=of or None)

@@ -1,0 +1,370 @@
+"""`beaver enqueue`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Annotated, Any, BinaryIO
+
+import typer
+
+from beaver.cli import flags, output
+from beaver.config import Config
+from beaver.errors import BeaverError, InvalidInput, ServerGone, StoreUnavailable, WaitTimeout
+from beaver.messages import Request
+from beaver.views import Enqueued, ResultView
+
+SHOWN_MAX = 20
+"""Jobs that are named one by one in text; more are counted."""
+
+EXIT_JOB_FAILED = 1
+
+
+def enqueue_command(
+    task: Annotated[str | None, typer.Argument(metavar="[TASK]", show_default=False)] = None,
+    payload: Annotated[str | None, typer.Argument(metavar="[JSON]", show_default=False)] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", "-f", metavar="FILE|-", help="A job file; - reads stdin."),
+    ] = None,
+    job_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="Its id [default: one is drawn].")
+    ] = None,
+    queue: Annotated[
+        str | None, typer.Option("--queue", metavar="NAME", help="Its queue [default: default].")
+    ] = None,
+    priority: Annotated[
+        int | None, typer.Option("--priority", metavar="0-9", help="0 first, 9 last [default: 5].")
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="WHEN", help="Not before: ISO 8601 or ms.")
+    ] = None,
+    in_: Annotated[
+        str | None, typer.Option("--in", metavar="TIME", help="Not before this long from now.")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="TIME", help="Limit of one attempt.")
+    ] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option("--max-attempts", metavar="N", help="Attempts [default: 5].")
+    ] = None,
+    backoff: Annotated[
+        str | None,
+        typer.Option(
+            "--backoff", metavar="TIME|JSON", help="Wait between attempts, or as in a job file."
+        ),
+    ] = None,
+    tags: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="WORD", help="A tag; may be repeated.")
+    ] = None,
+    chunked: Annotated[
+        bool,
+        typer.Option("--chunked", help="Send a large file in many commits; each job needs an id."),
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the results.")] = False,
+    wait_timeout: Annotated[
+        str | None, typer.Option("--wait-timeout", metavar="TIME", help="Wait no longer than this.")
+    ] = None,
+    data: flags.Data = None,
+    config: flags.ConfigFile = None,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Enqueue one job, or a file of jobs: all of them or none.
+
+    A file is a JSON array of jobs, or one job a line. The jobs are on disk when this ends,
+    whether or not a server runs. A job that exists with the same content is left alone, so
+    sending the same again is safe.
+
+    Examples:
+      beaver enqueue send_receipt '{"order": 7}' --id order-7 --wait
+      beaver enqueue report --in 2h --queue slow --timeout 30m
+      beaver enqueue --file jobs.json
+      generate-jobs | beaver enqueue --file - --json
+      beaver enqueue --file huge.jsonl --chunked
+    """
+    settings = flags.configuration(data, config)
+    job = {
+        "id": job_id,
+        "queue": queue,
+        "priority": priority,
+        "run_at": at,
+        "delay": in_,
+        "timeout": timeout,
+        "max_attempts": max_attempts,
+        "backoff": _backoff(backoff),
+    }
+    given = {name: value for name, value in job.items() if value is not None}
+    if (task is None) == (file is None):
+        raise InvalidInput("either TASK or --file FILE is expected")
+    if task is not None and chunked:
+        raise InvalidInput("--chunked: only a file can be sent in chunks")
+    if file is not None and (given or tags):
+        names = ", ".join(given) or "tag"
+        raise InvalidInput(f"--file: the jobs of a file have their own options; drop {names}")
+    sender = _Sender(settings, wait=wait, wait_timeout=wait_timeout, as_json=as_json)
+    if file is None:
+        assert task is not None, "one of both is there"
+        given["tags"] = tags or ()
+        raise typer.Exit(sender.send_one(_single(task, payload, given, settings)))
+    with _opened(file) as stream:
+        raise typer.Exit(sender.send_file(file, stream, chunked=chunked))
+
+
+def _single(task: str, payload: str | None, given: dict[str, Any], settings: Config) -> Request:
+    from beaver import jsontext
+    from beaver.durations import parse_duration_ms, parse_time_ms
+    from beaver.options import backoff_from_python
+    from beaver.requests import build_request
+
+    text = b"null"
+    if payload is not None:
+        # The very bytes of the argument, also where they are no UTF-8: they are checked.
+        raw = payload.strip().encode("utf-8", "surrogateescape")
+        text = jsontext.check(raw, settings.payload_bytes_max, "payload")
+    run_at, delay, timeout = given.get("run_at"), given.get("delay"), given.get("timeout")
+    backoff = given.get("backoff")
+    return build_request(
+        task,
+        text,
+        job_id=given.get("id"),
+        queue=given.get("queue"),
+        priority=given.get("priority"),
+        run_at_ms=None if run_at is None else parse_time_ms(run_at, "--at"),
+        delay_ms=None if delay is None else parse_duration_ms(delay, "--in"),
+        timeout_ms=None if timeout is None else parse_duration_ms(timeout, "--timeout"),
+        max_attempts=given.get("max_attempts"),
+        backoff=None if backoff is None else backoff_from_python(backoff),
+        tags=given["tags"],
+    )
+
+
+def _backoff(text: str | None) -> Any:
+    """Returns a backoff's JSON object, or the duration as it was written."""
+    if text is None or not text.lstrip().startswith("{"):
+        return text
+    from beaver.jsontext import parse_object
+
+    try:
+        return parse_object(text.encode("utf-8", "surrogateescape"))
+    except InvalidInput as error:
+        raise InvalidInput(f"--backoff: {error}") from None
+
+
+@contextmanager
+def _opened(file: str) -> Any:
+    if file == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        stream = open(file, "rb")  # noqa: PTH123, SIM115 - closed just below
+    except OSError as error:
+        raise InvalidInput(f"{file}: {error.strerror or error}") from None
+    with stream:
+        try:
+            yield stream
+        except IsADirectoryError:
+            raise InvalidInput(f"{file}: Is a directory") from None
+
+
+class _Sender:
+    """Sends requests and says what became of them; methods return the exit code."""
+
+    def __init__(
+        self, settings: Config, *, wait: bool, wait_timeout: str | None, as_json: bool
+    ) -> None:
+        from beaver.durations import parse_duration_ms
+
+        self._settings, self._as_json = settings, as_json
+        self._wait_s: float | None = None
+        if wait_timeout is not None:
+            self._wait_s = parse_duration_ms(wait_timeout, "--wait-timeout") / 1000
+        self._wait = wait or wait_timeout is not None
+        self._created = self._existing = self._first_seq = self._last_seq = 0
+
+    def send_one(self, request: Request) -> int:
+        """Sends one job."""
+        with self._client() as client:
+            try:
+                answers = client.enqueue([request])
+            except (ServerGone, KeyboardInterrupt) as error:
+                raise self._unknown(error, f"with --id {request.id}") from None
+            self._tell(answers)
+            return self._results(client, answers) if self._wait else 0
+
+    def send_file(self, file: str, stream: BinaryIO, *, chunked: bool) -> int:
+        """Sends a file: one commit, or many with `chunked`."""
+        from beaver import jobfile
+
+        bound = self._settings.payload_bytes_max
+        requests = jobfile.read_requests(stream, payload_bytes_max=bound, need_ids=chunked)
+        try:
+            if chunked:
+                return self._send_chunks(file, stream, jobfile.chunks(requests))
+            batch = jobfile.one_commit(requests)
+        except InvalidInput as error:
+            raise _in_file(error, file) from None
+        if not batch:
+            return self._nothing()
+        with self._client() as client:
+            try:
+                answers = client.enqueue(batch)
+            except (ServerGone, KeyboardInterrupt) as error:
+                again = f"with --file {_keep_for_retry(file, batch)}"
+                raise self._unknown(error, again) from None
+            self._tell(answers)
+            self._sum_up(len(answers))
+            return self._results(client, answers) if self._wait else 0
+
+    def _send_chunks(
+        self, file: str, stream: BinaryIO, batches: Iterable[Sequence[Request]]
+    ) -> int:
+        sent: list[Enqueued] = []
+        count = 0
+        total = _size_of(stream)
+        with output.progress(f"enqueueing {file}", total) as advance, self._client() as client:
+            try:
+                for batch in batches:
+                    answers = client.enqueue(batch)
+                    self._tell(answers, one_by_one=False)
+                    count += len(answers)
+                    if self._wait:
+                        sent += answers
+                    advance(stream.tell() if total else count, total)
+            except (ServerGone, KeyboardInterrupt) as error:
+                raise self._unknown(error, f"from the same file; {count} jobs are in") from None
+            except BeaverError as error:
+                if count:
+                    raise type(error)(
+                        f"{error}\nThe {count} jobs before it are in; mend the file and send it "
+                        "again."
+                    ) from None
+                raise
+            if not count:
+                return self._nothing()
+            self._sum_up(count)
+            return self._results(client, sent) if self._wait else 0
+
+    def _client(self) -> Any:
+        """Connects to the server, or opens the files where none runs."""
+        from beaver.embedded import EmbeddedClient, open_client
+        from beaver.resolving import Resolver
+
+        settings = self._settings
+        client = open_client(
+            settings.data,
+            resolver=Resolver(
+                timeout_ms=settings.timeout_ms,
+                max_attempts=settings.max_attempts,
+                payload_bytes_max=settings.payload_bytes_max,
+            ),
+        )
+        if isinstance(client, EmbeddedClient):
+            if self._wait:
+                raise StoreUnavailable(
+                    f"--wait: no server runs on {settings.data}, so nothing would ever end; "
+                    f"nothing was enqueued\n`beaver run --data {settings.data}` starts one."
+                )
+            return nullcontext(client)
+        return client
+
+    # -- what is said ---------------------------------------------------------------------
+
+    def _nothing(self) -> int:
+        say = output.note if self._as_json else output.line
+        say("nothing to enqueue")
+        return 0
+
+    def _tell(self, answers: Sequence[Enqueued], *, one_by_one: bool = True) -> None:
+        for answer in answers:
+            self._created += answer.created
+            self._existing += not answer.created
+            if answer.created:
+                self._first_seq = self._first_seq or answer.seq
+                self._last_seq = answer.seq
+            if self._as_json:
+                output.json_line({"id": answer.id, "seq": answer.seq, "created": answer.created})
+            elif one_by_one and len(answers) <= SHOWN_MAX:
+                what = "enqueued" if answer.created else "exists already, same content:"
+                output.line(f"{what} {answer.id} (seq {answer.seq})")
+
+    def _sum_up(self, count: int) -> None:
+        if self._as_json or count <= 1:
+            return
+        text = f"{self._created} jobs enqueued"
+        if self._created:
+            text += f" (seq {self._first_seq} to {self._last_seq})"
+        if self._existing:
+            text += f", {self._existing} existed already with the same content"
+        output.line(text)
+
+    def _unknown(self, error: BaseException, again: str) -> BaseException:
+        """Returns the error that says how to send again what may or may not have arrived."""
+        what = str(error).partition("\n")[0] if isinstance(error, ServerGone) else "interrupted"
+        text = f"{what}: the outcome is unknown" if "unknown" not in what else what
+        message = f"{text}\nSending the same again is safe: {again}."
+        if isinstance(error, ServerGone):
+            return ServerGone(message)
+        output.note(f"beaver: {message}")
+        return error
+
+    # -- --wait --------------------------------------------------------------------------------
+
+    def _results(self, client: Any, answers: Sequence[Enqueued]) -> int:
+        deadline = None if self._wait_s is None else time.monotonic() + self._wait_s
+        failed = 0
+        for index, answer in enumerate(answers):
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                result = client.wait(answer.id, left)
+            except WaitTimeout:
+                raise WaitTimeout(
+                    f"job {answer.id} has not ended after {self._wait_s:g} s; it goes on"
+                    + (f", as may {len(answers) - index - 1} others" if index else "")
+                ) from None
+            failed += result.state not in ("completed", "expired")
+            self._tell_result(result)
+        return EXIT_JOB_FAILED if failed else 0
+
+    def _tell_result(self, result: ResultView) -> None:
+        if self._as_json:
+            output.json_line(result)
+            return
+        text = f"{result.id} {output.paint(result.state, output.STATE_COLOURS.get(result.state))}"
+        if result.state == "completed":
+            text += f": {bytes(result.result).decode()}"
+        elif result.error or result.cause:
+            text += f": {result.cause} {output.printable(result.error)}".rstrip()
+        output.line(text)
+
+
+def _size_of(stream: BinaryIO) -> int:
+    """Returns how long a file is, or 0 for a pipe."""
+    import os
+    import stat
+
+    try:
+        found = os.fstat(stream.fileno())
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+
+
+def _in_file(error: InvalidInput, file: str) -> InvalidInput:
+    return type(error)(f"{'stdin' if file == '-' else file}: {error}")
+
+
+def _keep_for_retry(file: str, requests: Sequence[Request]) -> str:
+    """Writes the requests, with the ids that were drawn, beside their file; returns where."""
+    from beaver.jobfile import retry_path, write_requests
+
+    path = retry_path("stdin" if file == "-" else file)
+    try:
+        write_requests(path, requests)
+    except OSError as error:
+        ids = ", ".join(request.id for request in requests[:SHOWN_MAX])
+        more = ", ..." if len(requests) > SHOWN_MAX else ""
+        return f"{file} ({path} could not be written: {error.strerror}); ids: {ids}{more}"
+    return path

@@ -1,0 +1,63 @@
+"""`beaver run`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from beaver.cli import flags
+
+
+def run_command(
+    app: Annotated[str | None, flags.setting("app", "MODULE:APP", "-A")] = None,
+    data: flags.Data = None,
+    workers: Annotated[str | None, flags.setting("workers", "N")] = None,
+    executor: Annotated[str | None, flags.setting("executor", "KIND")] = None,
+    concurrency: Annotated[str | None, flags.setting("concurrency", "N")] = None,
+    timeout: Annotated[str | None, flags.setting("timeout", "TIME")] = None,
+    max_attempts: Annotated[str | None, flags.setting("max_attempts", "N")] = None,
+    grace: Annotated[str | None, flags.setting("grace", "TIME")] = None,
+    snapshot: Annotated[str | None, flags.setting("snapshot", "TIME")] = None,
+    burst: Annotated[bool | None, flags.switch("burst")] = None,
+    http: Annotated[str | None, flags.setting("http", "HOST:PORT|off")] = None,
+    max_jobs: Annotated[str | None, flags.setting("max_jobs", "N")] = None,
+    max_rss: Annotated[str | None, flags.setting("max_rss", "SIZE")] = None,
+    allow_exec: Annotated[bool | None, flags.switch("allow_exec")] = None,
+    log_level: Annotated[str | None, flags.setting("log_level", "LEVEL")] = None,
+    log_format: Annotated[str | None, flags.setting("log_format", "FORM")] = None,
+    config: flags.ConfigFile = None,
+    debug: flags.Debug = False,
+) -> None:
+    """Serve a queue: recover it and run its jobs.
+
+    Ctrl-C or SIGTERM ends it after the running jobs, or after --grace; a second one at once.
+    Times are 500ms, 30s, 5m, 2h or 1d; a bare number means seconds.
+
+    Examples:
+      beaver run                                   the built-in tasks, data in ./data
+      beaver run -A shop:app --workers 4           the tasks of shop.py
+      beaver run --burst --http off                run what is there, then end
+      beaver run --config beaver.yaml              with settings from a file
+    """
+    asked = {
+        "app": app,
+        "workers": workers,
+        "executor": executor,
+        "concurrency": concurrency,
+        "timeout": timeout,
+        "max_attempts": max_attempts,
+        "grace": grace,
+        "snapshot": snapshot,
+        "burst": burst,
+        "http": http,
+        "max_jobs": max_jobs,
+        "max_rss": max_rss,
+        "allow_exec": allow_exec,
+        "log_level": log_level,
+        "log_format": log_format,
+    }
+    settings = flags.configuration(data, config, asked)
+    from beaver import serve
+
+    raise typer.Exit(serve.run(settings))

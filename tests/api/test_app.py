@@ -1,0 +1,462 @@
+"""`Beaver`, `@app.job` and handles: what a producer writes."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+import beaver
+from beaver import Beaver, JobContext
+from beaver.errors import Conflict, InvalidInput, JobFailed, NotFound, StoreUnavailable, WaitTimeout
+from beaver.handles import failed
+from beaver.messages import Options
+from beaver.requests import make_request
+from beaver.views import ResultView
+
+
+@pytest.fixture
+def app(data) -> Beaver:
+    return Beaver(data)
+
+
+def options(request) -> Options:
+    return msgspec.msgpack.decode(request.options, type=Options)
+
+
+# -- declaring ---------------------------------------------------------------------------------
+
+
+def test_a_plain_call_just_calls(app):
+    @app.job
+    def add(a: int, b: int = 1) -> int:
+        """Adds."""
+        return a + b
+
+    assert add(1) == 2
+    assert add(1, b=5) == 6
+    assert (add.__name__, add.__doc__, add.name) == ("add", "Adds.", "add")
+    assert "add" in app.registry
+
+
+def test_a_plain_call_of_a_coroutine_function_gives_a_coroutine(app):
+    @app.job(queue="q")
+    async def double(n: int) -> int:
+        return 2 * n
+
+    assert asyncio.run(double(4)) == 8
+
+
+def test_a_plain_call_passes_the_context_as_it_is_given(app):
+    @app.job
+    def tell(ctx: JobContext, n: int) -> tuple[object, int]:
+        return ctx, n
+
+    assert tell("a context", 1) == ("a context", 1)  # type: ignore[arg-type]
+
+
+def test_declared_options_travel_with_each_job_and_options_of_a_call_win(app):
+    @app.job(name="mail.send", queue="mail", priority=2, timeout="90s", max_attempts=3, backoff=5)
+    def send(to: str) -> None: ...
+
+    sent = options(send.request("a"))
+    assert (sent.task, sent.queue, sent.priority) == ("mail.send", "mail", 2)
+    assert (sent.timeout_ms, sent.max_attempts, sent.backoff.base_ms) == (90_000, 3, 5_000)
+    other = options(
+        send.options(priority=0, queue="fast", timeout=timedelta(seconds=1)).request("a")
+    )
+    assert (other.queue, other.priority, other.timeout_ms, other.max_attempts) == (
+        "fast",
+        0,
+        1_000,
+        3,
+    )
+
+
+def test_a_changed_declaration_does_not_change_what_a_request_means(app):
+    """So the same job, sent again after a deployment, is a no-op and no conflict."""
+
+    def send(to: str) -> None: ...
+
+    before = Beaver(app.store).job(queue="old")(send)
+    after = Beaver(app.store).job(queue="new", max_attempts=9)(send)
+    first = before.options(id="x").enqueue("a")
+    again = after.options(id="x").enqueue("a")
+    assert (first.created, again.created, again.seq) == (True, False, first.seq)
+    assert first.status().queue == "old"
+    with pytest.raises(Conflict):
+        after.options(id="x", queue="third").enqueue("a")
+
+
+def test_the_same_job_by_hand_and_from_python_is_the_same_request(app):
+    @app.job(queue="mail")
+    def send(to: str) -> None: ...
+
+    made = send.options(id="x").request(to="a")
+    assert made.digest == make_request("send", {"to": "a"}, id="x").digest
+    assert made.payload == b'{"to":"a"}'
+
+
+@pytest.mark.parametrize(
+    "name", ["unique", "concurrency_key", "after", "rate_limit", "cron", "expires_at"]
+)
+def test_options_of_later_releases_are_refused_by_name(app, name):
+    with pytest.raises(InvalidInput, match=f"{name}= is not available"):
+        app.job(**{name: 1})
+    job = app.job(lambda: None) if False else app.job(name="f")(lambda: None)
+    with pytest.raises(InvalidInput, match=f"{name}= is not available"):
+        job.options(**{name: 1})
+    with pytest.raises(InvalidInput, match=f"{name}= is not available"):
+        app.request("f", None, **{name: 1})
+
+
+def test_what_is_no_option_at_all_is_a_type_error(app):
+    with pytest.raises(TypeError, match="no option 'qeue'"):
+        app.job(qeue="mail")
+    with pytest.raises(TypeError, match="no option 'retries'"):
+        app.job(name="f")(lambda: None).options(retries=3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"priority": 10},
+        {"max_attempts": 0},
+        {"timeout": 0},
+        {"queue": ""},
+        {"name": "a\nb"},
+        {"backoff": -1},
+    ],
+)
+def test_a_wrong_declaration_is_refused_where_it_stands(app, wrong):
+    with pytest.raises(InvalidInput):
+        app.job(**wrong)(lambda: None)
+
+
+def test_two_functions_cannot_share_a_name(app):
+    @app.job(name="same")
+    def one() -> None: ...
+
+    with pytest.raises(InvalidInput, match="two tasks are named 'same'"):
+
+        @app.job(name="same")
+        def two() -> None: ...
+
+
+# -- enqueueing ----------------------------------------------------------------------------------
+
+
+def test_a_call_that_does_not_fit_is_found_before_it_is_sent(app):
+    @app.job
+    def add(a: int, *, b: int) -> int:
+        return a + b
+
+    for wrong in (lambda: add.enqueue(), lambda: add.enqueue(1), lambda: add.enqueue(1, c=2)):
+        with pytest.raises(TypeError, match=r"add\.enqueue"):
+            wrong()
+    with pytest.raises(InvalidInput):
+        add.enqueue(1, b=object())  # type: ignore[arg-type]
+    assert os.listdir(app.store) == []
+
+
+def test_the_context_is_no_parameter_of_enqueue(app):
+    @app.job
+    def tell(ctx: JobContext, n: int) -> None: ...
+
+    assert tell.request(3).payload == b"3"
+    with pytest.raises(TypeError):
+        tell.request("ctx", 3)  # type: ignore[call-arg]
+
+
+def test_enqueue_is_durable_and_its_handle_follows_the_job(app):
+    @app.job(queue="mail")
+    def send(to: str) -> None: ...
+
+    handle = send.options(tags=["a", "b"], priority=1).enqueue("x")
+    assert (handle.seq, handle.created) == (1, True)
+    assert Beaver(app.store).handle(handle.id).status().tags == ("a", "b")
+    assert handle.status().state == "pending"
+    assert [event.event for event in handle.history()] == ["ENQUEUE"]
+    assert handle.explain().waiting == "slot"
+    assert handle.cancel() == "cancelled"
+    with pytest.raises(JobFailed, match="is cancelled") as error:
+        handle.result()
+    assert (error.value.state, error.value.cause) == ("cancelled", "operator")
+    assert handle == app.handle(handle.id)
+    assert len({handle, app.handle(handle.id)}) == 1
+
+
+def test_delay_is_enqueue(app):
+    @app.job
+    def send(to: str) -> None: ...
+
+    assert send.delay("x").status().state == "pending"
+
+
+def test_a_time_may_be_given_as_a_time_or_a_delay(app):
+    at = datetime(2099, 1, 1, tzinfo=UTC)
+
+    @app.job
+    def later() -> None: ...
+
+    assert later.options(at=at).enqueue().status().ready_ms == int(at.timestamp() * 1000)
+    assert later.options(delay="1h").enqueue().status().waiting == "time"
+    with pytest.raises(InvalidInput, match="only one"):
+        later.options(at=at, delay=1).enqueue()
+
+
+def test_many_jobs_are_one_commit(app):
+    @app.job
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    handles = app.enqueue_many(
+        [add.request(1, b=2), add.options(id="mine").request(3, 4), app.request("other", [1])]
+    )
+    assert [handle.seq for handle in handles] == [1, 2, 3]
+    assert handles[1].id == "mine"
+    assert len({event.time_ms for handle in handles for event in handle.history()}) == 1
+    assert app.enqueue_many([]) == []
+    with pytest.raises(Conflict):
+        app.enqueue_many([add.request(1, 1), app.request("other", 2, id="mine")])
+    assert app.status().pending == 3
+    with pytest.raises(InvalidInput, match=r"job\.request"):
+        app.enqueue_many([add])  # type: ignore[list-item]
+
+
+def test_a_task_can_be_enqueued_by_its_name(app):
+    handle = app.enqueue("elsewhere", {"n": 1}, id="a", priority=3)
+    assert (handle.id, handle.status().priority) == ("a", 3)
+
+    @app.job(queue="mail")
+    def here(n: int) -> None: ...
+
+    assert app.enqueue("here", 1).status().queue == "mail"
+
+
+def test_awaited_twins_do_the_same(app):
+    @app.job
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    async def main() -> None:
+        handle = await add.aenqueue(1, 2)
+        status, events = await asyncio.gather(handle.astatus(), handle.ahistory())
+        assert (status.state, len(events)) == ("pending", 1)
+        many = await app.aenqueue_many([add.request(n, n) for n in range(3)])
+        assert [h.seq for h in many] == [2, 3, 4]
+        assert (await app.astatus()).pending == 4
+        assert (await app.aclient.list_jobs(limit=2))[1].seq == 2
+        assert await many[0].acancel() == "cancelled"
+        with pytest.raises(JobFailed):
+            await many[0].aresult()
+
+    asyncio.run(main())
+
+
+# -- with a server ---------------------------------------------------------------------------------
+
+
+def test_results_have_the_type_that_the_function_says(app, server):
+    @dataclass
+    class Point:
+        x: int
+        y: float
+
+    @app.job
+    def typed(n: int) -> list[tuple[int, int]]:
+        return [(n, n)]
+
+    def point() -> Point:
+        return Point(1, 2)
+
+    point.__annotations__["return"] = Point
+    pointed = app.job(point)
+
+    @app.job
+    def untrue(n: int) -> int:
+        return n
+
+    first, second, third = typed.enqueue(1), pointed.enqueue(), untrue.enqueue(1)
+    server.finish(first.id, b"[[1,1]]")
+    server.finish(second.id, b'{"x":1,"y":2}')
+    server.finish(third.id, b'"no int"')
+    assert first.result(timeout=5) == [(1, 1)]
+    assert second.result(timeout=5) == Point(1, 2.0)
+    assert third.result(timeout=5) == "no int"
+
+
+def test_result_waits_and_gives_up_in_time(app, server):
+    @app.job
+    def slow() -> int:
+        return 1
+
+    handle = slow.enqueue()
+    with pytest.raises(WaitTimeout):
+        handle.result(timeout=0.02)
+    server.finish(handle.id, b"7")
+    assert handle.result() == 7
+
+    async def main() -> int:
+        return await handle.aresult(timeout=5)
+
+    assert asyncio.run(main()) == 7
+
+
+def test_a_server_that_died_before_it_answered_gets_the_job_once(app, data, server):
+    """The enqueue is applied, its answer lost; the same request goes out again."""
+    lost = []
+
+    def die_once(op, writer):
+        if op == "enqueue" and not lost:
+            lost.append(op)
+            writer.transport.abort()
+            return False
+        return True
+
+    server.before_answer = die_once
+    handle = app.enqueue("echo", 1)
+    assert lost
+    assert not handle.created
+    assert len(server.state.jobs) == 1
+
+    lost.clear()
+
+    async def main() -> None:
+        assert not (await app.aenqueue("echo", 2)).created
+
+    asyncio.run(main())
+    assert lost
+    assert len(server.state.jobs) == 2
+
+
+def test_what_may_not_be_sent_twice_is_not(app, server):
+    handle = app.enqueue("echo", 1)
+    handle.cancel()
+    seen = []
+
+    def die(op, writer):
+        if op == "requeue":
+            seen.append(op)
+            writer.transport.abort()
+        return op != "requeue"
+
+    server.before_answer = die
+    with pytest.raises(StoreUnavailable, match="outcome is unknown"):
+        app.client.requeue(handle.id)
+    assert seen == ["requeue"]
+
+
+def test_a_wait_outlives_a_restart_of_the_server(app, data, serve):
+    """The first server dies with the wait under way; the next one ends it."""
+    first = serve(data)
+    handle = app.enqueue("echo", 1, id="a")
+    asked = multiprocessing.get_context("spawn").Event()
+    first.before_answer = lambda op, writer: True
+
+    async def main() -> int:
+        waiting = asyncio.ensure_future(handle.aresult(timeout=20))
+        await handle.astatus()
+        await asyncio.to_thread(first.stop)
+        second = await asyncio.to_thread(serve, data)
+        again = await app.aenqueue("echo", 1, id="a")
+        assert again.created, "the second server of this test starts empty"
+        await asyncio.to_thread(second.finish, "a", b"5")
+        return await waiting
+
+    first.stopped_by_test = True
+    assert asyncio.run(main()) == 5
+    assert not asked.is_set()
+
+
+def test_a_forked_child_makes_its_own_connection(app, server):
+    app.enqueue("echo", 1)
+    before = server.connections
+    pid = os.fork()
+    if pid == 0:
+        try:
+            app.enqueue("echo", 2)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert app.status().pending == 2
+    assert server.connections == before + 1
+
+
+def test_a_connection_that_nobody_closes_ends_with_its_loop(app, server):
+    async def main() -> None:
+        await app.aenqueue("echo", 1)
+
+    for _ in range(3):
+        asyncio.run(main())
+    assert app.status().pending == 3
+
+
+# -- the rest ----------------------------------------------------------------------------------------
+
+
+def test_making_an_app_touches_nothing(tmp_path, monkeypatch):
+    app = Beaver(tmp_path / "absent")
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(NotFound):
+        app.status()
+    monkeypatch.setenv("BEAVER_DATA", "/from/the/environment")
+    assert Beaver().store == "/from/the/environment"
+    monkeypatch.delenv("BEAVER_DATA")
+    assert Beaver().store == "data"
+
+
+def test_urls_that_cannot_be_reached_are_refused_with_the_reason():
+    with pytest.raises(InvalidInput, match="network service"):
+        Beaver("http://localhost:8000")
+    with pytest.raises(StoreUnavailable, match="no server listens"):
+        Beaver("unix:/nowhere.sock").status()
+
+
+def test_errors_of_jobs_show_their_end_and_keep_all(app):
+    error = failed(ResultView("a", "dead", cause="failed", error="x" * 2_000 + " the end"))
+    assert len(str(error)) < 600
+    assert str(error).endswith("the end")
+    assert (error.job, error.state, len(error.error)) == ("a", "dead", 2_008)
+
+
+def test_run_worker_needs_an_app_that_workers_can_import(app, monkeypatch):
+    with pytest.raises(InvalidInput, match="no global of an importable module"):
+        app.run_worker()
+    with pytest.raises(InvalidInput, match="no setting 'wrokers'.*workers"):
+        app.run_worker(wrokers=2)
+    monkeypatch.setenv("BEAVER_GENERATION", "1")
+    with pytest.raises(InvalidInput, match="__main__"):
+        app.run_worker()
+
+
+def test_the_package_loads_only_what_is_asked_for():
+    code = (
+        "import sys, beaver\n"
+        "assert not [m for m in sys.modules if m.startswith('beaver.')], sys.modules\n"
+        "beaver.Retry\n"
+        "heavy = {'asyncio', 'aiohttp', 'transitions', 'prometheus_client', 'yaml', 'sqlite3'}\n"
+        "assert not heavy & set(sys.modules)\n"
+        "app = beaver.Beaver('x')\n"
+        "app.job(name='f')(lambda: None)\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_can_be_had_and_is_listed():
+    listed = {name for names in beaver._HOMES.values() for name in names}
+    assert listed == set(beaver.__all__)
+    for name in listed:
+        assert getattr(beaver, name) is not None
+    assert listed <= set(dir(beaver))
+    assert beaver.__version__
+    with pytest.raises(AttributeError, match="no attribute 'Bever'"):
+        beaver.Bever  # noqa: B018

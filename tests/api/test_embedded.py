@@ -1,0 +1,297 @@
+"""Without a server: lock, append, leave.  What is acknowledged is in the files."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from beaver import client
+from beaver.clock import SystemClock
+from beaver.disk import SystemDisk
+from beaver.embedded import EmbeddedClient, open_client
+from beaver.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    QueueFull,
+    StoreUnavailable,
+)
+from beaver.locking import acquire
+from beaver.messages import Options
+from beaver.recovery import open_store
+from beaver.replaying import check
+from beaver.requests import make_request
+from beaver.resolving import Resolver
+
+
+@pytest.fixture
+def embedded(tmp_path) -> EmbeddedClient:
+    return EmbeddedClient(str(tmp_path / "data"), lock_wait_s=0.2)
+
+
+def test_an_enqueue_makes_the_store_and_is_in_the_log_on_return(embedded):
+    [made] = embedded.enqueue([make_request("echo", {"n": 1}, id="a")])
+    assert (made.id, made.seq, made.created) == ("a", 1, True)
+    report = check(embedded.data)
+    assert report.ok
+    assert report.last_seq == 1
+    assert os.stat(embedded.data).st_mode & 0o777 == 0o700
+
+
+def test_each_call_finds_what_another_process_wrote(embedded):
+    code = (
+        "import sys; from beaver import Beaver; app = Beaver(sys.argv[1])\n"
+        "print(app.enqueue('echo', 1, id='theirs').seq)"
+    )
+    embedded.enqueue([make_request("echo", 1, id="mine")])
+    told = subprocess.run(
+        [sys.executable, "-c", code, embedded.data], capture_output=True, text=True, check=True
+    )
+    assert told.stdout == "2\n"
+    [made] = embedded.enqueue([make_request("echo", 1, id="mine again")])
+    assert made.seq == 3
+    assert [job.id for job in embedded.list_jobs()] == ["mine", "theirs", "mine again"]
+
+
+def test_reading_creates_nothing_and_says_that_there_is_nothing(tmp_path):
+    absent = EmbeddedClient(str(tmp_path / "absent"))
+    (tmp_path / "empty").mkdir()
+    empty = EmbeddedClient(str(tmp_path / "empty"))
+    for reader in (absent, empty):
+        for ask in (reader.status, reader.list_jobs):
+            with pytest.raises(NotFound):
+                ask()
+        for ask in (reader.show, reader.explain, reader.cancel, reader.wait):
+            with pytest.raises(NotFound):
+                ask("a")
+    assert sorted(os.listdir(tmp_path)) == ["empty"]
+    assert os.listdir(tmp_path / "empty") == []
+
+
+def test_a_read_does_not_need_the_lock_and_writes_nothing(embedded):
+    embedded.enqueue([make_request("echo", 1, id="a")])
+    before = {
+        name: os.stat(os.path.join(embedded.data, name)).st_mtime_ns
+        for name in os.listdir(embedded.data)
+    }
+    lock = acquire(SystemDisk(), embedded.data)
+    try:
+        held = {
+            name: os.stat(os.path.join(embedded.data, name)).st_mtime_ns
+            for name in os.listdir(embedded.data)
+        }
+        assert embedded.status().pending == 1
+        assert embedded.explain("a").events[0].event == "ENQUEUE"
+    finally:
+        lock.release()
+    after = {
+        name: os.stat(os.path.join(embedded.data, name)).st_mtime_ns
+        for name in os.listdir(embedded.data)
+    }
+    assert after == held
+    assert after.keys() == before.keys()
+
+
+def test_status_says_that_no_server_runs(embedded):
+    embedded.enqueue([make_request("echo", 1, queue="q", delay=60)])
+    status = embedded.status()
+    assert not status.running
+    assert (status.pending, status.scheduled, status.queues["q"].pending) == (1, 1, 1)
+    assert len(status.store) == 32
+
+
+def test_the_same_again_is_a_no_op_that_writes_nothing(embedded):
+    wanted = make_request("echo", {"a": 1, "b": 2}, id="a", delay=5)
+    [first] = embedded.enqueue([wanted])
+    size = check(embedded.data).frames
+    [again] = embedded.enqueue([make_request("echo", {"b": 2, "a": 1}, id="a", delay=5)])
+    assert (again.seq, again.created) == (first.seq, False)
+    assert check(embedded.data).events == 1
+    assert check(embedded.data).frames <= size + 1
+
+
+def test_a_refused_batch_enqueues_nothing(embedded):
+    embedded.enqueue([make_request("echo", 1, id="a")])
+    with pytest.raises(Conflict, match="index 1"):
+        embedded.enqueue([make_request("echo", 1, id="b"), make_request("echo", 2, id="a")])
+    with pytest.raises(InvalidInput, match="twice"):
+        embedded.enqueue([make_request("echo", 1, id="c"), make_request("echo", 1, id="c")])
+    assert embedded.status().pending == 1
+    [made] = embedded.enqueue([make_request("echo", 1, id="d")])
+    assert made.seq == 2
+
+
+def test_a_batch_beyond_one_commit_is_refused(embedded):
+    text = "x" * 1_000_000
+    with pytest.raises(InvalidInput, match="chunks"):
+        embedded.enqueue([make_request("echo", text) for _ in range(9)])
+    with pytest.raises(InvalidInput, match="chunks"):
+        embedded.enqueue([make_request("echo") for _ in range(10_001)])
+    assert embedded.enqueue([make_request("echo", text) for _ in range(7)])[6].seq == 7
+
+
+def test_an_empty_batch_creates_nothing(embedded):
+    assert embedded.enqueue([]) == []
+    assert not os.path.exists(embedded.data)
+
+
+def test_operators_change_what_waits(embedded):
+    embedded.enqueue([make_request("echo", 1, id="a", queue="q")])
+    assert embedded.cancel("a") == "cancelled"
+    assert embedded.requeue("a", b'{"n": 12345678901234567890123}') == "pending"
+    assert bytes(embedded.show("a").payload) == b'{"n": 12345678901234567890123}'
+    assert embedded.set_queue("q", paused=True).paused
+    assert embedded.show("a").waiting == "paused"
+    assert embedded.discard("a") == "discarded"
+    assert embedded.show("a").state == "discarded"
+    assert [e.event for e in embedded.history("a")] == ["ENQUEUE", "CANCEL", "REQUEUE", "DISCARD"]
+    with pytest.raises(InvalidInput):
+        embedded.requeue("a", b"{")
+    with pytest.raises(Conflict, match="has finished"):
+        embedded.cancel("a")
+
+
+def test_the_bound_of_a_queue_holds_without_a_server_too(embedded):
+    embedded.enqueue([make_request("echo", 1, queue="q")])
+    embedded.set_queue("q", bytes_max=2_000)
+    with pytest.raises(QueueFull, match="queue q holds"):
+        embedded.enqueue([make_request("echo", "x" * 2_000, queue="q")])
+    embedded.enqueue([make_request("echo", "x" * 2_000, queue="other")])
+
+
+def test_options_are_resolved_as_a_server_would(tmp_path):
+    resolver = Resolver(timeout_ms=7_000, tasks={"mail": Options("mail", "slow", 2)})
+    without = EmbeddedClient(str(tmp_path / "data"), resolver=resolver)
+    without.enqueue([make_request("mail", id="a"), make_request("mail", id="b", priority=9)])
+    first, second = without.show("a"), without.show("b")
+    assert (first.queue, first.priority, first.timeout_ms) == ("slow", 2, 7_000)
+    assert second.priority == 9
+
+
+def test_a_finished_job_is_told_from_the_files(embedded):
+    embedded.enqueue([make_request("echo", 1, id="a"), make_request("echo", 1, id="b")])
+    run_by_hand(embedded.data, "a", b'{"done": true}')
+    ended = embedded.wait("a")
+    assert (ended.state, bytes(ended.result)) == ("completed", b'{"done": true}')
+    embedded.cancel("b")
+    assert embedded.wait("b").state == "cancelled"
+
+
+def run_by_hand(data: str, job: str, result: bytes) -> None:
+    from beaver.journal.codec import encode_commit
+    from beaver_model import apply, commands, decide
+
+    disk = SystemDisk()
+    lock = acquire(disk, data)
+    opened = open_store(disk, data, clock=SystemClock(), create=False)
+    state = opened.state
+    steps = (
+        lambda: commands.Dispatch(job, 1),
+        lambda: commands.Complete(job, state.jobs[job].token, result),
+    )
+    for step in steps:
+        command = step()
+        events = decide(state, command, state.time_ms)
+        for event in events:
+            apply(state, event, state.time_ms)
+        payload = encode_commit(state.time_ms, events)
+        assert opened.wal.reserve(len(payload) + 64)
+        opened.wal.append(payload, len(events))
+    opened.wal.close()
+    lock.release()
+
+
+def test_waiting_for_a_job_that_cannot_end_says_so(embedded):
+    embedded.enqueue([make_request("echo", 1, id="a")])
+    with pytest.raises(client.NoServer, match="cannot end"):
+        embedded.wait("a")
+
+
+def test_who_holds_the_lock_is_named(embedded):
+    embedded.enqueue([make_request("echo", 1, id="a")])
+    lock = acquire(SystemDisk(), embedded.data)
+    try:
+        with pytest.raises(StoreUnavailable, match=f"process {os.getpid()}") as error:
+            embedded.enqueue([make_request("echo", 1, id="b")])
+        assert error.value.exit_code == 3
+    finally:
+        lock.release()
+    assert embedded.status().last_seq == 1
+
+
+def test_a_call_that_finds_the_store_locked_waits_its_turn(tmp_path):
+    patient = EmbeddedClient(str(tmp_path / "data"), lock_wait_s=20)
+    patient.enqueue([make_request("echo", 1)])
+    lock = acquire(SystemDisk(), patient.data)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(patient.enqueue, [make_request("echo", 1)])
+        assert not waiting.done()
+        lock.release()
+        assert waiting.result(20)[0].seq == 2
+
+
+def test_a_call_goes_to_the_server_that_comes_up_meanwhile(data, serve):
+    patient = EmbeddedClient(data, lock_wait_s=20)
+    lock = acquire(SystemDisk(), data)
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(patient.enqueue, [make_request("echo", 1, id="a")])
+            server = serve(data)
+            assert waiting.result(20)[0].created
+        assert "a" in server.state.jobs
+    finally:
+        lock.release()
+
+
+def test_the_lock_is_free_after_every_kind_of_end(embedded, monkeypatch):
+    def is_free() -> bool:
+        with open(os.path.join(embedded.data, "LOCK")) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    embedded.enqueue([make_request("echo", 1, id="a")])
+    assert is_free()
+    with pytest.raises(Conflict):
+        embedded.enqueue([make_request("echo", 2, id="a")])
+    assert is_free()
+    with pytest.raises(NotFound):
+        embedded.cancel("nobody")
+    assert is_free()
+
+
+def test_threads_of_one_process_take_turns(tmp_path):
+    shared = EmbeddedClient(str(tmp_path / "data"), lock_wait_s=30)
+    started = threading.Barrier(4)
+
+    def work(thread: int) -> list[int]:
+        started.wait()
+        return [shared.enqueue([make_request("echo", n)])[0].seq for n in range(10)]
+
+    with ThreadPoolExecutor(4) as threads:
+        seqs = [seq for got in threads.map(work, range(4)) for seq in got]
+    assert sorted(seqs) == list(range(1, 41))
+    assert check(shared.data).ok
+
+
+def test_open_client_prefers_the_server(data, serve):
+    assert isinstance(open_client(data), EmbeddedClient)
+    serve(data)
+    with open_client(data) as found:
+        assert found.status().running
+
+
+def test_a_file_is_no_data_directory(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnavailable, match="is a file"):
+        open_client(tmp_path / "file")
+    with pytest.raises(StoreUnavailable):
+        EmbeddedClient(str(tmp_path / "file")).enqueue([make_request("echo")])

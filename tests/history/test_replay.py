@@ -1,0 +1,487 @@
+"""`replay`, `verify` and `explain` from the files: what they say, and that they only read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from beaver.errors import Corruption, InvalidInput, NewerFormat, NotFound
+from beaver.helper.work import prune_archive, take_snapshot
+from beaver.listing import event_line
+from beaver.origins import Until
+from beaver.replaying import check, event_views, explain_from_files, parse_until
+from beaver.snapshot import write_snapshot
+from beaver.verifying import verify
+from beaver_model import State, fingerprint
+from beaver_model.commands import Boot, Requeue, SetBounds, SetQueue
+from tests.model.world import job
+from tests.stores import STORE, LoggedWorld, ManualClock, flip
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> LoggedWorld:
+    return LoggedWorld(tmp_path / "data")
+
+
+def snap(world: LoggedWorld) -> None:
+    take_snapshot(world.disk, world.layout, world.state.last_seq, ManualClock())
+
+
+def long_store(world: LoggedWorld) -> list[str]:
+    """Four sealed segments and an active one; fingerprints of the state at every seq."""
+    fingerprints = [fingerprint(State())]
+
+    def note() -> None:
+        fingerprints.extend([""] * (world.state.last_seq - len(fingerprints)))
+        fingerprints.append(fingerprint(world.state))
+
+    world.do(Boot())
+    note()
+    for number in range(4):
+        world.enqueue(job(f"job-{number}"))
+        note()
+        world.dispatch(f"job-{number}", worker=number + 1)
+        note()
+        if number % 2:
+            world.complete(f"job-{number}", b'{"n": 1}')
+        else:
+            world.fail(f"job-{number}", "broke", retry=number == 0)
+        note()
+        if number in (1, 2):
+            snap(world)
+        world.seal()
+        world.now_ms += 60_000
+    world.enqueue(job("last"))
+    note()
+    return fingerprints
+
+
+def prune(world: LoggedWorld) -> None:
+    now_ms = world.now_ms + 1_000
+    prune_archive(world.disk, world.layout, keep_bytes=0, keep_ms=0, now_ms=now_ms, applied_seq=99)
+
+
+def listing(path: str) -> list[tuple[str, int]]:
+    """Every file below a directory with its size and time: what only reads changes none."""
+    return sorted(
+        (str(file), file.stat().st_mtime_ns) for file in Path(path).rglob("*") if file.is_file()
+    )
+
+
+# -- check ------------------------------------------------------------------------------------
+
+
+def test_a_whole_log_has_the_live_state_s_fingerprint(world: LoggedWorld) -> None:
+    long_store(world)
+    before = listing(world.path)
+    report = check(world.path)
+    assert report.ok
+    assert report.base == "start"
+    assert (report.first_seq, report.last_seq, report.events) == (1, 14, 14)
+    # Each segment that was sealed ends with a CLOSE frame.
+    assert report.frames == 14 + 4
+    assert report.fingerprint == fingerprint(world.state)
+    assert report.counts == {
+        "pending": 2,
+        "in_flight": 0,
+        "completed": 2,
+        "dead": 1,
+        "cancelled": 0,
+    }
+    assert (report.violations, report.torn_tail_bytes, report.error) == ([], 0, None)
+    assert listing(world.path) == before
+
+
+def test_the_report_has_the_fields_of_the_contract(world: LoggedWorld) -> None:
+    world.run("a")
+    assert set(msgspec.to_builtins(check(world.path))) == {
+        "ok",
+        "base",
+        "frames",
+        "events",
+        "first_seq",
+        "last_seq",
+        "counts",
+        "fingerprint",
+        "violations",
+        "torn_tail_bytes",
+        "error",
+    }
+
+
+def test_the_fingerprint_is_that_of_the_seq_whichever_way_it_was_reached(
+    world: LoggedWorld,
+) -> None:
+    fingerprints = long_store(world)
+    for seq in range(1, 15):
+        report = check(world.path, Until(seq=seq))
+        assert (report.last_seq, report.fingerprint) == (seq, fingerprints[seq])
+    prune(world)
+    # The archive begins with seq 8 now, and the older snapshot holds seq 7.
+    for seq in range(8, 15):
+        report = check(world.path, Until(seq=seq))
+        assert report.base == "older snapshot"
+        assert (report.first_seq, report.last_seq) == (8, seq)
+        assert report.fingerprint == fingerprints[seq]
+
+
+def test_a_check_until_a_time_stops_there(world: LoggedWorld) -> None:
+    fingerprints = long_store(world)
+    report = check(world.path, Until(time_ms=61_000))
+    assert (report.last_seq, report.fingerprint) == (7, fingerprints[7])
+    assert check(world.path, Until(time_ms=999)).events == 0
+
+
+def test_a_segment_alone_says_base_none_and_checks_the_chain(
+    world: LoggedWorld, tmp_path: Path
+) -> None:
+    long_store(world)
+    copied = tmp_path / "elsewhere.wal"
+    shutil.copy(world.layout.archived(5), copied)
+    report = check(str(copied))
+    assert report.ok
+    assert (report.base, report.fingerprint, report.counts) == ("none", None, {})
+    assert (report.first_seq, report.last_seq, report.events) == (5, 7, 3)
+    flip(str(copied), 64 + 40)
+    damaged = check(str(copied))
+    assert not damaged.ok
+    assert damaged.error is not None
+    assert (damaged.error.file, damaged.error.offset, damaged.error.seq) == (str(copied), 64, 5)
+
+
+def test_a_segment_in_its_place_begins_with_its_siblings(world: LoggedWorld) -> None:
+    fingerprints = long_store(world)
+    report = check(world.layout.archived(8))
+    assert (report.base, report.first_seq, report.last_seq) == ("start", 8, 10)
+    assert (report.events, report.frames) == (3, 4)
+    assert report.fingerprint == fingerprints[10]
+    report = check(world.layout.log)
+    assert (report.first_seq, report.last_seq, report.events) == (14, 14, 1)
+    assert report.fingerprint == fingerprints[14]
+
+
+def test_a_log_copied_with_its_snapshot_begins_with_it(world: LoggedWorld, tmp_path: Path) -> None:
+    fingerprints = long_store(world)
+    snap(world)
+    world.enqueue(job("more"))
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(world.layout.log, copy / "wal.log")
+    shutil.copy(world.layout.snapshot, copy / "snapshot.json")
+    report = check(str(copy / "wal.log"))
+    assert (report.base, report.first_seq, report.last_seq) == ("snapshot", 14, 15)
+    assert report.fingerprint == fingerprint(world.state) != fingerprints[14]
+
+
+def test_a_snapshot_of_another_store_is_no_base(world: LoggedWorld, tmp_path: Path) -> None:
+    long_store(world)
+    prune(world)
+    world.disk.unlink(world.layout.snapshot_old)
+    write_snapshot(world.disk, world.layout, world.state, b"x" * 16, keep_previous=False)
+    assert check(world.path).base == "none"
+
+
+def test_a_half_written_last_frame_is_no_damage(world: LoggedWorld) -> None:
+    world.run("a")
+    fingerprint_now, offset = fingerprint(world.state), world.wal._offset
+    with open(world.layout.log, "r+b") as file:
+        file.seek(offset)
+        file.write(b"\xffBF\xfe" + b"half" * 10)
+    report = check(world.path)
+    assert report.ok
+    assert report.torn_tail_bytes == 44
+    assert report.fingerprint == fingerprint_now
+    assert len(list(event_views(world.path))) == 3
+
+
+def test_corruption_is_told_with_place_and_seq(world: LoggedWorld) -> None:
+    long_store(world)
+    flip(world.layout.archived(5), 64 + 40)
+    report = check(world.path)
+    assert not report.ok
+    assert report.error is not None
+    assert report.error.file == world.layout.archived(5)
+    assert (report.error.offset, report.error.seq) == (64, 5)
+    assert "CRC" in report.error.reason
+    assert (report.last_seq, report.fingerprint) == (4, None)
+    views = event_views(world.path)
+    assert [next(views).seq for _ in range(4)] == [1, 2, 3, 4]
+    with pytest.raises(Corruption, match="seq 5"):
+        next(views)
+
+
+def test_a_missing_segment_is_told(world: LoggedWorld) -> None:
+    long_store(world)
+    os.unlink(world.layout.archived(5))
+    report = check(world.path)
+    assert report.error is not None
+    assert (report.error.seq, report.last_seq) == (5, 4)
+
+
+def test_a_log_shorter_than_its_snapshot_is_told(world: LoggedWorld) -> None:
+    world.run("a")
+    cut = world.wal._offset
+    world.run("b")
+    snap(world)
+    with open(world.layout.log, "r+b") as file:
+        file.seek(cut)
+        file.write(bytes(world.wal._offset - cut))
+    report = check(world.path)
+    assert report.error is not None
+    assert (report.error.offset, report.error.seq) == (cut, 4)
+    assert "snapshot.json shows that it reached seq 6" in report.error.reason
+    # Up to a seq before that there is nothing to complain of.
+    assert check(world.path, Until(seq=3)).ok
+
+
+def test_a_missing_log_beside_a_snapshot_is_corruption(world: LoggedWorld) -> None:
+    world.run("a")
+    snap(world)
+    os.unlink(world.layout.log)
+    report = check(world.path)
+    assert report.error is not None
+    assert "reached seq 3" in report.error.reason
+
+
+@pytest.mark.parametrize("lone", [False, True])
+def test_an_illegal_event_is_told(world: LoggedWorld, tmp_path: Path, *, lone: bool) -> None:
+    from beaver.journal.codec import encode_commit
+    from beaver_model.events import Acked
+
+    world.run("a")
+    world.seal()
+    world.enqueue(job("b"))
+    world.wal.append(encode_commit(world.now_ms, [Acked("b", 4, b"null")]), 1)
+    path = world.path
+    if lone:
+        path = str(tmp_path / "lone.wal")
+        shutil.copy(world.layout.log, path)
+    report = check(path)
+    assert report.base == ("none" if lone else "start")
+    assert report.error is not None
+    assert report.error.seq == 5
+    assert "job b is pending" in report.error.reason
+
+
+def test_strangers_in_a_log_without_beginning_are_not_called_illegal(
+    world: LoggedWorld, tmp_path: Path
+) -> None:
+    world.do(Boot())
+    world.do(SetBounds(0))
+    world.enqueue(job("old"))
+    world.dispatch("old")
+    world.run("again")
+    world.seal()
+    world.do(Boot())
+    world.do(SetQueue("default", paused=True))
+    world.do(SetQueue("default", paused=False))
+    world.run("again")
+    world.fail_and_wait("new")
+    lone = str(tmp_path / "lone.wal")
+    shutil.copy(world.layout.log, lone)
+    report = check(lone)
+    assert report.ok, report.error
+    assert report.base == "none"
+    views = {(view.event, view.job): view for view in event_views(lone)}
+    assert views["RETRY", "new"].attempt == 1
+    assert views["RELEASE", "old"].attempt is None
+
+
+def test_nothing_to_read_is_not_found(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(NotFound):
+            check(str(path))
+        with pytest.raises(NotFound):
+            list(event_views(str(path)))
+        with pytest.raises(NotFound):
+            explain_from_files(str(path), "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_newer_version_is_named(world: LoggedWorld) -> None:
+    import struct
+
+    from beaver.journal.format import crc32c
+
+    world.run("a")
+    with open(world.layout.log, "r+b") as file:
+        header = bytearray(file.read(60))
+        header[8] = 9
+        file.seek(0)
+        file.write(bytes(header) + struct.pack("<I", crc32c(bytes(header))))
+    with pytest.raises(NewerFormat, match="9"):
+        check(world.path)
+
+
+@pytest.mark.parametrize(
+    ("text", "until"),
+    [
+        ("17", Until(seq=17)),
+        ("99999999999", Until(seq=99_999_999_999)),
+        ("1700000000000", Until(time_ms=1_700_000_000_000)),
+        ("1970-01-01T00:01:00Z", Until(time_ms=60_000)),
+    ],
+)
+def test_until_takes_a_seq_or_a_time(text: str, until: Until) -> None:
+    assert parse_until(text) == until
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "-1", "1.5"])
+def test_until_refuses_what_is_neither(text: str) -> None:
+    with pytest.raises(InvalidInput, match="--until"):
+        parse_until(text)
+
+
+def test_progress_ends_near_the_whole(world: LoggedWorld) -> None:
+    for number in range(12):
+        world.enqueue(*(job(f"{number}-{n}") for n in range(2_000)))
+    told: list[tuple[int, int]] = []
+    check(world.path, on_progress=lambda done, total: told.append((done, total)))
+    assert told
+    assert told == sorted(told)
+    assert all(done <= total for done, total in told)
+
+
+# -- listing ------------------------------------------------------------------------------------
+
+
+def test_the_listing_has_every_seq_once(world: LoggedWorld) -> None:
+    long_store(world)
+    assert [view.seq for view in event_views(world.path)] == list(range(1, 15))
+    prune(world)
+    views = list(event_views(world.path))
+    assert [view.seq for view in views] == list(range(8, 15))
+    assert [view.seq for view in event_views(world.layout.archived(8))] == [8, 9, 10]
+
+
+def test_an_event_is_one_line_whatever_it_holds(world: LoggedWorld) -> None:
+    world.do(Boot())
+    world.enqueue(job("two words", queue="a=b"))
+    world.dispatch("two words")
+    world.fail("two words", 'line one\nline "two"\u2028')
+    lines = [event_line(view) for view in event_views(world.path)]
+    assert lines == [
+        "1 1970-01-01T00:00:01.000Z BOOT - epoch=1 power_cut=false",
+        '2 1970-01-01T00:00:01.000Z ENQUEUE "two words" task=echo queue="a=b" priority=5 '
+        "max_attempts=5 timeout_ms=600000 payload=null",
+        '3 1970-01-01T00:00:01.000Z DISPATCH "two words" attempt=1 worker=1 token=3',
+        '4 1970-01-01T00:00:01.000Z RETRY "two words" attempt=1 worker=1 token=3 '
+        'run_at=1970-01-01T00:00:02.000Z cause=failed error="line one\\nline \\"two\\"\u2028"',
+    ]
+
+
+def test_an_event_as_json_has_the_fields_of_the_contract(world: LoggedWorld) -> None:
+    world.run("a", b'{"r": 1}')
+    enqueue, dispatch, ack = (msgspec.to_builtins(v) for v in event_views(world.path))
+    assert {"seq", "time_ms", "event", "job", "task", "queue", "max_attempts"} <= set(enqueue)
+    text = msgspec.json.encode(list(event_views(world.path)))
+    decoded = msgspec.json.decode(text)
+    assert decoded[0]["payload"] is None
+    assert decoded[2]["result"] == {"r": 1}
+    assert (dispatch["attempt"], dispatch["token"], dispatch["worker"]) == (1, 2, 1)
+    assert (ack["attempt"], ack["token"], ack["worker"]) == (1, 2, 1)
+    assert "result" not in decoded[0]
+    assert "payload" not in decoded[2]
+
+
+# -- explain --------------------------------------------------------------------------------
+
+
+def test_explain_tells_the_newest_job_of_an_id(world: LoggedWorld) -> None:
+    world.do(SetBounds(0))
+    world.run("a", b"1")
+    world.seal()
+    world.enqueue(job("a"), job("ab"))
+    world.dispatch("a", worker=4)
+    world.fail("a", "no", retry=False)
+    world.do(Requeue("a"))
+    world.dispatch("a", worker=5)
+    world.complete("a")
+    views = explain_from_files(world.path, "a")
+    assert [(v.event, v.attempt, v.worker) for v in views] == [
+        ("ENQUEUE", None, None),
+        ("DISPATCH", 1, 4),
+        ("DEAD", 1, 4),
+        ("REQUEUE", None, None),
+        ("DISPATCH", 1, 5),
+        ("ACK", 1, 5),
+    ]
+    assert explain_from_files(world.path, "unknown") == []
+
+
+# -- verify -----------------------------------------------------------------------------------
+
+
+def test_verify_compares_every_way_to_the_end(world: LoggedWorld) -> None:
+    long_store(world)
+    before = listing(world.path)
+    report = verify(world.path)
+    assert report.ok
+    assert report.error is None
+    now = fingerprint(world.state)
+    assert [(base.base, base.seq, base.fingerprint) for base in report.bases] == [
+        ("start", 0, now),
+        ("older snapshot", 7, now),
+        ("snapshot", 10, now),
+    ]
+    assert [(s.name, s.ok, s.last_seq) for s in report.snapshots] == [
+        ("older snapshot", True, 7),
+        ("snapshot", True, 10),
+    ]
+    assert listing(world.path) == before
+    prune(world)
+    report = verify(world.path)
+    assert report.ok
+    assert [base.base for base in report.bases] == ["older snapshot", "snapshot"]
+
+
+def test_verify_names_a_damaged_snapshot(world: LoggedWorld) -> None:
+    long_store(world)
+    flip(world.layout.snapshot_old, 100)
+    report = verify(world.path)
+    assert not report.ok
+    assert report.log.ok
+    assert report.error is not None
+    assert report.error.file == world.layout.snapshot_old
+
+
+def test_verify_finds_an_intact_snapshot_of_another_state(world: LoggedWorld) -> None:
+    """Intact by itself, and not what the log gives: only the comparison can tell."""
+    world.run("a")
+    other = LoggedWorld(Path(world.path).parent / "other")
+    other.run("b")
+    write_snapshot(world.disk, world.layout, other.state, STORE)
+    report = verify(world.path)
+    assert not report.ok
+    assert [snapshot.ok for snapshot in report.snapshots] == [True]
+    start = report.bases[0]
+    assert (start.base, start.ok) == ("start", False)
+    assert "at seq 3 the log gives the fingerprint" in start.reason
+
+
+def test_verify_names_a_snapshot_of_another_store(world: LoggedWorld) -> None:
+    world.run("a")
+    write_snapshot(world.disk, world.layout, world.state, b"x" * 16)
+    report = verify(world.path)
+    assert not report.ok
+    assert report.error is not None
+    assert "another store" in report.error.reason
+
+
+def test_verify_names_corruption_of_the_log(world: LoggedWorld) -> None:
+    long_store(world)
+    flip(world.layout.archived(11), 64 + 40)
+    report = verify(world.path)
+    assert not report.ok
+    assert report.error is not None
+    assert (report.error.file, report.error.seq) == (world.layout.archived(11), 11)
+
+
+def test_verify_takes_directories_only(world: LoggedWorld) -> None:
+    world.run("a")
+    with pytest.raises(InvalidInput, match="is a file"):
+        verify(world.layout.log)

@@ -1,0 +1,212 @@
+"""The engine: group commit, and nothing seen outside before it is durable (P1)."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from beaver.disk import SystemDisk
+from beaver.engine import Applied, NotOwner, Refused, Reply
+from beaver.errors import DiskFull, QueueFull
+from beaver.recovery import open_store
+from beaver_model import Rejection, fingerprint
+from beaver_model.commands import Boot, Cancel, Dispatch, Enqueue, SetQueue
+
+from tests.model.world import job
+from tests.runtime.world import EngineWorld, ManualClock, on_loop, turns
+
+
+@on_loop
+async def test_commands_of_one_turn_share_one_frame_and_one_sync(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+    replies: list[Reply] = []
+    for n in range(100):
+        world.engine.submit(Enqueue([job(str(n))]), replies.append)
+    assert replies == []
+    await turns()
+    assert world.engine.figures.commits == 1
+    assert world.wal.last_seq == 100
+    assert [reply.first_seq for reply in replies] == list(range(1, 101))  # type: ignore[union-attr]
+
+
+@on_loop
+async def test_every_reply_waits_for_what_it_is_computed_from(tmp_path: Path) -> None:
+    """Acceptances, refusals, no-ops and reads alike: none before the log holds the seq."""
+    world = EngineWorld(tmp_path / "data")
+    told: list[tuple[str, int]] = []
+
+    def note(name: str) -> Any:
+        return lambda _: told.append((name, world.wal.last_seq))
+
+    world.engine.submit(Enqueue([job()]), note("accepted"))
+    world.engine.submit(Enqueue([job()]), note("no-op"))
+    world.engine.submit(Enqueue([job(digest=b"x" * 12)]), note("refused"))
+    world.engine.read(lambda state: len(state.jobs), note("read"))
+    assert told == []
+    await turns()
+    assert told == [("accepted", 1), ("no-op", 1), ("refused", 1), ("read", 1)]
+
+
+@on_loop
+async def test_a_reply_that_rests_on_durable_state_is_given_at_once(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+    await world.engine.execute(Enqueue([job()]))
+    replies: list[Reply] = []
+    world.engine.submit(Enqueue([job()]), replies.append)
+    assert len(replies) == 1
+    assert world.engine.figures.commits == 1
+
+
+@on_loop
+async def test_a_later_command_of_a_batch_sees_the_earlier_one(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+    replies: list[Reply] = []
+    for command in (Enqueue([job()]), Dispatch("a", 1), Cancel("a")):
+        world.engine.submit(command, replies.append)
+    await turns()
+    names = [event.NAME for reply in replies for event in reply.events]  # type: ignore[union-attr]
+    assert names == ["ENQUEUE", "DISPATCH", "CANCEL_REQUESTED"]
+
+
+@on_loop
+async def test_what_the_controller_adds_before_a_commit_shares_its_frame(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+
+    def dispatch_all(now_ms: int) -> None:
+        for row in list(world.state.jobs.values()):
+            if not row.token:
+                world.engine.submit(Dispatch(row.id, 1), lambda _: None)
+
+    world.engine.before_commit = dispatch_all
+    reply = await world.engine.execute(Enqueue([job()]))
+    assert reply.first_seq == 1
+    assert (world.engine.figures.commits, world.wal.last_seq) == (1, 2)
+
+
+@on_loop
+async def test_a_refusal_reaches_who_waits_as_an_error_with_the_rejection(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+    with pytest.raises(Refused) as caught:
+        await world.engine.execute(Cancel("nobody"))
+    assert caught.value.rejection == Rejection("no_such_job", {"job": "nobody"})
+
+
+@on_loop
+async def test_after_a_failed_write_nothing_more_is_decided_or_told(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+    await world.engine.execute(Enqueue([job("before")]))
+    replies: list[Reply] = []
+
+    def broken(payload: bytes, count: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    world.wal.append = broken  # type: ignore[method-assign]
+    world.engine.submit(Enqueue([job("lost")]), replies.append)
+    await turns()
+    assert len(world.failures) == 1
+    world.engine.submit(Enqueue([job("later")]), replies.append)
+    world.engine.read(lambda state: Applied(state.last_seq, ()), replies.append)
+    await turns()
+    assert replies == [], "an answer after a failed write could be a lie"
+
+
+@on_loop
+async def test_another_thread_may_not_touch_the_engine(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+    caught: list[BaseException] = []
+
+    def intrude() -> None:
+        for attempt in (
+            lambda: world.engine.submit(Boot(), lambda _: None),
+            lambda: world.engine.state,
+            lambda: world.engine.read(lambda state: state, lambda _: None),
+        ):
+            try:
+                attempt()
+            except NotOwner as error:
+                caught.append(error)
+
+    thread = threading.Thread(target=intrude)
+    thread.start()
+    thread.join()
+    assert len(caught) == 3
+
+
+@on_loop
+async def test_what_is_replayed_is_what_was_live(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+    for n in range(50):
+        await world.engine.execute(Enqueue([job(str(n), run_at_ms=n * 7 % 3)]))
+        world.clock.pass_ms(3)
+        if n % 3 == 0:
+            await world.engine.execute(Dispatch(str(n), 1))
+    world.engine.close()
+    again = open_store(SystemDisk(), str(world.path), clock=ManualClock(), create=False)
+    assert fingerprint(again.state) == fingerprint(world.state)
+    again.wal.close()
+
+
+@on_loop
+async def test_stamps_never_go_back_and_go_on_with_the_monotonic_clock(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+    await world.engine.execute(Enqueue([job("a")]))
+    first_ms = world.state.time_ms
+    world.clock.wall -= 3_600_000
+    world.clock.monotonic += 5_000_000
+    await world.engine.execute(Enqueue([job("b")]))
+    assert world.state.time_ms == first_ms + 5
+    world.clock.wall += 7_200_000
+    await world.engine.execute(Enqueue([job("c")]))
+    assert world.state.time_ms == world.clock.wall
+
+
+@on_loop
+async def test_after_a_quiet_moment_the_last_frame_is_closed(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+    await world.engine.execute(Enqueue([job()]))
+    marks: list[int] = []
+    mark = world.wal.mark
+    world.wal.mark = lambda: (marks.append(1), mark())[1]  # type: ignore[method-assign]
+    deadline = asyncio.get_running_loop().time() + 5
+    while not marks and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.005)
+    assert marks == [1]
+    assert world.wal.last_seq == 1, "a mark holds no event"
+
+
+# -- admission --------------------------------------------------------------------------------
+
+
+@on_loop
+async def test_state_bytes_are_bounded_and_outcomes_go_on(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data", state_bytes_max=1_000)
+    await world.engine.execute(Enqueue([job("a"), job("b")]))
+    with pytest.raises(QueueFull, match="state_bytes_max"):
+        await world.engine.execute(Enqueue([job("c")]))
+    assert "c" not in world.state.jobs
+    await world.engine.execute(Dispatch("a", 1))
+
+
+@on_loop
+async def test_a_queues_own_bound_refuses_only_its_jobs(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+    await world.engine.execute(SetQueue("small", bytes_max=500))
+    await world.engine.execute(Enqueue([job("a", queue="small")]))
+    with pytest.raises(QueueFull, match="queue small"):
+        await world.engine.execute(Enqueue([job("b", queue="small")]))
+    await world.engine.execute(Enqueue([job("b", queue="large")]))
+
+
+@on_loop
+async def test_a_full_disk_refuses_new_jobs_and_takes_outcomes(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+    await world.engine.execute(Enqueue([job()]))
+    world.engine.disk_full = True
+    with pytest.raises(DiskFull):
+        await world.engine.execute(Enqueue([job("b")]))
+    assert isinstance(await world.engine.execute(Dispatch("a", 1)), Applied)
+    world.engine.disk_full = False
+    await world.engine.execute(Enqueue([job("b")]))

@@ -1,0 +1,64 @@
+"""An engine over the real log, with a clock that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from beaver.disk import SystemDisk
+from beaver.engine import Engine
+from beaver.ports import Clock, Disk
+from beaver.recovery import open_store
+
+T = TypeVar("T")
+
+
+class ManualClock(Clock):
+    """Time that moves only when the test says so."""
+
+    def __init__(self, wall_ms: int = 1_000_000) -> None:
+        self.wall = wall_ms
+        self.monotonic = 0
+
+    def wall_ms(self) -> int:
+        return self.wall
+
+    def monotonic_ns(self) -> int:
+        return self.monotonic
+
+    def pass_ms(self, passed_ms: int) -> None:
+        self.wall += passed_ms
+        self.monotonic += passed_ms * 1_000_000
+
+
+class EngineWorld:
+    """An engine, its log and its clock."""
+
+    def __init__(self, path: Path, disk: Disk | None = None, **options: Any) -> None:
+        self.path = path
+        self.clock = ManualClock()
+        opened = open_store(disk or SystemDisk(), str(path), clock=self.clock, create=True)
+        self.wal, self.state = opened.wal, opened.state
+        self.failures: list[BaseException] = []
+        self.engine = Engine(
+            self.state, self.wal, self.clock, on_failure=self.failures.append, **options
+        )
+
+
+def on_loop(test: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., T]:
+    """Runs an `async def` test on a loop of its own."""
+
+    def run(*args: Any, **kwargs: Any) -> T:
+        return asyncio.run(test(*args, **kwargs))
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    run.__signature__ = __import__("inspect").signature(test)  # type: ignore[attr-defined]
+    return run
+
+
+async def turns(count: int = 5) -> None:
+    """Lets the loop run what is ready, a few times."""
+    for _ in range(count):
+        await asyncio.sleep(0)

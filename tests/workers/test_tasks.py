@@ -1,0 +1,185 @@
+"""Binding payloads to parameters, and packing calls into payloads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beaver import context
+from beaver.context import JobContext, current
+from beaver.errors import InvalidInput
+from beaver.messages import Attempt, Options
+from beaver.tasks import BindError, Registry, Task, pack_arguments
+from beaver_model.bounds import CHILDREN_MAX
+
+
+def task(function: Any) -> Task[..., Any]:
+    return Task(function, Options(function.__name__))
+
+
+def call(function: Any, payload: Any) -> Any:
+    args, kwargs = task(function).bind(payload)
+    return function(*args, **kwargs)
+
+
+def none() -> str:
+    return "none"
+
+
+def one(value: Any) -> Any:
+    return ("one", value)
+
+
+def optional(value: Any = "default") -> Any:
+    return ("optional", value)
+
+
+def two(to: Any, text: Any = "hi") -> Any:
+    return ("two", to, text)
+
+
+def keyword_only(*, to: Any) -> Any:
+    return ("keyword", to)
+
+
+def positional_only(to: Any, /, text: Any = "hi") -> Any:
+    return ("positional", to, text)
+
+
+def anything(*args: Any, **kwargs: Any) -> Any:
+    return (args, kwargs)
+
+
+def with_context(to: Any, ctx: JobContext) -> Any:
+    return ("context", to, ctx)
+
+
+@pytest.mark.parametrize(
+    ("function", "payload", "result"),
+    [
+        (none, None, "none"),
+        (none, {}, "none"),
+        (one, None, ("one", None)),
+        (one, 5, ("one", 5)),
+        (one, [1, 2], ("one", [1, 2])),
+        (one, {"to": "x"}, ("one", {"to": "x"})),
+        (one, {"value": "x"}, ("one", "x")),
+        (one, {"args": [{"value": 1}], "kwargs": {}}, ("one", {"value": 1})),
+        (one, {"args": 1, "kwargs": 2}, ("one", {"args": 1, "kwargs": 2})),
+        (optional, None, ("optional", "default")),
+        (optional, {}, ("optional", "default")),
+        (optional, {"args": [None], "kwargs": {}}, ("optional", None)),
+        (two, {"to": "x"}, ("two", "x", "hi")),
+        (two, {"to": "x", "text": "y"}, ("two", "x", "y")),
+        (two, "x", ("two", "x", "hi")),
+        (two, {"text": "y"}, ("two", {"text": "y"}, "hi")),
+        (keyword_only, {"to": 1}, ("keyword", 1)),
+        (positional_only, {"to": 1}, ("positional", {"to": 1}, "hi")),
+        (positional_only, 1, ("positional", 1, "hi")),
+        (anything, {"a": 1}, ((), {"a": 1})),
+        (anything, [1], (([1],), {})),
+        (anything, None, ((), {})),
+    ],
+)
+def test_a_payload_binds_as_its_writer_expects(function: Any, payload: Any, result: Any) -> None:
+    assert call(function, payload) == result
+
+
+@pytest.mark.parametrize(
+    ("function", "payload"),
+    [(none, 1), (none, {"a": 1}), (keyword_only, 1), (keyword_only, {"from": 1})],
+)
+def test_a_payload_that_fits_no_call_is_refused_by_name(function: Any, payload: Any) -> None:
+    with pytest.raises(BindError, match=function.__name__):
+        task(function).bind(payload)
+
+
+def test_the_context_parameter_takes_no_part_in_binding() -> None:
+    assert task(with_context).parameters.context == "ctx"
+    assert task(with_context).bind({"to": 1}) == ((), {"to": 1})
+    assert task(with_context).bind(1) == ((1,), {})
+    assert task(with_context).bind({"to": 1, "ctx": 2}) == (({"to": 1, "ctx": 2},), {})
+
+
+def test_two_contexts_are_refused() -> None:
+    def confused(one: JobContext, other: JobContext) -> None: ...
+
+    with pytest.raises(InvalidInput, match="more than one"):
+        task(confused).bind(None)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["args", "kwargs", "value", "a", "b"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    st.lists(json_values, max_size=3),
+    st.dictionaries(st.sampled_from(["args", "kwargs", "a", "b"]), json_values, max_size=3),
+)
+def test_a_packed_call_is_made_exactly_as_it_was_written(
+    args: list[Any], kwargs: dict[str, Any]
+) -> None:
+    sent = msgspec.json.decode(msgspec.json.encode(pack_arguments(tuple(args), kwargs)))
+    assert call(anything, sent) == (tuple(args), kwargs)
+
+
+@given(json_values)
+def test_a_packed_single_argument_arrives_whatever_it_is(value: Any) -> None:
+    sent = msgspec.json.decode(msgspec.json.encode(pack_arguments((value,), {})))
+    for function, name in ((one, "one"), (optional, "optional")):
+        assert call(function, sent) == (name, value)
+
+
+def test_two_functions_of_one_name_are_refused_and_a_reload_is_not() -> None:
+    registry = Registry()
+    registry.add(Task(one, Options("mail")))
+    registry.add(Task(one, Options("mail")))
+    with pytest.raises(InvalidInput, match="two tasks are named 'mail'"):
+        registry.add(Task(two, Options("mail")))
+    assert len(registry) == 1
+    assert "mail" in registry
+
+
+def test_a_plain_call_of_a_task_just_calls() -> None:
+    assert task(two)("x", text="y") == ("two", "x", "y")
+
+
+def attempt(**fields: Any) -> Attempt:
+    return Attempt(1, "j", "t", b"null", 1, 5, "default", 0, "k", 0, **fields)
+
+
+def test_the_number_of_children_is_bounded() -> None:
+    ctx = JobContext(attempt())
+    for number in range(CHILDREN_MAX):
+        ctx.enqueue(task(one), number)
+    with pytest.raises(InvalidInput, match="at most"):
+        ctx.enqueue(task(one), 1)
+
+
+def test_the_bytes_of_all_children_together_are_bounded() -> None:
+    ctx = JobContext(attempt())
+    for _ in range(6):
+        ctx.enqueue(task(one), "x" * 1_000_000)
+    with pytest.raises(InvalidInput, match="bytes together"):
+        ctx.enqueue(task(one), "x" * 1_000_000)
+
+
+def test_outside_of_a_job_there_is_no_context() -> None:
+    with pytest.raises(InvalidInput, match="no job runs here"):
+        current()
+    ctx = JobContext(attempt())
+    context.enter_alone(ctx)
+    try:
+        assert current() is ctx
+    finally:
+        context.enter_alone(None)
