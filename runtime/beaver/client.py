@@ -136,7 +136,7 @@ class Client(Operations, Synchronous):
         """Gives up the connection, on which nothing may be under way, and returns it."""
         assert not self._slots, "no call is under way"
         self._lost = True
-        return self._connection
+        return socket.socket(fileno=self._connection.detach())
 
     def __enter__(self) -> Self:
         return self

@@ -184,7 +184,7 @@ def duration_text(duration_ms: int) -> str:
 
 def size_text(size: int) -> str:
     """Returns a size exactly, in the form that `parse_size_bytes` reads (`64MiB`, `1500`)."""
-    for unit in ("TiB", "GiB", "MiB", "KiB", "TB", "GB", "MB"):
+    for unit in ("TiB", "TB", "GiB", "GB", "MiB", "MB", "KiB"):
         factor = _SIZE_UNITS[unit.lower()]
         if size and size % factor == 0:
             return f"{size // factor}{unit}"

@@ -170,6 +170,17 @@ def candidates(data: str, info: ServerInfo) -> list[str]:
 # -- proving it ----------------------------------------------------------------------------
 
 
+class Connection(socket.socket):
+    """A socket that closes without a warning when nobody holds it any more.
+
+    Applications live as long as their process and are closed by nobody; and a forked child
+    gives up its copy without ending its parent's connection.
+    """
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def hello_frame() -> bytes:
     """Returns the first frame of every connection: request 0."""
     return protocol.encode_frame([0, "hello", [protocol.VERSION]])
@@ -202,7 +213,7 @@ def dial(path: str) -> tuple[socket.socket, Greeting]:
         OSError: Nobody listens there.
         BeaverError: Who listens is not a server that this client can talk to.
     """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection = Connection(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(CONNECT_S)
         connection.connect(path)

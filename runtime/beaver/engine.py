@@ -251,7 +251,11 @@ class Engine:
 
     def has_room(self, size: int) -> bool:
         """True where `size` more bytes of events would fit into the log."""
-        return self._journal.reserve(self._bytes + size + FRAME_BYTES)
+        try:
+            return self._journal.reserve(self._bytes + size + FRAME_BYTES)
+        except Exception as error:  # noqa: BLE001 - as in _write
+            self.fail(error)
+            return False
 
     # -- committing ------------------------------------------------------------------------
 
@@ -360,12 +364,7 @@ class Engine:
             self._write()
             if self._failed is not None:
                 return StorageFailed(str(self._failed))
-        try:
-            fits = self._journal.reserve(self._bytes + size + FRAME_BYTES)
-        except Exception as error:  # noqa: BLE001 - as in _write
-            self.fail(error)
-            return StorageFailed(str(error))
-        if not fits:
+        if not self.has_room(size):
             return DiskFull("the disk is full; nothing was changed and nothing is lost")
         return None
 

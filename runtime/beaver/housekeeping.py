@@ -125,10 +125,10 @@ class Housekeeping:
         except DiskFull as error:
             if not self._engine.disk_full:
                 log.warning("the disk is full, new jobs are refused for now: %s", error)
-            self._engine.disk_full = True
-            # What may be deleted of the archive makes room first.
-            with contextlib.suppress(BeaverError):
-                await self.snapshot()
+                self._engine.disk_full = True
+                # A snapshot lets the helper delete what it may of the archive.
+                with contextlib.suppress(BeaverError):
+                    await self.snapshot()
             return
         self._segments.adopt(self._next_path)
         if self._engine.disk_full:

@@ -103,6 +103,8 @@ class Link(Operations, Synchronous):
         with self._lock:
             found = self._client
             if found is None or found.closed or found.process != os.getpid():
+                if found is not None and found.process == os.getpid():
+                    found.close()
                 try:
                     found = self._client = client.find(self.store)
                 except NotFound:
@@ -171,6 +173,8 @@ class _Effort(Generic[T]):
         if call.op == "wait" and call.body[1] >= 0:
             self._limit_s = call.body[1] / 1000
         self._until_s = float("inf")
+        self._may_wait = call.op == "wait"
+        """Whether a server that is not there is waited for: one that was, always."""
 
     @property
     def overdue(self) -> bool:
@@ -188,7 +192,8 @@ class _Effort(Generic[T]):
     def lost(self, error: ServerGone | NoServer) -> None:
         """Notes that no server answered; raises where the call is not to be tried again."""
         now_s = time.monotonic()
-        if not self._call.resend or now_s >= self._until_s:
+        self._may_wait = self._may_wait or isinstance(error, ServerGone)
+        if not self._call.resend or not self._may_wait or now_s >= self._until_s:
             raise error
         if self._until_s == float("inf") or now_s - self._sent_s > RESTART_S:
             # The first loss, or one after a long time of being served.

@@ -333,11 +333,12 @@ class Replay:
             if self._on_progress is not None:
                 told = self._tell(told, log)
             self._enter_snapshot()
+            shown = scan.header.first_seq >= origin.shown_seq
             if frame.count and not until.holds(frame.first_seq, 0):
                 stopped = True
                 break
             if not frame.count:
-                self.frames += frame.first_seq >= origin.shown_seq
+                self.frames += shown
                 continue
             time_ms, events = decode_frame(scan.path, frame)
             if not until.holds(frame.first_seq, time_ms):
@@ -345,7 +346,7 @@ class Replay:
                 break
             if until.seq is not None:
                 del events[until.seq + 1 - frame.first_seq :]
-            if frame.first_seq >= origin.shown_seq:
+            if shown:
                 self.frames += 1
                 self.events += len(events)
             yield _Commit(scan.path, frame.offset, frame.first_seq, time_ms, events)
@@ -366,10 +367,11 @@ class Replay:
     def _refuse_short(self, path: str, offset: int) -> None:
         """Refuses a log that ends before something durable shows that it did."""
         for known in self._origin.snapshots if self._origin.whole else ():
-            if known.info.last_seq > self.last_seq:
+            info = known.info
+            if info.last_seq > self.last_seq and self._until.holds(info.last_seq, info.time_ms):
                 reason = (
                     f"the log ends with seq {self.last_seq}, and {known.path} shows that it "
-                    f"reached seq {known.info.last_seq}"
+                    f"reached seq {info.last_seq}"
                 )
                 raise Corruption(path, offset, self.last_seq + 1, reason)
 

@@ -50,13 +50,15 @@ from beaver.server.socket import SocketServer
 from beaver.stamps import BEHIND_WARN_MS
 from beaver.views import EventView, ResultView, StatusView, WorkerView
 from beaver.workers.pool import PoolOptions, ProcessPool
-from beaver.workers.slots import read_previous
+from beaver.workers.slots import PreviousSlots, read_previous
 from beaver_model import JobState, State
 from beaver_model.commands import Boot, Job, SetBounds, SetQueue
 
 log = logging.getLogger("beaver")
 
 EXIT_STORAGE: Final = 7
+EXIT_APP: Final = 2
+"""Workers of this application cannot be kept alive."""
 
 
 def run(config: Config) -> int:
@@ -191,13 +193,7 @@ class Server:
             state_bytes_max=config.state_bytes_bound,
         )
         opened.state.set_known_tasks(frozenset(info.options.task for info in tasks))
-        same_boot = previous is None or previous.same_boot
-        started = frozenset(
-            token
-            for token, row in opened.state.in_flight.items()
-            if previous is not None and token <= previous.started.get(row.worker, 0)
-        )
-        await engine.execute(Boot(started, power_cut=not same_boot))
+        await engine.execute(_boot(opened.state, previous, opened.wal.store))
         await self._apply_settings(engine)
         pool.attach(layout.slots)
         return await self._serve(engine, opened, pool, events, tasks)
@@ -321,7 +317,7 @@ class Server:
         endpoint.remove(config.data)
         if self._failure is not None:
             print(f"beaver: {self._failure}", file=sys.stderr)  # noqa: T201 - the last word
-            return 1
+            return EXIT_APP
         return 0
 
     async def _last_things(self, engine: Engine, keeping: Housekeeping) -> None:
@@ -425,6 +421,21 @@ class Server:
             os._exit(128 + number)
         log.warning("stopping: running jobs get %d s", self._config.grace_ms // 1000)
         self._stop.set()
+
+
+def _boot(state: State, previous: PreviousSlots | None, store: bytes) -> Boot:
+    """Returns the BOOT command: what had started, by the slots of the last server.
+
+    Where these are of another start of the machine, of another store, or missing while jobs
+    are in flight, nobody knows what had started: that counts as a power cut.
+    """
+    if previous is None or previous.store != store:
+        return Boot(power_cut=bool(state.in_flight))
+    started = previous.started
+    return Boot(
+        frozenset(t for t, row in state.in_flight.items() if t <= started.get(row.worker, 0)),
+        power_cut=not previous.same_boot,
+    )
 
 
 def parked(state: State) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -110,6 +111,14 @@ def test_a_name_that_the_locale_cannot_show_does_not_end_a_command():
     command = [sys.executable, "-m", "beaver", "enqueue", "echo", "--id", "日本"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stdout) == (0, "enqueued \\u65e5\\u672c (seq 1)\n")
+
+
+def test_json_is_utf_8_in_any_locale(beaver):
+    beaver("enqueue", "echo", '"é日"', "--id", "é")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "beaver", "show", "é", "--json"]
+    done = subprocess.run(command, capture_output=True, env=environment, check=True)
+    assert (json.loads(done.stdout)["id"], json.loads(done.stdout)["payload"]) == ("é", "é日")
 
 
 def test_a_closed_pipe_ends_a_listing_quietly(beaver):

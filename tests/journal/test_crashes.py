@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from beaver.errors import BeaverError
 from beaver.journal.wal import EXTEND_BYTES, Wal
 from beaver_chaos.disk import Chooser, Fault, SimDisk, Stopped
 from tests.journal.world import append, enqueued, goes_on, open_sim, prepare
@@ -139,9 +140,7 @@ def test_crash_in_a_crash_brings_no_stale_frame_back(operation):
 
 @pytest.mark.parametrize("operation", range(1, OPERATIONS + 1))
 def test_failed_operation_then_power_cut_loses_nothing_acknowledged(operation):
-    """EIO instead of a stop: the process ends, another reads the page cache, then the power goes."""
-    from beaver.errors import BeaverError
-
+    """EIO: the process ends, another one reads the page cache, then the power goes."""
     for seed in range(4):
         chance = random.Random(operation * 100 + seed)
         disk, client = SimDisk("data"), Client()

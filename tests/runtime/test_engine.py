@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from beaver.disk import SystemDisk
 from beaver.engine import Applied, NotOwner, Refused, Reply
 from beaver.errors import DiskFull, QueueFull
 from beaver.recovery import open_store
 from beaver_model import Rejection, fingerprint
 from beaver_model.commands import Boot, Cancel, Dispatch, Enqueue, SetQueue
-
 from tests.model.world import job
 from tests.runtime.world import EngineWorld, ManualClock, on_loop, turns
 
@@ -167,13 +167,11 @@ async def test_stamps_never_go_back_and_go_on_with_the_monotonic_clock(tmp_path:
 async def test_after_a_quiet_moment_the_last_frame_is_closed(tmp_path: Path) -> None:
     world = EngineWorld(tmp_path / "data")
     await world.engine.execute(Enqueue([job()]))
-    marks: list[int] = []
+    marked = asyncio.Event()
     mark = world.wal.mark
-    world.wal.mark = lambda: (marks.append(1), mark())[1]  # type: ignore[method-assign]
-    deadline = asyncio.get_running_loop().time() + 5
-    while not marks and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.005)
-    assert marks == [1]
+    world.wal.mark = lambda: (mark(), marked.set())[1]  # type: ignore[method-assign]
+    async with asyncio.timeout(10):
+        await marked.wait()
     assert world.wal.last_seq == 1, "a mark holds no event"
 
 

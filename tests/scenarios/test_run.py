@@ -12,9 +12,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from beaver.client import connect
 from beaver.metrics import METRICS
-
 from tests.support.program import (
     Server,
     beaver,
@@ -81,7 +81,7 @@ def test_no_job_waits_behind_a_long_one_while_a_worker_is_idle(data: Path) -> No
         assert server.status()["in_flight"] == 1
 
 
-# -- operators ----------------------------------------------------------------------------------
+# -- operators -------------------------------------------------------------------------------
 
 
 def test_a_running_job_is_cancelled_by_killing_it_and_an_idle_one_at_once(data: Path) -> None:
@@ -153,7 +153,7 @@ def test_steering_from_a_job(data: Path, tmp_path: Path) -> None:
     assert [leaf["seq"] for leaf in leaves] == [ack["seq"] + 1, ack["seq"] + 2]
 
 
-# -- what it listens on ---------------------------------------------------------------------------
+# -- what it listens on ----------------------------------------------------------------------
 
 
 def fetch(url: str) -> tuple[int, str]:
@@ -184,9 +184,7 @@ def test_metrics_health_and_readiness_over_http(data: Path) -> None:
     assert "queue_job_latency_seconds_count 5.0" in text
 
 
-def test_a_taken_port_is_replaced_by_a_free_one_unless_it_was_asked_for(
-    data: Path, tmp_path: Path
-) -> None:
+def test_an_address_that_was_asked_for_and_is_taken_is_refused(data: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         server = Server(data, "--http", f"127.0.0.1:{port}")
@@ -213,7 +211,7 @@ def test_a_data_path_of_200_bytes_works(tmp_path: Path) -> None:
         server.drained(1)
 
 
-# -- failures to start ------------------------------------------------------------------------------
+# -- failures to start ----------------------------------------------------------------------
 
 
 def test_an_import_failure_is_shown_once_and_touches_nothing(data: Path, tmp_path: Path) -> None:
@@ -238,7 +236,7 @@ def test_a_reading_command_creates_nothing(data: Path) -> None:
     assert not data.exists()
 
 
-# -- the original floors ------------------------------------------------------------------------------
+# -- the original floors --------------------------------------------------------------------
 
 
 @pytest.mark.bench

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+
 from beaver.disk import SystemDisk
 from beaver.embedded import open_client
 from beaver.recovery import peek_store
@@ -135,9 +136,7 @@ class Server:
 
     def drained(self, count: int, within_s: float = DEADLINE_S) -> None:
         """Waits until so many jobs have completed over the life of the store."""
-        eventually(
-            lambda: self.status()["completed"] >= count, f"{count} jobs completed", within_s
-        )
+        eventually(lambda: self.status()["completed"] >= count, f"{count} jobs completed", within_s)
 
 
 @contextmanager

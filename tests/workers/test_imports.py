@@ -51,6 +51,7 @@ def test_the_traceback_of_a_failed_import_is_the_applications_own(
         ("two:number", "number is a int, not a Beaver"),
         ("two", "holds the applications office, shop; name one"),
         ("os:path", "path is a module, not a Beaver"),
+        ("two:Hidden.confused", "more than one JobContext parameter"),
         ("exits:app", "SystemExit: bad environment"),
         ("dies:app", "was killed by signal 9"),
     ],

@@ -273,16 +273,17 @@ def run_all(directory: str, sizes: Sizes, workers: int, tell: Callable[[str], An
     data = str(Path(directory, "data"))
     tell("raw sync probe")
     rate, median_s = probe_sync(directory, sizes.probe)
-    rows = []
+    rows: list[Row] = []
+    measures: dict[str, Callable[[], list[Row]]] = {
+        "enqueue, 1 client": lambda: enqueue_serial(data, sizes.serial),
+        "enqueue, 8 clients": lambda: enqueue_many(data, 8, sizes.many),
+        "enqueue, 64 clients": lambda: enqueue_many(data, 64, sizes.many),
+        "enqueue in bulk": lambda: enqueue_bulk(data, sizes.bulk),
+        "latency": lambda: latency(data, sizes.latency),
+        "drain": lambda: drain(data, sizes.drain),
+    }
     with server(data, workers):
-        for name, measure in (
-            ("enqueue, 1 client", lambda: enqueue_serial(data, sizes.serial)),
-            ("enqueue, 8 clients", lambda: enqueue_many(data, 8, sizes.many)),
-            ("enqueue, 64 clients", lambda: enqueue_many(data, 64, sizes.many)),
-            ("enqueue in bulk", lambda: enqueue_bulk(data, sizes.bulk)),
-            ("latency", lambda: latency(data, sizes.latency)),
-            ("drain", lambda: drain(data, sizes.drain)),
-        ):
+        for name, measure in measures.items():
             tell(name)
             rows += measure()
     tell("recovery")

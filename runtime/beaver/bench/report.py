@@ -51,7 +51,7 @@ def to_json(rows: list[Row]) -> str:
 def to_markdown(rows: list[Row]) -> str:
     """Returns the rows as a Markdown table."""
     by_probe = ratios(rows)
-    lines = ["| measured | value | | × raw sync probe | |", "|---|--:|---|--:|---|"]
+    lines = ["| measured | value | | of raw sync rate | |", "|---|--:|---|--:|---|"]
     for row in rows:
         ratio = f"{by_probe[row.name]:.2f}" if row.name in by_probe else ""
         value = f"{row.value:,.0f}" if row.value >= 100 else f"{row.value:.3g}"

@@ -130,6 +130,8 @@ def main(arguments: list[str] | None = None) -> int:
         # A name that the terminal cannot show must not end a command.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     arguments = _hoist(sys.argv[1:] if arguments is None else arguments)
+    if "--json" in arguments:
+        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     asked = arguments[0] if arguments else ""
     # One command is built unless all are listed: each takes about a millisecond.
     names = [asked] if asked in COMMANDS else list(COMMANDS)

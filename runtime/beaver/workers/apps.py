@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Final
 
-from beaver.errors import AppImportError
+from beaver.errors import AppImportError, InvalidInput
 from beaver.tasks import Registry
 from beaver.workers.failures import own_frames
 
@@ -19,17 +19,25 @@ _NAMES_TRIED: Final = ("app", "beaver")
 
 
 def load(app: str) -> Registry:
-    """Imports an application and returns its tasks; none for an empty name.
+    """Imports an application and returns its tasks, their signatures read and found usable.
 
     Args:
-        app: `module:name` of a `Beaver`, or `module` where it holds only one.  The working
-            directory is looked in first.
+        app: `module:name` of a `Beaver`, or `module` where it holds only one; empty for no
+            tasks.  The working directory is looked in first.
 
     Raises:
         AppImportError: With the traceback from the application's own code on.
     """
-    if not app:
-        return Registry()
+    registry = _find(app) if app else Registry()
+    for task in registry:
+        try:
+            _ = task.parameters
+        except InvalidInput as error:
+            raise AppImportError(f"cannot serve {app!r}: {error}") from None
+    return registry
+
+
+def _find(app: str) -> Registry:
     module_name, _, attribute = app.partition(":")
     if "" not in sys.path and (directory := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, directory)

@@ -1,0 +1,345 @@
+"""The history checker: what producers saw and workers ran, against what the log says.
+
+It knows the promises and nothing of the model: its few states are written here once more, so
+that a mistake in `beaver_model` cannot hide itself.  Jobs are independent and the log gives
+the order, so one pass is enough, in linear time.
+
+Three accounts are compared:
+
+- `Witness`: what producers and operators were answered.  An answer that never came is an
+  unknown outcome and may have gone either way; what was acknowledged may not.
+- `Run`s: what workers did, from a file that the jobs' own code appends to (`jobs`).
+- The commits of the log.
+
+Violations are sentences.  What may not live here: processes, files, random choices.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from beaver.views import Enqueued as Answer
+from beaver_model.events import (
+    Acked,
+    AnyEvent,
+    Cancelled,
+    CancelRequested,
+    Cause,
+    Died,
+    Discarded,
+    Dispatched,
+    Enqueued,
+    JobEvent,
+    Released,
+    Requeued,
+    Retried,
+    TimedOut,
+)
+from beaver_model.rows import spec_of
+
+VIOLATIONS_MAX: Final = 50
+"""So many are told; one broken rule may be broken a thousand times."""
+
+PENDING: Final = "pending"
+IN_FLIGHT: Final = "in flight"
+COMPLETED: Final = "completed"
+DEAD: Final = "dead"
+CANCELLED: Final = "cancelled"
+DISCARDED: Final = "discarded"
+_TERMINAL: Final = frozenset({COMPLETED, DEAD, CANCELLED, DISCARDED})
+
+Commit = tuple[int, int, Sequence[AnyEvent]]
+"""First seq, stamp and events, as `journal.reader.read_commits` gives them."""
+
+
+class Run(NamedTuple):
+    """One line of the workers' account."""
+
+    ended: bool
+    """The job's code came to its end; otherwise it began."""
+    token: int
+    pid: int
+    job: str
+
+
+class Witness:
+    """What was asked from outside, and what the answers were."""
+
+    def __init__(self) -> None:
+        self.sent: set[str] = set()
+        self.acknowledged: dict[str, int] = {}
+        """Seq of its ENQUEUE, by job."""
+        self.refused: set[str] = set()
+        """Jobs of which no request was acknowledged or lost: they cannot be in the log."""
+        self.batches: list[tuple[str, ...]] = []
+        """Jobs that came in together: all or none."""
+        self.changes: Counter[tuple[str, str]] = Counter()
+        """How often an (event's name, job) was acknowledged to an operator."""
+        self.contradictions: list[str] = []
+        self._created: set[str] = set()
+        self._lost: set[str] = set()
+
+    def sending(self, jobs: Sequence[str]) -> None:
+        """Notes a new request, before it is sent for the first time."""
+        self.sent.update(jobs)
+        if len(jobs) > 1:
+            self.batches.append(tuple(jobs))
+
+    def acknowledge(self, answers: Iterable[Answer]) -> None:
+        """Notes the answer to a request."""
+        for answer in answers:
+            before = self.acknowledged.setdefault(answer.id, answer.seq)
+            if before != answer.seq:
+                self.contradictions.append(
+                    f"job {answer.id} was acknowledged with seq {before}, then with {answer.seq}"
+                )
+            if answer.created:
+                if answer.id in self._created:
+                    self.contradictions.append(f"job {answer.id} was said to be created twice")
+                self._created.add(answer.id)
+            self.refused.discard(answer.id)
+
+    def refuse(self, jobs: Iterable[str]) -> None:
+        """Notes that a request was refused: nothing of it was taken in."""
+        self.refused.update(set(jobs) - self.acknowledged.keys() - self._lost)
+
+    def lose(self, jobs: Iterable[str]) -> None:
+        """Notes that the answer did not come: the outcome is unknown."""
+        self._lost.update(jobs)
+        self.refused.difference_update(jobs)
+
+    def change(self, event: str, job: str) -> None:
+        """Notes that an operator's change was acknowledged.
+
+        Cancelling twice is one change, and the second answer is like the first; each
+        REQUEUE that was acknowledged is one of its own.
+        """
+        known = self.changes[event, job]
+        self.changes[event, job] = known + 1 if event == Requeued.NAME else 1
+
+
+class _Job:
+    """A job as the log tells it so far."""
+
+    __slots__ = ("attempt", "generation", "limit", "parent", "seq", "state", "token")
+
+    def __init__(self, seq: int, limit: int, parent: str) -> None:
+        self.seq, self.limit, self.parent = seq, limit, parent
+        self.state = PENDING
+        self.attempt = 0
+        self.generation = 0
+        self.token = 0
+
+
+class History:
+    """The log as it is read, commit by commit; then the comparisons."""
+
+    def __init__(self) -> None:
+        self.violations: list[str] = []
+        self.last_seq = 0
+        self.jobs: dict[str, _Job] = {}
+        self.counts: Counter[str] = Counter()
+        """Events by name."""
+        self._dispatches: dict[int, str] = {}
+        self._never_started: dict[int, str] = {}
+        self._acks: dict[int, str] = {}
+        self._changes: Counter[tuple[str, str]] = Counter()
+
+    def read(self, commits: Iterable[Commit]) -> None:
+        """Follows the log from where it was left."""
+        for first_seq, _, events in commits:
+            if first_seq != self.last_seq + 1:
+                self._say(f"a commit begins with seq {first_seq}; {self.last_seq + 1} was next")
+            for seq, event in enumerate(events, first_seq):
+                self.counts[event.NAME] += 1
+                if isinstance(event, JobEvent):
+                    self._follow(seq, event)
+            self.last_seq = first_seq + len(events) - 1
+
+    def _say(self, violation: str) -> None:
+        if len(self.violations) < VIOLATIONS_MAX:
+            self.violations.append(violation)
+
+    # -- one event ---------------------------------------------------------------------------
+
+    def _follow(self, seq: int, event: JobEvent) -> None:
+        job = self.jobs.get(event.job)
+        if isinstance(event, Enqueued):
+            if job is not None:
+                self._say(f"job {event.job} was enqueued at seq {job.seq} and again at {seq}")
+                return
+            limit = spec_of(event.spec).max_attempts
+            self.jobs[event.job] = _Job(seq, limit, event.parent)
+            return
+        if job is None:
+            self._say(f"seq {seq}: {event.NAME} of job {event.job}, which was never enqueued")
+            return
+        if isinstance(event, Dispatched):
+            self._dispatch(seq, event, job)
+        elif isinstance(event, Acked | Retried | TimedOut | Released):
+            self._outcome(seq, event, job)
+        elif isinstance(event, Died | Cancelled):
+            self._end(seq, event, job)
+        else:
+            self._change(seq, event, job)
+
+    def _dispatch(self, seq: int, event: Dispatched, job: _Job) -> None:
+        self._dispatches[seq] = event.job
+        if job.state == COMPLETED:
+            self._say(f"seq {seq}: job {event.job} was dispatched after its ACK")
+        elif job.state == IN_FLIGHT:
+            self._say(
+                f"seq {seq}: job {event.job} was dispatched while its attempt with token "
+                f"{job.token} was in flight"
+            )
+        elif job.state != PENDING:
+            self._say(f"seq {seq}: job {event.job} was dispatched while it was {job.state}")
+        job.state, job.token = IN_FLIGHT, seq
+        job.attempt += 1
+        if job.attempt > job.limit:
+            self._say(f"seq {seq}: attempt {job.attempt} of job {event.job}; {job.limit} allowed")
+
+    def _outcome(self, seq: int, event: Acked | Retried | TimedOut | Released, job: _Job) -> None:
+        self._fence(seq, event, event.token, job)
+        if isinstance(event, Acked):
+            self._acks[event.token] = event.job
+            self._finish(seq, event, job, COMPLETED)
+            return
+        if isinstance(event, Released):
+            if event.cause == Cause.NEVER_STARTED:
+                self._never_started[event.token] = event.job
+            job.attempt -= 1
+        elif job.attempt >= job.limit:
+            self._say(
+                f"seq {seq}: {event.NAME} of job {event.job} after attempt {job.attempt} of "
+                f"{job.limit}, which is DEAD"
+            )
+        job.state, job.token = PENDING, 0
+
+    def _end(self, seq: int, event: Died | Cancelled, job: _Job) -> None:
+        if event.token or job.state == IN_FLIGHT:
+            self._fence(seq, event, event.token, job)
+        state = DEAD if isinstance(event, Died) else CANCELLED
+        self._finish(seq, event, job, state)
+        if state == CANCELLED:
+            self._changes[event.NAME, event.job] += 1
+
+    def _fence(self, seq: int, event: JobEvent, token: int, job: _Job) -> None:
+        if job.state in _TERMINAL:
+            return  # Said by `_finish`, in better words.
+        if job.state != IN_FLIGHT or token != job.token:
+            holds = f"token {job.token}" if job.token else "no token"
+            self._say(
+                f"seq {seq}: {event.NAME} of job {event.job} with token {token}; the job is "
+                f"{job.state} with {holds}"
+            )
+
+    def _finish(self, seq: int, event: JobEvent, job: _Job, state: str) -> None:
+        if job.state in _TERMINAL:
+            self._say(
+                f"seq {seq}: {event.NAME} of job {event.job}, which was {job.state} already: two "
+                f"ends of generation {job.generation}"
+            )
+        job.state, job.token = state, 0
+
+    def _change(self, seq: int, event: JobEvent, job: _Job) -> None:
+        self._changes[event.NAME, event.job] += 1
+        legal = {
+            CancelRequested: (IN_FLIGHT,),
+            Requeued: (DEAD, CANCELLED),
+            Discarded: (PENDING, DEAD, CANCELLED),
+        }[type(event)]
+        if job.state not in legal:
+            self._say(f"seq {seq}: {event.NAME} of job {event.job} while it was {job.state}")
+        if isinstance(event, Requeued):
+            job.state, job.attempt = PENDING, 0
+            job.generation += 1
+        elif isinstance(event, Discarded):
+            job.state = DISCARDED
+
+    # -- the other accounts ----------------------------------------------------------------------
+
+    def compare(self, witness: Witness) -> None:
+        """Checks that the log has everything that was acknowledged, and nothing from nowhere."""
+        for contradiction in witness.contradictions:
+            self._say(contradiction)
+        for name, seq in witness.acknowledged.items():
+            job = self.jobs.get(name)
+            if job is None:
+                self._say(f"job {name} was acknowledged with seq {seq} and is not in the log")
+            elif job.seq != seq:
+                self._say(f"job {name} was acknowledged with seq {seq}; the log has it at {job.seq}")
+        for name in sorted(witness.refused & self.jobs.keys()):
+            self._say(f"job {name} was refused, and is in the log at seq {self.jobs[name].seq}")
+        for name, job in self.jobs.items():
+            if name not in witness.sent and not job.parent:
+                self._say(f"job {name} is in the log at seq {job.seq}, and nobody sent it")
+            elif job.parent and self._ended_otherwise(job.parent):
+                self._say(f"job {name} is a child of {job.parent}, which never completed")
+        for batch in witness.batches:
+            found = sum(name in self.jobs for name in batch)
+            if 0 < found < len(batch):
+                self._say(
+                    f"of the {len(batch)} jobs that came together with {batch[0]}, {found} are "
+                    "in the log"
+                )
+        for (event, name), times in witness.changes.items():
+            if self._changes[event, name] < times:
+                self._say(
+                    f"{event} of job {name} was acknowledged {times} times and is in the log "
+                    f"{self._changes[event, name]} times"
+                )
+
+    def _ended_otherwise(self, name: str) -> bool:
+        parent = self.jobs.get(name)
+        return parent is None or parent.state != COMPLETED
+
+    def compare_runs(self, runs: Sequence[Run]) -> None:
+        """Checks what workers ran.  The runs were read before the log was."""
+        ran: dict[int, int] = {}
+        newest: dict[str, int] = {}
+        last_of: dict[int, int] = {}
+        for run in runs:
+            token, pid = run.token, run.pid
+            if run.ended:
+                if newest.get(run.job) != token:
+                    self._say(
+                        f"token {token} of job {run.job} still ran when its attempt with token "
+                        f"{newest.get(run.job)} had begun"
+                    )
+                continue
+            if token in ran:
+                self._say(
+                    f"token {token} of job {run.job} ran twice, in processes {ran[token]} and {pid}"
+                )
+            if self._dispatches.get(token) != run.job:
+                self._say(
+                    f"process {pid} ran job {run.job} with token {token}, which is no DISPATCH of "
+                    "that job in the log"
+                )
+            if token in self._never_started:
+                self._say(f"token {token} of job {run.job} ran, and was given back as not started")
+            if token < last_of.get(pid, 0):
+                self._say(f"process {pid} began token {token} after token {last_of[pid]}")
+            newest[run.job] = last_of[pid] = token
+            ran[token] = pid
+
+    def compare_acks(self, runs: Sequence[Run]) -> None:
+        """Checks that what completed did run.  The runs were read after the log was."""
+        ran = {run.token for run in runs}
+        for token, name in self._acks.items():
+            if token not in ran:
+                self._say(f"job {name} completed with token {token}, which no worker ran")
+
+    def unfinished(self) -> list[str]:
+        """Returns the jobs that have not ended."""
+        return [name for name, job in self.jobs.items() if job.state not in _TERMINAL]
+
+    def settle(self, witness: Witness) -> None:
+        """Checks that all is at rest: every answer has come, and every job has ended."""
+        for name in self.unfinished():
+            self._say(f"job {name} is still {self.jobs[name].state} when all is quiet")
+        for name in sorted(witness.sent - witness.acknowledged.keys() - witness.refused):
+            self._say(f"job {name} was sent again until it was answered, and has no answer")

@@ -1,0 +1,250 @@
+"""`app.testing()`: the model's decisions, in memory, on the test's clock."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import timedelta
+
+import pytest
+
+from beaver import Beaver, Cancel, Dead, JobContext, Retry, Snooze, current
+from beaver.errors import JobFailed, WaitTimeout
+from beaver.testing import STARTS_AT, Endless
+
+
+@pytest.fixture
+def app(tmp_path) -> Beaver:
+    return Beaver(tmp_path / "data")
+
+
+def test_jobs_run_when_the_test_says_so_and_nothing_is_written(app, tmp_path):
+    ran = []
+
+    @app.job
+    def note(n: int) -> int:
+        ran.append(n)
+        return n + 1
+
+    with app.testing() as testing:
+        handle = note.enqueue(1)
+        assert (ran, handle.status().state) == ([], "pending")
+        with pytest.raises(WaitTimeout):
+            handle.result(timeout=60)
+        assert testing.drain() == 1
+        assert (ran, handle.result()) == ([1], 2)
+        assert testing.results() == [2]
+        assert [e.event for e in handle.history()] == ["ENQUEUE", "DISPATCH", "ACK"]
+        assert app.status().completed == 1
+    assert os.listdir(tmp_path) == []
+    assert app.link.instead is None
+
+
+def test_failures_are_retried_after_their_backoff(app):
+    attempts = []
+
+    @app.job(max_attempts=3, backoff=10)
+    def flaky() -> str:
+        attempts.append(current().attempt)
+        if len(attempts) < 3:
+            raise ValueError("not yet")
+        return "done"
+
+    with app.testing() as testing:
+        handle = flaky.enqueue()
+        assert testing.drain() == 1
+        assert "not yet" in handle.status().error
+        testing.advance(9.9)
+        assert testing.drain() == 0
+        testing.advance(0.1)
+        assert testing.drain() == 1
+        assert testing.drain(scheduled=True) == 1
+        assert handle.result() == "done"
+        assert testing.now == STARTS_AT + timedelta(seconds=20)
+    assert attempts == [1, 2, 3]
+
+
+def test_the_last_failure_ends_in_dead(app):
+    @app.job(max_attempts=2)
+    def bad() -> None:
+        raise ValueError("never")
+
+    with app.testing() as testing:
+        handle = bad.enqueue()
+        assert testing.drain(scheduled=True) == 2
+        with pytest.raises(JobFailed, match="never") as error:
+            handle.result()
+        assert (error.value.state, error.value.cause) == ("dead", "failed")
+        assert [job.id for job in testing.jobs("dead")] == [handle.id]
+
+
+@pytest.mark.parametrize(
+    ("steer", "state", "events"),
+    [
+        (Cancel("no longer"), "cancelled", ["CANCEL"]),
+        (Dead("pointless"), "dead", ["DEAD"]),
+        (Retry(5), "completed", ["RETRY", "DISPATCH", "ACK"]),
+        (Snooze(5), "completed", ["RELEASE", "DISPATCH", "ACK"]),
+    ],
+)
+@pytest.mark.parametrize("how", ["raise", "return"])
+def test_steering_works_raised_and_returned(app, steer, state, events, how):
+    @app.job
+    def steered(ctx: JobContext) -> object:
+        if [e.event for e in app.handle(ctx.job_id).history()].count("DISPATCH") > 1:
+            return "in the end"
+        if how == "raise":
+            raise steer
+        return steer
+
+    with app.testing(raise_errors=True) as testing:
+        handle = steered.enqueue()
+        testing.drain(scheduled=True)
+        assert [e.event for e in handle.history()][2:] == events
+        if state == "completed":
+            assert handle.result() == "in the end"
+        else:
+            assert handle.status().state == state
+
+
+def test_children_come_with_the_success_of_their_parent_only(app):
+    @app.job
+    def child(n: int) -> int:
+        return n
+
+    @app.job(max_attempts=2, backoff=1)
+    def parent(ctx: JobContext) -> None:
+        for n in range(3):
+            ctx.enqueue(child, n)
+        if ctx.attempt == 1:
+            raise ValueError("leaves no children")
+
+    with app.testing() as testing:
+        handle = parent.enqueue()
+        testing.drain()
+        assert testing.jobs(task="child") == []
+        testing.drain(scheduled=True)
+        assert testing.results("child") == [0, 1, 2]
+        assert [a.task for a in testing.attempts] == ["parent", "parent", *["child"] * 3]
+        assert handle.status().state == "completed"
+
+
+def test_errors_are_raised_where_that_is_asked_for(app):
+    @app.job
+    def bad() -> None:
+        raise KeyError("here")
+
+    with app.testing(raise_errors=True) as testing:
+        handle = bad.enqueue()
+        with pytest.raises(KeyError, match="here"):
+            testing.drain()
+        assert handle.status().state == "pending"
+
+
+def test_order_is_that_of_the_queue(app):
+    order = []
+
+    @app.job
+    def note(name: str) -> None:
+        order.append(name)
+
+    with app.testing() as testing:
+        note.options(priority=9).enqueue("late")
+        note.enqueue("first")
+        note.enqueue("second")
+        note.options(priority=0).enqueue("urgent")
+        testing.drain()
+    assert order == ["urgent", "first", "second", "late"]
+
+
+def test_paused_queues_and_scheduled_jobs_wait(app):
+    @app.job
+    def note() -> None: ...
+
+    with app.testing() as testing:
+        note.options(queue="paused").enqueue()
+        note.options(queue="paused", delay=60).enqueue()
+        note.options(delay="1h").enqueue()
+        app.client.set_queue("paused", paused=True)
+        assert testing.drain() == 0
+        assert testing.drain(scheduled=True) == 1
+        assert testing.now == STARTS_AT + timedelta(hours=1)
+        app.client.set_queue("paused", paused=False)
+        assert testing.drain() == 2
+
+
+def test_drain_leaves_scheduled_jobs_of_a_paused_queue(app):
+    with app.testing() as testing:
+        app.enqueue("echo", 1, queue="q", delay=60)
+        app.client.set_queue("q", paused=True)
+        assert testing.drain(scheduled=True) == 0
+        assert testing.jobs(queue="q")[0].waiting == "paused"
+
+
+def test_async_jobs_run_from_a_plain_test_and_from_inside_a_loop(app):
+    @app.job
+    async def double(n: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * n
+
+    async def main() -> int:
+        handle = await double.aenqueue(4)
+        testing.drain()
+        return await handle.aresult()
+
+    with app.testing() as testing:
+        handle = double.enqueue(3)
+        testing.drain()
+        assert handle.result() == 6
+        assert asyncio.run(main()) == 8
+
+
+def test_an_unknown_task_waits_and_says_so(app):
+    @app.job
+    def send_mail() -> None: ...
+
+    with app.testing() as testing:
+        handle = app.enqueue("send_mial")
+        assert testing.drain(scheduled=True) == 0
+        explained = handle.explain()
+        assert (explained.waiting, explained.near_tasks) == ("unknown_task", ("send_mail",))
+
+
+def test_a_job_that_enqueues_itself_for_ever_is_stopped(app, monkeypatch):
+    @app.job
+    def again(ctx: JobContext) -> None:
+        ctx.enqueue(again)
+
+    monkeypatch.setattr("beaver.testing.ATTEMPTS_MAX", 50)
+    with app.testing() as testing:
+        again.enqueue()
+        with pytest.raises(Endless, match="50 attempts"):
+            testing.drain()
+
+
+def test_duplicates_and_requeues_behave_as_in_production(app):
+    @app.job
+    def note(n: int) -> int:
+        return n
+
+    with app.testing() as testing:
+        first = note.options(id="a").enqueue(1)
+        assert not note.options(id="a").enqueue(1).created
+        testing.drain()
+        assert not note.options(id="a").enqueue(1).created
+        assert first.status().state == "completed"
+        second = note.enqueue(2)
+        second.cancel()
+        app.client.requeue(second.id, b"7")
+        testing.drain()
+        assert second.result() == 7
+
+
+def test_two_stores_of_a_test_know_nothing_of_each_other(app):
+    with app.testing() as outer:
+        app.enqueue("echo", 1)
+        with app.testing() as inner:
+            assert inner.jobs() == []
+        assert len(outer.jobs()) == 1
+        outer.drain()
+        assert outer.results() == [1]
