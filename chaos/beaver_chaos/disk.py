@@ -21,14 +21,13 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
-BLOCK_BYTES: Final = 512
-_TRACE_MAX: Final = 200
+from beaver_chaos.platter import BLOCK_BYTES, Chooser, Inode
 
-Chooser = Callable[[int], int]
-"""Asked with n, returns a choice from 0 to n - 1."""
+__all__ = ["BLOCK_BYTES", "Chooser", "Fault", "SimDisk", "SimFile", "Stopped"]
+
+_TRACE_MAX: Final = 200
 
 
 class Stopped(BaseException):
@@ -46,92 +45,11 @@ class Fault(NamedTuple):
     """For changes of names, and for syncs that stop: it takes effect all the same."""
 
 
-class _Inode:
-    """A file: what the page cache holds, and what the platter does."""
-
-    def __init__(self) -> None:
-        self.cache = bytearray()
-        self.platter = bytearray()
-        self.dirty: set[int] = set()
-        """Blocks that the next sync writes."""
-        self.lost: set[int] = set()
-        """Blocks that count as clean, though a failed sync may have left them unwritten."""
-        self.size_dirty = False
-        self.shrunk_to: int | None = None
-        """The least size since the last sync: what was behind it reads as zero."""
-
-    def write(self, data: bytes, offset: int) -> None:
-        end = offset + len(data)
-        if end > len(self.cache):
-            self.cache.extend(bytes(end - len(self.cache)))
-            self.size_dirty = True
-        self.cache[offset:end] = data
-        if data:
-            self.dirty.update(range(offset // BLOCK_BYTES, (end - 1) // BLOCK_BYTES + 1))
-
-    def truncate(self, size: int) -> None:
-        if size < len(self.cache):
-            del self.cache[size:]
-            self.shrunk_to = size if self.shrunk_to is None else min(size, self.shrunk_to)
-        else:
-            self.cache.extend(bytes(size - len(self.cache)))
-        self.size_dirty = True
-
-    def sync(self, blocks: set[int]) -> None:
-        """Brings blocks, and the size, to the platter."""
-        self._resize_platter()
-        for block in blocks:
-            start = block * BLOCK_BYTES
-            data = self.cache[start : start + BLOCK_BYTES]
-            self.platter[start : start + len(data)] = data
-        self.dirty -= blocks
-        self.lost -= blocks
-
-    def fail_sync(self) -> None:
-        """The kernel gives up on what is dirty, and calls it clean."""
-        self.lost |= self.dirty
-        self.dirty = set()
-
-    def settle(self, choose: Chooser, blocks: set[int]) -> None:
-        """Lets chance decide which unwritten blocks, and whether the size, are on the platter."""
-        differing = sorted(
-            b for b in blocks if self._block(self.cache, b) != self._block(self.platter, b)
-        )
-        size_differs = len(self.cache) != len(self.platter)
-        mode = choose(3) if differing or size_differs else 0
-        if size_differs and (mode == 1 or (mode == 2 and choose(2))):
-            self._resize_platter()
-        for block in differing:
-            if mode == 1 or (mode == 2 and choose(2)):
-                start = block * BLOCK_BYTES
-                data = self.cache[start : start + BLOCK_BYTES]
-                room = max(0, len(self.platter) - start)
-                self.platter[start : start + min(room, len(data))] = data[:room]
-
-    def reload(self) -> None:
-        """The page cache is gone: reads come from the platter."""
-        self.cache = bytearray(self.platter)
-        self.dirty, self.lost = set(), set()
-        self.size_dirty, self.shrunk_to = False, None
-
-    def _resize_platter(self) -> None:
-        if self.shrunk_to is not None:
-            del self.platter[self.shrunk_to :]
-        del self.platter[len(self.cache) :]
-        self.platter.extend(bytes(len(self.cache) - len(self.platter)))
-        self.size_dirty, self.shrunk_to = False, None
-
-    @staticmethod
-    def _block(view: bytearray, block: int) -> bytes:
-        data = bytes(view[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES])
-        return data.ljust(BLOCK_BYTES, b"\0")
-
-
 class _Directory:
     """A directory; its names stand in the disk's tables under whole paths."""
 
 
-_Node = _Inode | _Directory
+_Node = Inode | _Directory
 
 
 class _Change(NamedTuple):
@@ -144,7 +62,7 @@ class _Change(NamedTuple):
 class SimFile:
     """`ports.File` on a simulated file."""
 
-    def __init__(self, disk: SimDisk, inode: _Inode, path: str, *, writable: bool) -> None:
+    def __init__(self, disk: SimDisk, inode: Inode, path: str, *, writable: bool) -> None:
         self._disk = disk
         self._inode = inode
         self._path = path
@@ -258,12 +176,7 @@ class SimDisk:
     def evict(self, choose: Chooser) -> None:
         """The kernel drops clean pages: what a failed sync has lost shows now."""
         for inode in self._inodes():
-            inode.settle(choose, inode.lost - inode.dirty)
-            for block in inode.lost - inode.dirty:
-                start = block * BLOCK_BYTES
-                data = self._platter_block(inode, start)
-                inode.cache[start : start + len(data)] = data
-            inode.lost &= inode.dirty
+            inode.evict(choose)
 
     def flip(self, path: str, offset: int, bit: int) -> None:
         """Rots one bit, in the cache and on the platter."""
@@ -278,7 +191,7 @@ class SimDisk:
 
     def put(self, path: str, data: bytes) -> None:
         """Makes or replaces a file, durably, as if it had always been so."""
-        inode = _Inode()
+        inode = Inode()
         inode.cache, inode.platter = bytearray(data), bytearray(data)
         self._names[path] = self._platter_names[path] = inode
 
@@ -286,17 +199,17 @@ class SimDisk:
         """Returns another disk with the same files, all of them synced; hard links are lost."""
         other = SimDisk(capacity=self.capacity)
         for path, node in self._names.items():
-            if isinstance(node, _Inode):
+            if isinstance(node, Inode):
                 other.put(path, bytes(node.cache))
             else:
                 other._names[path] = other._platter_names[path] = _Directory()
         return other
 
-    def _inodes(self) -> list[_Inode]:
+    def _inodes(self) -> list[Inode]:
         nodes = [*self._names.values(), *self._platter_names.values()]
         nodes += [node for change in self._changes for node in change.bindings.values() if node]
         # By identity, in an order that does not depend on addresses.
-        return list({id(node): node for node in nodes if isinstance(node, _Inode)}.values())
+        return list({id(node): node for node in nodes if isinstance(node, Inode)}.values())
 
     def _drop_orphans(self) -> None:
         """What lies in a directory whose own name was lost is lost with it."""
@@ -309,11 +222,6 @@ class SimDisk:
     def _is_known_parent(self, parent: str) -> bool:
         return isinstance(self._names.get(parent), _Directory)
 
-    def _platter_block(self, inode: _Inode, start: int) -> bytes:
-        data = bytes(inode.platter[start : start + BLOCK_BYTES])
-        size = max(0, min(BLOCK_BYTES, len(inode.cache) - start))
-        return data.ljust(size, b"\0")[:size]
-
     # -- operations of files -----------------------------------------------------------------
 
     def reading(self, path: str) -> None:
@@ -323,7 +231,7 @@ class SimDisk:
         if error:
             raise _error(error, path)
 
-    def written(self, path: str, inode: _Inode, data: bytes, offset: int) -> None:
+    def written(self, path: str, inode: Inode, data: bytes, offset: int) -> None:
         """Writes to the page cache."""
         fault = self._begin("write", path)
         if fault is None:
@@ -333,7 +241,7 @@ class SimDisk:
         inode.write(data[: fault.done_bytes] if fault.done_bytes >= 0 else data, offset)
         raise _outcome(fault, path)
 
-    def written_durably(self, path: str, inode: _Inode, data: bytes, offset: int) -> None:
+    def written_durably(self, path: str, inode: Inode, data: bytes, offset: int) -> None:
         """Writes, and brings what was written to the platter."""
         fault = self._begin("write durably", path)
         if fault is None:
@@ -348,7 +256,7 @@ class SimDisk:
             inode.fail_sync()
         raise _outcome(fault, path)
 
-    def synced(self, path: str, inode: _Inode) -> None:
+    def synced(self, path: str, inode: Inode) -> None:
         """Brings everything of a file to the platter."""
         fault = self._begin("sync", path)
         if fault is None or fault.done:
@@ -358,7 +266,7 @@ class SimDisk:
                 inode.fail_sync()
             raise _outcome(fault, path)
 
-    def truncated(self, path: str, inode: _Inode, size: int) -> None:
+    def truncated(self, path: str, inode: Inode, size: int) -> None:
         """Changes a file's size."""
         fault = self._begin("truncate", path)
         if fault is None or fault.done:
@@ -372,7 +280,7 @@ class SimDisk:
         if create:
             if path in self._names:
                 raise _error(errno.EEXIST, path)
-            inode = _Inode()
+            inode = Inode()
             self._change("create", path, {path: inode})
             return SimFile(self, inode, path, writable=True)
         return SimFile(self, self._inode(path), path, writable=write)
@@ -388,12 +296,14 @@ class SimDisk:
 
     def mkdir(self, path: str) -> None:
         node = self._names.get(path)
-        if isinstance(node, _Inode):
+        if isinstance(node, Inode):
             raise _error(errno.ENOTDIR, path)
         if node is None:
             self._change("mkdir", path, {path: _Directory()})
 
     def rename(self, old: str, new: str) -> None:
+        for path in (old, new):
+            self._directory(path.rpartition("/")[0])
         inode = self._inode(old)
         if self._names.get(new) is inode:
             return  # POSIX: two names of one file stay as they are.
@@ -415,6 +325,8 @@ class SimDisk:
 
     def sync_dir(self, path: str) -> None:
         """Brings the names of a directory to the platter; unknown ones hold none of ours."""
+        if isinstance(self._names.get(path), Inode):
+            raise _error(errno.ENOTDIR, path)
         fault = self._begin("sync names", path)
         if fault is None or fault.done:
             for change in self._changes:
@@ -431,7 +343,7 @@ class SimDisk:
         if path in self._locks:
             return None
         if path not in self._names:
-            self._change("create", path, {path: _Inode()})
+            self._change("create", path, {path: Inode()})
         self._locks.add(path)
         return SimLock(self._locks, path)
 
@@ -455,7 +367,7 @@ class SimDisk:
         if fault is not None:
             raise _outcome(fault, described)
 
-    def _allocate(self, path: str, inode: _Inode, data: bytes, offset: int) -> None:
+    def _allocate(self, path: str, inode: Inode, data: bytes, offset: int) -> None:
         growth = offset + len(data) - len(inode.cache)
         if growth > 0 and self._used() + growth > self.capacity:
             raise _error(errno.ENOSPC, path)
@@ -463,11 +375,11 @@ class SimDisk:
     def _used(self) -> int:
         return sum(len(inode.cache) for inode in self._inodes())
 
-    def _inode(self, path: str) -> _Inode:
+    def _inode(self, path: str) -> Inode:
         node = self._names.get(path)
         if node is None:
             parent = path.rpartition("/")[0]
-            is_below_file = isinstance(self._names.get(parent), _Inode)
+            is_below_file = isinstance(self._names.get(parent), Inode)
             raise _error(errno.ENOTDIR if is_below_file else errno.ENOENT, path)
         if isinstance(node, _Directory):
             raise _error(errno.EISDIR, path)
@@ -475,7 +387,7 @@ class SimDisk:
 
     def _directory(self, path: str) -> None:
         node = self._names.get(path)
-        if isinstance(node, _Inode):
+        if isinstance(node, Inode):
             raise _error(errno.ENOTDIR, path)
         if node is None and path:
             raise _error(errno.ENOENT, path)

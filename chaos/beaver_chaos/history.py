@@ -270,7 +270,9 @@ class History:
             if job is None:
                 self._say(f"job {name} was acknowledged with seq {seq} and is not in the log")
             elif job.seq != seq:
-                self._say(f"job {name} was acknowledged with seq {seq}; the log has it at {job.seq}")
+                self._say(
+                    f"job {name} was acknowledged with seq {seq}; the log has it at {job.seq}"
+                )
         for name in sorted(witness.refused & self.jobs.keys()):
             self._say(f"job {name} was refused, and is in the log at seq {self.jobs[name].seq}")
         for name, job in self.jobs.items():

@@ -41,9 +41,7 @@ def read_runs(path: Path) -> list[Run]:
     except FileNotFoundError:
         return []
     fields = (line.split(" ") for line in lines if line.endswith(" " + _LINE_END))
-    return [
-        Run(verb == _ENDS, int(token), int(pid), job) for verb, token, pid, job, _ in fields
-    ]
+    return [Run(verb == _ENDS, int(token), int(pid), job) for verb, token, pid, job, _ in fields]
 
 
 def _tell(verb: str, context: JobContext) -> None:

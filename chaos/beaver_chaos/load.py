@@ -51,9 +51,7 @@ def draw_request(chance: random.Random, name: str) -> Request:
     (kind,) = chance.choices(KINDS, [kind[0] for kind in KINDS])
     _, task, payload, options = kind
     queue = chance.choice(["default", "mail"])
-    return make_request(
-        task, payload(chance), id=name, queue=queue, backoff=_BACKOFF, **options
-    )
+    return make_request(task, payload(chance), id=name, queue=queue, backoff=_BACKOFF, **options)
 
 
 class Connected:
@@ -143,7 +141,7 @@ class Operator(Connected):
         try:
             if what == "cancel":
                 state = await client.cancel(name)
-                event = {"cancelled": Cancelled, "in_flight": CancelRequested}.get(state)
+                event = {"cancelled": Cancelled, "cancel_requested": CancelRequested}.get(state)
                 if event is not None:
                     self._witness.change(event.NAME, name)
             elif what == "requeue":

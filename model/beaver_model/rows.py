@@ -137,6 +137,10 @@ class Row(msgspec.Struct, gc=False):
     scheduled: bool = False
     """It waits for its time: where the indexes keep it, no part of the frozen row."""
 
+    def __lt__(self, other: Row) -> bool:
+        """Breaks a tie in a heap: of a job's row and its husk either may come first."""
+        return False
+
     @property
     def on_last_attempt(self) -> bool:
         """True where the next attempt, or the one in flight, is the last."""

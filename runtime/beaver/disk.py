@@ -144,7 +144,7 @@ class SystemDisk:
     def same_file(self, one: str, other: str) -> bool:
         try:
             return Path(one).samefile(other)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def unlink(self, path: str) -> None:

@@ -109,7 +109,7 @@ def failed(ended: ResultView) -> JobFailed:
     """Returns the error of a job that did not complete."""
     said = ended.error.strip()
     if len(said) > _ERROR_SHOWN:
-        said = "…" + said[-_ERROR_SHOWN:]
+        said = said[:_ERROR_SHOWN] + "…"
     text = f"job {ended.id} is {ended.state}"
     if ended.cause:
         text += f" ({ended.cause})"

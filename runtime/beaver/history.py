@@ -23,6 +23,7 @@ from typing import Final, NamedTuple, Self, TypeVar
 
 import msgspec
 
+from beaver.errors import HelperFailed
 from beaver.listing import event_view
 from beaver.projection import END_NAMES, JobRecord, advance
 from beaver.views import EventView, ResultView
@@ -66,8 +67,8 @@ _encode_event: Final = msgspec.msgpack.Encoder().encode
 _decode_event: Final = msgspec.msgpack.Decoder(AnyEvent).decode
 
 
-class HistoryUnusable(Exception):
-    """The file is no intact history of this store: delete it and project anew."""
+class HistoryUnusable(HelperFailed):
+    """The file is no intact history of this store: it is to be deleted and projected anew."""
 
 
 class JobSummary(NamedTuple):

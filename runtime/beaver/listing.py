@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from beaver.durations import format_time
-from beaver.views import ABSENT, EventView
+from beaver.views import EventView
 from beaver_model.events import (
     Acked,
     AnyEvent,

@@ -12,11 +12,11 @@ next recovery brings to the same state:
    again, or its name is gone.
 2. A torn tail is copied to a `.broken` file, for people.  A crash: torn still; the next
    recovery makes another copy.
-3. The tail is zeroed to the end of the file and synced, before anything is accepted.
+3. The tail is zeroed to the end of the file, to be synced before anything is accepted.
    Otherwise a later crash could mix blocks of the old tail with those of a new frame.  A
    crash in the middle leaves some of the old blocks: torn still, or clean.  They never
    become a frame, since the one frame they are of has lost a part.
-4. The last valid frame is rewritten with the same bytes and synced.  After a failed sync,
+4. The last valid frame is rewritten with the same bytes, and both are synced.  After a failed sync,
    or a kill in the middle of one, it may live in the page cache alone, in pages that the
    kernel calls clean: a sync of the file would say "done" and write nothing.  Rewriting
    makes the pages dirty again.  A crash in the middle changes nothing where the frame was
@@ -249,8 +249,7 @@ def _keep_tail(reading: Rebuilding, file: File, end: End) -> None:
 
 
 def _zero(file: File, start: int) -> None:
-    """Zeroes a file from `start` to its end; durable on return."""
+    """Zeroes a file from `start` to its end; to be synced."""
     size = file.size()
     for offset in range(start, size, EXTEND_BYTES):
         file.pwrite(_ZEROS[: min(EXTEND_BYTES, size - offset)], offset)
-    file.sync()

@@ -33,7 +33,7 @@ from beaver.disk import SystemDisk
 from beaver.engine import Engine
 from beaver.errors import BeaverError, StorageFailed
 from beaver.helper.process import HelperProcess
-from beaver.history import History
+from beaver.history import HistoryReader
 from beaver.housekeeping import Housekeeping
 from beaver.journal.format import crc_is_fast
 from beaver.layout import Layout
@@ -92,7 +92,7 @@ class _HistoryFile:
         await self._keeping.project(as_of_seq)
 
         def look() -> tuple[list[EventView], int]:
-            with History(self._path, self._store) as history:
+            with HistoryReader(self._path, self._store) as history:
                 return history.events_of(job), history.first_seq
 
         return await asyncio.to_thread(look)
@@ -101,7 +101,7 @@ class _HistoryFile:
         await self._keeping.project(as_of_seq)
 
         def look() -> ResultView | None:
-            with History(self._path, self._store) as history:
+            with HistoryReader(self._path, self._store) as history:
                 return history.result_of(job)
 
         return await asyncio.to_thread(look)

@@ -56,6 +56,8 @@ class Parameters(NamedTuple):
     any_keyword: bool
     context: str | None
     """Name of the parameter that gets the context."""
+    context_index: int = -1
+    """Parameters before that one, where it may be given by position."""
 
     @property
     def callable_with_one(self) -> bool:
@@ -73,6 +75,18 @@ class Parameters(NamedTuple):
             and (self.any_keyword or keys <= self.keywords)
             and self.context not in keys
         )
+
+    def with_context(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns a bound call with the context in its place among the arguments."""
+        if self.context is None:
+            return args, kwargs
+        index = self.context_index
+        if 0 <= index <= len(args):
+            # By name it would meet the argument that stands in its place.
+            return (*args[:index], context, *args[index:]), kwargs
+        return args, {**kwargs, self.context: context}
 
     def __str__(self) -> str:
         names = [*self.positional, *sorted(self.keywords - set(self.positional))]
@@ -181,6 +195,7 @@ def parameters_of(function: Callable[..., Any]) -> Parameters:
     context = contexts[0] if contexts else None
     positional, keywords, required = [], set(), set()
     required_positional_only = 0
+    context_index = -1
     any_positional = any_keyword = False
     for name, parameter in signature.parameters.items():
         if parameter.kind == parameter.VAR_POSITIONAL:
@@ -190,6 +205,8 @@ def parameters_of(function: Callable[..., Any]) -> Parameters:
         elif name == context:
             if parameter.kind == parameter.POSITIONAL_ONLY:
                 raise InvalidInput(f"the {_CONTEXT_NAME} parameter of {function!r} needs a name")
+            if parameter.kind != parameter.KEYWORD_ONLY:
+                context_index = len(positional)
         else:
             needed = parameter.default is parameter.empty
             if needed:
@@ -208,6 +225,7 @@ def parameters_of(function: Callable[..., Any]) -> Parameters:
         any_positional,
         any_keyword,
         context,
+        context_index,
     )
 
 

@@ -398,10 +398,10 @@ def test_urls_that_cannot_be_reached_are_refused_with_the_reason():
 
 
 def test_errors_of_jobs_show_their_end_and_keep_all(app):
-    error = failed(ResultView("a", "dead", cause="failed", error="x" * 2_000 + " the end"))
+    error = failed(ResultView("a", "dead", cause="failed", error="KeyError: 1\n" + "x" * 2_000))
     assert len(str(error)) < 600
-    assert str(error).endswith("the end")
-    assert (error.job, error.state, len(error.error)) == ("a", "dead", 2_008)
+    assert str(error).startswith("job a is dead (failed): KeyError: 1")
+    assert (error.job, error.state, len(error.error)) == ("a", "dead", 2_012)
 
 
 def test_run_worker_needs_an_app_that_workers_can_import(app, monkeypatch):

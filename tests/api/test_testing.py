@@ -129,6 +129,57 @@ def test_children_come_with_the_success_of_their_parent_only(app):
         assert handle.status().state == "completed"
 
 
+def test_the_context_finds_its_place_among_the_arguments(app):
+    @app.job
+    def first(ctx: JobContext, a: int, b: int = 0) -> list:
+        return [ctx.attempt, a, b]
+
+    @app.job
+    def middle(a: int, ctx: JobContext, b: int) -> list:
+        return [a, ctx.attempt, b]
+
+    @app.job
+    def last(a: int, *rest: int, ctx: JobContext) -> list:
+        return [a, *rest, ctx.attempt]
+
+    @app.job
+    def spread(ctx: JobContext, *rest: int, **named: int) -> list:
+        return [ctx.attempt, *rest, *named.values()]
+
+    requests = [
+        first.request(7),
+        first.request(7, 8),
+        first.request(a=7, b=8),
+        first.request(7, b=8),
+        middle.request(7, 8),
+        middle.request(7, b=8),
+        middle.request(a=7, b=8),
+        last.request(7, 8, 9),
+        last.request(7),
+        spread.request(7, x=8),
+        spread.request(),
+        spread.request({"args": 1}),
+    ]
+    with app.testing() as testing:
+        app.enqueue_many(requests)
+        testing.drain()
+        assert [e.error for e in testing.jobs() if e.error] == []
+        assert testing.results() == [
+            [1, 7, 0],
+            [1, 7, 8],
+            [1, 7, 8],
+            [1, 7, 8],
+            [7, 1, 8],
+            [7, 1, 8],
+            [7, 1, 8],
+            [7, 8, 9, 1],
+            [7, 1],
+            [1, 7, 8],
+            [1],
+            [1, {"args": 1}],
+        ]
+
+
 def test_errors_are_raised_where_that_is_asked_for(app):
     @app.job
     def bad() -> None:

@@ -54,6 +54,8 @@ def append(wal: Wal, *events: AnyEvent, time_ms: int = 5) -> None:
 
 def prepare(disk: SimDisk, wal: Wal, size: int = 1 << 16) -> None:
     """Does what the helper does: a zero-filled file under its final name, then adopts it."""
+    if disk.exists(f"{DATA.next}.tmp"):
+        disk.unlink(f"{DATA.next}.tmp")
     file = disk.open(f"{DATA.next}.tmp", create=True)
     file.pwrite(bytes(size), 0)
     file.sync()
@@ -90,7 +92,7 @@ def sealed_disk(segments: int = 3, jobs: int = 2) -> SimDisk:
 
 
 def goes_on(disk: SimDisk, *, jobs: int | None = None, seq: int | None = None) -> Opened:
-    """Checks that a store opens, that appending works, and that both survive a power cut."""
+    """Checks that a store opens, that appending and sealing work, and that all survives."""
     opened = open_sim(disk, create=False)
     if jobs is not None:
         assert len(opened.state.jobs) == jobs
@@ -98,9 +100,12 @@ def goes_on(disk: SimDisk, *, jobs: int | None = None, seq: int | None = None) -
         assert opened.state.last_seq == seq
     assert violations(opened.state) == []
     append(opened.wal, enqueued(f"afterwards-{opened.state.last_seq}"))
+    prepare(disk, opened.wal)
+    assert opened.wal.seal()
+    append(opened.wal, enqueued(f"behind-the-seal-{opened.state.last_seq}"))
     disk.crash(lambda n: 0)
     again = open_sim(disk, create=False)
-    assert again.state.last_seq == opened.state.last_seq + 1
+    assert again.state.last_seq == opened.state.last_seq + 2
     assert again.report.torn_tail_bytes == 0
     disk.kill()
     return opened

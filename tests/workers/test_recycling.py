@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from beaver.workers import mailbox
 from tests.workers.world import World, alive, in_world, until
 
 EXECUTORS = ["process", "thread", "async"]
@@ -36,9 +37,14 @@ def test_recycling_loses_nothing_and_repeats_nothing(tmp_path: Path, executor: s
     in_world(tmp_path, test, executor=executor, concurrency=3, max_jobs=10)
 
 
-def test_outcomes_come_before_the_exit_that_follows_them(tmp_path: Path) -> None:
+def test_outcomes_come_before_the_exit_that_follows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where most of them are still unread when the zygote says that it is reaped."""
+    monkeypatch.setattr(mailbox, "_READ_BYTES", 100)
+
     async def test(world: World) -> None:
-        world.pool.dispatch(1, [world.attempt("first", "z" * 100_000) for _ in range(20)])
+        world.pool.dispatch(1, [world.attempt("first", "z" * 5_000) for _ in range(20)])
         await until(lambda: world.events.exits)
         names = [name for name, *_ in world.events.log]
         assert names == ["ready"] + ["outcome"] * 20 + ["exited"]

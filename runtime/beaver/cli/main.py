@@ -10,7 +10,7 @@ import os
 import sys
 import textwrap
 import traceback
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Annotated, Any, Final
 
 import typer
@@ -73,6 +73,8 @@ class Group(TyperGroup):
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib import metadata
+
         output.line(f"beaver {metadata.version('beaver-raft')}")
         raise typer.Exit
 

@@ -19,11 +19,11 @@ from beaver.engine import Applied, Engine, Reply
 from beaver.errors import BeaverError, InvalidInput, WaitTimeout
 from beaver.messages import Request
 from beaver.refusals import error_of
-from beaver.requests import check_name
+from beaver.requests import check_name, request_bytes
 from beaver.results import Results
 from beaver.views import Enqueued, EventView, QueueView, ResultView, StatusView
 from beaver_model import Rejection, State
-from beaver_model.bounds import BATCH_JOBS_MAX
+from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
 from beaver_model.commands import AnyCommand, Cancel, Discard, Enqueue, Job, Requeue, SetQueue
 from beaver_model.rows import Origin
 
@@ -98,6 +98,12 @@ class Service:
         (requests,) = _arguments(body, _EnqueueBody)
         if len(requests) > BATCH_JOBS_MAX:
             raise InvalidInput(f"{len(requests)} jobs in one commit; at most {BATCH_JOBS_MAX} fit")
+        size = sum(map(request_bytes, requests))
+        if size > BATCH_BYTES_MAX and len(requests) > 1:
+            raise InvalidInput(
+                f"jobs of {size} bytes in one commit; at most {BATCH_BYTES_MAX} fit: "
+                "send them in chunks"
+            )
         now_ms = self._engine.now_ms()
         jobs = [self._to_job(request, now_ms, origin) for request in requests]
         engine = self._engine
@@ -269,7 +275,7 @@ class Service:
     def requeue(self, body: Any, respond: Respond) -> None:
         job, payload = _arguments(body, _RequeueBody)
         if payload is not None:
-            jsontext.check_line(payload, self._payload_bytes_max, job)
+            payload = jsontext.check(payload, self._payload_bytes_max, "payload")
         self._change(Requeue(job, payload), lambda state: _word_of(state, job), respond)
 
     def discard(self, body: Any, respond: Respond) -> None:

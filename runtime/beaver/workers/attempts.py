@@ -93,7 +93,7 @@ class Steps:
             return Call(plan.function, (context,), {}, plan.is_async)
         args, kwargs = plan.task.bind(_decode_json(context.payload))
         if plan.context is not None:
-            kwargs = {**kwargs, plan.context: context}
+            args, kwargs = plan.task.parameters.with_context(args, kwargs, context)
         return Call(plan.function, args, kwargs, plan.is_async)
 
     def settle(self, context: JobContext, value: Any) -> Outcome:

@@ -103,5 +103,18 @@ def environment_of(pid: int) -> frozenset[bytes]:
         return frozenset()
 
 
+def identity_of(pid: int) -> str | None:
+    """Returns what tells a running process from a later one of the same number.
+
+    `None` where there is none, or only a zombie: it runs no code and holds no file.
+    """
+    try:
+        fields = _read(f"/proc/{pid}/stat").decode("utf-8", "replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    state, start_time = fields[0], fields[19]
+    return None if state in "ZX" else start_time
+
+
 def _read(path: str) -> bytes:
     return Path(path).read_bytes()

@@ -18,6 +18,7 @@ from beaver.workers.kinship import (
     GENERATION_VARIABLE,
     STORE_VARIABLE,
     environment_of,
+    identity_of,
     kill_group,
 )
 
@@ -55,28 +56,50 @@ def find_leftovers(store_hex: str, *, only: str | None = None) -> list[int]:
     return found
 
 
+class Hunt:
+    """Kills processes of a store.  `step` is called until it says that all are gone.
+
+    Each step looks anew, so a process that was forked between a look and its kill is met by
+    the next one.  A process that is ending loses its environment before its descriptors, so
+    those that were found are watched until they are reaped, or zombies.
+    """
+
+    def __init__(self, store_hex: str, *, only: str | None = None) -> None:
+        self.killed: dict[int, str] = {}
+        """Pids of those that were found, each with what tells it from a later process."""
+        self._store_hex = store_hex
+        self._only = only
+
+    def step(self) -> bool:
+        """Looks and kills; true once there is nothing left to wait for."""
+        for pid in find_leftovers(self._store_hex, only=self._only):
+            identity = identity_of(pid)
+            if identity is not None:
+                self.killed[pid] = identity
+                kill_marked(pid)
+        return not self.remaining()
+
+    def remaining(self) -> list[int]:
+        """Returns the pids of those that are not gone yet."""
+        return [pid for pid, identity in self.killed.items() if identity_of(pid) == identity]
+
+
 def kill_leftovers(store_hex: str, *, wait_s: float = _WAIT_S) -> int:
     """Kills what is left of earlier servers of a store; returns how many, once they are gone.
-
-    The scan is repeated until it finds nothing, so a process that was forked between the
-    look and the kill is met by the next look.
 
     Raises:
         TimeoutError: Some are still there after `wait_s` (in an uninterruptible call).
     """
-    killed: set[int] = set()
-    deadline = time.monotonic() + wait_s
-    while pids := find_leftovers(store_hex):
-        for pid in pids:
-            kill_marked(pid)
-        killed.update(pids)
-        if time.monotonic() > deadline:
+    hunt = Hunt(store_hex)
+    deadline_s = time.monotonic() + wait_s
+    while not hunt.step():
+        if time.monotonic() > deadline_s:
             raise TimeoutError(
-                f"processes {pids} of a dead server of this store cannot be killed; "
-                "they hang in the kernel (a dead mount?)"
+                f"processes {hunt.remaining()} of a dead server of this store cannot be "
+                "killed; they hang in the kernel (a dead mount?)"
             )
         time.sleep(_PAUSE_S)
-    return len(killed)
+    return len(hunt.killed)
 
 
 def kill_marked(pid: int) -> None:

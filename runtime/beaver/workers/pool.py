@@ -23,7 +23,7 @@ from beaver.messages import Attempt, Outcome, TaskInfo
 from beaver.ports import PoolEvents
 from beaver.workers import wire
 from beaver.workers.kinship import kill_group
-from beaver.workers.leftovers import find_leftovers, kill_leftovers, kill_marked
+from beaver.workers.leftovers import Hunt, kill_leftovers
 from beaver.workers.mailbox import Mailbox
 from beaver.workers.slots import Slots
 from beaver.workers.zygote_process import ZygoteProcess
@@ -35,6 +35,8 @@ BROKEN_WAIT_S: Final = 1.0
 """How long a worker may take to end after it has closed its stream."""
 STOP_WAIT_S: Final = 6.0
 """How long a zygote may take to kill and reap its workers; it gives up a little earlier."""
+
+_PAUSE_S: Final = 0.002
 
 _log: Final = logging.getLogger("beaver.workers")
 
@@ -301,14 +303,13 @@ class ProcessPool:
 
     async def _kill_generation(self, generation: str) -> None:
         """Kills whatever still carries a dead zygote's mark, and waits until it is gone."""
+        hunt = Hunt(self.options.store_hex, only=generation)
         deadline_s = time.monotonic() + STOP_WAIT_S
-        while pids := find_leftovers(self.options.store_hex, only=generation):
-            for pid in pids:
-                kill_marked(pid)
+        while not hunt.step():
             if time.monotonic() > deadline_s:
-                _log.error("processes %s cannot be killed; they hang in the kernel", pids)
+                _log.error("processes %s hang in the kernel", hunt.remaining())
                 return
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(_PAUSE_S)
 
 
 def _too_many(times: deque[float], maximum: int) -> bool:

@@ -43,7 +43,7 @@ _LINGER_POLL_MS: Final = 2
 class Worker:
     """A worker that this zygote has started and not yet reported as gone."""
 
-    __slots__ = ("birth", "detail", "linger_until_s", "pid", "process")
+    __slots__ = ("birth", "detail", "linger_until_s", "pid", "process", "remains")
 
     def __init__(self, birth: int, pid: int, process: subprocess.Popen[bytes] | None) -> None:
         self.birth = birth
@@ -52,6 +52,8 @@ class Worker:
         """For a spawned worker: its handle, told of the exit so that it does not warn."""
         self.detail = ""
         self.linger_until_s = 0.0
+        self.remains: set[int] = set()
+        """Its subprocesses that were killed and are not reaped yet."""
 
 
 class Zygote:
@@ -216,14 +218,17 @@ class Zygote:
 
     def _gone(self, worker: Worker) -> bool:
         """Reports a dead worker once nothing of its group, or marked as its own, is left."""
-        remains = [pid for pid in self._adopted() if _belongs(pid, worker)]
-        for pid in remains:
-            _kill_adopted(pid)
-        if remains and time.monotonic() < worker.linger_until_s:
+        adopted = self._adopted()
+        worker.remains.intersection_update(adopted)
+        for pid in adopted:
+            if pid not in worker.remains and _belongs(pid, worker):
+                worker.remains.add(pid)
+                _kill_adopted(pid)
+        if worker.remains and time.monotonic() < worker.linger_until_s:
             return False
         detail = worker.detail
-        if remains:
-            detail += f"; processes {remains} hang in the kernel"
+        if worker.remains:
+            detail += f"; processes {sorted(worker.remains)} hang in the kernel"
         self._send(wire.Exited(worker.birth, detail))
         return True
 

@@ -1,0 +1,341 @@
+"""Rounds of the real program under load, killed at random moments.
+
+One round: producers and an operator are at work, a fault strikes at a drawn moment, the log
+so far is compared with what had been answered by then, the server is started again where it
+was killed, and everyone is served to the end.  Behind the last round everything drains, and
+the whole history and the files are checked.
+
+The draws come from the seed.  What they meet depends on the machine, so a seed does not
+repeat a run to the letter; it repeats the same faults under the same load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from beaver.errors import BeaverError
+from beaver_chaos.history import History, Witness
+from beaver_chaos.load import Connected, Operator, Producer
+from beaver_chaos.program import DEADLINE_S, ChaosFailure, Program
+
+PRODUCERS: Final = 3
+CHANGES_A_ROUND: Final = 5
+FAULT_WITHIN_S: Final = 0.25
+"""A fault strikes within so long after the load of its round has begun."""
+ZYGOTE_KILLS_MAX: Final = 3
+"""Of one server: after five within ten seconds it is right to give up."""
+_POLL_S: Final = 0.003
+
+
+class Fault(Enum):
+    """What is done to the program; the value is its share in percent."""
+
+    KILL_SERVER = "kill -9 of the server"
+    KILL_EVERYTHING = "kill -9 of server, zygote, workers and helper at once"
+    KILL_WORKERS = "kill -9 of all workers"
+    KILL_WORKER = "kill -9 of a worker"
+    KILL_ZYGOTE = "kill -9 of the zygote"
+    KILL_HELPER = "kill -9 of the helper"
+    PAUSE = "SIGSTOP, then SIGCONT of the server"
+    PAUSE_AND_KILL = "SIGSTOP, then kill -9 of the server"
+    STOP = "SIGTERM, and a clean end"
+    KILL_WHILE_STOPPING = "SIGTERM, then kill -9"
+    KILL_WHILE_STARTING = "kill -9, and again while it recovers"
+
+
+SHARES: Final = {
+    Fault.KILL_SERVER: 30,
+    Fault.KILL_EVERYTHING: 16,
+    Fault.KILL_WORKERS: 6,
+    Fault.KILL_WORKER: 8,
+    Fault.KILL_ZYGOTE: 6,
+    Fault.KILL_HELPER: 5,
+    Fault.PAUSE: 6,
+    Fault.PAUSE_AND_KILL: 4,
+    Fault.STOP: 5,
+    Fault.KILL_WHILE_STOPPING: 6,
+    Fault.KILL_WHILE_STARTING: 8,
+}
+
+
+class Progress(NamedTuple):
+    """Where a run is."""
+
+    round: int
+    rounds: int
+    fault: str
+    jobs: int
+    """Acknowledged so far."""
+
+
+class Report(NamedTuple):
+    """What a run that broke no promise did."""
+
+    seed: int
+    rounds: int
+    seconds: float
+    faults: Counter[str]
+    jobs: int
+    acknowledged: int
+    """Jobs that producers sent; the others are children."""
+    runs: int
+    """Attempts that workers began."""
+    events: Counter[str]
+
+    def __str__(self) -> str:
+        faults = "\n".join(f"  {count:>4}  {fault}" for fault, count in self.faults.most_common())
+        events = ", ".join(f"{count} {name}" for name, count in self.events.most_common())
+        return (
+            f"seed {self.seed}: {self.rounds} rounds in {self.seconds:.1f} s, {self.jobs} jobs "
+            f"({self.acknowledged} acknowledged, the rest children), {self.runs} attempts run\n"
+            f"{faults}\n  {events}"
+        )
+
+
+def run_rounds(
+    seed: int,
+    rounds: int,
+    directory: Path,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Report:
+    """Runs rounds on a new store in `directory`, and checks them.
+
+    Raises:
+        ChaosFailure: A promise was broken; the message says which, and how to run it again.
+            The files stay for inspection.
+    """
+    run = Rounds(seed, rounds, directory, on_progress)
+    try:
+        return asyncio.run(run.run())
+    except (ChaosFailure, BeaverError) as error:
+        raise ChaosFailure(
+            f"{error}\n"
+            f"seed {seed}, round {run.round} of {rounds} ({run.fault}); files in {directory}\n"
+            f"Again: python -m beaver_chaos rounds --seed {seed} --rounds {rounds}\n"
+            f"The server's last output:\n{run.program.output_tail()}"
+        ) from error
+    finally:
+        run.program.clear_away()
+
+
+class Rounds:
+    """One run."""
+
+    def __init__(
+        self,
+        seed: int,
+        rounds: int,
+        directory: Path,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.program = Program(directory)
+        self.round = 0
+        self.fault = "none yet"
+        self._seed, self._rounds = seed, rounds
+        self._on_progress = on_progress
+        self._chance = random.Random(f"faults of {seed}")
+        self._witness = Witness()
+        self._zygote_kills = 0
+        self._faults: Counter[str] = Counter()
+        data = str(self.program.data)
+        self._producers = [
+            Producer(data, number, self._witness, random.Random(f"producer {number} of {seed}"))
+            for number in range(PRODUCERS)
+        ]
+        self._operator = Operator(data, self._witness, random.Random(f"operator of {seed}"))
+
+    async def run(self) -> Report:
+        started_s = time.monotonic()
+        self._start()
+        await self._ready()
+        for self.round in range(1, self._rounds + 1):
+            await self._one_round()
+        history = await self._drain()
+        return Report(
+            self._seed,
+            self._rounds,
+            time.monotonic() - started_s,
+            self._faults,
+            len(history.jobs),
+            len(self._witness.acknowledged),
+            sum(not run.ended for run in self.program.account()),
+            history.counts,
+        )
+
+    # -- a round -----------------------------------------------------------------------------
+
+    async def _one_round(self) -> None:
+        fault = self._draw()
+        self.fault = fault.value
+        self._faults[fault.value] += 1
+        if self._on_progress is not None:
+            done = len(self._witness.acknowledged)
+            self._on_progress(Progress(self.round, self._rounds, fault.value, done))
+        load = [producer.produce() for producer in self._producers]
+        work = asyncio.gather(*load, self._operator.operate(CHANGES_A_ROUND))
+        try:
+            await asyncio.sleep(self._chance.random() * FAULT_WITHIN_S)
+            await _STRIKE[fault](self)
+            self._check()
+            if not self.program.running:
+                self._start()
+            await self._ready()
+            async with asyncio.timeout(DEADLINE_S):
+                await work
+        except TimeoutError:
+            raise ChaosFailure(
+                f"producers are not answered within {DEADLINE_S:g} s after the fault"
+            ) from None
+        finally:
+            work.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await work
+
+    def _draw(self) -> Fault:
+        while True:
+            (fault,) = self._chance.choices(list(SHARES), list(SHARES.values()))
+            if fault is not Fault.KILL_ZYGOTE or self._zygote_kills < ZYGOTE_KILLS_MAX:
+                return fault
+
+    def _check(self, *, quiet: bool = False) -> History:
+        history = self.program.history(self._witness, quiet=quiet)
+        if history.violations:
+            raise ChaosFailure("\n".join(history.violations))
+        return history
+
+    # -- the server --------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._zygote_kills = 0
+        self.program.start()
+
+    async def _until(self, ask: Callable[[], bool], what: str) -> None:
+        deadline_s = time.monotonic() + DEADLINE_S
+        while not ask():
+            if time.monotonic() > deadline_s:
+                raise ChaosFailure(f"not within {DEADLINE_S:g} s: {what}")
+            await asyncio.sleep(_POLL_S)
+
+    async def _ready(self) -> None:
+        program = self.program
+        await self._until(lambda: program.listening or not program.running, "the server is ready")
+        if not program.running:
+            raise ChaosFailure(f"the server ended with {program.exit_code}, unasked")
+
+    async def _killed(self) -> None:
+        """Kills the server and waits for its end."""
+        self.program.signal(signal.SIGKILL)
+        await self._until(lambda: not self.program.running, "a killed server is gone")
+
+    # -- faults ------------------------------------------------------------------------------
+
+    async def _kill_server(self) -> None:
+        await self._killed()
+
+    async def _kill_everything(self) -> None:
+        program = self.program
+        pids = [program.pid, *program.helpers(), *program.zygotes(), *program.workers()]
+        self._chance.shuffle(pids)
+        _kill(pids)
+        await self._until(lambda: not program.running, "a killed server is gone")
+
+    async def _kill_workers(self) -> None:
+        _kill(self.program.workers())
+
+    async def _kill_worker(self) -> None:
+        workers = self.program.workers()
+        _kill([self._chance.choice(workers)] if workers else [])
+
+    async def _kill_zygote(self) -> None:
+        self._zygote_kills += 1
+        _kill(self.program.zygotes())
+
+    async def _kill_helper(self) -> None:
+        _kill(self.program.helpers())
+
+    async def _pause(self) -> None:
+        self.program.signal(signal.SIGSTOP)
+        await asyncio.sleep(0.02 + self._chance.random() * 0.2)
+        self.program.signal(signal.SIGCONT)
+
+    async def _pause_and_kill(self) -> None:
+        self.program.signal(signal.SIGSTOP)
+        await asyncio.sleep(self._chance.random() * 0.1)
+        await self._killed()
+
+    async def _stop(self) -> None:
+        self.program.signal(signal.SIGTERM)
+        await self._until(lambda: not self.program.running, "the server ends after SIGTERM")
+        if self.program.exit_code != 0:
+            raise ChaosFailure(f"SIGTERM: the server ended with {self.program.exit_code}")
+        self.program.refuse_leftovers()
+
+    async def _kill_while_stopping(self) -> None:
+        self.program.signal(signal.SIGTERM)
+        await asyncio.sleep(self._chance.random() * 0.25)
+        await self._killed()
+
+    async def _kill_while_starting(self) -> None:
+        await self._killed()
+        for _ in range(self._chance.randint(1, 2)):
+            self._start()
+            await asyncio.sleep(self._chance.random() * 0.45)
+            await self._killed()
+
+    # -- the end -----------------------------------------------------------------------------
+
+    async def _drain(self) -> History:
+        """Waits until nothing is left to do, ends the server, and checks everything."""
+        self.fault = "drained"
+        asker = Connected(str(self.program.data))
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while True:
+                    client = await asker.client()
+                    status = await client.status()
+                    if not status.pending and not status.in_flight:
+                        break
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            self._check()
+            raise ChaosFailure(f"not drained within {DEADLINE_S:g} s") from None
+        finally:
+            asker.close()
+            for side in (*self._producers, self._operator):
+                side.close()
+        self.program.stop()
+        self.program.refuse_leftovers()
+        history = self._check(quiet=True)
+        self.program.refuse_damage()
+        return history
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+_STRIKE: Final[dict[Fault, Callable[[Rounds], Awaitable[None]]]] = {
+    Fault.KILL_SERVER: Rounds._kill_server,
+    Fault.KILL_EVERYTHING: Rounds._kill_everything,
+    Fault.KILL_WORKERS: Rounds._kill_workers,
+    Fault.KILL_WORKER: Rounds._kill_worker,
+    Fault.KILL_ZYGOTE: Rounds._kill_zygote,
+    Fault.KILL_HELPER: Rounds._kill_helper,
+    Fault.PAUSE: Rounds._pause,
+    Fault.PAUSE_AND_KILL: Rounds._pause_and_kill,
+    Fault.STOP: Rounds._stop,
+    Fault.KILL_WHILE_STOPPING: Rounds._kill_while_stopping,
+    Fault.KILL_WHILE_STARTING: Rounds._kill_while_starting,
+}

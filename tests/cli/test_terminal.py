@@ -1,0 +1,65 @@
+"""On a terminal there are colours and progress; what a script reads stays the same."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+
+def on_a_terminal(*arguments, stream, **environment):
+    """Runs a command with `stream` ("stdout" or "stderr") on a terminal.
+
+    Returns:
+        What the terminal got, and what came out of the other stream.
+    """
+    terminal, slave = pty.openpty()
+    other = "stderr" if stream == "stdout" else "stdout"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "beaver", *arguments],
+        **{stream: slave, other: subprocess.PIPE},
+        env={**os.environ, "TERM": "xterm", **environment},
+    )
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(terminal, 1 << 16)
+        except OSError:  # Linux says so when the other end is closed.
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(terminal)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    return shown.decode(), (out if other == "stdout" else err).decode()
+
+
+@pytest.fixture
+def store(beaver):
+    beaver("enqueue", "--file", "-", stdin="\n".join(f'{{"id": "job-{n}"}}' for n in range(3_000)))
+
+
+def test_states_are_coloured_unless_nobody_wants_that(store):
+    shown, _ = on_a_terminal("list", "--limit", "1", stream="stdout")
+    assert "\x1b[36m" in shown
+    plain, _ = on_a_terminal("list", "--limit", "1", stream="stdout", NO_COLOR="1")
+    assert "\x1b" not in plain
+
+
+@pytest.mark.parametrize("command", [["replay", "--check"], ["verify"]])
+def test_progress_is_shown_on_the_terminal_and_the_verdict_is_the_same(beaver, store, command):
+    shown, out = on_a_terminal(*command, "--json", stream="stderr")
+    assert "ing data" in shown
+    assert out == beaver(*command, "--json").out
+
+
+def test_progress_of_chunks_is_shown(tmp_path):
+    (tmp_path / "jobs").write_text("\n".join(f'{{"id": "job-{n}"}}' for n in range(3_000)))
+    shown, out = on_a_terminal("enqueue", "--file", "jobs", "--chunked", stream="stderr")
+    assert "enqueueing jobs" in shown
+    assert out == "3000 jobs enqueued (seq 1 to 3000)\n"

@@ -1,0 +1,309 @@
+"""The simulated disk behaves as the real one, until the power goes; then as the rules say."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import random
+import shutil
+import tempfile
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from beaver.disk import SystemDisk
+from beaver_chaos.disk import BLOCK_BYTES, Fault, SimDisk, Stopped
+
+NAMES = st.sampled_from(["a", "b", "sub/c", "sub/d", "sub", "missing/e"])
+DATA = st.binary(max_size=3 * BLOCK_BYTES)
+OFFSETS = st.integers(0, 4 * BLOCK_BYTES)
+
+
+class Agreement(RuleBasedStateMachine):
+    """Drives both disks with the same calls and compares what they answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = tempfile.mkdtemp()
+        self.sim = SimDisk("root")
+        self.real = SystemDisk()
+        self.files: dict[str, tuple] = {}
+
+    def teardown(self) -> None:
+        for sim, real in self.files.values():
+            sim.close()
+            real.close()
+        shutil.rmtree(self.root)
+
+    def both(self, call):
+        """Runs a call on both; returns the results, or the one errno that both raised."""
+        answers = []
+        for disk, root in ((self.sim, "root"), (self.real, self.root)):
+            try:
+                answers.append(call(disk, root))
+            except OSError as error:
+                answers.append(error.errno)
+        return answers
+
+    def agree(self, call) -> None:
+        sim, real = self.both(call)
+        assert sim == real
+
+    @rule(name=NAMES)
+    def create(self, name):
+        sim, real = self.both(lambda d, r: d.open(f"{r}/{name}", create=True))
+        assert isinstance(sim, int) == isinstance(real, int)
+        if isinstance(sim, int):
+            assert sim == real
+            return
+        self.keep(name, sim, real)
+
+    @rule(name=NAMES, write=st.booleans())
+    def open(self, name, write):
+        if self.sim.exists(f"root/{name}") and name == "sub":
+            return  # A directory can be opened for reading only by the real one.
+        sim, real = self.both(lambda d, r: d.open(f"{r}/{name}", write=write))
+        assert isinstance(sim, int) == isinstance(real, int), (sim, real)
+        if isinstance(sim, int):
+            assert sim == real
+            return
+        self.keep(name, sim, real)
+
+    def keep(self, name, sim, real) -> None:
+        old = self.files.pop(name, None)
+        for file in old or ():
+            file.close()
+        self.files[name] = (sim, real)
+
+    @rule(name=NAMES, data=DATA, offset=OFFSETS, durable=st.booleans())
+    def write(self, name, data, offset, durable):
+        answers = []
+        for file in self.files.get(name, ()):
+            try:
+                answers.append(
+                    file.pwrite_durable(data, offset) if durable else file.pwrite(data, offset)
+                )
+            except OSError as error:
+                answers.append(error.errno)
+        assert len(set(answers)) <= 1
+
+    @rule(name=NAMES, size=OFFSETS)
+    def truncate(self, name, size):
+        answers = []
+        for file in self.files.get(name, ()):
+            try:
+                answers.append(file.truncate(size))
+            except OSError as error:
+                # The real one says EINVAL of a descriptor that may not write.
+                answers.append({errno.EINVAL: errno.EBADF}.get(error.errno, error.errno))
+        assert len(set(answers)) <= 1
+
+    @rule(name=NAMES, size=OFFSETS, offset=OFFSETS)
+    def read(self, name, size, offset):
+        assert len({file.pread(size, offset) for file in self.files.get(name, ())}) <= 1
+
+    @rule(name=NAMES)
+    def sync(self, name):
+        for file in self.files.get(name, ()):
+            file.sync()
+
+    @rule(name=st.sampled_from(["sub", "a"]))
+    def mkdir(self, name):
+        if name == "a" and not self.sim.exists("root/a"):
+            return  # The only directory is `sub`; over a file both must refuse.
+        self.agree(lambda d, r: d.mkdir(f"{r}/{name}"))
+
+    @rule(old=NAMES, new=NAMES)
+    def rename(self, old, new):
+        if "sub" not in {old, new}:
+            self.agree(lambda d, r: d.rename(f"{r}/{old}", f"{r}/{new}"))
+
+    @rule(old=NAMES, new=NAMES)
+    def link(self, old, new):
+        if old != "sub":
+            self.agree(lambda d, r: d.link(f"{r}/{old}", f"{r}/{new}"))
+
+    @rule(name=NAMES)
+    def unlink(self, name):
+        if name != "sub":
+            self.agree(lambda d, r: d.unlink(f"{r}/{name}"))
+
+    @rule(one=NAMES, other=NAMES)
+    def same_file(self, one, other):
+        self.agree(lambda d, r: d.same_file(f"{r}/{one}", f"{r}/{other}"))
+
+    @rule(name=st.sampled_from(["sub", ""]))
+    def sync_dir(self, name):
+        if not name or self.sim.exists(f"root/{name}"):
+            self.agree(lambda d, r: d.sync_dir(f"{r}/{name}".rstrip("/")))
+
+    @invariant()
+    def names_agree(self):
+        self.agree(lambda d, r: d.listdir(r))
+        self.agree(lambda d, r: d.exists(f"{r}/sub") and d.listdir(f"{r}/sub"))
+
+    @invariant()
+    def sizes_agree(self):
+        for sim, real in self.files.values():
+            assert sim.size() == real.size()
+
+
+TestAgreement = Agreement.TestCase
+TestAgreement.settings = settings(max_examples=60)
+
+
+# -- what a crash does -------------------------------------------------------------------------
+
+
+def nothing(_: int) -> int:
+    return 0
+
+
+def everything(n: int) -> int:
+    return min(1, n - 1)
+
+
+def one_file() -> tuple[SimDisk, object]:
+    disk = SimDisk("d")
+    file = disk.open("d/f", create=True)
+    file.pwrite(b"old" * 700, 0)
+    file.sync()
+    disk.sync_dir("d")
+    return disk, file
+
+
+def test_unsynced_blocks_survive_in_every_subset():
+    seen = set()
+    for seed in range(200):
+        disk, file = one_file()
+        file.pwrite(b"n" * 4 * BLOCK_BYTES, 0)
+        disk.crash(random.Random(seed).randrange)
+        content = disk.contents("d/f")
+        seen.add(tuple(content[n * BLOCK_BYTES] == ord("n") for n in range(4)))
+    assert seen == set(itertools.product([False, True], repeat=4))
+
+
+def test_synced_bytes_survive_whatever_else_is_lost():
+    disk, file = one_file()
+    file.pwrite(b"unsynced", 0)
+    file.pwrite_durable(b"synced", 1_000)
+    disk.crash(nothing)
+    assert disk.contents("d/f")[:8] == (b"old" * 3)[:8]
+    assert disk.contents("d/f")[1_000:1_006] == b"synced"
+
+
+def test_durable_write_beyond_the_end_keeps_its_size():
+    disk, file = one_file()
+    file.pwrite_durable(b"x", 10_000)
+    disk.crash(nothing)
+    assert len(disk.contents("d/f")) == 10_001
+
+
+def test_size_is_kept_or_lost_with_zero_bytes_where_blocks_are_lost():
+    sizes = set()
+    for seed in range(50):
+        disk, file = one_file()
+        file.pwrite(b"n" * 2_000, 2_100)
+        disk.crash(random.Random(seed).randrange)
+        content = disk.contents("d/f")
+        sizes.add(len(content))
+        assert not content[2_100:].strip(b"n\0")
+    assert sizes == {2_100, 4_100}
+
+
+def test_names_survive_only_with_their_directory_synced():
+    disk = SimDisk("d")
+    file = disk.open("d/f", create=True)
+    file.pwrite_durable(b"x", 0)
+    disk.crash(nothing)
+    assert not disk.exists("d/f")
+    file = disk.open("d/f", create=True)
+    file.pwrite_durable(b"x", 0)
+    disk.sync_dir("d")
+    disk.crash(nothing)
+    assert disk.contents("d/f") == b"x"
+
+
+def test_rename_happens_whole_or_not_at_all():
+    outcomes = set()
+    for seed in range(50):
+        disk = SimDisk("d")
+        disk.put("d/old", b"o")
+        disk.put("d/new", b"n")
+        disk.rename("d/new", "d/old")
+        disk.crash(random.Random(seed).randrange)
+        outcomes.add((disk.contents("d/old"), disk.exists("d/new")))
+    assert outcomes == {(b"o", True), (b"n", False)}
+
+
+def test_file_in_a_directory_that_is_lost_is_lost():
+    disk = SimDisk("d")
+    disk.mkdir("d/sub")
+    disk.open("d/sub/f", create=True).pwrite_durable(b"x", 0)
+    disk.sync_dir("d/sub")
+    disk.crash(nothing)
+    assert disk.listdir("d") == []
+    assert not disk.exists("d/sub/f")
+
+
+def test_failed_sync_loses_what_a_later_sync_claims_to_have_written():
+    disk, file = one_file()
+    file.pwrite(b"new", 0)
+    disk.plan(disk.operations + 1, Fault(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        file.sync()
+    file.sync()
+    assert file.pread(3, 0) == b"new", "the page cache still has it"
+    disk.crash(nothing)
+    assert disk.contents("d/f")[:3] == b"old"
+
+
+def test_eviction_shows_what_a_failed_sync_has_lost():
+    disk, file = one_file()
+    file.pwrite(b"new", 0)
+    disk.plan(disk.operations + 1, Fault(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        file.sync()
+    disk.evict(nothing)
+    assert file.pread(3, 0) == b"old"
+
+
+def test_kill_keeps_the_page_cache_and_drops_descriptors_and_locks():
+    disk, file = one_file()
+    file.pwrite(b"new", 0)
+    assert disk.lock("d/LOCK") is not None
+    assert disk.lock("d/LOCK") is None
+    disk.kill()
+    assert disk.contents("d/f")[:3] == b"new"
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        file.pread(1, 0)
+    assert disk.lock("d/LOCK") is not None
+
+
+def test_stop_inside_a_write_leaves_its_first_bytes():
+    disk, file = one_file()
+    disk.plan(disk.operations + 1, Fault(0, done_bytes=2))
+    with pytest.raises(Stopped):
+        file.pwrite(b"new", 0)
+    disk.kill()
+    assert disk.contents("d/f")[:3] == b"ned"
+
+
+def test_full_disk_refuses_growth_and_allows_overwriting():
+    disk, file = one_file()
+    disk.capacity = 2_150
+    with pytest.raises(OSError, match="No space left"):
+        file.pwrite(b"x" * 100, 2_100)
+    file.pwrite(b"x" * 100, 0)
+    assert disk.free_bytes("d") == 50
+
+
+def test_truncated_bytes_do_not_come_back_behind_a_sync():
+    disk, file = one_file()
+    file.truncate(10)
+    file.truncate(2_100)
+    file.sync()
+    disk.crash(everything)
+    assert disk.contents("d/f") == b"oldoldoldo" + bytes(2_090)
