@@ -8,6 +8,7 @@ seeded generator; which of them meet a fault is up to the machine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from typing import Any, Final
@@ -29,6 +30,22 @@ _BACKOFF: Final = "5ms"
 
 Kind = tuple[float, str, Callable[[random.Random], dict[str, Any]], dict[str, Any]]
 
+_LIST_MAX: Final = 20
+_CHANGES: Final = (
+    ("cancel", "in_flight"),
+    ("cancel", "in_flight"),
+    ("cancel", "pending"),
+    ("requeue", "dead"),
+    ("requeue", "cancelled"),
+    ("discard", "dead"),
+    ("discard", "pending"),
+)
+"""What an operator does, and to a job in which state."""
+_CANCEL_ANSWERS: Final = {
+    "cancelled": Cancelled.NAME,
+    "cancel_requested": CancelRequested.NAME,
+}
+
 KINDS: Final[tuple[Kind, ...]] = (
     (60, "work", lambda _: {}, {}),
     (12, "work", lambda r: {"sleep_ms": r.randint(1, 40)}, {}),
@@ -44,6 +61,11 @@ KINDS: Final[tuple[Kind, ...]] = (
     (0.6, "litter", lambda _: {}, {}),
 )
 """Share, task, payload and options of the jobs that are sent."""
+
+
+def chance_of(seed: str) -> random.Random:
+    """Returns the generator of a seed: the same draws each time."""
+    return random.Random(seed)  # noqa: S311 - repeatable, which is what counts here
 
 
 def draw_request(chance: random.Random, name: str) -> Request:
@@ -120,7 +142,7 @@ class Producer(Connected):
 
 
 class Operator(Connected):
-    """Cancels, requeues and discards jobs that were acknowledged; asks once each."""
+    """Cancels, requeues and discards jobs that it finds; asks once each."""
 
     def __init__(self, data: str, witness: Witness, chance: random.Random) -> None:
         super().__init__(data)
@@ -131,25 +153,22 @@ class Operator(Connected):
         """Tries so many changes, with pauses between."""
         for _ in range(changes):
             await asyncio.sleep(self._chance.random() * 4 * _PAUSE_S)
-            names = list(self._witness.acknowledged)[-400:]
-            if names:
-                await self._change(self._chance.choice(names))
+            what, state = self._chance.choice(_CHANGES)
+            client = await self.client()
+            # Refused, or the server went away: then it may have happened or not.
+            with contextlib.suppress(BeaverError):
+                jobs = await client.list_jobs(state=state, limit=_LIST_MAX)
+                if jobs:
+                    await self._change(client, what, self._chance.choice(jobs).id)
 
-    async def _change(self, name: str) -> None:
-        client = await self.client()
-        what = self._chance.choice(["cancel", "cancel", "requeue", "discard"])
-        try:
-            if what == "cancel":
-                state = await client.cancel(name)
-                event = {"cancelled": Cancelled, "cancel_requested": CancelRequested}.get(state)
-                if event is not None:
-                    self._witness.change(event.NAME, name)
-            elif what == "requeue":
-                await client.requeue(name)
-                self._witness.change(Requeued.NAME, name)
-            else:
-                await client.discard(name)
-                self._witness.change(Discarded.NAME, name)
-        except BeaverError:
-            # Refused, as most are, or the server went away: then it may have happened.
-            return
+    async def _change(self, client: AsyncClient, what: str, job: str) -> None:
+        if what == "cancel":
+            event = _CANCEL_ANSWERS.get(await client.cancel(job))
+            if event is not None:
+                self._witness.change(event, job)
+        elif what == "requeue":
+            await client.requeue(job)
+            self._witness.change(Requeued.NAME, job)
+        else:
+            await client.discard(job)
+            self._witness.change(Discarded.NAME, job)

@@ -23,7 +23,6 @@ from beaver.journal.reader import read_commits
 from beaver.layout import Layout
 from beaver.recovery import peek_store, read_store
 from beaver.verifying import verify
-from beaver.workers.kinship import environment_of
 from beaver.workers.leftovers import find_leftovers
 from beaver_chaos.history import History, Run, Witness
 from beaver_chaos.jobs import RUNS_VARIABLE, read_runs
@@ -246,6 +245,17 @@ class Program:
         if wrong:
             raise ChaosFailure("; ".join(wrong))
 
+    def refuse_tracebacks(self) -> None:
+        """Checks that nothing that was printed shows a bug that was survived.
+
+        Raises:
+            ChaosFailure: There is a traceback; jobs that fail print none.
+        """
+        output = self.output.read_text(encoding="utf-8", errors="replace")
+        start = output.find("Traceback (most recent call last)")
+        if start >= 0:
+            raise ChaosFailure(f"a traceback was printed:\n{output[start : start + _TAIL_BYTES]}")
+
     def account(self) -> list[Run]:
         """Returns what workers have run so far."""
         return read_runs(self.runs)
@@ -278,8 +288,3 @@ def _command(pid: int) -> str:
 
 def _runs(pid: int, module: str) -> bool:
     return module in _command(pid).split(" ")
-
-
-def mark_of(pid: int) -> frozenset[bytes]:
-    """Returns the environment that a process was started with."""
-    return environment_of(pid)

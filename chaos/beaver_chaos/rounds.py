@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import time
 from collections import Counter
@@ -23,22 +22,19 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from beaver.errors import BeaverError
-from beaver_chaos.history import History, Witness
-from beaver_chaos.load import Connected, Operator, Producer
-from beaver_chaos.program import DEADLINE_S, ChaosFailure, Program
+from beaver_chaos.load import chance_of
+from beaver_chaos.program import ChaosFailure
+from beaver_chaos.session import Session, given_up, together
 
-PRODUCERS: Final = 3
 CHANGES_A_ROUND: Final = 5
 FAULT_WITHIN_S: Final = 0.25
 """A fault strikes within so long after the load of its round has begun."""
 ZYGOTE_KILLS_MAX: Final = 3
 """Of one server: after five within ten seconds it is right to give up."""
-_POLL_S: Final = 0.003
 
 
 class Fault(Enum):
-    """What is done to the program; the value is its share in percent."""
+    """What is done to the program."""
 
     KILL_SERVER = "kill -9 of the server"
     KILL_EVERYTHING = "kill -9 of server, zygote, workers and helper at once"
@@ -53,7 +49,7 @@ class Fault(Enum):
     KILL_WHILE_STARTING = "kill -9, and again while it recovers"
 
 
-SHARES: Final = {
+SHARES: Final[dict[Fault, int]] = {
     Fault.KILL_SERVER: 30,
     Fault.KILL_EVERYTHING: 16,
     Fault.KILL_WORKERS: 6,
@@ -66,6 +62,13 @@ SHARES: Final = {
     Fault.KILL_WHILE_STOPPING: 6,
     Fault.KILL_WHILE_STARTING: 8,
 }
+"""How often each is drawn, in percent."""
+
+
+SURVIVED: Final = frozenset(
+    {Fault.KILL_WORKERS, Fault.KILL_WORKER, Fault.KILL_ZYGOTE, Fault.KILL_HELPER, Fault.PAUSE}
+)
+"""The server lives through these."""
 
 
 class Progress(NamedTuple):
@@ -117,9 +120,10 @@ def run_rounds(
     run = Rounds(seed, rounds, directory, on_progress)
     try:
         return asyncio.run(run.run())
-    except (ChaosFailure, BeaverError) as error:
+    except Exception as error:
+        what = str(error) if isinstance(error, ChaosFailure) else f"{type(error).__name__}: {error}"
         raise ChaosFailure(
-            f"{error}\n"
+            f"{what}\n"
             f"seed {seed}, round {run.round} of {rounds} ({run.fault}); files in {directory}\n"
             f"Again: python -m beaver_chaos rounds --seed {seed} --rounds {rounds}\n"
             f"The server's last output:\n{run.program.output_tail()}"
@@ -128,7 +132,7 @@ def run_rounds(
         run.program.clear_away()
 
 
-class Rounds:
+class Rounds(Session):
     """One run."""
 
     def __init__(
@@ -138,68 +142,69 @@ class Rounds:
         directory: Path,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        self.program = Program(directory)
+        super().__init__(directory, str(seed))
         self.round = 0
         self.fault = "none yet"
         self._seed, self._rounds = seed, rounds
         self._on_progress = on_progress
-        self._chance = random.Random(f"faults of {seed}")
-        self._witness = Witness()
+        self._chance = chance_of(f"faults of {seed}")
         self._zygote_kills = 0
         self._faults: Counter[str] = Counter()
-        data = str(self.program.data)
-        self._producers = [
-            Producer(data, number, self._witness, random.Random(f"producer {number} of {seed}"))
-            for number in range(PRODUCERS)
-        ]
-        self._operator = Operator(data, self._witness, random.Random(f"operator of {seed}"))
+        self._strikes: dict[Fault, Callable[[], Awaitable[None]]] = {
+            Fault.KILL_SERVER: self._kill_server,
+            Fault.KILL_EVERYTHING: self._kill_everything,
+            Fault.KILL_WORKERS: self._kill_workers,
+            Fault.KILL_WORKER: self._kill_worker,
+            Fault.KILL_ZYGOTE: self._kill_zygote,
+            Fault.KILL_HELPER: self._kill_helper,
+            Fault.PAUSE: self._pause,
+            Fault.PAUSE_AND_KILL: self._pause_and_kill,
+            Fault.STOP: self._stop,
+            Fault.KILL_WHILE_STOPPING: self._kill_while_stopping,
+            Fault.KILL_WHILE_STARTING: self._kill_while_starting,
+        }
 
     async def run(self) -> Report:
         started_s = time.monotonic()
         self._start()
-        await self._ready()
-        for self.round in range(1, self._rounds + 1):
+        await self.ready()
+        while self.round < self._rounds:
+            self.round += 1
             await self._one_round()
-        history = await self._drain()
+        self.fault = "drained"
+        history = await self.drain()
         return Report(
             self._seed,
             self._rounds,
             time.monotonic() - started_s,
             self._faults,
             len(history.jobs),
-            len(self._witness.acknowledged),
+            len(self.witness.acknowledged),
             sum(not run.ended for run in self.program.account()),
             history.counts,
         )
-
-    # -- a round -----------------------------------------------------------------------------
 
     async def _one_round(self) -> None:
         fault = self._draw()
         self.fault = fault.value
         self._faults[fault.value] += 1
         if self._on_progress is not None:
-            done = len(self._witness.acknowledged)
+            done = len(self.witness.acknowledged)
             self._on_progress(Progress(self.round, self._rounds, fault.value, done))
-        load = [producer.produce() for producer in self._producers]
-        work = asyncio.gather(*load, self._operator.operate(CHANGES_A_ROUND))
+        load = [producer.produce() for producer in self.producers]
+        work = together([*load, self.operator.operate(CHANGES_A_ROUND)])
         try:
             await asyncio.sleep(self._chance.random() * FAULT_WITHIN_S)
-            await _STRIKE[fault](self)
-            self._check()
-            if not self.program.running:
+            await self._strikes[fault]()
+            self.check()
+            if fault in SURVIVED:
+                self.refuse_end()
+            else:
                 self._start()
-            await self._ready()
-            async with asyncio.timeout(DEADLINE_S):
-                await work
-        except TimeoutError:
-            raise ChaosFailure(
-                f"producers are not answered within {DEADLINE_S:g} s after the fault"
-            ) from None
+            await self.ready()
+            await self.finish(work)
         finally:
-            work.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await work
+            await given_up(work)
 
     def _draw(self) -> Fault:
         while True:
@@ -207,47 +212,28 @@ class Rounds:
             if fault is not Fault.KILL_ZYGOTE or self._zygote_kills < ZYGOTE_KILLS_MAX:
                 return fault
 
-    def _check(self, *, quiet: bool = False) -> History:
-        history = self.program.history(self._witness, quiet=quiet)
-        if history.violations:
-            raise ChaosFailure("\n".join(history.violations))
-        return history
-
-    # -- the server --------------------------------------------------------------------------
-
     def _start(self) -> None:
         self._zygote_kills = 0
         self.program.start()
 
-    async def _until(self, ask: Callable[[], bool], what: str) -> None:
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not ask():
-            if time.monotonic() > deadline_s:
-                raise ChaosFailure(f"not within {DEADLINE_S:g} s: {what}")
-            await asyncio.sleep(_POLL_S)
-
-    async def _ready(self) -> None:
-        program = self.program
-        await self._until(lambda: program.listening or not program.running, "the server is ready")
-        if not program.running:
-            raise ChaosFailure(f"the server ended with {program.exit_code}, unasked")
-
-    async def _killed(self) -> None:
-        """Kills the server and waits for its end."""
-        self.program.signal(signal.SIGKILL)
-        await self._until(lambda: not self.program.running, "a killed server is gone")
+    async def _gone(self, *codes: int) -> None:
+        """Waits for the server's end and checks how it ended."""
+        code = await self.ended()
+        if code not in codes:
+            raise ChaosFailure(f"the server ended with {code}; expected was one of {codes}")
 
     # -- faults ------------------------------------------------------------------------------
 
     async def _kill_server(self) -> None:
-        await self._killed()
+        self.program.signal(signal.SIGKILL)
+        await self._gone(-signal.SIGKILL)
 
     async def _kill_everything(self) -> None:
         program = self.program
         pids = [program.pid, *program.helpers(), *program.zygotes(), *program.workers()]
         self._chance.shuffle(pids)
         _kill(pids)
-        await self._until(lambda: not program.running, "a killed server is gone")
+        await self._gone(-signal.SIGKILL)
 
     async def _kill_workers(self) -> None:
         _kill(self.program.workers())
@@ -271,71 +257,29 @@ class Rounds:
     async def _pause_and_kill(self) -> None:
         self.program.signal(signal.SIGSTOP)
         await asyncio.sleep(self._chance.random() * 0.1)
-        await self._killed()
+        await self._kill_server()
 
     async def _stop(self) -> None:
         self.program.signal(signal.SIGTERM)
-        await self._until(lambda: not self.program.running, "the server ends after SIGTERM")
-        if self.program.exit_code != 0:
-            raise ChaosFailure(f"SIGTERM: the server ended with {self.program.exit_code}")
+        await self._gone(0)
         self.program.refuse_leftovers()
 
     async def _kill_while_stopping(self) -> None:
         self.program.signal(signal.SIGTERM)
         await asyncio.sleep(self._chance.random() * 0.25)
-        await self._killed()
+        self.program.signal(signal.SIGKILL)
+        # It may have come to its clean end first.
+        await self._gone(-signal.SIGKILL, 0)
 
     async def _kill_while_starting(self) -> None:
-        await self._killed()
+        await self._kill_server()
         for _ in range(self._chance.randint(1, 2)):
             self._start()
             await asyncio.sleep(self._chance.random() * 0.45)
-            await self._killed()
-
-    # -- the end -----------------------------------------------------------------------------
-
-    async def _drain(self) -> History:
-        """Waits until nothing is left to do, ends the server, and checks everything."""
-        self.fault = "drained"
-        asker = Connected(str(self.program.data))
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                while True:
-                    client = await asker.client()
-                    status = await client.status()
-                    if not status.pending and not status.in_flight:
-                        break
-                    await asyncio.sleep(_POLL_S)
-        except TimeoutError:
-            self._check()
-            raise ChaosFailure(f"not drained within {DEADLINE_S:g} s") from None
-        finally:
-            asker.close()
-            for side in (*self._producers, self._operator):
-                side.close()
-        self.program.stop()
-        self.program.refuse_leftovers()
-        history = self._check(quiet=True)
-        self.program.refuse_damage()
-        return history
+            await self._kill_server()
 
 
 def _kill(pids: list[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-_STRIKE: Final[dict[Fault, Callable[[Rounds], Awaitable[None]]]] = {
-    Fault.KILL_SERVER: Rounds._kill_server,
-    Fault.KILL_EVERYTHING: Rounds._kill_everything,
-    Fault.KILL_WORKERS: Rounds._kill_workers,
-    Fault.KILL_WORKER: Rounds._kill_worker,
-    Fault.KILL_ZYGOTE: Rounds._kill_zygote,
-    Fault.KILL_HELPER: Rounds._kill_helper,
-    Fault.PAUSE: Rounds._pause,
-    Fault.PAUSE_AND_KILL: Rounds._pause_and_kill,
-    Fault.STOP: Rounds._stop,
-    Fault.KILL_WHILE_STOPPING: Rounds._kill_while_stopping,
-    Fault.KILL_WHILE_STARTING: Rounds._kill_while_starting,
-}

@@ -143,7 +143,7 @@ def _enqueued(state: State, event: Enqueued) -> None:
     )
     if event.parent or event.tags:
         row.extra = Extra(parent=event.parent, tags=event.tags)
-    state.put(row)
+    state.enter(row)
     state.queues[spec.queue].row.enqueued += 1
 
 
@@ -227,7 +227,7 @@ def _requeued(state: State, event: Requeued) -> None:
     extra.cause = extra.error = ""
     row.attempt, row.ready_ms = 0, state.time_ms
     if event.payload is not None:
-        row.payload = event.payload
+        state.replace_payload(row, event.payload)
     state.put(row)
 
 
@@ -295,7 +295,7 @@ def _back_to_pending(state: State, row: Row, event: Retried | TimedOut) -> None:
 
 def _forget(state: State, row: Row) -> None:
     """Drops a row; a tombstone with its last state stays."""
-    del state.jobs[row.id]
+    state.leave(row)
     outcome = row.state
     row.state = JobState.FORGOTTEN
     state.bury(row.id, state.time_ms, pack_tombstone(row.seq, outcome, row.digest))

@@ -38,6 +38,7 @@ _PENDING: Final = JobState.PENDING
 _IN_FLIGHT: Final = JobState.IN_FLIGHT
 _DEAD: Final = JobState.DEAD
 _CANCELLED: Final = JobState.CANCELLED
+_STATES: Final = tuple(JobState)
 _LEDGER_MASK: Final = (1 << 64) - 1
 
 JobTuple = tuple[int, str, int, int, int, int, int, bytes, bytes, bytes, "tuple[Any, ...] | None"]
@@ -172,17 +173,34 @@ class State:
             queue = self.queues[name] = QueueIndex(QueueRow(name))
         return queue
 
-    def put(self, row: Row) -> None:
-        """Enters a row that stands in no index."""
-        spec = row.spec
-        queue = self.queue(spec.queue)
-        state = row.state
-        queue.counts[state] += 1
+    def enter(self, row: Row) -> None:
+        """Takes in a row that the state does not hold yet."""
         self.jobs[row.id] = row
-        self.ledger = (self.ledger + hash((row.seq, state, row.attempt, row.token))) & _LEDGER_MASK
-        size = ROW_BYTES + len(row.payload) + len(row.id)
-        queue.bytes += size
+        self._weigh(row, 1)
+        self.put(row)
+
+    def leave(self, row: Row) -> None:
+        """Drops a row that `take` returned."""
+        del self.jobs[row.id]
+        self._weigh(row, -1)
+
+    def replace_payload(self, row: Row, payload: bytes) -> None:
+        """Gives a row that `take` returned another payload."""
+        self._weigh(row, -1)
+        row.payload = payload
+        self._weigh(row, 1)
+
+    def _weigh(self, row: Row, sign: int) -> None:
+        size = sign * (ROW_BYTES + len(row.payload) + len(row.id))
+        self.queue(row.spec.queue).bytes += size
         self.bytes += size
+
+    def put(self, row: Row) -> None:
+        """Enters a row that stands in no index into those of its state."""
+        state = row.state
+        queue = self.queues[row.spec.queue]
+        queue.counts[state] += 1
+        self.ledger = (self.ledger + hash((row.seq, state, row.attempt, row.token))) & _LEDGER_MASK
         if state == _PENDING:
             if row.ready_ms > self.time_ms:
                 row.scheduled = True
@@ -205,13 +223,10 @@ class State:
 
         That is the row itself, or a copy where the old object had to stay as a husk.
         """
-        queue = self.queues[row.spec.queue]
         state = row.state
+        queue = self.queues[row.spec.queue]
         queue.counts[state] -= 1
         self.ledger = (self.ledger - hash((row.seq, state, row.attempt, row.token))) & _LEDGER_MASK
-        size = ROW_BYTES + len(row.payload) + len(row.id)
-        queue.bytes -= size
-        self.bytes -= size
         if state == _IN_FLIGHT:
             del self.in_flight[row.token]
             if row.extra is not None and row.extra.suspect:
@@ -258,7 +273,7 @@ class State:
         queue.bucket(row, self.known_tasks).push(row)
 
     def _leave_husk(self, row: Row) -> Row:
-        copy = msgspec.structs.replace(row, scheduled=False)
+        copy = self.jobs[row.id] = msgspec.structs.replace(row, scheduled=False)
         row.state = JobState.FORGOTTEN
         if len(self.scheduled) > 2 * self.scheduled_live + ADVANCE_MAX:
             self.scheduled = [entry for entry in self.scheduled if entry[2].state == _PENDING]
@@ -303,7 +318,7 @@ def thaw_job(job: JobTuple) -> Row:
     return Row(
         seq=job[0],
         id=job[1],
-        state=JobState(job[2]),
+        state=_STATES[job[2]],
         attempt=job[3],
         token=job[4],
         worker=job[5],
@@ -357,7 +372,7 @@ def thaw(
     for queue in queues:
         state.queues[queue[0]] = QueueIndex(QueueRow(*queue))
     for job in jobs:
-        state.put(thaw_job(job))
+        state.enter(thaw_job(job))
     # Tokens give the order of dispatch, seqs that of the rows.
     state.in_flight = dict(sorted(state.in_flight.items()))
     for job_id, time_ms, packed in tombstones:

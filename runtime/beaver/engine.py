@@ -28,8 +28,22 @@ from beaver.journal.codec import encode_commit
 from beaver.ports import Clock
 from beaver.stamps import Stamper
 from beaver_model import Rejection, State, apply, decide
-from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX, ERROR_BYTES_MAX
-from beaver_model.commands import AnyCommand, Boot, Complete, Enqueue, Job, Requeue
+from beaver_model.bounds import (
+    BATCH_BYTES_MAX,
+    BATCH_JOBS_MAX,
+    ERROR_BYTES_MAX,
+    ID_BYTES_MAX,
+)
+from beaver_model.commands import (
+    AnyCommand,
+    Boot,
+    Complete,
+    Enqueue,
+    Expire,
+    Fail,
+    Job,
+    Requeue,
+)
 from beaver_model.events import AnyEvent
 
 MARK_IDLE_S: Final = 0.05
@@ -189,7 +203,7 @@ class Engine:
             raise NotOwner("commands are submitted on the loop's thread")
         if self._failed is not None or self._closed:
             return
-        size = _size_of(command, self._state)
+        size = _BYTES.get(type(command), _small_bytes)(command, self._state)
         refused = self._admit(command, size)
         if refused is not None:
             self._release(done, refused)
@@ -353,11 +367,12 @@ class Engine:
 
     def _admit(self, command: AnyCommand, size: int) -> BeaverError | None:
         """Says why a command may not even be decided; makes room for it in the log."""
-        if isinstance(command, Enqueue):
+        count = 1
+        if type(command) is Enqueue:
+            count = len(command.jobs)
             full = self._full(command.jobs)
             if full is not None:
                 return full
-        count = len(command.jobs) if isinstance(command, Enqueue) else 1
         if self._events and (
             self._bytes + size > BATCH_BYTES_MAX or len(self._events) + count > BATCH_JOBS_MAX
         ):
@@ -385,20 +400,42 @@ class Refused(BeaverError):
         self.rejection = rejection
 
 
-def _size_of(command: AnyCommand, state: State) -> int:
-    """Returns an upper bound of the bytes that a command's events take in the log."""
-    if isinstance(command, Enqueue):
-        return sum(map(_job_bytes, command.jobs))
-    if isinstance(command, Complete):
-        return EVENT_BYTES + len(command.result) + sum(map(_job_bytes, command.children))
-    if isinstance(command, Boot):
-        return EVENT_BYTES * 2 * (1 + len(state.in_flight))
-    if isinstance(command, Requeue):
-        return EVENT_BYTES + len(command.payload or b"")
-    error: Any = getattr(command, "error", "")
-    return EVENT_BYTES + (min(4 * len(error), 2 * ERROR_BYTES_MAX) if error else 0) + 512
+def _enqueue_bytes(command: Enqueue, state: State) -> int:
+    return sum(map(_job_bytes, command.jobs))
+
+
+def _complete_bytes(command: Complete, state: State) -> int:
+    children = sum(map(_job_bytes, command.children)) if command.children else 0
+    return EVENT_BYTES + ID_BYTES_MAX + len(command.result) + children
+
+
+def _failure_bytes(command: Fail | Expire, state: State) -> int:
+    return EVENT_BYTES + ID_BYTES_MAX + min(4 * len(command.error), 2 * ERROR_BYTES_MAX)
+
+
+def _requeue_bytes(command: Requeue, state: State) -> int:
+    return EVENT_BYTES + ID_BYTES_MAX + len(command.payload or b"")
+
+
+def _boot_bytes(command: Boot, state: State) -> int:
+    return (EVENT_BYTES + ID_BYTES_MAX) * (1 + len(state.in_flight))
+
+
+def _small_bytes(command: AnyCommand, state: State) -> int:
+    return EVENT_BYTES + ID_BYTES_MAX
 
 
 def _job_bytes(job: Job) -> int:
     tags = sum(4 * len(tag) + 5 for tag in job.tags) if job.tags else 0
-    return EVENT_BYTES + 512 + len(job.spec) + len(job.payload) + tags
+    return EVENT_BYTES + 2 * ID_BYTES_MAX + len(job.spec) + len(job.payload) + tags
+
+
+_BYTES: Final[dict[type, Callable[[Any, State], int]]] = {
+    Enqueue: _enqueue_bytes,
+    Complete: _complete_bytes,
+    Fail: _failure_bytes,
+    Expire: _failure_bytes,
+    Requeue: _requeue_bytes,
+    Boot: _boot_bytes,
+}
+"""Upper bounds of the bytes that a command's events take in the log; others are small."""

@@ -1,6 +1,6 @@
 """`beaver run`: puts a server together, runs it, and takes it apart again.
 
-The order matters, and stands here alone:
+The order matters; the parts behind ports, and theirs, stand in `assembly`:
 
 1. The zygote starts and imports the application, before lock, log and sockets are opened,
    so that no worker can inherit them; an import failure touches nothing.
@@ -19,16 +19,16 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 import msgspec
 
 from beaver import endpoint, logs
+from beaver.assembly import Assembly, PoolSink, Ports
 from beaver.clock import SystemClock, SystemEntropy
 from beaver.config import Config
-from beaver.controller import Concurrency, Controller
 from beaver.disk import SystemDisk
 from beaver.engine import Engine
 from beaver.errors import BeaverError, StorageFailed
@@ -38,21 +38,16 @@ from beaver.housekeeping import Housekeeping
 from beaver.journal.format import crc_is_fast
 from beaver.layout import Layout
 from beaver.locking import acquire, prepare_directory
-from beaver.messages import Outcome, Request, TaskInfo
-from beaver.metrics import Collector, Metrics, registry_of
+from beaver.metrics import Collector, registry_of
 from beaver.queries import status
-from beaver.recovery import Opened, open_store, peek_store
-from beaver.resolving import Resolver, to_job
-from beaver.results import Results
+from beaver.recovery import peek_store
 from beaver.server.http import HttpServer
-from beaver.server.service import Service
 from beaver.server.socket import SocketServer
 from beaver.stamps import BEHIND_WARN_MS
 from beaver.views import EventView, ResultView, StatusView, WorkerView
 from beaver.workers.pool import PoolOptions, ProcessPool
-from beaver.workers.slots import PreviousSlots, read_previous
+from beaver.workers.slots import read_previous
 from beaver_model import JobState, State
-from beaver_model.commands import Boot, Job, SetBounds, SetQueue
 
 log = logging.getLogger("beaver")
 
@@ -107,24 +102,6 @@ class _HistoryFile:
         return await asyncio.to_thread(look)
 
 
-class _PoolEvents:
-    """Passes a pool's events on once there is a controller."""
-
-    controller: Controller
-
-    def worker_ready(self, worker: int, pid: int) -> None:
-        self.controller.worker_ready(worker, pid)
-
-    def outcomes(self, worker: int, outcomes: Sequence[Outcome]) -> None:
-        self.controller.outcomes(worker, outcomes)
-
-    def worker_exited(self, worker: int, started: int, detail: str) -> None:
-        self.controller.worker_exited(worker, started, detail)
-
-    def pool_failed(self, message: str) -> None:
-        self.controller.pool_failed(message)
-
-
 class Server:
     """One run of a server."""
 
@@ -142,18 +119,32 @@ class Server:
         self._stop = asyncio.Event()
         config = self._config
         store = peek_store(self._disk, config.data) or self._entropy.token_bytes(16)
-        events = _PoolEvents()
+        sink = PoolSink()
         pool = ProcessPool(self._pool_options(store))
-        tasks = await pool.start(events)
+        tasks = await pool.start(sink)
         try:
             prepare_directory(self._disk, config.data)
             lock = acquire(self._disk, config.data)
             try:
-                return await self._with_lock(pool, events, tasks, store)
+                parts = Assembly(config, self._ports(pool), on_failure=self._fail)
+                await parts.recover(store, tasks)
+                return await self._serve(parts, pool, sink)
             finally:
                 lock.release()
         finally:
             await pool.stop()
+
+    def _ports(self, pool: ProcessPool) -> Ports:
+        config = self._config
+        return Ports(
+            clock=self._clock,
+            entropy=self._entropy,
+            disk=self._disk,
+            pool=pool,
+            read_slots=read_previous,
+            make_helper=lambda store: HelperProcess(config.data, store.hex()),
+            make_history=partial(_HistoryFile, self._layout.history),
+        )
 
     def _pool_options(self, store: bytes) -> PoolOptions:
         config = self._config
@@ -169,134 +160,51 @@ class Server:
             log_level=config.log_level,
         )
 
-    async def _with_lock(
-        self, pool: ProcessPool, events: _PoolEvents, tasks: Sequence[TaskInfo], store: bytes
-    ) -> int:
-        config, layout = self._config, self._layout
-        killed = pool.kill_leftovers()
-        if killed:
-            log.warning("killed %d processes that a dead server left behind", killed)
-        previous = read_previous(layout.slots)
-        opened = open_store(
-            self._disk,
-            config.data,
-            clock=self._clock,
-            create=True,
-            store_id=store,
-            segment_bytes=config.segment_bytes,
-        )
-        engine = Engine(
-            opened.state,
-            opened.wal,
-            self._clock,
-            on_failure=self._fail,
-            state_bytes_max=config.state_bytes_bound,
-        )
-        opened.state.set_known_tasks(frozenset(info.options.task for info in tasks))
-        await engine.execute(_boot(opened.state, previous, opened.wal.store))
-        await self._apply_settings(engine)
-        pool.attach(layout.slots)
-        return await self._serve(engine, opened, pool, events, tasks)
-
-    async def _apply_settings(self, engine: Engine) -> None:
-        """Logs the settings of the configuration that decisions depend on."""
-        config = self._config
-        await engine.execute(SetBounds(config.tombstones_max, config.tombstones_age_ms))
-        for name, queue in config.queues.items():
-            await engine.execute(SetQueue(name, queue.paused, queue.weight, queue.bytes_max))
-
-    async def _serve(
-        self,
-        engine: Engine,
-        opened: Opened,
-        pool: ProcessPool,
-        events: _PoolEvents,
-        tasks: Sequence[TaskInfo],
-    ) -> int:
-        config, layout, report = self._config, self._layout, opened.report
-        store = opened.wal.store
-        resolver = Resolver(
-            timeout_ms=config.timeout_ms,
-            max_attempts=config.max_attempts,
-            tasks={info.options.task: info.options for info in tasks},
-            payload_bytes_max=config.payload_bytes_max,
-        )
-
-        def resolve(request: Request, now_ms: int, origin: int) -> Job:
-            return to_job(request, now_ms, resolver, origin)
-
-        results, metrics = Results(), Metrics()
-        metrics.recovery = dict(report.seconds)
-        engine.observers += [results.observe, metrics.observe]
-        helper = HelperProcess(config.data, store.hex())
-        controller = Controller(
-            engine,
-            pool,
-            self._clock,
-            self._entropy,
-            store=store.hex(),
-            workers=config.workers,
-            concurrency=config.concurrency,
-            mode=Concurrency.ONE if config.executor == "process" else Concurrency.MANY,
-            grace_ms=config.grace_ms,
-            to_job=resolve,
-            prefetch=config.prefetch,
+    async def _serve(self, parts: Assembly, pool: ProcessPool, sink: PoolSink) -> int:
+        config, engine, store = self._config, parts.engine, parts.store.hex()
+        figures = partial(self._status, parts, pool)
+        parts.build(
+            sink,
+            status=figures,
             on_pool_failure=self._pool_failed,
             on_quiet=partial(self._stop_if_done, engine) if config.burst else None,
         )
-        events.controller = controller
-        keeping = Housekeeping(
-            engine,
-            opened.wal,
-            helper,
-            results,
-            metrics,
-            clock=self._clock,
-            next_path=layout.next,
-            snapshot_ms=config.snapshot_ms,
-            snapshot_seq=report.snapshot_seq,
-            snapshot_bytes=report.snapshot_bytes,
-            retention_bytes=config.retention_bytes,
-            retention_ms=config.retention_ms,
-            on_room=controller.retry_unwritten,
-        )
-        figures = partial(self._status, engine, opened, controller, pool)
-        service = Service(
-            engine,
-            results,
-            _HistoryFile(layout.history, store, keeping),
-            to_job=resolve,
-            status=figures,
-            payload_bytes_max=config.payload_bytes_max,
-        )
-        socket = SocketServer(service, store.hex())
+        socket = SocketServer(parts.service, store)
         http: HttpServer | None = None
+
+        async def close_doors() -> None:
+            await socket.close()
+            if http is not None:
+                await http.close()
+
         try:
             address = ""
             if config.http_address is not None:
                 collector = Collector(
-                    metrics, engine.figures, lambda: figures(engine.state), lambda: results.bytes
+                    parts.metrics,
+                    engine.figures,
+                    lambda: figures(engine.state),
+                    lambda: parts.results.bytes,
                 )
                 http = HttpServer(registry_of(collector), partial(self._not_ready, engine))
                 host, port = config.http_address
                 address = await http.start(host, port, explicit=config.http_is_explicit)
             socket_path = endpoint.socket_path(config.data)
             await socket.start(socket_path)
-            controller.start()
-            keeping.start()
+            parts.start()
             self._catch_signals()
             endpoint.write(
                 config.data,
                 endpoint.ServerInfo(
                     pid=os.getpid(),
                     socket=socket_path,
-                    store=store.hex(),
+                    store=store,
                     http=address,
                     started_ms=self._clock.wall_ms(),
                     epoch=engine.state.epoch,
                 ),
             )
-            self._say_ready(engine, opened, socket_path, address)
+            self._say_ready(parts, socket_path, address)
             if config.burst:
                 self._stop_if_done(engine)
             assert self._stop is not None
@@ -304,43 +212,24 @@ class Server:
             self._ending = True
             if config.burst and self._failure is None:
                 _name_what_is_left(engine.state)
-            await controller.drain(0 if self._failure else config.grace_ms)
+            await parts.drain(0 if self._failure else config.grace_ms)
         finally:
             self._ending = True
-            await service.close()
-            await socket.close()
-            if http is not None:
-                await http.close()
-            await keeping.stop()
-        await self._last_things(engine, keeping)
-        await helper.stop()
+            await parts.halt(close_doors)
+        await parts.finish()
         endpoint.remove(config.data)
         if self._failure is not None:
             print(f"beaver: {self._failure}", file=sys.stderr)  # noqa: T201 - the last word
             return EXIT_APP
         return 0
 
-    async def _last_things(self, engine: Engine, keeping: Housekeeping) -> None:
-        """Closes the log, then brings history and snapshot up to it, as far as that works."""
-        with contextlib.suppress(BeaverError):
-            await keeping.project(engine.durable_seq)
-        with contextlib.suppress(BeaverError):
-            await keeping.snapshot()
-        engine.close()
-
     # -- while it runs -----------------------------------------------------------------------
 
-    def _status(
-        self,
-        engine: Engine,
-        opened: Opened,
-        controller: Controller,
-        pool: ProcessPool,
-        state: State,
-    ) -> StatusView:
+    def _status(self, parts: Assembly, pool: ProcessPool, state: State) -> StatusView:
+        opened, engine = parts.opened, parts.engine
         now_ns = self._clock.monotonic_ns()
         workers = []
-        for place in controller.workers.values():
+        for place in parts.controller.workers.values():
             token, since_ns = pool.started(place.number) if place.ready else (0, 0)
             held = place.held.get(token)
             workers.append(
@@ -374,8 +263,9 @@ class Server:
             assert self._stop is not None
             self._stop.set()
 
-    def _say_ready(self, engine: Engine, opened: Opened, socket: str, http: str) -> None:
-        report, state = opened.report, engine.state
+    def _say_ready(self, parts: Assembly, socket: str, http: str) -> None:
+        engine, report = parts.engine, parts.opened.report
+        state = engine.state
         if not crc_is_fast():
             log.warning("crcmod has no C extension here: checksums are about 20 times slower")
         if engine.clock_behind_ms > BEHIND_WARN_MS:
@@ -421,21 +311,6 @@ class Server:
             os._exit(128 + number)
         log.warning("stopping: running jobs get %d s", self._config.grace_ms // 1000)
         self._stop.set()
-
-
-def _boot(state: State, previous: PreviousSlots | None, store: bytes) -> Boot:
-    """Returns the BOOT command: what had started, by the slots of the last server.
-
-    Where these are of another start of the machine, of another store, or missing while jobs
-    are in flight, nobody knows what had started: that counts as a power cut.
-    """
-    if previous is None or previous.store != store:
-        return Boot(power_cut=bool(state.in_flight))
-    started = previous.started
-    return Boot(
-        frozenset(t for t, row in state.in_flight.items() if t <= started.get(row.worker, 0)),
-        power_cut=not previous.same_boot,
-    )
 
 
 def parked(state: State) -> int:

@@ -193,7 +193,9 @@ def parameters_of(function: Callable[..., Any]) -> Parameters:
     if len(contexts) > 1:
         raise InvalidInput(f"{function!r} has more than one {_CONTEXT_NAME} parameter")
     context = contexts[0] if contexts else None
-    positional, keywords, required = [], set(), set()
+    positional: list[str] = []
+    keywords: set[str] = set()
+    required: set[str] = set()
     required_positional_only = 0
     context_index = -1
     any_positional = any_keyword = False

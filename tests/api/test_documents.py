@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 
 from tests.api.served import ServerProcess
 
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "python-api.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "reference" / "python-api.md"
+EXAMPLES = ROOT / "examples"
 
 
 def test_the_examples_of_the_reference_do_what_they_say(tmp_path, monkeypatch):
@@ -53,3 +56,33 @@ def test_every_method_of_a_handle_has_its_awaited_twin(method):
 
     assert f"`{method}(" in PAGE.read_text()
     assert getattr(Handle, method).__doc__ == getattr(Handle, f"a{method}").__doc__
+
+
+def test_the_example_application_passes_its_own_tests():
+    told = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "test_shop.py"],
+        cwd=EXAMPLES,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stdout
+
+
+def test_the_example_application_runs_as_its_docstring_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES))
+    server = ServerProcess(tmp_path)
+    server.start(["-m", "beaver", "run", "-A", "shop:app", "--workers", "1", "--http", "off"])
+    try:
+        told = subprocess.run(
+            [sys.executable, str(EXAMPLES / "shop.py"), "order", "17"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "order-17 is on disk" in told.stdout
+        assert "'order': 17" in told.stdout
+        assert server.stop() == 0
+    finally:
+        server.kill()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,23 @@ def test_the_subprocesses_of_a_killed_worker_are_gone_when_its_end_is_reported(
         program = pid_in(tmp_path / "program")
         assert alive(program)
         left: list[bool] = []
-        world.events.on_exit = lambda worker: left.append(alive(program))
+        world.events.on_exit = lambda worker: left.append(Path(f"/proc/{program}").exists())
+        world.pool.kill(1)
+        await until(lambda: world.events.exits)
+        assert left == [False], "reaped, too"
+
+    in_world(tmp_path, test)
+
+
+@linux_only
+def test_the_end_of_a_worker_waits_for_a_subprocess_that_is_slow_to_die(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        pid_file = tmp_path / "program"
+        world.send(1, "with_slow_to_die_subprocess", {"pid_file": str(pid_file)})
+        await until(lambda: pid_file.exists() and pid_file.read_text())
+        program = pid_in(pid_file)
+        left: list[bool] = []
+        world.events.on_exit = lambda worker: left.append(Path(f"/proc/{program}").exists())
         world.pool.kill(1)
         await until(lambda: world.events.exits)
         assert left == [False]
@@ -76,9 +93,11 @@ def test_what_a_retired_worker_left_running_goes_with_it(tmp_path: Path) -> None
         await world.result(1, "leave_subprocess", {"pid_file": str(tmp_path / "program")})
         program = pid_in(tmp_path / "program")
         assert alive(program), "a job's program may outlive the job, in its worker"
+        left: list[bool] = []
+        world.events.on_exit = lambda worker: left.append(Path(f"/proc/{program}").exists())
         world.pool.retire(1)
         await until(lambda: world.events.exits)
-        assert not alive(program)
+        assert left == [False]
 
     in_world(tmp_path, test)
 
@@ -161,6 +180,17 @@ def test_a_fork_of_a_worker_neither_answers_nor_takes_attempts(tmp_path: Path) -
             assert await world.result(1, "fork_and_return") == "parent"
             assert await world.result(1, "add", 1) == 11
         assert not world.events.exits
+
+    in_world(tmp_path, test)
+
+
+def test_a_worker_has_the_signal_handlers_of_the_application_and_not_the_zygotes(
+    tmp_path: Path,
+) -> None:
+    async def test(world: World) -> None:
+        default = str(signal.SIG_DFL)
+        expected = {"SIGTERM": default, "SIGCHLD": default, "wakeup": "-1"}
+        assert await world.result(1, "signals") == expected
 
     in_world(tmp_path, test)
 
@@ -272,9 +302,29 @@ class Server:
         self.process.wait()
 
 
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture
+def start_server() -> Iterator[StartServer]:
+    """Starts servers, and ends what a failed test left of them."""
+    servers: list[tuple[Server, str]] = []
+
+    def start(path: Path, store: str, task: str, payload: dict[str, Any]) -> Server:
+        servers.append((Server(path, store, task, payload), store))
+        return servers[-1][0]
+
+    yield start
+    for server, store in servers:
+        server.kill()
+        kill_leftovers(store)
+
+
 @pytest.mark.parametrize("task", ["busy_in_c", "nap_in_slices"])
-def test_kill_9_of_the_server_leaves_no_process(tmp_path: Path, task: str) -> None:
-    server = Server(tmp_path, secrets.token_hex(16), task, {"path": str(tmp_path / "pid")})
+def test_kill_9_of_the_server_leaves_no_process(
+    tmp_path: Path, start_server: StartServer, task: str
+) -> None:
+    server = start_server(tmp_path, secrets.token_hex(16), task, {"path": str(tmp_path / "pid")})
     worker = pid_in(tmp_path / "pid")
     assert worker in server.workers
     pids = [server.zygote, *server.workers]
@@ -290,11 +340,11 @@ def test_kill_9_of_the_server_leaves_no_process(tmp_path: Path, task: str) -> No
 @pytest.mark.parametrize("new_session", [False, True])
 @linux_only
 def test_kill_9_of_the_server_takes_the_subprocesses_of_jobs_along(
-    tmp_path: Path, new_session: bool
+    tmp_path: Path, start_server: StartServer, new_session: bool
 ) -> None:
     files = {"pid_file": str(tmp_path / "program"), "own_pid_file": str(tmp_path / "own")}
     payload = {**files, "new_session": new_session}
-    server = Server(tmp_path, secrets.token_hex(16), "with_subprocess", payload)
+    server = start_server(tmp_path, secrets.token_hex(16), "with_subprocess", payload)
     program = pid_in(tmp_path / "program")
     assert alive(program)
     server.kill()
@@ -303,11 +353,13 @@ def test_kill_9_of_the_server_takes_the_subprocesses_of_jobs_along(
 
 
 @linux_only
-def test_leftovers_of_a_dead_server_are_found_by_the_next_one(tmp_path: Path) -> None:
+def test_leftovers_of_a_dead_server_are_found_by_the_next_one(
+    tmp_path: Path, start_server: StartServer
+) -> None:
     """Server and zygote die in one moment: nobody is there to kill a job's subprocess."""
     store = secrets.token_hex(16)
     files = {"pid_file": str(tmp_path / "program"), "own_pid_file": str(tmp_path / "own")}
-    server = Server(tmp_path, store, "with_subprocess", files)
+    server = start_server(tmp_path, store, "with_subprocess", files)
     program = pid_in(tmp_path / "program")
     os.kill(server.zygote, signal.SIGSTOP)
     server.kill()
@@ -322,10 +374,12 @@ def test_leftovers_of_a_dead_server_are_found_by_the_next_one(tmp_path: Path) ->
 
 
 @linux_only
-def test_a_pool_spares_its_own_zygote_and_kills_another_servers(tmp_path: Path) -> None:
+def test_a_pool_spares_its_own_zygote_and_kills_another_servers(
+    tmp_path: Path, start_server: StartServer
+) -> None:
     store = secrets.token_hex(16)
     (tmp_path / "old").mkdir()
-    server = Server(tmp_path / "old", store, "busy_in_c", {"path": str(tmp_path / "pid")})
+    server = start_server(tmp_path / "old", store, "busy_in_c", {"path": str(tmp_path / "pid")})
     pid_in(tmp_path / "pid")
 
     async def test(world: World) -> None:
@@ -335,7 +389,6 @@ def test_a_pool_spares_its_own_zygote_and_kills_another_servers(tmp_path: Path) 
         assert not world.events.exits
 
     in_world(tmp_path, test, store_hex=store)
-    server.kill()
 
 
 # -- descriptors --------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from pathlib import Path
 
@@ -92,8 +93,14 @@ def test_workers_are_forked_from_the_imported_application(tmp_path: Path) -> Non
     ("app", "why"), [("threaded:registry", "1 thread"), ("connected:registry", "2 sockets open")]
 )
 def test_an_import_that_is_not_safe_to_fork_is_repeated_by_each_worker(
-    tmp_path: Path, app: str, why: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    app: str,
+    why: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("beaver"), "propagate", True)
+
     async def test(world: World) -> None:
         assert why in world.pool.notice
         for worker in (1, 2):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from beaver.messages import OutcomeKind
+from beaver.messages import Outcome, OutcomeKind
+from beaver.steering import TimeLimit
+from beaver.workers.stopping import ThreadStop
 from tests.workers.world import World, in_world, until
 
 SOFT = ["thread", "async"]
@@ -71,6 +76,46 @@ def test_a_stop_hits_only_the_attempt_that_it_is_for(tmp_path: Path, executor: s
         assert not world.events.exits
 
     in_world(tmp_path, test, executor=executor, concurrency=4)
+
+
+def test_a_stop_that_comes_at_the_very_end_never_leaks_out() -> None:
+    """Whenever the stop comes, it is raised inside of `run`, or not at all."""
+    current: list[ThreadStop] = []
+    done = threading.Event()
+
+    def keep_stopping() -> None:
+        while not done.is_set():
+            if current:
+                current[-1].stop(TimeLimit)
+
+    stopper = threading.Thread(target=keep_stopping)
+    kinds: Counter[int] = Counter()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    stopper.start()
+    deadline = time.monotonic() + 20
+    try:
+        while min(kinds[OutcomeKind.OK], kinds[OutcomeKind.TIMED_OUT]) < 300:
+            assert time.monotonic() < deadline, f"one end of the race is hardly seen: {kinds}"
+            stop = ThreadStop()
+            current[:] = [stop]
+            steps = kinds.total() % 40
+            kinds[stop.run(lambda steps=steps: busy(steps), told).kind] += 1
+            busy(50)
+    finally:
+        done.set()
+        stopper.join()
+        sys.setswitchinterval(interval)
+
+
+def busy(steps: int) -> Outcome:
+    for _ in range(steps):
+        pass
+    return Outcome(1, "j", OutcomeKind.OK)
+
+
+def told(error: BaseException) -> Outcome:
+    return Outcome(1, "j", OutcomeKind.TIMED_OUT, error=type(error).__name__)
 
 
 @pytest.mark.parametrize("executor", SOFT)

@@ -105,6 +105,29 @@ def test_the_context_parameter_takes_no_part_in_binding() -> None:
     assert task(with_context).bind({"to": 1, "ctx": 2}) == (({"to": 1, "ctx": 2},), {})
 
 
+def context_first(ctx: JobContext, to: Any, text: Any = "hi") -> Any:
+    return ("first", ctx, to, text)
+
+
+@pytest.mark.parametrize(
+    ("function", "payload", "result"),
+    [
+        (context_first, "x", ("first", "CTX", "x", "hi")),
+        (context_first, {"to": "x"}, ("first", "CTX", "x", "hi")),
+        (context_first, {"args": ["x", "y"], "kwargs": {}}, ("first", "CTX", "x", "y")),
+        (context_first, {"args": ["x"], "kwargs": {"text": "y"}}, ("first", "CTX", "x", "y")),
+        (with_context, "x", ("context", "x", "CTX")),
+        (with_context, {"to": "x"}, ("context", "x", "CTX")),
+    ],
+)
+def test_the_context_comes_where_the_function_wants_it(
+    function: Any, payload: Any, result: Any
+) -> None:
+    bound = task(function)
+    args, kwargs = bound.parameters.with_context(*bound.bind(payload), "CTX")
+    assert function(*args, **kwargs) == result
+
+
 def test_two_contexts_are_refused() -> None:
     def confused(one: JobContext, other: JobContext) -> None: ...
 

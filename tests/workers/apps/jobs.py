@@ -258,3 +258,19 @@ def garble() -> None:
 def fork_and_return(ctx: JobContext) -> str:
     """Its child returns from the job's code, too."""
     return "child" if os.fork() == 0 else "parent"
+
+
+@job
+def signals() -> dict[str, str]:
+    found = {name: str(signal.getsignal(getattr(signal, name))) for name in ("SIGTERM", "SIGCHLD")}
+    found["wakeup"] = str(signal.set_wakeup_fd(-1))
+    return found
+
+
+@job
+def with_slow_to_die_subprocess(pid_file: str) -> None:
+    """Starts a program whose memory takes the kernel a while to give back."""
+    code = "import os, sys, time; block = bytearray(b'x') * (300 << 20);"
+    code += "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(1000)"
+    subprocess.Popen([sys.executable, "-c", code, pid_file])
+    time.sleep(1000)

@@ -1,0 +1,185 @@
+"""Failing system calls of the real server: `strace` answers in the kernel's place.
+
+The server alone is traced, not what it starts: its thread is the only one that writes the
+log.  A call is named by its kind and its number in the server's life, counted over the calls
+that touch the log or the names in its directory.  An injected error means that the kernel
+never saw the call; what reached the page cache of what had failed before is real.
+
+A `Trial` is two lives of one store: one in which calls fail, and one in which all is well
+and producers send again what was not answered.  Then everything is checked as behind
+`rounds`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from beaver.disk import SystemDisk
+from beaver.journal.reader import frames
+from beaver.layout import Layout
+from beaver_chaos.program import ChaosFailure
+from beaver_chaos.session import Session, given_up, together
+
+REQUESTS: Final = 5
+"""Requests of one producer in one trial."""
+EXIT_STORAGE: Final = 7
+
+
+class Injection(NamedTuple):
+    """What happens to some system calls instead of what they ask for."""
+
+    calls: str
+    """Their names, with commas; each kind is counted by itself."""
+    effect: str
+    """As strace has it: `error=EIO`, `retval=20` (a short write), `signal=SIGKILL`."""
+    when: str = "1+"
+    """Which of them: `3`, or `3+` for that and all later ones."""
+
+    def __str__(self) -> str:
+        return f"{self.calls}:{self.effect}:when={self.when}"
+
+
+class Outcome(NamedTuple):
+    """What a trial showed, beside that no promise was broken."""
+
+    code: int
+    """How the server ended under the injection; 0 where it was not met, or survived."""
+    injected: int
+    """Calls that were answered by strace."""
+    output: str
+
+
+def can_trace() -> str | None:
+    """Returns why system calls cannot be injected here, or `None`."""
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    return None
+
+
+def tracer(data: Path, trace: Path, injections: Sequence[Injection]) -> list[str]:
+    """Returns the command below which a server is run to have calls injected."""
+    layout = Layout(str(data))
+    paths = [layout.path, layout.log, layout.next, layout.adopted, layout.archive]
+    command = ["strace", "-qq", "-o", str(trace)]
+    for path in paths:
+        command += ["-P", path]
+    calls = ",".join(injection.calls for injection in injections)
+    command += ["-e", f"trace={calls}"]
+    for injection in injections:
+        command += ["-e", f"inject={injection}"]
+    return command
+
+
+def inject(directory: Path, *injections: Injection, store_first: bool = False) -> Outcome:
+    """Runs one trial on a new store in `directory`.
+
+    Args:
+        directory: Where the files go.
+        injections: What happens in its first life.
+        store_first: Make the store, with some jobs in it, in a life before that; without, the
+            calls that make a store are counted too.
+
+    Raises:
+        ChaosFailure: A promise was broken, or the server left a traceback.
+    """
+    session = Session(directory, "trial")
+    try:
+        return asyncio.run(_trial(session, injections, store_first))
+    except Exception as error:
+        what = str(error) if isinstance(error, ChaosFailure) else f"{type(error).__name__}: {error}"
+        raise ChaosFailure(
+            f"{what}\ninjected: {', '.join(map(str, injections))}; files in {directory}\n"
+            f"The server's last output:\n{session.program.output_tail()}"
+        ) from error
+    finally:
+        session.program.clear_away()
+
+
+async def _trial(session: Session, injections: Sequence[Injection], store_first: bool) -> Outcome:
+    program = session.program
+    trace = program.output.with_name("trace.txt")
+    if store_first:
+        program.start()
+        await session.ready()
+        await session.finish(together([session.producers[0].produce(REQUESTS)]))
+        program.signal(signal.SIGKILL)
+        await session.ended()
+    program.start(below=tracer(program.data, trace, injections))
+    await session.ready_or_ended()
+    # With the next segment at hand, the first jobs have the active one sealed: the calls of
+    # sealing come at about the same numbers each time.
+    adopted = Path(Layout(str(program.data)).adopted)
+    await session.until(lambda: adopted.exists() or not program.running, "a segment is prepared")
+    work = together([producer.produce(REQUESTS) for producer in session.producers])
+    try:
+        await session.until(lambda: work.done() or not program.running, "producers are answered")
+        if program.running:
+            program.signal(signal.SIGTERM)
+        code = await session.ended()
+        session.check()
+        program.start()
+        await session.ready()
+        await session.finish(work)
+    finally:
+        await given_up(work)
+    output = program.output_tail()
+    await session.drain()
+    injected = trace.read_text(encoding="utf-8", errors="replace").count("(INJECTED)")
+    if code == -signal.SIGKILL:
+        injected = 1  # The call at which it was killed is the last line, without a mark.
+    return Outcome(code, injected, output)
+
+
+def cut_a_write_short(directory: Path) -> Outcome:
+    """Makes the kernel take only the first bytes of a frame, by a limit on file sizes.
+
+    Raises:
+        ChaosFailure: As `inject`.
+    """
+    session = Session(directory, "short write")
+    try:
+        return asyncio.run(_short_write(session))
+    finally:
+        session.program.clear_away()
+
+
+async def _short_write(session: Session) -> Outcome:
+    program = session.program
+    program.start()
+    await session.ready()
+    await session.finish(together([producer.produce(REQUESTS) for producer in session.producers]))
+    await session.drained()
+    limit = log_end(program.data) + 30
+    _, hard = resource.prlimit(program.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (limit, hard))
+    work = together([producer.produce(REQUESTS) for producer in session.producers])
+    try:
+        code = await session.ended()
+        session.check()
+        program.start()
+        await session.ready()
+        await session.finish(work)
+    finally:
+        await given_up(work)
+    output = program.output_tail()
+    await session.drain()
+    return Outcome(code, 1, output)
+
+
+def log_end(data: Path) -> int:
+    """Returns the offset at which the next frame of the active segment will begin."""
+    layout = Layout(str(data))
+    file = SystemDisk().open(layout.log)
+    try:
+        scan = frames(file, layout.log)
+        for _ in scan:
+            pass
+        return scan.offset
+    finally:
+        file.close()

@@ -1,0 +1,258 @@
+"""Assembly: the parts of a server, put together over ports, and taken apart again.
+
+`serve` hands in the real ports and the simulator its own, so the order below is the same
+in both, and it matters:
+
+1. `recover`: leftovers of a dead server are killed, *then* the slots are read, *then*
+   recovery turns the files into the state, and BOOT is logged with what the slots say.
+   Settings that decisions depend on are logged.  Only then may workers be attached.
+2. `build`: engine, controller, housekeeping and service are wired.
+3. `start`, once the caller listens: workers and housekeeping.
+4. `drain`, `halt`, `finish`: no new work and the grace; nobody asks any more; history and
+   snapshot are brought up to the log, and the log is closed.
+
+What may not live here: real ports, signals, sockets, what is printed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from beaver.config import Config
+from beaver.controller import Concurrency, Controller
+from beaver.engine import Engine
+from beaver.errors import BeaverError
+from beaver.housekeeping import Housekeeping
+from beaver.layout import Layout
+from beaver.messages import Outcome, Request, TaskInfo
+from beaver.metrics import Metrics
+from beaver.ports import Clock, Disk, Entropy, Helper, Pool
+from beaver.recovery import Opened, open_store
+from beaver.resolving import Resolver, to_job
+from beaver.results import Results
+from beaver.server.service import HistoryReader, Service
+from beaver.views import StatusView
+from beaver.workers.slots import PreviousSlots
+from beaver_model import State
+from beaver_model.commands import Boot, Job, SetBounds, SetQueue
+
+log = logging.getLogger("beaver")
+
+
+class LocalPool(Pool, Protocol):
+    """A pool whose workers run on this machine, beside what a dead server left."""
+
+    def kill_leftovers(self) -> int:
+        """Kills and awaits what a dead server of this store left; returns how many."""
+        ...
+
+    def attach(self, slots_path: str) -> None:
+        """Makes the slots afresh, before the first worker is added."""
+        ...
+
+
+class PoolSink:
+    """Passes a pool's events on once there is a controller."""
+
+    controller: Controller
+
+    def worker_ready(self, worker: int, pid: int) -> None:
+        self.controller.worker_ready(worker, pid)
+
+    def outcomes(self, worker: int, outcomes: Sequence[Outcome]) -> None:
+        self.controller.outcomes(worker, outcomes)
+
+    def worker_exited(self, worker: int, started: int, detail: str) -> None:
+        self.controller.worker_exited(worker, started, detail)
+
+    def pool_failed(self, message: str) -> None:
+        self.controller.pool_failed(message)
+
+
+class Ports(NamedTuple):
+    """The world, as far as the parts need it."""
+
+    clock: Clock
+    entropy: Entropy
+    disk: Disk
+    pool: LocalPool
+    read_slots: Callable[[str], PreviousSlots | None]
+    """Reads the slots file at a path."""
+    make_helper: Callable[[bytes], Helper]
+    """Makes the helper of the store with that id."""
+    make_history: Callable[[bytes, Housekeeping], HistoryReader]
+    """Makes what reads the history."""
+
+
+class Assembly:
+    """One server's parts: `recover`, `build` and `start` them in this order."""
+
+    def __init__(
+        self, config: Config, ports: Ports, *, on_failure: Callable[[BaseException], None]
+    ) -> None:
+        """Args beyond the obvious.
+
+        Args:
+            config: Every setting.
+            ports: The world.
+            on_failure: Called once the log cannot be trusted; ends the process.
+        """
+        self._config, self._ports, self._on_failure = config, ports, on_failure
+        self._layout = Layout(config.data)
+
+    async def recover(self, store: bytes, tasks: Sequence[TaskInfo]) -> None:
+        """Opens the store and logs BOOT; the caller holds the lock.
+
+        Args:
+            store: Id of the store, or the one that a new store gets.
+            tasks: What the workers know.
+        """
+        config, ports = self._config, self._ports
+        killed = ports.pool.kill_leftovers()
+        if killed:
+            log.warning("killed %d processes that a dead server left behind", killed)
+        previous = ports.read_slots(self._layout.slots)
+        self.opened: Opened = open_store(
+            ports.disk,
+            config.data,
+            clock=ports.clock,
+            create=True,
+            store_id=store,
+            segment_bytes=config.segment_bytes,
+        )
+        state = self.opened.state
+        self.store = self.opened.wal.store
+        self.tasks = tasks
+        self.engine = Engine(
+            state,
+            self.opened.wal,
+            ports.clock,
+            on_failure=self._on_failure,
+            state_bytes_max=config.state_bytes_bound,
+        )
+        state.set_known_tasks(frozenset(info.options.task for info in tasks))
+        await self.engine.execute(boot_command(state, previous, self.store))
+        await self._apply_settings()
+        ports.pool.attach(self._layout.slots)
+
+    async def _apply_settings(self) -> None:
+        """Logs the settings of the configuration that decisions depend on."""
+        config = self._config
+        await self.engine.execute(SetBounds(config.tombstones_max, config.tombstones_age_ms))
+        for name, queue in config.queues.items():
+            await self.engine.execute(SetQueue(name, queue.paused, queue.weight, queue.bytes_max))
+
+    def build(
+        self,
+        sink: PoolSink,
+        *,
+        status: Callable[[State], StatusView],
+        on_pool_failure: Callable[[str], None],
+        on_quiet: Callable[[], None] | None = None,
+    ) -> None:
+        """Wires the parts.  Nothing runs yet.
+
+        Args:
+            sink: Where the pool's events go; gets its controller.
+            status: The figures of a state with those of the running server.
+            on_pool_failure: Called where workers cannot be started any more.
+            on_quiet: Called after a commit that leaves nothing that can run by itself.
+        """
+        config, ports, engine, report = self._config, self._ports, self.engine, self.opened.report
+        resolver = Resolver(
+            timeout_ms=config.timeout_ms,
+            max_attempts=config.max_attempts,
+            tasks={info.options.task: info.options for info in self.tasks},
+            payload_bytes_max=config.payload_bytes_max,
+        )
+
+        def resolve(request: Request, now_ms: int, origin: int) -> Job:
+            return to_job(request, now_ms, resolver, origin)
+
+        self.results, self.metrics = Results(), Metrics()
+        self.metrics.recovery = dict(report.seconds)
+        engine.observers += [self.results.observe, self.metrics.observe]
+        self.helper = ports.make_helper(self.store)
+        self.controller = Controller(
+            engine,
+            ports.pool,
+            ports.clock,
+            ports.entropy,
+            store=self.store.hex(),
+            workers=config.workers,
+            concurrency=config.concurrency,
+            mode=Concurrency.ONE if config.executor == "process" else Concurrency.MANY,
+            grace_ms=config.grace_ms,
+            to_job=resolve,
+            prefetch=config.prefetch,
+            on_pool_failure=on_pool_failure,
+            on_quiet=on_quiet,
+        )
+        sink.controller = self.controller
+        self.keeping = Housekeeping(
+            engine,
+            self.opened.wal,
+            self.helper,
+            self.results,
+            self.metrics,
+            clock=ports.clock,
+            next_path=self._layout.next,
+            snapshot_ms=config.snapshot_ms,
+            snapshot_seq=report.snapshot_seq,
+            snapshot_bytes=report.snapshot_bytes,
+            retention_bytes=config.retention_bytes,
+            retention_ms=config.retention_ms,
+            on_room=self.controller.retry_unwritten,
+        )
+        self.service = Service(
+            engine,
+            self.results,
+            ports.make_history(self.store, self.keeping),
+            to_job=resolve,
+            status=status,
+            payload_bytes_max=config.payload_bytes_max,
+        )
+
+    def start(self) -> None:
+        """Starts workers and housekeeping."""
+        self.controller.start()
+        self.keeping.start()
+
+    # -- the end -----------------------------------------------------------------------------
+
+    async def drain(self, grace_ms: int) -> None:
+        """Stops dispatching; returns when no worker holds an attempt."""
+        await self.controller.drain(grace_ms)
+
+    async def halt(self, close_doors: Callable[[], Awaitable[None]]) -> None:
+        """Ends the questions that wait, whatever listens, and housekeeping."""
+        await self.service.close()
+        await close_doors()
+        await self.keeping.stop()
+
+    async def finish(self) -> None:
+        """Closes the log, once history and snapshot are up to it, as far as that works."""
+        with contextlib.suppress(BeaverError):
+            await self.keeping.project(self.engine.durable_seq)
+        with contextlib.suppress(BeaverError):
+            await self.keeping.snapshot()
+        self.engine.close()
+        await self.helper.stop()
+
+
+def boot_command(state: State, previous: PreviousSlots | None, store: bytes) -> Boot:
+    """Returns the BOOT command: what had started, by the slots of the last server.
+
+    Where these are of another start of the machine, of another store, or missing while jobs
+    are in flight, nobody knows what had started: that counts as a power cut.
+    """
+    if previous is None or previous.store != store:
+        return Boot(power_cut=bool(state.in_flight))
+    started = previous.started
+    return Boot(
+        frozenset(t for t, row in state.in_flight.items() if t <= started.get(row.worker, 0)),
+        power_cut=not previous.same_boot,
+    )

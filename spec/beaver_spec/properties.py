@@ -1,0 +1,236 @@
+"""The properties: what must hold at every step, stated without looking at `decide`.
+
+These are a second, independent telling of the rules: small tables over rows as the explorer
+sees them.  `check_step` judges one command and what it led to; `broken_promise` judges what
+a client was told.  The invariants of the model itself stand in `beaver_model.invariants`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from beaver_model.events import Cause
+from beaver_model.invariants import INVARIANTS
+from beaver_model.lifecycle import JobState, Trigger
+from beaver_spec.rows import (
+    CANCELLED,
+    COMPLETED,
+    DEAD,
+    FORGOTTEN,
+    IN_FLIGHT,
+    LIVE,
+    NAMES,
+    NEW,
+    PENDING,
+    Model,
+    Row,
+)
+
+Ask = tuple[object, ...]
+"""A command as the explorer writes it: its kind, then its arguments."""
+
+
+class Move(NamedTuple):
+    """One event: what happened to which job."""
+
+    trigger: Trigger
+    job: int
+    cause: str
+    suspect: bool
+
+
+class Wrong(NamedTuple):
+    """A property that does not hold, and what is wrong."""
+
+    property: str
+    message: str
+
+
+PROPERTIES: Final[dict[str, str]] = {
+    "events_are_legal": "every event that `decide` returns is legal, and every refusal is known",
+    "replay_agrees": "freezing, thawing and replaying events, once and twice, give one state",
+    "fenced": "P3: an outcome changes something only with the token that is in flight",
+    "completes_once": "P3: a job that has completed never runs or completes again",
+    "attempts_are_counted": "P6: DISPATCH spends one attempt, RELEASE gives it back, REQUEUE "
+    "starts afresh, and nothing else changes the count",
+    "dispatch_is_guarded": "P5, P6, P12: a pending job can be dispatched exactly where its time "
+    "has come, its queue runs, an attempt is left, and neither last-attempt nor suspect forbids",
+    "death_is_earned": "P6: a job dies only with its attempts spent, or for good",
+    "cancel_is_kept": "once its cancel is asked, an attempt ends in ACK or CANCEL, nothing else",
+    "suspects_are_marked": "what a power cut interrupts is suspect until it ends otherwise",
+    "neighbours_are_untouched": "an event changes its own job only",
+    "tombstones_last": "finished jobs are remembered up to the bound, and forgotten oldest first",
+    "nothing_acknowledged_is_lost": "P1, P4: what a client was told stands in the durable state, "
+    "also after every crash",
+    "released_when_durable": "P1: a reply goes out once all that it rests on is durable",
+    "started_is_charged": "P6: an attempt whose user code began is charged unless it is given "
+    "back on purpose, and one that never began is not charged while the slots are there",
+    "exclusive": "P10: on one node two attempts of a job never run at once",
+    "in_flight_is_held": "P5: every job in flight is held by exactly one live worker",
+    "no_job_stuck": "P5 (eventually): from every state each accepted job can reach its end by "
+    "fair steps alone, without a further operator, client or crash",
+}
+"""Each property of the explorer, as a claim."""
+
+ALL_PROPERTIES: Final[dict[str, str]] = {
+    **{check.__name__: (check.__doc__ or "").strip().split("\n")[0] for check in INVARIANTS},
+    **PROPERTIES,
+}
+
+_OUTCOMES: Final = frozenset({"complete", "fail", "expire", "release", "confirm"})
+_FOR_GOOD: Final = frozenset({Cause.NOT_RETRYABLE, Cause.CHILD_CONFLICT, Cause.SNOOZE_LIMIT})
+
+
+class Limits(NamedTuple):
+    """The bounds that the properties need to know."""
+
+    attempts: int
+    tombstones_max: int
+
+
+def check_step(
+    before: Model, ask: Ask, moves: Sequence[Move], after: Model, limits: Limits
+) -> Iterator[Wrong]:
+    """Yields what is wrong with a command that was accepted, and with what it led to."""
+    touched = {move.job for move in moves}
+    if ask[0] in _OUTCOMES:
+        row = before.rows[_place(ask)]
+        if moves and (row.state != IN_FLIGHT or row.label != ask[2]):
+            yield Wrong("fenced", f"a stale outcome of {_name(ask)} was accepted: {moves}")
+    for move in moves:
+        old, new = before.rows[move.job], after.rows[move.job]
+        yield from _check_move(move, old, new, limits)
+        if move.trigger == Trigger.DISPATCH:
+            reason = why_not(before, move.job, limits.attempts, prefetched=bool(ask[3]))
+            if reason:
+                yield Wrong("dispatch_is_guarded", f"{NAMES[move.job]} was dispatched: {reason}")
+    evicted = []
+    for place, (old, new) in enumerate(zip(before.rows, after.rows, strict=True)):
+        if place in touched or old == new:
+            continue
+        if old.state in {COMPLETED, FORGOTTEN} and new.state == NEW:
+            evicted.append(place)
+        else:
+            yield Wrong("neighbours_are_untouched", f"{NAMES[place]} went from {old} to {new}")
+    yield from _check_buried(before, moves, after, evicted, limits)
+
+
+def _place(ask: Ask) -> int:
+    place = ask[1]
+    assert isinstance(place, int)
+    return place
+
+
+def _name(ask: Ask) -> str:
+    return NAMES[_place(ask)]
+
+
+def why_not(model: Model, job: int, attempts: int, *, prefetched: bool) -> str:
+    """Returns what forbids to dispatch a job, or nothing: the rule, told a second time."""
+    row = model.rows[job]
+    last = row.attempt + 1 >= attempts
+    others = any(r.suspect and r.state == IN_FLIGHT for r in model.rows)
+    if row.state != PENDING:
+        return "wrong_state" if row.state in LIVE else "absent"
+    if row.waiting:
+        return "not_ready"
+    if model.paused:
+        return "paused"
+    if row.attempt >= attempts:
+        return "no_attempt_left"
+    if prefetched and last:
+        return "last_attempt"
+    if row.suspect and (prefetched or others):
+        return "suspect_waits"
+    return ""
+
+
+_ATTEMPTS: Final = {Trigger.DISPATCH: 1, Trigger.RELEASE: -1}
+_WHERE: Final = {
+    Trigger.ENQUEUE: ({NEW}, PENDING),
+    Trigger.DISPATCH: ({PENDING}, IN_FLIGHT),
+    Trigger.ACK: ({IN_FLIGHT}, COMPLETED),
+    Trigger.RETRY: ({IN_FLIGHT}, PENDING),
+    Trigger.TIMEOUT: ({IN_FLIGHT}, PENDING),
+    Trigger.RELEASE: ({IN_FLIGHT}, PENDING),
+    Trigger.DEAD: ({IN_FLIGHT, PENDING}, DEAD),
+    Trigger.CANCEL_REQUESTED: ({IN_FLIGHT}, IN_FLIGHT),
+    Trigger.CANCEL: ({PENDING, IN_FLIGHT}, CANCELLED),
+    Trigger.REQUEUE: ({DEAD, CANCELLED}, PENDING),
+    Trigger.DISCARD: ({PENDING, DEAD, CANCELLED}, FORGOTTEN),
+}
+"""Where each event leads: the table of the design, copied by hand."""
+
+
+def _check_move(move: Move, old: Row, new: Row, limits: Limits) -> Iterator[Wrong]:
+    name, trigger = NAMES[move.job], move.trigger
+    sources, target = _WHERE[trigger]
+    # With room for no tombstone at all a finished job is forgotten at once.
+    gone = new.state == NEW and target in {COMPLETED, FORGOTTEN} and not limits.tombstones_max
+    if old.state not in sources or not (new.state == target or gone):
+        where = f"{JobState(old.state).name} to {JobState(new.state).name}"
+        yield Wrong("events_are_legal", f"{trigger.name} took {name} from {where}")
+    if trigger == Trigger.ACK and old.state == COMPLETED:
+        yield Wrong("completes_once", f"{name} completed twice")
+    if new.state in LIVE:
+        expected = old.attempt + _ATTEMPTS.get(trigger, 0)
+        if trigger in {Trigger.REQUEUE, Trigger.ENQUEUE}:
+            expected = 0
+        if new.attempt != expected:
+            message = f"{trigger.name} took {name} from attempt {old.attempt} to {new.attempt}"
+            yield Wrong("attempts_are_counted", message)
+    if trigger == Trigger.DEAD and move.cause not in _FOR_GOOD and old.attempt < limits.attempts:
+        message = f"{name} died of {move.cause} after {old.attempt} of {limits.attempts} attempts"
+        yield Wrong("death_is_earned", message)
+    if old.cancel and trigger not in {Trigger.ACK, Trigger.CANCEL}:
+        yield Wrong("cancel_is_kept", f"{name} was asked to cancel, and {trigger.name} came")
+    if trigger == Trigger.CANCEL_REQUESTED and not new.cancel:
+        yield Wrong("cancel_is_kept", f"the cancel of {name} left no mark")
+    keeps = trigger in {Trigger.DISPATCH, Trigger.RELEASE, Trigger.CANCEL_REQUESTED}
+    suspect = old.suspect if keeps else move.suspect
+    if new.state in LIVE and new.suspect != suspect:
+        yield Wrong("suspects_are_marked", f"{trigger.name} left {name} suspect: {new.suspect}")
+
+
+def _check_buried(
+    before: Model, moves: Sequence[Move], after: Model, evicted: list[int], limits: Limits
+) -> Iterator[Wrong]:
+    """Tombstones go oldest first, and only beyond the bound."""
+    came = [m.job for m in moves if m.trigger in {Trigger.ACK, Trigger.DISCARD}]
+    expected = [*before.buried, *came]
+    gone = max(0, len(expected) - limits.tombstones_max) if came else 0
+    if tuple(sorted(expected[gone:])) != tuple(sorted(after.buried)):
+        lost = [NAMES[place] for place in expected if place not in after.buried]
+        message = f"of {len(expected)} tombstones {lost} were forgotten; the bound says {gone}"
+        yield Wrong("tombstones_last", message)
+    if any(place not in expected[:gone] for place in evicted):
+        yield Wrong("tombstones_last", f"{[NAMES[p] for p in evicted]} were forgotten early")
+
+
+# -- what a client was told ------------------------------------------------------------------
+
+TOLD_EXISTS: Final = 1
+"""Accepted, a duplicate or a conflict: the job is there."""
+TOLD_CANCEL: Final = 2
+"""Its cancel was accepted."""
+TOLD_GONE: Final = 4
+"""Its discard was accepted."""
+TOLD_DONE: Final = 8
+"""It was seen completed."""
+
+
+def broken_promise(told: int, row: Row) -> str:
+    """Returns which promise the durable row of a job breaks, or nothing."""
+    state = row.state
+    if told & TOLD_DONE and state != COMPLETED:
+        return f"it was seen completed, and is {JobState(state).name.lower()}"
+    if told & TOLD_GONE and state not in {FORGOTTEN, COMPLETED}:
+        return f"its discard was acknowledged, and it is {JobState(state).name.lower()}"
+    if told & TOLD_EXISTS and state == NEW:
+        return "it was acknowledged, and is nowhere in the durable state"
+    if told & TOLD_CANCEL and not (
+        state in {CANCELLED, COMPLETED, FORGOTTEN} or (state == IN_FLIGHT and row.cancel)
+    ):
+        return f"its cancel was acknowledged, and it is {JobState(state).name.lower()}"
+    return ""

@@ -1,0 +1,248 @@
+"""The scopes: how far the explorer looks, as data.
+
+A scope bounds everything that could go on for ever: jobs, workers, attempts, crashes, the
+commands of one batch, and each thing that an operator, a client or fate may do.  Within its
+bounds every interleaving is tried.  What a scope leaves out stands in its report.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of one exploration.  Numbers are upper bounds, each reached if it can be."""
+
+    name: str
+    claim: str
+    """What the scope is for, in a sentence."""
+    jobs: int
+    workers: int
+    attempts: int
+    """`max_attempts` of every job."""
+    batch: int = 2
+    """Commands that may wait for one sync."""
+    prefetch: int = 1
+    """Attempts that one worker may hold."""
+    crashes: int = 0
+    """Ends of the server by `kill -9` (or by a power cut, where `power` is set)."""
+    power: bool = False
+    """The machine may go down too, and takes the slots with it."""
+    stale: bool = False
+    """Workers outlive the server and report late, as remote ones may."""
+    fails: bool = True
+    timeouts: bool = True
+    fatal: bool = False
+    """An attempt may fail for good."""
+    losses: int = 0
+    """Workers that die by themselves."""
+    snoozes: int = 0
+    cancels: int = 0
+    requeues: int = 0
+    discards: int = 0
+    pauses: int = 0
+    resubmits: int = 0
+    """Ids that are sent again, with the same or with different content."""
+    drains: int = 0
+    """Orderly stops of the server."""
+    children: int = 0
+    """Jobs that jobs enqueue with their ACK."""
+    scheduled: bool = False
+    """Jobs may come in with a `run_at` ahead."""
+    tombstones_max: int | None = None
+    """Finished jobs that are remembered; `None`: more than there are."""
+    deep: bool = False
+    """Explored only with `--deep`."""
+
+    def bounds(self) -> dict[str, int | bool | None]:
+        """Returns every bound by name, for reports."""
+        every = msgspec.structs.asdict(self)
+        return {k: v for k, v in every.items() if k not in {"name", "claim", "deep"}}
+
+
+SCOPES: Final[tuple[Scope, ...]] = (
+    Scope(
+        name="core",
+        claim="enqueue, dispatch, outcomes, limits, syncs, crashes, and stale workers",
+        jobs=3,
+        workers=2,
+        attempts=2,
+        crashes=2,
+        stale=True,
+    ),
+    Scope(
+        name="pause",
+        claim="a queue is paused and resumed while its jobs run",
+        jobs=2,
+        workers=2,
+        attempts=2,
+        crashes=1,
+        pauses=2,
+        scheduled=True,
+    ),
+    Scope(
+        name="cancel",
+        claim="jobs are cancelled wherever they are, and the server may crash meanwhile",
+        jobs=2,
+        workers=2,
+        attempts=2,
+        crashes=2,
+        prefetch=2,
+        cancels=2,
+    ),
+    Scope(
+        name="requeue",
+        claim="dead and cancelled jobs live again, while old attempts still report",
+        jobs=2,
+        workers=2,
+        attempts=1,
+        crashes=2,
+        stale=True,
+        fatal=True,
+        cancels=1,
+        requeues=2,
+    ),
+    Scope(
+        name="discard",
+        claim="jobs are discarded, and their ids sent again",
+        jobs=2,
+        workers=1,
+        attempts=2,
+        crashes=2,
+        stale=True,
+        fatal=True,
+        discards=2,
+        resubmits=2,
+    ),
+    Scope(
+        name="tombstones",
+        claim="finished jobs are forgotten beyond the bound, and their ids come again",
+        jobs=3,
+        workers=1,
+        attempts=1,
+        crashes=1,
+        stale=True,
+        timeouts=False,
+        discards=1,
+        resubmits=2,
+        tombstones_max=1,
+    ),
+    Scope(
+        name="worker-loss",
+        claim="workers die, idle or busy, with attempts that they have not read",
+        jobs=3,
+        workers=2,
+        attempts=2,
+        crashes=1,
+        prefetch=2,
+        losses=2,
+        timeouts=False,
+    ),
+    Scope(
+        name="power-cut",
+        claim="the machine goes down: all that was in flight is charged, and suspect",
+        jobs=3,
+        workers=2,
+        attempts=2,
+        crashes=2,
+        power=True,
+        timeouts=False,
+    ),
+    Scope(
+        name="prefetch",
+        claim="workers hold more than they run; a last attempt goes to an idle worker only",
+        jobs=3,
+        workers=2,
+        attempts=2,
+        crashes=1,
+        prefetch=2,
+    ),
+    Scope(
+        name="drain",
+        claim="the server stops in order: what runs may end or is given back",
+        jobs=2,
+        workers=2,
+        attempts=2,
+        crashes=1,
+        prefetch=2,
+        drains=2,
+        snoozes=1,
+    ),
+    Scope(
+        name="children",
+        claim="a job enqueues others with its own ACK: both are logged, or neither",
+        jobs=3,
+        workers=2,
+        attempts=2,
+        crashes=2,
+        timeouts=False,
+        children=2,
+        resubmits=1,
+    ),
+    Scope(
+        name="core-deep",
+        claim="as `core`, with three attempts, three crashes and prefetch",
+        jobs=3,
+        workers=2,
+        attempts=3,
+        crashes=3,
+        prefetch=2,
+        stale=True,
+        deep=True,
+    ),
+    Scope(
+        name="four-jobs",
+        claim="as `core`, with four jobs",
+        jobs=4,
+        workers=2,
+        attempts=2,
+        crashes=2,
+        stale=True,
+        timeouts=False,
+        deep=True,
+    ),
+    Scope(
+        name="operators",
+        claim="every operator command, power cuts and worker losses together",
+        jobs=2,
+        workers=2,
+        attempts=2,
+        crashes=2,
+        power=True,
+        prefetch=2,
+        fatal=True,
+        losses=1,
+        cancels=1,
+        requeues=1,
+        discards=1,
+        pauses=2,
+        resubmits=1,
+        deep=True,
+    ),
+)
+
+
+def scope_named(name: str) -> Scope:
+    """Returns a scope.  Raises `KeyError` with the names that there are."""
+    for scope in SCOPES:
+        if scope.name == name:
+            return scope
+    raise KeyError(f"no scope is named {name}; there are {', '.join(s.name for s in SCOPES)}")
+
+
+NOT_EXPLORED: Final = (
+    "bytes: torn frames, bit flips, blocks that persist out of order (the stateful tests and "
+    "the specification of storage do that; here a commit survives whole or not at all)",
+    "the engine, the controller and the pool as written (the simulator runs those); their "
+    "rules are modelled: replies and attempts go out after the sync, slots are written before "
+    "user code, a worker is reaped before the log says so, leftovers are killed before BOOT",
+    "the scheduling policy: every eligible job is tried, so nothing rests on which is picked",
+    "thread and async executors, where several attempts share a worker",
+    "more jobs, workers, attempts, crashes or commands in a batch than each scope's bounds",
+    "several queues, priorities, weights, tags, and what payloads, results and errors hold",
+    "tombstones that expire by age, and bounds that change while jobs exist",
+    "snoozes up to their bound of 10,000 (the cells check the bound itself)",
+    "clocks that step back (the model takes the later of its stamp and the clock)",
+)

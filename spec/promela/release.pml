@@ -1,0 +1,234 @@
+/*
+ * The engine's release rule: nothing is seen outside before it is durable.
+ *
+ * One job goes from ENQUEUE over DISPATCH to ACK; its seqs are 1, 2 and 3, so a seq is also
+ * the state of the job behind it.  Everyone who looks at the engine from outside is here: a
+ * producer, one who sends the same request again, a reader, an operator whose cancel may be
+ * refused, a worker that runs what it is given, and its outcome.  Each of them *sees*
+ * something that rests on all events up to some seq.
+ *
+ * `applied` is the engine's memory, ahead of the log by the open batch; `durable` is what the
+ * engine takes for durable; `cache` is what processes read of the file; `disk` is what a
+ * power cut leaves.  A sync that fails leaves the page cache clean and the disk unwritten, and
+ * the next sync says "done".
+ *
+ * What must hold:
+ *  - `seen <= disk`, whenever something is told (assertion in `tell`);
+ *  - recovery finds at least what was seen (assertion in the engine);
+ *  - whoever asks is answered, unless a crash comes first (else Spin reports an invalid end).
+ *
+ * Bugs, sown with -D:
+ *  ACK_EARLY        a producer is answered once its job is applied
+ *  DUPLICATE_EARLY  a resent request finds its job in memory, and is answered at once
+ *  READ_EARLY       a read is answered at once
+ *  REFUSAL_EARLY    a refusal is answered at once: it changes nothing, after all
+ *  DISPATCH_EARLY   a job and its DISPATCH share a batch, and the worker gets it before the sync
+ *  GO_ON            a failed sync is tried again
+ *  NOOP_WAITS       an answer over a durable state waits for a commit that nobody needs
+ */
+
+#ifndef CRASHES
+#define CRASHES 2
+#endif
+#ifndef ASKS
+#define ASKS 2
+#endif
+
+#ifdef ACK_EARLY
+#define ack_early true
+#else
+#define ack_early false
+#endif
+#ifdef DUPLICATE_EARLY
+#define duplicate_early true
+#else
+#define duplicate_early false
+#endif
+#ifdef READ_EARLY
+#define read_early true
+#else
+#define read_early false
+#endif
+#ifdef REFUSAL_EARLY
+#define refusal_early true
+#else
+#define refusal_early false
+#endif
+#ifdef DISPATCH_EARLY
+#define dispatch_early true
+#else
+#define dispatch_early false
+#endif
+#ifdef NOOP_WAITS
+#define noop_waits true
+#else
+#define noop_waits false
+#endif
+
+#define NOTHING    0
+#define ENQUEUE    1
+#define DISPATCH   2
+#define ACK        3
+
+#define PRODUCER   0
+#define RESENDER   1
+#define READER     2
+#define OPERATOR   3
+#define OUTCOME    4    /* a worker that waits to hear that its outcome was taken */
+#define WORKER     5    /* a worker that waits for a job */
+#define EVERYONE   6
+
+byte applied, durable;          /* the engine's memory */
+byte cache, disk;               /* the file */
+bool dirty;                     /* the kernel still means to write the cache to the disk */
+bool down;
+byte seen;                      /* highest seq that anything told outside rests on */
+byte crashes;
+
+bool asks[EVERYONE], answered[EVERYONE], waits[EVERYONE];
+byte rests_on[EVERYONE];
+
+inline tell(who, seq) {
+    printf("MSC: tell %d of seq %d, disk has %d\n", who, seq, disk);
+    waits[who] = false;
+    answered[who] = true;
+    if :: seq > seen -> seen = seq :: else fi;
+    assert(seq <= disk)
+}
+
+/* Gives an answer that rests on all that is applied: now, if it is durable, else with the commit. */
+inline release(who, early) {
+    if
+    :: early || (durable == applied && !noop_waits) -> tell(who, applied)
+    :: else -> waits[who] = true; rests_on[who] = applied
+    fi
+}
+
+inline crash(cut) {
+    crashes++;
+    printf("MSC: crash, power cut %d\n", cut);
+    if :: cut -> cache = disk; dirty = false :: else fi;
+    down = true;
+    applied = NOTHING; durable = NOTHING;
+    who_ = 0;
+    do
+    :: who_ < EVERYONE -> asks[who_] = false; waits[who_] = false; who_++
+    :: else -> break
+    od
+}
+
+active proctype engine() {
+    byte who_;
+up:
+    do
+    :: atomic { down -> goto recover }
+
+    :: atomic { !down && asks[PRODUCER] -> asks[PRODUCER] = false;
+        if
+        :: applied == NOTHING -> applied = ENQUEUE; printf("MSC: apply ENQUEUE\n");
+            release(PRODUCER, ack_early)
+        :: else -> release(PRODUCER, duplicate_early)
+        fi }
+
+    :: atomic { !down && asks[RESENDER] -> asks[RESENDER] = false;
+        if
+        :: applied == NOTHING -> applied = ENQUEUE; printf("MSC: apply ENQUEUE\n");
+            release(RESENDER, ack_early)
+        :: else -> release(RESENDER, duplicate_early)
+        fi }
+
+    :: atomic { !down && asks[READER] -> asks[READER] = false; release(READER, read_early) }
+
+    :: atomic { !down && asks[OPERATOR] -> asks[OPERATOR] = false;
+        /* "finished" or "no such job": both say something of the state */
+        release(OPERATOR, refusal_early) }
+
+    :: atomic { !down && asks[OUTCOME] -> asks[OUTCOME] = false;
+        if
+        :: applied == DISPATCH -> applied = ACK; printf("MSC: apply ACK\n")
+        :: else     /* stale, and refused */
+        fi;
+        release(OUTCOME, false) }
+
+    /* The controller adds what has become possible to the open batch. */
+    :: atomic { !down && asks[WORKER] && applied == ENQUEUE -> asks[WORKER] = false;
+        applied = DISPATCH; printf("MSC: apply DISPATCH\n");
+        release(WORKER, dispatch_early) }
+
+    /* The commit: one write, one sync, then everything that waited. */
+    :: atomic { !down && applied > durable ->
+        cache = applied; dirty = true; printf("MSC: write up to seq %d\n", applied) };
+sync:   if
+        :: atomic { down -> goto recover }
+        :: atomic { !down -> printf("MSC: sync says done\n");
+            if :: dirty -> disk = cache; dirty = false :: else fi;
+            durable = applied;
+            who_ = 0;
+            do
+            :: who_ < EVERYONE ->
+                if :: waits[who_] -> tell(who_, rests_on[who_]) :: else fi; who_++
+            :: else -> break
+            od;
+            who_ = 0 }
+        :: atomic { !down && crashes < CRASHES && dirty -> printf("MSC: sync fails\n");
+            dirty = false;
+#ifdef GO_ON
+            crashes++; goto sync
+#else
+            crash(false); goto recover
+#endif
+            }
+        fi
+    od;
+
+recover:
+    /* What processes read is believed, written once more, and synced, before anything else. */
+    atomic { down -> dirty = true; printf("MSC: recovery reads up to seq %d\n", cache);
+        assert(cache >= seen) };
+    if
+    :: atomic { disk = cache; dirty = false; applied = cache; durable = cache; down = false };
+        goto up
+    :: atomic { crashes < CRASHES -> dirty = false; crashes++; cache = disk };  /* and again */
+        goto recover
+    fi
+}
+
+/* The kernel writes dirty pages when it likes, and the world ends when it likes. */
+active proctype world() {
+    byte who_;
+end: do
+    :: atomic { dirty -> disk = cache; dirty = false; printf("MSC: write back\n") }
+    :: atomic { crashes < CRASHES && !down -> crash(false) }
+    :: atomic { crashes < CRASHES && !down -> crash(true) }
+    od
+}
+
+inline ask(who) {
+    atomic { !down -> answered[who] = false; asks[who] = true };
+    /* An answer, or a connection that breaks. */
+    atomic { answered[who] || !(asks[who] || waits[who]) -> skip }
+}
+
+proctype client(byte who) {
+    byte count;
+    do
+    :: count < ASKS -> ask(who); count++
+    :: break
+    od;
+    count = 0
+}
+
+active proctype worker() {
+    /* Waits for a job for ever: that is no missing answer. */
+end: atomic { !down -> answered[WORKER] = false; asks[WORKER] = true };
+end_idle:
+    if
+    :: atomic { answered[WORKER] -> printf("MSC: user code runs\n") }
+    :: atomic { !answered[WORKER] && !asks[WORKER] && !waits[WORKER] -> goto end }
+    fi;
+    ask(OUTCOME)
+}
+
+init {
+    atomic { run client(PRODUCER); run client(RESENDER); run client(READER); run client(OPERATOR) }
+}

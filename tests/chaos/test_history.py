@@ -1,0 +1,343 @@
+"""The history checker sees: each rule is broken once, and a good history breaks none."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from beaver.views import Enqueued as Answer
+from beaver_chaos.history import VIOLATIONS_MAX, History, Run, Witness
+from beaver_model.events import (
+    Acked,
+    AnyEvent,
+    Booted,
+    Cancelled,
+    CancelRequested,
+    Cause,
+    Died,
+    Discarded,
+    Dispatched,
+    Enqueued,
+    Released,
+    Requeued,
+    Retried,
+    TimedOut,
+)
+from beaver_model.rows import Spec, encode_spec
+
+TWICE = encode_spec(Spec("work", max_attempts=2))
+PID = 7
+
+
+def job(name: str = "a", parent: str = "") -> Enqueued:
+    return Enqueued(name, TWICE, b"null", b"d" * 12, parent=parent)
+
+
+def log_of(*events: AnyEvent) -> History:
+    """A log with one event a commit: the first event has seq 1."""
+    history = History()
+    history.read((seq, 1_000 + seq, [event]) for seq, event in enumerate(events, 1))
+    return history
+
+
+def witness_of(**acknowledged: int) -> Witness:
+    witness = Witness()
+    witness.sending(list(acknowledged)[:1])
+    witness.sent.update(acknowledged)
+    witness.acknowledge(Answer(name, seq, True) for name, seq in acknowledged.items())
+    return witness
+
+
+def begins(token: int, name: str = "a", pid: int = PID) -> Run:
+    return Run(False, token, pid, name)
+
+
+def ends(token: int, name: str = "a", pid: int = PID) -> Run:
+    return Run(True, token, pid, name)
+
+
+def only(history: History) -> str:
+    (violation,) = history.violations
+    return violation
+
+
+def test_a_life_with_every_event_breaks_no_rule() -> None:
+    history = log_of(
+        Booted(1, False),
+        job("a"),
+        Dispatched("a", 1),
+        Retried("a", 3, 0, Cause.FAILED),
+        Dispatched("a", 1),
+        Released("a", 5, 0, Cause.NEVER_STARTED),
+        Dispatched("a", 2),
+        Died("a", 7, Cause.FAILED),
+        Requeued("a"),
+        Dispatched("a", 1),
+        TimedOut("a", 10, 0, Cause.TIME_LIMIT),
+        Dispatched("a", 1),
+        CancelRequested("a"),
+        Acked("a", 12, b"null"),
+        job("a/1", parent="a"),
+        job("b"),
+        Cancelled("b", 0),
+        Discarded("b"),
+        Dispatched("a/1", 1),
+        Acked("a/1", 19, b"null"),
+    )
+    witness = witness_of(a=2, b=16)
+    for event, name in (("REQUEUE", "a"), ("CANCEL_REQUESTED", "a"), ("CANCEL", "b")):
+        witness.change(event, name)
+    witness.sending(["never"])
+    witness.refuse(["never"])
+    history.compare(witness)
+    runs = [begins(3), ends(3), begins(7), begins(10), begins(12), ends(12), begins(19, "a/1")]
+    history.compare_runs(runs)
+    history.compare_acks(runs)
+    history.settle(witness)
+    assert history.violations == []
+
+
+# -- the log by itself ---------------------------------------------------------------------
+
+
+def test_a_gap_between_commits_is_seen() -> None:
+    history = log_of(job("a"))
+    history.read([(3, 1_003, [Booted(1, False)])])
+    assert only(history) == "a commit begins with seq 3; 2 was next"
+
+
+def test_a_second_enqueue_of_a_job_is_seen() -> None:
+    assert "was enqueued at seq 1 and again at 2" in only(log_of(job(), job()))
+
+
+def test_an_event_of_a_job_that_was_never_enqueued_is_seen() -> None:
+    assert "which was never enqueued" in only(log_of(Dispatched("a", 1)))
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ([Dispatched("a", 1), Acked("a", 2, b"1"), Dispatched("a", 1)], "after its ACK"),
+        ([Dispatched("a", 1), Dispatched("a", 2)], "while its attempt with token 2 was in flight"),
+        ([Died("a", 0, "expired"), Dispatched("a", 1)], "was dispatched while it was dead"),
+        ([Cancelled("a", 0), Dispatched("a", 1)], "was dispatched while it was cancelled"),
+    ],
+)
+def test_a_dispatch_of_what_is_not_pending_is_seen(events: list[AnyEvent], said: str) -> None:
+    assert said in only(log_of(job(), *events))
+
+
+def test_a_second_ack_is_seen() -> None:
+    history = log_of(job(), Dispatched("a", 1), Acked("a", 2, b"1"), Acked("a", 2, b"1"))
+    assert "completed already: two ends of generation 0" in only(history)
+
+
+def test_two_ends_of_one_generation_are_seen() -> None:
+    history = log_of(job(), Dispatched("a", 1), Acked("a", 2, b"1"), Died("a", 2, Cause.FAILED))
+    assert "DEAD of job a, which was completed already" in only(history)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Acked("a", 2, b"1"),
+        Retried("a", 2, 0, Cause.FAILED),
+        TimedOut("a", 2, 0, Cause.TIME_LIMIT),
+        Released("a", 2, 0, Cause.DRAIN),
+        Died("a", 2, Cause.FAILED),
+        Cancelled("a", 2),
+    ],
+)
+def test_an_outcome_with_a_stale_token_is_seen(outcome: AnyEvent) -> None:
+    released = [job(), Dispatched("a", 1), Released("a", 2, 0, Cause.DRAIN)]
+    assert "the job is pending with no token" in log_of(*released, outcome).violations[0]
+    again = log_of(*released, Dispatched("a", 1), outcome)
+    assert "with token 2; the job is in flight with token 4" in again.violations[0]
+
+
+def test_an_attempt_over_the_limit_is_seen() -> None:
+    history = log_of(
+        job(),
+        Dispatched("a", 1),
+        Retried("a", 2, 0, Cause.FAILED),
+        Dispatched("a", 1),
+        TimedOut("a", 4, 0, Cause.NODE_LOST),
+        Dispatched("a", 1),
+    )
+    assert history.violations == [
+        "seq 5: TIMEOUT of job a after attempt 2 of 2, which is DEAD",
+        "seq 6: attempt 3 of job a; 2 allowed",
+    ]
+
+
+@pytest.mark.parametrize("event", [Requeued("a"), CancelRequested("a")])
+def test_a_change_in_the_wrong_state_is_seen(event: AnyEvent) -> None:
+    assert f"{event.NAME} of job a while it was pending" in only(log_of(job(), event))
+
+
+def test_a_discard_of_a_running_job_is_seen() -> None:
+    history = log_of(job(), Dispatched("a", 1), Discarded("a"))
+    assert "DISCARD of job a while it was in flight" in only(history)
+
+
+# -- what producers saw ----------------------------------------------------------------------
+
+
+def test_an_acknowledged_job_that_is_not_in_the_log_is_seen() -> None:
+    history = log_of(job("a"))
+    history.compare(witness_of(a=1, lost=2))
+    assert only(history) == "job lost was acknowledged with seq 2 and is not in the log"
+
+
+def test_an_acknowledgement_with_another_seq_is_seen() -> None:
+    history = log_of(Booted(1, False), job("a"))
+    history.compare(witness_of(a=1))
+    assert only(history) == "job a was acknowledged with seq 1; the log has it at 2"
+
+
+def test_two_acknowledgements_that_differ_are_seen() -> None:
+    witness = witness_of(a=1)
+    witness.acknowledge([Answer("a", 2, False)])
+    history = log_of(job("a"))
+    history.compare(witness)
+    assert only(history) == "job a was acknowledged with seq 1, then with 2"
+
+
+def test_a_job_that_was_created_twice_is_seen() -> None:
+    witness = witness_of(a=1)
+    witness.acknowledge([Answer("a", 1, True)])
+    history = log_of(job("a"))
+    history.compare(witness)
+    assert only(history) == "job a was said to be created twice"
+
+
+def test_a_refused_job_in_the_log_is_seen_unless_an_outcome_of_it_was_lost() -> None:
+    witness = Witness()
+    witness.sending(["a"])
+    witness.refuse(["a"])
+    history = log_of(job("a"))
+    history.compare(witness)
+    assert only(history) == "job a was refused, and is in the log at seq 1"
+    witness.lose(["a"])
+    witness.refuse(["a"])
+    history = log_of(job("a"))
+    history.compare(witness)
+    assert history.violations == []
+
+
+def test_a_job_that_nobody_sent_is_seen() -> None:
+    history = log_of(job("stranger"))
+    history.compare(Witness())
+    assert only(history) == "job stranger is in the log at seq 1, and nobody sent it"
+
+
+def test_a_child_of_a_job_that_did_not_complete_is_seen() -> None:
+    history = log_of(job("a"), job("a/1", parent="a"))
+    history.compare(witness_of(a=1))
+    assert only(history) == "job a/1 is a child of a, which never completed"
+
+
+def test_half_a_batch_is_seen() -> None:
+    witness = Witness()
+    witness.sending(["a", "b", "c"])
+    witness.lose(["a", "b", "c"])
+    history = log_of(job("a"), job("b"))
+    history.compare(witness)
+    assert only(history) == "of the 3 jobs that came together with a, 2 are in the log"
+
+
+@pytest.mark.parametrize("event", ["CANCEL", "CANCEL_REQUESTED", "REQUEUE", "DISCARD"])
+def test_an_acknowledged_change_that_is_not_in_the_log_is_seen(event: str) -> None:
+    witness = witness_of(a=1)
+    witness.change(event, "a")
+    history = log_of(job("a"))
+    history.compare(witness)
+    assert only(history) == f"{event} of job a was acknowledged 1 times and is in the log 0 times"
+
+
+def test_each_acknowledged_requeue_counts_and_a_repeated_cancel_does_not() -> None:
+    witness = witness_of(a=1)
+    for event in ("REQUEUE", "REQUEUE", "CANCEL", "CANCEL"):
+        witness.change(event, "a")
+    history = log_of(job("a"), Cancelled("a", 0), Requeued("a"))
+    history.compare(witness)
+    assert only(history) == "REQUEUE of job a was acknowledged 2 times and is in the log 1 times"
+
+
+# -- what workers ran --------------------------------------------------------------------------
+
+
+def ran(*runs: Run) -> History:
+    """Compares runs with a job that was dispatched with the tokens 2, 4 and 6."""
+    history = log_of(
+        job(),
+        Dispatched("a", 1),
+        Released("a", 2, 0, Cause.DRAIN),
+        Dispatched("a", 1),
+        Released("a", 4, 0, Cause.NEVER_STARTED),
+        Dispatched("a", 1),
+    )
+    history.compare_runs(runs)
+    return history
+
+
+def test_a_token_that_is_not_in_the_log_is_seen() -> None:
+    assert "with token 9, which is no DISPATCH of that job in the log" in only(ran(begins(9)))
+    assert "with token 2, which is no DISPATCH of that job" in only(ran(begins(2, "b")))
+
+
+def test_a_token_that_ran_twice_is_seen() -> None:
+    history = ran(begins(2), begins(2, pid=8))
+    assert only(history) == "token 2 of job a ran twice, in processes 7 and 8"
+
+
+def test_a_token_that_ran_and_was_given_back_as_not_started_is_seen() -> None:
+    assert only(ran(begins(4))) == "token 4 of job a ran, and was given back as not started"
+
+
+def test_two_attempts_at_once_are_seen() -> None:
+    history = ran(begins(2), begins(6, pid=8), ends(2))
+    assert only(history) == ("token 2 of job a still ran when its attempt with token 6 had begun")
+
+
+def test_a_worker_that_starts_out_of_order_is_seen() -> None:
+    assert only(ran(begins(6), begins(2))) == "process 7 began token 2 after token 6"
+
+
+def test_a_completion_that_no_worker_ran_is_seen() -> None:
+    history = log_of(job(), Dispatched("a", 1), Acked("a", 2, b"1"))
+    history.compare_acks([])
+    assert only(history) == "job a completed with token 2, which no worker ran"
+
+
+# -- at rest -------------------------------------------------------------------------------------
+
+
+def test_a_job_that_has_not_ended_when_all_is_quiet_is_seen() -> None:
+    history = log_of(job("a"), job("b"), Dispatched("b", 1))
+    history.settle(witness_of(a=1, b=2))
+    assert history.violations == [
+        "job a is still pending when all is quiet",
+        "job b is still in flight when all is quiet",
+    ]
+
+
+def test_a_request_without_an_answer_is_seen_when_all_is_quiet() -> None:
+    witness = Witness()
+    witness.sending(["a"])
+    history = log_of()
+    history.settle(witness)
+    assert only(history) == "job a was sent again until it was answered, and has no answer"
+
+
+def test_violations_are_bounded_and_the_check_takes_linear_time() -> None:
+    """A million operations a second is what a pass over dicts gives; a tenth is asked for."""
+    count = 20_000
+    events = [job(f"j{n}") for n in range(count)]
+    started_s = time.perf_counter()
+    history = log_of(*events)
+    history.compare(Witness())
+    elapsed_s = time.perf_counter() - started_s
+    assert len(history.violations) == VIOLATIONS_MAX
+    assert 2 * count / elapsed_s > 100_000
