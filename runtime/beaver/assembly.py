@@ -22,10 +22,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from beaver.config import Config
-from beaver.controller import Concurrency, Controller
+from beaver.controller import ROOM_BYTES, Concurrency, Controller
 from beaver.engine import Engine
-from beaver.errors import BeaverError
+from beaver.errors import BeaverError, StoreUnavailable
 from beaver.housekeeping import Housekeeping
+from beaver.journal.wal import EXTEND_BYTES
 from beaver.layout import Layout
 from beaver.messages import Outcome, Request, TaskInfo
 from beaver.metrics import Metrics
@@ -122,9 +123,16 @@ class Assembly:
             create=True,
             store_id=store,
             segment_bytes=config.segment_bytes,
+            extend_bytes=min(EXTEND_BYTES, config.segment_bytes),
         )
         state = self.opened.state
         self.store = self.opened.wal.store
+        if self.store != store:
+            # Two servers raced for a new directory: our workers carry the loser's mark.
+            self.opened.wal.abandon()
+            raise StoreUnavailable(
+                f"{config.data} was made by another process meanwhile; start again"
+            )
         self.tasks = tasks
         self.engine = Engine(
             state,
@@ -188,6 +196,7 @@ class Assembly:
             grace_ms=config.grace_ms,
             to_job=resolve,
             prefetch=config.prefetch,
+            room_bytes=min(ROOM_BYTES, config.segment_bytes // 8),
             on_pool_failure=on_pool_failure,
             on_quiet=on_quiet,
         )

@@ -67,7 +67,7 @@ RESTART_DELAY_MAX_S: Final = 5.0
 """Longest wait before a worker that dies without work is replaced again."""
 
 ROOM_BYTES: Final = 1 << 20
-"""Nothing is dispatched while the log has less room than this: outcomes come first."""
+"""By default nothing is dispatched while the log has less room: outcomes come first."""
 
 
 class KillCause(Enum):
@@ -136,6 +136,7 @@ class Controller:
         to_job: Callable[[Request, int, int], Job],
         on_pool_failure: Callable[[str], None],
         prefetch: int = 0,
+        room_bytes: int = ROOM_BYTES,
         on_quiet: Callable[[], None] | None = None,
     ) -> None:
         """Args beyond the obvious.
@@ -153,6 +154,7 @@ class Controller:
             to_job: Resolves a child's request at a time, with its origin.
             on_pool_failure: Called where workers cannot be started any more.
             prefetch: Attempts that a worker holds; 0 adapts to the tasks' running times.
+            room_bytes: Nothing is dispatched while the log has less room than this.
             on_quiet: Called after a commit that leaves nothing that can run by itself.
         """
         self._engine = engine
@@ -166,6 +168,7 @@ class Controller:
         self._grace_ns = grace_ms * 1_000_000
         self._to_job = to_job
         self._prefetch = prefetch
+        self._room_bytes = room_bytes
         self._on_quiet = on_quiet
         self._loop = asyncio.get_running_loop()
         self.workers = {number: Worker(number) for number in range(1, workers + 1)}
@@ -199,7 +202,7 @@ class Controller:
         workers = [w for w in self.workers.values() if w.ready and not w.killed and not w.retired]
         if not state.ready and not self._rebalance(workers):
             return
-        if not self._engine.has_room(ROOM_BYTES):
+        if not self._engine.has_room(self._room_bytes):
             return
         if self._fill(state, workers, now_ms) and self._rebalance(workers):
             self._fill(state, workers, now_ms)

@@ -14,7 +14,8 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
 
 from beaver import client, endpoint, jsontext, queries
 from beaver.admission import refusal
@@ -100,6 +101,17 @@ class EmbeddedClient(Operations, Synchronous):
 
     def close(self) -> None:
         """Nothing is held between calls, so there is nothing to give back."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     # -- changes -------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from beaver.engine import Engine
-from beaver.errors import BeaverError, DiskFull
+from beaver.errors import BeaverError, DiskFull, StorageFailed
 from beaver.metrics import Metrics
 from beaver.ports import Clock, Helper
 from beaver.results import Results
@@ -130,7 +130,12 @@ class Housekeeping:
                 with contextlib.suppress(BeaverError):
                     await self.snapshot()
             return
-        self._segments.adopt(self._next_path)
+        try:
+            self._segments.adopt(self._next_path)
+        except StorageFailed as error:
+            # The log refuses everything from here on, so nothing may be waited for.
+            self._engine.fail(error)
+            return
         if self._engine.disk_full:
             log.warning("the disk has room again, new jobs are taken")
         self._engine.disk_full = False

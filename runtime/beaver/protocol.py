@@ -17,7 +17,7 @@ answers may come in any order, so requests can be pipelined.  The first request 
 | wait | `[job, timeout ms or -1]` | `ResultView`, once the job has ended |
 | cancel | `[job]` | the job's state when the answer was computed |
 | requeue | `[job, payload or nil]` | its state |
-| discard | `[job]` | `forgotten` |
+| discard | `[job]` | `discarded` |
 | set_queue | `[queue, paused or nil, weight or nil, bytes_max or nil]` | `QueueView` |
 
 Views travel as one MessagePack `bin` of JSON (`encode_view`), since they embed payloads and

@@ -75,6 +75,7 @@ def open_store(
     create: bool,
     store_id: bytes | None = None,
     segment_bytes: int = SEGMENT_BYTES,
+    extend_bytes: int = EXTEND_BYTES,
 ) -> Opened:
     """Recovers a store and opens its log for writing; the caller holds the lock.
 
@@ -85,6 +86,7 @@ def open_store(
         create: Make the store where there is none.
         store_id: 16 bytes to name a new store by; drawn where `None`.
         segment_bytes: Size that the next segments should have.
+        extend_bytes: Least growth of a segment that is extended in place.
 
     Returns:
         The state and the log, which agree; all that it holds is durable.
@@ -105,11 +107,12 @@ def open_store(
             store = store_id or SystemEntropy().token_bytes(STORE_ID_BYTES)
             with reading.phase("open"):
                 disk.mkdir(path)
-                create_log(disk, reading.layout, store)
+                create_log(disk, reading.layout, store, extend_bytes)
             reading.find()
         reading.judge_twin()
         state = reading.rebuild()
-        return Opened(state, _repair(reading, segment_bytes), reading.report)
+        wal = _repair(reading, segment_bytes, extend_bytes)
+        return Opened(state, wal, reading.report)
 
 
 def read_store(
@@ -176,7 +179,7 @@ def _told_as_errors(path: str) -> Iterator[None]:
 # -- repairs ---------------------------------------------------------------------------
 
 
-def _repair(reading: Rebuilding, segment_bytes: int) -> Wal:
+def _repair(reading: Rebuilding, segment_bytes: int, extend_bytes: int) -> Wal:
     """Makes the files good, durably, and opens the log; the docstring tells the steps."""
     disk, layout, scan = reading.disk, reading.layout, reading.scan
     assert scan is not None, "rebuilt before it is repaired"
@@ -195,7 +198,15 @@ def _repair(reading: Rebuilding, segment_bytes: int) -> Wal:
             disk.sync_dir(layout.archive)
             disk.sync_dir(layout.path)
             tail = Tail(scan.offset, scan.next_seq, scan.crc, scan.flags if scan.frames else CLOSE)
-            return Wal(disk, layout, file, scan.header, tail, segment_bytes=segment_bytes)
+            return Wal(
+                disk,
+                layout,
+                file,
+                scan.header,
+                tail,
+                segment_bytes=segment_bytes,
+                extend_bytes=extend_bytes,
+            )
         except BaseException:
             file.close()
             raise

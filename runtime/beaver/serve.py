@@ -25,7 +25,7 @@ from typing import Final
 
 import msgspec
 
-from beaver import endpoint, logs
+from beaver import endpoint, joblog
 from beaver.assembly import Assembly, PoolSink, Ports
 from beaver.clock import SystemClock, SystemEntropy
 from beaver.config import Config
@@ -64,7 +64,7 @@ def run(config: Config) -> int:
     """
     if sys.platform == "win32":
         raise BeaverError("Beaver does not run on Windows; Linux and macOS work (or WSL)")
-    logs.set_up(config.log_level, config.log_format)
+    joblog.configure_server(config.log_level, config.log_format)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(Server(config).run())
 
@@ -158,6 +158,7 @@ class Server:
             max_rss_bytes=config.max_rss_bytes,
             allow_exec=config.allow_exec,
             log_level=config.log_level,
+            log_format=config.log_format,
         )
 
     async def _serve(self, parts: Assembly, pool: ProcessPool, sink: PoolSink) -> int:

@@ -68,6 +68,7 @@ PROPERTIES: Final[dict[str, str]] = {
     "back on purpose, and one that never began is not charged while the slots are there",
     "exclusive": "P10: on one node two attempts of a job never run at once",
     "in_flight_is_held": "P5: every job in flight is held by exactly one live worker",
+    "policy_finds_work": "P5: a free slot gets a job exactly where one may be dispatched",
     "no_job_stuck": "P5 (eventually): from every state each accepted job can reach its end by "
     "fair steps alone, without a further operator, client or crash",
 }

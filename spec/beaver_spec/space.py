@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 
 import beaver_model
-from beaver_model import Rejection, State, freeze, thaw
+from beaver_model import Offer, Rejection, State, freeze, thaw
 from beaver_model.bounds import BATCH_JOBS_MAX
 from beaver_model.commands import (
     REJECTIONS,
@@ -276,7 +276,22 @@ class Space:
         wrong: list[Wrong] = []
         for ask in self._probes(mid):
             wrong += self.step(mid, ask).wrong
-        return wrong
+        return [*wrong, *self._check_policy(mid)]
+
+    def _check_policy(self, mid: int) -> Sequence[Wrong]:
+        """The policy finds a job exactly where one may be dispatched, and only such a one."""
+        model, state = self.models[mid], self.thawed(mid)
+        for idle in (True, False):
+            row = beaver_model.select(state, Offer(idle=idle), NOW_MS)
+            allowed = [
+                NAMES[job]
+                for job in range(len(model.rows))
+                if not why_not(model, job, self.scope.attempts, prefetched=not idle)
+            ]
+            if (row is None) != (not allowed) or (row is not None and row.id not in allowed):
+                message = f"it picked {row and row.id}, and {allowed or 'nothing'} may run"
+                return [Wrong("policy_finds_work", message)]
+        return ()
 
     def _probes(self, mid: int) -> Sequence[Ask]:
         asks: list[Ask] = [

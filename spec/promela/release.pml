@@ -93,7 +93,8 @@ inline tell(who, seq) {
     waits[who] = false;
     answered[who] = true;
     if :: seq > seen -> seen = seq :: else fi;
-    assert(seq <= disk)
+    assert(seq <= disk);
+    rests_on[who] = NOTHING
 }
 
 /* Gives an answer that rests on all that is applied: now, if it is durable, else with the commit. */
@@ -112,14 +113,15 @@ inline crash(cut) {
     applied = NOTHING; durable = NOTHING;
     who_ = 0;
     do
-    :: who_ < EVERYONE -> asks[who_] = false; waits[who_] = false; who_++
+    :: who_ < EVERYONE -> asks[who_] = false; waits[who_] = false; rests_on[who_] = NOTHING; who_++
     :: else -> break
-    od
+    od;
+    who_ = 0
 }
 
 active proctype engine() {
     byte who_;
-up:
+end_up:
     do
     :: atomic { down -> goto recover }
 
@@ -187,7 +189,7 @@ recover:
         assert(cache >= seen) };
     if
     :: atomic { disk = cache; dirty = false; applied = cache; durable = cache; down = false };
-        goto up
+        goto end_up
     :: atomic { crashes < CRASHES -> dirty = false; crashes++; cache = disk };  /* and again */
         goto recover
     fi
@@ -204,9 +206,9 @@ end: do
 }
 
 inline ask(who) {
-    atomic { !down -> answered[who] = false; asks[who] = true };
+    atomic { !down -> asks[who] = true };
     /* An answer, or a connection that breaks. */
-    atomic { answered[who] || !(asks[who] || waits[who]) -> skip }
+    atomic { answered[who] || !(asks[who] || waits[who]) -> answered[who] = false }
 }
 
 proctype client(byte who) {
@@ -220,10 +222,10 @@ proctype client(byte who) {
 
 active proctype worker() {
     /* Waits for a job for ever: that is no missing answer. */
-end: atomic { !down -> answered[WORKER] = false; asks[WORKER] = true };
+end: atomic { !down -> asks[WORKER] = true };
 end_idle:
     if
-    :: atomic { answered[WORKER] -> printf("MSC: user code runs\n") }
+    :: atomic { answered[WORKER] -> answered[WORKER] = false; printf("MSC: user code runs\n") }
     :: atomic { !answered[WORKER] && !asks[WORKER] && !waits[WORKER] -> goto end }
     fi;
     ask(OUTCOME)

@@ -181,7 +181,7 @@ class ModelServer:
 
     def op_discard(self, job: str) -> str:
         self._change(commands.Discard(job))
-        return "forgotten"
+        return "discarded"
 
     def op_set_queue(
         self, queue: str, paused: bool | None, weight: int | None, bytes_max: int | None

@@ -55,6 +55,15 @@ if __name__ == "__main__":
 
 WAIT_S = 30.0
 
+TIED = """
+import os, signal, sys
+from beaver.workers.kinship import die_with_parent
+
+die_with_parent(int(sys.argv[1]), signal.SIGKILL)
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+"""Becomes another program that dies with the tests, however those end."""
+
 
 class ServerProcess:
     """`beaver run` in a directory of its own; started by `start`, in its own session."""
@@ -72,7 +81,7 @@ class ServerProcess:
             *("--http", "off", "--grace", "1s", "--data", self.data),
         ]
         self.process = subprocess.Popen(
-            [sys.executable, *command],
+            [sys.executable, "-c", TIED, str(os.getpid()), *command],
             cwd=self.directory,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

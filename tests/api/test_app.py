@@ -79,6 +79,13 @@ def test_declared_options_travel_with_each_job_and_options_of_a_call_win(app):
     )
 
 
+def test_the_last_word_on_an_option_counts(app):
+    send = app.job(name="send", queue="mail")(lambda: None)
+    twice = send.options(priority=1, queue="a").options(priority=2)
+    assert (options(twice.request()).priority, options(twice.request()).queue) == (2, "a")
+    assert options(send.request()).priority is None
+
+
 def test_a_changed_declaration_does_not_change_what_a_request_means(app):
     """So the same job, sent again after a deployment, is a no-op and no conflict."""
 

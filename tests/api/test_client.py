@@ -66,7 +66,7 @@ def test_operators_change_jobs_and_queues(connected):
     assert bytes(connected.show("a").payload) == b'"edited"'
     assert connected.set_queue("default", paused=True, weight=3).paused
     assert connected.explain("a").waiting == "paused"
-    assert connected.discard("a") == "forgotten"
+    assert connected.discard("a") == "discarded"
     assert connected.show("a").state == "discarded"
 
 

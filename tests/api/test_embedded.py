@@ -283,7 +283,8 @@ def test_threads_of_one_process_take_turns(tmp_path):
 
 
 def test_open_client_prefers_the_server(data, serve):
-    assert isinstance(open_client(data), EmbeddedClient)
+    with open_client(data) as without:
+        assert isinstance(without, EmbeddedClient)
     serve(data)
     with open_client(data) as found:
         assert found.status().running

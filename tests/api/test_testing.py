@@ -230,6 +230,7 @@ def test_drain_leaves_scheduled_jobs_of_a_paused_queue(app):
         app.client.set_queue("q", paused=True)
         assert testing.drain(scheduled=True) == 0
         assert testing.jobs(queue="q")[0].waiting == "paused"
+        assert testing.now == STARTS_AT, "the clock does not run ahead for what cannot run"
 
 
 def test_async_jobs_run_from_a_plain_test_and_from_inside_a_loop(app):

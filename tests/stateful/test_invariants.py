@@ -66,6 +66,9 @@ from beaver_model.rows import Spec, encode_spec
 DATA = Layout("data")
 STORE = b"invariants-store"
 SEGMENT_BYTES = 1 << 13
+"""Size of the segments that are prepared: a few commits."""
+WANTED_BYTES = 1 << 30
+"""Size that the log believes they should have, so that it always wants one."""
 
 JOBS = st.sampled_from([f"job-{n}" for n in range(8)])
 QUEUES = st.sampled_from(["default", "mail"])
@@ -131,7 +134,7 @@ class Queue(RuleBasedStateMachine):
             clock=self.clock,
             create=self.acked_seq == 0,
             store_id=STORE,
-            segment_bytes=SEGMENT_BYTES,
+            segment_bytes=WANTED_BYTES,
         )
         self.state, self.wal = opened.state, opened.wal
         self.check_recovered()
@@ -266,6 +269,18 @@ class Queue(RuleBasedStateMachine):
             for name, spec, payload, delay in requests
         ]
         self.do(Enqueue(jobs))
+
+    @rule(
+        chance=CHANCE,
+        requests=st.lists(REQUESTS, min_size=1, max_size=4, unique_by=lambda r: r[0]),
+        done_bytes=st.integers(-1, 4_000),
+        error=st.sampled_from([0, 0, 5]),
+        power=st.booleans(),
+    )
+    def enqueue_and_be_cut(self, chance, requests, done_bytes, error, power):
+        """The commit itself is where the process ends, at any byte."""
+        self.plan_fault(chance, 1, True, done_bytes, error, power)
+        self.enqueue(requests)
 
     @rule(worker=st.integers(1, 3), idle=st.booleans())
     def dispatch_what_the_policy_picks(self, worker, idle):

@@ -84,7 +84,7 @@ class Tail(NamedTuple):
     """Flags of the last frame.  `CLOSE` where there is none: nothing waits to be closed."""
 
 
-def create_log(disk: Disk, layout: Layout, store: bytes) -> None:
+def create_log(disk: Disk, layout: Layout, store: bytes, extend_bytes: int = EXTEND_BYTES) -> None:
     """Makes the log of a new store; the caller holds the lock, and nothing is there.
 
     The header is synced under the name `wal.next` before it becomes `wal.log`, so a
@@ -102,7 +102,7 @@ def create_log(disk: Disk, layout: Layout, store: bytes) -> None:
     try:
         file = disk.open(layout.next, create=True)
         try:
-            file.pwrite(header + _ZEROS[len(header) :], 0)
+            file.pwrite(header + _ZEROS[len(header) : extend_bytes], 0)
             file.sync()
         finally:
             file.close()
@@ -132,6 +132,7 @@ class Wal:
         tail: Tail,
         *,
         segment_bytes: int = SEGMENT_BYTES,
+        extend_bytes: int = EXTEND_BYTES,
     ) -> None:
         """Takes over an active segment that recovery has made good.
 
@@ -142,6 +143,7 @@ class Wal:
             header: Its header.
             tail: Where it goes on.
             segment_bytes: Size that a prepared segment should have.
+            extend_bytes: Least growth of a segment that is extended in place.
         """
         self._disk = disk
         self._layout = layout
@@ -153,6 +155,7 @@ class Wal:
         self._next: File | None = None
         self._unusable: str | None = None
         self.segment_bytes = segment_bytes
+        self._extend_bytes = extend_bytes
 
     # -- what it is ------------------------------------------------------------------------
 
@@ -364,7 +367,7 @@ class Wal:
         """Appends zero bytes to the active file, synced; False where the disk is full."""
         before = self._size
         wanted = self._offset + EMPTY_FRAME_BYTES + size
-        after = max(wanted, before + EXTEND_BYTES)
+        after = max(wanted, before + self._extend_bytes)
         try:
             for offset in range(before, after, EXTEND_BYTES):
                 self._file.pwrite(_ZEROS[: min(EXTEND_BYTES, after - offset)], offset)

@@ -1,0 +1,235 @@
+"""A document as a session: its files are written, its commands run, their output compared.
+
+One `bash` runs all commands of a document in a scratch directory, as a reader's shell would,
+so a server that is started with `&` stays.  What differs from run to run (times, ids, pids,
+paths) is normalised on both sides.
+
+    python -m tests.docs.session docs/tutorial.md      shows what really comes out
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from tests.docs.markdown import Block, Command, blocks, commands
+
+DEADLINE_S = 40.0
+NOT_RUN = "not run"
+NUMBERS_VARY = "numbers vary"
+HOME = "/home/ada/queue"
+"""Where the reader of our documents works."""
+
+OPTIONAL_TOOLS = ("jq", "curl")
+"""Commands that use one of these are left out where it is not installed."""
+
+PORT = "127.0.0.1:9090"
+
+_NORMAL: tuple[tuple[str, str], ...] = (
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", "TIME"),
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+", "TIME"),
+    (r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
+    (r"\b[0-9a-f]{32}\b", "HEX"),
+    (r"; listening on .*", ""),
+    (r"\b(\d+(\.\d+)?(ms|m|s))+(?=\s|$)", "SPAN"),
+    (r"\b\d+(\.\d+)? (ms|bytes)\b", r"N \2"),
+    (r"\"(time_ms|ready_ms|started_ms|run_at)\":\d+", r'"\1":N'),
+    (r"\b(worker)=\d+", r"\1=N"),
+    (r"on worker \d+", "on worker N"),
+    (r"\d+\.\d+(e[+-]\d+)?", "N"),
+    (r"\s+", " "),
+)
+
+
+def normal(line: str, *, numbers: bool = True) -> str:
+    """Returns a line without what differs from run to run."""
+    for pattern, replacement in _NORMAL:
+        line = re.sub(pattern, replacement, line)
+    return (line if numbers else re.sub(r"\d+", "N", line)).strip()
+
+
+def matches(expected: list[str], found: list[str]) -> bool:
+    """True where the lines are the same; `...` stands for any number of them."""
+    if not expected:
+        return not found
+    if expected[0] == "...":
+        return any(matches(expected[1:], found[skip:]) for skip in range(len(found) + 1))
+    return bool(found) and expected[0] == found[0] and matches(expected[1:], found[1:])
+
+
+class Shell:
+    """A `bash` in a scratch directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = f"127.0.0.1:{probe.getsockname()[1]}"
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("BEAVER_")}
+        path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
+        self._bash = subprocess.Popen(
+            ["bash", "--noprofile", "--norc"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=directory,
+            env={**kept, "PATH": path, "BEAVER_HTTP": self.port, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
+        self._lines: list[str] = []
+        self._count = 0
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._write("kill $(jobs -p) 2>/dev/null; wait")
+            assert self._bash.stdin is not None
+            self._bash.stdin.close()
+            self._bash.wait(20.0)
+        finally:
+            try:
+                os.killpg(self._bash.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self._bash.wait()
+            self._reader.join(5.0)
+            assert self._bash.stdout is not None
+            self._bash.stdout.close()
+
+    def _read(self) -> None:
+        assert self._bash.stdout is not None
+        for line in iter(self._bash.stdout.readline, b""):
+            self._lines.append(line.decode("utf-8", "replace").rstrip("\n"))
+
+    def _write(self, text: str) -> None:
+        assert self._bash.stdin is not None
+        self._bash.stdin.write(f"{text}\n".encode())
+        self._bash.stdin.flush()
+
+    def run(self, text: str, wanted: Any = lambda lines: True) -> list[str]:
+        """Runs a command; returns its lines once it has ended and `wanted` is content with them.
+
+        A command that is put into the background prints later: so it is waited for what is
+        wanted, with a deadline.
+        """
+        self._count += 1
+        mark = f"::done {self._count}::"
+        start = len(self._lines)
+        self._write(f"{text.replace(PORT, self.port)}\necho; echo '{mark}'")
+        deadline = time.monotonic() + DEADLINE_S
+        patience = time.monotonic()
+        while True:
+            seen = self._lines[start:]
+            if mark in seen:
+                lines = self._tidy(seen, mark)
+                if not patience - time.monotonic() > 0 and not text.rstrip().endswith("&"):
+                    patience = time.monotonic() + 0.2
+                    if wanted(lines):
+                        return lines
+                if wanted(lines) or self._bash.poll() is not None:
+                    return lines
+                if not text.rstrip().endswith("&"):
+                    return lines
+            if time.monotonic() > deadline or self._bash.poll() is not None:
+                return self._tidy(seen, mark)
+            time.sleep(0.01)
+
+    def _tidy(self, lines: list[str], mark: str) -> list[str]:
+        out = []
+        for line in lines:
+            if line == mark or re.search(r"line \d+: +\d+ (Killed|Terminated)", line):
+                continue
+            line = line.replace(str(self.directory), HOME).replace(self.port, PORT)
+            out.append(line)
+        while out and not out[-1].strip():
+            out.pop()
+        return [line for line in out if not re.match(r"^::done \d+::$", line)]
+
+
+class Session:
+    """Runs a document; `problems` says where it and the program differ."""
+
+    def __init__(self, document: Path, directory: Path, *, consoles: bool = True) -> None:
+        self.document = document
+        self._directory = directory
+        self._consoles = consoles
+        self.problems: list[str] = []
+        self.transcript: list[str] = []
+        self.ran = 0
+        """Commands and scripts that were run."""
+
+    def run(self) -> Self:
+        with Shell(self._directory) as shell:
+            for block in blocks(self.document.read_text()):
+                if block.note == NOT_RUN:
+                    continue
+                if block.file_name is not None:
+                    path = self._directory / block.file_name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(block.text)
+                if block.kind == "python":
+                    self._script(shell, block)
+                elif block.kind == "console" and self._consoles:
+                    for command in commands(block):
+                        self._command(shell, block, command)
+        return self
+
+    def _script(self, shell: Shell, block: Block) -> None:
+        name = block.file_name
+        if name is None:
+            name = f"block_{block.line}.py"
+            (self._directory / name).write_text(block.text)
+        lines = shell.run(f"python {name} || echo FAILED")
+        self.ran += 1
+        if "FAILED" in lines:
+            self._problem(block.line, name, [], lines)
+
+    def _command(self, shell: Shell, block: Block, command: Command) -> None:
+        for tool in OPTIONAL_TOOLS:
+            if re.search(rf"\b{tool}\b", command.text) and shutil.which(tool) is None:
+                return
+        numbers = block.note != NUMBERS_VARY
+
+        def tidy(lines: list[str]) -> list[str]:
+            return [normal(line, numbers=numbers) for line in lines]
+
+        expected = tidy(command.expected)
+        lines = shell.run(command.text, lambda found: matches(expected, tidy(found)))
+        self.ran += 1
+        self.transcript += [f"$ {command.text}", *lines]
+        if not matches(expected, tidy(lines)):
+            self._problem(command.line, command.text, command.expected, lines)
+
+    def _problem(self, line: int, what: str, expected: list[str], found: list[str]) -> None:
+        self.problems.append(
+            f"{self.document.name}:{line}: {what}\n"
+            + "".join(f"    - {text}\n" for text in expected)
+            + "".join(f"    + {text}\n" for text in found)
+        )
+
+
+def main() -> None:
+    """Prints what the commands of documents really print, to be copied into them."""
+    for name in sys.argv[1:]:
+        with tempfile.TemporaryDirectory(prefix="beaver-docs-") as scratch:
+            session = Session(Path(name).resolve(), Path(scratch)).run()
+        print("\n".join(session.transcript))
+        print("\n".join(["", *session.problems]))
+
+
+if __name__ == "__main__":
+    main()
