@@ -77,6 +77,13 @@ def work(ctx: JobContext, sleep_ms: float = 0, lines: int = 0, pad: str = "") ->
 
 
 @app.job
+def swallow(ctx: JobContext, pad: str) -> int:
+    """Takes much and gives back little."""
+    with _told(ctx):
+        return len(pad)
+
+
+@app.job
 def flaky(ctx: JobContext, fails: int) -> int:
     """Fails its first attempts."""
     with _told(ctx):

@@ -32,7 +32,7 @@ DEADLINE_S: Final = 60.0
 """How long anything may take that has to happen."""
 LEFTOVERS_GONE_S: Final = 10.0
 WORKERS: Final = 2
-_SEGMENT_BYTES: Final = 16 << 20
+SEGMENT_BYTES: Final = 16 << 20
 """The least that is allowed, so that segments are sealed as often as can be."""
 _POLL_S: Final = 0.003
 _READS_MAX: Final = 5
@@ -106,7 +106,7 @@ class Program:
                 stdout=output,
                 stderr=output,
                 env=own_environment(
-                    BEAVER_SEGMENT_SIZE=str(_SEGMENT_BYTES),
+                    BEAVER_SEGMENT_SIZE=str(SEGMENT_BYTES),
                     **{RUNS_VARIABLE: str(self.runs)},
                     **(environment or {}),
                 ),

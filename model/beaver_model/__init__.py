@@ -4,17 +4,43 @@ What lives here: rows, events, commands, `decide`, `apply`, the scheduling polic
 invariants.  What may not: a clock, a file, a socket, a thread, a process, an environment
 variable or a random number.  Times and randomness arrive as arguments.
 
-Read `lifecycle` first, then `events`, `decide` and `apply`.
+Read `lifecycle` first, then `events`, `deciding` and `applying`.  The names below are loaded when
+they are first used, so that a client pays only for what it needs.
 """
 
-from beaver_model.apply import IllegalEvent, apply, legal, replay
-from beaver_model.commands import Rejection
-from beaver_model.decide import decide
-from beaver_model.invariants import violations
-from beaver_model.lifecycle import JobState, Trigger
-from beaver_model.policy import Offer, select, why
-from beaver_model.rows import Row, Spec
-from beaver_model.state import State, fingerprint, freeze, thaw
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from beaver_model.applying import IllegalEvent, apply, legal, replay
+    from beaver_model.commands import Rejection
+    from beaver_model.deciding import decide
+    from beaver_model.invariants import violations
+    from beaver_model.policy import Offer, select, why
+    from beaver_model.rows import Row, Spec
+    from beaver_model.state import State, fingerprint, freeze, thaw
+    from beaver_model.states import JobState, Trigger
+
+_HOMES = {
+    "IllegalEvent": "applying",
+    "JobState": "states",
+    "Offer": "policy",
+    "Rejection": "commands",
+    "Row": "rows",
+    "Spec": "rows",
+    "State": "state",
+    "Trigger": "states",
+    "apply": "applying",
+    "decide": "deciding",
+    "fingerprint": "state",
+    "freeze": "state",
+    "legal": "applying",
+    "replay": "applying",
+    "select": "policy",
+    "thaw": "state",
+    "violations": "invariants",
+    "why": "policy",
+}
 
 __all__ = [
     "IllegalEvent",
@@ -36,3 +62,11 @@ __all__ = [
     "violations",
     "why",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    return value

@@ -15,7 +15,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from beaver_model.lifecycle import Trigger
+from beaver_model.states import Trigger
 
 
 class Event(msgspec.Struct, array_like=True, gc=False):

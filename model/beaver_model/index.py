@@ -19,8 +19,8 @@ from enum import IntEnum
 from typing import Final
 
 from beaver_model.bounds import PRIORITY_MAX
-from beaver_model.lifecycle import JobState
 from beaver_model.rows import QueueRow, Row
+from beaver_model.states import JobState
 
 _PENDING: Final = JobState.PENDING
 _HUSKS_MIN: Final = 1_000

@@ -12,9 +12,9 @@ from typing import Final
 
 from beaver_model.bounds import SNOOZES_MAX
 from beaver_model.index import kind_of
-from beaver_model.lifecycle import JobState
 from beaver_model.rows import ROW_BYTES, TOMBSTONE_BYTES
 from beaver_model.state import State
+from beaver_model.states import JobState
 
 Invariant = Callable[[State], str | None]
 

@@ -11,38 +11,13 @@ What may not live here: guards.  Whether an attempt is left or a token fits is d
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Final
 
 from transitions import Machine
 
+from beaver_model.states import JobState, Trigger
 
-class JobState(IntEnum):
-    """Where a job is.  `NEW` and `FORGOTTEN` are the ends of the Machine, held by no row."""
-
-    NEW = 0
-    PENDING = 1
-    IN_FLIGHT = 2
-    COMPLETED = 3
-    DEAD = 4
-    CANCELLED = 5
-    FORGOTTEN = 6
-
-
-class Trigger(IntEnum):
-    """What can happen to a job; each logged job event is one of these."""
-
-    ENQUEUE = 0
-    DISPATCH = 1
-    ACK = 2
-    RETRY = 3
-    TIMEOUT = 4
-    RELEASE = 5
-    DEAD = 6
-    CANCEL_REQUESTED = 7
-    CANCEL = 8
-    REQUEUE = 9
-    DISCARD = 10
+__all__ = ["CELLS", "MACHINE", "JobState", "Life", "Trigger", "build_machine"]
 
 
 class Life:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from beaver_model.bounds import AGEING_MS
 from beaver_model.index import Bucket, Kind, QueueIndex, kind_of
-from beaver_model.lifecycle import JobState
 from beaver_model.rows import Row
 from beaver_model.state import State
+from beaver_model.states import JobState
 
 Rank = tuple[int, int, int]
 """(aged priority, ready time, seq): lower runs first."""

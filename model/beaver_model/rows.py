@@ -20,7 +20,7 @@ from beaver_model.bounds import (
     TIMEOUT_MS_DEFAULT,
     WEIGHT_DEFAULT,
 )
-from beaver_model.lifecycle import JobState
+from beaver_model.states import JobState
 
 
 class BackoffKind(IntEnum):

@@ -21,7 +21,6 @@ from beaver_model.bounds import (
     TOMBSTONES_MAX_DEFAULT,
 )
 from beaver_model.index import QueueIndex
-from beaver_model.lifecycle import JobState
 from beaver_model.rows import (
     ROW_BYTES,
     TOMBSTONE_BYTES,
@@ -33,6 +32,7 @@ from beaver_model.rows import (
     spec_of,
     unpack_tombstone,
 )
+from beaver_model.states import JobState
 
 _PENDING: Final = JobState.PENDING
 _IN_FLIGHT: Final = JobState.IN_FLIGHT

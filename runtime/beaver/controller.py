@@ -40,8 +40,8 @@ from beaver_model.commands import (
     Release,
 )
 from beaver_model.events import AnyEvent, CancelRequested, Cause
-from beaver_model.lifecycle import JobState
 from beaver_model.rows import Origin
+from beaver_model.states import JobState
 
 Batches = dict[int, list[Attempt]]
 """Attempts that wait for the sync of their DISPATCH, by worker."""

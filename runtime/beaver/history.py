@@ -28,7 +28,7 @@ from beaver.listing import event_view
 from beaver.projection import END_NAMES, JobRecord, advance
 from beaver.views import EventView, ResultView
 from beaver_model.events import Acked, AnyEvent, Cancelled, Died, Enqueued, JobEvent
-from beaver_model.lifecycle import JobState
+from beaver_model.states import JobState
 
 _Answer = TypeVar("_Answer")
 

@@ -19,8 +19,8 @@ from beaver_model.events import (
     Retried,
     TimedOut,
 )
-from beaver_model.lifecycle import JobState
 from beaver_model.rows import spec_of
+from beaver_model.states import JobState
 
 END_NAMES: Final = {
     JobState.COMPLETED: "completed",

@@ -23,10 +23,10 @@ from beaver.views import (
     WorkerView,
 )
 from beaver_model.index import QueueIndex
-from beaver_model.lifecycle import JobState
 from beaver_model.policy import why
 from beaver_model.rows import Row, Tombstone, unpack_tombstone
 from beaver_model.state import State
+from beaver_model.states import JobState
 
 LIST_LIMIT_MAX: Final = 10_000
 STATES: Final = ("pending", "in_flight", "completed", "dead", "cancelled", "discarded")

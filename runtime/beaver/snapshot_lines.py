@@ -30,7 +30,6 @@ import msgspec
 from beaver.errors import Corruption, NewerFormat
 from beaver.ports import File
 from beaver_model.bounds import PAYLOAD_DEPTH_MAX
-from beaver_model.lifecycle import JobState
 from beaver_model.rows import Spec, encode_spec, pack_tombstone, unpack_tombstone
 from beaver_model.state import (
     Header,
@@ -38,6 +37,7 @@ from beaver_model.state import (
     QueueTuple,
     TombstoneTuple,
 )
+from beaver_model.states import JobState
 
 FORMAT: Final = "beaver-snapshot"
 VERSION: Final = 1

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from beaver_model.events import Cause
 from beaver_model.invariants import INVARIANTS
-from beaver_model.lifecycle import JobState, Trigger
+from beaver_model.states import JobState, Trigger
 from beaver_spec.rows import (
     CANCELLED,
     COMPLETED,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from beaver_model.events import Cause
-from beaver_model.lifecycle import Trigger
+from beaver_model.states import Trigger
 from beaver_spec.properties import (
     TOLD_CANCEL,
     TOLD_DONE,
@@ -59,6 +59,7 @@ FAIR: Final = frozenset(
         "give-back",
         "recall-cancelled",
         "stop",
+        "stopped",
         "resume",
     }
 )
@@ -516,15 +517,7 @@ class Moment:
                     gone = self.with_worker(place, set_phase(worker, index, SPARED))
                     ask = ("release", held.job, held.label, Cause.NEVER_STARTED)
                     self.submit(("give-back", place, index), ask, crew=gone)
-            unread = any(h.phase == SENT for h in worker)
-            runs = any(h.phase == RUNNING for h in worker)
-            if unread and (runs or self.globe.phase == DRAINING):
-                # All that is unread is taken back at once, so that no later one can start.
-                recalled = tuple(
-                    h._replace(phase=LOST) if h.phase == SENT else h for h in worker
-                )
-                crew = self.with_worker(place, recalled)
-                self.add(("recall", place), (*self.world[:4], crew, self.stale_id))
+            self._recall(place, worker)
             idle = any(h.phase in {SENT, UNSENT} for h in worker) and not any(
                 h.phase in {RUNNING, LOST} for h in worker
             )
@@ -532,6 +525,33 @@ class Moment:
                 world = (*self.world[:4], self.with_worker(place, killed(worker)), self.stale_id)
                 globe = self.rules.spend(self.globe_id, "losses")
                 self.add(("die", place), (globe, *world[1:]))
+
+    def _recall(self, place: int, worker: Worker) -> None:
+        """All that a worker has not read is taken back at once, and given back in one go.
+
+        Else a later attempt could start before the log gives back an earlier one, and its
+        slot would say that both had begun.
+        """
+        unread = [i for i, held in enumerate(worker) if held.phase == SENT]
+        runs = any(held.phase == RUNNING for held in worker)
+        if not unread or not (runs or self.globe.phase == DRAINING):
+            return
+        if len(self.batch) + len(unread) > max(self.scope.batch, len(unread)):
+            return
+        entries, memory, wrong = list(self.batch), self.memory, ()
+        for index in unread:
+            held = worker[index]
+            ask = ("release", held.job, held.label, Cause.NEVER_STARTED)
+            step = self.space.step(memory, ask, place + 1)
+            step.edges += 1
+            wrong = (*wrong, *step.wrong)
+            memory = step.mid
+            entries.append(Entry(memory, step.effects))
+            worker = set_phase(worker, index, SPARED)
+        batch = self.parts.batch(tuple(entries))
+        crew = self.with_worker(place, worker)
+        world = (self.globe_id, self.durable, batch, self.told_id, crew, self.stale_id)
+        self.add(("recall", place), world, wrong)
 
     def _running(self, place: int, worker: Worker, index: int, held: Held) -> None:
         """User code runs: it may end in any way."""

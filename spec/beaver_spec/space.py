@@ -35,7 +35,7 @@ from beaver_model.commands import (
     SetQueue,
 )
 from beaver_model.events import AnyEvent, JobEvent, TimedOut
-from beaver_model.lifecycle import JobState, Trigger
+from beaver_model.states import JobState, Trigger
 from beaver_model.rows import encode_spec
 from beaver_model.state import Frozen
 from beaver_spec.properties import (

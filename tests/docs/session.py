@@ -19,8 +19,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from tests.docs.markdown import Block, Command, blocks, commands
 
@@ -120,7 +121,9 @@ class Shell:
         self._bash.stdin.write(f"{text}\n".encode())
         self._bash.stdin.flush()
 
-    def run(self, text: str, wanted: Any = lambda lines: True) -> list[str]:
+    def run(
+        self, text: str, wanted: Callable[[list[str]], bool] = lambda lines: True
+    ) -> list[str]:
         """Runs a command; returns its lines once it has ended and `wanted` is content with them.
 
         A command that is put into the background prints later: so it is waited for what is
@@ -130,34 +133,28 @@ class Shell:
         mark = f"::done {self._count}::"
         start = len(self._lines)
         self._write(f"{text.replace(PORT, self.port)}\necho; echo '{mark}'")
+        in_background = text.rstrip().endswith("&")
         deadline = time.monotonic() + DEADLINE_S
-        patience = time.monotonic()
         while True:
             seen = self._lines[start:]
-            if mark in seen:
-                lines = self._tidy(seen, mark)
-                if not patience - time.monotonic() > 0 and not text.rstrip().endswith("&"):
-                    patience = time.monotonic() + 0.2
-                    if wanted(lines):
-                        return lines
-                if wanted(lines) or self._bash.poll() is not None:
-                    return lines
-                if not text.rstrip().endswith("&"):
-                    return lines
+            lines = self._tidy(seen)
+            if mark in seen and (wanted(lines) or not in_background):
+                return lines
             if time.monotonic() > deadline or self._bash.poll() is not None:
-                return self._tidy(seen, mark)
+                return lines
             time.sleep(0.01)
 
-    def _tidy(self, lines: list[str], mark: str) -> list[str]:
-        out = []
-        for line in lines:
-            if line == mark or re.search(r"line \d+: +\d+ (Killed|Terminated)", line):
-                continue
-            line = line.replace(str(self.directory), HOME).replace(self.port, PORT)
-            out.append(line)
+    def _tidy(self, lines: list[str]) -> list[str]:
+        """Returns what a reader would see, without what the shell says of killed jobs."""
+        noise = r"^::done \d+::$|line \d+: +\d+ (Killed|Terminated)"
+        out = [
+            line.replace(str(self.directory), HOME).replace(self.port, PORT)
+            for line in lines
+            if not re.search(noise, line)
+        ]
         while out and not out[-1].strip():
             out.pop()
-        return [line for line in out if not re.match(r"^::done \d+::$", line)]
+        return out
 
 
 class Session:

@@ -24,7 +24,7 @@ from beaver_model.commands import (
     SetQueue,
 )
 from beaver_model.events import Cause, TimedOut
-from beaver_model.lifecycle import JobState
+from beaver_model.states import JobState
 from tests.model.world import World, job
 
 pytestmark = pytest.mark.invariants

@@ -215,6 +215,7 @@ class Queue(RuleBasedStateMachine):
     def plan_fault(self, chance, ahead, done, done_bytes, error, power):
         """One of the next operations stops the process, or fails."""
         self.chance, self.power_goes = chance.randrange, power
+        self.disk.forget_plans()
         self.disk.plan(self.disk.operations + ahead, Fault(error, done_bytes, done))
         self.planned = True
         self.planned_until = self.disk.operations + ahead
@@ -468,5 +469,8 @@ class Queue(RuleBasedStateMachine):
 
 TestQueue = pytest.mark.invariants(Queue.TestCase)
 TestQueue.settings = settings(
-    stateful_step_count=50, suppress_health_check=list(HealthCheck), deadline=None
+    max_examples=4 * settings.default.max_examples,
+    stateful_step_count=50,
+    suppress_health_check=list(HealthCheck),
+    deadline=None,
 )
