@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile(
     "ci",
@@ -16,5 +16,13 @@ settings.register_profile(
 )
 settings.register_profile(
     "nightly", settings.get_profile("ci"), max_examples=5_000, stateful_step_count=100
+)
+settings.register_profile(
+    "mutants",  # One failure is enough: nothing is shrunk, and nothing is kept.
+    settings.get_profile("ci"),
+    max_examples=50,
+    phases=(Phase.explicit, Phase.generate),
+    database=None,
+    print_blob=False,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

@@ -25,6 +25,7 @@ from beaver.views import StatusView
 from beaver_chaos.load import Connected
 from beaver_chaos.program import SEGMENT_BYTES, ChaosFailure
 from beaver_chaos.session import Session, together
+from beaver_chaos.syscalls import log_end
 
 DISK_BYTES: Final = 4 * SEGMENT_BYTES
 LEFT_BYTES: Final = SEGMENT_BYTES // 2
@@ -33,6 +34,7 @@ PAD_BYTES: Final = 900_000
 SLOW_JOBS: Final = 30
 _CHUNK: Final = bytes(64 << 10)
 _TRIES_MAX: Final = 200
+_PAUSE_S: Final = 0.3
 
 
 class FullDiskReport(NamedTuple):
@@ -95,8 +97,13 @@ class Ballast:
         self._path.unlink()
 
 
-def fill_and_empty(directory: Path) -> FullDiskReport:
+def fill_and_empty(directory: Path, *, rush: bool = False) -> FullDiskReport:
     """Fills the disk under a server at work, and empties it again.
+
+    Args:
+        directory: Where the files go.
+        rush: Jobs come so fast that they fill the log before the server sees that no segment
+            can be prepared: what is pending then has to wait for room.
 
     Raises:
         ChaosFailure: A promise was broken.
@@ -105,10 +112,11 @@ def fill_and_empty(directory: Path) -> FullDiskReport:
     session = Session(directory, "full disk")
     with small_disk(session.program.data):
         try:
-            return asyncio.run(_FullDisk(session).run())
+            return asyncio.run(_FullDisk(session, rush).run())
         except Exception as error:
+            what = f"{type(error).__name__}: {error}"
             raise ChaosFailure(
-                f"{type(error).__name__}: {error}\nfiles in {directory}\n"
+                f"{what}\nfiles in {directory}\n"
                 f"The server's last output:\n{session.program.output_tail()}"
             ) from error
         finally:
@@ -118,8 +126,9 @@ def fill_and_empty(directory: Path) -> FullDiskReport:
 class _FullDisk:
     """The story, step by step."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, rush: bool) -> None:
         self._session = session
+        self._rush = rush
         self._ballast = Ballast(session.program.data / "ballast")
         self._asker = Connected(str(session.program.data))
         self._large = 0
@@ -141,7 +150,10 @@ class _FullDisk:
         await self._until_status(lambda status: status.disk_full, "the status tells")
         # 2. What was taken in goes on, also with not a byte left.
         ballast.leave(0)
-        await session.drained()
+        if self._rush:
+            await self._until_status(lambda status: not status.in_flight, "what runs has ended")
+        else:
+            await session.drained()
         self._expect((await self._status()).disk_full, "the disk is full while jobs end")
         session.check()
         # 3. A killed server recovers on the full disk.
@@ -172,7 +184,7 @@ class _FullDisk:
         for _ in range(_TRIES_MAX):
             if ask(await self._status()):
                 return
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_PAUSE_S)
         raise ChaosFailure(f"this does not come: {what}")
 
     async def _send_slow_jobs(self) -> None:
@@ -189,11 +201,15 @@ class _FullDisk:
             taken += accepted
             if accepted is not refused:
                 return taken
-            if not accepted:
-                await asyncio.sleep(0.05)
+            if not accepted or (not self._rush and self._log_wants_room()):
+                await asyncio.sleep(_PAUSE_S)
         raise ChaosFailure(
             f"after {_TRIES_MAX} large jobs none was {'' if refused else 'not '}refused"
         )
+
+    def _log_wants_room(self) -> bool:
+        """True where the server ought to prepare a segment, which it tries each second."""
+        return log_end(self._session.program.data) > SEGMENT_BYTES // 2
 
     async def _send_large(self) -> bool:
         """Sends a large job; returns whether it was taken in."""

@@ -132,24 +132,33 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._context = contextvars.Context()
         self._tasks: list[SimTask[Any]] = []
         self._births = 0
+        self._halted = False
         self._ending = False
         self._closed = False
 
     # -- running ---------------------------------------------------------------------------
 
-    def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Runs until `main`, a task of the machine's, has ended, and closes the loop."""
+    def run(self, main: Coroutine[Any, Any, T]) -> T | None:
+        """Runs until `main`, a task of the machine's, has ended, and closes the loop.
+
+        Returns:
+            What `main` returns; `None` where the run was halted before.
+        """
         before = asyncio._get_running_loop()  # noqa: SLF001 - asyncio's own interface for loops
         asyncio._set_running_loop(self)  # noqa: SLF001
         try:
             task = self.create_task(main)
-            while not task.done():
+            while not task.done() and not self._halted:
                 self._step()
-            result: T = task.result()
+            result: T | None = task.result() if task.done() else None
             return result
         finally:
             self._discard()
             asyncio._set_running_loop(before)  # noqa: SLF001
+
+    def halt(self) -> None:
+        """Ends the run behind this step."""
+        self._halted = True
 
     def _step(self) -> None:
         """Runs one callback, or lets time go on to the next timer."""
@@ -179,10 +188,11 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.current = process
         try:
             handle._context.run(handle._callback, *handle._args)  # noqa: SLF001
-        except ProcessEnded:
-            pass
         except Exception as error:  # noqa: BLE001 - as every loop does
             self.on_error(f"a callback of {process.name} raised", error)
+        except BaseException:
+            if process.alive:
+                raise
         finally:
             self.current = self.machine
 

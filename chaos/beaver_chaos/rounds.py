@@ -105,6 +105,23 @@ class Report(NamedTuple):
         )
 
 
+def drawn_faults(seed: int, rounds: int) -> list[Fault]:
+    """Returns the faults of a seed, one a round."""
+    chance = chance_of(f"faults of {seed}")
+    faults: list[Fault] = []
+    zygote_kills = 0
+    while len(faults) < rounds:
+        (fault,) = chance.choices(list(SHARES), list(SHARES.values()))
+        if fault not in SURVIVED:
+            zygote_kills = 0
+        elif fault is Fault.KILL_ZYGOTE:
+            if zygote_kills == ZYGOTE_KILLS_MAX:
+                continue
+            zygote_kills += 1
+        faults.append(fault)
+    return faults
+
+
 def run_rounds(
     seed: int,
     rounds: int,
@@ -147,8 +164,8 @@ class Rounds(Session):
         self.fault = "none yet"
         self._seed, self._rounds = seed, rounds
         self._on_progress = on_progress
-        self._chance = chance_of(f"faults of {seed}")
-        self._zygote_kills = 0
+        self._plan = drawn_faults(seed, rounds)
+        self._chance = chance_of(f"moments of {seed}")
         self._faults: Counter[str] = Counter()
         self._strikes: dict[Fault, Callable[[], Awaitable[None]]] = {
             Fault.KILL_SERVER: self._kill_server,
@@ -166,11 +183,11 @@ class Rounds(Session):
 
     async def run(self) -> Report:
         started_s = time.monotonic()
-        self._start()
+        self.program.start()
         await self.ready()
-        while self.round < self._rounds:
+        for fault in self._plan:
             self.round += 1
-            await self._one_round()
+            await self._one_round(fault)
         self.fault = "drained"
         history = await self.drain()
         return Report(
@@ -184,8 +201,7 @@ class Rounds(Session):
             history.counts,
         )
 
-    async def _one_round(self) -> None:
-        fault = self._draw()
+    async def _one_round(self, fault: Fault) -> None:
         self.fault = fault.value
         self._faults[fault.value] += 1
         if self._on_progress is not None:
@@ -200,21 +216,11 @@ class Rounds(Session):
             if fault in SURVIVED:
                 self.refuse_end()
             else:
-                self._start()
+                self.program.start()
             await self.ready()
             await self.finish(work)
         finally:
             await given_up(work)
-
-    def _draw(self) -> Fault:
-        while True:
-            (fault,) = self._chance.choices(list(SHARES), list(SHARES.values()))
-            if fault is not Fault.KILL_ZYGOTE or self._zygote_kills < ZYGOTE_KILLS_MAX:
-                return fault
-
-    def _start(self) -> None:
-        self._zygote_kills = 0
-        self.program.start()
 
     async def _gone(self, *codes: int) -> None:
         """Waits for the server's end and checks how it ended."""
@@ -243,7 +249,6 @@ class Rounds(Session):
         _kill([self._chance.choice(workers)] if workers else [])
 
     async def _kill_zygote(self) -> None:
-        self._zygote_kills += 1
         _kill(self.program.zygotes())
 
     async def _kill_helper(self) -> None:
@@ -274,7 +279,7 @@ class Rounds(Session):
     async def _kill_while_starting(self) -> None:
         await self._kill_server()
         for _ in range(self._chance.randint(1, 2)):
-            self._start()
+            self.program.start()
             await asyncio.sleep(self._chance.random() * 0.45)
             await self._kill_server()
 

@@ -21,6 +21,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from beaver.commit_path import CommitPath
 from beaver.config import Config
 from beaver.controller import ROOM_BYTES, Concurrency, Controller
 from beaver.engine import Engine
@@ -30,7 +31,7 @@ from beaver.journal.wal import EXTEND_BYTES
 from beaver.layout import Layout
 from beaver.messages import Outcome, Request, TaskInfo
 from beaver.metrics import Metrics
-from beaver.ports import Clock, Disk, Entropy, Helper, Pool
+from beaver.ports import Clock, Disk, Entropy, Helper, LogWriter, Pool
 from beaver.recovery import Opened, open_store
 from beaver.resolving import Resolver, to_job
 from beaver.results import Results
@@ -86,6 +87,8 @@ class Ports(NamedTuple):
     """Makes the helper of the store with that id."""
     make_history: Callable[[bytes, Housekeeping], HistoryReader]
     """Makes what reads the history."""
+    make_writer: Callable[[], LogWriter] | None = None
+    """Starts a process that writes the log beside the loop, for slow disks."""
 
 
 class Assembly:
@@ -140,6 +143,7 @@ class Assembly:
             ports.clock,
             on_failure=self._on_failure,
             state_bytes_max=config.state_bytes_bound,
+            commits=CommitPath(ports.make_writer, config.commit),
         )
         state.set_known_tasks(frozenset(info.options.task for info in tasks))
         await self.engine.execute(boot_command(state, previous, self.store))

@@ -63,6 +63,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_rss_bytes: int
     """Memory above which a worker is replaced; 0 never."""
     allow_exec: bool
+    commit: str
+    """How the log is written: `auto`, `inline` (on the loop) or `writer` (by a process)."""
     segment_bytes: int
     retention_ms: int
     retention_bytes: int

@@ -51,6 +51,10 @@ class SystemFile:
         self._descriptor = descriptor
         self._dsync = _RWF_DSYNC
 
+    def fileno(self) -> int:
+        """The descriptor, for a writer process that shares the file."""
+        return self._descriptor
+
     def pread(self, size: int, offset: int) -> bytes:
         data = os.pread(self._descriptor, size, offset)
         if len(data) == size or not data:
@@ -68,7 +72,10 @@ class SystemFile:
         return b"".join(parts)
 
     def pwrite(self, data: bytes, offset: int) -> None:
-        _write_all(self._descriptor, data, offset)
+        written = os.pwrite(self._descriptor, data, offset)
+        if written != len(data):
+            # A disk that fills up takes what there is room for; the next call tells why.
+            _write_all(self._descriptor, data[written:], offset + written)
 
     def pwrite_durable(self, data: bytes, offset: int) -> None:
         if self._dsync:
@@ -106,6 +113,10 @@ class SystemLock:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        """The descriptor, for a writer process that holds the lock with us."""
+        return self._descriptor
 
     def release(self) -> None:
         if self._descriptor >= 0:

@@ -11,6 +11,7 @@ What may not live here: the protocol (`protocol`) and the calls (`client`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import socket
@@ -57,13 +58,23 @@ class Greeting(msgspec.Struct, frozen=True):
 def write(data: str, info: ServerInfo) -> None:
     """Writes `server.json` (0600), whole or not at all.  It is a hint, so nothing is synced."""
     info = msgspec.structs.replace(info, directory=directory_mark(data))
-    path = Path(data, FILE_NAME)
+    path, text = Path(data, FILE_NAME), msgspec.json.encode(info) + b"\n"
+    try:
+        _replace(path, text)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # On a full disk the block of a dead server's file has to do.
+        path.unlink(missing_ok=True)
+        _replace(path, text)
+
+
+def _replace(path: Path, text: bytes) -> None:
     fresh = path.with_suffix(".json.new")
-    with contextlib.suppress(FileNotFoundError):
-        fresh.unlink()
+    fresh.unlink(missing_ok=True)
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, msgspec.json.encode(info) + b"\n")
+        os.write(fd, text)
     finally:
         os.close(fd)
     fresh.rename(path)

@@ -23,8 +23,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from beaver.admission import refusal
+from beaver.commit_path import CommitPath
 from beaver.errors import BeaverError, DiskFull, StorageFailed
 from beaver.journal.codec import encode_commit
+from beaver.journal.wal import Staged
 from beaver.ports import Clock
 from beaver.stamps import Stamper
 from beaver_model import Rejection, State, apply, decide
@@ -77,15 +79,34 @@ class Journal(Protocol):
     @property
     def last_seq(self) -> int: ...
 
+    @property
+    def room(self) -> int: ...
+
     def append(self, payload: bytes, count: int) -> None:
         """Writes one frame; durable on return.  Raises `StorageFailed`."""
         ...
+
+    def stage(self, payload: bytes, count: int) -> Staged:
+        """Encodes one frame for a `LogWriter`; `confirm` follows, or the process ends."""
+        ...
+
+    def confirm(self) -> None: ...
 
     def mark(self) -> None: ...
 
     def close(self) -> None: ...
 
     def reserve(self, size: int) -> bool: ...
+
+
+class Batch(NamedTuple):
+    """What one commit writes, and who waits for it."""
+
+    first_seq: int
+    now_ms: int
+    events: Sequence[AnyEvent]
+    waiting: Sequence[tuple[Done, Reply]]
+    size: int
 
 
 class NotOwner(AssertionError):
@@ -139,6 +160,7 @@ class Engine:
         *,
         on_failure: Callable[[BaseException], None],
         state_bytes_max: int = 0,
+        commits: CommitPath | None = None,
     ) -> None:
         self._state = state
         self._journal = journal
@@ -146,6 +168,7 @@ class Engine:
         self._stamper = Stamper(clock, state.time_ms)
         self._on_failure = on_failure
         self._state_bytes_max = state_bytes_max
+        self._commits = commits or CommitPath()
         self._owner = threading.get_ident()
         self._loop = asyncio.get_running_loop()
 
@@ -156,6 +179,8 @@ class Engine:
         self._now_ms = 0
         """Stamp of the open batch, 0 while there is none."""
         self._scheduled = False
+        self._syncing: Batch | None = None
+        """The batch that the writer process has; the open one waits for it."""
         self._failed: BaseException | None = None
         self._closed = False
         self._mark_armed = False
@@ -181,6 +206,11 @@ class Engine:
     def durable_seq(self) -> int:
         """Everything up to this seq is on disk."""
         return self._durable_seq
+
+    @property
+    def commit_path(self) -> str:
+        """How commits are written now: `inline`, or by a `writer` process."""
+        return self._commits.name
 
     @property
     def clock_behind_ms(self) -> int:
@@ -265,8 +295,12 @@ class Engine:
 
     def has_room(self, size: int) -> bool:
         """True where `size` more bytes of events would fit into the log."""
+        wanted = self._bytes + size + FRAME_BYTES
+        while self._syncing is not None and wanted > self._journal.room:
+            # A new segment can be begun only when the last frame is in the old one.
+            self._commits.wait()
         try:
-            return self._journal.reserve(self._bytes + size + FRAME_BYTES)
+            return self._failed is None and self._journal.reserve(wanted)
         except Exception as error:  # noqa: BLE001 - as in _write
             self.fail(error)
             return False
@@ -274,14 +308,18 @@ class Engine:
     # -- committing ------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Commits at once whatever is open."""
-        while (self._events or self._waiting) and self._failed is None:
-            self._write()
+        """Commits at once whatever is open, and returns when it is durable."""
+        while (self._events or self._waiting or self._syncing) and self._failed is None:
+            if self._syncing is not None:
+                self._commits.wait()
+            else:
+                self._write()
 
     def close(self) -> None:
         """Commits what is open and closes the log.  Nothing can be submitted after."""
         self.flush()
         self._closed = True
+        self._commits.close()
         if self._failed is None:
             self._journal.close()
 
@@ -296,40 +334,70 @@ class Engine:
         self.touch()
 
     def _commit(self) -> None:
+        if self._syncing is not None:
+            # The open batch goes on collecting; `_written` makes it go next.
+            self._scheduled = False
+            return
         if self._failed is None and not self._closed and self.before_commit is not None:
             if not self._now_ms:
                 self._now_ms = self._stamper.now_ms()
             self.before_commit(self._now_ms)
         # Cleared only now: what the controller has just submitted needs no commit of its own.
         self._scheduled = False
-        if self._failed is None and not self._closed:
+        if self._failed is None and not self._closed and self._syncing is None:
             self._write()
 
     def _write(self) -> None:
-        """Writes the open batch in one frame and tells what waited for it."""
-        events, waiting, now_ms = self._events, self._waiting, self._now_ms
+        """Writes the open batch in one frame, on the loop or by the writer process."""
+        batch = Batch(self._durable_seq + 1, self._now_ms, self._events, self._waiting, self._bytes)
         self._events, self._waiting, self._bytes, self._now_ms = [], [], 0, 0
-        first_seq = self._durable_seq + 1
-        if events:
-            payload = encode_commit(now_ms, events)
-            started_ns = self._clock.monotonic_ns()
-            try:
-                self._journal.append(payload, len(events))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the log is not trusted now
-                self.fail(error)
+        if not batch.events:
+            self._tell_all(batch)
+            return
+        payload = encode_commit(batch.now_ms, batch.events)
+        batch = batch._replace(size=len(payload) + FRAME_BYTES)
+        try:
+            if self._commits.beside_the_loop:
+                self._syncing = batch
+                self._commits.write(self._journal.stage(payload, len(batch.events)), self._written)
                 return
-            figures = self.figures
-            figures.syncs.observe((self._clock.monotonic_ns() - started_ns) / 1e9)
-            figures.batches.observe(float(len(events)))
-            figures.commits += 1
-            figures.events += len(events)
-            figures.bytes += len(payload) + FRAME_BYTES
-            self._durable_seq += len(events)
-            assert self._durable_seq == self._journal.last_seq, "the log counts as the state does"
-            for observer in self.observers:
-                observer(first_seq, now_ms, events)
-            self._arm_mark()
-        for done, reply in waiting:
+            started_ns = self._clock.monotonic_ns()
+            self._journal.append(payload, len(batch.events))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the log is not trusted now
+            self.fail(error)
+            return
+        self._durable(batch, (self._clock.monotonic_ns() - started_ns) / 1e9)
+
+    def _written(self, error: OSError | None, seconds: float) -> None:
+        """The writer process has written a batch, or failed to."""
+        batch, self._syncing = self._syncing, None
+        assert batch is not None, "a batch was handed over"
+        if error is not None:
+            self.fail(StorageFailed(f"the writer process could not write the log: {error}"))
+            return
+        self._journal.confirm()
+        self._durable(batch, seconds)
+        if self._events or self._waiting:
+            self.touch()
+
+    def _durable(self, batch: Batch, seconds: float) -> None:
+        """A batch is on disk: it is counted, shown, and told to who waits for it."""
+        events, figures = batch.events, self.figures
+        self._commits.observe(seconds)
+        figures.syncs.observe(seconds)
+        figures.batches.observe(float(len(events)))
+        figures.commits += 1
+        figures.events += len(events)
+        figures.bytes += batch.size
+        self._durable_seq += len(events)
+        assert self._durable_seq == self._journal.last_seq, "the log counts as the state does"
+        for observer in self.observers:
+            observer(batch.first_seq, batch.now_ms, events)
+        self._arm_mark()
+        self._tell_all(batch)
+
+    def _tell_all(self, batch: Batch) -> None:
+        for done, reply in batch.waiting:
             self._tell(done, reply)
 
     def fail(self, error: BaseException) -> None:
@@ -355,7 +423,7 @@ class Engine:
         self._mark_armed = False
         if self._failed is not None or self._closed:
             return
-        if self.figures.commits != self._marked_commit:
+        if self.figures.commits != self._marked_commit or self._syncing is not None:
             self._arm_mark()
             return
         try:
@@ -376,7 +444,10 @@ class Engine:
         if self._events and (
             self._bytes + size > BATCH_BYTES_MAX or len(self._events) + count > BATCH_JOBS_MAX
         ):
-            self._write()
+            while self._syncing is not None:
+                self._commits.wait()
+            if self._events and self._failed is None:
+                self._write()
             if self._failed is not None:
                 return StorageFailed(str(self._failed))
         if not self.has_room(size):

@@ -61,6 +61,7 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     "beaver_snapshot_seconds": ("gauge", "Time that the last snapshot took"),
     "beaver_history_seq": ("gauge", "Last seq that the history holds"),
     "beaver_epoch": ("gauge", "Starts of this store so far"),
+    "beaver_commit_beside_loop": ("gauge", "1 while a writer process writes the log"),
     "beaver_disk_full": ("gauge", "1 while new jobs are refused for want of disk"),
 }
 
@@ -156,6 +157,7 @@ class Collector:
             "beaver_snapshot_seconds": self._metrics.snapshot_seconds,
             "beaver_history_seq": self._metrics.history_seq,
             "beaver_epoch": status.epoch,
+            "beaver_commit_beside_loop": int(status.commit_path == "writer"),
             "beaver_disk_full": int(status.disk_full),
         }
 

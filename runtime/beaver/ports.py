@@ -8,7 +8,7 @@ The real ones live beside their subject: `clock`, `disk`, `workers.pool`, `helpe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from beaver.messages import Attempt, Outcome, TaskInfo
@@ -104,6 +104,26 @@ class Disk(Protocol):
     def lock(self, path: str) -> DirectoryLock | None:
         """Locks a lock file, made if need be; `None` where another process holds it."""
         ...
+
+
+class LogWriter(Protocol):
+    """Someone who writes frames durably while the loop goes on: for slow disks."""
+
+    def write(self, file: File, frame: bytes, offset: int, done: Written) -> None:
+        """Writes one frame; one at a time.  `done` is called on the loop."""
+        ...
+
+    def wait(self) -> None:
+        """Blocks until the frame under way is written; `done` has been called on return."""
+        ...
+
+    def close(self) -> None:
+        """Ends the writer, after the frame under way."""
+        ...
+
+
+Written = Callable[["OSError | None", float], None]
+"""Called with what went wrong, or `None`, and the seconds that write and sync took."""
 
 
 class PoolEvents(Protocol):

@@ -187,6 +187,7 @@ def status(
     recovery: dict[str, Any] | None = None,
     workers: list[WorkerView] | None = None,
     disk_full: bool = False,
+    commit_path: str = "",
 ) -> StatusView:
     """Returns the whole queue at a glance."""
     return StatusView(
@@ -202,6 +203,7 @@ def status(
         epoch=state.epoch,
         store=store,
         disk_full=disk_full,
+        commit_path=commit_path,
         state_bytes=state.bytes,
         queues={name: queue_view(queue, now_ms) for name, queue in sorted(state.queues.items())},
         workers=workers or [],

@@ -36,9 +36,11 @@ from beaver.helper.process import HelperProcess
 from beaver.history import HistoryReader
 from beaver.housekeeping import Housekeeping
 from beaver.journal.format import crc_is_fast
+from beaver.journal.writer import WriterProcess
 from beaver.layout import Layout
 from beaver.locking import acquire, prepare_directory
 from beaver.metrics import Collector, registry_of
+from beaver.ports import LogWriter
 from beaver.queries import status
 from beaver.recovery import peek_store
 from beaver.server.http import HttpServer
@@ -126,7 +128,8 @@ class Server:
             prepare_directory(self._disk, config.data)
             lock = acquire(self._disk, config.data)
             try:
-                parts = Assembly(config, self._ports(pool), on_failure=self._fail)
+                ports = self._ports(pool, partial(WriterProcess, lock))
+                parts = Assembly(config, ports, on_failure=self._fail)
                 await parts.recover(store, tasks)
                 return await self._serve(parts, pool, sink)
             finally:
@@ -134,7 +137,7 @@ class Server:
         finally:
             await pool.stop()
 
-    def _ports(self, pool: ProcessPool) -> Ports:
+    def _ports(self, pool: ProcessPool, make_writer: Callable[[], LogWriter]) -> Ports:
         config = self._config
         return Ports(
             clock=self._clock,
@@ -144,6 +147,7 @@ class Server:
             read_slots=read_previous,
             make_helper=lambda store: HelperProcess(config.data, store.hex()),
             make_history=partial(_HistoryFile, self._layout.history),
+            make_writer=make_writer,
         )
 
     def _pool_options(self, store: bytes) -> PoolOptions:
@@ -250,6 +254,7 @@ class Server:
             recovery=msgspec.to_builtins(opened.report),
             workers=workers,
             disk_full=engine.disk_full,
+            commit_path=engine.commit_path,
         )
 
     def _not_ready(self, engine: Engine) -> str | None:

@@ -206,6 +206,14 @@ SETTINGS: Final = _table(
         run_flag=False,
     ),
     Setting(
+        name="commit",
+        kind="choice",
+        default="auto",
+        choices=("auto", "inline", "writer"),
+        help="How the log is written: on the loop, by a process, or by what the disk is like.",
+        run_flag=False,
+    ),
+    Setting(
         name="log_level",
         kind="choice",
         default="info",

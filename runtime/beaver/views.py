@@ -80,6 +80,8 @@ class StatusView(msgspec.Struct):
     store: str = ""
     disk_full: bool = False
     state_bytes: int = 0
+    commit_path: str = ""
+    """How commits are written now: `inline`, or by a `writer` process."""
     queues: dict[str, QueueView] = {}
     workers: list[WorkerView] = []
     recovery: dict[str, Any] = {}

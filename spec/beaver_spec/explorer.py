@@ -8,11 +8,12 @@ the scope itself leaves out is said in the report.
 
 from __future__ import annotations
 
+import gc
 import resource
 import sys
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from beaver_spec.properties import Wrong
@@ -103,7 +104,14 @@ class Explorer:
     def run(self) -> Exploration:
         """Explores the scope until it is done or something is wrong."""
         started = time.perf_counter()
-        found, transitions, diameter, complete = self._search()
+        collecting = gc.isenabled()
+        # Millions of tuples of numbers, none in a cycle: collecting them finds nothing.
+        gc.disable()
+        try:
+            found, transitions, diameter, complete = self._search()
+        finally:
+            if collecting:
+                gc.enable()
         if found is None and complete and "no_job_stuck" not in self.ignore:
             found = self._check_ends()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -118,7 +126,7 @@ class Explorer:
             tally=finish_tally(self.space),
             actions=self._counts,
             counterexample=found,
-            ends=sum(map(self._has_ended, self.worlds)),
+            ends=sum(map(self.has_ended, self.worlds)),
             complete=complete and found is None,
         )
 
@@ -189,7 +197,8 @@ class Explorer:
 
     # -- eventually -----------------------------------------------------------------------------
 
-    def _has_ended(self, world: World) -> bool:
+    def has_ended(self, world: World) -> bool:
+        """True where every accepted job has ended, and nothing waits for a sync."""
         globe, durable, batch, _, _, _ = world
         if self.parts.globes.values[globe].phase not in {UP, DOWN} or self.parts.batches.values[batch]:
             return False
@@ -213,7 +222,7 @@ class Explorer:
             sources[cursor[target]] = source
             cursor[target] += 1
         reached = bytearray(count)
-        stack = [n for n, world in enumerate(self.worlds) if self._has_ended(world)]
+        stack = [n for n, world in enumerate(self.worlds) if self.has_ended(world)]
         for number in stack:
             reached[number] = 1
         while stack:
@@ -271,3 +280,30 @@ def explore(
 ) -> Exploration:
     """Explores a scope; see `Explorer`."""
     return Explorer(scope, model=model, rules=rules, ignore=ignore, progress=progress).run()
+
+
+def can_end(
+    scope: Scope,
+    actions: Sequence[Action],
+    *,
+    model: ModelUnderTest | None = None,
+    rules: RulesOf = Rules,
+) -> bool:
+    """True where, after these actions, fair steps can bring every accepted job to its end."""
+    explorer = Explorer(scope, model=model, rules=rules)
+    world = explorer.rules.start()
+    for action in actions:
+        ways = explorer.rules.successors(world)
+        world = next(way.world for way in ways if way.action == action)
+    seen = {explorer.parts.canonical(world)}
+    waiting = list(seen)
+    while waiting:
+        world = waiting.pop()
+        if explorer.has_ended(world):
+            return True
+        for way in explorer.rules.successors(world):
+            target = explorer.parts.canonical(way.world)
+            if is_fair(way.action) and target not in seen:
+                seen.add(target)
+                waiting.append(target)
+    return False

@@ -199,9 +199,7 @@ def find_run(system: System, bug: str, steps_max: int = RUN_STEPS_MAX) -> list[s
     choices: list[dict[str, Formula]] = []
     for number in range(1, steps_max + 1):
         old, new = states[-1], v.state(system.sorts, str(number))
-        taken = {
-            name: z3.Bool(f"{number} {name}") for name in system.actions(bug)
-        }
+        taken = {name: z3.Bool(f"{number} {name}") for name in system.actions(bug)}
         for name, action in system.actions(bug).items():
             solver.add(z3.Implies(taken[name], action(v, old, new)))
         solver.add(z3.Or(*taken.values()), *v.limits)
@@ -217,9 +215,7 @@ def find_run(system: System, bug: str, steps_max: int = RUN_STEPS_MAX) -> list[s
     return []
 
 
-def _told(
-    model: Any, choices: list[dict[str, Formula]], promise: dict[str, Formula]
-) -> list[str]:
+def _told(model: Any, choices: list[dict[str, Formula]], promise: dict[str, Formula]) -> list[str]:
     steps = [
         f"{number}. {next(n for n, c in taken.items() if model.eval(c))}"
         for number, taken in enumerate(choices, 1)

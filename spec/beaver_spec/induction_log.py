@@ -290,9 +290,7 @@ def _recovery_fails(v: Vocabulary, s: Values, t: Values) -> Formula:
         same = z3.And(t["disk"][i] == s["disk"][i], t["disk_ok"][i] == s["disk_ok"][i])
         whole = z3.And(t["disk"][i] == s["cached"][i], t["disk_ok"][i] == s["cached_ok"][i])
         torn = z3.And(z3.Not(_is_same(v, s, i)), z3.Not(t["disk_ok"][i]))
-        return z3.And(
-            z3.If(s["dirty"][i], z3.Or(same, whole, torn), same), z3.Not(t["dirty"][i])
-        )
+        return z3.And(z3.If(s["dirty"][i], z3.Or(same, whole, torn), same), z3.Not(t["dirty"][i]))
 
     return z3.And(
         z3.Or(s["phase"] == CUT, s["phase"] == REWRITTEN),

@@ -178,9 +178,7 @@ def _invariant(v: Vocabulary, s: Values) -> dict[str, Formula]:
         "snapshots hold what is durable": z3.And(
             *(z3.And(s[n] >= 0, s[n] <= s["told"]) for n in names), s["taken"] <= s["told"]
         ),
-        "the log only shrinks from below": z3.And(
-            1 <= s["disk_first"], s["disk_first"] <= first
-        ),
+        "the log only shrinks from below": z3.And(1 <= s["disk_first"], s["disk_first"] <= first),
         "the log reaches back to each older snapshot": z3.And(
             first <= s["older"] + 1, first <= s["disk_older"] + 1
         ),
@@ -212,9 +210,7 @@ def _promise(v: Vocabulary, s: Values) -> dict[str, Formula]:
         return z3.If(z3.And(newest > 0, z3.Not(bad)), newest, older)
 
     disk = base(s["disk_newest"], s["disk_older"], s["bad"])
-    seen = base(
-        s["newest"], s["older"], z3.And(s["bad"], z3.Not(s["phase"] == NAMED))
-    )
+    seen = base(s["newest"], s["older"], z3.And(s["bad"], z3.Not(s["phase"] == NAMED)))
     return {
         "after a power cut, the log reaches back to the snapshot that is used": s["first"]
         <= disk + 1,

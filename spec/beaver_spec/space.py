@@ -137,7 +137,7 @@ class Space:
         self.rows: list[tuple[Row, ...]] = []
         self.row_ids: list[tuple[int, ...]] = []
         self._mids: dict[Model, int] = {}
-        self._row_ids: dict[Row, int] = {}
+        self._row_ids: dict[tuple[Row, int], int] = {}
         self._steps: dict[tuple[int, Ask], Step] = {}
         self._shuffled: dict[tuple[int, tuple[int, ...]], int] = {}
         self._too_many = (Job("x", self._raw_spec, b"null", SAME),) * (BATCH_JOBS_MAX + 1)
@@ -155,8 +155,14 @@ class Space:
             mid = self._mids[model] = len(self.models)
             self.models.append(model)
             self.rows.append(model.rows)
-            ids = self._row_ids
-            self.row_ids.append(tuple(ids.setdefault(row, len(ids)) for row in model.rows))
+            ids, buried = self._row_ids, model.buried if self._ordered else ()
+            self.row_ids.append(
+                tuple(
+                    # Where tombstones are evicted, their order tells jobs apart.
+                    ids.setdefault((row, buried.index(n) if n in buried else -1), len(ids))
+                    for n, row in enumerate(model.rows)
+                )
+            )
         return mid
 
     def shuffle(self, mid: int, order: tuple[int, ...]) -> int:

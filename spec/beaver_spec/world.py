@@ -16,6 +16,7 @@ name, so that jobs can be put into another order: that is the symmetry reduction
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import groupby, permutations, product
 from typing import Any, Final, NamedTuple
 
 from beaver_spec.space import Effect, Space
@@ -132,7 +133,8 @@ class Parts:
         self.tolds = Table(jobs, _shuffle_told)
         self.crews = Table(jobs, _shuffle_crew)
         self.stales = Table(jobs, _shuffle_stale)
-        self._sorted: dict[tuple[tuple[int, ...], ...], tuple[int, ...] | None] = {}
+        self._ordered: dict[Any, tuple[int, ...] | None] = {}
+        self._lined_up: dict[int, int] = {}
 
     def globe(self, value: Globe) -> int:
         return self.globes.number(value, _no_sign)
@@ -158,17 +160,9 @@ class Parts:
     # -- symmetry ------------------------------------------------------------------------------
 
     def canonical(self, world: World) -> World:
-        """Returns the world with its jobs and workers in the one order that stands for all.
-
-        Jobs that every part treats alike stay as they are; where the order of such jobs
-        matters after all, two worlds stand for one: more work, and nothing missed.
-        """
+        """Returns the world with its jobs and workers in the one order that stands for all."""
         globe, durable, batch, told, crew, stale = world
-        workers = self.crews.values[crew]
-        if len(workers) > 1:
-            ordered = tuple(sorted(workers, key=_worker_key))
-            if ordered != workers:
-                crew = self.crew(ordered)
+        crew = self._line_up(crew)
         space = self.space
         keys = tuple(
             zip(
@@ -180,30 +174,53 @@ class Parts:
                 strict=True,
             )
         )
-        order = self._order(keys)
+        order = self._order(keys, crew)
         if order is None:
             return (globe, durable, batch, told, crew, stale)
-        crew = self.crews.shuffle(crew, order, _crew_sign)
-        workers = self.crews.values[crew]
-        ordered = tuple(sorted(workers, key=_worker_key))
         return (
             globe,
             space.shuffle(durable, order),
             self.batches.shuffle(batch, order, self._batch_sign),
             self.tolds.shuffle(told, order, _told_sign),
-            crew if ordered == workers else self.crew(ordered),
+            self._line_up(self.crews.shuffle(crew, order, _crew_sign)),
             self.stales.shuffle(stale, order, _stale_sign),
         )
 
-    def _order(self, keys: tuple[tuple[int, ...], ...]) -> tuple[int, ...] | None:
-        """Returns the places in the order of their keys; `None` where they stand so."""
+    def _line_up(self, crew: int) -> int:
+        """Returns the workers in the order that stands for all."""
+        number = self._lined_up.get(crew)
+        if number is None:
+            workers = self.crews.values[crew]
+            number = self._lined_up[crew] = self.crew(sorted(workers, key=_worker_key))
+        return number
+
+    def _order(self, keys: tuple[tuple[int, ...], ...], crew: int) -> tuple[int, ...] | None:
+        """Returns the places in the order that stands for all; `None` where they stand so.
+
+        Jobs with different keys stand in the order of their keys.  Jobs with the same key
+        differ at most by whom they share a worker with, so the order of these that gives
+        the least list of workers stands for all.
+        """
         try:
-            return self._sorted[keys]
+            return self._ordered[keys, crew]
         except KeyError:
-            order = tuple(sorted(range(len(keys)), key=keys.__getitem__))
-            result = None if order == tuple(range(len(keys))) else order
-            self._sorted[keys] = result
-            return result
+            pass
+        places = sorted(range(len(keys)), key=keys.__getitem__)
+        groups = [list(group) for _, group in groupby(places, key=keys.__getitem__)]
+        orders = (
+            tuple(place for group in choice for place in group)
+            for choice in product(*(permutations(group) for group in groups))
+        )
+
+        def crew_in(order: tuple[int, ...]) -> tuple[Worker, ...]:
+            shuffled = self._line_up(self.crews.shuffle(crew, order, _crew_sign))
+            value: tuple[Worker, ...] = self.crews.values[shuffled]
+            return value
+
+        best = min(orders, key=crew_in)
+        result = None if best == tuple(range(len(keys))) else best
+        self._ordered[keys, crew] = result
+        return result
 
     def _batch_sign(self, batch: tuple[Entry, ...], job: int) -> Any:
         rows = self.space.row_ids
@@ -235,7 +252,7 @@ def _crew_sign(workers: tuple[Worker, ...], job: int) -> Any:
     """Where a job stands with the workers, whichever worker it is."""
     return tuple(
         sorted(
-            (len(worker), index, held.label, held.phase)
+            (index, *((h.label, h.phase) for h in worker))
             for worker in workers
             for index, held in enumerate(worker)
             if held.job == job

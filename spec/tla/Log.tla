@@ -106,7 +106,7 @@ Evict(b) ==
 
 Rot(i) ==       \* a block of a frame that someone relies on goes bad on the disk
     /\ rot = 0 /\ RotMax > 0
-    /\ phase = "down"
+    /\ phase = "down" /\ i <= Len(told)
     /\ \E b \in EndOf(SubSeq(told, 1, i - 1))..(EndOf(SubSeq(told, 1, i)) - 1) :
         /\ b \notin dirty
         /\ disk' = [disk EXCEPT ![b] = Bad]
@@ -257,7 +257,7 @@ Init ==
 
 Next ==
     \/ \E b \in Block : WriteBack(b) \/ Evict(b)
-    \/ \E i \in 1..Len(told) : Rot(i)
+    \/ \E i \in 1..FramesMax : Rot(i)
     \/ Kill \/ PowerCut
     \/ \E size \in Sizes, data \in Data :
         \/ Write(size, data)

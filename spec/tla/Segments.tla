@@ -184,9 +184,10 @@ Archived == {f \in Firsts : archive[f] # None}
 Smallest(s) == CHOOSE n \in s : \A m \in s : n <= m
 Largest(s) == CHOOSE n \in s : \A m \in s : n >= m
 
-Floor == IF IsGood("snapshot") /\ (PruneBelowNewest \/ IsGood("older"))
-         THEN IF PruneBelowNewest THEN Upto("snapshot") ELSE Smallest({Upto("snapshot"), Upto("older")})
-         ELSE 0
+Floor ==
+    IF PruneBelowNewest THEN NewestSeq
+    ELSE IF IsGood("snapshot") /\ IsGood("older") THEN Smallest({Upto("snapshot"), Upto("older")})
+    ELSE 0
 
 (* The oldest sealed segment goes if the next one begins at most just above  *)
 (* the floor.  While a segment is being sealed it stands in both places, and *)
@@ -263,7 +264,8 @@ IsSound ==      \* the rows of the recovery table that go on; all others refuse
     /\ \A f \in Archived : file[archive[f]].good /\ file[archive[f]].first = f /\ f <= Log.first
     /\ Beginnings # {}
     /\ \A s \in Segments :
-        s.first > Largest(Beginnings) => \E t \in Segments : t.last + 1 = s.first /\ t.first < s.first
+        s.first > Largest(Beginnings) =>
+            \E t \in Segments : t.last + 1 = s.first /\ t.first < s.first
     /\ Log.last >= NewestSeq
 
 Judge ==

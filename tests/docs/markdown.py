@@ -2,8 +2,9 @@
 
 Conventions of our documents:
 
-- A `python` block is complete: it is run.  A `py` block is a fragment: it is only compiled.
 - A block whose first line is a comment with a file name (`# shop.py`) is that file.
+- A `python` block is complete.  It is run, except that one with a file name waits for the
+  commands of the document where these are run.  A `py` block is a fragment.
 - A `console` block is a session: `$ ` starts a command, `> ` goes on with it, the rest is
   what comes out; a line `...` stands for any number of lines that were left out.
 - A comment `<!-- not run -->` before a block keeps it from being run, and

@@ -3,8 +3,15 @@
 import time
 
 from beaver import Beaver
+from beaver.bench.records import write_record
 
 app = Beaver("unused")
+
+
+@app.job(name="bench.record")
+def record(n: int, note: str) -> None:
+    """Appends one record: what every measured queue does."""
+    write_record(n)
 
 
 @app.job(name="bench.nothing")
@@ -12,7 +19,7 @@ def nothing() -> None:
     """Does nothing, so that only the queue is measured."""
 
 
-@app.job(name="bench.started")
-def started() -> int:
-    """Returns when it started, on the clock that all processes of a machine share."""
-    return time.monotonic_ns()
+@app.job(name="bench.sleep", timeout="1h")
+def sleep(seconds: float) -> None:
+    """Keeps its worker busy."""
+    time.sleep(seconds)

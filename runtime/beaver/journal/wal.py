@@ -120,6 +120,14 @@ def create_log(disk: Disk, layout: Layout, store: bytes, extend_bytes: int = EXT
             disk.sync_dir(str(parent))
 
 
+class Staged(NamedTuple):
+    """A frame that has its place in the log and is not written yet."""
+
+    file: File
+    frame: bytes
+    offset: int
+
+
 class Wal:
     """The log of one store, open for writing.  One owner, one thread."""
 
@@ -154,6 +162,8 @@ class Wal:
         self._size = file.size()
         self._next: File | None = None
         self._unusable: str | None = None
+        self._staged = False
+        """A frame was handed out and is not confirmed: nothing may be written now."""
         self.segment_bytes = segment_bytes
         self._extend_bytes = extend_bytes
 
@@ -179,7 +189,7 @@ class Wal:
 
     @property
     def last_seq(self) -> int:
-        """Last seq in the log; durable, as every frame is."""
+        """Last seq in the log; durable, unless a staged frame is not confirmed yet."""
         return self._next_seq - 1
 
     @property
@@ -203,11 +213,25 @@ class Wal:
             StorageFailed: A write or a sync failed.  Whether the frame is durable is not
                 known; every further call raises, and the process must end.
         """
+        staged = self.stage(payload, count)
+        self._write_durable(staged)
+
+    def stage(self, payload: bytes, count: int) -> Staged:
+        """Encodes the next frame for someone else to write durably, and then to `confirm`.
+
+        Between the two nothing can be written here; `reserve` answers for the room behind
+        the frame.  If the frame cannot be written, the process must end.
+        """
         assert count > 0, "a commit has events"
         assert len(payload) <= PAYLOAD_BYTES_MAX, "commits are bounded by the engine"
         self._refuse_if_unusable()
         assert frame_bytes(len(payload)) <= self.room, "room is reserved before a commit"
-        self._write(payload, count, 0)
+        return self._stage(payload, count, 0)
+
+    def confirm(self) -> None:
+        """The staged frame is on disk."""
+        assert self._staged, "a frame was staged"
+        self._staged = False
 
     def mark(self) -> None:
         """Closes the last frame with an empty one, if it is not closed.
@@ -242,21 +266,29 @@ class Wal:
                     file.close()
 
     def _write(self, payload: bytes, count: int, flags: int) -> None:
+        self._write_durable(self._stage(payload, count, flags))
+
+    def _stage(self, payload: bytes, count: int, flags: int) -> Staged:
         frame, crc = encode_frame(
             payload, count, self._next_seq, flags, previous_crc=self._crc, seed=self._seed
         )
-        # Until all of this is done nothing else may be: an interrupt between the write and
-        # the new offset must not let a later call write over the frame.
-        self._unusable = _INTERRUPTED
-        try:
-            self._file.pwrite_durable(frame, self._offset)
-        except OSError as error:
-            self._fail(f"writing {len(frame)} bytes at offset {self._offset}", self.path, error)
+        # Until it is confirmed nothing else may be written: also an interrupt between the
+        # write and its confirmation must not let a later call write behind the frame.
+        self._staged = True
+        staged = Staged(self._file, frame, self._offset)
         self._offset += len(frame)
         self._next_seq += count
         self._crc = crc
         self._flags = flags
-        self._unusable = None
+        return staged
+
+    def _write_durable(self, staged: Staged) -> None:
+        file, frame, offset = staged
+        try:
+            file.pwrite_durable(frame, offset)
+        except OSError as error:
+            self._fail(f"writing {len(frame)} bytes at offset {offset}", self.path, error)
+        self.confirm()
 
     # -- room ------------------------------------------------------------------------------
 
@@ -275,9 +307,9 @@ class Wal:
         Raises:
             StorageFailed: Something else failed; every further call raises.
         """
-        self._refuse_if_unusable()
-        if size <= self.room:
+        if size <= self.room and self._unusable is None:
             return True
+        self._refuse_if_unusable()
         if self._may_seal(size) and self._seal():
             return True
         return self._extend(size)
@@ -288,7 +320,7 @@ class Wal:
         Raises:
             StorageFailed: It cannot be opened; every further call raises.
         """
-        self._refuse_if_unusable()
+        self._refuse_if_failed()
         assert self._next is None, "one next segment at a time"
         try:
             # Not synced: a crash may show either name, and recovery drops both.
@@ -394,6 +426,11 @@ class Wal:
     # -- failure ---------------------------------------------------------------------------
 
     def _refuse_if_unusable(self) -> None:
+        self._refuse_if_failed()
+        if self._staged:
+            raise StorageFailed(_INTERRUPTED)
+
+    def _refuse_if_failed(self) -> None:
         if self._unusable is not None:
             raise StorageFailed(self._unusable)
 

@@ -26,6 +26,7 @@ unresolved token of that worker up to it has started.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import struct
@@ -113,15 +114,15 @@ class Slots:
         for worker, token in keep.items():
             words[worker * _WORDS + _TOKEN] = words[worker * _WORDS + _CHECK] = token
         words.release()
-        new = path + ".new"
-        with contextlib.suppress(FileNotFoundError):
-            Path(new).unlink()
-        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, data)
-        finally:
-            os.close(fd)
-        Path(new).replace(path)
+            _replace(path, data)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # On a full disk the old file's block has to do.  Nothing needs the old one: who
+            # calls has logged BOOT.
+            Path(path).unlink(missing_ok=True)
+            _replace(path, data)
         return cls(_map(path), path, count)
 
     def read(self, worker: int) -> Slot:
@@ -138,6 +139,19 @@ class Slots:
     def close(self) -> None:
         self._words.release()
         self._map.close()
+
+
+def _replace(path: str, data: bytes | bytearray) -> None:
+    """Writes a file beside the one at `path`, then gives it that name."""
+    new = path + ".new"
+    with contextlib.suppress(FileNotFoundError):
+        Path(new).unlink()
+    fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+    Path(new).replace(path)
 
 
 def read_previous(path: str) -> PreviousSlots | None:

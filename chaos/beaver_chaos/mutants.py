@@ -1,0 +1,240 @@
+"""Mutants: bugs sown on purpose, one at a time, to see that a layer of tests notices.
+
+What lives here: what a mutant is, and how one is tried.  What may not: the bugs themselves;
+they stand in `mutants_model`, `mutants_log` and `mutants_runtime`.
+
+A trial copies the packages and the tests into a scratch directory, edits one module there,
+and runs the tests that must fail in a process of their own.  It proves three things:
+
+1. The edited code ran: the edit calls `mutant_reached()`, which leaves a mark.  A test that
+   fails for another reason (an import error, say) leaves none.
+2. The tests failed: pytest's exit code 1.  A crash of pytest, a collection error or an
+   overrun of the time limit is no proof, and counts as an error of the trial.
+3. The same tests pass over the code as it is, in the same kind of copy (`try_clean`).
+
+The copies share their bytes by hard links and bring their compiled modules along, so that a
+trial costs hardly more than its tests.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+PACKAGE_FOLDERS: Final = ("model", "runtime", "spec", "chaos")
+"""Folders of the import packages, in the repository."""
+
+TRIAL_S: Final = 120.0
+"""A trial that takes longer is an error: its tests are too slow for their purpose, or hang."""
+
+OUTPUT_LINES: Final = 30
+"""Lines of a trial's output that are kept."""
+
+REACHED: Final = "mutant_reached()"
+_FUTURE: Final = "from __future__ import annotations\n"
+_MARKER: Final = (
+    "import os as _mutant_os; mutant_reached = lambda: _mutant_os.close("
+    "_mutant_os.open({mark!r}, _mutant_os.O_CREAT | _mutant_os.O_WRONLY, 0o600))\n"
+)
+
+
+class Mutant(msgspec.Struct, frozen=True, kw_only=True):
+    """One bug: where it is sown, and which tests must see it."""
+
+    name: str
+    """Words with hyphens that say what goes wrong."""
+    module: str
+    """The module that is edited."""
+    edits: tuple[tuple[str, str], ...]
+    """Texts that stand exactly once in the module, and what replaces each of them."""
+    tests: tuple[str, ...]
+    """Arguments for pytest: the tests that must fail, all of one layer."""
+    why: str
+    """What would happen to a user, in one sentence."""
+
+    @property
+    def layer(self) -> str:
+        """The folder of its tests."""
+        return self.tests[0].split("::", 1)[0].rpartition("/")[0]
+
+
+class MutantOutdated(Exception):
+    """A mutant does not fit the code any more: its catalogue has to follow the code."""
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """What a run of tests over a copy gave."""
+
+    exit_code: int | None
+    """Of pytest; `None` where it did not end in time."""
+    reached: bool
+    seconds: float
+    output: list[str]
+
+    @property
+    def passed(self) -> bool:
+        return self.exit_code == 0
+
+    @property
+    def killed(self) -> bool:
+        """True where the edited code ran and a test failed."""
+        return self.exit_code == 1 and self.reached
+
+    @property
+    def survived(self) -> bool:
+        """True where the tests say nothing of the bug."""
+        return self.exit_code == 0 or (self.exit_code == 1 and not self.reached)
+
+
+def module_path(root: Path, module: str) -> Path:
+    """Returns the file of a module of the repository.
+
+    Raises:
+        MutantOutdated: There is none.
+    """
+    relative = Path(*module.split("."))
+    for folder in PACKAGE_FOLDERS:
+        for path in (relative.with_suffix(".py"), relative / "__init__.py"):
+            if (root / folder / path).exists():
+                return root / folder / path
+    raise MutantOutdated(f"there is no module {module}")
+
+
+def mutated(source: str, mutant: Mutant, mark: str) -> str:
+    """Returns the source of a module with the bug in it.
+
+    Args:
+        source: The module as it is.
+        mutant: What to change.
+        mark: Path of the file that says that the changed code ran.
+
+    Raises:
+        MutantOutdated: A text to be replaced does not stand there exactly once, or what
+            comes out is no Python.
+    """
+    for old, new in mutant.edits:
+        count = source.count(old)
+        if count != 1:
+            raise MutantOutdated(
+                f"{mutant.name}: this stands {count} times in {mutant.module}, not once:\n{old}"
+            )
+        source = source.replace(old, new)
+    if REACHED not in source or source.count(_FUTURE) != 1:
+        raise MutantOutdated(f"{mutant.name}: the edit does not say that it was reached")
+    source = source.replace(_FUTURE, _FUTURE + _MARKER.format(mark=mark))
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        raise MutantOutdated(f"{mutant.name}: the edit gives no Python: {error}") from error
+    return source
+
+
+class Workshop:
+    """A scratch directory with a copy of the repository, where trials are made.
+
+    Trials may run side by side in several threads.
+    """
+
+    def __init__(self, root: Path, scratch: Path) -> None:
+        """Args beyond the obvious.
+
+        Args:
+            root: The repository.
+            scratch: An empty directory on one file system.
+        """
+        self._root = root
+        self._scratch = scratch
+        self._clean = scratch / "clean"
+        ignore = shutil.ignore_patterns("__pycache__")
+        for folder in (*PACKAGE_FOLDERS, "tests"):
+            shutil.copytree(root / folder, self._clean / folder, ignore=ignore)
+        shutil.copy2(root / "pyproject.toml", self._clean)
+        subprocess.run(
+            [sys.executable, "-m", "compileall", "-q", *PACKAGE_FOLDERS],
+            cwd=self._clean,
+            env=_environment(self._clean),
+            check=True,
+        )
+
+    def try_clean(self, tests: Iterable[str]) -> Trial:
+        """Runs tests over the code as it is."""
+        return _run(self._clean, sorted(set(tests)), self._scratch / "never", first_only=False)
+
+    def try_mutant(self, mutant: Mutant) -> Trial:
+        """Runs the tests of a mutant over the code with the bug in it.
+
+        Raises:
+            MutantOutdated: It does not fit the code.
+        """
+        copy, mark = self._scratch / mutant.name, self._scratch / f"{mutant.name}.reached"
+        shutil.copytree(self._clean, copy, copy_function=os.link)
+        path = module_path(copy, mutant.module)
+        source = mutated(path.read_text(), mutant, str(mark))
+        # A new file, since the old one is shared with every other copy; and without the
+        # compiled module, whose check by time and size could take the one for the other.
+        path.unlink()
+        path.write_text(source)
+        for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+            compiled.unlink()
+        try:
+            return _run(copy, mutant.tests, mark, first_only=True)
+        finally:
+            shutil.rmtree(copy, ignore_errors=True)
+
+
+def _environment(copy: Path) -> dict[str, str]:
+    """Returns the environment in which a copy is imported instead of what is installed."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("BEAVER_", "PYTEST_")) and name != "PYTHONDONTWRITEBYTECODE"
+    }
+    environment["PYTHONPATH"] = os.pathsep.join(str(copy / name) for name in PACKAGE_FOLDERS)
+    environment["HYPOTHESIS_PROFILE"] = "mutants"
+    return environment
+
+
+def _run(copy: Path, tests: Sequence[str], mark: Path, *, first_only: bool) -> Trial:
+    temporary = copy / "temporary"
+    command = [
+        *(sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=short"),
+        *("-p", "no:cacheprovider", "--hypothesis-seed=1", f"--basetemp={temporary}"),
+        *(["-x"] if first_only else []),
+        *tests,
+    ]
+    started_s = time.monotonic()
+    with (copy / "output.txt").open("w+") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=copy,
+            env=_environment(copy),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        code: int | None = None
+        try:
+            code = process.wait(TRIAL_S)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        output.seek(0)
+        lines = output.read().splitlines()
+    shutil.rmtree(temporary, ignore_errors=True)
+    seconds = time.monotonic() - started_s
+    return Trial(code, mark.exists(), seconds, lines[-OUTPUT_LINES:])

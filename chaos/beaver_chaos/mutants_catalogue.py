@@ -1,0 +1,17 @@
+"""All mutants, whatever they are sown in."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from beaver_chaos import mutants_log, mutants_model, mutants_runtime
+from beaver_chaos.mutants import Mutant
+
+SOWN_MIN: Final = 25
+"""So many seeded bugs are promised."""
+
+MUTANTS: Final[tuple[Mutant, ...]] = (
+    *mutants_model.MUTANTS,
+    *mutants_log.MUTANTS,
+    *mutants_runtime.MUTANTS,
+)

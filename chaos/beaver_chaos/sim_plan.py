@@ -1,0 +1,263 @@
+"""What a seed means: a setup, and a list of acts with their times.
+
+Everything that happens *to* the queue is drawn here, before a run begins: what clients
+send, what operators want, what each attempt of a job will do, and which faults strike when.
+So a run can be repeated with some of its acts left out, which is how a failure is shrunk.
+What is drawn *during* a run, by a stream of its own, is order and duration alone.
+
+What may not live here: how an act is carried out.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+STEPS_DEFAULT: Final = 24
+"""Acts of a run, unless it is told otherwise."""
+CLIENTS: Final = 2
+QUEUES: Final = ("default", "mail")
+_ACT_SPACING_MS: Final = 30
+
+
+class Chance:
+    """A stream of choices.  Uses only `random()`, which every Python draws alike."""
+
+    def __init__(self, seed: int, stream: str) -> None:
+        self._random = random.Random(f"{seed}/{stream}").random  # noqa: S311 - repeatable
+
+    def below(self, count: int) -> int:
+        """Returns a choice from 0 to `count` - 1."""
+        return int(self._random() * count)
+
+    def random(self) -> float:
+        """Returns a float in [0, 1)."""
+        return self._random()
+
+    def between(self, least: int, most: int) -> int:
+        return least + int(self._random() * (most - least + 1))
+
+    def one_in(self, count: int) -> bool:
+        return self._random() * count < 1.0
+
+    def pick(self, options: Sequence[T]) -> T:
+        return options[int(self._random() * len(options))]
+
+    def token_bytes(self, count: int) -> bytes:
+        """See `ports.Entropy`."""
+        return bytes(int(self._random() * 256) for _ in range(count))
+
+
+class Script(NamedTuple):
+    """What one attempt of a job does."""
+
+    how: str
+    """`ok`, `fail`, `dead`, `snooze`, `cancel`, `die` (its worker does) or `hang`."""
+    ms: int
+    children: int = 0
+
+
+class JobPlan(NamedTuple):
+    """A job as it will be sent."""
+
+    id: str
+    queue: str
+    priority: int
+    scripts: tuple[Script, ...]
+    """One for each time that it is begun; the last one repeats."""
+    timeout_ms: int
+    max_attempts: int
+    backoff_ms: int
+    delay_ms: int
+
+
+class Act(NamedTuple):
+    """One thing that happens at a time, whatever else is going on."""
+
+    at_ms: int
+    kind: str
+    args: tuple[Any, ...]
+
+
+class Setup(NamedTuple):
+    """What holds for a whole run."""
+
+    workers: int
+    concurrency: int
+    """Attempts at once in a worker; 0 stands for the process executor."""
+    prefetch: int
+    grace_ms: int
+    segment_bytes: int
+    in_order: bool
+    """Callbacks of a process run as asyncio orders them; otherwise in any order."""
+    latency_us: int
+    """Longest way of a message."""
+    sync_us: int
+    """Longest sync."""
+    keep_archive: bool
+    tombstones_max: int
+
+
+class Plan(NamedTuple):
+    """A whole run."""
+
+    seed: int
+    setup: Setup
+    acts: tuple[Act, ...]
+
+
+def draw_plan(seed: int, steps: int = STEPS_DEFAULT) -> Plan:
+    """Returns the plan of a seed.
+
+    Args:
+        seed: Any number.
+        steps: How many acts there are.
+    """
+    chance = Chance(seed, "plan")
+    many = chance.one_in(4)
+    setup = Setup(
+        workers=chance.between(1, 3),
+        concurrency=chance.between(2, 3) if many else 0,
+        prefetch=chance.pick((0, 3, 3)),
+        grace_ms=chance.pick((20, 100, 300)),
+        segment_bytes=chance.pick((4096, 8192, 16384)),
+        in_order=chance.one_in(2),
+        latency_us=chance.pick((50, 500, 5_000)),
+        sync_us=chance.pick((50, 500, 5_000)),
+        keep_archive=chance.one_in(2),
+        tombstones_max=1_000_000,
+    )
+    drawing = _Drawing(chance, steps)
+    return Plan(seed, setup, tuple(drawing.acts()))
+
+
+class _Drawing:
+    """Draws the acts of one plan."""
+
+    def __init__(self, chance: Chance, steps: int) -> None:
+        self._chance, self._steps = chance, steps
+        self._number = 0
+        self._jobs: list[JobPlan] = []
+        self._requests: list[tuple[JobPlan, ...]] = []
+        # A run has a temper: some are calm, some have one kind of fault again and again.
+        self._faulty = chance.pick((0, 6, 3, 3))
+        self._favourite = chance.pick(_FAULTS)
+        self._span_ms = steps * chance.pick((1, _ACT_SPACING_MS, _ACT_SPACING_MS))
+
+    def acts(self) -> list[Act]:
+        acts = []
+        for _ in range(self._steps):
+            at_ms = self._chance.between(0, self._span_ms)
+            kind, args = self._draw()
+            acts.append(Act(at_ms, kind, args))
+        return sorted(acts, key=_time)
+
+    def _draw(self) -> tuple[str, tuple[Any, ...]]:
+        chance = self._chance
+        if self._faulty and chance.one_in(self._faulty):
+            kind = self._favourite if chance.one_in(2) else chance.pick(_FAULTS)
+            return kind, _FAULT_ARGS[kind](chance)
+        client = chance.below(CLIENTS)
+        if not self._jobs or chance.one_in(2):
+            return "enqueue", (client, self._request())
+        kind = chance.pick(_ORDERS)
+        if kind == "again":
+            return "enqueue", (client, chance.pick(self._requests))
+        if kind in ("pause", "resume", "weight"):
+            return kind, (client, chance.pick(QUEUES), chance.between(1, 20))
+        if kind in ("snapshot", "restart"):
+            return kind, ()
+        return kind, (client, chance.pick(self._jobs).id, chance.pick((0, 50, 2_000)))
+
+    def _request(self) -> tuple[JobPlan, ...]:
+        jobs = tuple(self._job() for _ in range(self._chance.pick((1, 1, 1, 2, 5))))
+        self._jobs += jobs
+        self._requests.append(jobs)
+        return jobs
+
+    def _job(self) -> JobPlan:
+        chance = self._chance
+        self._number += 1
+        scripts = [_script(chance) for _ in range(chance.pick((0, 0, 0, 1, 1, 2)))]
+        scripts.append(Script(chance.pick(_LAST), chance.pick(_DURATIONS_MS), 0))
+        if chance.one_in(8):
+            scripts[-1] = Script("ok", 1, chance.between(1, 2))
+        return JobPlan(
+            id=f"j{self._number}",
+            queue=chance.pick(QUEUES),
+            priority=chance.pick((5, 5, 5, 0, 9)),
+            scripts=tuple(scripts),
+            timeout_ms=chance.pick((60, 120, 400)),
+            max_attempts=chance.between(1, 4),
+            backoff_ms=chance.pick((5, 20, 200)),
+            delay_ms=chance.pick((0, 0, 0, 0, 30, 400)),
+        )
+
+
+_LAST: Final = ("ok", "ok", "ok", "ok", "ok", "fail", "dead", "hang", "die")
+_DURATIONS_MS: Final = (0, 1, 1, 2, 5, 20, 58, 60, 62, 120, 150)
+
+
+def _script(chance: Chance) -> Script:
+    how = chance.pick(("fail", "fail", "snooze", "die", "hang", "cancel", "ok"))
+    return Script(how, chance.pick(_DURATIONS_MS), 0)
+
+
+def _time(act: Act) -> int:
+    return act.at_ms
+
+
+_ORDERS: Final = (
+    "again",
+    "again",
+    "cancel",
+    "cancel",
+    "requeue",
+    "discard",
+    "pause",
+    "resume",
+    "resume",
+    "weight",
+    "show",
+    "wait",
+    "wait",
+    "status",
+    "snapshot",
+    "restart",
+)
+
+
+def _stop_args(chance: Chance) -> tuple[Any, ...]:
+    """At once, or in the middle of one of the next disk operations; done all the same or not."""
+    return (chance.between(0, 8), chance.one_in(2), chance.pick((-1, 0, 36, 200, 600)))
+
+
+def _error_args(chance: Chance) -> tuple[Any, ...]:
+    number = chance.pick((errno.EIO, errno.EIO, errno.ENOSPC))
+    return (chance.between(1, 8), number, chance.pick((-1, 0, 100)))
+
+
+_FAULT_ARGS: Final = {
+    "kill_server": _stop_args,
+    "power_cut": _stop_args,
+    "double_crash": lambda c: (c.one_in(2), c.between(1, 12), c.pick((0, 0, 0, errno.EIO))),
+    "disk_error": _error_args,
+    "read_error": lambda c: (c.between(1, 20),),
+    "helper_error": _error_args,
+    "kill_helper": lambda c: (c.between(0, 6),),
+    "disk_full": lambda c: (c.between(10, 3_000), c.pick((0, 0, 5_000))),
+    "kill_worker": lambda c: (c.below(3) + 1,),
+    "stop_worker": lambda c: (c.below(3) + 1, c.between(5, 900)),
+    "lose_zygote": lambda c: (),
+    "stop_server": lambda c: (c.between(5, 900),),
+    "clock": lambda c: (c.pick((-3_600_000, -2_000, -50, 50, 2_000, 3_600_000)),),
+    "slow_disk": lambda c: (c.between(10, 100), c.between(50, 500)),
+    "cut": lambda c: (c.below(CLIENTS),),
+}
+"""Each fault, and how its arguments are drawn."""
+
+_FAULTS: Final = tuple(_FAULT_ARGS)

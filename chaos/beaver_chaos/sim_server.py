@@ -1,0 +1,173 @@
+"""One life of a simulated server: `serve`'s order, over the simulated ports.
+
+The parts and their order are `assembly`'s, which `serve` uses as well; what stands here is
+what `serve` does with sockets and signals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from beaver.assembly import Assembly, PoolSink, Ports
+from beaver.errors import BeaverError, DiskFull, StorageFailed, StoreUnavailable
+from beaver.layout import Layout
+from beaver.queries import status
+from beaver.recovery import peek_store
+from beaver.server.socket import Connection
+from beaver.views import StatusView
+from beaver.workers.slots import PreviousSlots
+from beaver_chaos.disk import Fault
+from beaver_chaos.loop import Process, ProcessEnded
+from beaver_chaos.sim_disk import ProcessDisk
+from beaver_chaos.sim_helper import SimHelper, SimHistory
+from beaver_chaos.sim_pool import SimPool, previous_slots
+from beaver_model import State
+
+if TYPE_CHECKING:
+    from beaver_chaos.sim_world import World
+
+
+class Life:
+    """One server process, from its start to its end."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world, self.number = world, number
+        self.process = Process(f"server {number}")
+        self.disk = ProcessDisk(
+            world.disk, self.process, on_stop=self._stopped, on_sync=world.sync_takes_time
+        )
+        self.pool = SimPool(world, self.process)
+        self.parts = Assembly(world.config, self._ports(), on_failure=self._failed)
+        self.power_goes = False
+        """Whether a planned stop is a power cut."""
+        self.listening = False
+        self.ending = False
+        self._stop: asyncio.Event | None = None
+        self._connections: set[Connection] = set()
+
+    def _ports(self) -> Ports:
+        world = self.world
+        layout = Layout(world.config.data)
+        return Ports(
+            clock=world.clock,
+            entropy=world.entropy,
+            disk=self.disk,
+            pool=self.pool,
+            read_slots=self._read_slots,
+            make_helper=lambda _: SimHelper(world, self.process, layout),
+            make_history=lambda *_: SimHistory(),
+        )
+
+    def _read_slots(self, path: str) -> PreviousSlots | None:
+        world = self.world
+        if not world.slots_exist:
+            return None
+        return previous_slots(world.slots, world.store, same_boot=world.same_boot)
+
+    # -- its course --------------------------------------------------------------------------
+
+    async def main(self) -> None:
+        """As `serve.Server.run`."""
+        world = self.world
+        try:
+            await self._run()
+        except (StorageFailed, StoreUnavailable) as error:
+            world.server_ended(self, f"does not start: {_first_line(error)}")
+            return
+        except BeaverError as error:
+            world.watch.wrong(f"server {self.number} refuses to start: {_first_line(error)}")
+            return
+        world.server_ended(self, "has ended")
+
+    async def _run(self) -> None:
+        world, config, parts = self.world, self.world.config, self.parts
+        store = peek_store(self.disk, config.data) or world.store
+        sink = PoolSink()
+        tasks = await self.pool.start(sink)
+        lock = self.disk.lock(Layout(config.data).lock)
+        if lock is None:
+            raise StoreUnavailable("another server holds the store")
+        await parts.recover(store, tasks)
+        parts.build(
+            sink,
+            status=self._status,
+            on_pool_failure=lambda message: world.watch.wrong(f"the pool failed: {message}"),
+        )
+        self._stop = asyncio.Event()
+        world.watch.attach(self)
+        self.listening = True
+        parts.start()
+        world.note("server", self.number, "is ready at seq", parts.engine.durable_seq)
+        await self._stop.wait()
+        self.ending = True
+        await parts.drain(config.grace_ms)
+        await parts.halt(self._close_doors)
+        await parts.finish()
+        await self.pool.stop()
+        lock.release()
+
+    async def _close_doors(self) -> None:
+        self.listening = False
+        for connection in sorted(self._connections, key=_order):
+            connection.close()
+
+    def accept(self) -> Connection:
+        """Returns the server's side of a new connection."""
+        connection = Connection(self.parts.service, self.world.store.hex(), self._connections)
+        connection.order = self.world.next_pid()  # type: ignore[attr-defined]
+        return connection
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        if self._stop is not None:
+            self.world.after(self.process, 0, self._stop.set)
+
+    def take_snapshot(self) -> None:
+        """Takes a snapshot now, as if the log had grown enough."""
+        if self.listening and not self.ending:
+            self.world.after(self.process, 0, self._begin_snapshot)
+
+    def _begin_snapshot(self) -> None:
+        async def snapshot() -> None:
+            try:
+                await self.parts.keeping.snapshot()
+            except BeaverError as error:
+                self.world.note("no snapshot:", _first_line(error))
+
+        asyncio.get_running_loop().create_task(snapshot())
+
+    def _status(self, state: State) -> StatusView:
+        return status(state, self.parts.engine.now_ms(), running=True)
+
+    # -- its end -----------------------------------------------------------------------------------
+
+    def arm_stop(self, ahead: int, fault: Fault, *, power_goes: bool) -> None:
+        """Ends the process in the middle of a later disk operation."""
+        self.power_goes = power_goes
+        self.disk.plan(ahead, fault)
+
+    def _stopped(self) -> None:
+        """A planned fault ends it inside a disk operation."""
+        world = self.world
+        world.loop.kill(self.process)
+        world.after(world.loop.machine, 0, partial(world.crash, self, power=self.power_goes))
+
+    def _failed(self, error: BaseException) -> None:
+        """The log failed: the real process ends here, at once."""
+        world = self.world
+        if not isinstance(error, StorageFailed) or isinstance(error, DiskFull):
+            world.watch.wrong(f"the engine fails by itself: {error!r}")
+        world.loop.kill(self.process)
+        world.after(world.loop.machine, 0, partial(world.server_died, self, _first_line(error)))
+        raise ProcessEnded
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+def _order(connection: Any) -> int:
+    order: int = connection.order
+    return order

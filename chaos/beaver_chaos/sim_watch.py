@@ -1,0 +1,299 @@
+"""The watch: what must hold at every step of a simulated run.
+
+It follows the log commit by commit with a state of its own, the *shadow*, and compares:
+events with what may happen then, the live state with the shadow, what anyone outside was
+told with what is durable, and what workers run with what they may.  At the end the history
+checker goes over the whole once more.
+
+What may not live here: how anything happens.  The watch only looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from beaver.errors import BeaverError
+from beaver.journal.reader import read_commits
+from beaver.layout import Layout
+from beaver.messages import Attempt
+from beaver.recovery import read_store
+from beaver_chaos.history import Commit, History, Run
+from beaver_chaos.sim_pool import MS, TASK, Worker
+from beaver_model import (
+    JobState,
+    Offer,
+    Row,
+    State,
+    apply,
+    fingerprint,
+    legal,
+    select,
+    violations,
+    why,
+)
+from beaver_model.events import (
+    Acked,
+    AnyEvent,
+    Booted,
+    Cancelled,
+    Cause,
+    Died,
+    Discarded,
+    Dispatched,
+    TimedOut,
+)
+
+if TYPE_CHECKING:
+    from beaver_chaos.sim_server import Life
+    from beaver_chaos.sim_world import World
+
+SMALL_JOBS: Final = 64
+"""Up to so many jobs all invariants of the model are checked after each commit."""
+_STARVED_NS: Final = 5_000_000_000
+"""A job may wait so long beside an idle worker once the disk was full."""
+_VIOLATIONS_MAX: Final = 20
+_ENDS: Final = {Acked: "completed", Died: "dead", Cancelled: "cancelled", Discarded: "discarded"}
+
+
+class Watch:
+    """Looks at one run."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.violations: list[str] = []
+        self.commits: list[Commit] = []
+        self.runs: list[Run] = []
+        self.shadow = State()
+        self.shadow.set_known_tasks(frozenset({TASK}))
+        self._life: Life | None = None
+        self._told_seq = 0
+        self._ends: dict[str, set[str]] = {}
+        self._running: dict[str, int] = {}
+        """Token whose user code runs, by job."""
+        self._began_ns: dict[int, int] = {}
+        self._starved_ns = 0
+
+    def wrong(self, violation: str) -> None:
+        """Notes a violation and ends the run."""
+        if len(self.violations) < _VIOLATIONS_MAX:
+            self.violations.append(violation)
+        self._world.note("VIOLATION", violation)
+        self._world.loop.halt()
+
+    # -- the log -------------------------------------------------------------------------------
+
+    def attach(self, life: Life) -> None:
+        """A server has recovered and logged BOOT: is everything there?"""
+        self._life = life
+        engine = life.parts.engine
+        before_seq = self.shadow.last_seq
+        found = list(read_commits(self._world.bare_disk(), self._layout, before_seq))
+        boots = [
+            seq
+            for first_seq, _, events in found
+            for seq, event in enumerate(events, first_seq)
+            if isinstance(event, Booted)
+        ]
+        if not boots:
+            self.wrong(
+                f"seq {before_seq} was durable, and the next BOOT came below it: "
+                "recovery lost what was acknowledged"
+            )
+            return
+        # At most one frame is ever in doubt: the one that a crash found being written.
+        doubtful = [commit for commit in found if commit[0] < boots[0]]
+        if len(doubtful) > 1:
+            self.wrong(f"{len(doubtful)} frames behind seq {before_seq} were never synced")
+        for first_seq, now_ms, events in found:
+            self._take_in(first_seq, now_ms, events)
+        if self.shadow.last_seq == engine.durable_seq and fingerprint(self.shadow) != fingerprint(
+            engine.state
+        ):
+            self.wrong(f"recovery gives another state at seq {engine.durable_seq} than the log")
+        engine.observers.insert(0, self._observe)
+
+    def detach(self) -> None:
+        """The server is gone."""
+        self._life = None
+
+    @property
+    def _layout(self) -> Layout:
+        return Layout(self._world.config.data)
+
+    def _observe(self, first_seq: int, now_ms: int, events: Sequence[AnyEvent]) -> None:
+        """After a commit, before anyone is told of it."""
+        life = self._life
+        if life is None:
+            return
+        self._take_in(first_seq, now_ms, events)
+        state, wal = life.parts.engine.state, life.parts.opened.wal
+        last_seq = self.shadow.last_seq
+        if not last_seq == wal.last_seq == life.parts.engine.durable_seq == state.last_seq:
+            self.wrong(f"log, engine and state end at different seqs, the log at {wal.last_seq}")
+        if state.ledger != self.shadow.ledger:
+            self.wrong(f"the live state at seq {last_seq} is not what its events give")
+        if len(state.jobs) <= SMALL_JOBS:
+            for violation in violations(state):
+                self.wrong(f"at seq {last_seq}: {violation}")
+
+    def _take_in(self, first_seq: int, now_ms: int, events: Sequence[AnyEvent]) -> None:
+        shadow = self.shadow
+        if first_seq != shadow.last_seq + 1:
+            self.wrong(f"a commit begins with seq {first_seq}; {shadow.last_seq + 1} was next")
+            return
+        if now_ms < shadow.time_ms:
+            self.wrong(f"the stamp of seq {first_seq} lies before that of the commit before")
+        self.commits.append((first_seq, now_ms, events))
+        self._world.note("commit", first_seq, now_ms, events)
+        for event in events:
+            reason = legal(shadow, event)
+            if reason is not None:
+                self.wrong(f"seq {shadow.last_seq + 1}: {event.NAME} is illegal: {reason}")
+                return
+            if type(event) is Dispatched:
+                self._check_dispatch(shadow.jobs[event.job], event.worker, now_ms)
+            elif type(event) is TimedOut or type(event) is Died:
+                self._check_limit(event)
+            end = _ENDS.get(type(event))
+            if end is not None:
+                self._ends.setdefault(event.job, set()).add(end)  # type: ignore[union-attr]
+            apply(shadow, event, now_ms)
+
+    def _check_dispatch(self, row: Row, worker: int, now_ms: int) -> None:
+        """P9 and P12: the job's time has come, and none like it should have gone first."""
+        shadow = self.shadow
+        seq = shadow.last_seq + 1
+        if row.ready_ms > now_ms:
+            self.wrong(f"seq {seq}: job {row.id} goes {row.ready_ms - now_ms} ms before its time")
+        busy = any(held.worker == worker for held in shadow.in_flight.values())
+        spec, key = row.spec, (row.ready_ms, row.seq)
+        for other in shadow.jobs.values():
+            if (
+                other.state == JobState.PENDING
+                and (other.ready_ms, other.seq) < key
+                and other.spec.queue == spec.queue
+                and other.spec.priority == spec.priority
+            ):
+                waits = (busy and (other.on_last_attempt or other.suspect)) or (
+                    other.suspect and shadow.suspects_in_flight
+                )
+                if not waits:
+                    self.wrong(f"seq {seq}: job {row.id} goes before {other.id}, which is first")
+
+    def _check_limit(self, event: TimedOut | Died) -> None:
+        """P12: nobody is timed out before the limit has passed, whatever the clock says."""
+        began_ns = self._began_ns.get(event.token)
+        if event.cause != Cause.TIME_LIMIT or began_ns is None:
+            return
+        ran_ms = (self._world.loop.now_ns - began_ns) / MS
+        limit_ms = self.shadow.jobs[event.job].spec.timeout_ms
+        if ran_ms < limit_ms:
+            self.wrong(f"job {event.job} is timed out after {ran_ms:.0f} of {limit_ms} ms")
+
+    # -- what is told outside -------------------------------------------------------------------
+
+    def told(self, seq: int) -> None:
+        """Someone outside has seen this seq."""
+        self._told_seq = max(self._told_seq, seq)
+        if seq > self.shadow.last_seq:
+            self.wrong(f"seq {seq} was told, and only {self.shadow.last_seq} is durable")
+
+    def told_end(self, job: str, state: str) -> None:
+        """Someone outside has heard how a job ended."""
+        word = "completed" if state == "expired" else state
+        if word not in self._ends.get(job, ()):
+            self.wrong(f"job {job} was said to be {word}, and the log knows nothing of it")
+
+    def sent(self, attempts: Sequence[Attempt]) -> None:
+        """Attempts go to a worker: their DISPATCH has to be durable."""
+        for attempt in attempts:
+            if attempt.token > self.shadow.last_seq:
+                self.wrong(f"token {attempt.token} goes to a worker before its DISPATCH is durable")
+
+    # -- what runs --------------------------------------------------------------------------------
+
+    def began(self, worker: Worker, attempt: Attempt) -> None:
+        """User code of an attempt begins (P10)."""
+        self._world.note("worker", worker.number, "begins", attempt.job, attempt.token)
+        other = self._running.get(attempt.job)
+        if other is not None:
+            self.wrong(
+                f"job {attempt.job} runs twice at once, with tokens {other} and {attempt.token}"
+            )
+        self._running[attempt.job] = attempt.token
+        self._began_ns[attempt.token] = self._world.loop.now_ns
+        self.runs.append(Run(False, attempt.token, worker.pid, attempt.job))
+
+    def ended(self, worker: Worker, attempt: Attempt) -> None:
+        """User code of an attempt came to its end."""
+        self._world.note("worker", worker.number, "ends", attempt.job, attempt.token)
+        self.runs.append(Run(True, attempt.token, worker.pid, attempt.job))
+        self.stopped(worker, attempt)
+
+    def stopped(self, worker: Worker, attempt: Attempt) -> None:
+        """User code of an attempt was ended."""
+        if self._running.get(attempt.job) == attempt.token:
+            del self._running[attempt.job]
+
+    # -- at rest -----------------------------------------------------------------------------------
+
+    def quiet(self) -> None:
+        """Nothing is ready to happen now: is anything left undone? (P1, P5)"""
+        life = self._life
+        if life is None or not life.listening or life.ending or life.process.stopped:
+            return
+        if not life.process.alive:
+            return
+        engine, controller = life.parts.engine, life.parts.controller
+        state = engine.state
+        if engine.durable_seq != state.last_seq:
+            self.wrong(f"seq {state.last_seq} was decided and nothing will ever write it")
+        held = {token for place in controller.workers.values() for token in place.held}
+        lost = state.in_flight.keys() - held
+        if lost and not controller._unwritten:  # noqa: SLF001 - nobody else may know of these
+            token = min(lost)
+            self.wrong(f"job {state.in_flight[token].id} is in flight and no worker holds it")
+        idle = any(
+            place.ready and not place.held and place.killed is None
+            for place in controller.workers.values()
+        )
+        row = select(state, Offer(idle=True), engine.now_ms()) if idle else None
+        if row is None:
+            self._starved_ns = 0
+            return
+        now_ns = self._world.loop.now_ns
+        self._starved_ns = self._starved_ns or now_ns
+        if now_ns - self._starved_ns >= (_STARVED_NS if self._world.was_full else 0):
+            self.wrong(f"job {row.id} could run, and an idle worker does not get it")
+
+    # -- at the end --------------------------------------------------------------------------------
+
+    def unfinished(self) -> list[str]:
+        """Returns the jobs that have not ended, each with the reason why it waits."""
+        return [
+            f"{row.id} ({why(self.shadow, row).reason})"
+            for row in self.shadow.jobs.values()
+            if row.state in (JobState.PENDING, JobState.IN_FLIGHT)
+        ]
+
+    def finish(self) -> None:
+        """Goes over the whole once more, and over the files."""
+        witness = self._world.witness
+        history = History()
+        history.read(self.commits)
+        history.compare(witness)
+        history.compare_runs(self.runs)
+        history.compare_acks(self.runs)
+        history.settle(witness)
+        for violation in history.violations:
+            self.wrong(violation)
+        try:
+            state, _ = read_store(
+                self._world.bare_disk(), self._layout.path, clock=self._world.clock
+            )
+        except BeaverError as error:
+            self.wrong(f"the files cannot be read at the end: {error}")
+            return
+        if fingerprint(state) != fingerprint(self.shadow):
+            self.wrong("the files give another state at the end than the commits")

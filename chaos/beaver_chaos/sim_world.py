@@ -1,0 +1,432 @@
+"""The simulated machine: clock, disk, network, processes, and what befalls them.
+
+`simulator` runs it; the parts that stand on it are `sim_server`, `sim_pool`, `sim_helper`
+and `sim_clients`.  Here the acts of a plan become what happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from beaver.config import Config, load_config
+from beaver.messages import Attempt
+from beaver_chaos.disk import Fault
+from beaver_chaos.history import Witness
+from beaver_chaos.loop import Process, SimHandle, SimLoop
+from beaver_chaos.sim_clients import SimClient
+from beaver_chaos.sim_disk import MachineDisk
+from beaver_chaos.sim_helper import HelperProcess
+from beaver_chaos.sim_net import Connections
+from beaver_chaos.sim_plan import CLIENTS, Act, Chance, JobPlan, Plan, Script
+from beaver_chaos.sim_pool import MS, Worker
+from beaver_chaos.sim_server import Life
+from beaver_chaos.sim_watch import Watch
+
+DATA: Final = "data"
+STORE: Final = b"simulated-store!"
+STEPS_MAX: Final = 200_000
+_WALL_MS: Final = 1_900_000_000_000
+_RESTART_MS: Final = 40
+_SETTLE_MS: Final = 600_000
+"""So long after the last fault everything must have come to rest."""
+_POLL_S: Final = 0.05
+
+
+class SimClock:
+    """`ports.Clock` of the machine."""
+
+    def __init__(self, loop: SimLoop) -> None:
+        self._loop = loop
+        self.offset_ms = 0
+        self.boot_ns = 0
+
+    def wall_ms(self) -> int:
+        return _WALL_MS + self._loop.now_ns // MS + self.offset_ms
+
+    def monotonic_ns(self) -> int:
+        return self._loop.now_ns - self.boot_ns
+
+
+def config_of(plan: Plan) -> Config:
+    """Returns the configuration of the simulated server."""
+    setup = plan.setup
+    config = load_config({"data": DATA, "http": "off"}, environ={})
+    return msgspec.structs.replace(
+        config,
+        workers=setup.workers,
+        executor="async" if setup.concurrency else "process",
+        concurrency=max(1, setup.concurrency),
+        prefetch=setup.prefetch,
+        grace_ms=setup.grace_ms,
+        segment_bytes=setup.segment_bytes,
+        state_bytes_max=1 << 30,
+        retention_bytes=1 << 40 if setup.keep_archive else 0,
+        tombstones_max=setup.tombstones_max,
+    )
+
+
+class World:
+    """One machine, over one run."""
+
+    def __init__(self, plan: Plan, config: Config) -> None:
+        self.plan, self.config = plan, config
+        self.chance = Chance(plan.seed, "run")
+        self.loop = SimLoop(
+            Chance(plan.seed, "order").below, steps_max=STEPS_MAX, in_order=plan.setup.in_order
+        )
+        self.notes: list[tuple[Any, ...]] = []
+        self.clock = SimClock(self.loop)
+        self.entropy = self.chance
+        self.disk = MachineDisk(DATA)
+        self.store = STORE
+        self.witness = Witness()
+        self.watch = Watch(self)
+        self.loop.on_quiet = self.watch.quiet
+        self.loop.on_error = self._unexpected
+        self.connections = Connections()
+        self.workers: list[Worker] = []
+        self.helpers: list[HelperProcess] = []
+        self.clients = [SimClient(self, n) for n in range(CLIENTS)]
+        self.life: Life | None = None
+        self.slots: dict[int, int] = {}
+        self.slots_exist = False
+        self.same_boot = True
+        self.applied_seq = 0
+        self.was_full = False
+        self._capacity = self.disk.capacity
+        self._lives = 0
+        self._pids = 100
+        self._slowness = 1
+        self._healed = False
+        self._over = False
+        self._next_start: tuple[int, Fault, bool] | None = None
+        self._scripts: dict[bytes, list[Script]] = {}
+        self._begun: dict[str, int] = {}
+
+    # -- what the parts use --------------------------------------------------------------------
+
+    def note(self, *words: Any) -> None:
+        """Writes into the trace of the run."""
+        self.notes.append((self.loop.now_ns // 1000, *words))
+
+    def after(
+        self, process: Process, delay_ns: int, callback: Callable[..., object], *args: Any
+    ) -> SimHandle:
+        """Schedules what a process does."""
+        return self.loop.call_in(process, delay_ns, callback, *args)
+
+    def latency_ns(self) -> int:
+        return self.chance.between(0, self.plan.setup.latency_us) * 1_000
+
+    def sync_takes_time(self) -> None:
+        """The server waits for the disk."""
+        us = self.chance.between(0, self.plan.setup.sync_us) * self._slowness
+        self.loop.pass_ns(us * 1_000)
+
+    def next_pid(self) -> int:
+        self._pids += 1
+        return self._pids
+
+    def bare_disk(self) -> MachineDisk:
+        """The disk for looking at it: no fault strikes."""
+        self.disk.user = None
+        return self.disk
+
+    @property
+    def listening(self) -> Life | None:
+        life = self.life
+        return life if life is not None and life.listening and life.process.alive else None
+
+    def script_of(self, attempt: Attempt) -> Script:
+        """Returns what an attempt does: the job's next script, as often as it is begun."""
+        scripts = self._scripts.get(attempt.payload)
+        if scripts is None:
+            runs = msgspec.json.decode(attempt.payload)["runs"]
+            scripts = self._scripts[attempt.payload] = [Script(*run) for run in runs]
+        count = self._begun[attempt.job] = self._begun.get(attempt.job, 0) + 1
+        return scripts[min(count, len(scripts)) - 1]
+
+    def answer(self, future: asyncio.Future[Any], answer: Any) -> None:
+        """Ends a wait of the server's."""
+        if self.life is not None:
+            self.answer_in(self.life.process, future, answer)
+
+    def answer_in(self, process: Process, future: asyncio.Future[Any], answer: Any) -> None:
+        self.after(process, self.latency_ns(), _resolve, future, answer)
+
+    def attach_slots(self) -> None:
+        """A server makes the slots afresh; what this boot has started stays."""
+        if not self.same_boot:
+            self.slots.clear()
+        self.slots_exist = self.same_boot = True
+
+    def kill_old_helpers(self) -> None:
+        """The scan for leftovers finds an old helper, or it is not quite fast enough."""
+        for helper in list(self.helpers):
+            if self.chance.one_in(2):
+                helper.die()
+
+    def _unexpected(self, message: str, error: BaseException | None) -> None:
+        self.watch.wrong(f"{message}: {type(error).__name__}: {error}")
+
+    # -- servers come and go -----------------------------------------------------------------------
+
+    def start_server(self) -> None:
+        """Starts the next server, with what was planned for its start."""
+        if self._over or self.life is not None:
+            return
+        self._lives += 1
+        life = self.life = Life(self, self._lives)
+        self.note("server", life.number, "starts")
+        if self._next_start is not None:
+            ahead, fault, power = self._next_start
+            self._next_start = None
+            life.power_goes = power
+            life.disk.plan(ahead, fault)
+        with self.loop.within(life.process):
+            self.loop.create_task(life.main())
+
+    def crash(self, life: Life, *, power: bool) -> None:
+        """A server is killed, or the machine loses power."""
+        if life is not self.life:
+            return
+        self.note("the power is cut" if power else f"server {life.number} is killed")
+        self._lose(life)
+        if power:
+            for worker in list(self.workers):
+                worker.die("lost with the machine")
+            for helper in list(self.helpers):
+                helper.die()
+            self.disk.crash(self.chance.below)
+            self.same_boot = False
+            self.slots_exist = self.chance.one_in(2)
+            self.clock.boot_ns = self.loop.now_ns
+        elif self.chance.one_in(2):
+            self.disk.evict(self.chance.below)
+        self._restart()
+
+    def server_died(self, life: Life, why: str) -> None:
+        """A server ended itself, since it could not trust its log."""
+        if life is self.life:
+            self.note("server", life.number, "ends itself:", why)
+            self._lose(life)
+            if self.chance.one_in(2):
+                self.disk.evict(self.chance.below)
+            self._restart()
+
+    def server_ended(self, life: Life, why: str) -> None:
+        """A server has come to its end in good order, or could not start."""
+        if life is self.life:
+            self.note("server", life.number, why)
+            self._lose(life)
+            self._restart()
+
+    def _lose(self, life: Life) -> None:
+        self.watch.detach()
+        self.loop.kill(life.process)
+        life.listening = False
+        life.disk.end()
+        life.pool.lose_server()
+        for end in self.connections.of(life.process):
+            end.process_died()
+        for helper in self.helpers:
+            self.after(self.loop.machine, self.chance.between(0, 30) * MS, helper.die)
+        self.life = None
+
+    def _restart(self) -> None:
+        if not self._over:
+            delay_ns = self.chance.between(1, _RESTART_MS) * MS
+            self.after(self.loop.machine, delay_ns, self.start_server)
+
+    # -- the run -----------------------------------------------------------------------------------
+
+    async def main(self) -> None:
+        """Carries out the plan, heals everything, and waits for rest."""
+        self.start_server()
+        last_ms = 0
+        for act in self.plan.acts:
+            self.after(self.loop.machine, act.at_ms * MS, self._act, act)
+            last_ms = max(last_ms, act.at_ms)
+        await asyncio.sleep((last_ms + 1) / 1000)
+        self._heal()
+        deadline_ns = self.loop.now_ns + _SETTLE_MS * MS
+        while not self._at_rest():
+            if self.loop.now_ns > deadline_ns:
+                self.watch.wrong(f"no rest is reached; not ended: {self.watch.unfinished()}")
+                return
+            await asyncio.sleep(_POLL_S)
+        self._over = True
+        life = self.life
+        assert life is not None, "at rest there is a server"
+        life.stop()
+        while self.life is not None:
+            await asyncio.sleep(_POLL_S)
+        self.watch.finish()
+
+    def _heal(self) -> None:
+        """No more faults: whatever is wrong has to mend itself from here on."""
+        self.note("no more faults")
+        self._healed = True
+        self._slowness = 1
+        self.disk.capacity = self._capacity
+        self._next_start = None
+        if self.life is not None:
+            self.life.disk.forget_plans()
+            self.loop.continue_process(self.life.process)
+        for helper in self.helpers:
+            helper.disk.forget_plans()
+        for worker in self.workers:
+            self.loop.continue_process(worker.process)
+
+    def _at_rest(self) -> bool:
+        life = self.listening
+        if life is None or any(client.busy for client in self.clients):
+            return False
+        state = self.watch.shadow
+        for name, queue in state.queues.items():
+            if queue.row.paused:
+                self._begin(0, "resume", (name,))
+                return False
+        return not state.in_flight and not state.scheduled_live and not state.ready
+
+    def _begin(self, client: int, kind: str, args: tuple[Any, ...]) -> None:
+        place = self.clients[client]
+        self.after(place.process, 0, place.begin, kind, args)
+
+    # -- acts ----------------------------------------------------------------------------------------
+
+    def _act(self, act: Act) -> None:
+        fault = _FAULTS.get(act.kind)
+        if fault is not None:
+            self.note("fault", act.kind, *act.args)
+            fault(self, *act.args)
+            return
+        client, *args = act.args
+        jobs = (job.id for job in args[0] if isinstance(job, JobPlan))
+        words = jobs if act.kind == "enqueue" else args[:1]
+        self.note("client", client, "asks to", act.kind, *words)
+        self._begin(client, act.kind, tuple(args))
+
+    def _stop_server(self, power: bool, ahead: int, done: bool, done_bytes: int) -> None:
+        life = self.life
+        if life is None:
+            return
+        if not ahead:
+            self.crash(life, power=power)
+            return
+        life.arm_stop(ahead, Fault(0, done_bytes, done), power_goes=power)
+
+    def _double_crash(self, power: bool, ahead: int, error: int) -> None:
+        self._next_start = (ahead, Fault(error, -1, done=False), power)
+        if self.life is not None:
+            self.crash(self.life, power=power)
+
+    def _disk_error(self, ahead: int, error: int, done_bytes: int) -> None:
+        if self.life is not None:
+            self.was_full = True
+            self.life.disk.plan(ahead, Fault(error, done_bytes))
+
+    def _helper_error(self, ahead: int, error: int, done_bytes: int) -> None:
+        for helper in self.helpers:
+            self.was_full = True
+            helper.disk.plan(ahead, Fault(error, done_bytes))
+
+    def _kill_helper(self, ahead: int) -> None:
+        for helper in list(self.helpers):
+            if ahead:
+                helper.disk.plan(ahead, Fault(0, -1, done=True))
+            else:
+                helper.die()
+
+    def _disk_full(self, ms: int, left_bytes: int) -> None:
+        self.was_full = True
+        self.disk.capacity = self._capacity - self.disk.free_bytes("") + left_bytes
+        self.after(self.loop.machine, ms * MS, self._free_disk)
+
+    def _free_disk(self) -> None:
+        self.disk.capacity = self._capacity
+
+    def _with_worker(self, number: int) -> list[Worker]:
+        return [worker for worker in self.workers if worker.number == number]
+
+    def _hold(self, process: Process, ms: int) -> None:
+        self.loop.stop_process(process)
+        self.after(self.loop.machine, ms * MS, self.loop.continue_process, process)
+
+    def _slow_disk(self, times: int, ms: int) -> None:
+        self._slowness = times
+
+        def quick() -> None:
+            self._slowness = 1
+
+        self.after(self.loop.machine, ms * MS, quick)
+
+    def _read_error(self, ahead: int) -> None:
+        if self.life is not None:
+            self.life.disk.plan_read_error(ahead)
+
+    def _kill_worker(self, number: int) -> None:
+        for worker in self._with_worker(number):
+            worker.die("killed by signal 9")
+
+    def _stop_worker(self, number: int, ms: int) -> None:
+        for worker in self._with_worker(number):
+            self._hold(worker.process, ms)
+
+    def _hold_server(self, ms: int) -> None:
+        if self.life is not None:
+            self._hold(self.life.process, ms)
+
+    def _lose_zygote(self) -> None:
+        if self.life is not None:
+            self.life.pool.lose_zygote()
+
+    def _turn_clock(self, ms: int) -> None:
+        self.clock.offset_ms += ms
+
+    def _cut(self, client: int) -> None:
+        for end in self.connections.of(self.clients[client].process):
+            end.cut()
+
+    def _snapshot(self) -> None:
+        if self.life is not None:
+            self.life.take_snapshot()
+
+    def _restart_server(self) -> None:
+        if self.life is not None:
+            self.life.stop()
+
+
+def _resolve(future: asyncio.Future[Any], answer: Any) -> None:
+    if future.done():
+        return
+    if isinstance(answer, BaseException):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+_FAULTS: Final[dict[str, Callable[..., None]]] = {
+    "kill_server": lambda world, *args: world._stop_server(False, *args),  # noqa: SLF001
+    "power_cut": lambda world, *args: world._stop_server(True, *args),  # noqa: SLF001
+    "double_crash": World._double_crash,  # noqa: SLF001
+    "disk_error": World._disk_error,  # noqa: SLF001
+    "read_error": World._read_error,  # noqa: SLF001
+    "helper_error": World._helper_error,  # noqa: SLF001
+    "kill_helper": World._kill_helper,  # noqa: SLF001
+    "disk_full": World._disk_full,  # noqa: SLF001
+    "kill_worker": World._kill_worker,  # noqa: SLF001
+    "stop_worker": World._stop_worker,  # noqa: SLF001
+    "lose_zygote": World._lose_zygote,  # noqa: SLF001
+    "stop_server": World._hold_server,  # noqa: SLF001
+    "clock": World._turn_clock,  # noqa: SLF001
+    "slow_disk": World._slow_disk,  # noqa: SLF001
+    "cut": World._cut,  # noqa: SLF001
+    "snapshot": World._snapshot,  # noqa: SLF001
+    "restart": World._restart_server,  # noqa: SLF001
+}
+"""What each act that is no request of a client does."""

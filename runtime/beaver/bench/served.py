@@ -1,0 +1,242 @@
+"""Beaver as a subject: a real server in a process of its own, clients over its local socket."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+
+from beaver import endpoint
+from beaver.async_client import AsyncClient
+from beaver.async_client import connect as connect_async
+from beaver.bench import subject
+from beaver.bench.records import RECORDS_VARIABLE, payload
+from beaver.bench.rows import BEAVER
+from beaver.bench.subject import WORKERS, Budget, Sent
+from beaver.client import Client, connect
+from beaver.errors import BeaverError
+from beaver.layout import Layout
+from beaver.messages import Request
+from beaver.requests import make_request
+
+READY_S: Final = 120.0
+END_S: Final = 120.0
+_SETTLE_S: Final = 15.0
+
+
+class ServerProcess:
+    """One `beaver run`, from its start to its ready line and on to its end."""
+
+    def __init__(self, data: str, *, workers: int = WORKERS, **settings: str) -> None:
+        """Starts it and waits until it is ready.
+
+        Args:
+            data: The data directory; the jobs' records go to `records` beside it.
+            workers: Worker processes.
+            **settings: Further settings, as their environment variables without `BEAVER_`.
+        """
+        self.data = data
+        self.records = str(Path(data).parent / "records")
+        command = [sys.executable, "-m", "beaver", "run", "--data", data, "--http", "off"]
+        command += ["-A", "beaver.bench.tasks:app", "--workers", str(workers), "--grace", "1s"]
+        command += ["--log-level", "error"]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("BEAVER_")}
+        environment |= {f"BEAVER_{name.upper()}": value for name, value in settings.items()}
+        environment[RECORDS_VARIABLE] = self.records
+        started_s = time.perf_counter()
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        try:
+            stream: IO[str] | None = self.process.stdout
+            assert stream is not None
+            self.ready_line = stream.readline()
+            self.ready_s = time.perf_counter() - started_s
+            if not self.ready_line:
+                raise BeaverError(f"the measured server did not start (exit {self.process.wait()})")
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def settle(self) -> None:
+        """Waits until the next log segment is prepared, so that the disk is left alone."""
+        prepared = Path(Layout(self.data).next)
+        deadline_s = time.monotonic() + _SETTLE_S
+        while not prepared.exists() and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def stop(self) -> None:
+        """SIGTERM, then the end; killed where that takes too long."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            self.kill()
+
+
+@contextmanager
+def serving(data: str, *, workers: int = WORKERS, **settings: str) -> Iterator[ServerProcess]:
+    """Runs a server while the block runs."""
+    server = ServerProcess(data, workers=workers, **settings)
+    try:
+        server.settle()
+        yield server
+    finally:
+        server.stop()
+
+
+def request(number: int, queue: str) -> Request:
+    """Returns the request for a job that appends one record."""
+    return make_request("bench.record", payload(number), queue=queue)
+
+
+class _Blocking:
+    def __init__(self, client: Client, queue: str) -> None:
+        self._client, self._queue = client, queue
+
+    def send(self, numbers: Sequence[int]) -> None:
+        self._client.enqueue([request(number, self._queue) for number in numbers])
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class _Awaited:
+    def __init__(self, client: AsyncClient, queue: str) -> None:
+        self._client, self._queue = client, queue
+
+    async def send(self, numbers: Sequence[int]) -> None:
+        await self._client.enqueue([request(number, self._queue) for number in numbers])
+
+    async def close(self) -> None:
+        self._client.close()
+
+
+class Served:
+    """A running server, measured as every other queue is."""
+
+    name = BEAVER
+    batches = True
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._data, self.records = server.data, server.records
+        self._control = connect(server.data)
+        self._open: set[str] = set()
+        """Queues that are not paused."""
+
+    def close(self) -> None:
+        """Ends the connection of this side."""
+        self._control.close()
+
+    def send_loop(self, queue: str, clients: int, batch: int, budget: Budget) -> Sent:
+        """See `subject.Subject`.  One client blocks; several share an event loop."""
+        self._pause(queue)
+        if clients == 1:
+            sender = _Blocking(connect(self._data), queue)
+            try:
+                numbers = subject.draw_numbers(budget.count)
+                return subject.send_one_by_one(sender, numbers, batch, budget.seconds)
+            finally:
+                sender.close()
+
+        async def open_one() -> _Awaited:
+            return _Awaited(await connect_async(self._data), queue)
+
+        return subject.run_on_loop(subject.send_with_tasks(open_one, clients, batch, budget))
+
+    def send_paced(self, queue: str, budget: Budget, rate: int) -> Sent:
+        """See `subject.Subject`."""
+        sender = _Blocking(connect(self._data), queue)
+        try:
+            return subject.send_paced(sender, budget, rate)
+        finally:
+            sender.close()
+
+    def send_made(self, queue: str, batch: int, budget: Budget) -> Sent:
+        """Sends batches of requests that were made before the clock starts."""
+        self._pause(queue)
+        numbers = subject.draw_numbers(budget.count)
+        made = {number: request(number, queue) for number in numbers}
+
+        class Sender:
+            def __init__(self, client: Client) -> None:
+                self._client = client
+
+            def send(self, numbers: Sequence[int]) -> None:
+                self._client.enqueue([made[number] for number in numbers])
+
+            def close(self) -> None:
+                self._client.close()
+
+        sender = Sender(connect(self._data))
+        try:
+            return subject.send_one_by_one(sender, numbers, batch, budget.seconds)
+        finally:
+            sender.close()
+
+    @contextmanager
+    def workers(self, queue: str) -> Iterator[None]:
+        """See `subject.Subject`: the workers are there; the queue is resumed meanwhile."""
+        self._open.add(queue)
+        self._control.set_queue(queue, False, None, None)
+        try:
+            yield
+        finally:
+            self._open.discard(queue)
+
+    def _pause(self, queue: str) -> None:
+        if queue not in self._open:
+            self._control.set_queue(queue, True, None, None)
+
+    def finished(self, queue: str, count: int, seconds: float) -> bool:
+        """See `subject.Subject`: counts what is durably completed."""
+        deadline_s = time.monotonic() + seconds
+        while self._control.status().queues[queue].completed < count:
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(0.002)
+        return True
+
+
+def measure_more(served: Served, one: Served, tag: str, sizes: subject.Sizes) -> dict[str, float]:
+    """Measures once what is measured of Beaver alone.
+
+    Args:
+        served: The server.
+        one: A server whose workers hold one job at a time.
+        tag: Keeps the queues of a round apart.
+        sizes: How much of each row.
+    """
+    batch = subject.BATCH
+    return {
+        "bulk_made": served.send_made(f"made-{tag}", batch, sizes.bulk).rate,
+        "drain_one": subject.measure_drain(one, f"drain-{tag}", sizes),
+        "concurrent_bulk": subject.measure_concurrent(
+            served, f"both-{tag}", 1, batch, sizes.concurrent
+        ),
+    }
+
+
+def require_no_server(data: str) -> None:
+    """Raises where something still holds the directory."""
+    if Path(data).is_dir() and endpoint.reach(data) is not None:
+        raise BeaverError(f"a server still runs on {data}")

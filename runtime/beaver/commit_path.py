@@ -1,0 +1,75 @@
+"""Which way a commit takes to the disk, by what syncs have cost lately.
+
+While the disk is fast a commit is written on the loop: nothing is faster.  Where syncs take
+over a millisecond or so the loop would stand still for too long, and a writer process does
+it.  The choice is made from measured syncs, at start and all the time, with hysteresis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from beaver.journal.wal import Staged
+from beaver.ports import LogWriter, Written
+
+SLOW_S: Final = 0.0015
+"""A median above this goes beside the loop."""
+FAST_S: Final = 0.0007
+"""A median below this goes back to the loop."""
+WINDOW: Final = 33
+"""Syncs that the median is taken over."""
+
+
+class CommitPath:
+    """Chooses the way of each commit.  Used by the engine only."""
+
+    def __init__(
+        self, make_writer: Callable[[], LogWriter] | None = None, choice: str = "auto"
+    ) -> None:
+        """Args beyond the obvious.
+
+        Args:
+            make_writer: Starts a writer process; `None` where there can be none.
+            choice: `auto`, `inline` or `writer`.
+        """
+        self._make_writer = make_writer
+        self._choice = choice
+        self._writer: LogWriter | None = None
+        self._seconds: list[float] = []
+        self.beside_the_loop = make_writer is not None and choice == "writer"
+        """The next commit goes to the writer process."""
+
+    @property
+    def name(self) -> str:
+        """`inline` or `writer`."""
+        return "writer" if self.beside_the_loop else "inline"
+
+    def observe(self, seconds: float) -> None:
+        """Notes what a write with its sync took, wherever it was done."""
+        self._seconds.append(seconds)
+        if len(self._seconds) < WINDOW:
+            return
+        median_s = sorted(self._seconds)[WINDOW // 2]
+        self._seconds.clear()
+        if self._choice == "auto" and self._make_writer is not None:
+            limit_s = FAST_S if self.beside_the_loop else SLOW_S
+            self.beside_the_loop = median_s > limit_s
+
+    def write(self, staged: Staged, done: Written) -> None:
+        """Hands a frame to the writer process, which is started when it is first needed."""
+        if self._writer is None:
+            assert self._make_writer is not None, "only asked for where there can be one"
+            self._writer = self._make_writer()
+        self._writer.write(staged.file, staged.frame, staged.offset, done)
+
+    def wait(self) -> None:
+        """Blocks until the frame under way is written and its `done` was called."""
+        assert self._writer is not None, "a frame is under way"
+        self._writer.wait()
+
+    def close(self) -> None:
+        """Ends the writer process, if there is one."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

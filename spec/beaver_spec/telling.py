@@ -1,0 +1,281 @@
+"""Counterexamples told: numbered steps in domain words, a diagram, and a test to keep.
+
+A counterexample is replayed unreduced over whole states (`concrete`), so that jobs and
+workers keep their names and the seqs are those of a log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from beaver_model.events import AnyEvent, Booted, Dispatched, JobEvent
+from beaver_spec.concrete import Happened, Replay, unreduced
+from beaver_spec.explorer import Counterexample, Explorer
+from beaver_spec.properties import ALL_PROPERTIES
+from beaver_spec.rows import NAMES
+from beaver_spec.rules import Action
+from beaver_spec.scopes import SCOPES, Scope
+from beaver_spec.world import RUNNING
+
+
+class Story(msgspec.Struct, frozen=True):
+    """A counterexample, ready to print."""
+
+    scope: str
+    property: str
+    claim: str
+    """What the property says."""
+    message: str
+    steps: list[str]
+    """Numbered sentences in domain words."""
+    diagram: str
+    """A Mermaid sequence diagram."""
+    test: str
+    """Source of a pytest case that replays it."""
+
+
+def tell(explorer: Explorer, found: Counterexample) -> Story:
+    """Returns the story of a counterexample that an exploration found."""
+    actions = unreduced(explorer, found.worlds, found.actions)
+    run = Replay(explorer.scope, explorer.space.model, type(explorer.rules))
+    run.run(actions)
+    teller = _Teller(run)
+    lines = [teller.tell(happened) for happened in run.happened]
+    steps = [f"{number}. {line}" for number, line in enumerate(lines, 1)]
+    wrong = [w for w in run.happened[-1].wrong if w.property == found.wrong.property]
+    message = wrong[0].message if run.happened and wrong else found.wrong.message
+    steps.append(f"{len(steps) + 1}. Wrong: {message} ({found.wrong.property}).")
+    return Story(
+        scope=explorer.scope.name,
+        property=found.wrong.property,
+        claim=ALL_PROPERTIES.get(found.wrong.property, ""),
+        message=message,
+        steps=steps,
+        diagram=_diagram(explorer.scope, run, teller),
+        test=case_source(explorer.scope, found, actions, lines, message),
+    )
+
+
+# -- in words ---------------------------------------------------------------------------------------
+
+_ENDS: Final = {
+    "ok": "reports that {job} ended well",
+    "fail": "reports that {job} failed",
+    "fatal": "reports that {job} failed for good",
+    "timeout": "is killed and reaped: {job} ran over its limit",
+    "died": "dies while it runs {job}",
+    "snooze": "reports that {job} snoozes",
+    "drained": "is killed and reaped at the end of the grace, and {job} is given back",
+    "child": "reports that {job} ended well and enqueued {child}",
+    "unheard": "ends {job}, and no server hears it",
+}
+_LATE: Final = {"ok": "ended well", "fail": "failed"}
+_PLAIN: Final = {
+    "sync": "The batch is synced; its replies go out, and its attempts go to their workers",
+    "boot": "A server starts: it kills what is left of the workers, reads the slots, logs BOOT",
+    "drain": "The server begins to stop in order: nothing is dispatched any more",
+    "stopped": "The server has stopped in order",
+    "pause": "An operator pauses the queue",
+    "resume": "An operator resumes the queue",
+}
+_REQUESTS: Final = {
+    "same": "A client enqueues {job}",
+    "other": "A client sends {job} again, with other content",
+    "later": "A client enqueues {job} for a later time",
+}
+
+
+class _Teller:
+    """Turns what happened into sentences."""
+
+    def __init__(self, run: Replay) -> None:
+        self.parts = run.rules.parts
+        self.rows = run.space.rows
+        self._words: dict[str, Callable[[Happened], str]] = {
+            "enqueue": lambda h: _REQUESTS[h.action[2]].format(job=quoted(h.action[1])),
+            "dispatch": lambda h: f"The server gives {quoted(h.action[1])} to worker "
+            f"{h.action[2] + 1}, in memory",
+            "wake": lambda h: f"Time passes: {quoted(h.action[1])} may run now",
+            "cancel": lambda h: f"An operator cancels {quoted(h.action[1])}",
+            "requeue": lambda h: f"An operator requeues {quoted(h.action[1])}",
+            "discard": lambda h: f"An operator discards {quoted(h.action[1])}",
+            "start": lambda h: f"Worker {h.action[1] + 1} writes its slot and starts "
+            f"{self._held(h, RUNNING, after=True)}",
+            "finish": self._finish,
+            "stop": lambda h: f"Worker {h.action[1] + 1} is killed and reaped: "
+            f"{self._held(h, RUNNING)} is cancelled",
+            "die": lambda h: f"Worker {h.action[1] + 1} dies before it starts what it holds",
+            "recall": lambda h: f"The server takes back what worker {h.action[1] + 1} has not read",
+            "recall-cancelled": lambda h: "The server takes back the cancelled "
+            f"{self._at(h)}, which has not begun",
+            "give-back": lambda h: f"The server gives back {self._at(h)}, which had not begun",
+            "late": self._late,
+            "crash": lambda h: f"The server is killed; {self._kept(h)}",
+            "cut": lambda h: f"The power fails, and the slots are gone; {self._kept(h)}",
+        }
+
+    def tell(self, happened: Happened) -> str:
+        """Returns one step as a sentence, with what it led to."""
+        kind = happened.action[0]
+        words = self._words.get(kind)
+        sentence = words(happened) if words else _PLAIN[kind]
+        return f"{sentence}{self.outcome(happened)}."
+
+    def outcome(self, happened: Happened) -> str:
+        """Returns what the model made of it."""
+        step = happened.step
+        if step is None:
+            return ""
+        if step.refusal:
+            return f": refused, {step.refusal}"
+        if not happened.events:
+            return ": nothing changes"
+        told = [event_words(seq, e) for seq, e in enumerate(happened.events, happened.first_seq)]
+        return ": " + ", ".join(told)
+
+    def _finish(self, happened: Happened) -> str:
+        place, how = happened.action[1], happened.action[2]
+        child = quoted(happened.action[3]) if how == "child" else ""
+        words = _ENDS[how].format(job=self._held(happened, RUNNING), child=child)
+        return f"Worker {place + 1} {words}"
+
+    def _late(self, happened: Happened) -> str:
+        job, token = self.parts.stales.values[happened.before[5]][happened.action[1]]
+        return (
+            f"A worker that outlived its server reports that {quoted(job)} (token {token}) "
+            f"{_LATE[happened.action[2]]}"
+        )
+
+    def _held(self, happened: Happened, phase: int, *, after: bool = False) -> str:
+        world = happened.after if after else happened.before
+        worker = self.parts.crews.values[world[4]][happened.action[1]]
+        held = next(h for h in worker if h.phase == phase)
+        return f"{quoted(held.job)} (token {held.label})"
+
+    def _at(self, happened: Happened) -> str:
+        worker = self.parts.crews.values[happened.before[4]][happened.action[1]]
+        held = worker[happened.action[2]]
+        return f"{quoted(held.job)} (token {held.label})"
+
+    def _kept(self, happened: Happened) -> str:
+        batch = self.parts.batches.values[happened.before[2]]
+        if not batch:
+            return "nothing was unsynced"
+        kept = happened.action[1]
+        return f"of {len(batch)} unsynced commands {kept or 'none'} had reached the disk"
+
+
+def quoted(job: int) -> str:
+    """Returns a job's name for sentences."""
+    return f"`{NAMES[job]}`"
+
+
+def event_words(seq: int, event: AnyEvent) -> str:
+    """Returns an event in words."""
+    if isinstance(event, Booted):
+        return f"BOOT (seq {seq})"
+    if isinstance(event, Dispatched):
+        return f"DISPATCH of `{event.job}`, token {seq}"
+    if isinstance(event, JobEvent):
+        cause = getattr(event, "cause", "")
+        return f"{event.NAME} of `{event.job}`{f', {cause}' if cause else ''} (seq {seq})"
+    return f"{event.NAME} (seq {seq})"
+
+
+# -- as a diagram --------------------------------------------------------------------------------------
+
+
+def _diagram(scope: Scope, run: Replay, teller: _Teller) -> str:
+    """Returns a Mermaid sequence diagram of what happened."""
+    lines = ["sequenceDiagram", "    participant C as clients", "    participant S as server"]
+    lines.append("    participant D as disk")
+    lines += [f"    participant W{n} as worker {n}" for n in range(1, scope.workers + 1)]
+    for happened in run.happened:
+        arrow, text = _arrow(happened)
+        outcome = teller.outcome(happened).replace("`", "").replace(";", ",").strip(": ")
+        lines.append(f"    {arrow}: {text}{f' [{outcome}]' if outcome else ''}")
+    wrong = run.happened[-1].wrong if run.happened else ()
+    for w in wrong[:1]:
+        lines.append(f"    Note over C,W{scope.workers}: {w.property}")
+    return "\n".join(lines)
+
+
+def _arrow(happened: Happened) -> tuple[str, str]:
+    action = happened.action
+    kind, place = action[0], action[1] if len(action) > 1 else 0
+    if kind in {"enqueue", "cancel", "requeue", "discard"}:
+        return "C->>S", f"{kind} {NAMES[place]}"
+    if kind in {"pause", "resume", "drain"}:
+        return "C->>S", kind
+    if kind == "sync":
+        return "S->>D", "sync"
+    if kind in {"crash", "cut"}:
+        return "Note over S,D", f"{'kill -9' if kind == 'crash' else 'power cut'}, {place} kept"
+    if kind == "dispatch":
+        return "Note over S", f"{NAMES[place]} is for worker {action[2] + 1}"
+    if kind in {"start", "die"}:
+        return f"Note over W{place + 1}", kind
+    if kind == "finish":
+        return f"W{place + 1}->>S", str(action[2])
+    if kind in {"stop", "recall", "recall-cancelled", "give-back"}:
+        return f"S->>W{place + 1}", kind
+    if kind == "late":
+        return "Note over S", f"a late report, {action[2]}"
+    if kind == "wake":
+        return "Note over S", f"the time of {NAMES[place]} comes"
+    return "Note over S", kind
+
+
+# -- as a test ------------------------------------------------------------------------------------------
+
+
+def case_source(
+    scope: Scope,
+    found: Counterexample,
+    actions: Sequence[Action],
+    lines: Sequence[str],
+    message: str,
+) -> str:
+    """Returns the source of a pytest case that fails while the bug is there."""
+    name = found.wrong.property
+    width = max((len(repr(action)) for action in actions), default=0) + 1
+    body = "\n".join(
+        f"            {repr(action) + ',':<{width}}  # {line}"
+        for action, line in zip(actions, lines, strict=False)
+    )
+    ends = "        ends=True,\n" if name == "no_job_stuck" else ""
+    return f'''"""A counterexample of `beaver check`, scope {scope.name}: {name}."""
+
+from beaver_spec.concrete import replay
+from beaver_spec.scopes import Scope, scope_named
+
+
+def test_{name}() -> None:
+    """{message[:1].upper()}{message[1:]}."""
+    replay(
+        {_scope_source(scope)},
+        [
+{body}
+        ],
+{ends}    )
+'''.replace("import Scope, scope_named", f"import {_scope_name(scope)}")
+
+
+def _scope_name(scope: Scope) -> str:
+    return "scope_named" if scope in SCOPES else "Scope"
+
+
+def _scope_source(scope: Scope) -> str:
+    if scope in SCOPES:
+        return f'scope_named("{scope.name}")'
+    plain = Scope(name="", claim="", jobs=0, workers=0, attempts=0)
+    every: dict[str, Any] = msgspec.structs.asdict(scope)
+    fields = [f"{k}={v!r}" for k, v in every.items() if v != getattr(plain, k)]
+    if scope.claim == "":
+        fields.insert(1, 'claim=""')
+    return f"Scope({', '.join(fields)})"
+
+

@@ -1,0 +1,124 @@
+"""Traces: logs of the real program, checked against the specification event by event.
+
+What lives here: reading them, from a store or from commits in memory.  The rules stand in
+`traces_rules`.  The events' shapes are written here a second time; frames are found and
+checked by the program's own reader, and what is in them is decoded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from beaver.disk import SystemDisk
+from beaver.journal.reader import LogScan, segments
+from beaver.layout import Layout
+from beaver.ports import Disk
+from beaver_spec.traces_rules import Step, TraceVerdict, Validator, validate
+
+__all__ = [
+    "SHAPES",
+    "Step",
+    "TraceVerdict",
+    "Validator",
+    "read_steps",
+    "steps_of",
+    "validate",
+    "validate_store",
+]
+
+SHAPES: Final[dict[int, tuple[str, dict[str, Any]]]] = {
+    1: (
+        "ENQUEUE",
+        {
+            "job": None,
+            "spec": None,
+            "payload": None,
+            "digest": None,
+            "run_at_ms": 0,
+            "parent": "",
+            "tags": [],
+        },
+    ),
+    2: ("DISPATCH", {"job": None, "worker": None}),
+    3: ("ACK", {"job": None, "token": None, "result": None}),
+    4: ("RETRY", {"job": None, "token": None, "run_at_ms": None, "cause": None, "error": ""}),
+    5: (
+        "TIMEOUT",
+        {
+            "job": None,
+            "token": None,
+            "run_at_ms": None,
+            "cause": None,
+            "suspect": False,
+            "error": "",
+        },
+    ),
+    6: ("RELEASE", {"job": None, "token": None, "run_at_ms": None, "cause": None}),
+    7: ("DEAD", {"job": None, "token": None, "cause": None, "error": ""}),
+    8: ("CANCEL_REQUESTED", {"job": None}),
+    9: ("CANCEL", {"job": None, "token": None, "cause": ""}),
+    10: ("REQUEUE", {"job": None, "payload": None}),
+    11: ("DISCARD", {"job": None}),
+    12: ("QUEUE", {"queue": None, "paused": None, "weight": None, "bytes_max": None}),
+    13: ("BOOT", {"epoch": None, "power_cut": None}),
+    14: ("BOUNDS", {"tombstones_max": None, "tombstones_age_ms": None}),
+}
+"""Tag of each event, its name, and its fields in order with what their absence means."""
+
+
+def steps_of(first_seq: int, time_ms: int, events: Iterable[Any]) -> list[Step]:
+    """Returns the steps of one commit; `events` are arrays that begin with their tags.
+
+    Events of the model will do: they are encoded as they are for the log.
+    """
+    raw = msgspec.msgpack.decode(msgspec.msgpack.encode(list(events)))
+    return _steps(first_seq, time_ms, raw)
+
+
+def read_steps(disk: Disk, path: str) -> tuple[int, Iterator[Step]]:
+    """Returns the first seq of the log of a store, and its events.
+
+    Raises:
+        Corruption: The log is damaged.
+        FileNotFoundError: There is no log, or a segment was pruned meanwhile.
+    """
+    layout = Layout(path)
+    infos = segments(disk, layout)
+    if not infos:
+        raise FileNotFoundError(f"{path} holds no log")
+    first_seq = infos[0].first_seq
+
+    def read() -> Iterator[Step]:
+        for frame in LogScan(disk, layout, infos, first_seq - 1):
+            if frame.count:
+                time_ms, raw = msgspec.msgpack.decode(frame.payload)
+                yield from _steps(frame.first_seq, time_ms, raw)
+
+    return first_seq, read()
+
+
+def validate_store(path: str, *, disk: Disk | None = None) -> TraceVerdict:
+    """Checks the log of a store against the specification; it is not written to.
+
+    Args:
+        path: The data directory.
+        disk: Where it lies; a simulated disk will do.
+    """
+    first_seq, steps = read_steps(disk or SystemDisk(), path)
+    return validate(steps, first_seq=first_seq)
+
+
+def _steps(first_seq: int, time_ms: int, raw: list[list[Any]]) -> list[Step]:
+    return [
+        Step(seq, time_ms, first_seq, *_event(event)) for seq, event in enumerate(raw, first_seq)
+    ]
+
+
+def _event(raw: list[Any]) -> tuple[str, dict[str, Any]]:
+    name, shape = SHAPES[raw[0]]
+    fields = dict(shape)
+    fields.update(zip(shape, raw[1:], strict=False))
+    return name, fields

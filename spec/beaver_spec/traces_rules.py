@@ -1,0 +1,409 @@
+"""The rules of a trace: does a log follow the specification, event by event?
+
+What lives here: the lifecycle of a job as the design states it, written a second time, and
+a validator that walks a log along it.  What may not: anything of `beaver_model`.  The two
+are independent on purpose: what the model wrongly allows, or wrongly logs, is seen here; so
+are events that were lost, swapped, forged or doubled on the way.
+
+The rules, with the promises (P1 to P12) they come from:
+
+- seqs follow each other, stamps never go back, and what one commit must hold together does
+  (a child with its parent's ACK, a BOOT with the fate of every job in flight);
+- only the changes of `LIFE` happen (P2);
+- an outcome carries the token, the seq of the DISPATCH it answers (P3);
+- attempts, snoozes and children have their bounds; an outcome that has attempts left is no
+  DEAD, and one that has none is (P6);
+- nothing starts before its time, from a paused queue, or beside another suspect (P12, BOOT);
+- a cancel that was asked for ends the job, unless an ACK came first;
+- an id comes back only when its tombstone may have been forgotten.
+
+Not checked: which of several eligible jobs is dispatched (that is policy), and whether a
+cause was true.  How names map to the model, the log and the TLA+ module stands in
+`spec/README.md`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+NEW: Final = "new"
+PENDING: Final = "pending"
+IN_FLIGHT: Final = "in_flight"
+COMPLETED: Final = "completed"
+DEAD: Final = "dead"
+CANCELLED: Final = "cancelled"
+FORGOTTEN: Final = "forgotten"
+
+LIFE: Final[dict[str, dict[str, str]]] = {
+    "ENQUEUE": {NEW: PENDING},
+    "DISPATCH": {PENDING: IN_FLIGHT},
+    "ACK": {IN_FLIGHT: COMPLETED},
+    "RETRY": {IN_FLIGHT: PENDING},
+    "TIMEOUT": {IN_FLIGHT: PENDING},
+    "RELEASE": {IN_FLIGHT: PENDING},
+    "DEAD": {IN_FLIGHT: DEAD, PENDING: DEAD},
+    "CANCEL_REQUESTED": {IN_FLIGHT: IN_FLIGHT},
+    "CANCEL": {PENDING: CANCELLED, IN_FLIGHT: CANCELLED},
+    "REQUEUE": {DEAD: PENDING, CANCELLED: PENDING},
+    "DISCARD": {PENDING: FORGOTTEN, DEAD: FORGOTTEN, CANCELLED: FORGOTTEN},
+}
+"""What may happen to a job: event, from, to."""
+
+SNOOZES_MAX: Final = 10_000
+CHILDREN_MAX: Final = 1_000
+ATTEMPTS_MAX: Final = 10_000
+TOMBSTONES_MAX: Final = 1_000_000
+"""Until a BOUNDS event says otherwise."""
+TIMEOUT_CAUSES: Final = frozenset({"time_limit", "lease_expired", "node_lost"})
+
+
+class Step(NamedTuple):
+    """One event of a log, with its place."""
+
+    seq: int
+    time_ms: int
+    commit: int
+    """First seq of the frame that it stands in."""
+    name: str
+    fields: dict[str, Any]
+
+
+class TraceVerdict(NamedTuple):
+    """Whether a trace follows the specification, and if not, where it leaves it."""
+
+    ok: bool
+    index: int
+    """Of the wrong event, counted from 0; of all events where none is wrong."""
+    seq: int
+    """Of the wrong event; the last seq where none is wrong."""
+    reason: str = ""
+
+
+class _Job(msgspec.Struct):
+    """What the specification remembers of a job."""
+
+    state: str
+    run_at_ms: int = 0
+    queue: str = "default"
+    attempts_max: int = ATTEMPTS_MAX
+    attempt: int = 0
+    token: int = 0
+    snoozes: int = 0
+    is_suspect: bool = False
+    is_to_cancel: bool = False
+    is_known: bool = True
+    """False where the trace begins after the job: its counts are not known."""
+
+
+class Validator:
+    """Walks along a trace; `step` says what is wrong with each event."""
+
+    def __init__(self, *, first_seq: int = 1) -> None:
+        """Args beyond the obvious.
+
+        Args:
+            first_seq: Where the trace begins.  Above 1 the jobs and settings from before are
+                not known: what an event says of one is then believed once.
+        """
+        self.last_seq = first_seq - 1
+        self.steps = 0
+        self._is_whole = first_seq == 1
+        self._time_ms = 0
+        self._epoch: int | None = 0 if self._is_whole else None
+        self._jobs: dict[str, _Job] = {}
+        self._paused: set[str] = set()
+        self._tombstones: OrderedDict[str, int] = OrderedDict()
+        """Those that must be remembered, oldest first, with their times."""
+        self._tombstones_max = TOMBSTONES_MAX if self._is_whole else 0
+        self._tombstones_age_ms = 0
+        self._suspects_in_flight = 0
+        self._owed: set[str] = set()
+        """In flight when the server booted; each must be resolved in that commit."""
+        self._is_power_cut = False
+        self._commit = 0
+        self._acked: dict[str, int] = {}
+        """Jobs that completed in this commit, and how many children each brought."""
+
+    def step(self, step: Step) -> str | None:
+        """Takes the next event; returns why it cannot be the next, or `None`."""
+        reason = self._place(step) or self._change(step)
+        if reason is None:
+            self.last_seq = step.seq
+            self.steps += 1
+        return reason
+
+    def end(self) -> str | None:
+        """Returns what is missing after the last event of a commit, or `None`."""
+        if self._owed:
+            return f"BOOT left job {min(self._owed)} in flight"
+        return None
+
+    # -- the place of an event ------------------------------------------------------------
+
+    def _place(self, step: Step) -> str | None:
+        if step.seq != self.last_seq + 1:
+            return f"seq {step.seq} follows seq {self.last_seq}"
+        if step.time_ms < self._time_ms:
+            return f"the time goes back from {self._time_ms} to {step.time_ms}"
+        if step.commit != self._commit:
+            left = self.end()
+            if left is not None:
+                return left
+            if step.commit != step.seq:
+                return f"it says that its commit begins with seq {step.commit}"
+            self._commit = step.commit
+            self._acked.clear()
+        elif step.time_ms != self._time_ms:
+            return "events of one commit have different times"
+        self._time_ms = step.time_ms
+        return None
+
+    def _change(self, step: Step) -> str | None:
+        store_event = _STORE_EVENTS.get(step.name)
+        if store_event is not None:
+            return store_event(self, step.fields)
+        if step.name not in LIFE:
+            return f"{step.name} is no event"
+        return self._job_event(step)
+
+    # -- events of a job -------------------------------------------------------------------
+
+    def _job_event(self, step: Step) -> str | None:
+        name, fields = step.name, step.fields
+        job_id = fields["job"]
+        if self._owed and job_id not in self._owed:
+            return f"BOOT left job {min(self._owed)} in flight"
+        job = self._jobs.get(job_id)
+        if name == "ENQUEUE":
+            return self._enqueue(job_id, job, fields)
+        if job is None:
+            if self._is_whole or job_id in self._tombstones:
+                return f"job {job_id} does not exist"
+            job = self._jobs[job_id] = _believe(name, fields)
+        if job.state not in LIFE[name]:
+            return f"job {job_id} is {job.state}"
+        reason = _RULES[name](self, job, step)
+        if reason is not None:
+            return f"job {job_id} {reason}"
+        self._move(job_id, job, step)
+        return None
+
+    def _enqueue(self, job_id: str, job: _Job | None, fields: dict[str, Any]) -> str | None:
+        if job is not None:
+            return f"job {job_id} exists: it is {job.state}"
+        if job_id in self._tombstones:
+            return f"job {job_id} has finished, and is not forgotten"
+        options = _options(fields["spec"])
+        if options is None:
+            return f"job {job_id} has options that cannot be read"
+        queue, attempts_max = options
+        if not 1 <= attempts_max <= ATTEMPTS_MAX:
+            return f"job {job_id} asks for {attempts_max} attempts"
+        parent = fields["parent"]
+        if parent:
+            if parent not in self._acked:
+                return f"job {job_id} is a child of {parent}, which has not completed here"
+            self._acked[parent] += 1
+            if self._acked[parent] > CHILDREN_MAX:
+                return f"job {parent} has more than {CHILDREN_MAX} children"
+        run_at_ms = max(fields["run_at_ms"], self._time_ms)
+        self._jobs[job_id] = _Job(PENDING, run_at_ms, queue, attempts_max)
+        return None
+
+    def _move(self, job_id: str, job: _Job, step: Step) -> None:
+        """Changes a job as a legal event says."""
+        name, was, now_ms = step.name, job.state, self._time_ms
+        job.state = LIFE[name][was]
+        self._owed.discard(job_id)
+        if was == IN_FLIGHT and job.state != IN_FLIGHT:
+            job.token = 0
+            self._suspects_in_flight -= job.is_suspect
+        if name == "DISPATCH":
+            job.attempt += 1
+            job.token = step.seq
+            self._suspects_in_flight += job.is_suspect
+        elif name in {"RETRY", "TIMEOUT"}:
+            job.run_at_ms = max(step.fields["run_at_ms"], now_ms)
+            job.is_suspect = bool(step.fields.get("suspect"))
+        elif name == "RELEASE":
+            job.attempt -= 1
+            job.snoozes += step.fields["cause"] == "snooze"
+            job.run_at_ms = max(job.run_at_ms, step.fields["run_at_ms"])
+        elif name == "CANCEL_REQUESTED":
+            job.is_to_cancel = True
+        elif name in {"DEAD", "CANCEL"}:
+            job.is_suspect = job.is_to_cancel = False
+        elif name == "REQUEUE":
+            job.attempt = job.snoozes = 0
+            job.run_at_ms, job.is_known = now_ms, True
+        if job.state in {COMPLETED, FORGOTTEN}:
+            del self._jobs[job_id]
+            self._bury(job_id)
+            if job.state == COMPLETED:
+                self._acked[job_id] = 0
+
+    def _bury(self, job_id: str) -> None:
+        """Remembers a finished job, and forgets at once whatever may be forgotten."""
+        self._tombstones.pop(job_id, None)
+        self._tombstones[job_id] = self._time_ms
+        oldest_ms = self._time_ms - self._tombstones_age_ms if self._tombstones_age_ms else 0
+        while self._tombstones and (
+            len(self._tombstones) > self._tombstones_max
+            or next(iter(self._tombstones.values())) < oldest_ms
+        ):
+            self._tombstones.popitem(last=False)
+
+    # -- rules of each event ----------------------------------------------------------------
+
+    def _dispatch(self, job: _Job, step: Step) -> str | None:
+        if job.run_at_ms > self._time_ms:
+            return f"starts at {self._time_ms}, before its time {job.run_at_ms}"
+        if job.queue in self._paused:
+            return f"starts from the paused queue {job.queue}"
+        if job.is_known and job.attempt >= job.attempts_max:
+            return f"starts again after all its {job.attempts_max} attempts"
+        if job.is_suspect and self._suspects_in_flight:
+            return "is a suspect, and starts beside another"
+        return None
+
+    def _answers(self, job: _Job, step: Step) -> str | None:
+        """An outcome carries the token of the attempt in flight."""
+        token = step.fields["token"]
+        if job.state == IN_FLIGHT and token != job.token:
+            return f"is in flight with token {job.token}, not {token}"
+        if job.state == PENDING and token:
+            return f"is not in flight, and is answered with token {token}"
+        return None
+
+    def _again(self, job: _Job, step: Step) -> str | None:
+        """RETRY and TIMEOUT: there is an attempt left, and nobody wants it cancelled."""
+        reason = self._answers(job, step) or _unless_cancelled(job, step)
+        if reason is not None:
+            return reason
+        if job.is_known and job.attempt >= job.attempts_max:
+            return f"is tried again after all its {job.attempts_max} attempts"
+        if step.fields["run_at_ms"] < self._time_ms:
+            return f"waits until {step.fields['run_at_ms']}, which has passed"
+        if step.name == "TIMEOUT":
+            if step.fields["cause"] not in TIMEOUT_CAUSES:
+                return f"times out with cause {step.fields['cause']}"
+            if bool(step.fields["suspect"]) != (self._owes(step) and self._is_power_cut):
+                return "is a suspect exactly where the machine went down while it was in flight"
+        return None
+
+    def _release(self, job: _Job, step: Step) -> str | None:
+        reason = self._answers(job, step) or _unless_cancelled(job, step)
+        if reason is not None:
+            return reason
+        if self._owes(step) and self._is_power_cut:
+            return "is given back, though nobody knows whether it had started"
+        if step.fields["cause"] == "snooze" and job.snoozes >= SNOOZES_MAX:
+            return f"snoozes more than {SNOOZES_MAX} times"
+        return None
+
+    def _dies(self, job: _Job, step: Step) -> str | None:
+        reason = self._answers(job, step) or _unless_cancelled(job, step)
+        if reason is not None:
+            return reason
+        has_attempts = job.is_known and job.attempt < job.attempts_max
+        if job.state == IN_FLIGHT and step.fields["cause"] in TIMEOUT_CAUSES and has_attempts:
+            return f"dies of {step.fields['cause']} after {job.attempt} of {job.attempts_max}"
+        return None
+
+    def _cancel_requested(self, job: _Job, step: Step) -> str | None:
+        return "is asked to stop a second time" if job.is_to_cancel else None
+
+    def _free(self, job: _Job, step: Step) -> str | None:
+        return None
+
+    def _owes(self, step: Step) -> bool:
+        return step.fields["job"] in self._owed
+
+    # -- events of the store -----------------------------------------------------------------
+
+    def _booted(self, fields: dict[str, Any]) -> str | None:
+        if self._owed:
+            return f"BOOT left job {min(self._owed)} in flight"
+        epoch = fields["epoch"]
+        if self._epoch is not None and epoch != self._epoch + 1:
+            return f"epoch {epoch} follows epoch {self._epoch}"
+        self._epoch = epoch
+        self._is_power_cut = fields["power_cut"]
+        self._owed = {i for i, job in self._jobs.items() if job.state == IN_FLIGHT}
+        return None
+
+    def _queue_set(self, fields: dict[str, Any]) -> str | None:
+        if not 1 <= fields["weight"] <= 1_000 or fields["bytes_max"] < 0:
+            return f"queue {fields['queue']} gets a weight or a bound out of range"
+        change = self._paused.add if fields["paused"] else self._paused.discard
+        change(fields["queue"])
+        return None
+
+    def _bounds_set(self, fields: dict[str, Any]) -> str | None:
+        if fields["tombstones_max"] < 0 or fields["tombstones_age_ms"] < 0:
+            return "a bound of tombstones is negative"
+        self._tombstones_max = fields["tombstones_max"]
+        self._tombstones_age_ms = fields["tombstones_age_ms"]
+        return None
+
+
+_Rule = Callable[[Validator, _Job, Step], str | None]
+_RULES: Final[dict[str, _Rule]] = {
+    "DISPATCH": Validator._dispatch,
+    "ACK": Validator._answers,
+    "RETRY": Validator._again,
+    "TIMEOUT": Validator._again,
+    "RELEASE": Validator._release,
+    "DEAD": Validator._dies,
+    "CANCEL_REQUESTED": Validator._cancel_requested,
+    "CANCEL": Validator._answers,
+    "REQUEUE": Validator._free,
+    "DISCARD": Validator._free,
+}
+_STORE_EVENTS: Final[dict[str, Callable[[Validator, dict[str, Any]], str | None]]] = {
+    "QUEUE": Validator._queue_set,
+    "BOOT": Validator._booted,
+    "BOUNDS": Validator._bounds_set,
+}
+
+
+def validate(events: Iterable[Step], *, first_seq: int = 1) -> TraceVerdict:
+    """Walks along a trace to its end or to the first event that cannot be the next."""
+    validator = Validator(first_seq=first_seq)
+    for step in events:
+        reason = validator.step(step)
+        if reason is not None:
+            return TraceVerdict(False, validator.steps, step.seq, f"{step.name}: {reason}")
+    left = validator.end()
+    if left is not None:
+        return TraceVerdict(False, validator.steps, validator.last_seq + 1, f"the end: {left}")
+    return TraceVerdict(True, validator.steps, validator.last_seq)
+
+
+def _unless_cancelled(job: _Job, step: Step) -> str | None:
+    return f"was to be cancelled, and is not by {step.name}" if job.is_to_cancel else None
+
+
+def _believe(name: str, fields: dict[str, Any]) -> _Job:
+    """Returns a job from before the trace, as its first event shows it."""
+    (*_, state) = LIFE[name]
+    if fields.get("token"):
+        state = IN_FLIGHT
+    elif name in {"DEAD", "CANCEL"}:
+        state = PENDING
+    return _Job(state, token=fields.get("token", 0), is_known=False)
+
+
+def _options(raw: bytes) -> tuple[str, int] | None:
+    """Returns queue and attempts of a job from its options as they stand in the log."""
+    try:
+        options = msgspec.msgpack.decode(raw)
+        queue = options[1] if len(options) > 1 else "default"
+        attempts_max = options[4] if len(options) > 4 else 5
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, LookupError):
+        return None
+    return (queue, attempts_max) if isinstance(attempts_max, int) else None

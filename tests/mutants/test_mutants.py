@@ -1,0 +1,96 @@
+"""Each seeded bug is reached and killed by its layer; the code as it is passes the same tests.
+
+`pytest -m mutants` tries all, two at a time, and writes `reports/mutants.json` and
+`reports/mutants.md`.  `pytest -m mutants -k NAME` tries one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from beaver_chaos.mutants import Mutant, MutantOutdated, Trial, Workshop, module_path, mutated
+from beaver_chaos.mutants_catalogue import MUTANTS, SOWN_MIN
+from beaver_chaos.mutants_report import write_reports
+
+ROOT = Path(__file__).parents[2]
+AT_ONCE = int(os.environ.get("BEAVER_MUTANTS_AT_ONCE", "2"))
+
+each_mutant = pytest.mark.parametrize("mutant", MUTANTS, ids=[m.name for m in MUTANTS])
+
+
+class Trials:
+    """The trials of the mutants that this run of pytest has selected, under way."""
+
+    def __init__(self, workshop: Workshop, mutants: list[Mutant], pool: ThreadPoolExecutor) -> None:
+        tests: dict[str, set[str]] = {}
+        for mutant in mutants:
+            tests.setdefault(mutant.layer, set()).update(mutant.tests)
+        self.clean: dict[str, Future[Trial]] = {
+            layer: pool.submit(workshop.try_clean, sorted(tests[layer])) for layer in tests
+        }
+        self.sown: dict[str, Future[Trial]] = {
+            mutant.name: pool.submit(workshop.try_mutant, mutant) for mutant in mutants
+        }
+
+
+@pytest.fixture(scope="session")
+def trials(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Trials]:
+    selected = {
+        item.callspec.params["mutant"].name
+        for item in request.session.items
+        if "trials" in getattr(item, "fixturenames", ())
+    }
+    mutants = [mutant for mutant in MUTANTS if mutant.name in selected]
+    workshop = Workshop(ROOT, tmp_path_factory.mktemp("mutants"))
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        under_way = Trials(workshop, mutants, pool)
+        yield under_way
+        if len(mutants) == len(MUTANTS):
+            write_reports(
+                ROOT / "reports",
+                mutants,
+                {name: future.result() for name, future in under_way.clean.items()},
+                {name: future.result() for name, future in under_way.sown.items()},
+            )
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@each_mutant
+def test_the_edit_fits_the_code(mutant: Mutant) -> None:
+    """Fast, so that whoever changes a mutated line hears of it at once."""
+    source = module_path(ROOT, mutant.module).read_text()
+    try:
+        mutated(source, mutant, "mark")
+    except MutantOutdated as error:
+        pytest.fail(f"{error}\nThe code has changed: adapt the mutant in beaver_chaos.mutants_*.")
+
+
+def test_names_are_unique_and_each_mutant_has_one_layer() -> None:
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= SOWN_MIN
+    for mutant in MUTANTS:
+        folders = {test.split("::", 1)[0].rpartition("/")[0] for test in mutant.tests}
+        assert folders == {mutant.layer}, mutant.name
+        for test in mutant.tests:
+            assert (ROOT / test.split("::", 1)[0]).exists(), test
+
+
+@pytest.mark.mutants
+@each_mutant
+def test_it_is_reached_and_killed(mutant: Mutant, trials: Trials) -> None:
+    trial = trials.sown[mutant.name].result()
+    told = "\n".join([f"{mutant.name}: {mutant.why}", f"{mutant.module}", *trial.output])
+    assert trial.exit_code is not None, f"the tests did not end in time: {told}"
+    assert trial.exit_code in (0, 1), f"the tests could not be run: {told}"
+    assert trial.reached, f"the mutated code never ran: {told}"
+    assert trial.exit_code == 1, f"it survived: {told}"
+    clean = trials.clean[mutant.layer].result()
+    assert clean.passed, "\n".join([f"without the bug, {mutant.layer} fails too:", *clean.output])

@@ -1,0 +1,134 @@
+"""Commits beside the loop: the writer process keeps every promise that the loop keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from beaver.commit_path import FAST_S, SLOW_S, WINDOW, CommitPath
+from beaver.disk import SystemDisk
+from beaver.engine import Reply
+from beaver.errors import StorageFailed
+from beaver.journal.writer import WriterProcess
+from beaver.recovery import open_store
+from beaver_model import fingerprint
+from beaver_model.commands import Dispatch, Enqueue
+from tests.model.world import job
+from tests.runtime.world import EngineWorld, ManualClock, on_loop, turns
+from tests.support.program import enqueue, events, eventually, serving, status
+
+
+def world_beside_the_loop(path: Path) -> EngineWorld:
+    """An engine whose commits a real writer process does."""
+    path.mkdir()
+    disk = SystemDisk()
+    lock = disk.lock(str(path / "LOCK"))
+    assert lock is not None
+    return EngineWorld(path, disk, commits=CommitPath(lambda: WriterProcess(lock), "writer"))
+
+
+@on_loop
+async def test_a_reply_comes_after_the_writers_answer_and_the_next_batch_collects(
+    tmp_path: Path,
+) -> None:
+    world = world_beside_the_loop(tmp_path / "data")
+    told: list[tuple[str, int]] = []
+    world.engine.submit(Enqueue([job("a")]), lambda _: told.append(("a", 1)))
+    await turns(1)
+    for name in ("b", "c"):
+        world.engine.submit(Enqueue([job(name)]), lambda _, n=name: told.append((n, 2)))
+    world.engine.read(lambda state: len(state.jobs), lambda count: told.append(("read", count)))
+    assert told == [], "a frame is with the writer, and nothing is told"
+    world.engine.flush()
+    assert told == [("a", 1), ("b", 2), ("c", 2), ("read", 3)]
+    assert world.engine.figures.commits == 2
+    assert world.engine.durable_seq == 3
+    world.engine.close()
+    again = open_store(SystemDisk(), str(world.path), clock=ManualClock(), create=False)
+    assert fingerprint(again.state) == fingerprint(world.state)
+    again.wal.close()
+
+
+@on_loop
+async def test_many_commits_without_a_flush_all_arrive_in_order(tmp_path: Path) -> None:
+    world = world_beside_the_loop(tmp_path / "data")
+    for n in range(200):
+        await world.engine.execute(Enqueue([job(str(n), run_at_ms=n % 5)]))
+    replies = await asyncio.gather(*(world.engine.execute(Dispatch(str(n), 1)) for n in range(200)))
+    assert [reply.first_seq for reply in replies] == list(range(201, 401))
+    assert 201 <= world.engine.figures.commits <= 203
+    world.engine.close()
+
+
+@on_loop
+async def test_segments_change_only_between_two_frames(tmp_path: Path) -> None:
+    world = world_beside_the_loop(tmp_path / "data")
+    payload = b'"' + b"x" * 200_000 + b'"'
+    for n in range(40):
+        big = job(str(n))
+        world.engine.submit(
+            Enqueue([type(big)(big.id, big.spec, payload, big.digest)]), lambda _: None
+        )
+        await turns(1)
+    world.engine.close()
+    again = open_store(SystemDisk(), str(world.path), clock=ManualClock(), create=False)
+    assert len(again.state.jobs) == 40
+    again.wal.close()
+
+
+@on_loop
+async def test_a_dead_writer_makes_the_engine_useless_and_nothing_is_told(tmp_path: Path) -> None:
+    lock = SystemDisk().lock(str(tmp_path / "LOCK"))
+    assert lock is not None
+    writer = WriterProcess(lock)
+    world = EngineWorld(tmp_path / "data", commits=CommitPath(lambda: writer, "writer"))
+    await world.engine.execute(Enqueue([job("a")]))
+    replies: list[Reply] = []
+    os.kill(writer.pid, signal.SIGKILL)
+    world.engine.submit(Enqueue([job("b")]), replies.append)
+    await turns()
+    world.engine.flush()
+    assert isinstance(world.failures[0], StorageFailed)
+    assert replies == []
+    writer.close()
+
+
+def test_the_path_follows_the_median_of_the_syncs_with_hysteresis() -> None:
+    path = CommitPath(lambda: pytest.fail("nothing is written here"))
+    between = (SLOW_S + FAST_S) / 2
+    for seconds, expected in (
+        (between, False), (SLOW_S * 1.1, True), (between, True), (FAST_S * 0.9, False)
+    ):  # fmt: skip
+        for _ in range(WINDOW):
+            path.observe(seconds)
+        assert path.beside_the_loop is expected
+    for _ in range(WINDOW):
+        path.observe(1.0 if _ % 3 == 0 else FAST_S / 2)
+    assert not path.beside_the_loop, "a few spikes are not a slow disk"
+
+
+@pytest.mark.parametrize("choice", ["inline", "writer"])
+def test_a_choice_that_was_made_is_kept(choice: str) -> None:
+    path = CommitPath(lambda: pytest.fail("nothing is written here"), choice)
+    for seconds in (SLOW_S * 10, FAST_S / 10):
+        for _ in range(WINDOW):
+            path.observe(seconds)
+        assert path.name == choice
+
+
+def test_a_server_with_a_writer_process_survives_kill_9_and_the_lock_waits(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    jobs = [{"id": str(n), "payload": {"sleep_ms": 5}} for n in range(100)]
+    with serving(data, "--workers", "2", BEAVER_COMMIT="writer") as server:
+        assert server.status()["commit_path"] == "writer"
+        enqueue(data, *jobs)
+        eventually(lambda: status(data)["completed"] >= 10, "it is in the middle")
+        server.kill()
+    with serving(data, "--workers", "2", BEAVER_COMMIT="writer") as server:
+        server.drained(100)
+    acked = [event["job"] for event in events(data) if event["event"] == "ACK"]
+    assert sorted(acked) == sorted(job["id"] for job in jobs)
