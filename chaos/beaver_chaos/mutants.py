@@ -26,7 +26,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -44,9 +45,10 @@ OUTPUT_LINES: Final = 30
 REACHED: Final = "mutant_reached()"
 _FUTURE: Final = "from __future__ import annotations\n"
 _MARKER: Final = (
-    "import os as _mutant_os; mutant_reached = lambda: _mutant_os.close("
-    "_mutant_os.open({mark!r}, _mutant_os.O_CREAT | _mutant_os.O_WRONLY, 0o600))\n"
+    "mutant_reached = lambda: (lambda os: os.close(os.open("
+    "{mark!r}, os.O_CREAT | os.O_WRONLY, 0o600)))(__import__('os'))\n"
 )
+"""No import statement, since tests look for those."""
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,17 +58,28 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True):
     """Words with hyphens that say what goes wrong."""
     module: str
     """The module that is edited."""
-    edits: tuple[tuple[str, str], ...]
-    """Texts that stand exactly once in the module, and what replaces each of them."""
+    diff: str
+    """What is changed, as lines with a sign before them: space, minus or plus.  The lines
+    that stay or go stand exactly once in the module; `@@` begins another place."""
     tests: tuple[str, ...]
     """Arguments for pytest: the tests that must fail, all of one layer."""
     why: str
     """What would happen to a user, in one sentence."""
 
     @property
+    def edits(self) -> list[tuple[str, str]]:
+        """The places of `diff`: what stands there, and what replaces it."""
+        hunks = self.diff.strip("\n").split("\n@@\n")
+        return [(_side(hunk, " -"), _side(hunk, " +")) for hunk in hunks]
+
+    @property
     def layer(self) -> str:
         """The folder of its tests."""
         return self.tests[0].split("::", 1)[0].rpartition("/")[0]
+
+
+def _side(hunk: str, signs: str) -> str:
+    return "".join(f"{line[1:]}\n" for line in hunk.split("\n") if (line or " ")[0] in signs)
 
 
 class MutantOutdated(Exception):
@@ -90,6 +103,12 @@ class Trial(msgspec.Struct, frozen=True):
     def killed(self) -> bool:
         """True where the edited code ran and a test failed."""
         return self.exit_code == 1 and self.reached
+
+    @property
+    def killed_by(self) -> str:
+        """The test that failed first; empty where none did."""
+        failed = (line.split()[1] for line in self.output if line.startswith("FAILED "))
+        return next(failed, "")
 
     @property
     def survived(self) -> bool:
@@ -124,12 +143,12 @@ def mutated(source: str, mutant: Mutant, mark: str) -> str:
             comes out is no Python.
     """
     for old, new in mutant.edits:
-        count = source.count(old)
+        count = f"\n{source}".count(f"\n{old}")
         if count != 1:
             raise MutantOutdated(
                 f"{mutant.name}: this stands {count} times in {mutant.module}, not once:\n{old}"
             )
-        source = source.replace(old, new)
+        source = f"\n{source}".replace(f"\n{old}", f"\n{new}")[1:]
     if REACHED not in source or source.count(_FUTURE) != 1:
         raise MutantOutdated(f"{mutant.name}: the edit does not say that it was reached")
     source = source.replace(_FUTURE, _FUTURE + _MARKER.format(mark=mark))
@@ -155,21 +174,23 @@ class Workshop:
         """
         self._root = root
         self._scratch = scratch
-        self._clean = scratch / "clean"
+        self._pristine = scratch / "pristine"
         ignore = shutil.ignore_patterns("__pycache__")
         for folder in (*PACKAGE_FOLDERS, "tests"):
-            shutil.copytree(root / folder, self._clean / folder, ignore=ignore)
-        shutil.copy2(root / "pyproject.toml", self._clean)
+            shutil.copytree(root / folder, self._pristine / folder, ignore=ignore)
+        shutil.copy2(root / "pyproject.toml", self._pristine)
         subprocess.run(
             [sys.executable, "-m", "compileall", "-q", *PACKAGE_FOLDERS],
-            cwd=self._clean,
-            env=_environment(self._clean),
+            cwd=self._pristine,
+            env=_environment(self._pristine),
             check=True,
         )
 
     def try_clean(self, tests: Iterable[str]) -> Trial:
         """Runs tests over the code as it is."""
-        return _run(self._clean, sorted(set(tests)), self._scratch / "never", first_only=False)
+        names = sorted(set(tests))
+        with self._copy(f"clean-{zlib.crc32(repr(names).encode()):08x}") as copy:
+            return _run(copy, names, copy / "never", first_only=False)
 
     def try_mutant(self, mutant: Mutant) -> Trial:
         """Runs the tests of a mutant over the code with the bug in it.
@@ -177,18 +198,24 @@ class Workshop:
         Raises:
             MutantOutdated: It does not fit the code.
         """
-        copy, mark = self._scratch / mutant.name, self._scratch / f"{mutant.name}.reached"
-        shutil.copytree(self._clean, copy, copy_function=os.link)
-        path = module_path(copy, mutant.module)
-        source = mutated(path.read_text(), mutant, str(mark))
-        # A new file, since the old one is shared with every other copy; and without the
-        # compiled module, whose check by time and size could take the one for the other.
-        path.unlink()
-        path.write_text(source)
-        for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
-            compiled.unlink()
-        try:
+        with self._copy(mutant.name) as copy:
+            path, mark = module_path(copy, mutant.module), copy / "reached"
+            source = mutated(path.read_text(), mutant, str(mark))
+            # A new file, since the old one is shared with every other copy; and without the
+            # compiled module, whose check by time and size could take the one for the other.
+            path.unlink()
+            path.write_text(source)
+            for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+                compiled.unlink()
             return _run(copy, mutant.tests, mark, first_only=True)
+
+    @contextlib.contextmanager
+    def _copy(self, name: str) -> Iterator[Path]:
+        """Makes a copy for one run.  Nothing ever runs in the copy that all are made of."""
+        copy = self._scratch / name
+        shutil.copytree(self._pristine, copy, copy_function=os.link)
+        try:
+            yield copy
         finally:
             shutil.rmtree(copy, ignore_errors=True)
 

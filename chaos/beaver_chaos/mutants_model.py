@@ -12,80 +12,72 @@ from beaver_chaos.mutants import Mutant
 _DECIDE: Final = "tests/model/test_decide.py"
 _STATE: Final = "tests/model/test_state.py"
 _POLICY: Final = "tests/model/test_policy.py"
-_INDEX: Final = "tests/model/test_index.py"
-_LIFECYCLE: Final = "tests/model/test_lifecycle.py"
+_LEGAL: Final = "tests/model/test_legal.py"
 
 MUTANTS: Final = (
     Mutant(
         name="stale-token-accepted",
         module="beaver_model.deciding",
-        edits=(
-            (
-                "    if row is None:\n        return _absent(state, job, row)\n    return Rejection(\n",
-                "    if row is None:\n        return _absent(state, job, row)\n"
-                "    if row.state == _IN_FLIGHT:\n        mutant_reached()\n        return row\n"
-                "    return Rejection(\n",
-            ),
-        ),
+        diff="""
+         return _absent(state, job, row)
++    if row.state == _IN_FLIGHT:
++        mutant_reached()
++        return row
+""",
         tests=(f"{_DECIDE}::test_an_outcome_with_any_other_token_is_refused",),
         why="A worker that was given up ends an attempt that runs elsewhere.",
     ),
     Mutant(
         name="stale-token-is-legal-in-a-log",
         module="beaver_model.applying",
-        edits=(
-            (
-                "        if trigger != Trigger.CANCEL_REQUESTED and event.token != row.token:\n",
-                "        mutant_reached()\n        if False:\n",
-            ),
-        ),
-        tests=(_LIFECYCLE, _STATE),
+        diff="""
+-        if trigger != Trigger.CANCEL_REQUESTED and event.token != row.token:
++        mutant_reached()
++        if False:
+""",
+        tests=(f"{_LEGAL}::test_only_the_token_in_flight_may_end_an_attempt",),
         why="Replay takes an outcome that no live engine could have logged, and calls it state.",
     ),
     Mutant(
         name="release-charges-an-attempt",
         module="beaver_model.applying",
-        edits=(("    row.attempt -= 1\n", "    mutant_reached()\n"),),
+        diff="""
+-    row.attempt -= 1
++    mutant_reached()
+""",
         tests=(f"{_DECIDE}::test_a_release_gives_the_attempt_and_the_place_in_the_order_back",),
         why="Drains and recalled prefetch use up the attempts of jobs that never ran.",
     ),
     Mutant(
         name="retry-without-bound",
         module="beaver_model.deciding",
-        edits=(
-            (
-                "    if row.cancel_requested or not command.retry or row.on_last_attempt:\n",
-                "    mutant_reached()\n    if row.cancel_requested or not command.retry:\n",
-            ),
-        ),
+        diff="""
+-    if row.cancel_requested or not command.retry or row.on_last_attempt:
++    mutant_reached()
++    if row.cancel_requested or not command.retry:
+""",
         tests=(f"{_DECIDE}::test_a_failure_is_retried_with_backoff_until_no_attempt_is_left",),
         why="A job that always fails runs for ever.",
     ),
     Mutant(
         name="timeouts-without-bound",
         module="beaver_model.deciding",
-        edits=(
-            (
-                "    if row.cancel_requested or row.on_last_attempt:\n"
-                "        return _end_for_good(row, command.cause, command.error)\n"
-                "    run_at_ms",
-                "    mutant_reached()\n    if row.cancel_requested:\n"
-                "        return _end_for_good(row, command.cause, command.error)\n"
-                "    run_at_ms",
-            ),
-        ),
+        diff="""
+-    if row.cancel_requested or row.on_last_attempt:
++    mutant_reached()
++    if row.cancel_requested:
+""",
         tests=(f"{_DECIDE}::test_a_timeout_costs_an_attempt_and_the_last_one_kills",),
         why="A job that always hangs runs for ever.",
     ),
     Mutant(
         name="cancel-forgotten-by-a-failure",
         module="beaver_model.deciding",
-        edits=(
-            (
-                "    if row.cancel_requested or not command.retry or row.on_last_attempt:\n",
-                "    mutant_reached()\n    if not command.retry or row.on_last_attempt:\n",
-            ),
-        ),
+        diff="""
+-    if row.cancel_requested or not command.retry or row.on_last_attempt:
++    mutant_reached()
++    if not command.retry or row.on_last_attempt:
+""",
         tests=(
             f"{_DECIDE}::test_an_ack_wins_over_a_cancel_request_and_anything_else_becomes_cancel",
         ),
@@ -94,26 +86,22 @@ MUTANTS: Final = (
     Mutant(
         name="snoozes-without-bound",
         module="beaver_model.deciding",
-        edits=(
-            (
-                "    if command.cause == Cause.SNOOZE and row.extra and row.extra.snoozes "
-                ">= SNOOZES_MAX:\n",
-                "    mutant_reached()\n    if False:\n",
-            ),
-        ),
+        diff="""
+-    if command.cause == Cause.SNOOZE and row.extra and row.extra.snoozes >= SNOOZES_MAX:
++    mutant_reached()
++    if False:
+""",
         tests=(f"{_DECIDE}::test_snoozes_are_bounded",),
         why="A job that snoozes each time lives for ever.",
     ),
     Mutant(
         name="suspect-rule-dropped",
         module="beaver_model.deciding",
-        edits=(
-            (
-                "    if row.extra is not None and row.extra.suspect and "
-                "(prefetched or state.suspects_in_flight):\n",
-                "    mutant_reached()\n    if False:\n",
-            ),
-        ),
+        diff="""
+-    if row.extra is not None and row.extra.suspect and (prefetched or state.suspects_in_flight):
++    mutant_reached()
++    if False:
+""",
         tests=(
             f"{_DECIDE}::test_after_a_power_cut_all_are_charged_and_suspects_run_one_at_a_time",
         ),
@@ -122,14 +110,11 @@ MUTANTS: Final = (
     Mutant(
         name="power-cut-makes-no-suspects",
         module="beaver_model.deciding",
-        edits=(
-            (
-                "            events.append(TimedOut(row.id, token, now_ms, Cause.NODE_LOST, "
-                "command.power_cut))\n",
-                "            mutant_reached()\n"
-                "            events.append(TimedOut(row.id, token, now_ms, Cause.NODE_LOST, False))\n",
-            ),
-        ),
+        diff="""
+-            events.append(TimedOut(row.id, token, now_ms, Cause.NODE_LOST, command.power_cut))
++            mutant_reached()
++            events.append(TimedOut(row.id, token, now_ms, Cause.NODE_LOST, False))
+""",
         tests=(
             f"{_DECIDE}::test_after_a_power_cut_all_are_charged_and_suspects_run_one_at_a_time",
         ),
@@ -138,207 +123,183 @@ MUTANTS: Final = (
     Mutant(
         name="last-attempt-prefetched",
         module="beaver_model.deciding",
-        edits=(
-            (
-                "    if prefetched and row.on_last_attempt:\n",
-                "    mutant_reached()\n    if False:\n",
-            ),
-        ),
+        diff="""
+-    if prefetched and row.on_last_attempt:
++    mutant_reached()
++    if False:
+""",
         tests=(f"{_DECIDE}::test_a_last_attempt_is_never_prefetched",),
         why="A power cut kills a job for good that never ran its last attempt.",
     ),
     Mutant(
         name="last-attempt-offered-to-a-busy-worker",
         module="beaver_model.policy",
-        edits=(
-            (
-                "    return offer.idle and (bucket.kind != Kind.SUSPECT or "
-                "not state.suspects_in_flight)\n",
-                "    mutant_reached()\n"
-                "    return bucket.kind != Kind.SUSPECT or not state.suspects_in_flight\n",
-            ),
-        ),
+        diff="""
+-    return offer.idle and (bucket.kind != Kind.SUSPECT or not state.suspects_in_flight)
++    mutant_reached()
++    return bucket.kind != Kind.SUSPECT or not state.suspects_in_flight
+""",
         tests=(f"{_POLICY}::test_a_busy_worker_is_offered_no_last_attempt",),
         why="The controller asks for a dispatch that is refused, and fills no other slot.",
     ),
     Mutant(
         name="boot-forgets-started-tokens",
         module="beaver_model.deciding",
-        edits=(
-            (
-                "        if not command.power_cut and token not in command.started:\n",
-                "        mutant_reached()\n        if not command.power_cut:\n",
-            ),
-        ),
+        diff="""
+-        if not command.power_cut and token not in command.started:
++        mutant_reached()
++        if not command.power_cut:
+""",
         tests=(f"{_DECIDE}::test_boot_charges_what_had_started_and_gives_back_what_had_not",),
         why="A job that kills the server each time is given back without end.",
     ),
     Mutant(
         name="pause-ignored",
         module="beaver_model.deciding",
-        edits=(
-            (
-                "    if state.queues[row.spec.queue].row.paused:\n        return",
-                "    mutant_reached()\n    if False:\n        return",
-            ),
-        ),
+        diff="""
+-    if state.queues[row.spec.queue].row.paused:
++    mutant_reached()
++    if False:
+""",
         tests=(f"{_DECIDE}::test_a_paused_queue_dispatches_nothing",),
         why="A queue that an operator stopped goes on.",
     ),
     Mutant(
         name="paused-queue-chosen",
         module="beaver_model.policy",
-        edits=(
-            (
-                "        if not queue.ready or queue.row.paused:\n",
-                "        mutant_reached()\n        if not queue.ready:\n",
-            ),
-        ),
+        diff="""
+-        if not queue.ready or queue.row.paused:
++        mutant_reached()
++        if not queue.ready:
+""",
         tests=(f"{_POLICY}::test_a_paused_queue_is_parked_whole_and_why_says_so",),
         why="Every slot asks for jobs that must not run, and none for those that may.",
     ),
     Mutant(
         name="job-started-before-its-time",
         module="beaver_model.deciding",
-        edits=(
-            (
-                "    if row.ready_ms > now_ms:\n",
-                "    mutant_reached()\n    if row.ready_ms > now_ms + 1:\n",
-            ),
-        ),
+        diff="""
+-    if row.ready_ms > now_ms:
++    mutant_reached()
++    if row.ready_ms > now_ms + 1:
+""",
         tests=(f"{_DECIDE}::test_no_job_starts_before_its_time",),
         why="A job runs before the time that its producer named.",
     ),
     Mutant(
         name="unknown-task-dispatched",
         module="beaver_model.policy",
-        edits=(
-            (
-                "    if not bucket.known or (offer.tasks",
-                "    mutant_reached()\n    if (offer.tasks",
-            ),
-        ),
+        diff="""
+-    if not bucket.known or (offer.tasks is not None and bucket.task not in offer.tasks):
++    mutant_reached()
++    if (offer.tasks is not None and bucket.task not in offer.tasks):
+""",
         tests=(f"{_POLICY}::test_jobs_of_a_task_that_no_worker_knows_are_parked",),
         why="A job of a task that is deployed later fails all its attempts before that.",
     ),
     Mutant(
         name="children-admitted-when-the-parent-failed",
         module="beaver_model.deciding",
-        edits=(
-            (
-                '        error = f"child {admitted.facts.get(\'job\', \'\')} was refused: '
-                '{admitted.code}"\n'
-                "        return _end_for_good(row, Cause.CHILD_CONFLICT, error)\n",
-                '        error = f"child {admitted.facts.get(\'job\', \'\')} was refused: '
-                '{admitted.code}"\n'
-                "        mutant_reached()\n"
-                "        new = [c for c in children if state.seq_of(c.id) is None]\n"
-                "        rest = _admit(state, new, parent=row.id)\n"
-                "        assert isinstance(rest, list)\n"
-                "        return [*_end_for_good(row, Cause.CHILD_CONFLICT, error), *rest]\n",
-            ),
-        ),
+        diff="""
+         error = f"child {admitted.facts.get('job', '')} was refused: {admitted.code}"
+-        return _end_for_good(row, Cause.CHILD_CONFLICT, error)
++        mutant_reached()
++        new = [c for c in children if state.seq_of(c.id) is None]
++        rest = _admit(state, new, parent=row.id)
++        assert isinstance(rest, list)
++        return [*_end_for_good(row, Cause.CHILD_CONFLICT, error), *rest]
+""",
         tests=(
-            f"{_DECIDE}"
-            "::test_a_failed_attempt_leaks_no_children_and_a_conflict_fails_it_for_good",
+            f"{_DECIDE}::test_a_failed_attempt_leaks_no_children_and_a_conflict_fails_it_for_good",
         ),
         why="A failed attempt leaves children behind, and the next one enqueues them again.",
     ),
     Mutant(
         name="conflicting-job-taken-for-the-same",
         module="beaver_model.deciding",
-        edits=(
-            (
-                "        elif known != job.digest:\n",
-                "        elif known != job.digest and mutant_reached():\n",
-            ),
-        ),
+        diff="""
+-        elif known != job.digest:
++        elif known != job.digest and mutant_reached():
+""",
         tests=(f"{_DECIDE}::test_the_same_id_with_other_content_refuses_the_whole_batch",),
         why="A producer is told that its job is in, and another one's runs.",
     ),
     Mutant(
         name="tombstones-evicted-early",
         module="beaver_model.state",
-        edits=(
-            (
-                "            if len(self.tombstones) <= self.tombstones_max and not (\n",
-                "            mutant_reached()\n"
-                "            if len(self.tombstones) < self.tombstones_max and not (\n",
-            ),
-        ),
+        diff="""
+-            if len(self.tombstones) <= self.tombstones_max and not (
++            mutant_reached()
++            if len(self.tombstones) < self.tombstones_max and not (
+""",
         tests=(f"{_DECIDE}::test_after_its_tombstone_is_evicted_the_id_is_a_new_job",),
         why="A request that is sent again within the promised window runs twice.",
     ),
     Mutant(
         name="requeue-keeps-the-idempotency-key",
         module="beaver_model.applying",
-        edits=(("    extra.generation += 1\n", "    mutant_reached()\n"),),
+        diff="""
+-    extra.generation += 1
++    mutant_reached()
+""",
         tests=(f"{_DECIDE}::test_requeue_starts_a_generation_afresh_and_may_carry_a_payload",),
         why="What an operator runs again is taken for a repetition and does nothing.",
     ),
     Mutant(
         name="ledger-not-updated",
         module="beaver_model.state",
-        edits=(
-            (
-                "        self.ledger = (self.ledger - hash((row.seq, state, row.attempt, "
-                "row.token))) & _LEDGER_MASK\n",
-                "        mutant_reached()\n",
-            ),
-        ),
-        tests=(f"{_STATE}::test_a_job_is_in_exactly_one_set_and_the_counts_say_which",),
+        diff="""
+-        self.ledger = (self.ledger - hash((row.seq, state, row.attempt, row.token))) & _LEDGER_MASK
++        mutant_reached()
+""",
+        tests=(f"{_STATE}::test_each_invariant_sees_what_it_is_there_for",),
         why="The comparison at each snapshot says nothing, or stops a healthy server.",
     ),
     Mutant(
         name="husk-not-left",
         module="beaver_model.index",
-        edits=(
-            (
-                "            heapq.heappop(self.late)\n            return True\n"
-                "        return False\n",
-                "            heapq.heappop(self.late)\n            return True\n"
-                "        mutant_reached()\n        return True\n",
-            ),
-        ),
+        diff="""
+-        return False
++        mutant_reached()
++        return True
+""",
         tests=(f"{_POLICY}::test_a_requeued_job_takes_its_new_place_and_not_its_old_one",),
         why="A job that was cancelled and came back stands twice in the order.",
     ),
     Mutant(
         name="late-job-put-behind-the-others",
         module="beaver_model.index",
-        edits=(
-            (
-                "        if key >= self.tail:\n",
-                "        mutant_reached()\n        if True:\n",
-            ),
-        ),
+        diff="""
+-        if key >= self.tail:
++        mutant_reached()
++        if True:
+""",
         tests=(f"{_POLICY}::test_a_job_scheduled_for_earlier_runs_before_one_that_came_later",),
         why="A job that was given back waits behind all that came after it.",
     ),
     Mutant(
         name="idle-queue-catches-up",
         module="beaver_model.state",
-        edits=(
-            (
-                "            queue.stride_pass = self.stride_pass\n",
-                "            mutant_reached()\n",
-            ),
-        ),
+        diff="""
+-            queue.stride_pass = self.stride_pass
++            mutant_reached()
+""",
         tests=(f"{_POLICY}::test_a_queue_that_was_idle_does_not_catch_up",),
         why="A queue that was empty for a day gets every slot for a day.",
     ),
     Mutant(
         name="events-replayed-twice",
         module="beaver_model.applying",
-        edits=(
-            (
-                "        if seq <= state.last_seq:\n            continue\n"
-                "        if seq != state.last_seq + 1:\n",
-                "        mutant_reached()\n        if seq > state.last_seq + 1:\n",
-            ),
+        diff="""
+-        if seq <= state.last_seq:
+-            continue
+-        if seq != state.last_seq + 1:
++        mutant_reached()
++        if seq > state.last_seq + 1:
+""",
+        tests=(
+            f"{_STATE}::test_replay_once_twice_and_from_any_older_state_gives_the_same_fingerprint",
         ),
-        tests=(f"{_STATE}::test_replay_once_twice_and_from_any_older_state_gives_the_same_"
-               "fingerprint",),
         why="A start from a snapshot applies what the snapshot holds already.",
     ),
-)  # fmt: skip
+)

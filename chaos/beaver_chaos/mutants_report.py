@@ -38,7 +38,8 @@ def results(
     ]
     for mutant in mutants:
         trial = sown[mutant.name]
-        details = [mutant.why, f"reached: {_yes(trial.reached)}", *mutant.tests]
+        details = [mutant.why, f"reached: {_yes(trial.reached)}"]
+        details += [f"killed by {trial.killed_by}"] if trial.killed else mutant.tests
         found.append(
             CheckResult(
                 name=f"{mutant.name} in {mutant.module} is killed by {mutant.layer}",
@@ -58,9 +59,7 @@ def _verdict(trial: Trial) -> Verdict:
     return Verdict.MISSED if trial.survived else Verdict.ERROR
 
 
-def table(
-    mutants: Sequence[Mutant], clean: Mapping[str, Trial], sown: Mapping[str, Trial]
-) -> str:
+def table(mutants: Sequence[Mutant], clean: Mapping[str, Trial], sown: Mapping[str, Trial]) -> str:
     """Returns the same as Markdown."""
     killed = sum(sown[mutant.name].killed for mutant in mutants)
     lines = [

@@ -1,4 +1,4 @@
-"""x"""
+"""Nothing yet."""
 
 from __future__ import annotations
 

@@ -80,6 +80,8 @@ class Program:
         self.output = directory / "output.txt"
         self.runs = directory / "runs.txt"
         self._flags = list(flags)
+        self.commit = "auto"
+        """How the next server writes its log: a value of `beaver run`'s setting."""
         self._process: subprocess.Popen[bytes] | None = None
         self.pid = 0
         """Of the server itself, also where it runs below another program."""
@@ -107,6 +109,7 @@ class Program:
                 stderr=output,
                 env=own_environment(
                     BEAVER_SEGMENT_SIZE=str(SEGMENT_BYTES),
+                    BEAVER_COMMIT=self.commit,
                     **{RUNS_VARIABLE: str(self.runs)},
                     **(environment or {}),
                 ),

@@ -41,6 +41,7 @@ class ProcessDisk:
         *,
         on_stop: Callable[[], None],
         on_sync: Callable[[], None],
+        planned_by: ProcessDisk | None = None,
     ) -> None:
         """Args beyond the obvious.
 
@@ -49,9 +50,11 @@ class ProcessDisk:
             process: Whose it is.
             on_stop: Called where a planned fault stops the process in an operation.
             on_sync: Called before each operation that waits for the platter.
+            planned_by: Whose planned faults strike here, where it has none of its own.
         """
         self._disk, self._process = disk, process
         self._on_stop, self._on_sync = on_stop, on_sync
+        self._planned_by = planned_by
         self.operations = 0
         self._reads = 0
         self._faults: dict[int, Fault] = {}
@@ -75,8 +78,9 @@ class ProcessDisk:
 
     def fault_of(self, what: str, path: str) -> Fault | None:
         """Counts an operation; returns what goes wrong with it."""
-        self.operations += 1
-        fault = self._faults.pop(self.operations, None)
+        plans = self._planned_by or self
+        plans.operations += 1
+        fault = plans._faults.pop(plans.operations, None)
         if fault is not None and not fault.error:
             self._on_stop()
         return fault
@@ -172,3 +176,9 @@ class _ProcessFile:
 
     def close(self) -> None:
         self._file.close()
+
+
+def file_of(file: File, owner: ProcessDisk) -> File:
+    """Returns a file of one process as another one has it that was handed the descriptor."""
+    assert isinstance(file, _ProcessFile)
+    return _ProcessFile(file._file, owner)  # noqa: SLF001

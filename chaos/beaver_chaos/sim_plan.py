@@ -98,6 +98,8 @@ class Setup(NamedTuple):
     """Longest way of a message."""
     sync_us: int
     """Longest sync."""
+    commit: str
+    """How the log is written: `inline`, by a `writer`, or `auto`."""
     keep_archive: bool
     tombstones_max: int
 
@@ -128,6 +130,7 @@ def draw_plan(seed: int, steps: int = STEPS_DEFAULT) -> Plan:
         in_order=chance.one_in(2),
         latency_us=chance.pick((50, 500, 5_000)),
         sync_us=chance.pick((50, 500, 5_000)),
+        commit=chance.pick(("inline", "inline", "writer", "auto")),
         keep_archive=chance.one_in(2),
         tombstones_max=1_000_000,
     )
@@ -250,6 +253,7 @@ _FAULT_ARGS: Final = {
     "helper_error": _error_args,
     "kill_helper": lambda c: (c.between(0, 6),),
     "disk_full": lambda c: (c.between(10, 3_000), c.pick((0, 0, 5_000))),
+    "kill_writer": lambda c: (),
     "kill_worker": lambda c: (c.below(3) + 1,),
     "stop_worker": lambda c: (c.below(3) + 1, c.between(5, 900)),
     "lose_zygote": lambda c: (),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from beaver.assembly import Assembly, PoolSink, Ports
 from beaver.errors import BeaverError, DiskFull, StorageFailed, StoreUnavailable
@@ -23,10 +23,13 @@ from beaver_chaos.loop import Process, ProcessEnded
 from beaver_chaos.sim_disk import ProcessDisk
 from beaver_chaos.sim_helper import SimHelper, SimHistory
 from beaver_chaos.sim_pool import SimPool, previous_slots
+from beaver_chaos.sim_writer import SimWriter
 from beaver_model import State
 
 if TYPE_CHECKING:
     from beaver_chaos.sim_world import World
+
+_LOCK_POLL_S: Final = 0.02
 
 
 class Life:
@@ -36,7 +39,7 @@ class Life:
         self.world, self.number = world, number
         self.process = Process(f"server {number}")
         self.disk = ProcessDisk(
-            world.disk, self.process, on_stop=self._stopped, on_sync=world.sync_takes_time
+            world.disk, self.process, on_stop=self.stopped_in_operation, on_sync=world.sync_takes_time
         )
         self.pool = SimPool(world, self.process)
         self.parts = Assembly(world.config, self._ports(), on_failure=self._failed)
@@ -44,6 +47,7 @@ class Life:
         """Whether a planned stop is a power cut."""
         self.listening = False
         self.ending = False
+        self.writer: SimWriter | None = None
         self._stop: asyncio.Event | None = None
         self._connections: set[Connection] = set()
 
@@ -58,6 +62,7 @@ class Life:
             read_slots=self._read_slots,
             make_helper=lambda _: SimHelper(world, self.process, layout),
             make_history=lambda *_: SimHistory(),
+            make_writer=lambda: SimWriter(self),
         )
 
     def _read_slots(self, path: str) -> PreviousSlots | None:
@@ -86,9 +91,9 @@ class Life:
         store = peek_store(self.disk, config.data) or world.store
         sink = PoolSink()
         tasks = await self.pool.start(sink)
-        lock = self.disk.lock(Layout(config.data).lock)
-        if lock is None:
-            raise StoreUnavailable("another server holds the store")
+        # As `locking.acquire`: the writer of a killed server may hold it for a moment.
+        while (lock := self.disk.lock(Layout(config.data).lock)) is None:
+            await asyncio.sleep(_LOCK_POLL_S)
         await parts.recover(store, tasks)
         parts.build(
             sink,
@@ -143,12 +148,21 @@ class Life:
 
     # -- its end -----------------------------------------------------------------------------------
 
+    def lose(self) -> None:
+        """The process is gone.  A writer in the middle of a frame keeps the lock."""
+        self.world.loop.kill(self.process)
+        self.listening = False
+        writer = self.writer
+        if writer is None or not writer.busy or not writer.process.alive:
+            self.disk.end()
+        self.pool.lose_server()
+
     def arm_stop(self, ahead: int, fault: Fault, *, power_goes: bool) -> None:
         """Ends the process in the middle of a later disk operation."""
         self.power_goes = power_goes
         self.disk.plan(ahead, fault)
 
-    def _stopped(self) -> None:
+    def stopped_in_operation(self) -> None:
         """A planned fault ends it inside a disk operation."""
         world = self.world
         world.loop.kill(self.process)

@@ -61,6 +61,7 @@ def config_of(plan: Plan) -> Config:
         executor="async" if setup.concurrency else "process",
         concurrency=max(1, setup.concurrency),
         prefetch=setup.prefetch,
+        commit=setup.commit,
         grace_ms=setup.grace_ms,
         segment_bytes=setup.segment_bytes,
         state_bytes_max=1 << 30,
@@ -101,6 +102,7 @@ class World:
         self._lives = 0
         self._pids = 100
         self._slowness = 1
+        self.last_sync_ns = 0
         self._healed = False
         self._over = False
         self._next_start: tuple[int, Fault, bool] | None = None
@@ -122,10 +124,15 @@ class World:
     def latency_ns(self) -> int:
         return self.chance.between(0, self.plan.setup.latency_us) * 1_000
 
+    def sync_ns(self) -> int:
+        """Draws how long a sync takes now."""
+        us = self.chance.between(0, self.plan.setup.sync_us) * self._slowness
+        self.last_sync_ns = us * 1_000
+        return self.last_sync_ns
+
     def sync_takes_time(self) -> None:
         """The server waits for the disk."""
-        us = self.chance.between(0, self.plan.setup.sync_us) * self._slowness
-        self.loop.pass_ns(us * 1_000)
+        self.loop.pass_ns(self.sync_ns())
 
     def next_pid(self) -> int:
         self._pids += 1
@@ -197,6 +204,9 @@ class World:
         self.note("the power is cut" if power else f"server {life.number} is killed")
         self._lose(life)
         if power:
+            if life.writer is not None:
+                self.loop.kill(life.writer.process)
+            life.disk.end()
             for worker in list(self.workers):
                 worker.die("lost with the machine")
             for helper in list(self.helpers):
@@ -227,10 +237,7 @@ class World:
 
     def _lose(self, life: Life) -> None:
         self.watch.detach()
-        self.loop.kill(life.process)
-        life.listening = False
-        life.disk.end()
-        life.pool.lose_server()
+        life.lose()
         for end in self.connections.of(life.process):
             end.process_died()
         for helper in self.helpers:
@@ -365,6 +372,10 @@ class World:
 
         self.after(self.loop.machine, ms * MS, quick)
 
+    def _kill_writer(self) -> None:
+        if self.life is not None and self.life.writer is not None:
+            self.life.writer.die()
+
     def _read_error(self, ahead: int) -> None:
         if self.life is not None:
             self.life.disk.plan_read_error(ahead)
@@ -419,6 +430,7 @@ _FAULTS: Final[dict[str, Callable[..., None]]] = {
     "helper_error": World._helper_error,  # noqa: SLF001
     "kill_helper": World._kill_helper,  # noqa: SLF001
     "disk_full": World._disk_full,  # noqa: SLF001
+    "kill_writer": World._kill_writer,  # noqa: SLF001
     "kill_worker": World._kill_worker,  # noqa: SLF001
     "stop_worker": World._stop_worker,  # noqa: SLF001
     "lose_zygote": World._lose_zygote,  # noqa: SLF001

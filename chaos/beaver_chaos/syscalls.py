@@ -110,6 +110,7 @@ async def _trial(session: Session, injections: Sequence[Injection], store_first:
         await session.finish(together([session.producers[0].produce(REQUESTS)]))
         program.signal(signal.SIGKILL)
         await session.ended()
+    program.commit = "inline"
     program.start(below=tracer(program.data, trace, injections))
     await session.ready_or_ended()
     # With the next segment at hand, the first jobs have the active one sealed: the calls of

@@ -63,6 +63,9 @@ PREFETCH_LEARN: Final = 5
 STEAL_AFTER_NS: Final = 2_000_000
 """An attempt that has run so long gives back what waits behind it, if a worker is idle."""
 
+IDLE_NS: Final = 30_000_000_000
+"""A worker that takes nothing of what it was sent for so long is replaced."""
+
 RESTART_DELAY_MAX_S: Final = 5.0
 """Longest wait before a worker that dies without work is replaced again."""
 
@@ -76,6 +79,8 @@ class KillCause(Enum):
     TIME_LIMIT = "time_limit"
     CANCEL = "cancel"
     DRAIN = "drain"
+    IDLE = "idle"
+    """It does not take what it was sent."""
 
 
 class Held:
@@ -87,7 +92,7 @@ class Held:
         self.attempt = attempt
         self.timeout_ns = attempt.timeout_ms * 1_000_000
         self.sent_ns = sent_ns
-        """When it was sent: for executors without prefetch, when it started."""
+        """When it was sent, or was last seen not to have started yet."""
         self.cancel_ns = 0
         """When its cancel was told softly, 0 before."""
 
@@ -107,6 +112,8 @@ class Worker:
         """It has ended an attempt since it was started."""
         self.deaths = 0
         """Deaths in a row without an attempt."""
+        self.idle_ns = 0
+        """Since when it has taken nothing of what it holds; 0 while it runs something."""
 
 
 class Concurrency(Enum):
@@ -357,7 +364,7 @@ class Controller:
         self._engine.submit(command, done)
 
     def retry_unwritten(self) -> None:
-        """Submits the outcomes that waited for room.  Called when there may be some again."""
+        """Tries again what found no room in the log: outcomes first, then dispatches."""
         waiting, self._unwritten = self._unwritten, []
         for command, done in waiting:
             self._engine.submit(command, done)
@@ -369,6 +376,7 @@ class Controller:
         for token, held in list(place.held.items()):
             self._submit(self._fate(place, token, held, started, detail))
         place.held.clear()
+        place.idle_ns = 0
         replace_at_once = place.killed is not None or place.retired or place.useful
         place.ready = place.retired = False
         place.killed = None
@@ -466,7 +474,10 @@ class Controller:
                 continue
             busy = True
             overdue = self._overdue(place, now_ns)
-            if overdue:
+            if self._takes_nothing(place, now_ns):
+                log.warning("worker %d does not take its jobs and is replaced", place.number)
+                self._kill(place, KillCause.IDLE, set())
+            elif overdue:
                 cancelled = all(place.held[token].cancel_ns for token in overdue)
                 self._kill(place, KillCause.CANCEL if cancelled else KillCause.TIME_LIMIT, overdue)
         if busy:
@@ -483,12 +494,30 @@ class Controller:
             if held is not None and now_ns - since_ns > held.timeout_ns:
                 return {token}
             return set()
-        return {
-            token
-            for token, held in place.held.items()
-            if now_ns - held.sent_ns > held.timeout_ns + self._grace_ns
-            or (held.cancel_ns and now_ns - held.cancel_ns > self._grace_ns)
-        }
+        started, _ = self._pool.started(place.number)
+        overdue = set()
+        for token, held in place.held.items():
+            if token > started:
+                # The limit is that of user code: the way to it does not count.
+                held.sent_ns = now_ns
+            if now_ns - held.sent_ns > held.timeout_ns + self._grace_ns or (
+                held.cancel_ns and now_ns - held.cancel_ns > self._grace_ns
+            ):
+                overdue.add(token)
+        return overdue
+
+    def _takes_nothing(self, place: Worker, now_ns: int) -> bool:
+        """True where a worker has long had attempts, and none of them has started.
+
+        It is stopped, or hangs outside of user code, where no limit of a job would ever end
+        it: what it holds goes to another one (P5).
+        """
+        started, _ = self._pool.started(place.number)
+        if started >= min(place.held):
+            place.idle_ns = 0
+            return False
+        place.idle_ns = place.idle_ns or now_ns
+        return now_ns - place.idle_ns > IDLE_NS
 
     def _arm_timer(self, state: State) -> None:
         """Wakes the engine when the next scheduled job becomes ready."""

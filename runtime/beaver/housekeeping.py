@@ -79,7 +79,7 @@ class Housekeeping:
             snapshot_bytes: Its size.
             retention_bytes: Bound on the archive.
             retention_ms: Age up to which segments stay.
-            on_room: Called when the log has room again.
+            on_room: Called at every beat: the log may have room again.
         """
         self._engine, self._segments, self._helper = engine, segments, helper
         self._results, self._metrics, self._clock = results, metrics, clock
@@ -118,8 +118,19 @@ class Housekeeping:
     # -- segments ------------------------------------------------------------------------
 
     async def _prepare(self) -> None:
-        if not self._segments.wants_next:
-            return
+        """Has the next segment prepared, if it is time, and tries again what found no room.
+
+        The latter at every beat, whatever came of the former: the log may have found room
+        without a new segment, and an outcome that waits for it holds its job in flight.
+        """
+        if not self._segments.wants_next or await self._prepare_next():
+            if self._engine.disk_full:
+                log.warning("the disk has room again, new jobs are taken")
+            self._engine.disk_full = False
+        self._on_room()
+
+    async def _prepare_next(self) -> bool:
+        """Prepares and adopts the next segment; False where the disk is full."""
         try:
             await self._helper.prepare(self._next_path, self._segments.segment_bytes)
         except DiskFull as error:
@@ -129,17 +140,14 @@ class Housekeeping:
                 # A snapshot lets the helper delete what it may of the archive.
                 with contextlib.suppress(BeaverError):
                     await self.snapshot()
-            return
+            return False
         try:
             self._segments.adopt(self._next_path)
         except StorageFailed as error:
             # The log refuses everything from here on, so nothing may be waited for.
             self._engine.fail(error)
-            return
-        if self._engine.disk_full:
-            log.warning("the disk has room again, new jobs are taken")
-        self._engine.disk_full = False
-        self._on_room()
+            return False
+        return True
 
     # -- history ----------------------------------------------------------------------------
 

@@ -210,6 +210,11 @@ class Replay:
                 return True
         return False
 
+    def probe(self) -> Sequence[Wrong]:
+        """Puts every command to the state on disk."""
+        self.space.now += STEP_MS
+        return self.space.probe(self.world[1])
+
     def _note(self, way: Next, before: World) -> None:
         events: list[AnyEvent] = []
         first_seq = 0
@@ -246,6 +251,7 @@ def replay(
     actions: Sequence[Action],
     *,
     ends: bool = False,
+    probe: bool = False,
     model: ModelUnderTest | None = None,
     rules: type[Rules] = Rules,
 ) -> Replay:
@@ -256,6 +262,7 @@ def replay(
         actions: What happens, in order.  It stops without complaint where an action is not
             possible any more: then the history itself cannot happen.
         ends: Also demand that every accepted job can still end afterwards.
+        probe: Also put every command to the state that is on disk afterwards.
         model: The functions of the model, the real ones by default.
         rules: The world around it.
 
@@ -267,6 +274,8 @@ def replay(
     for number, happened in enumerate(run.happened, 1):
         for wrong in happened.wrong:
             raise Broken(f"step {number} {happened.action}: {wrong.property}: {wrong.message}")
+    for wrong in run.probe() if possible and probe else ():
+        raise Broken(f"afterwards: {wrong.property}: {wrong.message}")
     if possible and ends and not can_end(scope, actions, model=model, rules=rules):
         raise Broken("no_job_stuck: no fair step leads to the end of every accepted job")
     return run

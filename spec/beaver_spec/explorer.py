@@ -38,6 +38,8 @@ class Counterexample(NamedTuple):
     actions: tuple[Action, ...]
     worlds: tuple[World, ...]
     """Canonical worlds: the first is the start."""
+    probed: bool = False
+    """It takes one more command, which the world does not send, to show what is wrong."""
 
 
 class Exploration(NamedTuple):
@@ -112,6 +114,8 @@ class Explorer:
         finally:
             if collecting:
                 gc.enable()
+        if found is None and complete:
+            found = self._probe()
         if found is None and complete and "no_job_stuck" not in self.ignore:
             found = self._check_ends()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -144,7 +148,6 @@ class Explorer:
         self._by_action.append(self._number_of(("start",)))
         transitions, diameter, at, level_end = 0, 0, 0, 1
         counts = self._counts
-        probed: set[int] = set()
         while at < len(worlds):
             if at == level_end:
                 diameter += 1
@@ -154,9 +157,6 @@ class Explorer:
             if self.states_max and len(worlds) > self.states_max:
                 return None, transitions, diameter, False
             world = worlds[at]
-            wrong = self._probe(probed, world)
-            if wrong:
-                return self._counterexample(wrong[0], at), transitions, diameter, False
             for way in rules.successors(world):
                 transitions += 1
                 action = way.action
@@ -187,13 +187,16 @@ class Explorer:
     def _counted(self, wrong: list[Wrong] | tuple[Wrong, ...]) -> list[Wrong]:
         return [w for w in wrong if w.property not in self.ignore]
 
-    def _probe(self, probed: set[int], world: World) -> list[Wrong]:
-        """Puts every command to a state of the model, the first time that it is met."""
-        mid = world[1]
-        if mid in probed:
-            return []
-        probed.add(mid)
-        return self._counted(list(self.space.probe(mid)))
+    def _probe(self) -> Counterexample | None:
+        """Puts every command to every state of the model that can be on disk."""
+        probed: set[int] = set()
+        for number, world in enumerate(self.worlds):
+            if world[1] not in probed:
+                probed.add(world[1])
+                wrong = self._counted(self.space.probe(world[1]))
+                if wrong:
+                    return self._counterexample(wrong[0], number)._replace(probed=True)
+        return None
 
     # -- eventually -----------------------------------------------------------------------------
 

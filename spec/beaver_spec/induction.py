@@ -47,6 +47,7 @@ class System(NamedTuple):
     """A transition system and what is claimed of it."""
 
     name: str
+    claim: str
     sorts: dict[str, str]
     """Name of each variable and its sort, as `Vocabulary` spells it."""
     start: Predicate
@@ -122,17 +123,13 @@ def prove(system: System) -> CheckResult:
     started = time.monotonic()
     details = [*_failures(system, "", TIMEOUT_MS), *_never_taken(system)]
     return CheckResult(
-        name=f"{system.name}: nothing acknowledged is lost, by induction",
+        name=f"{system.name}: {system.claim}, by induction",
         kind="induction",
         tool=_tool(),
         bounds={},
         verdict=Verdict.VIOLATED if details else Verdict.HOLDS,
         seconds=time.monotonic() - started,
-        details=details
-        or [
-            f"the invariant has {len(_parts(system))} parts; "
-            f"{len(system.actions(''))} actions keep it, one by one",
-        ],
+        details=details or [_size_of(system)],
     )
 
 
@@ -231,11 +228,13 @@ def _answer(z3: Any, assertions: list[Formula], timeout_ms: int) -> str:
     return str(solver.check())
 
 
-def _parts(system: System) -> dict[str, Formula]:
+def _size_of(system: System) -> str:
     import z3
 
     v = Vocabulary(z3)
-    return system.invariant(v, v.state(system.sorts, ""))
+    parts = system.invariant(v, v.state(system.sorts, ""))
+    actions = system.actions("")
+    return f"the invariant has {len(parts)} parts; {len(actions)} actions keep it, one by one"
 
 
 def _tool() -> str:

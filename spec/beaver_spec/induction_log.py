@@ -363,6 +363,7 @@ def _log_promise(v: Vocabulary, s: Values) -> dict[str, Formula]:
 
 LOG: Final = System(
     "the log",
+    "nothing acknowledged is lost",
     _LOG_SORTS,
     _log_start,
     _log_actions,

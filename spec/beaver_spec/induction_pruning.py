@@ -178,7 +178,7 @@ def _invariant(v: Vocabulary, s: Values) -> dict[str, Formula]:
         "snapshots hold what is durable": z3.And(
             *(z3.And(s[n] >= 0, s[n] <= s["told"]) for n in names), s["taken"] <= s["told"]
         ),
-        "the log only shrinks from below": z3.And(1 <= s["disk_first"], s["disk_first"] <= first),
+        "the log only shrinks from below": z3.And(s["disk_first"] >= 1, s["disk_first"] <= first),
         "the log reaches back to each older snapshot": z3.And(
             first <= s["older"] + 1, first <= s["disk_older"] + 1
         ),
@@ -221,6 +221,7 @@ def _promise(v: Vocabulary, s: Values) -> dict[str, Formula]:
 
 PRUNING: Final = System(
     "snapshots and pruning",
+    "the log reaches back to a good snapshot",
     _SORTS,
     _start,
     _actions,

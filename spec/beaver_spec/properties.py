@@ -98,7 +98,9 @@ def check_step(
     if ask[0] in _OUTCOMES:
         row = before.rows[_place(ask)]
         if moves and (row.state != IN_FLIGHT or row.label != ask[2]):
-            yield Wrong("fenced", f"a stale outcome of {_name(ask)} was accepted: {moves}")
+            led = ", ".join(move.trigger.name for move in moves)
+            message = f"an outcome of {_name(ask)} without the token in flight led to {led}"
+            yield Wrong("fenced", message)
     for move in moves:
         old, new = before.rows[move.job], after.rows[move.job]
         yield from _check_move(move, old, new, limits)

@@ -259,11 +259,15 @@ class Rules:
         parts, space = self.parts, self.space
         entries: tuple[Entry, ...] = parts.batches.values[batch]
         workers: tuple[Worker, ...] = parts.crews.values[crew]
-        if not entries:
-            workers = tuple(
-                tuple(h for h in worker if h.phase in HELD or not self.resolved(h, durable))
-                for worker in workers
+        mids = [durable, *(entry.mid for entry in entries)]
+        workers = tuple(
+            tuple(
+                h
+                for h in worker
+                if h.phase in HELD or not all(self.resolved(h, mid) for mid in mids)
             )
+            for worker in workers
+        )
         if space.concrete:
             return durable, batch, parts.crew(workers), stale
         late: tuple[Stale, ...] = parts.stales.values[stale]
@@ -479,22 +483,37 @@ class Moment:
         self.out.append(Next(("boot",), world, tuple(wrong), step))
 
     def sync(self) -> None:
-        """The batch reaches the disk; then replies go out, and attempts go to their workers."""
+        """Commands reach the disk, all or the first ones while others came in meanwhile.
+
+        Then their replies go out, and their attempts go to the workers.
+        """
+        for count in range(1, len(self.batch) + 1):
+            self._sync(count)
+
+    def _sync(self, count: int) -> None:
         parts, globe = self.parts, self.globe
         told = parts.tolds.values[self.told_id]
-        for entry in self.batch:
+        for entry in self.batch[:count]:
             told = told_after(told, entry.effects)
+        durable = self.batch[count - 1].mid
+        rows = self.space.rows[durable]
         crew = tuple(
-            tuple(h._replace(phase=SENT) if h.phase == UNSENT else h for h in worker)
+            tuple(
+                h._replace(phase=SENT)
+                if h.phase == UNSENT and rows[h.job].label == h.label
+                else h
+                for h in worker
+            )
             for worker in self.crew
         )
         number = self.globe_id
         if globe.phase == BOOTING:
             number = parts.globe(globe._replace(phase=UP, cut=False))
         durable, batch, crew_id, stale = self.rules.tidy(
-            self.memory, parts.batch(()), parts.crew(crew), self.stale_id
+            durable, parts.batch(self.batch[count:]), parts.crew(crew), self.stale_id
         )
-        self.add(("sync",), (number, durable, batch, parts.told(told), crew_id, stale))
+        world = (number, durable, batch, parts.told(told), crew_id, stale)
+        self.add(("sync", count), world)
 
     def drained(self) -> None:
         """The server has stopped in order once no worker holds anything and all is synced."""

@@ -277,7 +277,7 @@ class Space:
 
     # -- asking for the witnesses ------------------------------------------------------------------
 
-    def probe(self, mid: int) -> Sequence[Wrong]:
+    def probe(self, mid: int) -> list[Wrong]:
         """Puts every command to a state, also those that nobody would send."""
         wrong: list[Wrong] = []
         for ask in self._probes(mid):

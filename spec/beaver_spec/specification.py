@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, NamedTuple
 
 from beaver_spec import specification_release as release
@@ -35,7 +36,7 @@ class Check(NamedTuple):
 
 
 def run_all(
-    tell: Tell = lambda result: None, *, larger: bool = False, only: Sequence[str] = ()
+    tell: Tell | None = None, *, larger: bool = False, only: Sequence[str] = ()
 ) -> list[CheckResult]:
     """Runs the specification's checks, two at a time.
 
@@ -51,6 +52,7 @@ def run_all(
     checks, skipped = all_checks(larger=larger)
     if only:
         checks = [check for check in checks if any(part in check.name for part in only)]
+    tell = tell or _tell_nobody
     for result in skipped:
         tell(result)
 
@@ -88,35 +90,21 @@ def _storage(larger: bool) -> list[Check]:
     tlc = find_tlc()
     checks: list[Check] = []
     for model in storage.MODELS:
-        checks.append(
-            Check(f"tlc {model.config}", lambda m=model: storage.check(tlc, m, larger=larger))
-        )
-        checks += [
-            Check(
-                f"tlc {model.config} {sown.switch}",
-                lambda m=model, s=sown: storage.check_sown(tlc, m, s),
-            )
-            for sown in model.sown
-        ]
-        checks += [
-            Check(
-                f"tlc {model.config} without {switch}",
-                lambda m=model, s=switch: storage.check_spared(tlc, m, s),
-            )
-            for switch in model.spared
-        ]
+        name = f"tlc {model.config}"
+        checks.append(Check(name, partial(storage.check, tlc, model, larger=larger)))
+        for sown in model.sown:
+            run = partial(storage.check_sown, tlc, model, sown)
+            checks.append(Check(f"{name} {sown.switch}", run))
+        for switch in model.spared:
+            run = partial(storage.check_spared, tlc, model, switch)
+            checks.append(Check(f"{name} without {switch}", run))
     return checks
 
 
 def _release(larger: bool) -> list[Check]:
     spin = release.find_spin()
-    return [
-        Check("spin release", lambda: release.check(spin, larger=larger)),
-        *(
-            Check(f"spin release {bug}", lambda b=bug: release.check_sown(spin, b))
-            for bug in release.SOWN
-        ),
-    ]
+    sown = [Check(f"spin release {b}", partial(release.check_sown, spin, b)) for b in release.SOWN]
+    return [Check("spin release", partial(release.check, spin, larger=larger)), *sown]
 
 
 def _induction(larger: bool) -> list[Check]:
@@ -128,12 +116,14 @@ def _induction(larger: bool) -> list[Check]:
 
     checks: list[Check] = []
     for system in (LOG, PRUNING):
-        checks.append(Check(f"z3 {system.name}", lambda s=system: induction.prove(s)))
-        checks += [
-            Check(f"z3 {system.name} {bug}", lambda s=system, b=bug: induction.sow(s, b))
-            for bug in system.bugs
-        ]
+        name = f"z3 {system.name}"
+        checks.append(Check(name, partial(induction.prove, system)))
+        checks += [Check(f"{name} {b}", partial(induction.sow, system, b)) for b in system.bugs]
     return checks
+
+
+def _tell_nobody(result: CheckResult) -> None:
+    pass
 
 
 def _skipped(name: str, kind: str, tool: str, why: str) -> CheckResult:

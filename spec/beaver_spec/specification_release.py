@@ -46,7 +46,7 @@ _WORDS: Final = {
     "power cut 1": "the power is cut",
     "power cut 0": "the process is killed",
 }
-_STORED: Final = re.compile(r"^\s*([\d.e+]+) states, stored", re.M)
+_STORED: Final = re.compile(r"^\s*([\d.e+]+) states, stored", re.MULTILINE)
 _ERROR: Final = re.compile(r"pan:\d+: (.+?) \(at depth")
 
 

@@ -98,9 +98,9 @@ def find_tlc() -> Tlc:
 def configured(config: str, values: Mapping[str, str]) -> str:
     """Returns a configuration with some of its constants changed."""
     for name, value in values.items():
-        config, count = re.subn(
-            rf"^(\s*{name} =).*$", lambda line, to=value: f"{line[1]} {to}", config, flags=re.M
-        )
+        pattern = rf"^(\s*{name} =).*$"
+        # Values hold no backslash, so they may stand in a template.
+        config, count = re.subn(pattern, rf"\1 {value}", config, flags=re.MULTILINE)
         assert count == 1, f"the configuration has one line for {name}"
     return config
 

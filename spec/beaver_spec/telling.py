@@ -45,8 +45,12 @@ def tell(explorer: Explorer, found: Counterexample) -> Story:
     teller = _Teller(run)
     lines = [teller.tell(happened) for happened in run.happened]
     steps = [f"{number}. {line}" for number, line in enumerate(lines, 1)]
-    wrong = [w for w in run.happened[-1].wrong if w.property == found.wrong.property]
-    message = wrong[0].message if run.happened and wrong else found.wrong.message
+    wrong = list(run.happened[-1].wrong) if run.happened else []
+    if found.probed:
+        steps.append(f"{len(steps) + 1}. Every command is put to the state on disk.")
+        wrong += run.probe()
+    messages = [w.message for w in wrong if w.property == found.wrong.property]
+    message = messages[0] if messages else found.wrong.message
     steps.append(f"{len(steps) + 1}. Wrong: {message} ({found.wrong.property}).")
     return Story(
         scope=explorer.scope.name,
@@ -54,7 +58,7 @@ def tell(explorer: Explorer, found: Counterexample) -> Story:
         claim=ALL_PROPERTIES.get(found.wrong.property, ""),
         message=message,
         steps=steps,
-        diagram=_diagram(explorer.scope, run, teller),
+        diagram=_diagram(explorer.scope, found, run, teller),
         test=case_source(explorer.scope, found, actions, lines, message),
     )
 
@@ -74,7 +78,6 @@ _ENDS: Final = {
 }
 _LATE: Final = {"ok": "ended well", "fail": "failed"}
 _PLAIN: Final = {
-    "sync": "The batch is synced; its replies go out, and its attempts go to their workers",
     "boot": "A server starts: it kills what is left of the workers, reads the slots, logs BOOT",
     "drain": "The server begins to stop in order: nothing is dispatched any more",
     "stopped": "The server has stopped in order",
@@ -113,6 +116,7 @@ class _Teller:
             f"{self._at(h)}, which has not begun",
             "give-back": lambda h: f"The server gives back {self._at(h)}, which had not begun",
             "late": self._late,
+            "sync": self._sync,
             "crash": lambda h: f"The server is killed; {self._kept(h)}",
             "cut": lambda h: f"The power fails, and the slots are gone; {self._kept(h)}",
         }
@@ -160,6 +164,12 @@ class _Teller:
         held = worker[happened.action[2]]
         return f"{quoted(held.job)} (token {held.label})"
 
+    def _sync(self, happened: Happened) -> str:
+        waiting = len(self.parts.batches.values[happened.before[2]])
+        synced = happened.action[1]
+        what = "The batch" if synced == waiting else f"The first {synced} of {waiting} commands"
+        return f"{what} reached the disk: replies go out, and attempts go to their workers"
+
     def _kept(self, happened: Happened) -> str:
         batch = self.parts.batches.values[happened.before[2]]
         if not batch:
@@ -188,7 +198,7 @@ def event_words(seq: int, event: AnyEvent) -> str:
 # -- as a diagram --------------------------------------------------------------------------------------
 
 
-def _diagram(scope: Scope, run: Replay, teller: _Teller) -> str:
+def _diagram(scope: Scope, found: Counterexample, run: Replay, teller: _Teller) -> str:
     """Returns a Mermaid sequence diagram of what happened."""
     lines = ["sequenceDiagram", "    participant C as clients", "    participant S as server"]
     lines.append("    participant D as disk")
@@ -197,9 +207,7 @@ def _diagram(scope: Scope, run: Replay, teller: _Teller) -> str:
         arrow, text = _arrow(happened)
         outcome = teller.outcome(happened).replace("`", "").replace(";", ",").strip(": ")
         lines.append(f"    {arrow}: {text}{f' [{outcome}]' if outcome else ''}")
-    wrong = run.happened[-1].wrong if run.happened else ()
-    for w in wrong[:1]:
-        lines.append(f"    Note over C,W{scope.workers}: {w.property}")
+    lines.append(f"    Note over C,W{scope.workers}: wrong, {found.wrong.property}")
     return "\n".join(lines)
 
 
@@ -246,7 +254,8 @@ def case_source(
         f"            {repr(action) + ',':<{width}}  # {line}"
         for action, line in zip(actions, lines, strict=False)
     )
-    ends = "        ends=True,\n" if name == "no_job_stuck" else ""
+    extra = "        ends=True,\n" if name == "no_job_stuck" else ""
+    extra += "        probe=True,\n" if found.probed else ""
     return f'''"""A counterexample of `beaver check`, scope {scope.name}: {name}."""
 
 from beaver_spec.concrete import replay
@@ -260,7 +269,7 @@ def test_{name}() -> None:
         [
 {body}
         ],
-{ends}    )
+{extra}    )
 '''.replace("import Scope, scope_named", f"import {_scope_name(scope)}")
 
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import msgspec
 
@@ -72,7 +72,7 @@ class Step(NamedTuple):
     fields: dict[str, Any]
 
 
-class TraceVerdict(NamedTuple):
+class TraceVerdict(msgspec.Struct, frozen=True):
     """Whether a trace follows the specification, and if not, where it leaves it."""
 
     ok: bool
@@ -163,7 +163,7 @@ class Validator:
         return None
 
     def _change(self, step: Step) -> str | None:
-        store_event = _STORE_EVENTS.get(step.name)
+        store_event = self._STORE_EVENTS.get(step.name)
         if store_event is not None:
             return store_event(self, step.fields)
         if step.name not in LIFE:
@@ -186,7 +186,7 @@ class Validator:
             job = self._jobs[job_id] = _believe(name, fields)
         if job.state not in LIFE[name]:
             return f"job {job_id} is {job.state}"
-        reason = _RULES[name](self, job, step)
+        reason = self._RULES[name](self, job, step)
         if reason is not None:
             return f"job {job_id} {reason}"
         self._move(job_id, job, step)
@@ -197,7 +197,7 @@ class Validator:
             return f"job {job_id} exists: it is {job.state}"
         if job_id in self._tombstones:
             return f"job {job_id} has finished, and is not forgotten"
-        options = _options(fields["spec"])
+        options = options_of(fields["spec"])
         if options is None:
             return f"job {job_id} has options that cannot be read"
         queue, attempts_max = options
@@ -350,25 +350,23 @@ class Validator:
         self._tombstones_age_ms = fields["tombstones_age_ms"]
         return None
 
-
-_Rule = Callable[[Validator, _Job, Step], str | None]
-_RULES: Final[dict[str, _Rule]] = {
-    "DISPATCH": Validator._dispatch,
-    "ACK": Validator._answers,
-    "RETRY": Validator._again,
-    "TIMEOUT": Validator._again,
-    "RELEASE": Validator._release,
-    "DEAD": Validator._dies,
-    "CANCEL_REQUESTED": Validator._cancel_requested,
-    "CANCEL": Validator._answers,
-    "REQUEUE": Validator._free,
-    "DISCARD": Validator._free,
-}
-_STORE_EVENTS: Final[dict[str, Callable[[Validator, dict[str, Any]], str | None]]] = {
-    "QUEUE": Validator._queue_set,
-    "BOOT": Validator._booted,
-    "BOUNDS": Validator._bounds_set,
-}
+    _RULES: ClassVar[dict[str, Callable[[Validator, _Job, Step], str | None]]] = {
+        "DISPATCH": _dispatch,
+        "ACK": _answers,
+        "RETRY": _again,
+        "TIMEOUT": _again,
+        "RELEASE": _release,
+        "DEAD": _dies,
+        "CANCEL_REQUESTED": _cancel_requested,
+        "CANCEL": _answers,
+        "REQUEUE": _free,
+        "DISCARD": _free,
+    }
+    _STORE_EVENTS: ClassVar[dict[str, Callable[[Validator, dict[str, Any]], str | None]]] = {
+        "QUEUE": _queue_set,
+        "BOOT": _booted,
+        "BOUNDS": _bounds_set,
+    }
 
 
 def validate(events: Iterable[Step], *, first_seq: int = 1) -> TraceVerdict:
@@ -398,7 +396,7 @@ def _believe(name: str, fields: dict[str, Any]) -> _Job:
     return _Job(state, token=fields.get("token", 0), is_known=False)
 
 
-def _options(raw: bytes) -> tuple[str, int] | None:
+def options_of(raw: bytes) -> tuple[str, int] | None:
     """Returns queue and attempts of a job from its options as they stand in the log."""
     try:
         options = msgspec.msgpack.decode(raw)

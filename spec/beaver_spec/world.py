@@ -16,7 +16,7 @@ name, so that jobs can be put into another order: that is the symmetry reduction
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import groupby, permutations, product
+from itertools import chain, groupby, permutations, product
 from typing import Any, Final, NamedTuple
 
 from beaver_spec.space import Effect, Space
@@ -206,18 +206,20 @@ class Parts:
         except KeyError:
             pass
         places = sorted(range(len(keys)), key=keys.__getitem__)
-        groups = [list(group) for _, group in groupby(places, key=keys.__getitem__)]
-        orders = (
-            tuple(place for group in choice for place in group)
-            for choice in product(*(permutations(group) for group in groups))
-        )
+        nowhere = self.crews.signs[self.crew(((),) * len(self.crews.values[crew]))]
+        choices: list[list[tuple[int, ...]]] = []
+        for key, found in groupby(places, key=keys.__getitem__):
+            group = tuple(found)
+            with_workers = key[3] != nowhere[0]
+            choices.append(list(permutations(group)) if with_workers else [group])
+        orders = [tuple(chain(*choice)) for choice in product(*choices)]
 
         def crew_in(order: tuple[int, ...]) -> tuple[Worker, ...]:
             shuffled = self._line_up(self.crews.shuffle(crew, order, _crew_sign))
             value: tuple[Worker, ...] = self.crews.values[shuffled]
             return value
 
-        best = min(orders, key=crew_in)
+        best = orders[0] if len(orders) == 1 else min(orders, key=crew_in)
         result = None if best == tuple(range(len(keys))) else best
         self._ordered[keys, crew] = result
         return result

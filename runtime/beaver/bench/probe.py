@@ -15,7 +15,7 @@ from typing import Final
 from beaver.disk import SystemDisk
 
 RECORD_BYTES: Final = 128
-_ROUNDS: Final = 200_000
+_ROUNDS: Final = 1_000_000
 
 
 def probe_sync(directory: str, count: int) -> dict[str, float]:

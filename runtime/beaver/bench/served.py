@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
-from beaver import endpoint
 from beaver.async_client import AsyncClient
 from beaver.async_client import connect as connect_async
 from beaver.bench import subject
@@ -70,9 +70,9 @@ class ServerProcess:
 
     def settle(self) -> None:
         """Waits until the next log segment is prepared, so that the disk is left alone."""
-        prepared = Path(Layout(self.data).next)
+        layout = Layout(self.data)
         deadline_s = time.monotonic() + _SETTLE_S
-        while not prepared.exists() and time.monotonic() < deadline_s:
+        while not Path(layout.adopted).exists() and time.monotonic() < deadline_s:
             time.sleep(0.02)
 
     def kill(self) -> None:
@@ -86,9 +86,8 @@ class ServerProcess:
         """SIGTERM, then the end; killed where that takes too long."""
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            pass
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(END_S)
         finally:
             self.kill()
 
@@ -235,8 +234,3 @@ def measure_more(served: Served, one: Served, tag: str, sizes: subject.Sizes) ->
         ),
     }
 
-
-def require_no_server(data: str) -> None:
-    """Raises where something still holds the directory."""
-    if Path(data).is_dir() and endpoint.reach(data) is not None:
-        raise BeaverError(f"a server still runs on {data}")

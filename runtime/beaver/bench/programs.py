@@ -1,0 +1,115 @@
+"""Measurements of programs as a whole: what an idle server costs, how long commands take."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from beaver.bench.served import serving
+from beaver.bench.stores import resident_bytes
+from beaver.client import connect
+from beaver.errors import BeaverError
+from beaver.requests import make_request
+
+REPEATS: Final = 9
+KILLS: Final = 9
+IDLE_S: Final = 5.0
+QUIET_S: Final = 3.0
+"""Before an idle server is measured: the first segment is prepared, imports are done."""
+
+_WAIT_S: Final = 10.0
+
+
+def measure_commands(directory: str) -> dict[str, float]:
+    """How long `beaver --help` and `beaver enqueue` of one job take, medians of a few."""
+    data = str(Path(directory, "commands"))
+    enqueue = ["enqueue", "echo", '{"to": "x"}', "--data", data]
+    with serving(data):
+        return {
+            "help": _wall_ms(["--help"]),
+            "enqueue_command": _wall_ms(enqueue),
+        }
+
+
+def _wall_ms(arguments: Sequence[str]) -> float:
+    beside = Path(sys.executable).with_name("beaver")
+    program = [str(beside)] if beside.exists() else [sys.executable, "-m", "beaver"]
+    times = []
+    for _ in range(REPEATS):
+        started_s = time.perf_counter()
+        subprocess.run([*program, *arguments], stdout=subprocess.DEVNULL, check=True)
+        times.append((time.perf_counter() - started_s) * 1000)
+    return statistics.median(times)
+
+
+def measure_kill(directory: str) -> float:
+    """Returns the ms from `kill -9` of a busy worker until its replacement is ready."""
+    data = str(Path(directory, "kill"))
+    times = []
+    with serving(data, workers=1) as server, connect(data) as client:
+        for _ in range(KILLS):
+            # An attempt that ended makes the worker's death an accident, not a crash loop.
+            done = make_request("bench.nothing")
+            client.enqueue([done])
+            client.wait(done.id, _WAIT_S)
+            before = client.status().workers[0].pid
+            started_s = time.perf_counter()
+            os.kill(before, 9)
+            while client.status().workers[0].pid == before:
+                if time.perf_counter() - started_s > _WAIT_S:
+                    raise BeaverError("a killed worker was not replaced")
+            times.append((time.perf_counter() - started_s) * 1000)
+        assert server.process.poll() is None, "the server lives on"
+    return statistics.median(times)
+
+
+def measure_idle(directory: str) -> dict[str, float]:
+    """What a server with two workers costs while nothing happens (Linux)."""
+    data = str(Path(directory, "idle"))
+    with serving(data) as server:
+        time.sleep(QUIET_S)
+        pids = _tree(server.pid)
+        before = sum(map(_processor_s, pids))
+        time.sleep(IDLE_S)
+        used_s = sum(map(_processor_s, pids)) - before
+        return {
+            "idle_cpu": 100 * used_s / IDLE_S,
+            "idle_server_mb": resident_bytes(server.pid) / 1e6,
+            "idle_all_mb": sum(map(_proportional_bytes, pids)) / 1e6,
+        }
+
+
+def _tree(pid: int) -> list[int]:
+    """Returns a process and all that descend from it."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = Path(entry, "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, rest = [], [pid]
+    while rest:
+        found.append(rest.pop())
+        rest += children.get(found[-1], [])
+    return found
+
+
+def _processor_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _proportional_bytes(pid: int) -> int:
+    """Returns a process's memory, of which pages that are shared count by their share."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    raise BeaverError(f"no memory figure of process {pid}")

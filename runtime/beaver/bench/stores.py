@@ -1,0 +1,199 @@
+"""Measurements of memory, recovery and snapshots: real files, real servers, large states."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from beaver.bench.records import payload
+from beaver.bench.rows import percentile
+from beaver.bench.served import ServerProcess, serving
+from beaver.client import connect
+from beaver.clock import SystemClock
+from beaver.disk import SystemDisk
+from beaver.errors import BeaverError
+from beaver.journal.codec import encode_commit
+from beaver.layout import Layout
+from beaver.locking import prepare_directory
+from beaver.recovery import open_store
+from beaver.requests import make_request
+from beaver.snapshot import load_snapshot, write_snapshot
+from beaver_model import Spec
+from beaver_model.bounds import DIGEST_BYTES
+from beaver_model.events import Acked, AnyEvent, Dispatched, Enqueued
+from beaver_model.rows import encode_spec
+
+TASK: Final = "bench.record"
+NOBODYS: Final = "bench.unknown"
+"""A task that no worker knows."""
+
+STAMP_MS: Final = 1_700_000_000_000
+FRAME_EVENTS: Final = 99
+PAUSED: Final = "paused"
+SNAPSHOT_S: Final = 120.0
+"""No snapshot takes longer to come."""
+
+SNAPSHOT_AFTER_S: Final = 15
+_SPACING_S: Final = 0.0005
+
+
+def write_history(data: str, events: int, *, live: int) -> int:
+    """Writes a log of about so many events, 99 a frame, of which `live` jobs stay pending.
+
+    No worker knows their task, so they stay where they are while servers come and go.
+
+    Returns:
+        The last seq.
+    """
+    disk = SystemDisk()
+    prepare_directory(disk, data)
+    opened = open_store(disk, data, clock=SystemClock(), create=True, segment_bytes=64 << 20)
+    wal, spec, digest = opened.wal, encode_spec(Spec(NOBODYS)), bytes(DIGEST_BYTES)
+    batch: list[AnyEvent] = []
+    finished = max(0, (events - live) // 3)
+    seq = wal.last_seq
+
+    def flush(now_ms: int) -> None:
+        nonlocal seq
+        body = encode_commit(now_ms, batch)
+        wal.reserve(len(body) + 64)
+        wal.append(body, len(batch))
+        seq += len(batch)
+        batch.clear()
+
+    for index in range(live + finished):
+        name = f"0193{index:08x}-7000-8000-000000000000"
+        batch.append(Enqueued(name, spec, b'{"n":1000000,"note":"bench12"}', digest))
+        if index >= live:
+            token = seq + len(batch) + 1
+            batch += [Dispatched(name, 1), Acked(name, token, b"null")]
+        if len(batch) >= FRAME_EVENTS:
+            flush(STAMP_MS + index)
+    if batch:
+        flush(STAMP_MS + live + finished)
+    wal.close()
+    return seq
+
+
+def measure_replay(data: str, written: int) -> float:
+    """Returns the seconds that recovery of a log without a snapshot takes."""
+    started_s = time.perf_counter()
+    opened = open_store(SystemDisk(), data, clock=SystemClock(), create=False)
+    took_s = time.perf_counter() - started_s
+    if opened.state.last_seq != written:
+        raise BeaverError(f"recovered {opened.state.last_seq} events of {written}")
+    opened.wal.close()
+    return took_s
+
+
+def measure_snapshot_load(data: str) -> float:
+    """Returns the seconds that loading a snapshot takes; writes it first, from the log."""
+    disk, layout = SystemDisk(), Layout(data)
+    opened = open_store(disk, data, clock=SystemClock(), create=False)
+    write_snapshot(disk, layout, opened.state, opened.wal.store)
+    opened.wal.close()
+    expected = len(opened.state.jobs)
+    del opened
+    started_s = time.perf_counter()
+    loaded = load_snapshot(disk, layout.snapshot)
+    took_s = time.perf_counter() - started_s
+    if len(loaded.state.jobs) != expected:
+        raise BeaverError(f"loaded {len(loaded.state.jobs)} jobs of {expected}")
+    disk.unlink(layout.snapshot)
+    return took_s
+
+
+def resident_bytes(pid: int) -> int:
+    """Returns the memory of a process that is in use (Linux)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise BeaverError(f"no memory figure of process {pid}")
+
+
+def measure_memory(directory: str, jobs: int) -> float:
+    """Returns the bytes by which a real server grows with each pending job."""
+    data = str(Path(directory, "memory"))
+    with serving(data) as server, connect(data) as client:
+        client.set_queue(PAUSED, True, None, None)
+
+        def fill(count: int) -> None:
+            for first in range(0, count, 1_000):
+                size = min(1_000, count - first)
+                numbers = range(1_000_000 + first, 1_000_000 + first + size)
+                client.enqueue([make_request(TASK, payload(n), queue=PAUSED) for n in numbers])
+
+        fill(10_000)
+        before = resident_bytes(server.pid)
+        fill(jobs)
+        grown = resident_bytes(server.pid) - before
+    shutil.rmtree(data)
+    return grown / jobs
+
+
+def measure_restart_from_log(directory: str, pending: int) -> float:
+    """Returns the seconds from the start of the program to its ready line, after kill -9."""
+    data = str(Path(directory, f"restart-{pending}"))
+    write_history(data, pending, live=pending)
+    ServerProcess(data).kill()
+    server = ServerProcess(data)
+    server.kill()
+    shutil.rmtree(data)
+    return server.ready_s
+
+
+def measure_restart(directory: str, pending: int, tell: Callable[[str], None]) -> dict[str, float]:
+    """Starts a server over many pending jobs: from the log, and after kill -9 from a snapshot.
+
+    Between the two the server takes its snapshot, and a client asks for its status all the
+    time: how long that takes shows how long the loop was held up.
+    """
+    data = str(Path(directory, f"restart-{pending}"))
+    write_history(data, pending, live=pending)
+    tell(f"start over {pending:,} pending jobs, from the log")
+    first = ServerProcess(data, snapshot=f"{SNAPSHOT_AFTER_S}s")
+    try:
+        tell(f"snapshot of {pending:,} pending jobs")
+        idle, during = _ping_until_snapshot(data)
+    finally:
+        first.kill()
+    tell(f"start over {pending:,} pending jobs, after kill -9")
+    second = ServerProcess(data)
+    second.kill()
+    shutil.rmtree(data)
+    return {
+        "start_1m_log": first.ready_s,
+        "start_1m": second.ready_s,
+        "pause_idle_p999": percentile(idle, 0.999),
+        "pause_p999": percentile(during, 0.999),
+        "pause_max": max(during),
+    }
+
+
+def _ping_until_snapshot(data: str) -> tuple[list[float], list[float]]:
+    """Returns round trips of `status` before a snapshot begins, and while it is taken.
+
+    A snapshot is due `SNAPSHOT_AFTER_S` after the start, since the log holds enough for one.
+    Before that the helper projects the log into the history; the last seconds are quiet.
+    """
+    snapshot = Path(Layout(data).snapshot)
+    idle: list[float] = []
+    during: list[float] = []
+    started_s = time.monotonic()
+    with connect(data) as client:
+        while not snapshot.exists():
+            before_s = time.perf_counter()
+            client.status()
+            took_ms = (time.perf_counter() - before_s) * 1000
+            since_s = time.monotonic() - started_s
+            if since_s > SNAPSHOT_S:
+                raise BeaverError(f"no snapshot within {SNAPSHOT_S:g} s")
+            if since_s > SNAPSHOT_AFTER_S:
+                during.append(took_ms)
+            elif since_s > SNAPSHOT_AFTER_S / 2:
+                idle.append(took_ms)
+            time.sleep(_SPACING_S)
+    return idle or during, during or idle

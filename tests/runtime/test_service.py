@@ -1,0 +1,225 @@
+"""The local socket and its operations: order, visibility, and clients that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from beaver import protocol, queries
+from beaver.messages import Request
+from beaver.requests import make_request
+from beaver.resolving import Resolver, to_job
+from beaver.results import Results
+from beaver.server.service import OPERATIONS, Service
+from beaver.server.socket import SocketServer
+from beaver.views import EventView, ResultView
+from beaver_model import State
+from beaver_model.commands import Complete, Dispatch, Job
+from tests.runtime.world import EngineWorld, on_loop
+
+
+class NoHistory:
+    """A history that has kept nothing yet."""
+
+    async def events_of(self, job: str, as_of_seq: int) -> tuple[list[EventView], int]:
+        return [], 1
+
+    async def result_of(self, job: str, as_of_seq: int) -> ResultView | None:
+        return None
+
+
+class Peer:
+    """A client that speaks raw frames."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self._frames = protocol.FrameReader()
+        self._ready: list[Any] = []
+
+    def send(self, *messages: Any) -> None:
+        self.writer.write(b"".join(map(protocol.encode_frame, messages)))
+
+    async def answer(self) -> Any:
+        """The next answer, or `None` where the server has hung up."""
+        while not self._ready:
+            data = await self.reader.read(1 << 16)
+            if not data:
+                return None
+            self._ready += map(protocol.decode_message, self._frames.feed(data))
+        return self._ready.pop(0)
+
+    async def ask(self, op: str, *body: Any) -> Any:
+        self.send([1, op, list(body)])
+        number, status, answer = await self.answer()
+        assert number == 1
+        if status:
+            raise protocol.decode_error(answer)
+        return msgspec.json.decode(answer) if isinstance(answer, bytes) else answer
+
+
+class Door:
+    """Where clients come in; whoever came is shown out at the end."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.peers: list[Peer] = []
+
+    async def stranger(self) -> Peer:
+        self.peers.append(Peer(*await asyncio.open_unix_connection(self.path)))
+        return self.peers[-1]
+
+    async def client(self) -> Peer:
+        client = await self.stranger()
+        client.send([0, "hello", [protocol.VERSION]])
+        assert (await client.answer())[:2] == [0, 0]
+        return client
+
+
+@asynccontextmanager
+async def served(tmp_path: Path) -> AsyncIterator[tuple[EngineWorld, Door]]:
+    """A socket server over a real engine, without workers."""
+    world = EngineWorld(tmp_path / "data")
+    results, resolver = Results(), Resolver()
+    world.engine.observers.append(results.observe)
+
+    def resolve(request: Request, now_ms: int, origin: int) -> Job:
+        return to_job(request, now_ms, resolver, origin)
+
+    def status(state: State) -> Any:
+        return queries.status(state, world.engine.now_ms(), running=True)
+
+    service = Service(
+        world.engine, results, NoHistory(), to_job=resolve, status=status,
+        payload_bytes_max=1 << 20,
+    )  # fmt: skip
+    server = SocketServer(service, "store")
+    door = Door(str(tmp_path / "s"))
+    await server.start(door.path)
+    try:
+        yield world, door
+    finally:
+        await service.close()
+        await server.close()
+        for peer in door.peers:
+            peer.writer.close()
+
+
+@on_loop
+async def test_pipelined_requests_are_answered_each_once_and_share_a_commit(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as (world, door):
+        client = await door.client()
+        client.send(*([n, "enqueue", [[make_request("echo", n)]]] for n in range(1, 51)))
+        answers = [await client.answer() for _ in range(50)]
+        assert [number for number, _, _ in answers] == list(range(1, 51))
+        assert [body[0][1] for _, _, body in answers] == list(range(1, 51))
+        assert world.engine.figures.commits <= 3
+
+
+@on_loop
+async def test_after_an_acknowledgement_every_read_shows_it(tmp_path: Path) -> None:
+    """P11: on every connection, whatever the question."""
+    async with served(tmp_path) as (_, door):
+        one, other = await door.client(), await door.client()
+        for n in range(20):
+            await one.ask("enqueue", [make_request("echo", n, id=f"job-{n}")])
+            assert (await other.ask("status"))["pending"] == n + 1
+            assert (await other.ask("show", f"job-{n}"))["state"] == "pending"
+            assert len(await other.ask("list", "", "", "", 0, 100)) == n + 1
+            await one.ask("cancel", f"job-{n}") if n % 2 else None
+            state = (await other.ask("explain", f"job-{n}"))["job"]["state"]
+            assert state == ("cancelled" if n % 2 else "pending")
+            await one.ask("requeue", f"job-{n}", None) if n % 2 else None
+
+
+@on_loop
+async def test_a_wait_is_answered_when_the_job_ends_and_not_before(tmp_path: Path) -> None:
+    async with served(tmp_path) as (world, door):
+        client = await door.client()
+        await client.ask("enqueue", [make_request("echo", 1, id="a")])
+        client.send([7, "wait", ["a", -1]], [8, "wait", ["a", 1]], [9, "show", ["a"]])
+        numbers = {(await client.answer())[0], (await client.answer())[0]}
+        assert numbers == {8, 9}, "the short wait timed out, the long one goes on"
+        await world.engine.execute(Dispatch("a", 1))
+        await world.engine.execute(Complete("a", world.state.jobs["a"].token, b"42"))
+        number, status, body = await client.answer()
+        assert (number, status) == (7, 0)
+        assert msgspec.json.decode(body)["result"] == 42
+
+
+@on_loop
+async def test_a_client_that_talks_nonsense_loses_its_connection_and_nobody_else(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as (_, door):
+        good = await door.client()
+        for nonsense in (
+            b"GET / HTTP/1.1\r\n\r\n",
+            protocol.encode_frame([1, "status", []]),
+            protocol.encode_frame("hello"),
+            protocol.encode_frame([0, "hello", [protocol.VERSION + 1]]),
+            b"\x01\x00\x00\x00\xc1",
+            b"\xff\xff\xff\xff",
+        ):
+            bad = await door.stranger()
+            bad.writer.write(nonsense)
+            while (answer := await bad.answer()) is not None:
+                assert answer[1] == 1
+        assert (await good.ask("status"))["running"]
+
+
+@on_loop
+async def test_bad_arguments_are_refused_by_each_operation_and_the_connection_lives(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as (world, door):
+        client = await door.client()
+        operations = ["enqueue", *OPERATIONS, "nothing"]
+        for op in operations:
+            for body in ([{}], ["x"] * 9, None, [[1, 2]]):
+                client.send([3, op, body])
+                number, status, answer = await client.answer()
+                if op == "status":
+                    continue
+                assert (number, status) == (3, 1), (op, body, answer)
+                assert answer[0] in ("InvalidInput", "NotFound"), (op, body, answer)
+        assert world.state.last_seq == 0
+
+
+@on_loop
+async def test_the_socket_is_private(tmp_path: Path) -> None:
+    """P8."""
+    async with served(tmp_path) as (_, door):
+        assert stat.S_IMODE(Path(door.path).stat().st_mode) == 0o600  # noqa: ASYNC240
+
+
+@on_loop
+async def test_a_client_that_does_not_read_is_held_back_and_others_are_served(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as (world, door):
+        good, lazy = await door.client(), await door.client()
+        big = '"' + "x" * 100_000 + '"'
+        await good.ask("enqueue", [make_request("echo", big, id="big")])
+        sending = asyncio.ensure_future(_flood(lazy))
+        for _ in range(50):
+            assert (await good.ask("status"))["pending"] == 1
+        sending.cancel()
+        lazy.writer.transport.abort()
+        assert (await good.ask("status"))["pending"] == 1
+        assert world.failures == []
+
+
+async def _flood(client: Peer) -> None:
+    ask = partial(protocol.encode_frame, [1, "show", ["big"]])
+    while True:
+        client.writer.write(ask())
+        await client.writer.drain()
