@@ -24,6 +24,7 @@ from beaver.views import Enqueued as Answer
 from beaver_model.events import (
     Acked,
     AnyEvent,
+    Booted,
     Cancelled,
     CancelRequested,
     Cause,
@@ -142,7 +143,11 @@ class History:
         self.jobs: dict[str, _Job] = {}
         self.counts: Counter[str] = Counter()
         """Events by name."""
-        self._dispatches: dict[int, str] = {}
+        self._boot = 0
+        self._power_cuts: list[int] = []
+        self._dispatches: dict[int, Dispatched] = {}
+        self._lost: list[tuple[int, int]] = []
+        """Attempts that were charged at a start: the BOOT, and the token."""
         self._never_started: dict[int, str] = {}
         self._acks: dict[int, str] = {}
         self._changes: Counter[tuple[str, str]] = Counter()
@@ -156,6 +161,10 @@ class History:
                 self.counts[event.NAME] += 1
                 if isinstance(event, JobEvent):
                     self._follow(seq, event)
+                elif isinstance(event, Booted):
+                    self._boot = seq
+                    if event.power_cut:
+                        self._power_cuts.append(seq)
             self.last_seq = first_seq + len(events) - 1
 
     def _say(self, violation: str) -> None:
@@ -186,7 +195,7 @@ class History:
             self._change(seq, event, job)
 
     def _dispatch(self, seq: int, event: Dispatched, job: _Job) -> None:
-        self._dispatches[seq] = event.job
+        self._dispatches[seq] = event
         if job.state == COMPLETED:
             self._say(f"seq {seq}: job {event.job} was dispatched after its ACK")
         elif job.state == IN_FLIGHT:
@@ -207,6 +216,7 @@ class History:
             self._acks[event.token] = event.job
             self._finish(seq, event, job, COMPLETED)
             return
+        self._note_loss(event)
         if isinstance(event, Released):
             if event.cause == Cause.NEVER_STARTED:
                 self._never_started[event.token] = event.job
@@ -218,9 +228,15 @@ class History:
             )
         job.state, job.token = PENDING, 0
 
+    def _note_loss(self, event: Retried | TimedOut | Released | Died) -> None:
+        if event.cause == Cause.NODE_LOST:
+            self._lost.append((self._boot, event.token))
+
     def _end(self, seq: int, event: Died | Cancelled, job: _Job) -> None:
         if event.token or job.state == IN_FLIGHT:
             self._fence(seq, event, event.token, job)
+        if isinstance(event, Died):
+            self._note_loss(event)
         state = DEAD if isinstance(event, Died) else CANCELLED
         self._finish(seq, event, job, state)
         if state == CANCELLED:
@@ -316,7 +332,8 @@ class History:
                 self._say(
                     f"token {token} of job {run.job} ran twice, in processes {ran[token]} and {pid}"
                 )
-            if self._dispatches.get(token) != run.job:
+            dispatch = self._dispatches.get(token)
+            if dispatch is None or dispatch.job != run.job:
                 self._say(
                     f"process {pid} ran job {run.job} with token {token}, which is no DISPATCH of "
                     "that job in the log"
@@ -328,12 +345,29 @@ class History:
             newest[run.job] = last_of[pid] = token
             ran[token] = pid
 
-    def compare_acks(self, runs: Sequence[Run]) -> None:
-        """Checks that what completed did run.  The runs were read after the log was."""
+    def compare_charges(self, runs: Sequence[Run]) -> None:
+        """Checks that what completed or was charged did run.  Read the runs after the log.
+
+        A worker says that it starts an attempt before the attempt's code can: in between it
+        may be killed, with one attempt that is charged and never ran; but not with two.
+        """
         ran = {run.token for run in runs}
         for token, name in self._acks.items():
             if token not in ran:
                 self._say(f"job {name} completed with token {token}, which no worker ran")
+        charged: Counter[tuple[int, int]] = Counter()
+        for boot, token in self._lost:
+            dispatch = self._dispatches.get(token)
+            if dispatch is not None and token not in ran:
+                charged[boot, dispatch.worker] += 1
+        for (boot, worker), count in charged.items():
+            if count > 1:
+                self._say(
+                    f"the BOOT at seq {boot} charged {count} attempts of worker {worker} that "
+                    "never ran"
+                )
+        for boot in self._power_cuts:
+            self._say(f"the BOOT at seq {boot} says that the machine went down; it did not")
 
     def unfinished(self) -> list[str]:
         """Returns the jobs that have not ended."""

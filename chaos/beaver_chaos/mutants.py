@@ -26,8 +26,8 @@ import signal
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -143,10 +143,10 @@ def mutated(source: str, mutant: Mutant, mark: str) -> str:
             comes out is no Python.
     """
     for old, new in mutant.edits:
-        count = f"\n{source}".count(f"\n{old}")
-        if count != 1:
+        found = f"\n{source}".count(f"\n{old}")
+        if found != 1:
             raise MutantOutdated(
-                f"{mutant.name}: this stands {count} times in {mutant.module}, not once:\n{old}"
+                f"{mutant.name}: this stands {found} times in {mutant.module}, not once:\n{old}"
             )
         source = f"\n{source}".replace(f"\n{old}", f"\n{new}")[1:]
     if REACHED not in source or source.count(_FUTURE) != 1:
@@ -170,11 +170,12 @@ class Workshop:
 
         Args:
             root: The repository.
-            scratch: An empty directory on one file system.
+            scratch: An empty directory with a short path, on one file system.
         """
         self._root = root
         self._scratch = scratch
         self._pristine = scratch / "pristine"
+        self._numbers = count(1)
         ignore = shutil.ignore_patterns("__pycache__")
         for folder in (*PACKAGE_FOLDERS, "tests"):
             shutil.copytree(root / folder, self._pristine / folder, ignore=ignore)
@@ -182,15 +183,14 @@ class Workshop:
         subprocess.run(
             [sys.executable, "-m", "compileall", "-q", *PACKAGE_FOLDERS],
             cwd=self._pristine,
-            env=_environment(self._pristine),
+            env=_environment(),
             check=True,
         )
 
     def try_clean(self, tests: Iterable[str]) -> Trial:
         """Runs tests over the code as it is."""
-        names = sorted(set(tests))
-        with self._copy(f"clean-{zlib.crc32(repr(names).encode()):08x}") as copy:
-            return _run(copy, names, copy / "never", first_only=False)
+        with self._copy() as copy:
+            return _run(copy, sorted(set(tests)), copy / "never", first_only=False)
 
     def try_mutant(self, mutant: Mutant) -> Trial:
         """Runs the tests of a mutant over the code with the bug in it.
@@ -198,7 +198,7 @@ class Workshop:
         Raises:
             MutantOutdated: It does not fit the code.
         """
-        with self._copy(mutant.name) as copy:
+        with self._copy() as copy:
             path, mark = module_path(copy, mutant.module), copy / "reached"
             source = mutated(path.read_text(), mutant, str(mark))
             # A new file, since the old one is shared with every other copy; and without the
@@ -210,32 +210,56 @@ class Workshop:
             return _run(copy, mutant.tests, mark, first_only=True)
 
     @contextlib.contextmanager
-    def _copy(self, name: str) -> Iterator[Path]:
-        """Makes a copy for one run.  Nothing ever runs in the copy that all are made of."""
-        copy = self._scratch / name
+    def _copy(self) -> Iterator[Path]:
+        """Makes a copy for one run.  Nothing ever runs in the copy that all are made of.
+
+        Its name is short, since sockets are made below it.
+        """
+        copy = self._scratch / str(next(self._numbers))
         shutil.copytree(self._pristine, copy, copy_function=os.link)
+        _make_interpreter(copy)
         try:
             yield copy
         finally:
             shutil.rmtree(copy, ignore_errors=True)
 
 
-def _environment(copy: Path) -> dict[str, str]:
-    """Returns the environment in which a copy is imported instead of what is installed."""
+def _make_interpreter(copy: Path) -> None:
+    """Makes a virtual environment that imports the packages of a copy, and all else as we do.
+
+    An environment variable would not do: tests and the program set `PYTHONPATH` themselves,
+    and a trial has to be one in every process that its tests start.
+    """
+    places = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    lines = [str(copy / name) for name in PACKAGE_FOLDERS]
+    lines += [f"import site; site.addsitedir({path!r})" for path in places]
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = copy / "venv" / "lib" / version / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "mutant.pth").write_text("\n".join([*lines, ""]))
+    base = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+    (copy / "venv" / "pyvenv.cfg").write_text(
+        f"home = {base.parent}\ninclude-system-site-packages = false\n"
+    )
+    (copy / "venv" / "bin").mkdir()
+    (copy / "venv" / "bin" / "python").symlink_to(base)
+
+
+def _environment() -> dict[str, str]:
+    """Returns our environment without what concerns us, pytest and the repository."""
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("BEAVER_", "PYTEST_")) and name != "PYTHONDONTWRITEBYTECODE"
+        if not name.startswith(("BEAVER_", "PYTEST_", "PYTHON"))
     }
-    environment["PYTHONPATH"] = os.pathsep.join(str(copy / name) for name in PACKAGE_FOLDERS)
     environment["HYPOTHESIS_PROFILE"] = "mutants"
     return environment
 
 
 def _run(copy: Path, tests: Sequence[str], mark: Path, *, first_only: bool) -> Trial:
-    temporary = copy / "temporary"
+    temporary = copy / "t"
     command = [
-        *(sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=short"),
+        *(str(copy / "venv" / "bin" / "python"), "-m", "pytest", "-q", "--no-header", "--tb=short"),
         *("-p", "no:cacheprovider", "--hypothesis-seed=1", f"--basetemp={temporary}"),
         *(["-x"] if first_only else []),
         *tests,
@@ -245,7 +269,7 @@ def _run(copy: Path, tests: Sequence[str], mark: Path, *, first_only: bool) -> T
         process = subprocess.Popen(
             command,
             cwd=copy,
-            env=_environment(copy),
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -1,4 +1,7 @@
-"""Nothing yet."""
+"""Mutants of the running server: engine, controller, service, protocol, pool and workers.
+
+What may not live here: how they are tried (`mutants`).
+"""
 
 from __future__ import annotations
 
@@ -6,4 +9,426 @@ from typing import Final
 
 from beaver_chaos.mutants import Mutant
 
-MUTANTS: Final[tuple[Mutant, ...]] = ()
+_ENGINE: Final = "tests/runtime/test_engine.py"
+_COMMITS: Final = "tests/runtime/test_commit_path.py"
+_CONTROLLER: Final = "tests/runtime/test_controller.py"
+_SERVICE: Final = "tests/runtime/test_service.py"
+_ANSWERS: Final = "tests/runtime/test_answers.py"
+_SLOTS: Final = "tests/workers/test_slots.py"
+_DEATHS: Final = "tests/workers/test_deaths.py"
+_RECALL: Final = "tests/workers/test_recall.py"
+_RECYCLING: Final = "tests/workers/test_recycling.py"
+_STOPPING: Final = "tests/workers/test_stopping.py"
+_EXECUTION: Final = "tests/workers/test_execution.py"
+
+MUTANTS: Final = (
+    Mutant(
+        name="acknowledged-before-the-sync",
+        module="beaver.engine",
+        diff="""
+-        if self._durable_seq == self._state.last_seq:
++        if self._durable_seq == self._state.last_seq or (isinstance(reply, Applied) and len(reply.events) > 0):
++            mutant_reached()
+""",
+        tests=(f"{_ENGINE}::test_every_reply_waits_for_what_it_is_computed_from",),
+        why="A producer is told that its job is safe, and a power cut takes it.",
+    ),
+    Mutant(
+        name="duplicate-answered-before-the-sync-of-the-original",
+        module="beaver.engine",
+        diff="""
+-        if self._durable_seq == self._state.last_seq:
++        if self._durable_seq == self._state.last_seq or (isinstance(reply, Applied) and not reply.events):
++            mutant_reached()
+""",
+        tests=(f"{_ENGINE}::test_every_reply_waits_for_what_it_is_computed_from",),
+        why="Whoever sends a job again is told that it is in, and a power cut takes both.",
+    ),
+    Mutant(
+        name="refusal-told-before-the-sync",
+        module="beaver.engine",
+        diff="""
+-        if self._durable_seq == self._state.last_seq:
++        if self._durable_seq == self._state.last_seq or (isinstance(reply, Rejection)):
++            mutant_reached()
+""",
+        tests=(f"{_ENGINE}::test_every_reply_waits_for_what_it_is_computed_from",),
+        why="A client acts upon a conflict with a job that never was.",
+    ),
+    Mutant(
+        name="answers-told-after-a-failed-write",
+        module="beaver.engine",
+        diff="""
+             self.fail(error)
++            mutant_reached()
++            self._tell_all(batch)
+             return
+""",
+        tests=(f"{_ENGINE}::test_after_a_failed_write_nothing_more_is_decided_or_told",),
+        why="A producer is told that its job is safe, and it is not in the log.",
+    ),
+    Mutant(
+        name="commands-decided-after-a-failed-write",
+        module="beaver.engine",
+        diff="""
+             raise NotOwner("commands are submitted on the loop's thread")
+-        if self._failed is not None or self._closed:
++        mutant_reached()
++        if self._closed:
+@@
+-        if self._failed is not None:
+-            return
+""",
+        tests=(f"{_ENGINE}::test_after_a_failed_write_nothing_more_is_decided_or_told",),
+        why="Answers rest on a state that the log does not have.",
+    ),
+    Mutant(
+        name="failed-writer-process-ignored",
+        module="beaver.engine",
+        diff="""
+         if error is not None:
++            mutant_reached()
++        if False:
+""",
+        tests=(f"{_COMMITS}::test_a_dead_writer_makes_the_engine_useless_and_nothing_is_told",),
+        why="A batch that the writer could not write is acknowledged.",
+    ),
+    Mutant(
+        name="next-batch-does-not-wait-for-the-writer",
+        module="beaver.engine",
+        diff="""
+-            # The open batch goes on collecting; `_written` makes it go next.
+-            self._scheduled = False
+-            return
++            mutant_reached()
+@@
+-        if self._failed is None and not self._closed and self._syncing is None:
++        if self._failed is None and not self._closed:
+""",
+        tests=(
+            f"{_COMMITS}::test_a_reply_comes_after_the_writers_answer_and_the_next_batch_collects",
+        ),
+        why="Two frames are unsynced at once, and damage can no longer be told from a torn tail.",
+    ),
+    Mutant(
+        name="another-thread-let-in",
+        module="beaver.engine",
+        diff="""
+-            raise NotOwner("commands are submitted on the loop's thread")
++            mutant_reached()
+""",
+        tests=(f"{_ENGINE}::test_another_thread_may_not_touch_the_engine",),
+        why="Two threads change the state at once.",
+    ),
+    Mutant(
+        name="stamps-go-back",
+        module="beaver.stamps",
+        diff="""
+-            self._last_ms += passed_ms
++            mutant_reached()
++            return wall_ms
+""",
+        tests=(f"{_ENGINE}::test_stamps_never_go_back_and_go_on_with_the_monotonic_clock",),
+        why="After a step of the clock backoffs and schedules stand still for an hour.",
+    ),
+    Mutant(
+        name="state-not-bounded",
+        module="beaver.admission",
+        diff="""
+-    if state_bytes_max and state.bytes + size > state_bytes_max:
++    mutant_reached()
++    if False:
+""",
+        tests=(f"{_ENGINE}::test_state_bytes_are_bounded_and_outcomes_go_on",),
+        why="The kernel kills the server when a producer is faster than the workers.",
+    ),
+    Mutant(
+        name="dispatched-before-the-sync",
+        module="beaver.controller",
+        diff="""
+-            self._engine.read(_nothing, partial(self._send, self.workers[number], batch))
++            mutant_reached()
++            self._send(self.workers[number], batch, None)
+""",
+        tests=(f"{_CONTROLLER}::test_an_attempt_is_sent_only_once_its_dispatch_is_durable",),
+        why="A job runs whose attempt nobody knows of after a power cut, so that it is not charged.",
+    ),
+    Mutant(
+        name="timeout-logged-before-the-kill",
+        module="beaver.controller",
+        diff="""
+-                cancelled = all(place.held[token].cancel_ns for token in overdue)
++                mutant_reached()
++                for late in overdue:
++                    limit = place.held.pop(late).attempt
++                    self._submit(Expire(limit.job, late, Cause.TIME_LIMIT, 0.5, "late"))
++                cancelled = False
+""",
+        tests=(
+            f"{_CONTROLLER}::test_a_timed_out_attempt_is_killed_and_reaped_before_the_log_says_so",
+        ),
+        why="The next attempt starts while the last one still runs.",
+    ),
+    Mutant(
+        name="limit-taken-from-the-wall-clock",
+        module="beaver.controller",
+        diff="""
+         self._ticking = False
+-        now_ns = self._clock.monotonic_ns()
++        mutant_reached()
++        now_ns = self._clock.wall_ms() * 1_000_000 - 1_000_000_000_000
+""",
+        tests=(f"{_CONTROLLER}::test_steps_of_the_clock_never_shorten_a_running_limit",),
+        why="A step of the clock kills every running job.",
+    ),
+    Mutant(
+        name="neighbours-of-a-killed-attempt-charged",
+        module="beaver.controller",
+        diff="""
+-        if token not in place.offenders:
+-            return Release(job, token, Cause.NEIGHBOUR)
++        mutant_reached()
+""",
+        tests=(f"{_CONTROLLER}::test_threads_are_told_first_and_killed_after_the_grace",),
+        why="A job is charged for the time limit of another one in its worker.",
+    ),
+    Mutant(
+        name="what-never-started-charged",
+        module="beaver.controller",
+        diff="""
+-        if token > started:
+-            return Release(job, token, Cause.NEVER_STARTED)
++        mutant_reached()
+""",
+        tests=(f"{_CONTROLLER}::test_what_a_dead_worker_had_not_started_is_given_back",),
+        why="A job loses an attempt to the death of a worker that never touched it.",
+    ),
+    Mutant(
+        name="dead-worker-charges-nobody",
+        module="beaver.controller",
+        diff="""
+-            return Fail(job, token, f"its worker {detail}", jitter, Cause.WORKER_LOST)
++            mutant_reached()
++            return Release(job, token, Cause.NEVER_STARTED)
+""",
+        tests=(f"{_CONTROLLER}::test_what_a_dead_worker_had_not_started_is_given_back",),
+        why="A job that kills its worker runs for ever.",
+    ),
+    Mutant(
+        name="drain-charges-an-attempt",
+        module="beaver.controller",
+        diff="""
+-            return Release(job, token, Cause.DRAIN)
++            mutant_reached()
++            return Fail(job, token, detail, jitter)
+""",
+        tests=(f"{_CONTROLLER}::test_draining_gives_back_what_waits_and_then_what_runs_too_long",),
+        why="Each deployment costs every long job an attempt.",
+    ),
+    Mutant(
+        name="recalled-attempts-forgotten",
+        module="beaver.controller",
+        diff="""
+-            if rest:
+-                self._pool.dispatch(place.number, rest)
++            mutant_reached()
+""",
+        tests=(f"{_CONTROLLER}::test_cancelling_what_waits_in_a_prefetch_disturbs_nothing_else",),
+        why="Jobs stay in flight for ever with a worker that does not have them.",
+    ),
+    Mutant(
+        name="cancel-of-a-running-job-not-enforced",
+        module="beaver.controller",
+        diff="""
+-        self._kill(place, KillCause.CANCEL, {row.token})
++        mutant_reached()
+""",
+        tests=(f"{_CONTROLLER}::test_cancelling_what_runs_kills_it_and_releases_its_neighbours",),
+        why="A cancelled job runs to its end.",
+    ),
+    Mutant(
+        name="something-waits-behind-a-suspect",
+        module="beaver.controller",
+        diff="""
+-                continue  # Nothing waits behind a job that may take the machine down.
++                mutant_reached()
+""",
+        tests=(f"{_CONTROLLER}::test_a_suspect_has_nobody_waiting_behind_it",),
+        why="A job that takes the machine down takes its neighbours' attempts along.",
+    ),
+    Mutant(
+        name="outcome-dropped-on-a-full-disk",
+        module="beaver.controller",
+        diff="""
+-                self._unwritten.append((command, done))
++                mutant_reached()
+""",
+        tests=(f"{_CONTROLLER}::test_outcomes_wait_for_room_in_the_log_and_are_written_later",),
+        why="A job that has run stays in flight for ever.",
+    ),
+    Mutant(
+        name="dispatching-goes-on-while-draining",
+        module="beaver.controller",
+        diff="""
+         self._arm_timer(state)
+-        if self._draining:
+-            return
++        mutant_reached()
+""",
+        tests=(f"{_CONTROLLER}::test_draining_gives_back_what_waits_and_then_what_runs_too_long",),
+        why="A server that was told to stop starts new work.",
+    ),
+    Mutant(
+        name="change-answered-before-its-sync",
+        module="beaver.server.service",
+        diff="""
+-        if replies:
+-            finish()
++        mutant_reached()
++        respond(answers[0])
+""",
+        tests=(f"{_ANSWERS}::test_an_operators_change_is_answered_once_it_is_durable",),
+        why="An operator is told that a queue is paused, and after a crash it runs.",
+    ),
+    Mutant(
+        name="unfinished-job-called-finished",
+        module="beaver.server.service",
+        diff="""
+-                self._wait_for_end(job, timeout_ms, respond)
++                mutant_reached()
++                respond(_json(ResultView(job, "completed", msgspec.Raw(b"null"))))
+""",
+        tests=(f"{_SERVICE}::test_a_wait_is_answered_when_the_job_ends_and_not_before",),
+        why="Whoever waits for a result is told that there is none to come.",
+    ),
+    Mutant(
+        name="client-that-does-not-read-never-held-back",
+        module="beaver.server.socket",
+        diff="""
+-        if self._transport is not None:
+-            self._transport.pause_reading()
++        mutant_reached()
+""",
+        tests=(f"{_SERVICE}::test_a_client_that_does_not_read_is_held_back_and_others_are_served",),
+        why="One client that does not read its answers fills the memory.",
+    ),
+    Mutant(
+        name="frame-limit-off-by-one",
+        module="beaver.protocol",
+        diff="""
+-                if length > self._limit:
++                mutant_reached()
++                if length >= self._limit:
+""",
+        tests=(
+            "tests/fuzz/test_frames.py::test_a_frame_of_exactly_the_limit_is_read_and_not_one_byte_more",
+        ),
+        why="The largest batch that is promised to fit ends the connection.",
+    ),
+    Mutant(
+        name="outcomes-of-a-dead-worker-lost",
+        module="beaver.workers.mailbox",
+        diff="""
+-        while self._read():
+-            pass
++        mutant_reached()
+""",
+        tests=(
+            f"{_RECYCLING}::test_outcomes_come_before_the_exit_that_follows_them",
+            f"{_RECYCLING}::test_recycling_loses_nothing_and_repeats_nothing",
+        ),
+        why="A job that has completed is charged and runs again.",
+    ),
+    Mutant(
+        name="recall-loses-a-message",
+        module="beaver.workers.mailbox",
+        diff="""
+-            if message and message != wire.END:
++            if message and message != wire.END and tokens:
+                 tokens.append(wire.decode_attempt(message).token)
++            elif message:
++                mutant_reached()
++                tokens.append(0)
+@@
+-        return tokens
++        return [token for token in tokens if token]
+""",
+        tests=(
+            f"{_RECALL}::test_recall_takes_back_all_but_the_running_attempt",
+            f"{_RECALL}::test_large_attempts_and_those_that_wait_in_the_server_are_recalled_too",
+        ),
+        why="A job stays in flight for ever: neither the worker nor the server has it.",
+    ),
+    Mutant(
+        name="slot-written-after-the-user-code",
+        module="beaver.workers.inbox",
+        diff="""
+-        self._slot.start(attempt.token, time.monotonic_ns())
++        self._slot.start(self.started, time.monotonic_ns())
++        mutant_reached()
+""",
+        tests=(f"{_STOPPING}::test_the_slot_names_the_attempt_before_its_code_runs",),
+        why="A job that kills its worker counts as never started, and runs for ever.",
+    ),
+    Mutant(
+        name="only-the-worker-killed-not-its-group",
+        module="beaver.workers.kinship",
+        diff="""
+-        os.killpg(leader, signal.SIGKILL)
++        mutant_reached()
++        os.kill(leader, signal.SIGKILL)
+""",
+        tests=(
+            f"{_DEATHS}::test_the_subprocesses_of_a_killed_worker_are_gone_when_its_end_is_reported",
+        ),
+        why="What a timed-out job has started goes on beside its next attempt.",
+    ),
+    Mutant(
+        name="leftovers-not-killed",
+        module="beaver.workers.leftovers",
+        diff="""
+-                self.killed[pid] = identity
+-                kill_marked(pid)
++                mutant_reached()
+""",
+        tests=(f"{_DEATHS}::test_leftovers_of_a_dead_server_are_found_by_the_next_one",),
+        why="After a crash an attempt runs twice at once.",
+    ),
+    Mutant(
+        name="slots-of-another-boot-believed",
+        module="beaver.workers.slots",
+        diff="""
+-    return PreviousSlots(boot == boot_id(), store, started)
++    mutant_reached()
++    return PreviousSlots(True, store, started)
+""",
+        tests=(f"{_SLOTS}::test_another_boot_is_told_apart",),
+        why="After a power cut jobs that had run count as never started.",
+    ),
+    Mutant(
+        name="recycled-worker-drops-what-it-was-sent",
+        module="beaver.workers.inbox",
+        diff="""
++        message = wire.receive(self._jobs, flags)
+         if self.closed or self._left == 0 or self._too_large():
++            mutant_reached()
+             self.closed = True
+             return None
+-        message = wire.receive(self._jobs, flags)
+""",
+        tests=(f"{_RECYCLING}::test_recycling_loses_nothing_and_repeats_nothing",),
+        why="Each recycling of a worker loses the job that comes next.",
+    ),
+    Mutant(
+        name="children-of-a-failed-attempt-sent",
+        module="beaver.workers.attempts",
+        diff="""
+-        return Outcome(attempt.token, attempt.job, int(kind), b"null", failures.cut(text), delay_ms)
++        mutant_reached()
++        left = tuple(context.children or ())
++        return Outcome(attempt.token, attempt.job, int(kind), b"null", failures.cut(text), delay_ms, left)
+""",
+        tests=(f"{_EXECUTION}::test_children_travel_with_the_success_and_only_with_it",),
+        why="A failed attempt leaves children behind, and the next one enqueues them again.",
+    ),
+)

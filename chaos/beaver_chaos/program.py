@@ -32,6 +32,8 @@ DEADLINE_S: Final = 60.0
 """How long anything may take that has to happen."""
 LEFTOVERS_GONE_S: Final = 10.0
 WORKERS: Final = 2
+EXIT_STORAGE: Final = 7
+"""How a server ends when a write or a sync of its log failed."""
 SEGMENT_BYTES: Final = 16 << 20
 """The least that is allowed, so that segments are sealed as often as can be."""
 _POLL_S: Final = 0.003
@@ -194,13 +196,16 @@ class Program:
     def helpers(self) -> list[int]:
         return [pid for pid in children_of(self.pid) if _runs(pid, "beaver.helper")]
 
+    def writers(self) -> list[int]:
+        return [pid for pid in children_of(self.pid) if _runs(pid, "beaver.journal.writer_child")]
+
     def processes(self) -> list[int]:
         """Returns whatever carries the store's mark; the server itself does not."""
         store = peek_store(SystemDisk(), str(self.data))
         return [] if store is None else find_leftovers(store.hex())
 
     def refuse_leftovers(self) -> None:
-        """Checks that no process of the store is left once the server is gone.
+        """Checks that no process and no lock of the store is left once the server is gone.
 
         Raises:
             ChaosFailure: Some are.
@@ -210,6 +215,10 @@ class Program:
         except ChaosFailure:
             names = [f"{pid} ({_command(pid)})" for pid in self.processes()]
             raise ChaosFailure(f"processes are left: {', '.join(names)}") from None
+        path = Layout(str(self.data)).lock
+        lock = eventually(lambda: SystemDisk().lock(path), "the lock is free", LEFTOVERS_GONE_S)
+        assert lock is not None
+        lock.release()
 
     # -- its files ---------------------------------------------------------------------------
 
@@ -229,7 +238,7 @@ class Program:
                 continue  # A segment was sealed between its listing and its reading.
         history.compare(witness)
         history.compare_runs(before)
-        history.compare_acks(read_runs(self.runs))
+        history.compare_charges(read_runs(self.runs))
         if quiet:
             history.settle(witness)
         return history

@@ -22,13 +22,16 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from beaver.errors import BeaverError
 from beaver_chaos.load import chance_of
-from beaver_chaos.program import ChaosFailure
+from beaver_chaos.program import EXIT_STORAGE, ChaosFailure
 from beaver_chaos.session import Session, given_up, together
 
 CHANGES_A_ROUND: Final = 5
 FAULT_WITHIN_S: Final = 0.25
 """A fault strikes within so long after the load of its round has begun."""
+COMMITS: Final = ("auto", "inline", "writer")
+"""How servers write their log; one is drawn for each start."""
 ZYGOTE_KILLS_MAX: Final = 3
 """Of one server: after five within ten seconds it is right to give up."""
 
@@ -37,11 +40,12 @@ class Fault(Enum):
     """What is done to the program."""
 
     KILL_SERVER = "kill -9 of the server"
-    KILL_EVERYTHING = "kill -9 of server, zygote, workers and helper at once"
+    KILL_EVERYTHING = "kill -9 of server, writer, zygote, workers and helper at once"
     KILL_WORKERS = "kill -9 of all workers"
     KILL_WORKER = "kill -9 of a worker"
     KILL_ZYGOTE = "kill -9 of the zygote"
     KILL_HELPER = "kill -9 of the helper"
+    KILL_WRITER = "kill -9 of the writer process"
     PAUSE = "SIGSTOP, then SIGCONT of the server"
     PAUSE_AND_KILL = "SIGSTOP, then kill -9 of the server"
     STOP = "SIGTERM, and a clean end"
@@ -50,12 +54,13 @@ class Fault(Enum):
 
 
 SHARES: Final[dict[Fault, int]] = {
-    Fault.KILL_SERVER: 30,
+    Fault.KILL_SERVER: 26,
     Fault.KILL_EVERYTHING: 16,
     Fault.KILL_WORKERS: 6,
     Fault.KILL_WORKER: 8,
     Fault.KILL_ZYGOTE: 6,
     Fault.KILL_HELPER: 5,
+    Fault.KILL_WRITER: 4,
     Fault.PAUSE: 6,
     Fault.PAUSE_AND_KILL: 4,
     Fault.STOP: 5,
@@ -174,6 +179,7 @@ class Rounds(Session):
             Fault.KILL_WORKER: self._kill_worker,
             Fault.KILL_ZYGOTE: self._kill_zygote,
             Fault.KILL_HELPER: self._kill_helper,
+            Fault.KILL_WRITER: self._kill_writer,
             Fault.PAUSE: self._pause,
             Fault.PAUSE_AND_KILL: self._pause_and_kill,
             Fault.STOP: self._stop,
@@ -183,7 +189,7 @@ class Rounds(Session):
 
     async def run(self) -> Report:
         started_s = time.monotonic()
-        self.program.start()
+        self._start()
         await self.ready()
         for fault in self._plan:
             self.round += 1
@@ -216,11 +222,15 @@ class Rounds(Session):
             if fault in SURVIVED:
                 self.refuse_end()
             else:
-                self.program.start()
+                self._start()
             await self.ready()
             await self.finish(work)
         finally:
             await given_up(work)
+
+    def _start(self) -> None:
+        self.program.commit = self._chance.choice(COMMITS)
+        self.program.start()
 
     async def _gone(self, *codes: int) -> None:
         """Waits for the server's end and checks how it ended."""
@@ -236,7 +246,8 @@ class Rounds(Session):
 
     async def _kill_everything(self) -> None:
         program = self.program
-        pids = [program.pid, *program.helpers(), *program.zygotes(), *program.workers()]
+        pids = [program.pid, *program.writers(), *program.helpers(), *program.zygotes()]
+        pids += program.workers()
         self._chance.shuffle(pids)
         _kill(pids)
         await self._gone(-signal.SIGKILL)
@@ -253,6 +264,19 @@ class Rounds(Session):
 
     async def _kill_helper(self) -> None:
         _kill(self.program.helpers())
+
+    async def _kill_writer(self) -> None:
+        """Whether the frame under way is durable nobody knows then: the server has to end."""
+        writers = self.program.writers()
+        if not writers:
+            await self._kill_server()
+            return
+        _kill(writers)
+        # It learns of it with its next commit, for which the load may be through too soon.
+        with suppress(BeaverError):
+            client = await self.operator.client()
+            await client.set_queue("none", weight=1 + self.round % 9)
+        await self._gone(EXIT_STORAGE)
 
     async def _pause(self) -> None:
         self.program.signal(signal.SIGSTOP)
@@ -279,7 +303,7 @@ class Rounds(Session):
     async def _kill_while_starting(self) -> None:
         await self._kill_server()
         for _ in range(self._chance.randint(1, 2)):
-            self.program.start()
+            self._start()
             await asyncio.sleep(self._chance.random() * 0.45)
             await self._kill_server()
 

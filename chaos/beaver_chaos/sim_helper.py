@@ -29,8 +29,8 @@ _MS = 1_000_000
 class HelperProcess:
     """One process."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, world: World, server: Process) -> None:
+        self.world, self.server = world, server
         self.process = Process(f"helper {world.next_pid()}")
         self.disk = ProcessDisk(
             world.disk, self.process, on_stop=self.die, on_sync=_takes_no_time_of_the_server
@@ -47,7 +47,7 @@ class HelperProcess:
         world.loop.kill(self.process)
         world.helpers.remove(self)
         for future in self.asked:
-            world.answer(future, HelperFailed("the helper process died"))
+            world.answer_in(self.server, future, HelperFailed("the helper process died"))
         self.asked.clear()
 
 
@@ -97,7 +97,7 @@ class SimHelper:
         world, loop = self._world, asyncio.get_running_loop()
         helper = self._helper
         if helper is None or not helper.process.alive:
-            helper = self._helper = HelperProcess(world)
+            helper = self._helper = HelperProcess(world, self._process)
         future: asyncio.Future[T] = loop.create_future()
         helper.asked.append(future)
         owner = helper

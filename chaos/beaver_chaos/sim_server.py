@@ -153,7 +153,7 @@ class Life:
         self.world.loop.kill(self.process)
         self.listening = False
         writer = self.writer
-        if writer is None or not writer.busy or not writer.process.alive:
+        if writer is None or not writer.writes:
             self.disk.end()
         self.pool.lose_server()
 

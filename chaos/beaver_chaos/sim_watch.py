@@ -284,7 +284,7 @@ class Watch:
         history.read(self.commits)
         history.compare(witness)
         history.compare_runs(self.runs)
-        history.compare_acks(self.runs)
+        history.compare_charges(self.runs)
         history.settle(witness)
         for violation in history.violations:
             self.wrong(violation)

@@ -157,12 +157,8 @@ class World:
         count = self._begun[attempt.job] = self._begun.get(attempt.job, 0) + 1
         return scripts[min(count, len(scripts)) - 1]
 
-    def answer(self, future: asyncio.Future[Any], answer: Any) -> None:
-        """Ends a wait of the server's."""
-        if self.life is not None:
-            self.answer_in(self.life.process, future, answer)
-
     def answer_in(self, process: Process, future: asyncio.Future[Any], answer: Any) -> None:
+        """Ends a wait of a process."""
         self.after(process, self.latency_ns(), _resolve, future, answer)
 
     def attach_slots(self) -> None:

@@ -6,7 +6,7 @@ until its frame is written, and holds the lock for as long, as the real one does
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from beaver.ports import File, Written
 from beaver_chaos.loop import Process
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from beaver_chaos.sim_server import Life
 
 
-class _Frame(NamedTuple):
-    """The frame under way."""
+class _Frame:
+    """A frame that was handed over."""
 
-    file: File
-    frame: bytes
-    offset: int
-    done: Written
+    __slots__ = ("done", "error", "file", "frame", "offset", "written")
+
+    def __init__(self, file: File, frame: bytes, offset: int, done: Written) -> None:
+        self.file, self.frame, self.offset, self.done = file, frame, offset, done
+        self.written = False
+        self.error: OSError | None = None
 
 
 class SimWriter:
@@ -39,71 +41,75 @@ class SimWriter:
             planned_by=life.disk,
         )
         self._frame: _Frame | None = None
-        self._is_written = False
-        self._error: OSError | None = None
         life.writer = self
 
     @property
     def busy(self) -> bool:
-        """A frame is under way."""
+        """A frame is under way, or the server has not heard of its end."""
         return self._frame is not None
+
+    @property
+    def writes(self) -> bool:
+        """It is in the middle of a write."""
+        return self._frame is not None and not self._frame.written and self.process.alive
 
     def write(self, file: File, frame: bytes, offset: int, done: Written) -> None:
         assert self._frame is None, "one frame at a time"
-        self._frame = _Frame(file, frame, offset, done)
-        self._is_written, self._error = False, None
+        world = self._world
+        under_way = self._frame = _Frame(file, frame, offset, done)
         if self.process.alive:
-            self._world.after(self.process, self._world.sync_ns(), self._write)
+            world.after(self.process, world.sync_ns(), self._write, under_way)
         else:
-            self._broken()
+            self._break(under_way)
 
     def wait(self) -> None:
-        if self._frame is not None and not self._is_written:
+        frame = self._frame
+        if frame is None:
+            return
+        if not frame.written:
             self._world.loop.pass_ns(self._world.sync_ns())
-            if self.process.alive:
-                self._write()
-            else:
-                self._error = BrokenPipeError("the writer process died")
-        self._answer()
+            self._write(frame)
+        self._answer(frame)
 
     def close(self) -> None:
         self.wait()
         self._world.loop.kill(self.process)
 
     def die(self) -> None:
-        """The process is killed; what it was writing may be on disk or not."""
+        """The process is killed; what it was writing is on disk or not."""
         self._world.note("the writer dies")
         self._world.loop.kill(self.process)
-        self._broken()
+        if self._frame is not None:
+            self._break(self._frame)
 
     def _stopped(self) -> None:
         """A planned fault ends it inside the write, and the server with it."""
         self._world.loop.kill(self.process)
         self._life.stopped_in_operation()
 
-    def _broken(self) -> None:
-        self._is_written = True
-        self._error = BrokenPipeError("the writer process died")
-        self._world.after(self._life.process, self._world.latency_ns(), self._answer)
+    def _break(self, frame: _Frame) -> None:
+        frame.written = True
+        frame.error = BrokenPipeError("the writer process died")
+        self._world.after(self._life.process, self._world.latency_ns(), self._answer, frame)
 
-    def _write(self) -> None:
+    def _write(self, frame: _Frame) -> None:
         """The process writes the frame."""
-        if self._frame is None or self._is_written:
+        if frame.written:
             return
-        file, frame, offset, _ = self._frame
-        self._is_written = True
+        frame.written = True
         try:
-            file_of(file, self._disk).pwrite_durable(frame, offset)
+            file_of(frame.file, self._disk).pwrite_durable(frame.frame, frame.offset)
         except OSError as error:
-            self._error = error
+            frame.error = error
         if self._life.process.alive:
-            self._world.after(self._life.process, self._world.latency_ns(), self._answer)
+            self._world.after(self._life.process, self._world.latency_ns(), self._answer, frame)
         else:
             self._world.loop.kill(self.process)
             self._life.disk.end()
 
-    def _answer(self) -> None:
-        """The server hears of it."""
-        frame, self._frame = self._frame, None
-        if frame is not None:
-            frame.done(self._error, 0.0 if self._error else self._world.last_sync_ns / 1e9)
+    def _answer(self, frame: _Frame) -> None:
+        """The server hears of it, once."""
+        if frame is self._frame:
+            self._frame = None
+            seconds = 0.0 if frame.error else self._world.last_sync_ns / 1e9
+            frame.done(frame.error, seconds)

@@ -1,11 +1,11 @@
 """Failing system calls of the real server: `strace` answers in the kernel's place.
 
-The server alone is traced, not what it starts: its thread is the only one that writes the
-log.  A call is named by its kind and its number in the server's life, counted over the calls
-that touch the log or the names in its directory.  An injected error means that the kernel
-never saw the call; what reached the page cache of what had failed before is real.
+The server alone is traced, not what it starts, unless its writer process is the one whose
+calls are to fail.  A call is named by its kind and its number in the life of its process,
+counted over those that touch the log or the names in its directory.  An injected error means
+that the kernel never saw the call; what reached the page cache before is real.
 
-A `Trial` is two lives of one store: one in which calls fail, and one in which all is well
+A trial is two lives of one store: one in which calls fail, and one in which all is well
 and producers send again what was not answered.  Then everything is checked as behind
 `rounds`.
 """
@@ -28,7 +28,6 @@ from beaver_chaos.session import Session, given_up, together
 
 REQUESTS: Final = 5
 """Requests of one producer in one trial."""
-EXIT_STORAGE: Final = 7
 
 
 class Injection(NamedTuple):
@@ -62,11 +61,20 @@ def can_trace() -> str | None:
     return None
 
 
-def tracer(data: Path, trace: Path, injections: Sequence[Injection]) -> list[str]:
-    """Returns the command below which a server is run to have calls injected."""
+def tracer(
+    data: Path, trace: Path, injections: Sequence[Injection], *, children: bool = False
+) -> list[str]:
+    """Returns the command below which a server is run to have calls injected.
+
+    Args:
+        data: The data directory.
+        trace: Where the calls are listed.
+        injections: What happens to them.
+        children: Trace whatever the server starts, too; each process is counted by itself.
+    """
     layout = Layout(str(data))
     paths = [layout.path, layout.log, layout.next, layout.adopted, layout.archive]
-    command = ["strace", "-qq", "-o", str(trace)]
+    command = ["strace", *(["-f"] if children else []), "-qq", "-o", str(trace)]
     for path in paths:
         command += ["-P", path]
     calls = ",".join(injection.calls for injection in injections)
@@ -76,7 +84,9 @@ def tracer(data: Path, trace: Path, injections: Sequence[Injection]) -> list[str
     return command
 
 
-def inject(directory: Path, *injections: Injection, store_first: bool = False) -> Outcome:
+def inject(
+    directory: Path, *injections: Injection, store_first: bool = False, writer: bool = False
+) -> Outcome:
     """Runs one trial on a new store in `directory`.
 
     Args:
@@ -84,13 +94,14 @@ def inject(directory: Path, *injections: Injection, store_first: bool = False) -
         injections: What happens in its first life.
         store_first: Make the store, with some jobs in it, in a life before that; without, the
             calls that make a store are counted too.
+        writer: Let the writer process write the log, and have its calls fail.
 
     Raises:
         ChaosFailure: A promise was broken, or the server left a traceback.
     """
     session = Session(directory, "trial")
     try:
-        return asyncio.run(_trial(session, injections, store_first))
+        return asyncio.run(_trial(session, injections, store_first, writer))
     except Exception as error:
         what = str(error) if isinstance(error, ChaosFailure) else f"{type(error).__name__}: {error}"
         raise ChaosFailure(
@@ -101,7 +112,9 @@ def inject(directory: Path, *injections: Injection, store_first: bool = False) -
         session.program.clear_away()
 
 
-async def _trial(session: Session, injections: Sequence[Injection], store_first: bool) -> Outcome:
+async def _trial(
+    session: Session, injections: Sequence[Injection], store_first: bool, writer: bool
+) -> Outcome:
     program = session.program
     trace = program.output.with_name("trace.txt")
     if store_first:
@@ -110,8 +123,8 @@ async def _trial(session: Session, injections: Sequence[Injection], store_first:
         await session.finish(together([session.producers[0].produce(REQUESTS)]))
         program.signal(signal.SIGKILL)
         await session.ended()
-    program.commit = "inline"
-    program.start(below=tracer(program.data, trace, injections))
+    program.commit = "writer" if writer else "inline"
+    program.start(below=tracer(program.data, trace, injections, children=writer))
     await session.ready_or_ended()
     # With the next segment at hand, the first jobs have the active one sealed: the calls of
     # sealing come at about the same numbers each time.

@@ -287,8 +287,8 @@ class Controller:
     def _send(self, worker: Worker, batch: list[Attempt], _: None) -> None:
         """Sends attempts whose DISPATCH is durable, less those that are no longer held."""
         attempts = [a for a in batch if a.token in worker.held]
-        if not attempts:
-            return
+        if not attempts or worker.killed is not None:
+            return  # What a killed worker holds is given back once it is reaped.
         now_ns = self._clock.monotonic_ns()
         for attempt in attempts:
             worker.held[attempt.token].sent_ns = now_ns
@@ -545,6 +545,10 @@ class Controller:
         """
         self._draining = True
         self._drained = self._loop.create_future()
+        # What is on its way to the disk goes to its worker first, and is taken back with the
+        # rest.  Else it could start before the log gives back what was taken back ahead of
+        # it, and after a crash the slot would say that both had begun.
+        self._engine.flush()
         for place in self.workers.values():
             if place.held and place.killed is None:
                 for token in self._pool.recall(place.number):

@@ -181,6 +181,8 @@ class Engine:
         self._scheduled = False
         self._syncing: Batch | None = None
         """The batch that the writer process has; the open one waits for it."""
+        self._postponed = False
+        """A commit, and with it the controller's look for work, waits for that batch."""
         self._failed: BaseException | None = None
         self._closed = False
         self._mark_armed = False
@@ -336,7 +338,7 @@ class Engine:
     def _commit(self) -> None:
         if self._syncing is not None:
             # The open batch goes on collecting; `_written` makes it go next.
-            self._scheduled = False
+            self._scheduled, self._postponed = False, True
             return
         if self._failed is None and not self._closed and self.before_commit is not None:
             if not self._now_ms:
@@ -377,7 +379,9 @@ class Engine:
             return
         self._journal.confirm()
         self._durable(batch, seconds)
-        if self._events or self._waiting:
+        # Also where nothing is open: a worker may have become ready during the sync.
+        if self._events or self._waiting or self._postponed:
+            self._postponed = False
             self.touch()
 
     def _durable(self, batch: Batch, seconds: float) -> None:

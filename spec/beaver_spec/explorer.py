@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from beaver_spec.properties import Wrong
 from beaver_spec.rows import IN_FLIGHT, PENDING
-from beaver_spec.rules import Action, Rules, is_fair
+from beaver_spec.rules import Action, Rules, is_fair, kind_of
 from beaver_spec.scopes import Scope
 from beaver_spec.space import ModelUnderTest, Space, Tally, finish_tally
 from beaver_spec.world import DOWN, UP, World
@@ -160,7 +160,7 @@ class Explorer:
             for way in rules.successors(world):
                 transitions += 1
                 action = way.action
-                kind = action[0]
+                kind = kind_of(action)
                 counts[kind] = counts.get(kind, 0) + 1
                 target = canonical(way.world)
                 number = numbers.get(target)

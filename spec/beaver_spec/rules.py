@@ -66,6 +66,56 @@ FAIR: Final = frozenset(
 """Actions that happen in the end where they stay possible; so does an attempt that ends well."""
 
 
+KINDS: Final[tuple[str, ...]] = (
+    "enqueue same",
+    "enqueue other",
+    "enqueue later",
+    "dispatch",
+    "sync",
+    "crash",
+    "cut",
+    "boot",
+    "wake",
+    "start",
+    *(
+        f"finish {how}"
+        for how in (
+            "ok",
+            "fail",
+            "fatal",
+            "timeout",
+            "died",
+            "snooze",
+            "child",
+            "drained",
+            "unheard",
+        )
+    ),
+    "die",
+    "recall",
+    "recall-cancelled",
+    "give-back",
+    "stop",
+    "late ok",
+    "late fail",
+    "cancel",
+    "requeue",
+    "discard",
+    "pause",
+    "resume",
+    "drain",
+    "stopped",
+)
+"""Every kind of action: the witnesses that each is really tried."""
+
+
+def kind_of(action: Action) -> str:
+    """Returns the kind of an action, one of `KINDS`."""
+    if action[0] in {"finish", "late", "enqueue"}:
+        return f"{action[0]} {action[2]}"
+    return str(action[0])
+
+
 def is_fair(action: Action) -> bool:
     """True for an action that fairness promises."""
     if action[0] == "finish":
@@ -180,6 +230,10 @@ class Rules:
     def after_expiry(self, worker: Worker) -> Worker:
         """Rule: the worker of an expired attempt is killed and reaped before the log says so."""
         return killed(worker)
+
+    def may_drain(self, batch: tuple[Entry, ...]) -> bool:
+        """Rule: an orderly stop first writes what is open, and sends what that dispatches."""
+        return not batch
 
     def resolved(self, held: Held, durable: int) -> bool:
         """Rule: an attempt is forgotten only once the disk says how it ended."""
@@ -555,9 +609,12 @@ class Moment:
         runs = any(held.phase == RUNNING for held in worker)
         if not unread or not (runs or self.globe.phase == DRAINING):
             return
+        if self.globe.phase == UP and any(held.phase == UNSENT for held in worker):
+            return  # What joined the same frame goes out with what is given back.
         if len(self.batch) + len(unread) > max(self.scope.batch, len(unread)):
             return
-        entries, memory, wrong = list(self.batch), self.memory, ()
+        entries, memory = list(self.batch), self.memory
+        wrong: tuple[Wrong, ...] = ()
         for index in unread:
             held = worker[index]
             ask = ("release", held.job, held.label, Cause.NEVER_STARTED)
@@ -697,7 +754,7 @@ class Moment:
         elif globe.pauses:
             spent = spend(self.globe_id, "pauses")
             self.submit(("pause",), ("pause", True), globe=spent)
-        if globe.drains:
+        if globe.drains and self.rules.may_drain(self.batch):
             number = self.parts.globe(globe._replace(phase=DRAINING, drains=globe.drains - 1))
             self.add(("drain",), (number, *self.world[1:]))
 

@@ -20,7 +20,7 @@ from beaver_spec.storage_tlc import Missing
 
 MODEL: Final = Path(__file__).resolve().parents[1] / "promela" / "release.pml"
 TIMEOUT_S: Final = 300.0
-MEMORY_MB: Final = 2_048
+MEMORY_MB: Final = 4_096
 BOUNDS: Final = {"CRASHES": 2, "ASKS": 2}
 LARGER: Final = {"CRASHES": 3, "ASKS": 3}
 CLAIM: Final = "nothing is seen outside before it is durable, and whoever asks is answered"
@@ -109,7 +109,7 @@ def run_spin(
             )
             return done.stdout + done.stderr
 
-        search = ["-DBFS", "-O0"] if bug else ["-DCOLLAPSE", "-O2"]
+        search = ["-DBFS", "-O0"] if bug else ["-DCOLLAPSE", "-O1"]
         try:
             output = run(spin.spin, "-a", *macros, MODEL.name)
             output += run(

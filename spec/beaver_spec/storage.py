@@ -180,7 +180,6 @@ MODELS: Final = (
             ),
         ),
         kind="lifecycle",
-        idle=frozenset({"OTHER_EVENT"}),
         larger={"SeqMax": "11"},
     ),
 )
@@ -195,7 +194,7 @@ def check(tlc: Tlc, model: Model, *, larger: bool = False) -> CheckResult:
         model.config,
         values=values,
         count_actions=True,
-        timeout_s=3_600 if larger else 300,
+        is_long=larger,
     )
     never = [n for n, count in run.taken.items() if not count and n not in model.idle]
     verdict = Verdict.VIOLATED if run.broken else Verdict.HOLDS

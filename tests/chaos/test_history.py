@@ -93,7 +93,7 @@ def test_a_life_with_every_event_breaks_no_rule() -> None:
     history.compare(witness)
     runs = [begins(3), ends(3), begins(7), begins(10), begins(12), ends(12), begins(19, "a/1")]
     history.compare_runs(runs)
-    history.compare_acks(runs)
+    history.compare_charges(runs)
     history.settle(witness)
     assert history.violations == []
 
@@ -307,8 +307,31 @@ def test_a_worker_that_starts_out_of_order_is_seen() -> None:
 
 def test_a_completion_that_no_worker_ran_is_seen() -> None:
     history = log_of(job(), Dispatched("a", 1), Acked("a", 2, b"1"))
-    history.compare_acks([])
+    history.compare_charges([])
     assert only(history) == "job a completed with token 2, which no worker ran"
+
+
+def test_attempts_that_are_charged_at_a_start_and_never_ran_are_seen() -> None:
+    """One of each worker may have been killed on its way to its first line."""
+    history = log_of(
+        *(job(name) for name in "abc"),
+        *(Dispatched(name, worker) for name, worker in (("a", 1), ("b", 1), ("c", 2))),
+        Booted(2, False),
+        TimedOut("a", 4, 0, Cause.NODE_LOST),
+        Died("b", 5, Cause.NODE_LOST),
+        TimedOut("c", 6, 0, Cause.NODE_LOST),
+    )
+    history.compare_charges([])
+    assert only(history) == "the BOOT at seq 7 charged 2 attempts of worker 1 that never ran"
+    history.violations.clear()
+    history.compare_charges([begins(4)])
+    assert history.violations == []
+
+
+def test_a_power_cut_that_was_none_is_seen() -> None:
+    history = log_of(Booted(1, True))
+    history.compare_charges([])
+    assert only(history) == "the BOOT at seq 1 says that the machine went down; it did not"
 
 
 # -- at rest -------------------------------------------------------------------------------------

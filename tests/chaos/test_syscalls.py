@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from beaver_chaos.program import EXIT_STORAGE
 from beaver_chaos.syscalls import (
-    EXIT_STORAGE,
     Injection,
     can_trace,
     cut_a_write_short,
@@ -131,3 +131,14 @@ def test_a_sync_beside_the_write_fails_like_the_durable_write(
 ) -> None:
     outcome = inject(tmp_path, REFUSED, Injection("fdatasync", effect, "7"))
     assert outcome.code == code
+
+
+@pytest.mark.parametrize("effect", [EIO, "retval=20", KILL])
+@pytest.mark.parametrize("number", [1, 4])
+def test_a_failed_write_of_the_writer_process_ends_the_server_with_7(
+    effect: str, number: int, tmp_path: Path
+) -> None:
+    """Also its death: whether its last frame is on disk, nobody can say."""
+    outcome = inject(tmp_path, Injection("pwritev2", effect, str(number)), writer=True)
+    assert outcome.code == EXIT_STORAGE
+    assert "the writer process could not write the log" in outcome.output

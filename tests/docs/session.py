@@ -9,6 +9,7 @@ paths) is normalised on both sides.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -108,10 +109,8 @@ class Shell:
             self._bash.stdin.close()
             self._bash.wait(20.0)
         finally:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._bash.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self._bash.wait()
             self._reader.join(5.0)
             assert self._bash.stdout is not None
@@ -127,9 +126,7 @@ class Shell:
         self._bash.stdin.write(f"{text}\n".encode())
         self._bash.stdin.flush()
 
-    def run(
-        self, text: str, wanted: Callable[[list[str]], bool] = lambda lines: True
-    ) -> list[str]:
+    def run(self, text: str, wanted: Callable[[list[str]], bool] = lambda lines: True) -> list[str]:
         """Runs a command; returns its lines once it has ended and `wanted` is content with them.
 
         A command that is put into the background prints later: so it is waited for what is
@@ -166,8 +163,24 @@ class Shell:
 class Session:
     """Runs a document; `problems` says where it and the program differ."""
 
-    def __init__(self, document: Path, directory: Path, *, consoles: bool = True) -> None:
+    def __init__(
+        self,
+        document: Path,
+        directory: Path,
+        *,
+        consoles: bool = True,
+        patience_s: float = DEADLINE_S,
+    ) -> None:
+        """Args beyond the obvious.
+
+        Args:
+            document: The file.
+            directory: An empty directory to work in.
+            consoles: Run the `console` blocks too.
+            patience_s: How long a command that looks is asked again.
+        """
         self.document = document
+        self._patience_s = patience_s
         self._directory = directory
         self._consoles = consoles
         self.problems: list[str] = []
@@ -212,7 +225,7 @@ class Session:
             return [normal(line, numbers=numbers) for line in lines]
 
         expected = tidy(command.expected)
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + self._patience_s
         while True:
             lines = shell.run(command.text, lambda found: matches(expected, tidy(found)))
             right = matches(expected, tidy(lines))
@@ -245,7 +258,7 @@ def main() -> None:
     """Runs documents and rewrites their outputs; what failed otherwise is printed."""
     for name in sys.argv[1:]:
         with tempfile.TemporaryDirectory(prefix="beaver-docs-") as scratch:
-            session = Session(Path(name).resolve(), Path(scratch)).run()
+            session = Session(Path(name).resolve(), Path(scratch), patience_s=1.0).run()
         print("\n".join(session.problems))
         rewrite(session)
 

@@ -63,7 +63,10 @@ def test_store_on_a_real_disk_recovers(disk, tmp_path):
 
 
 def test_short_write_raises(disk, tmp_path):
-    """A file size limit cuts a write short before it fails: with a count, not an error."""
+    """A file size limit cuts a write short before it fails: with a count, not an error.
+
+    A cached write asks again, and is told why; a durable one is never tried again.
+    """
     script = (
         "import resource, signal, sys\n"
         "from beaver.disk import SystemDisk\n"
@@ -79,7 +82,10 @@ def test_short_write_raises(disk, tmp_path):
     path = str(tmp_path / "file")
     command = [sys.executable, "-c", script, path]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["short write: 500 of 600 bytes at offset 500"] * 2
+    assert done.stdout.splitlines() == [
+        "File too large",
+        "short write: 500 of 600 bytes at offset 500",
+    ]
 
 
 def test_write_to_a_full_device_raises(disk):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -149,3 +150,17 @@ def test_any_cut_of_a_commit_is_undecodable():
     for size in range(len(payload)):
         with pytest.raises(Undecodable):
             decode_commit(payload[:size])
+
+
+def test_the_example_in_the_reference_is_what_the_code_writes():
+    reference = Path(__file__).parents[2] / "docs/reference/wal.md"
+    text = " ".join(reference.read_text(encoding="utf-8").replace("`", " ").split())
+    header = wire.FileHeader(STORE, 1, wire.first_seed(STORE, 1))
+    seed = wire.header_seed(STORE)
+    payload = encode_commit(1_700_000_000_000, [Booted(1, False)])
+    commit, crc = wire.encode_frame(payload, 1, 1, 0, previous_crc=header.previous_crc, seed=seed)
+    mark, mark_crc = wire.encode_frame(b"", 0, 2, wire.MARK, previous_crc=crc, seed=seed)
+    for part in (wire.encode_file_header(header), payload, commit, mark):
+        assert part.hex(" ") in text
+    for value in (seed, crc, mark_crc):
+        assert f"{value:08x}" in text

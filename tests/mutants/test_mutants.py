@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -39,19 +41,18 @@ class Trials:
 
 
 @pytest.fixture(scope="session")
-def trials(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Trials]:
+def trials(request: pytest.FixtureRequest) -> Iterator[Trials]:
     selected = {
         item.callspec.params["mutant"].name
         for item in request.session.items
         if "trials" in getattr(item, "fixturenames", ())
     }
     mutants = [mutant for mutant in MUTANTS if mutant.name in selected]
-    workshop = Workshop(ROOT, tmp_path_factory.mktemp("mutants"))
     pool = ThreadPoolExecutor(AT_ONCE)
+    # Not below pytest's directory: trials make sockets, whose paths must be short.
+    scratch = Path(tempfile.mkdtemp(prefix="mutants-"))
     try:
-        under_way = Trials(workshop, mutants, pool)
+        under_way = Trials(Workshop(ROOT, scratch), mutants, pool)
         yield under_way
         if len(mutants) == len(MUTANTS):
             write_reports(
@@ -62,6 +63,7 @@ def trials(
             )
     finally:
         pool.shutdown(cancel_futures=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @each_mutant

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from beaver.commit_path import FAST_S, SLOW_S, WINDOW, CommitPath
 from beaver.disk import SystemDisk
@@ -16,7 +17,7 @@ from beaver.errors import StorageFailed
 from beaver.journal.writer import WriterProcess
 from beaver.recovery import open_store
 from beaver_model import fingerprint
-from beaver_model.commands import Dispatch, Enqueue
+from beaver_model.commands import Dispatch, Enqueue, Job
 from tests.model.world import job
 from tests.runtime.world import EngineWorld, ManualClock, on_loop, turns
 from tests.support.program import enqueue, events, eventually, serving, status
@@ -64,15 +65,33 @@ async def test_many_commits_without_a_flush_all_arrive_in_order(tmp_path: Path) 
     world.engine.close()
 
 
+def test_the_writer_works_on_a_loop_that_makes_its_sockets_non_blocking(tmp_path: Path) -> None:
+    """uvloop does; a large frame and a blocking wait must live with it."""
+
+    async def commits() -> None:
+        world = world_beside_the_loop(tmp_path / "data")
+        for n in range(20):
+            world.engine.submit(Enqueue([job(str(n))]), lambda _: None)
+            await turns(1)
+            world.engine.flush()
+            big = job(f"big-{n}")
+            large = Job(big.id, big.spec, b'"' + b"x" * 900_000 + b'"', big.digest)
+            await world.engine.execute(Enqueue([large]))
+        assert world.failures == []
+        world.engine.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(commits())
+
+
 @on_loop
 async def test_segments_change_only_between_two_frames(tmp_path: Path) -> None:
     world = world_beside_the_loop(tmp_path / "data")
     payload = b'"' + b"x" * 200_000 + b'"'
     for n in range(40):
         big = job(str(n))
-        world.engine.submit(
-            Enqueue([type(big)(big.id, big.spec, payload, big.digest)]), lambda _: None
-        )
+        large = Job(big.id, big.spec, payload, big.digest)
+        world.engine.submit(Enqueue([large]), lambda _: None)
         await turns(1)
     world.engine.close()
     again = open_store(SystemDisk(), str(world.path), clock=ManualClock(), create=False)

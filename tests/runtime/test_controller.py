@@ -68,8 +68,14 @@ class Entropy:
 class ControllerWorld(EngineWorld):
     """An engine, a controller and a played pool with ready workers."""
 
-    def __init__(self, path: Path, workers: int = 1, **options: object) -> None:
-        super().__init__(path)
+    def __init__(
+        self,
+        path: Path,
+        workers: int = 1,
+        engine_options: dict[str, object] | None = None,
+        **options: object,
+    ) -> None:
+        super().__init__(path, **engine_options or {})
         self.pool = PlayedPool(self.clock)
         settings = {"concurrency": 1, "mode": Concurrency.ONE, "grace_ms": 1_000, **options}
         self.controller = Controller(

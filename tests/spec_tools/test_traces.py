@@ -48,7 +48,7 @@ from tests.support.program import Server, beaver, enqueue, serving, status
 pytestmark = pytest.mark.invariants
 
 
-# -- two specifications that were written apart --------------------------------------------------
+# -- two specifications that were written apart ---------------------------------------------------
 
 
 def test_the_lifecycle_written_twice_is_one_table() -> None:
@@ -79,7 +79,7 @@ def test_the_bounds_written_twice_are_equal() -> None:
     assert rules.TOMBSTONES_MAX == TOMBSTONES_MAX_DEFAULT
 
 
-# -- what the model logs ---------------------------------------------------------------------------
+# -- what the model logs --------------------------------------------------------------------------
 
 
 def test_a_trace_with_every_event_follows_the_specification() -> None:
@@ -138,7 +138,7 @@ def test_whatever_the_model_decides_follows_the_specification(
     assert verdict.ok, (verdict, world.steps[max(0, verdict.index - 5) : verdict.index + 1])
 
 
-# -- what was spoilt --------------------------------------------------------------------------------
+# -- what was spoilt ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -194,9 +194,7 @@ def test_a_finished_id_comes_back_once_its_tombstone_may_be_gone() -> None:
         world.do(Complete(name, world.token(name), b"1"))
     assert validate(world.steps).ok
     unbounded = [step for step in world.steps if step.name != "BOUNDS"]
-    verdict = validate(
-        _shifted(unbounded, -1),
-    )
+    verdict = validate(_shifted(unbounded, -1))
     assert (verdict.ok, verdict.index) == (False, 6)
     assert "is not forgotten" in verdict.reason
 
@@ -213,7 +211,7 @@ def _shifted(steps: list[Step], by: int) -> list[Step]:
     ]
 
 
-# -- logs ---------------------------------------------------------------------------------------------
+# -- logs -----------------------------------------------------------------------------------------
 
 
 def test_a_log_on_disk_is_checked_over_all_its_segments(tmp_path: Path) -> None:

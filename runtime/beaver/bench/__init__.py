@@ -1,6 +1,8 @@
-"""`beaver bench`: what this machine gives, beside a raw sync probe of the same run.
+"""`beaver bench`: what this machine gives, beside a raw sync probe and peers of the same run.
 
-`tasks` is the application that the measured server runs, `measure` holds one function a row
-of the table, `report` prints it.  Machines are noisy: figures to quote are ratios to the
-probe, which is taken before and after.
+`rows` is the table, `subject` what is measured of every queue, `served` Beaver as one of
+them, `inside`, `stores` and `programs` what is measured of Beaver alone, `peers` the others,
+`run` the rounds, `targets` the verdicts, `report` and `plot` what comes out.
+
+Machines are noisy: figures to quote are ratios to the probe or to a peer of the same run.
 """

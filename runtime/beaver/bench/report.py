@@ -1,59 +1,173 @@
-"""The table of `beaver bench`, for people and as JSON."""
+"""What a run found, as Markdown, as JSON, and written into a page of the documentation."""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
-import sys
-import tempfile
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
-from beaver.bench.measure import QUICK, Row, Sizes, run_all
+from beaver.bench.plot import plot
+from beaver.bench.rows import BEAVER, COMPARED, MACHINE, ROWS, Figure, Figures
+from beaver.bench.run import FULL, QUICK, Result
+from beaver.bench.targets import Verdict, judge_goals, judge_targets
+from beaver.errors import InvalidInput
 
-
-def bench(*, quick: bool, directory: str | None, workers: int, as_json: bool) -> int:
-    """Runs the benchmark and prints its table; returns the exit code.
-
-    Args:
-        quick: A tenth of the work, for a first impression.
-        directory: Where the data is written: the disk that is measured.  Emptied after.
-        workers: Worker processes of the measured server.
-        as_json: One JSON object instead of a table.
-    """
-
-    def tell(name: str) -> None:
-        if sys.stderr.isatty():
-            print(f"measuring {name} ...", file=sys.stderr)  # noqa: T201 - progress
-
-    with tempfile.TemporaryDirectory(prefix="beaver-bench-", dir=directory) as scratch:
-        rows = run_all(scratch, QUICK if quick else Sizes(), workers, tell)
-    sys.stdout.write((to_json(rows) if as_json else to_markdown(rows)) + "\n")
-    return 0
+BEGIN: Final = "<!-- measured: begin (written by `beaver bench --report`) -->"
+END: Final = "<!-- measured: end -->"
 
 
-def ratios(rows: list[Row]) -> dict[str, float]:
-    """Returns each rate of syncs and single jobs as a ratio to the raw probe."""
-    probe = next(row.value for row in rows if row.name == "raw sync probe")
-    return {row.name: row.value / probe for row in rows if row.unit == "jobs/s"}
+def number(value: float) -> str:
+    """Returns a figure as people read it: about three digits."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def to_json(rows: list[Row]) -> str:
-    """Returns the rows, the ratios and what was measured on, as one JSON object."""
-    result: dict[str, Any] = {
+def _spread(figure: Figure) -> str:
+    if len(figure.values) == 1:
+        return ""
+    return f"{number(figure.least)} to {number(figure.most)}"
+
+
+# -- Markdown ---------------------------------------------------------------------------------
+
+
+def to_markdown(result: Result) -> str:
+    """Returns every table of a run."""
+    parts = [_about(result), _own_table(result.figures)]
+    if len(result.figures.subjects()) > 1:
+        parts.append(_peers_table(result.figures))
+        parts.append(_verdicts("Against the peers", judge_goals(result.figures)))
+    if result.plan == FULL:
+        parts.append(_verdicts("Targets", judge_targets(result.figures)))
+    notes = [f"- {name}: {text}" for name, text in (result.setups | result.missing).items()]
+    if notes:
+        parts.append("How the peers were set up:\n\n" + "\n".join(notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def _about(result: Result) -> str:
+    text = (
+        f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
+        f"Python {platform.python_version()}; medians of {result.plan.rounds} "
+        f"interleaved round{'s' * (result.plan.rounds > 1)}, with the least and the largest value."
+    )
+    if result.plan == QUICK:
+        text += " Quick: rows of a million jobs or events were measured with a tenth of that."
+    return text
+
+
+def _own_table(figures: Figures) -> str:
+    probe = figures.median(MACHINE, "probe")
+    lines = ["| Beaver | median | | spread | of the raw sync rate |", "|---|--:|---|---|--:|"]
+    for figure in figures:
+        if figure.subject not in (BEAVER, MACHINE):
+            continue
+        info = ROWS[figure.key]
+        ratio = f"{figure.median / probe:.2f}" if probe and info.unit == "jobs/s" else ""
+        cells = (info.label, number(figure.median), info.unit, _spread(figure), ratio)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _peers_table(figures: Figures) -> str:
+    subjects = figures.subjects()
+    lines = [f"| | {' | '.join(subjects)} |", f"|---|{'--:|' * len(subjects)}"]
+    for key in COMPARED:
+        cells = [_cell(figures.get(subject, key)) for subject in subjects]
+        lines.append(f"| {ROWS[key].label}, {ROWS[key].unit} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return "-"
+    spread = _spread(figure)
+    return f"{number(figure.median)} ({spread})" if spread else number(figure.median)
+
+
+def _verdicts(title: str, verdicts: list[Verdict]) -> str:
+    lines = [f"| {title} | wanted | measured | met | |", "|---|--:|--:|---|---|"]
+    for verdict in verdicts:
+        met = "yes" if verdict.met else "**no**"
+        value = f"{number(verdict.value)} {verdict.unit}"
+        lines.append(f"| {verdict.label} | {verdict.bound} | {value} | {met} | {verdict.detail} |")
+    return "\n".join(lines)
+
+
+# -- JSON ---------------------------------------------------------------------------------------
+
+
+def to_json(result: Result) -> str:
+    """Returns the figures, the verdicts and what was measured on, as one JSON object."""
+    figures = result.figures
+    report: dict[str, Any] = {
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "rows": [row._asdict() for row in rows],
-        "ratio_to_probe": ratios(rows),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "rounds": result.plan.rounds,
+        "figures": [
+            {
+                "subject": figure.subject,
+                "row": figure.key,
+                "unit": ROWS[figure.key].unit,
+                "median": figure.median,
+                "least": figure.least,
+                "most": figure.most,
+                "values": list(figure.values),
+            }
+            for figure in figures
+        ],
+        "ratio_to_probe": _ratios(figures),
+        "goals": [verdict._asdict() for verdict in judge_goals(figures)],
+        "setups": result.setups,
+        "missing": result.missing,
     }
-    return json.dumps(result, indent=2)
+    if result.plan == FULL:
+        report["targets"] = [verdict._asdict() for verdict in judge_targets(figures)]
+    return json.dumps(report, indent=2)
 
 
-def to_markdown(rows: list[Row]) -> str:
-    """Returns the rows as a Markdown table."""
-    by_probe = ratios(rows)
-    lines = ["| measured | value | | of raw sync rate | |", "|---|--:|---|--:|---|"]
-    for row in rows:
-        ratio = f"{by_probe[row.name]:.2f}" if row.name in by_probe else ""
-        value = f"{row.value:,.0f}" if row.value >= 100 else f"{row.value:.3g}"
-        lines.append(f"| {row.name} | {value} | {row.unit} | {ratio} | {row.note} |")
-    return "\n".join(lines)
+def _ratios(figures: Figures) -> dict[str, float]:
+    probe = figures.median(MACHINE, "probe")
+    if not probe:
+        return {}
+    return {
+        figure.key: figure.median / probe
+        for figure in figures
+        if figure.subject == BEAVER and ROWS[figure.key].unit == "jobs/s"
+    }
+
+
+# -- a page ---------------------------------------------------------------------------------------
+
+
+def write_report(result: Result, path: str) -> None:
+    """Writes the tables into a Markdown page, with a plot and the JSON beside it.
+
+    In a page that has the two marks only what stands between them is replaced.
+
+    Raises:
+        InvalidInput: The page exists and does not have both marks.
+    """
+    page = Path(path)
+    picture = page.with_suffix(".svg")
+    block = f"{BEGIN}\n\n"
+    if len(result.figures.subjects()) > 1:
+        block += f"![Jobs a second of each queue, logarithmic]({picture.name})\n\n"
+        picture.write_text(plot(result.figures))
+    block += f"{to_markdown(result)}\n{END}"
+    text = f"# Measured\n\n{BEGIN}\n{END}\n"
+    if page.exists():
+        text = page.read_text()
+        require_marks(text, path)
+    before, rest = text.split(BEGIN, 1)
+    page.write_text(before + block + rest.split(END, 1)[1])
+    page.with_suffix(".json").write_text(to_json(result) + "\n")
+
+
+def require_marks(text: str, path: str) -> None:
+    """Raises where a page has no place for the tables."""
+    if BEGIN not in text or END not in text.split(BEGIN, 1)[1]:
+        raise InvalidInput(f"{path} lacks the marks between which the tables go:\n{BEGIN}\n{END}")

@@ -50,19 +50,17 @@ class ServerProcess:
         environment |= {f"BEAVER_{name.upper()}": value for name, value in settings.items()}
         environment[RECORDS_VARIABLE] = self.records
         started_s = time.perf_counter()
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env=environment
-        )
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        stream: IO[str] | None = self.process.stdout
+        assert stream is not None
         try:
-            stream: IO[str] | None = self.process.stdout
-            assert stream is not None
             self.ready_line = stream.readline()
-            self.ready_s = time.perf_counter() - started_s
-            if not self.ready_line:
-                raise BeaverError(f"the measured server did not start (exit {self.process.wait()})")
         except BaseException:
             self.kill()
             raise
+        self.ready_s = time.perf_counter() - started_s
+        if not self.ready_line:
+            raise BeaverError(f"the measured server did not start (exit {self.process.wait()})")
 
     @property
     def pid(self) -> int:
@@ -152,7 +150,7 @@ class Served:
         if clients == 1:
             sender = _Blocking(connect(self._data), queue)
             try:
-                numbers = subject.draw_numbers(budget.count)
+                numbers = subject.draw_numbers(budget.jobs)
                 return subject.send_one_by_one(sender, numbers, batch, budget.seconds)
             finally:
                 sender.close()
@@ -173,7 +171,7 @@ class Served:
     def send_made(self, queue: str, batch: int, budget: Budget) -> Sent:
         """Sends batches of requests that were made before the clock starts."""
         self._pause(queue)
-        numbers = subject.draw_numbers(budget.count)
+        numbers = subject.draw_numbers(budget.jobs)
         made = {number: request(number, queue) for number in numbers}
 
         class Sender:
@@ -233,4 +231,3 @@ def measure_more(served: Served, one: Served, tag: str, sizes: subject.Sizes) ->
             served, f"both-{tag}", 1, batch, sizes.concurrent
         ),
     }
-

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -102,8 +101,21 @@ def measure_snapshot_load(data: str) -> float:
     took_s = time.perf_counter() - started_s
     if len(loaded.state.jobs) != expected:
         raise BeaverError(f"loaded {len(loaded.state.jobs)} jobs of {expected}")
-    disk.unlink(layout.snapshot)
     return took_s
+
+
+def measure_files(directory: str, events: int, pending: int) -> dict[str, float]:
+    """Measures replay of a log of which a third of the events are live jobs, and a snapshot."""
+    replayed, snapped = str(Path(directory, "replayed")), str(Path(directory, "snapped"))
+    written = write_history(replayed, events, live=events // 3)
+    write_history(snapped, pending, live=pending)
+    values = {
+        "replay": measure_replay(replayed, written),
+        "snapshot_load": measure_snapshot_load(snapped),
+    }
+    shutil.rmtree(replayed)
+    shutil.rmtree(snapped)
+    return values
 
 
 def resident_bytes(pid: int) -> int:
@@ -145,7 +157,7 @@ def measure_restart_from_log(directory: str, pending: int) -> float:
     return server.ready_s
 
 
-def measure_restart(directory: str, pending: int, tell: Callable[[str], None]) -> dict[str, float]:
+def measure_restart(directory: str, pending: int) -> dict[str, float]:
     """Starts a server over many pending jobs: from the log, and after kill -9 from a snapshot.
 
     Between the two the server takes its snapshot, and a client asks for its status all the
@@ -153,14 +165,11 @@ def measure_restart(directory: str, pending: int, tell: Callable[[str], None]) -
     """
     data = str(Path(directory, f"restart-{pending}"))
     write_history(data, pending, live=pending)
-    tell(f"start over {pending:,} pending jobs, from the log")
     first = ServerProcess(data, snapshot=f"{SNAPSHOT_AFTER_S}s")
     try:
-        tell(f"snapshot of {pending:,} pending jobs")
         idle, during = _ping_until_snapshot(data)
     finally:
         first.kill()
-    tell(f"start over {pending:,} pending jobs, after kill -9")
     second = ServerProcess(data)
     second.kill()
     shutil.rmtree(data)

@@ -32,7 +32,7 @@ DRAIN_S: Final = 60.0
 class Budget(NamedTuple):
     """How much a loop may do: it ends at the first bound that it meets."""
 
-    count: int
+    jobs: int
     seconds: float
 
 
@@ -50,7 +50,7 @@ class Sizes(NamedTuple):
 class Sent(NamedTuple):
     """What a sending loop did."""
 
-    count: int
+    jobs: int
     seconds: float
     times_s: list[float]
     """Duration of each call."""
@@ -59,7 +59,7 @@ class Sent(NamedTuple):
 
     @property
     def rate(self) -> float:
-        return self.count / self.seconds
+        return self.jobs / self.seconds
 
 
 class Sender(Protocol):
@@ -136,7 +136,7 @@ def send_with_threads(
     connect: Callable[[], Sender], clients: int, batch: int, budget: Budget
 ) -> Sent:
     """Sends with a thread and a connection for each client."""
-    shares = _shares(clients, budget.count)
+    shares = _shares(clients, budget.jobs)
     senders = [connect() for _ in shares]
     results: list[Sent] = []
     failures: list[BaseException] = []
@@ -173,7 +173,7 @@ async def send_with_tasks(
     connect: Callable[[], Awaitable[AsyncSender]], clients: int, batch: int, budget: Budget
 ) -> Sent:
     """Sends with a task and a connection for each client, on one loop."""
-    shares = _shares(clients, budget.count)
+    shares = _shares(clients, budget.jobs)
     senders = [await connect() for _ in shares]
 
     async def work(sender: AsyncSender, share: list[int]) -> Sent:
@@ -203,7 +203,7 @@ def send_paced(sender: Sender, budget: Budget, rate: int) -> Sent:
     """Sends jobs one by one, each at its time."""
     times, sent_ns = [], {}
     started_ns = time.monotonic_ns()
-    numbers = draw_numbers(min(budget.count, int(budget.seconds * rate)))
+    numbers = draw_numbers(min(budget.jobs, int(budget.seconds * rate)))
     for index, number in enumerate(numbers):
         _sleep_until(started_ns + index * 1_000_000_000 // rate)
         before_ns = sent_ns[number] = time.monotonic_ns()
@@ -216,7 +216,7 @@ async def send_paced_async(sender: AsyncSender, budget: Budget, rate: int) -> Se
     """The same for an awaited connection."""
     times, sent_ns = [], {}
     started_ns = time.monotonic_ns()
-    numbers = draw_numbers(min(budget.count, int(budget.seconds * rate)))
+    numbers = draw_numbers(min(budget.jobs, int(budget.seconds * rate)))
     for index, number in enumerate(numbers):
         due_ns = started_ns + index * 1_000_000_000 // rate
         await asyncio.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
@@ -240,7 +240,7 @@ def _shares(clients: int, count: int) -> list[list[int]]:
 def _merge(results: Sequence[Sent], took_s: float) -> Sent:
     times = [value for result in results for value in result.times_s]
     sent_ns = {n: at for result in results for n, at in result.sent_ns.items()}
-    return Sent(sum(result.count for result in results), took_s, times, sent_ns)
+    return Sent(sum(result.jobs for result in results), took_s, times, sent_ns)
 
 
 def run_on_loop(work: Coroutine[Any, Any, T]) -> T:
@@ -273,7 +273,7 @@ def measure_drain(subject: Subject, queue: str, sizes: Sizes) -> float:
     """
     records = Records(subject.records)
     batch, clients = (BATCH, 1) if subject.batches else (1, 8)
-    count = subject.send_loop(queue, clients, batch, sizes.drain).count
+    count = subject.send_loop(queue, clients, batch, sizes.drain).jobs
     with subject.workers(queue):
         done = records.wait(count, DRAIN_S)
         subject.finished(queue, done, DRAIN_S)
@@ -288,10 +288,10 @@ def measure_latency(subject: Subject, queue: str, budget: Budget) -> dict[str, f
     with subject.workers(queue):
         # A few jobs first: connections are open and code is loaded.
         warm = Records(subject.records)
-        warm.wait(subject.send_paced(queue, Budget(20, 1.0), RATE).count, DRAIN_S)
+        warm.wait(subject.send_paced(queue, Budget(20, 1.0), RATE).jobs, DRAIN_S)
         records = Records(subject.records)
         sent = subject.send_paced(queue, budget, RATE)
-        records.wait(sent.count, DRAIN_S)
+        records.wait(sent.jobs, DRAIN_S)
         took_ms = [
             (record.started_ns - sent.sent_ns[record.number]) / 1e6
             for record in records.read()
@@ -306,11 +306,11 @@ def measure_concurrent(
     """Returns the jobs a second that are enqueued and finished, both at once."""
     with subject.workers(queue):
         warm = Records(subject.records)
-        warm.wait(subject.send_loop(queue, 1, 1, Budget(20, 1.0)).count, DRAIN_S)
+        warm.wait(subject.send_loop(queue, 1, 1, Budget(20, 1.0)).jobs, DRAIN_S)
         records = Records(subject.records)
         started_ns = time.monotonic_ns()
         sent = subject.send_loop(queue, clients, batch, budget)
-        records.wait(sent.count, DRAIN_S)
+        records.wait(sent.jobs, DRAIN_S)
         ended_ns = time.monotonic_ns()
     return records.count() / ((ended_ns - started_ns) / 1e9)
 
@@ -331,7 +331,5 @@ def measure_all(
         values["bulk"] = subject.send_loop(queue("bulk"), 1, BATCH, sizes.bulk).rate
     values["drain"] = measure_drain(subject, queue("drain"), sizes)
     values |= measure_latency(subject, queue("latency"), sizes.latency)
-    values["concurrent"] = measure_concurrent(
-        subject, queue("concurrent"), 64, 1, sizes.concurrent
-    )
+    values["concurrent"] = measure_concurrent(subject, queue("concurrent"), 64, 1, sizes.concurrent)
     return values

@@ -2,35 +2,60 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from beaver.cli import flags
-from beaver.setting import cores
 
 
 def bench_command(
     quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes, less exact.")] = False,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Measure other queues too, where installed.")
+    ] = False,
+    rounds: Annotated[
+        int, typer.Option("--rounds", metavar="N", min=0, help="Rounds; 0 for the usual number.")
+    ] = 0,
     directory: Annotated[
         str | None,
         typer.Option("--dir", metavar="DIR", help="Measure the disk of this directory."),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Worker processes.")] = 0,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="Write the tables into this Markdown page, plot and JSON beside it.",
+        ),
+    ] = None,
     as_json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
     """Measure this machine, beside a raw sync probe.
 
-    Enqueue, drain, latency and recovery of a million events. Every acknowledgement that is
-    counted came after its sync.
+    Enqueue, drain, latency, memory, recovery and restart, each with its spread over
+    interleaved rounds. Every acknowledgement that is counted came after its sync.
 
     Examples:
       beaver bench --quick
       beaver bench --dir /srv --json
+      beaver bench --peers --report measured.md
     """
-    from beaver.bench.report import bench
+    from beaver.bench.report import require_marks, to_json, to_markdown, write_report
+    from beaver.bench.run import FULL, QUICK, run
 
-    raise typer.Exit(
-        bench(quick=quick, directory=directory, workers=workers or cores(), as_json=as_json)
-    )
+    if report is not None and Path(report).exists():
+        require_marks(Path(report).read_text(), report)
+
+    def tell(what: str) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"measuring {what} ...\n")
+
+    plan = QUICK if quick else FULL
+    result = run(directory, plan._replace(rounds=rounds or plan.rounds), peers, tell)
+    sys.stdout.write(to_json(result) + "\n" if as_json else to_markdown(result))
+    if report is not None:
+        write_report(result, report)

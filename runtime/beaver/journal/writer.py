@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -35,6 +36,10 @@ class HasDescriptor(Protocol):
     """A file or lock of the real disk."""
 
     def fileno(self) -> int: ...
+
+
+def _hung_up() -> bytes:
+    raise BrokenPipeError("the writer process died")
 
 
 class WriterProcess:
@@ -54,7 +59,10 @@ class WriterProcess:
             )
         finally:
             theirs.close()
+        # The loop may want it so anyway (uvloop makes what it watches non-blocking).
+        self._socket.setblocking(False)
         self._file: File | None = None
+        self._answer = b""
         self._done: Written | None = None
         self._loop.add_reader(self._socket.fileno(), self._answered)
 
@@ -72,13 +80,23 @@ class WriterProcess:
                 descriptor = cast("HasDescriptor", file).fileno()
                 socket.send_fds(self._socket, [HEADER.pack(FILE, 0, 0)], [descriptor])
                 self._file = file
-            self._socket.sendall(HEADER.pack(WRITE, offset, len(frame)) + frame)
+            self._send(HEADER.pack(WRITE, offset, len(frame)) + frame)
         except OSError as error:
             self._tell(error, 0.0)
+
+    def _send(self, data: bytes) -> None:
+        """Sends all of it, however long: the writer does nothing but receive meanwhile."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._socket.send(view) :]
+            except BlockingIOError:
+                select.select((), (self._socket,), ())
 
     def wait(self) -> None:
         """Blocks until the frame under way is written; see `ports.LogWriter`."""
         while self._done is not None:
+            select.select((self._socket,), (), ())
             self._answered()
 
     def close(self) -> None:
@@ -89,19 +107,18 @@ class WriterProcess:
         self._process.wait(END_S)
 
     def _answered(self) -> None:
-        answer = b""
         try:
-            while len(answer) < ANSWER.size:
-                part = self._socket.recv(ANSWER.size - len(answer))
-                if not part:
-                    raise BrokenPipeError("the writer process died")
-                answer += part
+            self._answer += self._socket.recv(ANSWER.size - len(self._answer)) or _hung_up()
+        except BlockingIOError:
+            return  # `wait` has read it before the loop could.
         except OSError as error:
             self._loop.remove_reader(self._socket.fileno())
             self._tell(error, 0.0)
             return
-        number, took_ns = ANSWER.unpack(answer)
-        self._tell(OSError(number, os.strerror(number)) if number else None, took_ns / 1e9)
+        if len(self._answer) == ANSWER.size:
+            number, took_ns = ANSWER.unpack(self._answer)
+            self._answer = b""
+            self._tell(OSError(number, os.strerror(number)) if number else None, took_ns / 1e9)
 
     def _tell(self, error: OSError | None, seconds: float) -> None:
         done, self._done = self._done, None

@@ -1,0 +1,186 @@
+"""One run of the benchmark: rounds in which every row of every queue is measured once.
+
+Rounds are interleaved: noise that lasts for minutes hits all subjects, and shows in the
+spread between the least and the largest value.  The raw probe runs between the subjects.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from beaver.bench import inside, programs, served, stores, subject
+from beaver.bench.peers.base import Peer, PeerMissing
+from beaver.bench.probe import probe
+from beaver.bench.rows import BEAVER, MACHINE, Figures
+from beaver.bench.served import Served, serving
+from beaver.bench.subject import Budget, Sizes
+
+Tell = Callable[[str], None]
+
+
+class Plan(NamedTuple):
+    """How much is measured."""
+
+    rounds: int
+    probes: int
+    beaver: Sizes
+    peer: Sizes
+    events: int
+    pending: int
+    memory: int
+
+
+FULL: Final = Plan(
+    rounds=3,
+    probes=2_000,
+    beaver=Sizes(
+        serial=Budget(20_000, 3.0),
+        many=Budget(100_000, 3.0),
+        bulk=Budget(100_000, 4.0),
+        drain=Budget(60_000, 5.0),
+        latency=Budget(300, 3.0),
+        concurrent=Budget(60_000, 5.0),
+    ),
+    peer=Sizes(
+        serial=Budget(20_000, 2.0),
+        many=Budget(20_000, 2.0),
+        bulk=Budget(20_000, 2.0),
+        drain=Budget(4_000, 3.0),
+        latency=Budget(200, 2.0),
+        concurrent=Budget(4_000, 3.0),
+    ),
+    events=1_000_000,
+    pending=1_000_000,
+    memory=100_000,
+)
+
+_QUICK_SIZES: Final = Sizes(
+    serial=Budget(1_000, 1.0),
+    many=Budget(6_400, 1.0),
+    bulk=Budget(20_000, 1.0),
+    drain=Budget(6_000, 1.0),
+    latency=Budget(50, 0.5),
+    concurrent=Budget(6_400, 1.0),
+)
+QUICK: Final = Plan(
+    rounds=1,
+    probes=500,
+    beaver=_QUICK_SIZES,
+    peer=_QUICK_SIZES._replace(drain=Budget(1_000, 1.0), concurrent=Budget(1_000, 1.0)),
+    events=100_000,
+    pending=100_000,
+    memory=20_000,
+)
+"""A first impression: rows of a million jobs or events are measured with a tenth of that."""
+
+
+class Result(NamedTuple):
+    """What a run found."""
+
+    plan: Plan
+    figures: Figures
+    setups: dict[str, str]
+    """By peer: versions, and how it was set up."""
+    missing: dict[str, str]
+    """By peer: why it was not measured, or not wholly."""
+
+
+def run(directory: str | None, plan: Plan, peers: bool, tell: Tell) -> Result:
+    """Measures everything in a new directory below `directory`, which is removed after."""
+    result = Result(plan, Figures(), {}, {})
+    # Entered by PostgreSQL's user, so it cannot lie in a directory that is closed to others.
+    with tempfile.TemporaryDirectory(prefix="beaver-bench-", dir=directory) as scratch:
+        with ExitStack() as stack:
+            running = _start_peers(scratch, result, stack, tell) if peers else []
+            for number in range(plan.rounds):
+                _round(scratch, result, running, f"{number + 1}", tell)
+        for number in range(plan.rounds):
+            _large(scratch, result, f"{number + 1}", tell)
+    return result
+
+
+def _start_peers(scratch: str, result: Result, stack: ExitStack, tell: Tell) -> list[Peer]:
+    from beaver.bench.peers.catalogue import PEERS
+
+    running = []
+    for name, kind in PEERS.items():
+        directory = Path(scratch, name)
+        directory.mkdir()
+        peer = kind(str(directory))
+        stack.callback(peer.stop)
+        tell(f"starting {name}")
+        try:
+            peer.start()
+        except (PeerMissing, Exception) as error:  # noqa: BLE001 - the others are measured
+            result.missing[name] = f"not measured: {error}"
+            continue
+        result.setups[name] = f"{peer.versions()}; {peer.setup}"
+        running.append(peer)
+    return running
+
+
+def _round(scratch: str, result: Result, peers: list[Peer], tag: str, tell: Tell) -> None:
+    figures, plan = result.figures, result.plan
+
+    def machine() -> None:
+        figures.add(MACHINE, probe(scratch, plan.probes))
+
+    machine()
+    _beaver(scratch, result, tag, tell)
+    for peer in peers:
+        machine()
+        try:
+            figures.add(peer.name, subject.measure_all(peer, tag, plan.peer, tell))
+        except Exception as error:  # noqa: BLE001 - the others are measured
+            result.missing[peer.name] = f"round {tag} ended early: {type(error).__name__}: {error}"
+    machine()
+
+
+def _beaver(scratch: str, result: Result, tag: str, tell: Tell) -> None:
+    """Measures a server on a new store, so that every round meets the same."""
+    figures, plan = result.figures, result.plan
+    parent = Path(scratch, f"round-{tag}")
+    (parent / "one").mkdir(parents=True)
+    with (
+        serving(str(parent / "data")) as server,
+        serving(str(parent / "one" / "data"), prefetch="1") as single,
+        closing(Served(server)) as all_of_it,
+        closing(Served(single)) as one_by_one,
+    ):
+        figures.add(BEAVER, subject.measure_all(all_of_it, tag, plan.beaver, tell))
+        tell(f"{BEAVER}: more")
+        figures.add(BEAVER, served.measure_more(all_of_it, one_by_one, tag, plan.beaver))
+    tell(f"{BEAVER}: in process")
+    figures.add(
+        BEAVER, inside.measure_inside(str(parent), tag, plan.beaver.serial, plan.beaver.bulk)
+    )
+    shutil.rmtree(parent)
+
+
+def _large(scratch: str, result: Result, tag: str, tell: Tell) -> None:
+    """Measures what needs large states, and whole programs."""
+    figures, plan = result.figures, result.plan
+    parent = str(Path(scratch, f"large-{tag}"))
+    Path(parent).mkdir()
+    tell("machine: probe")
+    figures.add(MACHINE, probe(scratch, plan.probes))
+    tell(f"{BEAVER}: replay and snapshot")
+    figures.add(BEAVER, stores.measure_files(parent, plan.events, plan.pending))
+    tell(f"{BEAVER}: memory")
+    figures.add(BEAVER, {"memory_job": stores.measure_memory(parent, plan.memory)})
+    tell(f"{BEAVER}: restarts")
+    few = min(plan.pending, 100_000)
+    figures.add(BEAVER, {"start_100k": stores.measure_restart_from_log(parent, few)})
+    figures.add(BEAVER, stores.measure_restart(parent, plan.pending))
+    tell(f"{BEAVER}: kill, idle, commands")
+    figures.add(BEAVER, {"kill": programs.measure_kill(parent)})
+    figures.add(BEAVER, programs.measure_idle(parent))
+    figures.add(BEAVER, programs.measure_commands(parent))
+    tell(f"{BEAVER}: growth")
+    figures.add(BEAVER, inside.measure_growth(plan.pending))
+    shutil.rmtree(parent)

@@ -1,0 +1,127 @@
+"""The examples run, as their docstrings say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.program import beaver, environment, events_of, serving, status
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory with the examples in it."""
+    for path in EXAMPLES.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+def python(place: Path, *arguments: str, stdin: str = "") -> str:
+    """Runs Python in the place of the examples; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=place,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=environment(BEAVER_HTTP="off"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run_burst(place: Path, module: str) -> None:
+    with serving(
+        place / "data", "-A", f"{module}:app", "--workers", "2", "--burst", cwd=place
+    ) as s:
+        assert s.wait() == 0
+
+
+def results(data: Path) -> dict[str, object]:
+    lines = beaver("replay", str(data), "--json").splitlines()
+    acked = [event for event in map(json.loads, lines) if event["event"] == "ACK"]
+    return {event["job"]: event["result"] for event in acked}
+
+
+def test_the_producer_can_be_run_as_often_as_one_likes(place: Path) -> None:
+    addresses = "".join(f"{n}@example.org\n" for n in range(1200)) + "\n1@example.org\n"
+    first = python(place, "producer.py", "data", stdin=addresses)
+    assert first == "1200 jobs enqueued, 1 were there already\n"
+    again = python(place, "producer.py", "data", stdin=addresses + "new@example.org\n")
+    assert again == "1 jobs enqueued, 1201 were there already\n"
+    assert status(place / "data")["pending"] == 1201
+
+
+def test_the_image_pipeline_makes_thumbnails_and_one_sheet_of_them(place: Path) -> None:
+    python(place, "images.py", "make", str(place / "album"), "3")
+    data = place / "data"
+    payload = json.dumps({"folder": str(place / "album")})
+    beaver("enqueue", "album", payload, "--id", "summer", "--data", str(data))
+    run_burst(place, "images")
+    found = results(data)
+    assert found["summer"] == 3
+    assert found["summer/sheet"] == f"3 thumbnails in {place / 'album' / 'sheet.ppm'}"
+    assert (place / "album" / "sheet.ppm").read_bytes().startswith(b"P6\n8 24\n255\n")
+    assert sorted(path.name for path in (place / "album" / "thumbs").iterdir()) == [
+        "000.ppm",
+        "001.ppm",
+        "002.ppm",
+    ]
+
+
+def test_an_album_without_pictures_is_dead_at_once(place: Path) -> None:
+    data = place / "data"
+    beaver(
+        "enqueue", "album", json.dumps({"folder": str(place)}), "--id", "none", "--data", str(data)
+    )
+    run_burst(place, "images")
+    assert events_of(data, "none") == ["ENQUEUE", "DISPATCH", "DEAD"]
+
+
+def test_a_chain_of_reports_has_each_run_once(place: Path) -> None:
+    data = place / "data"
+    payload = json.dumps({"number": 1, "every": 0.05, "last": 4})
+    beaver("enqueue", "report", payload, "--id", "report-1", "--data", str(data))
+    run_burst(place, "periodic")
+    assert list(results(data)) == ["report-1", "report-2", "report-3", "report-4"]
+
+
+def test_a_snoozing_job_comes_back_until_it_is_cancelled(place: Path) -> None:
+    data = place / "data"
+    beaver("enqueue", "clean_up", '{"every": 0.05}', "--id", "clean-up", "--data", str(data))
+    with serving(data, "-A", "periodic:app", "--workers", "1", cwd=place) as server:
+        while events_of(data, "clean-up").count("RELEASE") < 3:
+            assert server.process.poll() is None
+        beaver("cancel", "clean-up", "--data", str(data))
+    names = events_of(data, "clean-up")
+    assert names[-1] == "CANCEL"
+    assert "RETRY" not in names
+    assert server.stdout.count("[clean-up] cleaned up\n") >= 3
+
+
+def test_the_shop_takes_an_order_from_the_command_line_and_from_python(place: Path) -> None:
+    data = place / "data"
+    with serving(data, "-A", "shop:app", "--workers", "2", cwd=place):
+        said = python(place, "shop.py", "order", "17")
+    assert "order-17 is on disk" in said
+    assert "'order': 17" in said
+    assert events_of(data, "receipt-17")[0] == "ENQUEUE"
+
+
+def test_the_tests_of_the_shop_pass(place: Path) -> None:
+    python(place, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_shop.py")
+
+
+def test_every_example_is_in_the_list() -> None:
+    text = (EXAMPLES / "README.md").read_text()
+    assert [path.name for path in EXAMPLES.glob("*.py") if f"({path.name})" not in text] == []

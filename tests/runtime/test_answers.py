@@ -1,0 +1,103 @@
+"""Answers of the service: none leaves before the log holds what it tells (P1)."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beaver import queries
+from beaver.errors import BeaverError
+from beaver.requests import make_request
+from beaver.resolving import Resolver, to_job
+from beaver.results import Results
+from beaver.server.service import Service
+from beaver_model.commands import Dispatch, Enqueue, Fail
+from tests.model.world import job
+from tests.runtime.test_service import NoHistory
+from tests.runtime.world import EngineWorld, on_loop, turns
+
+CHANGES = [
+    ("enqueue", [[make_request("echo", id="new")]]),
+    ("cancel", ["pending"]),
+    ("cancel", ["running"]),
+    ("requeue", ["dead", None]),
+    ("requeue", ["dead", b"[1]"]),
+    ("discard", ["dead"]),
+    ("set_queue", ["default", True, None, None]),
+]
+NO_OPS_AND_REFUSALS = [
+    ("enqueue", [[make_request("echo", id="open")]]),
+    ("enqueue", [[make_request("other", id="open")]]),
+    ("cancel", ["open"]),
+    ("requeue", ["open", None]),
+    ("set_queue", ["default", False, None, None]),
+    ("show", ["open"]),
+    ("list", ["", "", "", 0, 0]),
+]
+
+
+class ServiceWorld(EngineWorld):
+    """A service over a real engine whose commits the test lets happen."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        results, resolver = Results(), Resolver()
+        self.engine.observers.append(results.observe)
+        self.service = Service(
+            self.engine,
+            results,
+            NoHistory(),
+            to_job=lambda request, now_ms, origin: to_job(request, now_ms, resolver, origin),
+            status=partial(queries.status, path=str(path), running=True, now_ms=0),
+            payload_bytes_max=1 << 20,
+        )
+
+    async def prepare(self) -> None:
+        """One job in each state that operators meet."""
+        names = ["pending", "running", "dead"]
+        await self.engine.execute(Enqueue([job(name) for name in names]))
+        for name in ("running", "dead"):
+            await self.engine.execute(Dispatch(name, 1))
+        token = self.state.jobs["dead"].token
+        await self.engine.execute(Fail("dead", token, "broken", retry=False))
+
+    def ask(self, op: str, body: Any, told: list[tuple[Any, int]]) -> None:
+        """Asks, and notes with each answer how far the log had got."""
+        self.service.handle(op, body, lambda answer: told.append((answer, self.wal.last_seq)))
+
+
+@pytest.mark.parametrize(("op", "body"), CHANGES)
+@on_loop
+async def test_an_operators_change_is_answered_once_it_is_durable(
+    tmp_path: Path, op: str, body: list[Any]
+) -> None:
+    world = ServiceWorld(tmp_path / "data")
+    await world.prepare()
+    told: list[tuple[Any, int]] = []
+    before = world.wal.last_seq
+    world.ask(op, body, told)
+    assert world.state.last_seq > before, "it was decided and applied at once"
+    assert told == [], "and not told: no commit has happened"
+    await turns()
+    ((answer, seq),) = told
+    assert not isinstance(answer, BeaverError)
+    assert seq == world.state.last_seq
+
+
+@pytest.mark.parametrize(("op", "body"), NO_OPS_AND_REFUSALS)
+@on_loop
+async def test_what_changes_nothing_waits_for_what_it_rests_on(
+    tmp_path: Path, op: str, body: list[Any]
+) -> None:
+    world = ServiceWorld(tmp_path / "data")
+    await world.prepare()
+    told: list[tuple[Any, int]] = []
+    world.ask("enqueue", [[make_request("echo", id="open")]], [])
+    world.ask(op, body, told)
+    assert told == [], "the job that it speaks of is not in the log"
+    await turns()
+    ((_, seq),) = told
+    assert seq == world.state.last_seq

@@ -1,0 +1,46 @@
+"""One worker's sockets as the server holds them, without the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+
+from beaver.messages import Outcome, OutcomeKind
+from beaver.workers import wire
+from beaver.workers.mailbox import Mailbox
+
+
+class Listener:
+    """Keeps what a mailbox says, in order."""
+
+    def __init__(self) -> None:
+        self.said: list[object] = []
+
+    def ready(self, mailbox: Mailbox) -> None:
+        self.said.append("ready")
+
+    def received(self, mailbox: Mailbox, outcomes: Sequence[Outcome]) -> None:
+        self.said += [outcome.token for outcome in outcomes]
+
+    def broken(self, mailbox: Mailbox, why: str) -> None:
+        self.said.append(why)
+
+
+def test_outcomes_that_a_reaped_worker_has_sent_are_delivered_at_its_end() -> None:
+    """The loop may hear of the end before it has read the worker's last words."""
+
+    async def main() -> list[object]:
+        listener = Listener()
+        mailbox = Mailbox(asyncio.get_running_loop(), 1, 1, listener)
+        jobs, stream = mailbox.hand_over()
+        os.close(jobs)
+        with socket.socket(fileno=stream) as worker:
+            worker.sendall(wire.frame(os.getpid()))
+            for token in (5, 9):
+                worker.sendall(wire.frame(Outcome(token, "a", int(OutcomeKind.OK))))
+        mailbox.close()
+        return listener.said
+
+    assert asyncio.run(main()) == ["ready", 5, 9, "it closed its stream"]
