@@ -69,6 +69,8 @@ LINT = [
     ["python", "docs/generate.py", "--check"],
 ]
 
+PIP = ["python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+
 Task = Callable[[list[str]], int]
 TASKS: dict[str, tuple[Task, str]] = {
     "setup": (lambda _: run(), "make or refresh the virtual environment"),
@@ -80,6 +82,7 @@ TASKS: dict[str, tuple[Task, str]] = {
     "integration": (lambda a: run(["pytest", "tests/scenarios", *a]), "the program as a whole"),
     "chaos": (lambda a: run(["pytest", "-m", "chaos", *a]), "kill -9 and failing system calls"),
     "bench": (lambda a: run(["beaver", "bench", *a]), "measure, beside a raw sync probe"),
+    "peers": (lambda _: run([*PIP, "--group", "peers"]), "install what `bench --peers` measures"),
     "docs": (lambda _: run(["python", "docs/generate.py"]), "write the generated references"),
     "format": (lambda _: run(["ruff", "format", "."], ["ruff", "check", "--fix", "."]), "tidy"),
     "build": (lambda _: run(["python", "-m", "pip", "wheel", "--no-deps", "-w", "dist", "."]),

@@ -21,10 +21,12 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from beaver.views import Enqueued as Answer
+from beaver_model.bounds import TOMBSTONES_MAX_DEFAULT
 from beaver_model.events import (
     Acked,
     AnyEvent,
     Booted,
+    BoundsSet,
     Cancelled,
     CancelRequested,
     Cause,
@@ -38,7 +40,9 @@ from beaver_model.events import (
     Retried,
     TimedOut,
 )
-from beaver_model.rows import spec_of
+from beaver_model.lifecycle import JobState
+from beaver_model.rows import spec_of, unpack_tombstone
+from beaver_model.state import State
 
 VIOLATIONS_MAX: Final = 50
 """So many are told; one broken rule may be broken a thousand times."""
@@ -49,6 +53,14 @@ COMPLETED: Final = "completed"
 DEAD: Final = "dead"
 CANCELLED: Final = "cancelled"
 DISCARDED: Final = "discarded"
+_WORDS: Final = {
+    JobState.PENDING: PENDING,
+    JobState.IN_FLIGHT: IN_FLIGHT,
+    JobState.COMPLETED: COMPLETED,
+    JobState.DEAD: DEAD,
+    JobState.CANCELLED: CANCELLED,
+    JobState.FORGOTTEN: DISCARDED,
+}
 _TERMINAL: Final = frozenset({COMPLETED, DEAD, CANCELLED, DISCARDED})
 
 Commit = tuple[int, int, Sequence[AnyEvent]]
@@ -124,7 +136,7 @@ class Witness:
 class _Job:
     """A job as the log tells it so far."""
 
-    __slots__ = ("attempt", "generation", "limit", "parent", "seq", "state", "token")
+    __slots__ = ("attempt", "ended", "generation", "limit", "parent", "seq", "state", "token")
 
     def __init__(self, seq: int, limit: int, parent: str) -> None:
         self.seq, self.limit, self.parent = seq, limit, parent
@@ -132,6 +144,8 @@ class _Job:
         self.attempt = 0
         self.generation = 0
         self.token = 0
+        self.ended = 0
+        """How many jobs were forgotten before it was."""
 
 
 class History:
@@ -143,6 +157,13 @@ class History:
         self.jobs: dict[str, _Job] = {}
         self.counts: Counter[str] = Counter()
         """Events by name."""
+        self.earlier: set[tuple[str, int]] = set()
+        """Id and seq of jobs whose id stands for a later one by now."""
+        self._tombstones_max = TOMBSTONES_MAX_DEFAULT
+        self._tombstones_age_ms = 0
+        self._began_behind = 0
+        self._ended = 0
+        """Jobs that were forgotten but for their tombstone."""
         self._boot = 0
         self._power_cuts: list[int] = []
         self._dispatches: dict[int, Dispatched] = {}
@@ -151,6 +172,28 @@ class History:
         self._never_started: dict[int, str] = {}
         self._acks: dict[int, str] = {}
         self._changes: Counter[tuple[str, str]] = Counter()
+
+    def begin(self, state: State) -> None:
+        """Begins behind a state, where the log before it is gone.
+
+        What it says of a job is believed; what was known of it before cannot be checked.
+        """
+        for row in state.jobs.values():
+            extra = row.extra
+            job = self.jobs[row.id] = _Job(row.seq, row.spec.max_attempts, "")
+            job.state = _WORDS[row.state]
+            job.attempt, job.token = row.attempt, row.token
+            job.generation = extra.generation if extra is not None else 0
+            if row.token:
+                self._dispatches[row.token] = Dispatched(row.id, row.worker)
+        for name in state.tombstone_ids:
+            tombstone = unpack_tombstone(state.tombstones[name])
+            job = self.jobs[name] = _Job(tombstone.seq, 0, "")
+            job.state = _WORDS[tombstone.outcome]
+            self._forget(job)
+        self._tombstones_max = state.tombstones_max
+        self._tombstones_age_ms = state.tombstones_age_ms
+        self.last_seq = self._began_behind = state.last_seq
 
     def read(self, commits: Iterable[Commit]) -> None:
         """Follows the log from where it was left."""
@@ -161,6 +204,9 @@ class History:
                 self.counts[event.NAME] += 1
                 if isinstance(event, JobEvent):
                     self._follow(seq, event)
+                elif isinstance(event, BoundsSet):
+                    self._tombstones_max = event.tombstones_max
+                    self._tombstones_age_ms = event.tombstones_age_ms
                 elif isinstance(event, Booted):
                     self._boot = seq
                     if event.power_cut:
@@ -176,9 +222,11 @@ class History:
     def _follow(self, seq: int, event: JobEvent) -> None:
         job = self.jobs.get(event.job)
         if isinstance(event, Enqueued):
-            if job is not None:
+            if job is not None and not self._is_forgotten(job):
                 self._say(f"job {event.job} was enqueued at seq {job.seq} and again at {seq}")
                 return
+            if job is not None:
+                self.earlier.add((event.job, job.seq))
             limit = spec_of(event.spec).max_attempts
             self.jobs[event.job] = _Job(seq, limit, event.parent)
             return
@@ -193,6 +241,12 @@ class History:
             self._end(seq, event, job)
         else:
             self._change(seq, event, job)
+
+    def _is_forgotten(self, job: _Job) -> bool:
+        """True where so much has ended since that its id may stand for a new job."""
+        if job.state not in (COMPLETED, DISCARDED):
+            return False
+        return self._tombstones_age_ms > 0 or self._ended - job.ended >= self._tombstones_max
 
     def _dispatch(self, seq: int, event: Dispatched, job: _Job) -> None:
         self._dispatches[seq] = event
@@ -259,6 +313,13 @@ class History:
                 f"ends of generation {job.generation}"
             )
         job.state, job.token = state, 0
+        if state == COMPLETED:
+            self._forget(job)
+
+    def _forget(self, job: _Job) -> None:
+        """Only a tombstone is left of it, and of so many later ones as the bound says."""
+        self._ended += 1
+        job.ended = self._ended
 
     def _change(self, seq: int, event: JobEvent, job: _Job) -> None:
         self._changes[event.NAME, event.job] += 1
@@ -274,15 +335,24 @@ class History:
             job.generation += 1
         elif isinstance(event, Discarded):
             job.state = DISCARDED
+            self._forget(job)
 
     # -- the other accounts ----------------------------------------------------------------------
 
-    def compare(self, witness: Witness) -> None:
-        """Checks that the log has everything that was acknowledged, and nothing from nowhere."""
+    def compare(self, witness: Witness, *, is_whole: bool = True) -> None:
+        """Checks that the log has everything that was acknowledged, and nothing from nowhere.
+
+        Args:
+            witness: What was asked and answered.
+            is_whole: It knows of everything that was asked; otherwise other producers may
+                have sent what it does not know.
+        """
         for contradiction in witness.contradictions:
             self._say(contradiction)
         for name, seq in witness.acknowledged.items():
             job = self.jobs.get(name)
+            if job is None and seq <= self._began_behind:
+                continue  # Long ended, and its tombstone is gone as well.
             if job is None:
                 self._say(f"job {name} was acknowledged with seq {seq} and is not in the log")
             elif job.seq != seq:
@@ -292,7 +362,7 @@ class History:
         for name in sorted(witness.refused & self.jobs.keys()):
             self._say(f"job {name} was refused, and is in the log at seq {self.jobs[name].seq}")
         for name, job in self.jobs.items():
-            if name not in witness.sent and not job.parent:
+            if is_whole and name not in witness.sent and not job.parent:
                 self._say(f"job {name} is in the log at seq {job.seq}, and nobody sent it")
             elif job.parent and self._ended_otherwise(job.parent):
                 self._say(f"job {name} is a child of {job.parent}, which never completed")
@@ -333,7 +403,9 @@ class History:
                     f"token {token} of job {run.job} ran twice, in processes {ran[token]} and {pid}"
                 )
             dispatch = self._dispatches.get(token)
-            if dispatch is None or dispatch.job != run.job:
+            if dispatch is None and token <= self._began_behind:
+                pass  # Before what is kept of the log.
+            elif dispatch is None or dispatch.job != run.job:
                 self._say(
                     f"process {pid} ran job {run.job} with token {token}, which is no DISPATCH of "
                     "that job in the log"
@@ -345,11 +417,15 @@ class History:
             newest[run.job] = last_of[pid] = token
             ran[token] = pid
 
-    def compare_charges(self, runs: Sequence[Run]) -> None:
+    def compare_charges(self, runs: Sequence[Run], *, power_was_cut: bool = False) -> None:
         """Checks that what completed or was charged did run.  Read the runs after the log.
 
         A worker says that it starts an attempt before the attempt's code can: in between it
         may be killed, with one attempt that is charged and never ran; but not with two.
+
+        Args:
+            runs: What workers ran.
+            power_was_cut: The machine did go down, and then everything in flight is charged.
         """
         ran = {run.token for run in runs}
         for token, name in self._acks.items():
@@ -358,6 +434,8 @@ class History:
         charged: Counter[tuple[int, int]] = Counter()
         for boot, token in self._lost:
             dispatch = self._dispatches.get(token)
+            if power_was_cut and boot in self._power_cuts:
+                continue
             if dispatch is not None and token not in ran:
                 charged[boot, dispatch.worker] += 1
         for (boot, worker), count in charged.items():
@@ -366,8 +444,12 @@ class History:
                     f"the BOOT at seq {boot} charged {count} attempts of worker {worker} that "
                     "never ran"
                 )
-        for boot in self._power_cuts:
+        for boot in () if power_was_cut else self._power_cuts:
             self._say(f"the BOOT at seq {boot} says that the machine went down; it did not")
+
+    def states(self) -> Counter[str]:
+        """Returns how many jobs are in each state."""
+        return Counter(job.state for job in self.jobs.values())
 
     def unfinished(self) -> list[str]:
         """Returns the jobs that have not ended."""

@@ -228,9 +228,10 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._timers.clear()
         for task in self._tasks:
             if not task.done():
-                task._log_destroy_pending = False  # noqa: SLF001
+                silent: Any = task
+                silent._log_destroy_pending = False  # noqa: SLF001 - as asyncio's runner does
                 with contextlib.suppress(BaseException):
-                    task.get_coro().close()  # type: ignore[union-attr]
+                    silent.get_coro().close()
             elif not task.cancelled():
                 task.exception()  # Looked at, so that nobody is told of it later.
         self._tasks.clear()
@@ -343,10 +344,10 @@ class SimLoop(asyncio.AbstractEventLoop):
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Nothing: cancelled timers are dropped when they are due."""
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> NoReturn:
+    def run_in_executor(self, *_: Any) -> NoReturn:
         raise Forbidden("the simulated core has no threads")
 
-    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> NoReturn:
+    def call_soon_threadsafe(self, *_: Any, **__: Any) -> NoReturn:
         raise Forbidden("the simulated core has no threads")
 
 

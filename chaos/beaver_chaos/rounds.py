@@ -250,7 +250,8 @@ class Rounds(Session):
         pids += program.workers()
         self._chance.shuffle(pids)
         _kill(pids)
-        await self._gone(-signal.SIGKILL)
+        # It may have missed its writer before its own turn came.
+        await self._gone(-signal.SIGKILL, EXIT_STORAGE)
 
     async def _kill_workers(self) -> None:
         _kill(self.program.workers())

@@ -80,7 +80,7 @@ class ProcessDisk:
         """Counts an operation; returns what goes wrong with it."""
         plans = self._planned_by or self
         plans.operations += 1
-        fault = plans._faults.pop(plans.operations, None)
+        fault = plans._faults.pop(plans.operations, None)  # noqa: SLF001 - of this class
         if fault is not None and not fault.error:
             self._on_stop()
         return fault

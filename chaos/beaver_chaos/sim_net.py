@@ -97,10 +97,11 @@ class SimTransport(asyncio.Transport):
 
     def cut(self) -> None:
         """The connection breaks; what is on its way is gone."""
-        for end in (self, self.peer):
-            end._arriving.clear()
-        for end in (self, self.peer):
-            end._end(tell=True)
+        ends = (self, self.peer)
+        for end in ends:
+            end._arriving.clear()  # noqa: SLF001 - of this class
+        for end in ends:
+            end._end(tell=True)  # noqa: SLF001
 
     def process_died(self) -> None:
         """The kernel closes this end."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -244,7 +244,11 @@ def _error_args(chance: Chance) -> tuple[Any, ...]:
     return (chance.between(1, 8), number, chance.pick((-1, 0, 100)))
 
 
-_FAULT_ARGS: Final = {
+def _no_args(chance: Chance) -> tuple[Any, ...]:
+    return ()
+
+
+_FAULT_ARGS: Final[dict[str, Callable[[Chance], tuple[Any, ...]]]] = {
     "kill_server": _stop_args,
     "power_cut": _stop_args,
     "double_crash": lambda c: (c.one_in(2), c.between(1, 12), c.pick((0, 0, 0, errno.EIO))),
@@ -253,10 +257,10 @@ _FAULT_ARGS: Final = {
     "helper_error": _error_args,
     "kill_helper": lambda c: (c.between(0, 6),),
     "disk_full": lambda c: (c.between(10, 3_000), c.pick((0, 0, 5_000))),
-    "kill_writer": lambda c: (),
+    "kill_writer": _no_args,
     "kill_worker": lambda c: (c.below(3) + 1,),
     "stop_worker": lambda c: (c.below(3) + 1, c.between(5, 900)),
-    "lose_zygote": lambda c: (),
+    "lose_zygote": _no_args,
     "stop_server": lambda c: (c.between(5, 900),),
     "clock": lambda c: (c.pick((-3_600_000, -2_000, -50, 50, 2_000, 3_600_000)),),
     "slow_disk": lambda c: (c.between(10, 100), c.between(50, 500)),

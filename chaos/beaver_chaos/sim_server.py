@@ -39,7 +39,10 @@ class Life:
         self.world, self.number = world, number
         self.process = Process(f"server {number}")
         self.disk = ProcessDisk(
-            world.disk, self.process, on_stop=self.stopped_in_operation, on_sync=world.sync_takes_time
+            world.disk,
+            self.process,
+            on_stop=self.stopped_in_operation,
+            on_sync=world.sync_takes_time,
         )
         self.pool = SimPool(world, self.process)
         self.parts = Assembly(world.config, self._ports(), on_failure=self._failed)
@@ -92,7 +95,7 @@ class Life:
         sink = PoolSink()
         tasks = await self.pool.start(sink)
         # As `locking.acquire`: the writer of a killed server may hold it for a moment.
-        while (lock := self.disk.lock(Layout(config.data).lock)) is None:
+        while (lock := self.disk.lock(Layout(config.data).lock)) is None:  # noqa: ASYNC110
             await asyncio.sleep(_LOCK_POLL_S)
         await parts.recover(store, tasks)
         parts.build(

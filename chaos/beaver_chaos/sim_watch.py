@@ -239,7 +239,7 @@ class Watch:
     # -- at rest -----------------------------------------------------------------------------------
 
     def quiet(self) -> None:
-        """Nothing is ready to happen now: is anything left undone? (P1, P5)"""
+        """P1 and P5: nothing is ready to happen now, so nothing may be left undone."""
         life = self._life
         if life is None or not life.listening or life.ending or life.process.stopped:
             return
@@ -284,7 +284,7 @@ class Watch:
         history.read(self.commits)
         history.compare(witness)
         history.compare_runs(self.runs)
-        history.compare_charges(self.runs)
+        history.compare_charges(self.runs, power_was_cut=self._world.power_was_cut)
         history.settle(witness)
         for violation in history.violations:
             self.wrong(violation)

@@ -76,7 +76,7 @@ class World:
     def __init__(self, plan: Plan, config: Config) -> None:
         self.plan, self.config = plan, config
         self.chance = Chance(plan.seed, "run")
-        self.loop = SimLoop(
+        self.loop = SimLoop(  # type: ignore[abstract] # as asyncio's own, it need not do all
             Chance(plan.seed, "order").below, steps_max=STEPS_MAX, in_order=plan.setup.in_order
         )
         self.notes: list[tuple[Any, ...]] = []
@@ -98,6 +98,7 @@ class World:
         self.same_boot = True
         self.applied_seq = 0
         self.was_full = False
+        self.power_was_cut = False
         self._capacity = self.disk.capacity
         self._lives = 0
         self._pids = 100
@@ -208,7 +209,7 @@ class World:
             for helper in list(self.helpers):
                 helper.die()
             self.disk.crash(self.chance.below)
-            self.same_boot = False
+            self.same_boot, self.power_was_cut = False, True
             self.slots_exist = self.chance.one_in(2)
             self.clock.boot_ns = self.loop.now_ns
         elif self.chance.one_in(2):
@@ -266,7 +267,7 @@ class World:
         life = self.life
         assert life is not None, "at rest there is a server"
         life.stop()
-        while self.life is not None:
+        while self.life is not None:  # noqa: ASYNC110 - as everything else here
             await asyncio.sleep(_POLL_S)
         self.watch.finish()
 
@@ -300,7 +301,7 @@ class World:
         place = self.clients[client]
         self.after(place.process, 0, place.begin, kind, args)
 
-    # -- acts ----------------------------------------------------------------------------------------
+    # -- acts --------------------------------------------------------------------------------
 
     def _act(self, act: Act) -> None:
         fault = _FAULTS.get(act.kind)

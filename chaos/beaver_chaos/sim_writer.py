@@ -85,7 +85,10 @@ class SimWriter:
     def _stopped(self) -> None:
         """A planned fault ends it inside the write, and the server with it."""
         self._world.loop.kill(self.process)
-        self._life.stopped_in_operation()
+        if self._life.process.alive:
+            self._life.stopped_in_operation()
+        else:
+            self._life.disk.end()
 
     def _break(self, frame: _Frame) -> None:
         frame.written = True

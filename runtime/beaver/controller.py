@@ -86,13 +86,13 @@ class KillCause(Enum):
 class Held:
     """One attempt that a worker holds."""
 
-    __slots__ = ("attempt", "cancel_ns", "sent_ns", "timeout_ns")
+    __slots__ = ("attempt", "cancel_ns", "seen_ns", "timeout_ns")
 
-    def __init__(self, attempt: Attempt, sent_ns: int) -> None:
+    def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
         self.timeout_ns = attempt.timeout_ms * 1_000_000
-        self.sent_ns = sent_ns
-        """When it was sent, or was last seen not to have started yet."""
+        self.seen_ns = 0
+        """When it was first seen to have started (thread and async executors), 0 before."""
         self.cancel_ns = 0
         """When its cancel was told softly, 0 before."""
 
@@ -281,7 +281,7 @@ class Controller:
             return False
         attempt = attempt_of(row, self._store)
         batches.setdefault(worker.number, []).append(attempt)
-        worker.held[row.token] = Held(attempt, self._clock.monotonic_ns())
+        worker.held[row.token] = Held(attempt)
         return True
 
     def _send(self, worker: Worker, batch: list[Attempt], _: None) -> None:
@@ -289,9 +289,6 @@ class Controller:
         attempts = [a for a in batch if a.token in worker.held]
         if not attempts or worker.killed is not None:
             return  # What a killed worker holds is given back once it is reaped.
-        now_ns = self._clock.monotonic_ns()
-        for attempt in attempts:
-            worker.held[attempt.token].sent_ns = now_ns
         log.debug("dispatch %d attempts to worker %d", len(attempts), worker.number)
         self._pool.dispatch(worker.number, attempts)
         self._arm_tick()
@@ -497,10 +494,10 @@ class Controller:
         started, _ = self._pool.started(place.number)
         overdue = set()
         for token, held in place.held.items():
-            if token > started:
-                # The limit is that of user code: the way to it does not count.
-                held.sent_ns = now_ns
-            if now_ns - held.sent_ns > held.timeout_ns + self._grace_ns or (
+            # The limit is that of user code: the way to it does not count.
+            if token <= started and not held.seen_ns:
+                held.seen_ns = now_ns
+            if (held.seen_ns and now_ns - held.seen_ns > held.timeout_ns + self._grace_ns) or (
                 held.cancel_ns and now_ns - held.cancel_ns > self._grace_ns
             ):
                 overdue.add(token)

@@ -98,7 +98,7 @@ def read(data: str) -> ServerInfo | None:
     """Returns what `server.json` says, or `None` where it is absent or unreadable."""
     try:
         return msgspec.json.decode(Path(data, FILE_NAME).read_bytes(), type=ServerInfo)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

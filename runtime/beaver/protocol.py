@@ -93,7 +93,7 @@ def decode_message(body: bytes) -> Any:
     """
     try:
         return _decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise errors.InvalidInput(f"a frame is not MessagePack: {error}") from error
 
 

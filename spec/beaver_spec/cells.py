@@ -277,8 +277,10 @@ def cells_result(report: CellsReport) -> CheckResult:
         states=report.shapes,
         seconds=report.seconds,
         details=[
-            f"{len(report.cells)} cells; {report.shapes} rows; {report.events} pairs of row and "
-            f"event; {report.commands} pairs of row and command",
+            (
+                f"{len(report.cells)} cells; {report.shapes} rows; {report.events} pairs of row "
+                f"and event; {report.commands} pairs of row and command"
+            ),
             *report.wrong[:20],
         ],
     )

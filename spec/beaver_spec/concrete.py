@@ -19,10 +19,12 @@ from typing import Any, Final, NamedTuple
 from beaver_model import Rejection, freeze, thaw
 from beaver_model.events import AnyEvent
 from beaver_model.state import Frozen, Header, State
+from beaver_spec.actions import Action
 from beaver_spec.explorer import Explorer, can_end
+from beaver_spec.moment import Next
 from beaver_spec.properties import Wrong, check_step
 from beaver_spec.rows import NOW_MS, QUEUE, Model, Row, seen_buried, seen_rows
-from beaver_spec.rules import Action, Next, Rules
+from beaver_spec.rules import Rules
 from beaver_spec.scopes import Scope
 from beaver_spec.space import ModelUnderTest, Space, Step, effects_of, is_job_event, move_of
 from beaver_spec.world import RUNNING, Globe, Parts, World
@@ -198,9 +200,7 @@ class Replay:
                 self._note(Next(action, self.world, (), None), self.world)
             return possible
         job = self._job_of(action)
-        later = (
-            n for n, other in enumerate(actions) if n > index and other[:2] == ("wake", job)
-        )
+        later = (n for n, other in enumerate(actions) if n > index and other[:2] == ("wake", job))
         space.due = NOW_MS + STEP_MS * next(later, FAR_STEPS)
         before = self.world
         for way in self.rules.successors(before):
@@ -281,10 +281,12 @@ def replay(
     return run
 
 
-# -- the explorer's worlds and these ------------------------------------------------------------------
+# -- the explorer's worlds and these -------------------------------------------------------------
 
 
-def unreduced(explorer: Explorer, worlds: Sequence[World], actions: Sequence[Action]) -> list[Action]:
+def unreduced(
+    explorer: Explorer, worlds: Sequence[World], actions: Sequence[Action]
+) -> list[Action]:
     """Returns the actions of a path with jobs and workers that keep their names.
 
     Args:

@@ -16,9 +16,10 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from beaver_spec.actions import Action, is_fair, kind_of
 from beaver_spec.properties import Wrong
 from beaver_spec.rows import IN_FLIGHT, PENDING
-from beaver_spec.rules import Action, Rules, is_fair, kind_of
+from beaver_spec.rules import Rules
 from beaver_spec.scopes import Scope
 from beaver_spec.space import ModelUnderTest, Space, Tally, finish_tally
 from beaver_spec.world import DOWN, UP, World
@@ -198,12 +199,15 @@ class Explorer:
                     return self._counterexample(wrong[0], number)._replace(probed=True)
         return None
 
-    # -- eventually -----------------------------------------------------------------------------
+    # -- eventually ------------------------------------------------------------------------------
 
     def has_ended(self, world: World) -> bool:
         """True where every accepted job has ended, and nothing waits for a sync."""
         globe, durable, batch, _, _, _ = world
-        if self.parts.globes.values[globe].phase not in {UP, DOWN} or self.parts.batches.values[batch]:
+        if (
+            self.parts.globes.values[globe].phase not in {UP, DOWN}
+            or self.parts.batches.values[batch]
+        ):
             return False
         return all(row.state not in {PENDING, IN_FLIGHT} for row in self.space.rows[durable])
 
@@ -240,7 +244,7 @@ class Explorer:
         message = "from here no fair step leads to the end of every accepted job"
         return self._counterexample(Wrong("no_job_stuck", message), stuck)
 
-    # -- the way to a world ------------------------------------------------------------------------
+    # -- the way to a world ----------------------------------------------------------------------
 
     def _number_of(self, action: Action) -> int:
         number = self._action_numbers.get(action)

@@ -104,6 +104,11 @@ def check_step(
     for move in moves:
         old, new = before.rows[move.job], after.rows[move.job]
         yield from _check_move(move, old, new, limits)
+        cut = ask[0] == "boot" and bool(ask[2])
+        if move.trigger == Trigger.TIMEOUT and move.suspect != cut:
+            after_what = "a power cut" if cut else "no power cut"
+            message = f"{NAMES[move.job]} is suspect: {move.suspect}, after {after_what}"
+            yield Wrong("suspects_are_marked", message)
         if move.trigger == Trigger.DISPATCH:
             reason = why_not(before, move.job, limits.attempts, prefetched=bool(ask[3]))
             if reason:
@@ -211,7 +216,7 @@ def _check_buried(
         yield Wrong("tombstones_last", f"{[NAMES[p] for p in evicted]} were forgotten early")
 
 
-# -- what a client was told ------------------------------------------------------------------
+# -- what a client was told ----------------------------------------------------------------------
 
 TOLD_EXISTS: Final = 1
 """Accepted, a duplicate or a conflict: the job is there."""

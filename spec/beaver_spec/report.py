@@ -14,11 +14,11 @@ from typing import Any, Final
 import msgspec
 
 from beaver_model.commands import REJECTIONS
+from beaver_spec.actions import KINDS
 from beaver_spec.diagrams import transitions
 from beaver_spec.explorer import Exploration
 from beaver_spec.properties import ALL_PROPERTIES
 from beaver_spec.results import CheckResult, Verdict
-from beaver_spec.rules import KINDS
 from beaver_spec.telling import Story
 
 COUNTS: Final = Path(__file__).with_name("counts.json")
@@ -214,7 +214,9 @@ def witnesses_of(scopes: Sequence[ScopeRow]) -> list[Witness]:
         for trigger, source, target in transitions()
     ]
     met += [
-        Witness(what=code, kind="refusal", count=refusals.get(code, 0), note=UNREACHABLE.get(code, ""))
+        Witness(
+            what=code, kind="refusal", count=refusals.get(code, 0), note=UNREACHABLE.get(code, "")
+        )
         for code in REJECTIONS
     ]
     return met + [Witness(what=kind, kind="action", count=actions.get(kind, 0)) for kind in KINDS]
@@ -240,11 +242,13 @@ def findings_of(
         if scope.story is not None:
             found.append(f"scope {scope.name}: {scope.story.property}: {scope.story.message}")
         if scope.difference:
-            found.append(f"scope {scope.name}: the explorer and the model differ: {scope.difference}")
+            found.append(
+                f"scope {scope.name}: the explorer and the model differ: {scope.difference}"
+            )
         if scope.pinned is not None and scope.complete and scope.pinned != counts_of(scope):
             found.append(
-                f"scope {scope.name}: its counts are {counts_of(scope)}, pinned are {scope.pinned}; "
-                "if the change is meant, pin them anew"
+                f"scope {scope.name}: its counts are {counts_of(scope)}, pinned are "
+                f"{scope.pinned}; if the change is meant, pin them anew"
             )
         if scope.pinned is None and scope.complete:
             found.append(f"scope {scope.name}: no counts are pinned")

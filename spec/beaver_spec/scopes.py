@@ -110,10 +110,12 @@ SCOPES: Final[tuple[Scope, ...]] = (
         claim="jobs are discarded, and their ids sent again",
         jobs=2,
         workers=1,
-        attempts=2,
-        crashes=2,
+        attempts=1,
+        crashes=1,
         stale=True,
         fatal=True,
+        timeouts=False,
+        cancels=1,
         discards=2,
         resubmits=2,
     ),
@@ -233,11 +235,15 @@ def scope_named(name: str) -> Scope:
 
 
 NOT_EXPLORED: Final = (
-    "bytes: torn frames, bit flips, blocks that persist out of order (the stateful tests and "
-    "the specification of storage do that; here a commit survives whole or not at all)",
-    "the engine, the controller and the pool as written (the simulator runs those); their "
-    "rules are modelled: replies and attempts go out after the sync, slots are written before "
-    "user code, a worker is reaped before the log says so, leftovers are killed before BOOT",
+    (
+        "bytes: torn frames, bit flips, blocks that persist out of order (the stateful tests and "
+        "the specification of storage do that; here a commit survives whole or not at all)"
+    ),
+    (
+        "the engine, the controller and the pool as written (the simulator runs those); their "
+        "rules are modelled: replies and attempts go out after the sync, slots are written before "
+        "user code, a worker is reaped before the log says so, leftovers are killed before BOOT"
+    ),
     "the scheduling policy: every eligible job is tried, so nothing rests on which is picked",
     "thread and async executors, where several attempts share a worker",
     "more jobs, workers, attempts, crashes or commands in a batch than each scope's bounds",

@@ -12,32 +12,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-
 import beaver_model
 from beaver_model import Offer, Rejection, State, freeze, thaw
+from beaver_model import Row as ModelRow
 from beaver_model.bounds import BATCH_JOBS_MAX
 from beaver_model.commands import (
     REJECTIONS,
     AnyCommand,
-    Boot,
-    Cancel,
-    Complete,
-    ConfirmCancel,
-    Discard,
-    Dispatch,
-    Enqueue,
-    Expire,
-    Fail,
     Job,
-    Release,
-    Requeue,
-    SetBounds,
-    SetQueue,
 )
 from beaver_model.events import AnyEvent, JobEvent, TimedOut
-from beaver_model.states import JobState, Trigger
 from beaver_model.rows import encode_spec
 from beaver_model.state import Frozen
+from beaver_model.states import JobState, Trigger
+from beaver_spec.asking import command_of
 from beaver_spec.properties import (
     TOLD_CANCEL,
     TOLD_DONE,
@@ -85,6 +73,7 @@ class ModelUnderTest(NamedTuple):
     apply: Callable[[State, AnyEvent, int], None] = beaver_model.apply
     legal: Callable[[State, AnyEvent], str | None] = beaver_model.legal
     violations: Callable[[State], list[str]] = beaver_model.violations
+    select: Callable[[State, Offer, int], ModelRow | None] = beaver_model.select
 
 
 class Step:
@@ -140,13 +129,14 @@ class Space:
         self._row_ids: dict[tuple[Row, int], int] = {}
         self._steps: dict[tuple[int, Ask], Step] = {}
         self._shuffled: dict[tuple[int, tuple[int, ...]], int] = {}
-        self._too_many = (Job("x", self._raw_spec, b"null", SAME),) * (BATCH_JOBS_MAX + 1)
+        one = Job("x", self._raw_spec, b"null", SAME)
+        self.too_many: tuple[Job, ...] = (one,) * (BATCH_JOBS_MAX + 1)
 
     def start(self) -> int:
         """Returns the empty state, with its bounds set."""
         return self.intern(Model((ABSENT,) * self.scope.jobs, False, ()))
 
-    # -- numbers for states ------------------------------------------------------------------
+    # -- numbers for states ----------------------------------------------------------------------
 
     def intern(self, model: Model) -> int:
         """Returns the number of a state."""
@@ -195,7 +185,7 @@ class Space:
         )
         return self.intern(woken)
 
-    # -- commands ------------------------------------------------------------------------------
+    # -- commands --------------------------------------------------------------------------------
 
     def step(self, mid: int, ask: Ask, worker: int = 1) -> Step:
         """Returns what a command leads to on a state."""
@@ -275,7 +265,7 @@ class Space:
             return [Wrong("replay_agrees", "thawing gives another ledger or another size")]
         return ()
 
-    # -- asking for the witnesses ------------------------------------------------------------------
+    # -- asking for the witnesses ----------------------------------------------------------------
 
     def probe(self, mid: int) -> list[Wrong]:
         """Puts every command to a state, also those that nobody would send."""
@@ -288,7 +278,7 @@ class Space:
         """The policy finds a job exactly where one may be dispatched, and only such a one."""
         model, state = self.models[mid], self.thawed(mid)
         for idle in (True, False):
-            row = beaver_model.select(state, Offer(idle=idle), NOW_MS)
+            row = self.model.select(state, Offer(idle=idle), NOW_MS)
             allowed = [
                 NAMES[job]
                 for job in range(len(model.rows))
@@ -326,7 +316,7 @@ class Space:
                 ]
         return asks
 
-    # -- from the explorer's words to the model's ----------------------------------------------------
+    # -- from the explorer's words to the model's ------------------------------------------------
 
     def token(self, job: int, label: int) -> int:
         """Returns the token that a label stands for."""
@@ -340,13 +330,14 @@ class Space:
         """Returns the time at which commands are decided."""
         return NOW_MS
 
-    def _job(self, place: int, variant: str) -> Job:
+    def job(self, place: int, variant: str) -> Job:
+        """Returns a request for the job at a place, as a client may send it."""
         digest = OTHER if variant == "other" else SAME
         run_at_ms = self.due_ms() if variant == "later" else 0
         return Job(NAMES[place], self._raw_spec, b"null", digest, run_at_ms)
 
     def _command(self, ask: Ask, worker: int = 1) -> AnyCommand:
-        return _COMMANDS[str(ask[0])](self, ask, worker)
+        return command_of(self, ask, worker)
 
     def jitter(self) -> float:
         """Returns the jitter with which a backoff ends when it is to."""
@@ -385,46 +376,6 @@ REPLIES: Final = {"enqueue": TOLD_EXISTS, "cancel": TOLD_CANCEL, "discard": TOLD
 """What the reply to a command tells, beside its events."""
 
 
-def _boot(space: Space, ask: Any, worker: int) -> AnyCommand:
-    started = frozenset(space.token(job, label) for job, label in ask[1])
-    return Boot(started, bool(ask[2]))
-
-
-def _complete(space: Space, ask: Any, worker: int) -> AnyCommand:
-    children = (space._job(ask[3], "same"),) if ask[3] >= 0 else ()  # noqa: SLF001 - its own words
-    return Complete(NAMES[ask[1]], space.token(ask[1], ask[2]), b"null", children)
-
-
-def _fail(space: Space, ask: Any, worker: int) -> AnyCommand:
-    job, token = NAMES[ask[1]], space.token(ask[1], ask[2])
-    retry = ask[3] != "not_retryable"
-    return Fail(job, token, "broken", space.jitter(), ask[3], retry)
-
-
-def _release(space: Space, ask: Any, worker: int) -> AnyCommand:
-    delay_ms = space.due_ms() - space.now_ms() if ask[3] == "snooze" else 0
-    return Release(NAMES[ask[1]], space.token(ask[1], ask[2]), ask[3], delay_ms)
-
-
-_COMMANDS: Final[dict[str, Callable[[Space, Any, int], AnyCommand]]] = {
-    "enqueue": lambda s, a, w: Enqueue((s._job(a[1], a[2]),)),  # noqa: SLF001 - its own words
-    "repeated": lambda s, a, w: Enqueue((s._job(0, "same"), s._job(0, "other"))),  # noqa: SLF001
-    "too-large": lambda s, a, w: Enqueue(s._too_many),  # noqa: SLF001
-    "bad-weight": lambda s, a, w: SetQueue(QUEUE, weight=0),
-    "bad-bounds": lambda s, a, w: SetBounds(-1),
-    "dispatch": lambda s, a, w: Dispatch(NAMES[a[1]], w, bool(a[3])),
-    "complete": _complete,
-    "fail": _fail,
-    "expire": lambda s, a, w: Expire(NAMES[a[1]], s.token(a[1], a[2]), jitter=s.jitter()),
-    "release": _release,
-    "confirm": lambda s, a, w: ConfirmCancel(NAMES[a[1]], s.token(a[1], a[2])),
-    "cancel": lambda s, a, w: Cancel(NAMES[a[1]]),
-    "requeue": lambda s, a, w: Requeue(NAMES[a[1]]),
-    "discard": lambda s, a, w: Discard(NAMES[a[1]]),
-    "pause": lambda s, a, w: SetQueue(QUEUE, paused=bool(a[1])),
-    "boot": _boot,
-}
-
 STATE_NAMES: Final = {int(state): state.name for state in JobState}
 
 
@@ -446,5 +397,3 @@ def finish_tally(space: Space) -> Tally:
         if step.edges:
             count_cells(space, space.rows[mid], step)
     return space.tally
-
-

@@ -31,6 +31,7 @@ SOWN: Final = {
     "READ_EARLY": "a read of speculative state is answered at once",
     "REFUSAL_EARLY": "a refusal that rests on speculative state is answered at once",
     "DISPATCH_EARLY": "a worker gets a job before its DISPATCH is synced",
+    "JOINED_EARLY": "what was applied during a sync is told with that sync, not with its own",
     "GO_ON": "a failed sync is tried again instead of ending the process",
     "NOOP_WAITS": "an answer over a durable state waits for a commit that nobody needs",
 }

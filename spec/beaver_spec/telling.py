@@ -6,17 +6,19 @@ workers keep their names and the seqs are those of a log.
 
 from __future__ import annotations
 
+import json
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from beaver_model.events import AnyEvent, Booted, Dispatched, JobEvent
+from beaver_spec.actions import Action
 from beaver_spec.concrete import Happened, Replay, unreduced
 from beaver_spec.explorer import Counterexample, Explorer
 from beaver_spec.properties import ALL_PROPERTIES
 from beaver_spec.rows import NAMES
-from beaver_spec.rules import Action
 from beaver_spec.scopes import SCOPES, Scope
 from beaver_spec.world import RUNNING
 
@@ -63,7 +65,7 @@ def tell(explorer: Explorer, found: Counterexample) -> Story:
     )
 
 
-# -- in words ---------------------------------------------------------------------------------------
+# -- in words ------------------------------------------------------------------------------------
 
 _ENDS: Final = {
     "ok": "reports that {job} ended well",
@@ -78,7 +80,6 @@ _ENDS: Final = {
 }
 _LATE: Final = {"ok": "ended well", "fail": "failed"}
 _PLAIN: Final = {
-    "boot": "A server starts: it kills what is left of the workers, reads the slots, logs BOOT",
     "drain": "The server begins to stop in order: nothing is dispatched any more",
     "stopped": "The server has stopped in order",
     "pause": "An operator pauses the queue",
@@ -99,24 +100,35 @@ class _Teller:
         self.rows = run.space.rows
         self._words: dict[str, Callable[[Happened], str]] = {
             "enqueue": lambda h: _REQUESTS[h.action[2]].format(job=quoted(h.action[1])),
-            "dispatch": lambda h: f"The server gives {quoted(h.action[1])} to worker "
-            f"{h.action[2] + 1}, in memory",
+            "dispatch": lambda h: (
+                f"The server gives {quoted(h.action[1])} to worker {h.action[2] + 1}, in memory"
+            ),
             "wake": lambda h: f"Time passes: {quoted(h.action[1])} may run now",
             "cancel": lambda h: f"An operator cancels {quoted(h.action[1])}",
             "requeue": lambda h: f"An operator requeues {quoted(h.action[1])}",
             "discard": lambda h: f"An operator discards {quoted(h.action[1])}",
-            "start": lambda h: f"Worker {h.action[1] + 1} writes its slot and starts "
-            f"{self._held(h, RUNNING, after=True)}",
+            "start": lambda h: (
+                f"Worker {h.action[1] + 1} writes its slot and starts "
+                f"{self._held(h, RUNNING, after=True)}"
+            ),
             "finish": self._finish,
-            "stop": lambda h: f"Worker {h.action[1] + 1} is killed and reaped: "
-            f"{self._held(h, RUNNING)} is cancelled",
+            "stop": lambda h: (
+                f"Worker {h.action[1] + 1} is killed and reaped: "
+                f"{self._held(h, RUNNING)} is cancelled"
+            ),
             "die": lambda h: f"Worker {h.action[1] + 1} dies before it starts what it holds",
             "recall": lambda h: f"The server takes back what worker {h.action[1] + 1} has not read",
-            "recall-cancelled": lambda h: "The server takes back the cancelled "
-            f"{self._at(h)}, which has not begun",
+            "recall-cancelled": lambda h: (
+                f"The server takes back the cancelled {self._at(h)}, which has not begun"
+            ),
             "give-back": lambda h: f"The server gives back {self._at(h)}, which had not begun",
             "late": self._late,
             "sync": self._sync,
+            "boot": lambda _: (
+                "A server starts: it reads the slots, and logs BOOT"
+                if run.space.scope.stale
+                else "A server starts: it kills leftover workers, reads the slots, and logs BOOT"
+            ),
             "crash": lambda h: f"The server is killed; {self._kept(h)}",
             "cut": lambda h: f"The power fails, and the slots are gone; {self._kept(h)}",
         }
@@ -195,7 +207,7 @@ def event_words(seq: int, event: AnyEvent) -> str:
     return f"{event.NAME} (seq {seq})"
 
 
-# -- as a diagram --------------------------------------------------------------------------------------
+# -- as a diagram --------------------------------------------------------------------------------
 
 
 def _diagram(scope: Scope, found: Counterexample, run: Replay, teller: _Teller) -> str:
@@ -237,7 +249,7 @@ def _arrow(happened: Happened) -> tuple[str, str]:
     return "Note over S", kind
 
 
-# -- as a test ------------------------------------------------------------------------------------------
+# -- as a test -----------------------------------------------------------------------------------
 
 
 def case_source(
@@ -249,28 +261,44 @@ def case_source(
 ) -> str:
     """Returns the source of a pytest case that fails while the bug is there."""
     name = found.wrong.property
-    width = max((len(repr(action)) for action in actions), default=0) + 1
     body = "\n".join(
-        f"            {repr(action) + ',':<{width}}  # {line}"
-        for action, line in zip(actions, lines, strict=False)
+        f"{_comment(f'{number}. {line}')}\n            {_literal(action)},"
+        for number, (action, line) in enumerate(zip(actions, lines, strict=False), 1)
     )
     extra = "        ends=True,\n" if name == "no_job_stuck" else ""
     extra += "        probe=True,\n" if found.probed else ""
     return f'''"""A counterexample of `beaver check`, scope {scope.name}: {name}."""
 
 from beaver_spec.concrete import replay
-from beaver_spec.scopes import Scope, scope_named
+from beaver_spec.scopes import {_scope_name(scope)}
 
 
 def test_{name}() -> None:
-    """{message[:1].upper()}{message[1:]}."""
+{_docstring(message)}
     replay(
         {_scope_source(scope)},
         [
 {body}
         ],
 {extra}    )
-'''.replace("import Scope, scope_named", f"import {_scope_name(scope)}")
+'''
+
+
+def _comment(line: str) -> str:
+    return "\n".join(textwrap.wrap(line, 84, initial_indent=_HASH, subsequent_indent=_HASH + "   "))
+
+
+_HASH: Final = "            # "
+
+
+def _docstring(message: str) -> str:
+    text = f'"""{message[:1].upper()}{message[1:]}."""'
+    return "\n".join(textwrap.wrap(text, 96, initial_indent="    ", subsequent_indent="    "))
+
+
+def _literal(action: Action) -> str:
+    parts = [json.dumps(part) for part in action]
+    return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
 
 
 def _scope_name(scope: Scope) -> str:
@@ -286,5 +314,3 @@ def _scope_source(scope: Scope) -> str:
     if scope.claim == "":
         fields.insert(1, 'claim=""')
     return f"Scope({', '.join(fields)})"
-
-

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from beaver.disk import SystemDisk
+from beaver.errors import Corruption
 from beaver.journal.reader import LogScan, segments
 from beaver.layout import Layout
 from beaver.ports import Disk
@@ -33,40 +34,46 @@ SHAPES: Final[dict[int, tuple[str, dict[str, Any]]]] = {
     1: (
         "ENQUEUE",
         {
-            "job": None,
-            "spec": None,
-            "payload": None,
-            "digest": None,
+            "job": ...,
+            "spec": ...,
+            "payload": ...,
+            "digest": ...,
             "run_at_ms": 0,
             "parent": "",
             "tags": [],
         },
     ),
-    2: ("DISPATCH", {"job": None, "worker": None}),
-    3: ("ACK", {"job": None, "token": None, "result": None}),
-    4: ("RETRY", {"job": None, "token": None, "run_at_ms": None, "cause": None, "error": ""}),
+    2: ("DISPATCH", {"job": ..., "worker": ...}),
+    3: ("ACK", {"job": ..., "token": ..., "result": ...}),
+    4: ("RETRY", {"job": ..., "token": ..., "run_at_ms": ..., "cause": ..., "error": ""}),
     5: (
         "TIMEOUT",
         {
-            "job": None,
-            "token": None,
-            "run_at_ms": None,
-            "cause": None,
+            "job": ...,
+            "token": ...,
+            "run_at_ms": ...,
+            "cause": ...,
             "suspect": False,
             "error": "",
         },
     ),
-    6: ("RELEASE", {"job": None, "token": None, "run_at_ms": None, "cause": None}),
-    7: ("DEAD", {"job": None, "token": None, "cause": None, "error": ""}),
-    8: ("CANCEL_REQUESTED", {"job": None}),
-    9: ("CANCEL", {"job": None, "token": None, "cause": ""}),
-    10: ("REQUEUE", {"job": None, "payload": None}),
-    11: ("DISCARD", {"job": None}),
-    12: ("QUEUE", {"queue": None, "paused": None, "weight": None, "bytes_max": None}),
-    13: ("BOOT", {"epoch": None, "power_cut": None}),
-    14: ("BOUNDS", {"tombstones_max": None, "tombstones_age_ms": None}),
+    6: ("RELEASE", {"job": ..., "token": ..., "run_at_ms": ..., "cause": ...}),
+    7: ("DEAD", {"job": ..., "token": ..., "cause": ..., "error": ""}),
+    8: ("CANCEL_REQUESTED", {"job": ...}),
+    9: ("CANCEL", {"job": ..., "token": ..., "cause": ""}),
+    10: ("REQUEUE", {"job": ..., "payload": None}),
+    11: ("DISCARD", {"job": ...}),
+    12: ("QUEUE", {"queue": ..., "paused": ..., "weight": ..., "bytes_max": ...}),
+    13: ("BOOT", {"epoch": ..., "power_cut": ...}),
+    14: ("BOUNDS", {"tombstones_max": ..., "tombstones_age_ms": ...}),
 }
-"""Tag of each event, its name, and its fields in order with what their absence means."""
+"""Tag of each event, its name, and its fields in order with what their absence means.
+
+`...` stands for a field that must be there.
+"""
+
+
+_COMMIT: Final = tuple[int, list[list[Any]]]
 
 
 def steps_of(first_seq: int, time_ms: int, events: Iterable[Any]) -> list[Step]:
@@ -92,9 +99,15 @@ def read_steps(disk: Disk, path: str) -> tuple[int, Iterator[Step]]:
     first_seq = infos[0].first_seq
 
     def read() -> Iterator[Step]:
-        for frame in LogScan(disk, layout, infos, first_seq - 1):
+        log = LogScan(disk, layout, infos, first_seq - 1)
+        for frame in log:
             if frame.count:
-                time_ms, raw = msgspec.msgpack.decode(frame.payload)
+                try:
+                    time_ms, raw = msgspec.msgpack.decode(frame.payload, type=_COMMIT)
+                except msgspec.MsgspecError as error:
+                    where = log.scan.path if log.scan is not None else path
+                    reason = f"the payload is no commit: {error}"
+                    raise Corruption(where, frame.offset, frame.first_seq, reason) from error
                 yield from _steps(frame.first_seq, time_ms, raw)
 
     return first_seq, read()
@@ -118,7 +131,13 @@ def _steps(first_seq: int, time_ms: int, raw: list[list[Any]]) -> list[Step]:
 
 
 def _event(raw: list[Any]) -> tuple[str, dict[str, Any]]:
-    name, shape = SHAPES[raw[0]]
+    """Returns name and fields; what is no event gets a name that no event has."""
+    tag = raw[0] if raw else None
+    if not isinstance(tag, int) or tag not in SHAPES:
+        return f"tag {tag}", {}
+    name, shape = SHAPES[tag]
     fields = dict(shape)
     fields.update(zip(shape, raw[1:], strict=False))
+    if ... in fields.values():
+        return f"{name} with {len(raw) - 1} fields", {}
     return name, fields

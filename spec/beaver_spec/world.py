@@ -107,9 +107,7 @@ class Table:
             )
         return number
 
-    def shuffle(
-        self, number: int, order: tuple[int, ...], signs: Callable[[Any, int], Any]
-    ) -> int:
+    def shuffle(self, number: int, order: tuple[int, ...], signs: Callable[[Any, int], Any]) -> int:
         """Returns the value in which the job at place i was at `order[i]`."""
         key = (number, order)
         other = self._shuffled.get(key)

@@ -23,6 +23,7 @@
  *  READ_EARLY       a read is answered at once
  *  REFUSAL_EARLY    a refusal is answered at once: it changes nothing, after all
  *  DISPATCH_EARLY   a job and its DISPATCH share a batch, and the worker gets it before the sync
+ *  JOINED_EARLY     what joined during a sync is told with it, and not with its own
  *  GO_ON            a failed sync is tried again
  *  NOOP_WAITS       an answer over a durable state waits for a commit that nobody needs
  */
@@ -82,6 +83,8 @@ byte applied, durable;          /* the engine's memory */
 byte cache, disk;               /* the file */
 bool dirty;                     /* the kernel still means to write the cache to the disk */
 bool down;
+bool syncing;                   /* a frame up to seq `frame_end` is being synced */
+byte frame_end;
 byte seen;                      /* highest seq that anything told outside rests on */
 byte crashes;
 
@@ -89,7 +92,7 @@ bool asks[EVERYONE], answered[EVERYONE], waits[EVERYONE];
 byte rests_on[EVERYONE];
 
 inline tell(who, seq) {
-    printf("MSC: tell %d of seq %d, disk has %d\n", who, seq, disk);
+    printf("MSC: tell %d, resting on seq %d; the disk has seq %d\n", who, seq, disk);
     waits[who] = false;
     answered[who] = true;
     if :: seq > seen -> seen = seq :: else fi;
@@ -107,9 +110,9 @@ inline release(who, early) {
 
 inline crash(cut) {
     crashes++;
-    printf("MSC: crash, power cut %d\n", cut);
+    printf("MSC: crash: power cut %d\n", cut);
     if :: cut -> cache = disk; dirty = false :: else fi;
-    down = true;
+    down = true; syncing = false; frame_end = NOTHING;
     applied = NOTHING; durable = NOTHING;
     who_ = 0;
     do
@@ -127,14 +130,14 @@ end_up:
 
     :: atomic { !down && asks[PRODUCER] -> asks[PRODUCER] = false;
         if
-        :: applied == NOTHING -> applied = ENQUEUE; printf("MSC: apply ENQUEUE\n");
+        :: applied == NOTHING -> applied = ENQUEUE; printf("MSC: ENQUEUE is applied\n");
             release(PRODUCER, ack_early)
         :: else -> release(PRODUCER, duplicate_early)
         fi }
 
     :: atomic { !down && asks[RESENDER] -> asks[RESENDER] = false;
         if
-        :: applied == NOTHING -> applied = ENQUEUE; printf("MSC: apply ENQUEUE\n");
+        :: applied == NOTHING -> applied = ENQUEUE; printf("MSC: ENQUEUE is applied\n");
             release(RESENDER, ack_early)
         :: else -> release(RESENDER, duplicate_early)
         fi }
@@ -147,40 +150,47 @@ end_up:
 
     :: atomic { !down && asks[OUTCOME] -> asks[OUTCOME] = false;
         if
-        :: applied == DISPATCH -> applied = ACK; printf("MSC: apply ACK\n")
+        :: applied == DISPATCH -> applied = ACK; printf("MSC: ACK is applied\n")
         :: else     /* stale, and refused */
         fi;
         release(OUTCOME, false) }
 
     /* The controller adds what has become possible to the open batch. */
     :: atomic { !down && asks[WORKER] && applied == ENQUEUE -> asks[WORKER] = false;
-        applied = DISPATCH; printf("MSC: apply DISPATCH\n");
+        applied = DISPATCH; printf("MSC: DISPATCH is applied\n");
         release(WORKER, dispatch_early) }
 
-    /* The commit: one write, one sync, then everything that waited. */
-    :: atomic { !down && applied > durable ->
-        cache = applied; dirty = true; printf("MSC: write up to seq %d\n", applied) };
-sync:   if
-        :: atomic { down -> goto recover }
-        :: atomic { !down -> printf("MSC: sync says done\n");
-            if :: dirty -> disk = cache; dirty = false :: else fi;
-            durable = applied;
-            who_ = 0;
-            do
-            :: who_ < EVERYONE ->
-                if :: waits[who_] -> tell(who_, rests_on[who_]) :: else fi; who_++
-            :: else -> break
-            od;
-            who_ = 0 }
-        :: atomic { !down && crashes < CRASHES && dirty -> printf("MSC: sync fails\n");
-            dirty = false;
-#ifdef GO_ON
-            crashes++; goto sync
+    /* The commit: one write and one sync, in turn or beside the loop, which then goes on
+     * collecting the next batch; one at a time. */
+    :: atomic { !down && !syncing && applied > durable ->
+        cache = applied; dirty = true; syncing = true; frame_end = applied;
+        printf("MSC: the log is written up to seq %d\n", applied) }
+
+    :: atomic { !down && syncing -> printf("MSC: the sync says done\n");
+        if :: dirty -> disk = cache; dirty = false :: else fi;
+        syncing = false;
+#ifdef JOINED_EARLY
+        durable = applied;
 #else
-            crash(false); goto recover
+        durable = frame_end;
 #endif
-            }
-        fi
+        who_ = 0;
+        do
+        :: who_ < EVERYONE ->
+            if :: waits[who_] && rests_on[who_] <= durable -> tell(who_, rests_on[who_])
+            :: else fi; who_++
+        :: else -> break
+        od;
+        who_ = 0 }
+
+    :: atomic { !down && syncing && dirty && crashes < CRASHES -> printf("MSC: the sync fails\n");
+        dirty = false;
+#ifdef GO_ON
+        crashes++
+#else
+        crash(false)
+#endif
+        }
     od;
 
 recover:
@@ -199,7 +209,7 @@ recover:
 active proctype world() {
     byte who_;
 end: do
-    :: atomic { dirty -> disk = cache; dirty = false; printf("MSC: write back\n") }
+    :: atomic { dirty -> disk = cache; dirty = false; printf("MSC: the kernel writes back\n") }
     :: atomic { crashes < CRASHES && !down -> crash(false) }
     :: atomic { crashes < CRASHES && !down -> crash(true) }
     od

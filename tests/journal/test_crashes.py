@@ -14,11 +14,13 @@ from collections.abc import Iterator
 import pytest
 
 from beaver.errors import BeaverError
-from beaver.journal.wal import EXTEND_BYTES, Wal
+from beaver.journal.wal import Wal
 from beaver_chaos.disk import Chooser, Fault, SimDisk, Stopped
 from tests.journal.world import append, enqueued, goes_on, open_sim, prepare
 
 SEEDS = 12
+EXTEND_BYTES = 1 << 14
+"""Small files make for many crashes a second."""
 
 
 class Client:
@@ -38,7 +40,7 @@ class Client:
 def script(disk: SimDisk, client: Client) -> Iterator[None]:
     """Everything that a writer does, in little steps."""
     for life in range(2):
-        wal = open_sim(disk, segment_bytes=1 << 14).wal
+        wal = open_sim(disk, segment_bytes=1 << 14, extend_bytes=EXTEND_BYTES).wal
         yield
         client.enqueue(wal, f"small-{life}")
         client.enqueue(wal, f"large-{life}", 5_000)

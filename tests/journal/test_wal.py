@@ -7,6 +7,7 @@ import errno
 import pytest
 
 from beaver.errors import StorageFailed
+from beaver.journal.codec import encode_commit
 from beaver.journal.format import CLOSE, EMPTY_FRAME_BYTES, MARK
 from beaver.journal.reader import read_commits, segments
 from beaver.journal.scan import EndKind, SegmentScan, read_header
@@ -116,6 +117,27 @@ def test_an_interrupt_inside_a_write_lets_nothing_be_written_over_the_frame():
     with pytest.raises(StorageFailed, match="interrupted"):
         wal.close()
     assert scan_log(disk).last_seq == 2
+
+
+def test_nothing_is_written_while_a_frame_is_in_other_hands():
+    """The writer process has it: a MARK, a CLOSE or a seal behind it would come too early."""
+    disk, wal = new_wal()
+    append(wal, enqueued("a"))
+    staged = wal.stage(encode_commit(5, [enqueued("b")]), 1)
+    operations = disk.operations
+    assert wal.reserve(wal.room), "room behind the frame can be promised"
+    for call in (wal.mark, wal.close, wal.seal):
+        with pytest.raises(StorageFailed):
+            call()
+    with pytest.raises(StorageFailed):
+        wal.reserve(wal.room + 1)
+    assert disk.operations == operations
+    staged.file.pwrite_durable(staged.frame, staged.offset)
+    wal.confirm()
+    append(wal, enqueued("c"))
+    wal.close()
+    disk.crash(nothing_survives)
+    assert scan_log(disk).last_seq == 3
 
 
 # -- room --------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from beaver.journal.codec import encode_commit
 from beaver.journal.format import frame_bytes
-from beaver.journal.wal import Wal
+from beaver.journal.wal import EXTEND_BYTES, Wal
 from beaver.layout import Layout
 from beaver.recovery import Opened, open_store
 from beaver_chaos.disk import SimDisk
@@ -34,7 +34,13 @@ def enqueued(name: str, payload: bytes = b"null") -> Enqueued:
     return Enqueued(name, SPEC, payload, b"d" * 12)
 
 
-def open_sim(disk: SimDisk, *, create: bool = True, segment_bytes: int = 1 << 16) -> Opened:
+def open_sim(
+    disk: SimDisk,
+    *,
+    create: bool = True,
+    segment_bytes: int = 1 << 16,
+    extend_bytes: int = EXTEND_BYTES,
+) -> Opened:
     """Opens the store `data`, made if need be."""
     return open_store(
         disk,
@@ -43,6 +49,7 @@ def open_sim(disk: SimDisk, *, create: bool = True, segment_bytes: int = 1 << 16
         create=create,
         store_id=STORE,
         segment_bytes=segment_bytes,
+        extend_bytes=extend_bytes,
     )
 
 

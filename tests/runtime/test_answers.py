@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ from beaver.requests import make_request
 from beaver.resolving import Resolver, to_job
 from beaver.results import Results
 from beaver.server.service import Service
+from beaver.server.socket import UNREAD_BYTES_MAX
 from beaver_model.commands import Dispatch, Enqueue, Fail
 from tests.model.world import job
-from tests.runtime.test_service import NoHistory
+from tests.runtime.test_service import NoHistory, served
 from tests.runtime.world import EngineWorld, on_loop, turns
 
 CHANGES = [
@@ -51,7 +51,7 @@ class ServiceWorld(EngineWorld):
             results,
             NoHistory(),
             to_job=lambda request, now_ms, origin: to_job(request, now_ms, resolver, origin),
-            status=partial(queries.status, path=str(path), running=True, now_ms=0),
+            status=lambda state: queries.status(state, self.engine.now_ms(), running=True),
             payload_bytes_max=1 << 20,
         )
 
@@ -101,3 +101,21 @@ async def test_what_changes_nothing_waits_for_what_it_rests_on(
     await turns()
     ((_, seq),) = told
     assert seq == world.state.last_seq
+
+
+@on_loop
+async def test_a_client_that_does_not_read_is_held_back_and_keeps_its_connection(
+    tmp_path: Path,
+) -> None:
+    """Its requests wait in the kernel; far more answers than it may leave unread are due."""
+    async with served(tmp_path) as (_, door):
+        good, lazy = await door.client(), await door.client()
+        await good.ask("enqueue", [make_request("echo", "x" * 200_000, id="big")])
+        for number in range(2 * UNREAD_BYTES_MAX // 200_000):
+            lazy.send([number, "show", ["big"]])
+            await turns(3)
+        assert (await good.ask("status"))["pending"] == 1
+        assert not lazy.writer.transport.is_closing()
+        assert (await lazy.answer())[:2] == [0, 0]
+        lazy.writer.transport.abort()
+        await turns()

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beaver.disk import SystemDisk
+from beaver.errors import Corruption
 from beaver.journal.codec import encode_commit
 from beaver.journal.format import frame_bytes
 from beaver.layout import Layout
@@ -259,6 +260,25 @@ def _append_unchecked(world: LoggedWorld, events: list[Retried | Acked | Dispatc
     payload = encode_commit(world.now_ms, events)
     assert world.wal.reserve(frame_bytes(len(payload)))
     world.wal.append(payload, len(events))
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [([99, "a"], "tag 99 is no event"), ([3, "a"], "ACK with 1 fields is no event")],
+)
+def test_what_is_no_event_is_rejected_by_name(raw: list[object], says: str) -> None:
+    verdict = validate([*long_trace(), *steps_of(41, 10**6, [raw])])
+    assert (verdict.ok, verdict.index, verdict.seq) == (False, 40, 41)
+    assert says in verdict.reason
+
+
+def test_a_payload_that_is_no_commit_is_corruption(tmp_path: Path) -> None:
+    world = LoggedWorld(tmp_path)
+    world.run("a")
+    assert world.wal.reserve(200)
+    world.wal.append(b"\x01", 1)
+    with pytest.raises(Corruption, match="the payload is no commit"):
+        validate_store(str(tmp_path))
 
 
 def test_commits_in_memory_are_steps_too() -> None:

@@ -135,6 +135,7 @@ class Queue(RuleBasedStateMachine):
             create=self.acked_seq == 0,
             store_id=STORE,
             segment_bytes=WANTED_BYTES,
+            extend_bytes=SEGMENT_BYTES,
         )
         self.state, self.wal = opened.state, opened.wal
         self.check_recovered()

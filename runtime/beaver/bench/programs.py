@@ -75,9 +75,9 @@ def measure_idle(directory: str) -> dict[str, float]:
     with serving(data) as server:
         time.sleep(QUIET_S)
         pids = _tree(server.pid)
-        before = sum(map(_processor_s, pids))
+        before = sum(map(processor_s, pids))
         time.sleep(IDLE_S)
-        used_s = sum(map(_processor_s, pids)) - before
+        used_s = sum(map(processor_s, pids)) - before
         return {
             "idle_cpu": 100 * used_s / IDLE_S,
             "idle_server_mb": resident_bytes(server.pid) / 1e6,
@@ -102,7 +102,8 @@ def _tree(pid: int) -> list[int]:
     return found
 
 
-def _processor_s(pid: int) -> float:
+def processor_s(pid: int) -> float:
+    """Returns the processor's seconds that a process has used (Linux)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -40,7 +40,9 @@ def to_markdown(result: Result) -> str:
         parts.append(_verdicts("Against the peers", judge_goals(result.figures)))
     if result.plan == FULL:
         parts.append(_verdicts("Targets", judge_targets(result.figures)))
-    notes = [f"- {name}: {text}" for name, text in (result.setups | result.missing).items()]
+    notes = [
+        f"- {name}: {text}" for name, text in [*result.setups.items(), *result.missing.items()]
+    ]
     if notes:
         parts.append("How the peers were set up:\n\n" + "\n".join(notes))
     return "\n\n".join(parts) + "\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from beaver.bench import inside, programs, served, stores, subject
-from beaver.bench.peers.base import Peer, PeerMissing
+from beaver.bench.peers.base import Peer
 from beaver.bench.probe import probe
 from beaver.bench.rows import BEAVER, MACHINE, Figures
 from beaver.bench.served import Served, serving
@@ -87,7 +87,7 @@ class Result(NamedTuple):
     setups: dict[str, str]
     """By peer: versions, and how it was set up."""
     missing: dict[str, str]
-    """By peer: why it was not measured, or not wholly."""
+    """By subject: why it was not measured, or not wholly."""
 
 
 def run(directory: str | None, plan: Plan, peers: bool, tell: Tell) -> Result:
@@ -116,7 +116,7 @@ def _start_peers(scratch: str, result: Result, stack: ExitStack, tell: Tell) -> 
         tell(f"starting {name}")
         try:
             peer.start()
-        except (PeerMissing, Exception) as error:  # noqa: BLE001 - the others are measured
+        except Exception as error:  # noqa: BLE001 - the others are measured
             result.missing[name] = f"not measured: {error}"
             continue
         result.setups[name] = f"{peer.versions()}; {peer.setup}"
@@ -134,10 +134,11 @@ def _round(scratch: str, result: Result, peers: list[Peer], tag: str, tell: Tell
     _beaver(scratch, result, tag, tell)
     for peer in peers:
         machine()
-        try:
-            figures.add(peer.name, subject.measure_all(peer, tag, plan.peer, tell))
-        except Exception as error:  # noqa: BLE001 - the others are measured
-            result.missing[peer.name] = f"round {tag} ended early: {type(error).__name__}: {error}"
+
+        def measure(peer: Peer = peer) -> dict[str, float]:
+            return subject.measure_all(peer, tag, plan.peer, tell)
+
+        _attempt(result, peer.name, f"round {tag}", measure, tell)
     machine()
 
 
@@ -164,23 +165,33 @@ def _beaver(scratch: str, result: Result, tag: str, tell: Tell) -> None:
 
 def _large(scratch: str, result: Result, tag: str, tell: Tell) -> None:
     """Measures what needs large states, and whole programs."""
-    figures, plan = result.figures, result.plan
+    plan = result.plan
     parent = str(Path(scratch, f"large-{tag}"))
     Path(parent).mkdir()
-    tell("machine: probe")
-    figures.add(MACHINE, probe(scratch, plan.probes))
-    tell(f"{BEAVER}: replay and snapshot")
-    figures.add(BEAVER, stores.measure_files(parent, plan.events, plan.pending))
-    tell(f"{BEAVER}: memory")
-    figures.add(BEAVER, {"memory_job": stores.measure_memory(parent, plan.memory)})
-    tell(f"{BEAVER}: restarts")
+    result.figures.add(MACHINE, probe(scratch, plan.probes))
     few = min(plan.pending, 100_000)
-    figures.add(BEAVER, {"start_100k": stores.measure_restart_from_log(parent, few)})
-    figures.add(BEAVER, stores.measure_restart(parent, plan.pending))
-    tell(f"{BEAVER}: kill, idle, commands")
-    figures.add(BEAVER, {"kill": programs.measure_kill(parent)})
-    figures.add(BEAVER, programs.measure_idle(parent))
-    figures.add(BEAVER, programs.measure_commands(parent))
-    tell(f"{BEAVER}: growth")
-    figures.add(BEAVER, inside.measure_growth(plan.pending))
+    parts: dict[str, Callable[[], dict[str, float]]] = {
+        "replay and snapshot": lambda: stores.measure_files(parent, plan.events, plan.pending),
+        "memory": lambda: {"memory_job": stores.measure_memory(parent, plan.memory)},
+        "restart": lambda: {"start_100k": stores.measure_restart_from_log(parent, few)},
+        "kill": lambda: {"kill": programs.measure_kill(parent)},
+        "idle": lambda: programs.measure_idle(parent),
+        "commands": lambda: programs.measure_commands(parent),
+        "growth": lambda: inside.measure_growth(plan.pending),
+    }
+    if plan.pending >= stores.SNAPSHOT_PENDING:
+        parts["large restart"] = lambda: stores.measure_restart(parent, plan.pending)
+    for name, measure in parts.items():
+        _attempt(result, BEAVER, name, measure, tell)
     shutil.rmtree(parent)
+
+
+def _attempt(
+    result: Result, name: str, part: str, measure: Callable[[], dict[str, float]], tell: Tell
+) -> None:
+    """Adds what one part finds; where it fails, says so and lets the others be measured."""
+    tell(f"{name}: {part}")
+    try:
+        result.figures.add(name, measure())
+    except Exception as error:  # noqa: BLE001 - minutes of measurements are not thrown away
+        result.missing[name] = f"{part}: {type(error).__name__}: {error}"

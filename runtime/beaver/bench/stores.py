@@ -36,6 +36,10 @@ SNAPSHOT_S: Final = 120.0
 """No snapshot takes longer to come."""
 
 SNAPSHOT_AFTER_S: Final = 15
+"""Snapshots are no closer together than this."""
+
+SNAPSHOT_PENDING: Final = 600_000
+"""A log of fewer jobs is not worth a snapshot to a server."""
 _SPACING_S: Final = 0.0005
 
 

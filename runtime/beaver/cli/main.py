@@ -40,6 +40,9 @@ COMMANDS: Final = {
     "verify": "replays",
     "config": "configuring",
     "bench": "benching",
+    "check": "checking",
+    "simulate": "simulating",
+    "audit": "simulating",
 }
 """Each command and the module of `beaver.cli` that holds it."""
 

@@ -237,9 +237,10 @@ class _Sender:
                 raise self._unknown(error, f"from the same file; {count} jobs are in") from None
             except BeaverError as error:
                 if count:
+                    wrong = isinstance(error, InvalidInput)
+                    what = "mend the file and send it again" if wrong else "send the file again"
                     raise type(error)(
-                        f"{error}\nThe {count} jobs before it are in; mend the file and send it "
-                        "again."
+                        f"{error}\nThe {count} jobs before it are in; {what}."
                     ) from None
                 raise
             if not count:

@@ -130,7 +130,7 @@ class Mailbox:
             return False
         try:
             outcomes = self._decode(data)
-        except (msgspec.DecodeError, InvalidInput) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, InvalidInput) as error:
             self._loop.remove_reader(self._stream)
             self._owner.broken(self, f"it sent what is no outcome ({error})")
             return False

@@ -1,0 +1,164 @@
+"""`beaver simulate` and `beaver audit`: the checkers that need `beaver_chaos`."""
+
+from __future__ import annotations
+
+import itertools
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated, Any, Final
+
+import typer
+
+from beaver.cli import flags, output
+from beaver.errors import InvalidInput
+
+EXIT_VIOLATED: Final = 1
+EXIT_CORRUPT: Final = 4
+SEEDS_DEFAULT: Final = 1_000
+CHECKERS: Final = "beaver_chaos"
+"""Imported only here and by name: the program does not need its checkers."""
+
+
+def simulate_command(
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", help="Run this seed, or begin with it."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", metavar="N", min=1, help="How many seeds to run.")
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option("--minutes", metavar="M", min=0.0, help="Run seeds for so long.")
+    ] = 0.0,
+    steps: Annotated[
+        int | None, typer.Option("--steps", metavar="N", min=1, help="Acts of one run.")
+    ] = None,
+    acts: Annotated[
+        str | None,
+        typer.Option("--acts", metavar="N,N,...", help="Keep only these acts of the seed."),
+    ] = None,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Run the whole queue in a simulated world, with faults that a seed decides.
+
+    The real engine, log, recovery and protocol; simulated time, disk, network and workers.
+    A failure is shrunk and told with the command that repeats it. Exit code 1 means that a
+    promise was broken.
+
+    Examples:
+      beaver simulate --seeds 5000
+      beaver simulate --minutes 10 --steps 100
+      beaver simulate --seed 17 --json
+    """
+    campaigns = _checker("sim_campaign")
+    first = 1 if seed is None else seed
+    steps = steps or _checker("sim_plan").STEPS_DEFAULT
+    if acts is not None:
+        if seed is None:
+            raise InvalidInput("--acts keeps acts of one seed: give it with --seed")
+        campaign = campaigns.repeat(first, steps, _indexes(acts))
+    else:
+        count = seeds or (1 if seed is not None and not minutes else SEEDS_DEFAULT)
+        numbers = itertools.count(first) if minutes else iter(range(first, first + count))
+        with output.progress("simulating", 0) as advance:
+            campaign = campaigns.simulate(
+                numbers,
+                first,
+                steps=steps,
+                minutes=minutes,
+                on_progress=lambda so_far: advance(so_far.runs, 0 if minutes else count),
+            )
+    if as_json:
+        output.json_line(campaign)
+    else:
+        _tell(campaign)
+    if not campaign.ok:
+        raise typer.Exit(EXIT_VIOLATED)
+
+
+def audit_command(
+    path: Annotated[
+        str | None,
+        typer.Argument(metavar="[DATA]", help="A data directory.", show_default=False),
+    ] = None,
+    clients: Annotated[
+        str | None,
+        typer.Option("--clients", metavar="FILE", help="What producers were told (JSON lines)."),
+    ] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option("--workers", metavar="FILE", help="What workers ran (JSON lines)."),
+    ] = None,
+    data: flags.Data = None,
+    config: flags.ConfigFile = None,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Check a log against the promises, and against what clients and workers saw.
+
+    Independent of the model that wrote it. Works while a server appends, and on copies.
+    Exit code 4 means that a promise was broken.
+
+    Examples:
+      beaver audit data
+      beaver enqueue --file jobs.json --json > told.jsonl; beaver audit data --clients told.jsonl
+    """
+    path = path or flags.configuration(data, config).data
+    report = _checker("audit").audit(path, clients=clients, workers=workers)
+    if as_json:
+        output.json_line(report)
+    else:
+        _tell_audit(report)
+    if not report.ok:
+        raise typer.Exit(EXIT_CORRUPT)
+
+
+def _checker(name: str) -> Any:
+    if find_spec(CHECKERS) is None:
+        raise InvalidInput(f"the package {CHECKERS} is not installed; this command needs it")
+    return import_module(f"{CHECKERS}.{name}")
+
+
+def _indexes(text: str) -> list[int]:
+    if text == "none":
+        return []
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InvalidInput(f"--acts {text}: numbers with commas between are wanted") from error
+
+
+def _tell(campaign: Any) -> None:
+    verdict = output.paint("ok", "green") if campaign.ok else output.paint("VIOLATED", "red")
+    rate = campaign.runs / campaign.seconds if campaign.seconds else 0.0
+    output.line(
+        f"{verdict}: {campaign.runs} runs from seed {campaign.first_seed}, {campaign.steps} acts "
+        f"each; {campaign.callbacks} callbacks, {campaign.events} events, "
+        f"{campaign.virtual_seconds:.0f} s of virtual time in {campaign.seconds:.1f} s "
+        f"({rate:.0f} runs/s)"
+    )
+    failure = campaign.failure
+    if failure is None:
+        return
+    for violation in failure.violations:
+        output.line(f"violated: {violation}")
+    output.line(f"\nseed {failure.seed}, shrunk to {failure.shrunk_acts} acts:")
+    for line in failure.timeline:
+        output.line(line)
+    output.line(f"\nrepeat it:       {failure.shrunk_command}")
+    output.line(f"the whole run:   {failure.command}")
+
+
+def _tell_audit(report: Any) -> None:
+    output.line(output.paint("ok", "green") if report.ok else output.paint("VIOLATED", "red"))
+    output.line(f"base         {report.base}")
+    output.line(f"events       {report.events} (seq {report.first_seq} to {report.last_seq})")
+    states = ", ".join(f"{state} {count}" for state, count in report.jobs.items())
+    output.line(f"jobs         {states or 'none'}")
+    output.line(f"clients      {report.acknowledged} acknowledgements compared")
+    output.line(f"workers      {report.runs} lines compared")
+    for violation in report.violations:
+        output.line(f"violated     {violation}")
+    if report.error:
+        output.line(f"damage       {report.error}")

@@ -1,0 +1,81 @@
+"""The actions: every kind of thing that can happen in a world, and which of them are fair."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+Action = tuple[Any, ...]
+"""What happens: a word, then places of jobs and workers."""
+
+FAIR: Final = frozenset(
+    {
+        "sync",
+        "boot",
+        "wake",
+        "dispatch",
+        "start",
+        "give-back",
+        "recall-cancelled",
+        "stop",
+        "stopped",
+        "resume",
+    }
+)
+"""Actions that happen in the end where they stay possible; so does an attempt that ends well."""
+
+
+KINDS: Final[tuple[str, ...]] = (
+    "enqueue same",
+    "enqueue other",
+    "enqueue later",
+    "dispatch",
+    "sync",
+    "crash",
+    "cut",
+    "boot",
+    "wake",
+    "start",
+    *(
+        f"finish {how}"
+        for how in (
+            "ok",
+            "fail",
+            "fatal",
+            "timeout",
+            "died",
+            "snooze",
+            "child",
+            "drained",
+            "unheard",
+        )
+    ),
+    "die",
+    "recall",
+    "recall-cancelled",
+    "give-back",
+    "stop",
+    "late ok",
+    "late fail",
+    "cancel",
+    "requeue",
+    "discard",
+    "pause",
+    "resume",
+    "drain",
+    "stopped",
+)
+"""Every kind of action: the witnesses that each is really tried."""
+
+
+def kind_of(action: Action) -> str:
+    """Returns the kind of an action, one of `KINDS`."""
+    if action[0] in {"finish", "late", "enqueue"}:
+        return f"{action[0]} {action[2]}"
+    return str(action[0])
+
+
+def is_fair(action: Action) -> bool:
+    """True for an action that fairness promises."""
+    if action[0] == "finish":
+        return action[2] in {"ok", "drained"}
+    return action[0] in FAIR

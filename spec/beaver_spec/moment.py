@@ -1,0 +1,138 @@
+"""One world, taken apart, and the ways on from it.
+
+What lives here: what the rules of server, workers and clients share (`server_rules`,
+`worker_rules`, `client_rules`): reading the parts of a world, and putting a command to the
+model in memory and into the batch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from beaver_spec.actions import Action
+from beaver_spec.properties import TOLD_CANCEL, TOLD_DONE, TOLD_GONE, Ask, Wrong
+from beaver_spec.space import FORGET, REVIVE, Effect, Step
+from beaver_spec.world import LOST, SENT, UNSENT, Entry, Globe, Stale, Worker, World
+
+if TYPE_CHECKING:
+    from beaver_spec.rules import Rules
+
+
+class Next:
+    """One way on: the action, the world that it leads to, and what is wrong with it."""
+
+    __slots__ = ("action", "step", "world", "wrong")
+
+    def __init__(
+        self, action: Action, world: World, wrong: tuple[Wrong, ...], step: Step | None
+    ) -> None:
+        self.action = action
+        self.world = world
+        self.wrong = wrong
+        self.step = step
+
+
+class Moment:
+    """One world, taken apart, and the ways on from it that have been found."""
+
+    def __init__(self, rules: Rules, world: World) -> None:
+        self.rules, self.space, self.parts = rules, rules.space, rules.parts
+        self.scope = rules.scope
+        self.world = world
+        self.globe_id, self.durable, self.batch_id, self.told_id, self.crew_id, self.stale_id = (
+            world
+        )
+        parts = self.parts
+        self.globe: Globe = parts.globes.values[self.globe_id]
+        self.batch: tuple[Entry, ...] = parts.batches.values[self.batch_id]
+        self.crew: tuple[Worker, ...] = parts.crews.values[self.crew_id]
+        self.stale: tuple[Stale, ...] = parts.stales.values[self.stale_id]
+        self.memory = self.batch[-1].mid if self.batch else self.durable
+        self.rows = self.space.rows[self.memory]
+        self.full = len(self.batch) >= self.scope.batch
+        self.out: list[Next] = []
+
+    def add(self, action: Action, world: World, wrong: tuple[Wrong, ...] = ()) -> None:
+        self.out.append(Next(action, world, wrong, None))
+
+    def with_worker(self, place: int, worker: Worker) -> int:
+        """Returns the workers with one of them changed."""
+        crew = self.crew
+        return self.parts.crew((*crew[:place], worker, *crew[place + 1 :]))
+
+    def submit(
+        self,
+        action: Action,
+        ask: Ask,
+        *,
+        worker: int = 0,
+        globe: int | None = None,
+        crew: int | None = None,
+        stale: int | None = None,
+        reply: Effect | None = None,
+        wrong: tuple[Wrong, ...] = (),
+    ) -> None:
+        """Puts a command to the model in memory, and into the batch."""
+        rules, parts = self.rules, self.parts
+        step = self.space.step(self.memory, ask, worker + 1)
+        step.edges += 1
+        effects = step.effects
+        if reply is not None and (not step.refusal or step.refusal == "conflict"):
+            effects = (*effects, reply)
+        batch, told = self.batch_id, self.told_id
+        changed = step.mid != self.memory
+        if changed or effects:
+            waits = changed or bool(self.batch)
+            if not rules.told_at_once(effects, (Entry(step.mid, ()),) if waits else ()):
+                batch = parts.batch((*self.batch, Entry(step.mid, effects)))
+            else:
+                if waits:
+                    message = "a reply went out before the sync of what it rests on"
+                    wrong = (*wrong, Wrong("released_when_durable", message))
+                    batch = parts.batch((*self.batch, Entry(step.mid, ())))
+                told = parts.told(told_after(parts.tolds.values[told], effects))
+        world = (
+            self.globe_id if globe is None else globe,
+            self.durable,
+            batch,
+            told,
+            self.crew_id if crew is None else crew,
+            self.stale_id if stale is None else stale,
+        )
+        self.out.append(Next(action, world, (*step.wrong, *wrong), step))
+
+
+def killed(worker: Worker) -> Worker:
+    """Returns a worker that was killed: what it had not read is to be given back."""
+    return tuple(
+        held._replace(phase=LOST) if held.phase in {UNSENT, SENT} else held for held in worker
+    )
+
+
+def told_after(told: tuple[int, ...], effects: tuple[Effect, ...]) -> tuple[int, ...]:
+    """Returns what clients know after replies went out."""
+    if not effects:
+        return told
+    bits = list(told)
+    for job, effect in effects:
+        if effect == FORGET:
+            bits[job] = 0
+        elif effect == REVIVE:
+            bits[job] &= ~TOLD_CANCEL
+        else:
+            bits[job] |= effect
+            # The last word on a job implies the earlier ones.
+            for last in (TOLD_DONE, TOLD_GONE):
+                if bits[job] & last:
+                    bits[job] = last
+    return tuple(bits)
+
+
+def freeing(effects: tuple[Effect, ...]) -> tuple[Effect, ...]:
+    """Returns the effects that hold once they are on disk, whoever was told."""
+    return tuple(effect for effect in effects if effect[1] in {FORGET, REVIVE})
+
+
+def set_phase(worker: Worker, index: int, phase: int) -> Worker:
+    """Returns a worker with one attempt in another phase."""
+    return (*worker[:index], worker[index]._replace(phase=phase), *worker[index + 1 :])

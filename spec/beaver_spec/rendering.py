@@ -1,0 +1,183 @@
+"""The report as files: Markdown, HTML, JSON and JUnit XML."""
+
+from __future__ import annotations
+
+import html
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from beaver_spec.document import Block, Code, Heading, Listing, Paragraph, blocks
+from beaver_spec.report import Report
+from beaver_spec.results import CheckResult, Verdict
+
+NAME: Final = "model-check"
+SUFFIXES: Final = ("md", "html", "json", "xml")
+
+
+def write(report: Report, directory: Path) -> list[Path]:
+    """Writes the report in every form and returns the files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "md": markdown(report),
+        "html": page(report),
+        "json": json_text(report),
+        "xml": junit(report),
+    }
+    paths = []
+    for suffix in SUFFIXES:
+        path = directory / f"{NAME}.{suffix}"
+        path.write_text(texts[suffix], encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+def json_text(report: Report) -> str:
+    """Returns the whole report as JSON."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n"
+
+
+# -- Markdown ------------------------------------------------------------------------------------
+
+
+def markdown(report: Report) -> str:
+    """Returns the report as Markdown."""
+    return "\n\n".join(map(_markdown, blocks(report))) + "\n"
+
+
+def _markdown(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"{'#' * block.level} {block.text}"
+    if isinstance(block, Paragraph):
+        return block.text
+    if isinstance(block, Listing):
+        marks = (f"{n}." if block.numbered else "-" for n in range(1, len(block.items) + 1))
+        return "\n".join(f"{mark} {item}" for mark, item in zip(marks, block.items, strict=True))
+    if isinstance(block, Code):
+        return f"```{block.language}\n{block.text}\n```"
+    rows = [block.heads, ["---"] * len(block.heads), *block.rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+# -- HTML ----------------------------------------------------------------------------------------
+
+_STYLE: Final = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
+  color: #1c1b19; background: #fdfcfa; }
+h1, h2, h3 { line-height: 1.2; margin-top: 2.2em; } h1 { margin-top: 0; }
+table { border-collapse: collapse; margin: 1em 0; font-size: 14px; }
+th, td { border-bottom: 1px solid #d9d5cc; padding: .35em .8em .35em 0; text-align: left;
+  vertical-align: top; }
+td.n { text-align: right; font-variant-numeric: tabular-nums; }
+td.bad { color: #a3180c; font-weight: 600; }
+pre { background: #f3f0e9; padding: 1em; overflow-x: auto; font-size: 13px; }
+code { background: #f3f0e9; padding: 0 .2em; }
+pre code { padding: 0; }
+@media (prefers-color-scheme: dark) {
+  body { color: #e6e2d8; background: #1b1a18; }
+  pre, code { background: #2a2825; } th, td { border-color: #3c3934; } td.bad { color: #ff8d7e; }
+}
+"""
+_FIGURE: Final = re.compile(r"[\d,]+(\.\d+)?")
+_BAD: Final = {"VIOLATED", "MISSED", "ERROR", "NO"}
+
+
+def page(report: Report) -> str:
+    """Returns the report as one HTML page that loads nothing."""
+    body = "\n".join(map(_html, blocks(report)))
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>Model check</title>\n<style>{_STYLE}</style>\n{body}\n</html>\n"
+    )
+
+
+def _html(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"<h{block.level}>{_inline(block.text)}</h{block.level}>"
+    if isinstance(block, Paragraph):
+        return f"<p>{_inline(block.text)}</p>"
+    if isinstance(block, Listing):
+        tag = "ol" if block.numbered else "ul"
+        items = "\n".join(f"<li>{_inline(item)}</li>" for item in block.items)
+        return f"<{tag}>\n{items}\n</{tag}>"
+    if isinstance(block, Code):
+        return f'<pre class="{block.language}"><code>{html.escape(block.text)}</code></pre>'
+    heads = "".join(f"<th>{_inline(head)}</th>" for head in block.heads)
+    rows = "\n".join(f"<tr>{''.join(map(_td, row))}</tr>" for row in block.rows)
+    return f"<table>\n<tr>{heads}</tr>\n{rows}\n</table>"
+
+
+def _td(text: str) -> str:
+    if text in _BAD:
+        return f'<td class="bad">{text}</td>'
+    figure = ' class="n"' if _FIGURE.fullmatch(text) else ""
+    return f"<td{figure}>{_inline(text)}</td>"
+
+
+def _inline(text: str) -> str:
+    escaped = html.escape(text, quote=False)
+    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
+    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped)
+
+
+# -- JUnit ---------------------------------------------------------------------------------------
+
+
+def junit(report: Report) -> str:
+    """Returns every check as a test case, properties and witnesses included."""
+    suite = ET.Element("testsuite", name="beaver check", timestamp=report.started)
+    failures = skipped = 0
+    for kind, name, seconds, verdict, text in _cases(report):
+        case = ET.SubElement(suite, "testcase", classname=f"check.{kind}", name=name)
+        case.set("time", f"{seconds:.3f}")
+        if verdict == Verdict.SKIPPED:
+            skipped += 1
+            ET.SubElement(case, "skipped", message=_printable(text))
+        elif verdict not in {Verdict.HOLDS, Verdict.CAUGHT}:
+            failures += 1
+            failure = ET.SubElement(case, "failure", message=str(verdict))
+            failure.text = _printable(text)
+    suite.set("tests", str(len(suite)))
+    suite.set("failures", str(failures))
+    suite.set("skipped", str(skipped))
+    suite.set("time", f"{report.seconds:.3f}")
+    ET.indent(suite)
+    text = ET.tostring(suite, encoding="unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
+
+
+def _cases(report: Report) -> Iterator[tuple[str, str, float, Verdict, str]]:
+    for result in report.results:
+        yield result.kind, result.name, result.seconds, result.verdict, _text(result)
+    for row in report.properties:
+        if row.verdict != Verdict.SKIPPED:
+            yield "property", row.name, 0.0, row.verdict, row.claim
+    for w in report.witnesses if report.scopes else ():
+        fine = bool(w.count) != bool(w.note)
+        verdict = Verdict.HOLDS if fine else Verdict.VIOLATED
+        if report.partial and not w.count:
+            verdict = Verdict.SKIPPED
+        yield w.kind, w.what, 0.0, verdict, w.note or "never met"
+    for finding in report.findings:
+        yield "finding", finding, 0.0, Verdict.VIOLATED, finding
+
+
+def _text(result: CheckResult) -> str:
+    return result.skipped or "\n".join(result.details)
+
+
+_UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+
+
+def _printable(text: str) -> str:
+    """Returns text without what XML cannot hold."""
+    return _UNPRINTABLE.sub("?", text)

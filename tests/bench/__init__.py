@@ -1,0 +1,1 @@
+"""The benchmark itself, and the ratios that no change may spoil."""

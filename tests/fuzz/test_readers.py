@@ -1,0 +1,68 @@
+"""Every reader of foreign bytes: only our errors, no hang, bounded memory, deep places reached."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.limits import Hung, TooMuchMemory, limits
+from tests.fuzz.mutations import inputs
+from tests.fuzz.targets import TARGETS, Target
+
+pytestmark = pytest.mark.invariants
+
+
+def check(target: Target, data: bytes) -> set[str]:
+    """Runs one input under the limits; returns the places that it reached."""
+    with limits(len(data), constant=target.constant, factor=target.factor):
+        return target.run(data)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_no_input_crashes_hangs_or_takes_memory_for_it(name: str) -> None:
+    target = TARGETS[name]
+    reached: set[str] = set()
+
+    @settings(
+        max_examples=4 * settings.default.max_examples,
+        suppress_health_check=list(HealthCheck),
+        deadline=None,
+    )
+    @given(data=inputs(target.seeds))
+    def run(data: bytes) -> None:
+        places = check(target, data)
+        reached.update(places)
+        for place in places:
+            event(place)
+
+    for seed in target.seeds:
+        reached |= check(target, seed)
+    run()
+    assert reached >= target.places, "the deep places were not reached: the seeds are too poor"
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_seeds_alone_reach_more_than_the_first_check(name: str) -> None:
+    target = TARGETS[name]
+    assert set().union(*(target.run(seed) for seed in target.seeds)) & target.places
+
+
+def test_the_limits_see_what_they_are_there_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TooMuchMemory), limits(10, constant=1 << 20, factor=10):
+        bytes(2 << 20)
+    monkeypatch.setattr("tests.fuzz.limits.SECONDS_MAX", 0.05)
+    with pytest.raises(Hung), limits(10, constant=1 << 20, factor=10):
+        while True:
+            pass
+
+
+@given(data=st.binary(max_size=50))
+def test_an_error_of_python_itself_is_not_swallowed(data: bytes) -> None:
+    def broken(data: bytes) -> set[str]:
+        raise struct_like_error
+
+    struct_like_error = ZeroDivisionError("a reader that divides by what it was given")
+    target = Target(broken, [b""], frozenset(), 1 << 20, 100)
+    with pytest.raises(ZeroDivisionError):
+        check(target, data)
