@@ -230,6 +230,8 @@ _ORDERS: Final = (
     "wait",
     "status",
     "snapshot",
+    "snapshot",
+    "snapshot",
     "restart",
 )
 
@@ -264,6 +266,7 @@ _FAULT_ARGS: Final[dict[str, Callable[[Chance], tuple[Any, ...]]]] = {
     "stop_server": lambda c: (c.between(5, 900),),
     "clock": lambda c: (c.pick((-3_600_000, -2_000, -50, 50, 2_000, 3_600_000)),),
     "slow_disk": lambda c: (c.between(10, 100), c.between(50, 500)),
+    "rot_snapshot": lambda c: (c.random(), c.below(8)),
     "cut": lambda c: (c.below(CLIENTS),),
 }
 """Each fault, and how its arguments are drawn."""

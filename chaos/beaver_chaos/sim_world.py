@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from beaver.config import Config, load_config
+from beaver.layout import Layout
 from beaver.messages import Attempt
 from beaver_chaos.disk import Fault
 from beaver_chaos.history import Witness
@@ -400,6 +401,15 @@ class World:
         for end in self.connections.of(self.clients[client].process):
             end.cut()
 
+    def _rot_snapshot(self, part: float, bit: int) -> None:
+        """A bit of the newest snapshot rots; the older one and the archive have to do."""
+        path = Layout(DATA).snapshot
+        if self.bare_disk().exists(path):
+            size = len(self.disk.contents(path))
+            self.disk.flip(path, int(part * size), bit)
+            if self.life is not None:
+                self.crash(self.life, power=False)
+
     def _snapshot(self) -> None:
         if self.life is not None:
             self.life.take_snapshot()
@@ -435,6 +445,7 @@ _FAULTS: Final[dict[str, Callable[..., None]]] = {
     "clock": World._turn_clock,  # noqa: SLF001
     "slow_disk": World._slow_disk,  # noqa: SLF001
     "cut": World._cut,  # noqa: SLF001
+    "rot_snapshot": World._rot_snapshot,  # noqa: SLF001
     "snapshot": World._snapshot,  # noqa: SLF001
     "restart": World._restart_server,  # noqa: SLF001
 }

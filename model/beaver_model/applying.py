@@ -8,7 +8,7 @@ engine applies only what `decide` has returned.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -53,43 +53,7 @@ class IllegalEvent(Exception):
 
 def legal(state: State, event: AnyEvent) -> str | None:
     """Returns why `event` cannot be the next one, or `None` where it can."""
-    if isinstance(event, JobEvent):
-        return _legal_job_event(state, event)
-    if isinstance(event, Booted) and event.epoch != state.epoch + 1:
-        return f"epoch {event.epoch} does not follow {state.epoch}"
-    return None
-
-
-def _legal_job_event(state: State, event: Any) -> str | None:
-    trigger: Trigger = event.TRIGGER
-    row = state.jobs.get(event.job)
-    if trigger == Trigger.ENQUEUE:
-        if row is not None or event.job in state.tombstones:
-            return f"job {event.job} exists"
-        try:
-            spec_of(event.spec)
-        except msgspec.MsgspecError as error:
-            return f"job {event.job} has an unreadable spec: {error}"
-        return None
-    if row is None:
-        return f"job {event.job} is not known"
-    if CELLS[trigger][row.state] is None:
-        return f"job {event.job} is {row.state.name.lower()}"
-    if row.state == _IN_FLIGHT:
-        if trigger != Trigger.CANCEL_REQUESTED and event.token != row.token:
-            return f"job {event.job} is in flight with token {row.token}, not {event.token}"
-        if trigger in (Trigger.RETRY, Trigger.TIMEOUT) and row.on_last_attempt:
-            return f"job {event.job} has no attempt left after {row.attempt}"
-        if (
-            trigger == Trigger.RELEASE
-            and event.cause == Cause.SNOOZE
-            and row.extra is not None
-            and row.extra.snoozes >= SNOOZES_MAX
-        ):
-            return f"job {event.job} has snoozed {SNOOZES_MAX} times"
-    elif trigger == Trigger.DISPATCH and row.attempt >= row.spec.max_attempts:
-        return f"job {event.job} has spent all {row.spec.max_attempts} attempts"
-    return None
+    return _CHECK[type(event)](state, event)
 
 
 def apply(state: State, event: AnyEvent, time_ms: int) -> None:
@@ -100,7 +64,7 @@ def apply(state: State, event: AnyEvent, time_ms: int) -> None:
     _APPLY[type(event)](state, event)
 
 
-def replay(state: State, first_seq: int, time_ms: int, events: Iterable[AnyEvent]) -> int:
+def replay(state: State, first_seq: int, time_ms: int, events: Sequence[AnyEvent]) -> int:
     """Applies the events of one frame, skipping what the state already holds.
 
     Returns:
@@ -110,18 +74,111 @@ def replay(state: State, first_seq: int, time_ms: int, events: Iterable[AnyEvent
         IllegalEvent: An event cannot follow, or seqs are missing.  The events before it
             are applied; the state is to be discarded.
     """
-    applied = 0
-    for seq, event in enumerate(events, first_seq):
-        if seq <= state.last_seq:
-            continue
-        if seq != state.last_seq + 1:
-            raise IllegalEvent(seq, event, f"the last seq applied is {state.last_seq}")
-        reason = legal(state, event)
+    known = state.last_seq + 1 - first_seq
+    if known < 0 and events:
+        raise IllegalEvent(first_seq, events[0], f"the last seq applied is {state.last_seq}")
+    if known > 0:
+        events = events[known:]
+    for event in events:
+        kind = type(event)
+        reason = _CHECK[kind](state, event)
         if reason is not None:
-            raise IllegalEvent(seq, event, reason)
-        apply(state, event, time_ms)
-        applied += 1
-    return applied
+            raise IllegalEvent(state.last_seq + 1, event, reason)
+        state.last_seq += 1
+        if time_ms > state.time_ms:
+            state.time_ms = time_ms
+        _APPLY[kind](state, event)
+    return len(events)
+
+
+# -- what may follow --------------------------------------------------------------------
+
+
+def _check_enqueued(state: State, event: Enqueued) -> str | None:
+    if event.job in state.jobs or event.job in state.tombstones:
+        return f"job {event.job} exists"
+    try:
+        spec_of(event.spec)
+    except msgspec.MsgspecError as error:
+        return f"job {event.job} has an unreadable spec: {error}"
+    return None
+
+
+def _check_dispatched(state: State, event: Dispatched) -> str | None:
+    row = state.jobs.get(event.job)
+    if row is None or CELLS[Trigger.DISPATCH][row.state] is None:
+        return _out_of_place(event, row)
+    if row.attempt >= row.spec.max_attempts:
+        return f"job {event.job} has spent all {row.spec.max_attempts} attempts"
+    return None
+
+
+def _check_outcome(
+    state: State, event: Acked | Retried | TimedOut | Released | Died | Cancelled
+) -> str | None:
+    row = state.jobs.get(event.job)
+    if row is None or CELLS[event.TRIGGER][row.state] is None:  # type: ignore[index]
+        return _out_of_place(event, row)
+    if row.token != event.token and row.state == _IN_FLIGHT:
+        return f"job {event.job} is in flight with token {row.token}, not {event.token}"
+    return None
+
+
+def _check_retried(state: State, event: Retried | TimedOut) -> str | None:
+    reason = _check_outcome(state, event)
+    if reason is None and state.jobs[event.job].on_last_attempt:
+        return f"job {event.job} has no attempt left after {state.jobs[event.job].attempt}"
+    return reason
+
+
+def _check_released(state: State, event: Released) -> str | None:
+    reason = _check_outcome(state, event)
+    if reason is None and event.cause == Cause.SNOOZE:
+        extra = state.jobs[event.job].extra
+        if extra is not None and extra.snoozes >= SNOOZES_MAX:
+            return f"job {event.job} has snoozed {SNOOZES_MAX} times"
+    return reason
+
+
+def _check_cell(state: State, event: CancelRequested | Requeued | Discarded) -> str | None:
+    row = state.jobs.get(event.job)
+    if row is None or CELLS[event.TRIGGER][row.state] is None:  # type: ignore[index]
+        return _out_of_place(event, row)
+    return None
+
+
+def _out_of_place(event: JobEvent, row: Row | None) -> str:
+    if row is None:
+        return f"job {event.job} is not known"
+    return f"job {event.job} is {row.state.name.lower()}"
+
+
+def _check_booted(state: State, event: Booted) -> str | None:
+    if event.epoch != state.epoch + 1:
+        return f"epoch {event.epoch} does not follow {state.epoch}"
+    return None
+
+
+def _check_nothing(state: State, event: QueueSet | BoundsSet) -> str | None:
+    return None
+
+
+_CHECK: Final[dict[type, Callable[[State, Any], str | None]]] = {
+    Enqueued: _check_enqueued,
+    Dispatched: _check_dispatched,
+    Acked: _check_outcome,
+    Retried: _check_retried,
+    TimedOut: _check_retried,
+    Released: _check_released,
+    Died: _check_outcome,
+    CancelRequested: _check_cell,
+    Cancelled: _check_outcome,
+    Requeued: _check_cell,
+    Discarded: _check_cell,
+    QueueSet: _check_nothing,
+    Booted: _check_booted,
+    BoundsSet: _check_nothing,
+}
 
 
 # -- one function an event ----------------------------------------------------------------
@@ -129,17 +186,10 @@ def replay(state: State, first_seq: int, time_ms: int, events: Iterable[AnyEvent
 
 def _enqueued(state: State, event: Enqueued) -> None:
     spec = spec_of(event.spec)
+    ready_ms = max(state.time_ms, event.run_at_ms)
+    # By position, in the order of the fields: it is made a million times in a recovery.
     row = Row(
-        seq=state.last_seq,
-        id=event.job,
-        state=_PENDING,
-        attempt=0,
-        token=0,
-        worker=0,
-        ready_ms=max(event.run_at_ms, state.time_ms),
-        spec=spec,
-        payload=event.payload,
-        digest=event.digest,
+        state.last_seq, event.job, _PENDING, 0, 0, 0, ready_ms, spec, event.payload, event.digest
     )
     if event.parent or event.tags:
         row.extra = Extra(parent=event.parent, tags=event.tags)

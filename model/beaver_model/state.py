@@ -85,6 +85,8 @@ class State:
         self.tombstone_times: deque[int] = deque()
 
         # Derived from here on.
+        self.indexed = True
+        """False while `take` and `put` leave the indexes alone, until `index` builds them."""
         self.in_flight: dict[int, Row] = {}
         """By token, in the order of dispatch."""
         self.dead: dict[str, Row] = {}
@@ -173,9 +175,29 @@ class State:
             queue = self.queues[name] = QueueIndex(QueueRow(name))
         return queue
 
+    def defer_indexes(self) -> None:
+        """Leaves the indexes alone until `index`: for replay, which asks for none of them.
+
+        Only rows, queues and tombstones are right in between; nothing may be decided.
+        """
+        assert not self.jobs, "before the first row comes in"
+        self.indexed = False
+
+    def index(self) -> None:
+        """Builds the indexes from the rows, if they were deferred."""
+        if self.indexed:
+            return
+        self.indexed = True
+        for row in self.jobs.values():
+            self._weigh(row, 1)
+            self.put(row)
+        # Tokens give the order of dispatch, seqs that of the rows.
+        self.in_flight = dict(sorted(self.in_flight.items()))
+
     def enter(self, row: Row) -> None:
         """Takes in a row that the state does not hold yet."""
         self.jobs[row.id] = row
+        self.queue(row.spec.queue)
         self._weigh(row, 1)
         self.put(row)
 
@@ -191,12 +213,16 @@ class State:
         self._weigh(row, 1)
 
     def _weigh(self, row: Row, sign: int) -> None:
+        if not self.indexed:
+            return
         size = sign * (ROW_BYTES + len(row.payload) + len(row.id))
-        self.queue(row.spec.queue).bytes += size
+        self.queues[row.spec.queue].bytes += size
         self.bytes += size
 
     def put(self, row: Row) -> None:
         """Enters a row that stands in no index into those of its state."""
+        if not self.indexed:
+            return
         state = row.state
         queue = self.queues[row.spec.queue]
         queue.counts[state] += 1
@@ -223,6 +249,8 @@ class State:
 
         That is the row itself, or a copy where the old object had to stay as a husk.
         """
+        if not self.indexed:
+            return row
         state = row.state
         queue = self.queues[row.spec.queue]
         queue.counts[state] -= 1
@@ -366,20 +394,26 @@ def thaw(
     queues: Iterable[QueueTuple],
     jobs: Iterable[JobTuple],
     tombstones: Iterable[TombstoneTuple],
+    *,
+    indexed: bool = True,
 ) -> State:
-    """Rebuilds a state, indexes and all; `thaw(*freeze(state))` equals `state`."""
+    """Rebuilds a state, indexes and all; `thaw(*freeze(state))` equals `state`.
+
+    With `indexed` false the indexes are left to `State.index`, after more was replayed.
+    """
     state = State(header)
+    state.defer_indexes()
     for queue in queues:
         state.queues[queue[0]] = QueueIndex(QueueRow(*queue))
     for job in jobs:
         state.enter(thaw_job(job))
-    # Tokens give the order of dispatch, seqs that of the rows.
-    state.in_flight = dict(sorted(state.in_flight.items()))
     for job_id, time_ms, packed in tombstones:
         state.tombstones[job_id] = packed
         state.tombstone_ids.append(job_id)
         state.tombstone_times.append(time_ms)
         state.bytes += TOMBSTONE_BYTES + len(job_id)
+    if indexed:
+        state.index()
     return state
 
 

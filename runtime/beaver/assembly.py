@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from beaver.commit_path import CommitPath
 from beaver.config import Config
@@ -40,6 +40,9 @@ from beaver.views import StatusView
 from beaver.workers.slots import PreviousSlots
 from beaver_model import State
 from beaver_model.commands import Boot, Job, SetBounds, SetQueue
+
+RESERVE_BYTES: Final = 4 << 20
+"""Room in the log that new jobs leave to outcomes, also before a full disk was noticed."""
 
 log = logging.getLogger("beaver")
 
@@ -143,6 +146,7 @@ class Assembly:
             ports.clock,
             on_failure=self._on_failure,
             state_bytes_max=config.state_bytes_bound,
+            reserve_bytes=min(RESERVE_BYTES, config.segment_bytes // 4),
             commits=CommitPath(ports.make_writer, config.commit),
         )
         state.set_known_tasks(frozenset(info.options.task for info in tasks))

@@ -160,6 +160,7 @@ class Engine:
         *,
         on_failure: Callable[[BaseException], None],
         state_bytes_max: int = 0,
+        reserve_bytes: int = 0,
         commits: CommitPath | None = None,
     ) -> None:
         self._state = state
@@ -168,6 +169,7 @@ class Engine:
         self._stamper = Stamper(clock, state.time_ms)
         self._on_failure = on_failure
         self._state_bytes_max = state_bytes_max
+        self._reserve_bytes = reserve_bytes
         self._commits = commits or CommitPath()
         self._owner = threading.get_ident()
         self._loop = asyncio.get_running_loop()
@@ -439,9 +441,10 @@ class Engine:
 
     def _admit(self, command: AnyCommand, size: int) -> BeaverError | None:
         """Says why a command may not even be decided; makes room for it in the log."""
-        count = 1
+        count, reserve = 1, 0
         if type(command) is Enqueue:
-            count = len(command.jobs)
+            # What new jobs may not use up: room in which those that run can end.
+            count, reserve = len(command.jobs), self._reserve_bytes
             full = self._full(command.jobs)
             if full is not None:
                 return full
@@ -454,7 +457,7 @@ class Engine:
                 self._write()
             if self._failed is not None:
                 return StorageFailed(str(self._failed))
-        if not self.has_room(size):
+        if not self.has_room(size + reserve):
             return DiskFull("the disk is full; nothing was changed and nothing is lost")
         return None
 

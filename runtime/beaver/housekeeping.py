@@ -108,11 +108,16 @@ class Housekeeping:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _repeat(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        said = ""
         while True:
             try:
                 await work()
+                said = ""
             except BeaverError as error:
-                log.warning("%s: %s", work.__name__.strip("_"), error)
+                if str(error) != said:
+                    # A trouble that lasts is told once.
+                    said = str(error)
+                    log.warning("%s: %s", work.__name__.strip("_"), error)
             await asyncio.sleep(BEAT_S)
 
     # -- segments ------------------------------------------------------------------------

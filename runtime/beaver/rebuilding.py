@@ -44,7 +44,7 @@ class RecoveryReport(msgspec.Struct):
     broken: str = ""
     """Where a torn tail is kept; empty where there was none, or no room to keep it."""
     seconds: dict[str, float] = {}
-    """By phase: `inspect`, `load`, `replay`, `open`."""
+    """By phase: `inspect`, `load`, `replay`, `index`, `open`."""
 
     def note(self, row: Row) -> None:
         """Adds a row that was met."""
@@ -163,6 +163,8 @@ class Rebuilding:
                 state = self._load_base()
             with self.phase("replay"):
                 self._replay(state)
+            with self.phase("index"):
+                state.index()
         finally:
             if collecting:
                 gc.enable()
@@ -176,7 +178,7 @@ class Rebuilding:
         damaged: SnapshotDamaged | None = None
         for path, base in ((layout.snapshot, "snapshot"), (layout.snapshot_old, "older snapshot")):
             try:
-                loaded = load_snapshot(self.disk, path)
+                loaded = load_snapshot(self.disk, path, indexed=False)
             except FileNotFoundError:
                 continue
             except SnapshotDamaged as error:
@@ -208,7 +210,9 @@ class Rebuilding:
             )
         if damaged is not None:
             report.note(Row.SNAPSHOTS_USELESS)
-        return State()
+        state = State()
+        state.defer_indexes()
+        return state
 
     def _replay(self, state: State) -> None:
         base_seq = state.last_seq

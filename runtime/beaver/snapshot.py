@@ -228,7 +228,9 @@ def _write_lines(writer: _Writer, state: State, store: bytes) -> str:
 # -- reading --------------------------------------------------------------------------------
 
 
-def load_snapshot(disk: Disk, path: str, *, check_fingerprint: bool = False) -> LoadedSnapshot:
+def load_snapshot(
+    disk: Disk, path: str, *, check_fingerprint: bool = False, indexed: bool = True
+) -> LoadedSnapshot:
     """Loads a snapshot whole; nothing of a damaged one is ever used.
 
     Args:
@@ -236,6 +238,7 @@ def load_snapshot(disk: Disk, path: str, *, check_fingerprint: bool = False) -> 
         path: The snapshot.
         check_fingerprint: Take the fingerprint of the rows anew and compare it with the
             writer's.  The CRC shows damage by itself; this shows a wrong writer or loader.
+        indexed: Build the indexes now; else `State.index` does once more was replayed.
 
     Raises:
         SnapshotDamaged: It is torn, changed, or holds what no writer wrote.
@@ -256,6 +259,7 @@ def load_snapshot(disk: Disk, path: str, *, check_fingerprint: bool = False) -> 
                 _noted(reader.queues(), fingerprinter),
                 _noted(reader.jobs(), fingerprinter),
                 _noted(reader.tombstones(), fingerprinter),
+                indexed=indexed,
             )
             footer = reader.footer()
         except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as error:

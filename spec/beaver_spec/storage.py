@@ -161,7 +161,7 @@ MODELS: Final = (
             ),
         ),
         idle=frozenset({"StrayHelper"}),
-        larger={"EventsMax": "3", "FilesMax": "6", "CrashesMax": "2"},
+        larger={"EventsMax": "3", "FilesMax": "6"},
     ),
     Model(
         "a job ends once, by its last attempt, within its attempts",

@@ -86,7 +86,7 @@ def test_a_report_replaces_what_stands_between_the_marks_and_nothing_else(tmp_pa
     assert text.startswith("# Title\n\nBefore.")
     assert text.endswith("After.\n")
     assert "old" not in text
-    assert text.count("| enqueue, 1 client |") == 1
+    assert text.count("| Beaver | median |") == 1
     assert (tmp_path / "page.svg").exists()
     assert json.loads((tmp_path / "page.json").read_text())["rounds"] == FULL.rounds
 

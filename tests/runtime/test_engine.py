@@ -199,6 +199,26 @@ async def test_a_queues_own_bound_refuses_only_its_jobs(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_new_jobs_leave_room_for_outcomes_in_the_log(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data", reserve_bytes=50_000)
+    await world.engine.execute(Enqueue([job()]))
+    asked: list[int] = []
+    reserve = world.wal.reserve
+    left = world.wal.room
+
+    def small(size: int) -> bool:
+        asked.append(size)
+        return size <= 40_000 and reserve(size)
+
+    world.wal.reserve = small  # type: ignore[method-assign]
+    with pytest.raises(DiskFull):
+        await world.engine.execute(Enqueue([job("b")]))
+    assert asked[-1] > 50_000
+    assert isinstance(await world.engine.execute(Dispatch("a", 1)), Applied)
+    assert world.wal.room < left
+
+
+@on_loop
 async def test_a_full_disk_refuses_new_jobs_and_takes_outcomes(tmp_path: Path) -> None:
     world = EngineWorld(tmp_path / "data")
     await world.engine.execute(Enqueue([job()]))

@@ -63,7 +63,10 @@ def write_history(data: str, events: int, *, live: int) -> int:
         nonlocal seq
         body = encode_commit(now_ms, batch)
         wal.reserve(len(body) + 64)
-        wal.append(body, len(batch))
+        # Synced with the log's end only: what is measured is how it is read.
+        file, frame, offset = wal.stage(body, len(batch))
+        file.pwrite(frame, offset)
+        wal.confirm()
         seq += len(batch)
         batch.clear()
 

@@ -1,0 +1,256 @@
+"""Seeded bugs: each breaks one rule of the real code, and says how that is to be noticed.
+
+A bug is a function that patches the code as it stands, so it goes out of date loudly: a
+name that is gone fails the test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from beaver import assembly, recovery
+from beaver.controller import Controller, KillCause
+from beaver.engine import Applied, Engine
+from beaver.helper import work
+from beaver.journal.scan import SegmentScan
+from beaver.journal.wal import Wal
+from beaver_chaos.sim_disk import ProcessDisk
+from beaver_chaos.sim_pool import SimPool
+from beaver_chaos.sim_world import SimClock
+from beaver_model import State, deciding
+from beaver_model.commands import AnyCommand, Boot, Enqueue, Expire
+from beaver_model.events import Cause
+from beaver_model.index import Lane
+
+Patch = pytest.MonkeyPatch
+
+
+class Bug(NamedTuple):
+    """One broken rule."""
+
+    sow: Callable[[Patch], None]
+    noticed: str
+    """A pattern that one of the violations matches."""
+    seeds: int = 400
+    """Within so many seeds it has to be found."""
+    steps: int = 24
+
+
+def _reply_before_sync(patch: Patch) -> None:
+    def release(self: Engine, done: Any, reply: Any) -> None:
+        self._tell(done, reply)
+        self.touch()
+
+    patch.setattr(Engine, "_release", release)
+
+
+def _duplicate_before_the_originals_sync(patch: Patch) -> None:
+    submit = Engine.submit
+
+    def early(self: Engine, command: AnyCommand, done: Any) -> None:
+        if isinstance(command, Enqueue) and deciding.decide(self.state, command, 0) == []:
+            done(Applied(0, ()))
+        else:
+            submit(self, command, done)
+
+    patch.setattr(Engine, "submit", early)
+
+
+def _log_written_and_not_synced(patch: Patch) -> None:
+    def write(self: Wal, staged: Any) -> None:
+        try:
+            staged.file.pwrite(staged.frame, staged.offset)
+        except OSError as error:
+            self._fail("writing", self.path, error)
+        self.confirm()
+
+    patch.setattr(Wal, "_write_durable", write)
+
+
+def _dispatch_before_sync(patch: Patch) -> None:
+    fill = Controller._fill
+
+    def eager(self: Controller, state: State, workers: Any, now_ms: int) -> bool:
+        read = self._engine.read
+        self._engine.read = lambda question, done: done(None)  # type: ignore[method-assign]
+        try:
+            return fill(self, state, workers, now_ms)
+        finally:
+            self._engine.read = read  # type: ignore[method-assign]
+
+    patch.setattr(Controller, "_fill", eager)
+
+
+def _timeout_without_kill(patch: Patch) -> None:
+    kill = Controller._kill
+
+    def spare(self: Controller, place: Any, cause: KillCause, offenders: set[int]) -> None:
+        if cause is not KillCause.TIME_LIMIT:
+            kill(self, place, cause, offenders)
+            return
+        for token in offenders:
+            held = place.held.pop(token)
+            self._submit(Expire(held.attempt.job, token, Cause.TIME_LIMIT))
+        self._engine.touch()
+
+    patch.setattr(Controller, "_kill", spare)
+
+
+def _prefetch_of_a_dead_worker_is_not_given_back(patch: Patch) -> None:
+    exited = Controller.worker_exited
+
+    def forget(self: Controller, worker: int, started: int, detail: str) -> None:
+        held = self.workers[worker].held
+        for token in [token for token in held if token > started]:
+            del held[token]
+        exited(self, worker, started, detail)
+
+    patch.setattr(Controller, "worker_exited", forget)
+
+
+def _boot_forgets_what_had_started(patch: Patch) -> None:
+    patch.setattr(assembly, "boot_command", lambda *_: Boot(frozenset()))
+
+
+def _leftovers_live_on(patch: Patch) -> None:
+    patch.setattr(SimPool, "kill_leftovers", lambda self: 0)
+
+
+def _last_frame_is_not_rewritten(patch: Patch) -> None:
+    last_bytes = SegmentScan.last_bytes
+    patch.setattr(SegmentScan, "last_bytes", lambda self: (last_bytes(self)[0], b""))
+
+
+def _names_are_not_synced(patch: Patch) -> None:
+    patch.setattr(ProcessDisk, "sync_dir", lambda self, path: None)
+
+
+def _snapshot_is_not_synced_and_the_archive_pruned(patch: Patch) -> None:
+    class Lazy:
+        def __init__(self, inner: Any) -> None:
+            self._inner = inner
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ("sync", "sync_dir"):
+                return lambda *_: None
+            found = getattr(self._inner, name)
+            if name == "open":
+                return lambda *args, **kwargs: Lazy(found(*args, **kwargs))
+            return found
+
+    take = work.take_snapshot
+    patch.setattr(work, "take_snapshot", lambda disk, *args: take(Lazy(disk), *args))
+    patch.setattr(work, "_older_snapshot_seq", lambda disk, layout: 1 << 60)
+
+
+def _pruned_below_the_newest_snapshot_only(patch: Patch) -> None:
+    patch.setattr(work, "_older_snapshot_seq", lambda disk, layout: 1 << 60)
+
+
+def _stale_token_is_accepted(patch: Patch) -> None:
+    def fenced(state: State, job: str, token: int) -> Any:
+        row = state.jobs.get(job)
+        if row is not None and row.token:
+            return row
+        return deciding._absent(state, job, row)
+
+    patch.setattr(deciding, "_fenced", fenced)
+
+
+def _limits_follow_the_wall_clock(patch: Patch) -> None:
+    patch.setattr(SimClock, "monotonic_ns", lambda self: self.wall_ms() * 1_000_000)
+
+
+def _last_come_first_served(patch: Patch) -> None:
+    head = Lane.head
+
+    def last(self: Lane) -> Any:
+        first = head(self)
+        return max(self, key=lambda row: row.seq) if first is not None else None
+
+    patch.setattr(Lane, "head", last)
+
+
+def _jobs_go_before_their_time(patch: Patch) -> None:
+    why_not = deciding.why_not_dispatch
+    advance = State.advance
+    patch.setattr(State, "advance", lambda self, now_ms: advance(self, now_ms + 20))
+    patch.setattr(
+        deciding,
+        "why_not_dispatch",
+        lambda state, row, now_ms, *, prefetched: why_not(
+            state, row, now_ms + 20, prefetched=prefetched
+        ),
+    )
+
+
+def _ready_worker_is_forgotten_during_a_sync(patch: Patch) -> None:
+    written = Engine._written
+
+    def forget(self: Engine, error: Any, seconds: float) -> None:
+        self._postponed = False
+        written(self, error, seconds)
+
+    patch.setattr(Engine, "_written", forget)
+
+
+def _outcome_without_room_is_never_tried_again(patch: Patch) -> None:
+    patch.setattr(Controller, "retry_unwritten", lambda self: self._engine.touch())
+
+
+def _torn_tail_is_kept(patch: Patch) -> None:
+    patch.setattr(recovery, "_zero", lambda file, start: None)
+
+
+def _limit_is_charged_from_the_sending(patch: Patch) -> None:
+    overdue = Controller._overdue
+
+    def early(self: Controller, place: Any, now_ns: int) -> set[int]:
+        for held in place.held.values():
+            held.seen_ns = held.seen_ns or now_ns
+        return overdue(self, place, now_ns)
+
+    patch.setattr(Controller, "_overdue", early)
+
+
+BUGS: dict[str, Bug] = {
+    "reply before sync": Bug(_reply_before_sync, r"was told, and only|acknowledged"),
+    "duplicate answered before the original's sync": Bug(
+        _duplicate_before_the_originals_sync, r"was told, and only|acknowledged"
+    ),
+    "log written and not synced": Bug(_log_written_and_not_synced, r"recovery lost|corrupt"),
+    "dispatch before sync": Bug(_dispatch_before_sync, r"before its DISPATCH is durable"),
+    "timeout without kill": Bug(_timeout_without_kill, r"runs twice at once"),
+    "prefetch of a dead worker is not given back": Bug(
+        _prefetch_of_a_dead_worker_is_not_given_back, r"no worker holds it"
+    ),
+    "BOOT forgets what had started": Bug(_boot_forgets_what_had_started, r"given back as not"),
+    "leftovers live on": Bug(_leftovers_live_on, r"runs twice at once|given back as not"),
+    "the last frame is not rewritten": Bug(
+        _last_frame_is_not_rewritten, r"recovery lost|corrupt"
+    ),
+    "names are not synced": Bug(_names_are_not_synced, r"recovery lost|refuses to start"),
+    "snapshot not synced, archive pruned": Bug(
+        _snapshot_is_not_synced_and_the_archive_pruned, r"refuses to start|recovery"
+    ),
+    "pruned below the newest snapshot only": Bug(
+        _pruned_below_the_newest_snapshot_only, r"refuses to start|recovery"
+    ),
+    "stale token is accepted": Bug(_stale_token_is_accepted, r"."),
+    "limits follow the wall clock": Bug(_limits_follow_the_wall_clock, r"is timed out after"),
+    "last come, first served": Bug(_last_come_first_served, r"goes before"),
+    "jobs go before their time": Bug(_jobs_go_before_their_time, r"before its time"),
+    "a ready worker is forgotten during a sync": Bug(
+        _ready_worker_is_forgotten_during_a_sync, r"an idle worker does not get it"
+    ),
+    "an outcome without room is never tried again": Bug(
+        _outcome_without_room_is_never_tried_again, r"no rest is reached"
+    ),
+    "torn tail is kept": Bug(_torn_tail_is_kept, r"."),
+    "limit is charged from the sending": Bug(
+        _limit_is_charged_from_the_sending, r"is timed out after"
+    ),
+}
