@@ -620,7 +620,7 @@ def test_reader_starts_over_where_the_archive_is_pruned_under_it():
 def test_report_says_what_was_read_and_how_long_it_took():
     _, report = read_store(sealed_disk(), "data", clock=StillClock())
     assert (report.frames, report.events) == (9, 7)
-    assert set(report.seconds) == {"inspect", "load", "replay"}
+    assert set(report.seconds) == {"inspect", "load", "replay", "index"}
     assert set(open_sim(new_disk()).report.seconds) == {"inspect", "load", "replay", "index", "open"}
 
 

@@ -66,7 +66,7 @@ async def test_many_commits_without_a_flush_all_arrive_in_order(tmp_path: Path) 
 
 
 def test_the_writer_works_on_a_loop_that_makes_its_sockets_non_blocking(tmp_path: Path) -> None:
-    """uvloop does; a large frame and a blocking wait must live with it."""
+    """Uvloop does; a large frame and a blocking wait must live with it."""
 
     async def commits() -> None:
         world = world_beside_the_loop(tmp_path / "data")

@@ -257,7 +257,8 @@ async def test_threads_are_told_first_and_killed_after_the_grace(tmp_path: Path)
     await world.enqueue("a", timeout_ms=500)
     await world.enqueue("b", timeout_ms=60_000)
     assert len(world.pool.sent[1]) == 2
-    world.pool.begun[1] = (world.pool.sent[1][1].token, 0)
+    world.pool.begun[1] = (world.pool.sent[1][1].token, world.clock.monotonic)
+    await world.tick()
     world.clock.pass_ms(1_400)
     await world.tick()
     assert world.pool.killed == [], "the child stops it softly, within the grace"

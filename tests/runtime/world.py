@@ -20,7 +20,7 @@ class ManualClock(Clock):
 
     def __init__(self, wall_ms: int = 1_000_000) -> None:
         self.wall = wall_ms
-        self.monotonic = 0
+        self.monotonic = 1_000_000_000
 
     def wall_ms(self) -> int:
         return self.wall
