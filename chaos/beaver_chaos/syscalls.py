@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from beaver.disk import SystemDisk
+from beaver.engine import MARK_IDLE_S
 from beaver.journal.reader import frames
 from beaver.layout import Layout
 from beaver_chaos.program import ChaosFailure
@@ -165,11 +166,12 @@ def cut_a_write_short(directory: Path) -> Outcome:
 
 async def _short_write(session: Session) -> Outcome:
     program = session.program
+    program.commit = "inline"
     program.start()
     await session.ready()
     await session.finish(together([producer.produce(REQUESTS) for producer in session.producers]))
     await session.drained()
-    limit = log_end(program.data) + 30
+    limit = await _resting_end(program.data) + 30
     _, hard = resource.prlimit(program.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (limit, hard))
     work = together([producer.produce(REQUESTS) for producer in session.producers])
@@ -184,6 +186,15 @@ async def _short_write(session: Session) -> Outcome:
     output = program.output_tail()
     await session.drain()
     return Outcome(code, 1, output)
+
+
+async def _resting_end(data: Path) -> int:
+    """Returns the end of the log once the last frame is marked and nothing follows."""
+    before, end = -1, log_end(data)
+    while end != before:
+        await asyncio.sleep(2 * MARK_IDLE_S)
+        before, end = end, log_end(data)
+    return end
 
 
 def log_end(data: Path) -> int:

@@ -119,6 +119,10 @@ class ConcreteSpace(Space):
         """Returns the time of this step."""
         return self.now
 
+    def thawed(self, mid: int) -> State:
+        """Returns a whole state."""
+        return thaw(*self.states[mid])
+
     def step(self, mid: int, ask: Any, worker: int = 1) -> Step:
         """Returns what a command leads to on a whole state, now."""
         key = (mid, ask, worker, self.now, self.due)
@@ -147,7 +151,9 @@ class ConcreteSpace(Space):
             step.label = state.last_seq
         step.moves = tuple(map(move_of, filter(is_job_event, decision)))
         wrong = [Wrong(*message.split(": ", 1)) for message in self.model.violations(state)]
-        step.mid = self._number(freeze(state))
+        frozen = freeze(state)
+        wrong += self._check_replay(mid, decision, frozen)
+        step.mid = self._number(frozen)
         self.events[step.mid, ask] = list(decision)
         after = self.models[step.mid]
         step.wrong = (*wrong, *check_step(before, ask, step.moves, after, self.limits))

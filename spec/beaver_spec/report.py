@@ -181,14 +181,13 @@ def properties_of(scopes: Sequence[ScopeRow]) -> list[PropertyRow]:
             verdict=(
                 Verdict.VIOLATED if name in violated
                 else Verdict.HOLDS if done
-                else Verdict.ERROR if scopes
                 else Verdict.SKIPPED
             ),
             scopes=done,
         )
         for name, claim in ALL_PROPERTIES.items()
     ]  # fmt: skip
-    return sorted(rows, key=lambda row: row.verdict == Verdict.HOLDS)
+    return sorted(rows, key=lambda row: row.verdict != Verdict.VIOLATED)
 
 
 def witnesses_of(scopes: Sequence[ScopeRow]) -> list[Witness]:

@@ -256,8 +256,8 @@ class Space:
         state = self.thawed(mid)
         first_seq = state.last_seq + 1
         for event in events:
-            self.model.apply(state, event, NOW_MS)
-        beaver_model.replay(state, first_seq, NOW_MS, events)
+            self.model.apply(state, event, self.now_ms())
+        beaver_model.replay(state, first_seq, self.now_ms(), events)
         again = thaw(*expected)
         if freeze(state) != expected or freeze(again) != expected:
             return [Wrong("replay_agrees", "replaying the events gives another state")]
@@ -276,9 +276,11 @@ class Space:
 
     def _check_policy(self, mid: int) -> Sequence[Wrong]:
         """The policy finds a job exactly where one may be dispatched, and only such a one."""
-        model, state = self.models[mid], self.thawed(mid)
+        model, state, now_ms = self.models[mid], self.thawed(mid), self.now_ms()
+        while state.advance(now_ms):
+            pass
         for idle in (True, False):
-            row = self.model.select(state, Offer(idle=idle), NOW_MS)
+            row = self.model.select(state, Offer(idle=idle), now_ms)
             allowed = [
                 NAMES[job]
                 for job in range(len(model.rows))

@@ -35,7 +35,7 @@ from beaver_model.events import (
     Retried,
     TimedOut,
 )
-from beaver_model.rows import TOMBSTONE_BYTES
+from beaver_model.rows import TOMBSTONE_BYTES, Extra
 from beaver_spec.moment import set_phase
 from beaver_spec.rules import Rules
 from beaver_spec.scopes import SCOPES, Scope
@@ -231,7 +231,8 @@ def apply_with_a_counter(state: State, event: AnyEvent) -> None:
 def a_failure_changes_others(state: State, event: AnyEvent) -> None:
     if isinstance(event, Died):
         for row in state.jobs.values():
-            if row.id != event.job and row.extra is not None:
+            if row.id != event.job:
+                row.extra = row.extra or Extra()
                 row.extra.generation += 1
 
 

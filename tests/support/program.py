@@ -24,6 +24,7 @@ from beaver.disk import SystemDisk
 from beaver.embedded import open_client
 from beaver.recovery import peek_store
 from beaver.workers.leftovers import find_leftovers
+from beaver_spec.traces import validate_store
 
 BEAVER = [sys.executable, "-m", "beaver"]
 DEADLINE_S = 60.0
@@ -148,6 +149,8 @@ def serving(data: Path, *arguments: str, cwd: Path | None = None, **env: str) ->
         yield server
         if server.process.poll() is None:
             assert server.stop() == 0, "".join(server.stderr)
+        verdict = validate_store(str(data))
+        assert verdict.ok, f"the specification rejects the log at seq {verdict.seq}: {verdict}"
     finally:
         if server.process.poll() is None:
             server.kill()
