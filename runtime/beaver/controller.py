@@ -209,7 +209,9 @@ class Controller:
         workers = [w for w in self.workers.values() if w.ready and not w.killed and not w.retired]
         if not state.ready and not self._rebalance(workers):
             return
-        if not self._engine.has_room(self._room_bytes):
+        if self._unwritten or not self._engine.has_room(self._room_bytes):
+            # What waits for room goes first.  Else a later attempt could start before the log
+            # gives back an earlier one, and after a crash the slot would say that both began.
             return
         if self._fill(state, workers, now_ms) and self._rebalance(workers):
             self._fill(state, workers, now_ms)

@@ -15,7 +15,15 @@ _FILE_BYTES_MAX = 1 << 20
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice, where YAML parsers keep the last in silence."""
+    """Refuses aliases, and a key that stands twice, where others keep the last in silence."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        # A kilobyte of aliases to aliases takes all the memory there is, once it is shown.
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem="aliases (*name) are not allowed", problem_mark=self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()

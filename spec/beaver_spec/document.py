@@ -66,7 +66,7 @@ def blocks(report: Report) -> Iterator[Block]:
         yield Listing(report.findings)
     for scope in report.scopes:
         if scope.story is not None:
-            yield from _story(scope.story)
+            yield from story_blocks(scope.story)
     yield Heading(2, "Not explored")
     yield Paragraph("What this check says nothing about:")
     yield Listing(report.not_explored)
@@ -110,7 +110,8 @@ def _facts(report: Report) -> Iterator[Block]:
     yield Table(["", ""], rows)
 
 
-def _story(story: Story) -> Iterator[Block]:
+def story_blocks(story: Story) -> Iterator[Block]:
+    """Yields a counterexample: its steps, its diagram and its test."""
     yield Heading(2, f"Counterexample: {story.property} (scope {story.scope})")
     yield Paragraph(f"{story.claim}.")
     yield Listing([step.partition(". ")[2] for step in story.steps], numbered=True)

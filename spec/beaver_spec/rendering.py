@@ -46,10 +46,11 @@ def json_text(report: Report) -> str:
 
 def markdown(report: Report) -> str:
     """Returns the report as Markdown."""
-    return "\n\n".join(map(_markdown, blocks(report))) + "\n"
+    return "\n\n".join(map(block_text, blocks(report))) + "\n"
 
 
-def _markdown(block: Block) -> str:
+def block_text(block: Block) -> str:
+    """Returns one block as Markdown."""
     if isinstance(block, Heading):
         return f"{'#' * block.level} {block.text}"
     if isinstance(block, Paragraph):

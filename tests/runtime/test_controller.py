@@ -307,6 +307,25 @@ async def test_outcomes_wait_for_room_in_the_log_and_are_written_later(tmp_path:
 
 
 @on_loop
+async def test_nothing_is_dispatched_before_what_waits_for_room_is_written(tmp_path: Path) -> None:
+    world = ControllerWorld(tmp_path / "data")
+    await world.enqueue("a", "b")
+    world.begin()
+    reserve = world.wal.reserve
+    world.wal.reserve = lambda size: False  # type: ignore[method-assign]
+    world.end(1)
+    await turns()
+    world.wal.reserve = reserve  # type: ignore[method-assign]
+    world.engine.touch()
+    await turns()
+    assert world.state.jobs["b"].state == JobState.PENDING
+    world.controller.retry_unwritten()
+    await turns()
+    assert world.state.completed == 1
+    assert [attempt.job for attempt in world.pool.sent[1]] == ["b"]
+
+
+@on_loop
 async def test_draining_gives_back_what_waits_and_then_what_runs_too_long(tmp_path: Path) -> None:
     world = ControllerWorld(tmp_path / "data", prefetch=2)
     await world.enqueue("a", "b")
