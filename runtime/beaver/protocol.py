@@ -43,6 +43,7 @@ _LENGTH: Final = struct.Struct("<I")
 _encode: Final = msgspec.msgpack.Encoder().encode
 _encode_json: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder().decode
+_decode_request: Final = msgspec.msgpack.Decoder(tuple[int, str, msgspec.Raw]).decode
 
 
 class FrameTooLong(errors.InvalidInput):
@@ -69,6 +70,12 @@ class FrameReader:
             FrameTooLong: Before anything of that frame is kept.
         """
         buffer = self._buffer
+        if not buffer and len(data) >= _LENGTH.size:
+            # Nearly always one whole frame arrives at a time.
+            (length,) = _LENGTH.unpack_from(data)
+            if length == len(data) - _LENGTH.size and length <= self._limit:
+                yield data[_LENGTH.size :]
+                return
         buffer += data
         start, end = 0, len(buffer)
         try:
@@ -93,6 +100,24 @@ def decode_message(body: bytes) -> Any:
     """
     try:
         return _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise errors.InvalidInput(f"a frame is not MessagePack: {error}") from error
+
+
+def decode_request(body: bytes) -> tuple[int, str, msgspec.Raw]:
+    """Returns number and operation of a request, and its body still encoded.
+
+    So the body is read once, as what the operation expects.
+
+    Raises:
+        InvalidInput: The frame is no request.
+    """
+    try:
+        return _decode_request(body)
+    except msgspec.ValidationError:
+        raise errors.InvalidInput(
+            "a request is an array of a number, an operation and a body"
+        ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise errors.InvalidInput(f"a frame is not MessagePack: {error}") from error
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -131,6 +132,8 @@ class Server:
                 ports = self._ports(pool, partial(WriterProcess, lock))
                 parts = Assembly(config, ports, on_failure=self._fail)
                 await parts.recover(store, tasks)
+                # What was recovered lives long: no collection need look at it again.
+                gc.freeze()
                 return await self._serve(parts, pool, sink)
             finally:
                 lock.release()

@@ -21,7 +21,8 @@ class _StrictLoader(yaml.SafeLoader):
         # A kilobyte of aliases to aliases takes all the memory there is, once it is shown.
         if self.check_event(yaml.AliasEvent):
             raise yaml.MarkedYAMLError(
-                problem="aliases (*name) are not allowed", problem_mark=self.peek_event().start_mark
+                problem="aliases (*name) are not allowed",
+                problem_mark=self.peek_event().start_mark,  # type: ignore[no-untyped-call]
             )
         return super().compose_node(parent, index)
 

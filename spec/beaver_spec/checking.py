@@ -101,7 +101,7 @@ def run(
     rows = _explore_all(scopes, processes or os.cpu_count() or 1, events)
     if pin:
         pin_counts(rows)
-        rows = [msgspec.structs.replace(row, pinned=load_counts()[row.name]) for row in rows]
+        rows = [_pinned(row) for row in rows]
     results += map(result_of, rows)
     if specification:
         results += _specification(larger, events)
@@ -125,6 +125,13 @@ def run(
         findings=findings,
         partial=partial,
     )
+
+
+def _pinned(row: ScopeRow) -> ScopeRow:
+    """Returns a row whose counts are now the pinned ones."""
+    wrong = row.story is not None or bool(row.difference)
+    verdict = Verdict.VIOLATED if wrong else Verdict.HOLDS
+    return msgspec.structs.replace(row, pinned=load_counts().get(row.name), verdict=verdict)
 
 
 def check_scope(

@@ -92,9 +92,7 @@ def log_file(data: bytes) -> set[str]:
         seed = first_seed(STORE, 1)
         content = encode_file_header(FileHeader(STORE, 1, seed))
         count, payload = data[0] if data else 1, data[1:]
-        frame, _ = encode_frame(
-            payload, count, 1, 0, previous_crc=seed, seed=header_seed(STORE)
-        )
+        frame, _ = encode_frame(payload, count, 1, 0, previous_crc=seed, seed=header_seed(STORE))
         content += frame + bytes(64)
     file = MemoryFile(content)
     places: set[str] = set()
@@ -293,9 +291,11 @@ http: 127.0.0.1:8000
 queues: {default: {weight: 3}, mail: {paused: true, bytes_max: 10MB}}
 tombstones_age: 1d
 """
-_BOMB = b"queues: [&a [x,x,x,x,x,x,x,x,x], " + b", ".join(
-    b"&%c [%s]" % (n + 1, b",".join([b"*%c" % n] * 9)) for n in range(97, 106)
-) + b"]\n"
+_BOMB = (
+    b"queues: [&a [x,x,x,x,x,x,x,x,x], "
+    + b", ".join(b"&%c [%s]" % (n + 1, b",".join([b"*%c" % n] * 9)) for n in range(97, 106))
+    + b"]\n"
+)
 """Short, and enormous once someone writes it out (Kettle's "billion laughs")."""
 _INFO = endpoint.ServerInfo(1, "/nowhere/beaver.sock", STORE.hex(), directory="")
 

@@ -73,6 +73,8 @@ def test_counts_that_drift_from_the_pinned_ones_are_a_finding(pinned: Path) -> N
     assert checking.run([TINY]).findings == ["scope tiny: no counts are pinned"]
     assert checking.run([TINY], pin=True).ok
     assert checking.run([TINY]).ok
+    pinned.write_text(pinned.read_text().replace('"diameter": ', '"diameter": 1'))
+    assert checking.run([TINY], pin=True).ok, "pinned anew"
     counts = json.loads(pinned.read_text())
     counts["tiny"]["states"] += 1
     pinned.write_text(json.dumps(counts))

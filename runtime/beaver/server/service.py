@@ -95,7 +95,7 @@ class Service:
     # -- jobs come in ----------------------------------------------------------------------
 
     def _enqueue(self, body: Any, respond: Respond, origin: Origin) -> None:
-        (requests,) = _arguments(body, _EnqueueBody)
+        (requests,) = _arguments(body, _EnqueueBody, _decode_enqueue)
         if len(requests) > BATCH_JOBS_MAX:
             raise InvalidInput(f"{len(requests)} jobs in one commit; at most {BATCH_JOBS_MAX} fit")
         size = sum(map(request_bytes, requests))
@@ -110,8 +110,12 @@ class Service:
         last_seq = engine.state.last_seq
 
         def accepted(state: State) -> list[Enqueued]:
-            found = ((job.id, state.seq_of(job.id)) for job in jobs)
-            return [Enqueued(i, seq, seq > last_seq) for i, seq in found if seq is not None]
+            found: list[Enqueued] = []
+            for job in jobs:
+                seq = state.seq_of(job.id)
+                if seq is not None:
+                    found.append(Enqueued(job.id, seq, seq > last_seq))
+            return found
 
         # 1. The command is applied in memory.  2. The seqs are read off at once, since later
         # commands may evict a tombstone.  3. Both are told when the commit is durable.
@@ -319,10 +323,22 @@ _RequeueBody = tuple[str, bytes | None]
 _QueueBody = tuple[str, bool | None, int | None, int | None]
 
 
-def _arguments(body: Any, shape: Any) -> Any:
+_decode_enqueue: Final = msgspec.msgpack.Decoder(_EnqueueBody).decode
+
+
+def _arguments(body: Any, shape: Any, decode: Callable[[Any], Any] | None = None) -> Any:
+    """Returns a body as the shape that an operation expects.
+
+    Args:
+        body: As it came, still encoded or not.
+        shape: What is expected.
+        decode: A decoder of that shape, for operations that come often.
+    """
     try:
-        return msgspec.convert(body, shape)
-    except (msgspec.MsgspecError, TypeError) as error:
+        if type(body) is not msgspec.Raw:
+            return msgspec.convert(body, shape)
+        return decode(body) if decode else msgspec.msgpack.decode(body, type=shape)
+    except (msgspec.MsgspecError, TypeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"the arguments do not fit the operation: {error}") from error
 
 

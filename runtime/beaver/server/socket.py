@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import os
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
+
+import msgspec
 
 from beaver import protocol
 from beaver.errors import BeaverError, InvalidInput
@@ -61,22 +63,17 @@ class Connection(asyncio.Protocol):
         """Handles every request that these bytes complete."""
         try:
             for frame in self._reader.feed(data):
-                self._request(protocol.decode_message(frame))
+                self._request(*protocol.decode_request(frame))
         except InvalidInput as error:
             self._answer(0, error)
             self._flush()
             self.close()
 
-    def _request(self, message: Any) -> None:
-        match message:
-            case [int(number), str(op), body]:
-                pass
-            case _:
-                raise InvalidInput("a request is an array of a number, an operation and a body")
+    def _request(self, number: int, op: str, body: msgspec.Raw) -> None:
         if self._greeted:
             self._service.handle(op, body, lambda answer: self._answer(number, answer))
             return
-        if op != "hello" or body != [protocol.VERSION]:
+        if op != "hello" or protocol.decode_message(body) != [protocol.VERSION]:
             raise InvalidInput(
                 f"the first request must be hello with protocol version {protocol.VERSION}"
             )
