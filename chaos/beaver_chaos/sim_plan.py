@@ -21,7 +21,8 @@ STEPS_DEFAULT: Final = 24
 """Acts of a run, unless it is told otherwise."""
 CLIENTS: Final = 2
 QUEUES: Final = ("default", "mail")
-_ACT_SPACING_MS: Final = 30
+_SPACINGS_MS: Final = (1, 30, 30, 200)
+"""Mean time between two acts: all at once, busy, or with time for housekeeping."""
 
 
 class Chance:
@@ -149,7 +150,7 @@ class _Drawing:
         # A run has a temper: some are calm, some have one kind of fault again and again.
         self._faulty = chance.pick((0, 6, 3, 3))
         self._favourite = chance.pick(_FAULTS)
-        self._span_ms = steps * chance.pick((1, _ACT_SPACING_MS, _ACT_SPACING_MS))
+        self._span_ms = steps * chance.pick(_SPACINGS_MS)
 
     def acts(self) -> list[Act]:
         acts = []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from beaver.assembly import Assembly, PoolSink, Ports
 from beaver.errors import BeaverError, DiskFull, StorageFailed, StoreUnavailable
 from beaver.layout import Layout
+from beaver.ports import DirectoryLock
 from beaver.queries import status
 from beaver.recovery import peek_store
 from beaver.server.socket import Connection
@@ -87,6 +88,9 @@ class Life:
         except BeaverError as error:
             world.watch.wrong(f"server {self.number} refuses to start: {_first_line(error)}")
             return
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is a bug
+            world.watch.wrong(f"server {self.number} breaks: {_first_line(error)}")
+            return
         world.server_ended(self, "has ended")
 
     async def _run(self) -> None:
@@ -94,9 +98,7 @@ class Life:
         store = peek_store(self.disk, config.data) or world.store
         sink = PoolSink()
         tasks = await self.pool.start(sink)
-        # As `locking.acquire`: the writer of a killed server may hold it for a moment.
-        while (lock := self.disk.lock(Layout(config.data).lock)) is None:  # noqa: ASYNC110
-            await asyncio.sleep(_LOCK_POLL_S)
+        lock = await self._acquire(Layout(config.data).lock)
         await parts.recover(store, tasks)
         parts.build(
             sink,
@@ -115,6 +117,15 @@ class Life:
         await parts.finish()
         await self.pool.stop()
         lock.release()
+
+    async def _acquire(self, path: str) -> DirectoryLock:
+        """As `locking.acquire`: the writer of a killed server may hold it for a moment."""
+        try:
+            while (lock := self.disk.lock(path)) is None:  # noqa: ASYNC110 - it can only be tried
+                await asyncio.sleep(_LOCK_POLL_S)
+        except OSError as error:
+            raise StoreUnavailable(f"cannot lock {path}: {error.strerror}") from error
+        return lock
 
     async def _close_doors(self) -> None:
         self.listening = False

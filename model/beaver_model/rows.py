@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
 from beaver_model.bounds import (
     ATTEMPTS_DEFAULT,
+    ATTEMPTS_MAX,
     DIGEST_BYTES,
     PRIORITY_DEFAULT,
+    PRIORITY_MAX,
+    TIME_MS_MAX,
     TIMEOUT_MS_DEFAULT,
     WEIGHT_DEFAULT,
 )
@@ -39,6 +42,9 @@ class Origin(IntEnum):
     JOB = 2
 
 
+_Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=TIME_MS_MAX)]
+
+
 class Spec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The options that many jobs share.  Logged as MessagePack bytes inside ENQUEUE.
 
@@ -47,13 +53,13 @@ class Spec(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     task: str
     queue: str = "default"
-    priority: int = PRIORITY_DEFAULT
-    timeout_ms: int = TIMEOUT_MS_DEFAULT
-    max_attempts: int = ATTEMPTS_DEFAULT
+    priority: Annotated[int, msgspec.Meta(ge=0, le=PRIORITY_MAX)] = PRIORITY_DEFAULT
+    timeout_ms: _Milliseconds = TIMEOUT_MS_DEFAULT
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=ATTEMPTS_MAX)] = ATTEMPTS_DEFAULT
     backoff_kind: int = BackoffKind.EXPONENTIAL
-    backoff_base_ms: int = 1_000
-    backoff_max_ms: int = 3_600_000
-    backoff_jitter: float = 0.1
+    backoff_base_ms: _Milliseconds = 1_000
+    backoff_max_ms: _Milliseconds = 3_600_000
+    backoff_jitter: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
     origin: int = Origin.LOCAL
 
     def backoff_ms(self, attempt: int, jitter: float) -> int:
@@ -90,13 +96,16 @@ def spec_of(raw: bytes) -> Spec:
     specs never depends on identity.
 
     Raises:
-        msgspec.DecodeError: The bytes are no spec.
+        msgspec.DecodeError: The bytes are no spec, or a value is out of its bounds.
     """
     spec = _specs.get(raw)
     if spec is None:
         if len(_specs) >= _SPECS_MAX:
             _specs.clear()
-        spec = _specs[raw] = _SPEC_DECODER.decode(raw)
+        try:
+            spec = _specs[raw] = _SPEC_DECODER.decode(raw)
+        except UnicodeDecodeError as error:
+            raise msgspec.DecodeError(f"a name is not UTF-8: {error}") from error
     return spec
 
 

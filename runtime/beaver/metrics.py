@@ -87,16 +87,19 @@ class Metrics:
                 counts[kind] += 1
             if kind is Dispatched:
                 dispatched_ms[seq] = now_ms
-            elif kind in _ENDS:
-                since_ms = dispatched_ms.pop(getattr(event, "token", 0), None)
-                if kind is Acked and since_ms is not None:
+            elif kind is Acked:
+                assert isinstance(event, Acked)
+                since_ms = dispatched_ms.pop(event.token, None)
+                if since_ms is not None:
                     self.latency.observe((now_ms - since_ms) / 1000)
+            elif kind in _ENDS:
+                dispatched_ms.pop(getattr(event, "token", 0), None)
 
 
 _COUNTED: Final = (
     Enqueued, Dispatched, Acked, Retried, TimedOut, Released, Died, Cancelled,
 )  # fmt: skip
-_ENDS: Final = frozenset((Acked, Retried, TimedOut, Released, Died, Cancelled))
+_ENDS: Final = frozenset((Retried, TimedOut, Released, Died, Cancelled))
 
 
 class Collector:

@@ -25,7 +25,8 @@ class Results:
     """Observes the engine's commits."""
 
     def __init__(self) -> None:
-        self._ended: dict[str, ResultView] = {}
+        self._ended: dict[str, bytes] = {}
+        """Results of completed jobs."""
         self._order: deque[tuple[int, str]] = deque()
         self._waiters: dict[str, list[Waiter]] = {}
         self.bytes = 0
@@ -33,43 +34,44 @@ class Results:
 
     def observe(self, first_seq: int, now_ms: int, events: Sequence[AnyEvent]) -> None:
         """Takes in a commit and tells those who wait for its jobs."""
+        ended, order, waiters = self._ended, self._order, self._waiters
         for seq, event in enumerate(events, first_seq):
             kind = type(event)
             if kind is Acked:
+                # One of every three events: a view is made only for who asks.
                 assert isinstance(event, Acked)
-                view = ResultView(event.job, "completed", msgspec.Raw(event.result))
+                job, result = event.job, event.result
+                ended[job] = result
+                order.append((seq, job))
+                self.bytes += len(result)
+                if job in waiters:
+                    self._tell(_completed(job, result))
             elif kind is Died:
                 assert isinstance(event, Died)
-                view = ResultView(event.job, "dead", _NULL, event.cause, event.error)
+                self._tell(ResultView(event.job, "dead", _NULL, event.cause, event.error))
             elif kind is Cancelled:
                 assert isinstance(event, Cancelled)
-                view = ResultView(event.job, "cancelled", _NULL, event.cause)
+                self._tell(ResultView(event.job, "cancelled", _NULL, event.cause))
             elif kind is Discarded:
                 assert isinstance(event, Discarded)
-                view = ResultView(event.job, "discarded")
-            else:
-                continue
-            if view.state == "completed":
-                self._keep(seq, view)
-            for waiter in self._waiters.pop(view.id, ()):
-                waiter(view)
+                self._tell(ResultView(event.job, "discarded"))
 
-    def _keep(self, seq: int, view: ResultView) -> None:
-        self._ended[view.id] = view
-        self._order.append((seq, view.id))
-        self.bytes += len(view.result)
+    def _tell(self, view: ResultView) -> None:
+        for waiter in self._waiters.pop(view.id, ()):
+            waiter(view)
 
     def projected(self, applied_seq: int) -> None:
         """The history holds everything up to this seq now."""
         while self._order and self._order[0][0] <= applied_seq:
             _, job = self._order.popleft()
-            view = self._ended.pop(job, None)
-            if view is not None:
-                self.bytes -= len(view.result)
+            result = self._ended.pop(job, None)
+            if result is not None:
+                self.bytes -= len(result)
 
     def get(self, job: str) -> ResultView | None:
         """Returns how a completed job ended, where that still stands in memory."""
-        return self._ended.get(job)
+        result = self._ended.get(job)
+        return None if result is None else _completed(job, result)
 
     def wait(self, job: str, waiter: Waiter) -> Callable[[], None]:
         """Calls `waiter` once the job has ended; returns what takes the wish back."""
@@ -83,3 +85,7 @@ class Results:
                 del self._waiters[job]
 
         return forget
+
+
+def _completed(job: str, result: bytes) -> ResultView:
+    return ResultView(job, "completed", msgspec.Raw(result))

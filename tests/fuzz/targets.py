@@ -272,11 +272,13 @@ def _lively() -> tuple[State, bytes, bytes, list[bytes]]:
 LIVELY, _LOG, _SNAPSHOT, _COMMITS = _lively()
 
 
-def _slots_file() -> bytes:
+def _slots_file(boot: bytes = b"") -> bytes:
     with tempfile.TemporaryDirectory(dir=HERE) as directory:
         path = str(Path(directory, "slots"))
         Slots.open(path, 3, STORE).close()
-        return Path(path).read_bytes()
+        data = bytearray(Path(path).read_bytes())
+    data[32 : 32 + len(boot)] = boot
+    return bytes(data)
 
 
 _JOBS = b"""{"id": "a", "task": "echo", "payload": {"x": [1, 2.5, null, "\\u00fc"]}, "priority": 3}
@@ -322,7 +324,11 @@ TARGETS = {
         300,
     ),
     "slots": Target(
-        slots, [_slots_file()], frozenset({"same boot", "another boot", "unusable"}), MIB, 100
+        slots,
+        [_slots_file(), _slots_file(b"of another boot")],
+        frozenset({"same boot", "another boot", "unusable"}),
+        MIB,
+        100,
     ),
     "server_json": Target(
         server_json,

@@ -142,7 +142,7 @@ fuzzing = settings(
 
 VALID = [
     ("enqueue", [[make_request("echo", {"x": 1}, id="new", delay=5, tags=["t"])]]),
-    ("enqueue", [[make_request("echo", id="a", queue="mail", priority=1, max_attempts=2)]]),
+    ("enqueue", [[make_request("echo", id="second", queue="mail", priority=1, max_attempts=2)]]),
     ("list", ["", "", "", 0, 10]),
     ("show", ["a"]),
     ("explain", ["a"]),
@@ -233,7 +233,7 @@ def test_any_jobs_come_in_whole_or_not_at_all(requests: list[Request]) -> None:
 @pytest.mark.parametrize(("op", "body"), VALID)
 def test_the_bodies_to_begin_with_are_valid(op: str, body: list[Any]) -> None:
     answers, _ = talk(HELLO, protocol.encode_frame([5, op, body]))
-    assert [answer[1] for answer in answers] == [0, 0] or op == "requeue", answers
+    assert [answer[1] for answer in answers] == [0, 0], answers
 
 
 @pytest.mark.parametrize("size", [1, 3, 5, 64])

@@ -1,0 +1,135 @@
+"""HTTP: any request gets an answer of the kind that its path allows, and the server lives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from beaver.server.http import HttpServer
+
+HALF_A_REQUEST_S = 0.05
+"""How long an answer to garbage may take before we go: the server may wait for the rest."""
+
+STATUSES = {200, 400, 404, 405, 408, 413, 414, 417, 431, 501, 503, 505}
+PATHS = ["/metrics", "/healthz", "/readyz", "/", "/v1/jobs", "*", "http://x/healthz"]
+
+WORDS = st.text(st.characters(codec="latin-1", exclude_characters="\r\n"), max_size=20)
+TARGETS = st.builds(
+    lambda path, tail, query: path + tail + query,
+    st.sampled_from(PATHS),
+    st.sampled_from(["", "/", "/..", "%00", "%ff", "/" * 50, "x" * 9_000]) | WORDS,
+    st.sampled_from(["", "?", "?a=b&a", "?%", "#x"]) | WORDS.map("?{}".format),
+)
+METHODS = st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "get", "X"])
+HEADERS = st.sampled_from(
+    [
+        "Host: x", "Content-Length: 0", "Content-Length: -1", "Content-Length: 99999999999999",
+        "Content-Length: x", "Transfer-Encoding: chunked", "Expect: 100-continue", "Expect: y",
+        "Connection: upgrade\r\nUpgrade: websocket", "Accept-Encoding: gzip", "Range: bytes=5-1",
+        "X: " + "y" * 9_000, "no colon", ": empty", "Cookie: " + "a=b;" * 50, "Content-Type: \xff",
+    ]
+)  # fmt: skip
+BODIES = st.sampled_from([b"", b"0\r\n\r\n", b"zz\r\n", b"{", b"\0" * 100]) | st.binary(max_size=99)
+
+
+class Site:
+    """A server on a free port of loopback, on a loop of its own for many requests."""
+
+    def __init__(self) -> None:
+        self.runner = asyncio.Runner()
+        self.server = HttpServer(CollectorRegistry(), lambda: None)
+        address = self.runner.run(self.server.start("127.0.0.1", 0, explicit=True))
+        self.port = int(address.rpartition(":")[2])
+
+    def send(self, raw: bytes, seconds: float = 10.0) -> bytes:
+        """Sends bytes and returns the first that is answered; none where more is waited for."""
+
+        async def main() -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            try:
+                writer.write(raw)
+                async with asyncio.timeout(seconds):
+                    return await reader.read(1 << 16)
+            except (TimeoutError, ConnectionResetError, BrokenPipeError):
+                return b""  # It waits for more, or hung up on us.
+            finally:
+                writer.close()
+
+        return self.runner.run(main())
+
+    def close(self) -> None:
+        self.runner.run(self.server.close())
+        self.runner.close()
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    site = Site()
+    try:
+        yield site
+    finally:
+        site.close()
+
+
+def check(site: Site, caplog: pytest.LogCaptureFixture, raw: bytes) -> list[int]:
+    """Sends bytes; returns the statuses, and sees to it that nothing broke."""
+    caplog.clear()
+    with caplog.at_level(logging.ERROR):
+        answer = site.send(raw, HALF_A_REQUEST_S)
+    broken = [r for r in caplog.records if r.exc_info and "Error handling request" not in r.message]
+    assert not broken, caplog.text
+    statuses = [int(line[9:12]) for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.")]
+    assert STATUSES.issuperset(statuses), answer[:500]
+    assert b" 200 " in site.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    return statuses
+
+
+fuzzing = settings(
+    suppress_health_check=list(HealthCheck),
+    deadline=None,
+)
+
+
+@pytest.mark.invariants
+@fuzzing
+@given(target=TARGETS, method=METHODS, headers=st.lists(HEADERS, max_size=4), body=BODIES)
+def test_any_request_is_answered_and_the_server_lives(
+    site: Site,
+    caplog: pytest.LogCaptureFixture,
+    target: str,
+    method: str,
+    headers: list[str],
+    body: bytes,
+) -> None:
+    head = "\r\n".join([f"{method} {target} HTTP/1.1", "Host: here", *headers, "", ""])
+    statuses = check(site, caplog, head.encode("latin-1") + body)
+    event(f"answered {statuses[:1]}")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["/metrics?" + "x" * 500, "/%2e%2e/etc/passwd", "//healthz"])
+def test_odd_paths_are_answered_at_once(site: Site, method: str, path: str) -> None:
+    answer = site.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert int(answer[9:12]) in STATUSES
+
+
+@pytest.mark.invariants
+@fuzzing
+@given(raw=st.binary(max_size=300))
+def test_any_bytes_at_all_disturb_nobody(
+    site: Site, caplog: pytest.LogCaptureFixture, raw: bytes
+) -> None:
+    check(site, caplog, raw)
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
+def test_the_pages_that_there_are_answer(site: Site, path: str) -> None:
+    assert site.send(f"GET {path} HTTP/1.0\r\n\r\n".encode()).startswith(b"HTTP/1.0 200")
+    assert site.send(f"POST {path} HTTP/1.0\r\n\r\n".encode()).startswith(b"HTTP/1.0 405")
+    assert site.send(f"GET {path}/x HTTP/1.0\r\n\r\n".encode()).startswith(b"HTTP/1.0 404")
