@@ -55,8 +55,7 @@ class SimClient:
         """Requests that are still to be answered."""
 
     def begin(self, kind: str, args: tuple[Any, ...]) -> None:
-        """Starts to carry out an act."""
-        self.busy += 1
+        """Starts to carry out an act, which has been counted as one of the busy."""
         asyncio.get_running_loop().create_task(self._carry_out(kind, args))
 
     async def _carry_out(self, kind: str, args: tuple[Any, ...]) -> None:

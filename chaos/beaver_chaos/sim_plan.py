@@ -127,7 +127,7 @@ def draw_plan(seed: int, steps: int = STEPS_DEFAULT) -> Plan:
         concurrency=chance.between(2, 3) if many else 0,
         prefetch=chance.pick((0, 3, 3)),
         grace_ms=chance.pick((20, 100, 300)),
-        segment_bytes=chance.pick((4096, 8192, 16384)),
+        segment_bytes=chance.pick((2048, 4096, 16384)),
         in_order=chance.one_in(2),
         latency_us=chance.pick((50, 500, 5_000)),
         sync_us=chance.pick((50, 500, 5_000)),
@@ -150,6 +150,7 @@ class _Drawing:
         # A run has a temper: some are calm, some have one kind of fault again and again.
         self._faulty = chance.pick((0, 6, 3, 3))
         self._favourite = chance.pick(_FAULTS)
+        self._orders = _UPKEEP if chance.one_in(4) else _ORDERS
         self._span_ms = steps * chance.pick(_SPACINGS_MS)
 
     def acts(self) -> list[Act]:
@@ -168,12 +169,12 @@ class _Drawing:
         client = chance.below(CLIENTS)
         if not self._jobs or chance.one_in(2):
             return "enqueue", (client, self._request())
-        kind = chance.pick(_ORDERS)
+        kind = chance.pick(self._orders)
         if kind == "again":
             return "enqueue", (client, chance.pick(self._requests))
         if kind in ("pause", "resume", "weight"):
             return kind, (client, chance.pick(QUEUES), chance.between(1, 20))
-        if kind in ("snapshot", "restart"):
+        if kind in ("snapshot", "prepare", "restart"):
             return kind, ()
         return kind, (client, chance.pick(self._jobs).id, chance.pick((0, 50, 2_000)))
 
@@ -232,9 +233,14 @@ _ORDERS: Final = (
     "status",
     "snapshot",
     "snapshot",
-    "snapshot",
+    "prepare",
+    "prepare",
     "restart",
 )
+
+
+_UPKEEP: Final = (*_ORDERS, *("snapshot", "prepare") * 6)
+"""Segments and snapshots come and go as in days of a real server."""
 
 
 def _stop_args(chance: Chance) -> tuple[Any, ...]:

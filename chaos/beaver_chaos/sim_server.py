@@ -7,6 +7,7 @@ what `serve` does with sockets and signals.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -145,17 +146,39 @@ class Life:
 
     def take_snapshot(self) -> None:
         """Takes a snapshot now, as if the log had grown enough."""
-        if self.listening and not self.ending:
-            self.world.after(self.process, 0, self._begin_snapshot)
+        if self._is_up:
+            self._begin(self.parts.keeping.snapshot)
 
-    def _begin_snapshot(self) -> None:
-        async def snapshot() -> None:
+    def prepare(self) -> None:
+        """Goes on in a next segment now, as if the active one were full."""
+        if self._is_up:
+            self._begin(self._prepare)
+
+    async def _prepare(self) -> None:
+        wal = self.parts.opened.wal
+        if not wal.has_next:
+            await self.parts.keeping.prepare_next()
+        # What no commit of these small runs is large enough for.
+        if self.writer is None or not self.writer.busy:
+            wal.seal()
+
+    @property
+    def _is_up(self) -> bool:
+        return self.listening and not self.ending
+
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Begins what housekeeping would begin by itself at some time."""
+
+        async def guarded() -> None:
             try:
-                await self.parts.keeping.snapshot()
+                await work()
             except BeaverError as error:
-                self.world.note("no snapshot:", _first_line(error))
+                self.world.note("housekeeping:", _first_line(error))
 
-        asyncio.get_running_loop().create_task(snapshot())
+        def begin() -> None:
+            asyncio.get_running_loop().create_task(guarded())
+
+        self.world.after(self.process, 0, begin)
 
     def _status(self, state: State) -> StatusView:
         return status(state, self.parts.engine.now_ms(), running=True)

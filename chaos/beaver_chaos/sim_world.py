@@ -300,6 +300,7 @@ class World:
 
     def _begin(self, client: int, kind: str, args: tuple[Any, ...]) -> None:
         place = self.clients[client]
+        place.busy += 1
         self.after(place.process, 0, place.begin, kind, args)
 
     # -- acts --------------------------------------------------------------------------------
@@ -414,6 +415,10 @@ class World:
         if self.life is not None:
             self.life.take_snapshot()
 
+    def _prepare(self) -> None:
+        if self.life is not None:
+            self.life.prepare()
+
     def _restart_server(self) -> None:
         if self.life is not None:
             self.life.stop()
@@ -447,6 +452,7 @@ _FAULTS: Final[dict[str, Callable[..., None]]] = {
     "cut": World._cut,  # noqa: SLF001
     "rot_snapshot": World._rot_snapshot,  # noqa: SLF001
     "snapshot": World._snapshot,  # noqa: SLF001
+    "prepare": World._prepare,  # noqa: SLF001
     "restart": World._restart_server,  # noqa: SLF001
 }
 """What each act that is no request of a client does."""

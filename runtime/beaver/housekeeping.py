@@ -128,13 +128,13 @@ class Housekeeping:
         The latter at every beat, whatever came of the former: the log may have found room
         without a new segment, and an outcome that waits for it holds its job in flight.
         """
-        if not self._segments.wants_next or await self._prepare_next():
+        if not self._segments.wants_next or await self.prepare_next():
             if self._engine.disk_full:
                 log.warning("the disk has room again, new jobs are taken")
             self._engine.disk_full = False
         self._on_room()
 
-    async def _prepare_next(self) -> bool:
+    async def prepare_next(self) -> bool:
         """Prepares and adopts the next segment; False where the disk is full."""
         try:
             await self._helper.prepare(self._next_path, self._segments.segment_bytes)

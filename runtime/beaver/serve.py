@@ -22,7 +22,7 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -44,13 +44,15 @@ from beaver.metrics import Collector, registry_of
 from beaver.ports import LogWriter
 from beaver.queries import status
 from beaver.recovery import peek_store
-from beaver.server.http import HttpServer
 from beaver.server.socket import SocketServer
 from beaver.stamps import BEHIND_WARN_MS
 from beaver.views import EventView, ResultView, StatusView, WorkerView
 from beaver.workers.pool import PoolOptions, ProcessPool
 from beaver.workers.slots import read_previous
 from beaver_model import JobState, State
+
+if TYPE_CHECKING:
+    from beaver.server.http import HttpServer
 
 log = logging.getLogger("beaver")
 
@@ -194,6 +196,9 @@ class Server:
                     lambda: figures(engine.state),
                     lambda: parts.results.bytes,
                 )
+                # Half of a server's start and a third of its memory, so only where it is wanted.
+                from beaver.server.http import HttpServer
+
                 http = HttpServer(registry_of(collector), partial(self._not_ready, engine))
                 host, port = config.http_address
                 address = await http.start(host, port, explicit=config.http_is_explicit)

@@ -12,6 +12,7 @@ empty one all end as `SnapshotDamaged`, and only an intact file of a higher vers
 from __future__ import annotations
 
 import contextlib
+import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import PurePath
@@ -58,6 +59,17 @@ __all__ = [
     "load_snapshot",
     "write_snapshot",
 ]
+
+_MEANINGLESS: Final = (
+    msgspec.MsgspecError,
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What a line can raise that no writer wrote, though its CRC is right."""
 
 _BATCH_BYTES: Final = 1 << 20
 _SYNC_BYTES: Final = 16 << 20
@@ -262,7 +274,7 @@ def load_snapshot(
                 indexed=indexed,
             )
             footer = reader.footer()
-        except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as error:
+        except _MEANINGLESS as error:
             raise SnapshotDamaged(path, reader.offset, f"a line has no meaning: {error}") from error
     finally:
         file.close()
@@ -284,7 +296,7 @@ def inspect_snapshot(disk: Disk, path: str) -> SnapshotInfo:
         try:
             head = reader.header()
             footer = msgspec.json.decode(tail[-1], type=FooterLine)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except _MEANINGLESS as error:
             raise SnapshotDamaged(path, 0, f"a line has no meaning: {error}") from error
     finally:
         file.close()

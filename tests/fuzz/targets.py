@@ -318,7 +318,12 @@ TARGETS = {
     ),
     "snapshot": Target(
         snapshot,
-        [b"\0" + _SNAPSHOT, b"\1" + _SNAPSHOT[:-19]],
+        [
+            b"\0" + _SNAPSHOT,
+            b"\1" + _SNAPSHOT[:-19],
+            b"\1" + _SNAPSHOT[:-19].replace(b":600000,", b":6%b," % (b"0" * 30)),
+            b"\1" + _SNAPSHOT[:-19].replace(b'"seq":2,', b'"seq":-2,'),
+        ],
         frozenset({"load_snapshot", "inspect_snapshot", "torn or changed", "no meaning"}),
         16 * MIB,
         300,

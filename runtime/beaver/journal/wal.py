@@ -198,6 +198,11 @@ class Wal:
         return max(0, self._size - self._offset - EMPTY_FRAME_BYTES)
 
     @property
+    def has_next(self) -> bool:
+        """True where a next segment was adopted and is not in use yet."""
+        return self._next is not None
+
+    @property
     def wants_next(self) -> bool:
         """True where a next segment should be prepared now and adopted."""
         return self._next is None and self.room < self.segment_bytes // 2
