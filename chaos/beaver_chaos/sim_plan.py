@@ -262,6 +262,7 @@ _FAULT_ARGS: Final[dict[str, Callable[[Chance], tuple[Any, ...]]]] = {
     "power_cut": _stop_args,
     "double_crash": lambda c: (c.one_in(2), c.between(1, 12), c.pick((0, 0, 0, errno.EIO))),
     "disk_error": _error_args,
+    "failed_sync": lambda c: (c.between(1, 3), c.between(20, 200)),
     "read_error": lambda c: (c.between(1, 20),),
     "helper_error": _error_args,
     "kill_helper": lambda c: (c.between(0, 6),),

@@ -7,6 +7,7 @@ and `sim_clients`.  Here the acts of a plan become what happens.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -336,6 +337,17 @@ class World:
             self.was_full = True
             self.life.disk.plan(ahead, Fault(error, done_bytes))
 
+    def _failed_sync(self, ahead: int, ms: int) -> None:
+        """A sync fails and what it should have written lives in the page cache alone; soon
+        afterwards, when another server may have built on it, the power goes."""
+        self._disk_error(ahead, errno.EIO, -1)
+
+        def cut() -> None:
+            if self.life is not None:
+                self.crash(self.life, power=True)
+
+        self.after(self.loop.machine, ms * MS, cut)
+
     def _helper_error(self, ahead: int, error: int, done_bytes: int) -> None:
         for helper in self.helpers:
             self.was_full = True
@@ -438,6 +450,7 @@ _FAULTS: Final[dict[str, Callable[..., None]]] = {
     "power_cut": lambda world, *args: world._stop_server(True, *args),  # noqa: SLF001
     "double_crash": World._double_crash,  # noqa: SLF001
     "disk_error": World._disk_error,  # noqa: SLF001
+    "failed_sync": World._failed_sync,  # noqa: SLF001
     "read_error": World._read_error,  # noqa: SLF001
     "helper_error": World._helper_error,  # noqa: SLF001
     "kill_helper": World._kill_helper,  # noqa: SLF001

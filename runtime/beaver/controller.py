@@ -86,11 +86,13 @@ class KillCause(Enum):
 class Held:
     """One attempt that a worker holds."""
 
-    __slots__ = ("attempt", "cancel_ns", "seen_ns", "timeout_ns")
+    __slots__ = ("attempt", "cancel_ns", "seen_ns", "sent", "timeout_ns")
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
         self.timeout_ns = attempt.timeout_ms * 1_000_000
+        self.sent = False
+        """It went to the worker: its DISPATCH is durable."""
         self.seen_ns = 0
         """When it was first seen to have started (thread and async executors), 0 before."""
         self.cancel_ns = 0
@@ -292,7 +294,15 @@ class Controller:
         if not attempts or worker.killed is not None:
             return  # What a killed worker holds is given back once it is reaped.
         log.debug("dispatch %d attempts to worker %d", len(attempts), worker.number)
-        self._pool.dispatch(worker.number, attempts)
+        for attempt in attempts:
+            worker.held[attempt.token].sent = True
+        try:
+            self._pool.dispatch(worker.number, attempts)
+        except OSError as error:
+            # No descriptors, say.  Whatever of it went out: the worker goes, all comes back.
+            log.warning("worker %d cannot be sent to: %s", worker.number, error)
+            self._kill(worker, KillCause.IDLE, set())
+            return
         self._arm_tick()
 
     def _rebalance(self, workers: list[Worker]) -> bool:
@@ -433,6 +443,11 @@ class Controller:
         place = self.workers.get(row.worker)
         held = place.held.get(row.token) if place is not None else None
         if place is None or held is None or place.killed is not None:
+            return
+        if not held.sent:
+            # Its DISPATCH is not durable yet, and it will not be sent.
+            del place.held[row.token]
+            self._submit(ConfirmCancel(job, row.token))
             return
         if self._mode is Concurrency.MANY:
             held.cancel_ns = self._clock.monotonic_ns()

@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from beaver.admission import refusal
 from beaver.commit_path import CommitPath
-from beaver.errors import BeaverError, DiskFull, StorageFailed
+from beaver.errors import BeaverError, DiskFull, StorageFailed, StoreUnavailable
 from beaver.journal.codec import encode_commit
 from beaver.journal.wal import Staged
 from beaver.ports import Clock
@@ -243,9 +243,7 @@ class Engine:
             self._release(done, refused)
             return
         state = self._state
-        now_ms = self._now_ms
-        if not now_ms:
-            now_ms = self._now_ms = self._stamper.now_ms()
+        now_ms = self.now_ms()
         decision = decide(state, command, now_ms)
         if isinstance(decision, Rejection):
             self._release(done, decision)
@@ -258,6 +256,8 @@ class Engine:
             self.fail(error)
             raise
         if decision:
+            # Only an event opens a batch: what changes nothing must not hold its stamp.
+            self._now_ms = now_ms
             self._events += decision
             self._bytes += size
         self._release(done, Applied(first_seq, decision))
@@ -281,6 +281,8 @@ class Engine:
             if not future.done():
                 future.set_result(reply)
 
+        if self._closed:
+            raise StoreUnavailable("the server is shutting down; send it again")
         self.submit(command, done)
         if self._failed is not None:
             raise StorageFailed(str(self._failed))
@@ -299,11 +301,11 @@ class Engine:
 
     def has_room(self, size: int) -> bool:
         """True where `size` more bytes of events would fit into the log."""
-        wanted = self._bytes + size + FRAME_BYTES
-        while self._syncing is not None and wanted > self._journal.room:
+        while self._syncing is not None and self._bytes + size + FRAME_BYTES > self._journal.room:
             # A new segment can be begun only when the last frame is in the old one.
             self._commits.wait()
         try:
+            wanted = self._bytes + size + FRAME_BYTES
             return self._failed is None and self._journal.reserve(wanted)
         except Exception as error:  # noqa: BLE001 - as in _write
             self.fail(error)
@@ -343,9 +345,10 @@ class Engine:
             self._scheduled, self._postponed = False, True
             return
         if self._failed is None and not self._closed and self.before_commit is not None:
-            if not self._now_ms:
-                self._now_ms = self._stamper.now_ms()
-            self.before_commit(self._now_ms)
+            try:
+                self.before_commit(self.now_ms())
+            except Exception as error:  # noqa: BLE001 - half a round of dispatches is no state
+                self.fail(error)
         # Cleared only now: what the controller has just submitted needs no commit of its own.
         self._scheduled = False
         if self._failed is None and not self._closed and self._syncing is None:
@@ -358,9 +361,9 @@ class Engine:
         if not batch.events:
             self._tell_all(batch)
             return
-        payload = encode_commit(batch.now_ms, batch.events)
-        batch = batch._replace(size=len(payload) + FRAME_BYTES)
         try:
+            payload = encode_commit(batch.now_ms, batch.events)
+            batch = batch._replace(size=len(payload) + FRAME_BYTES)
             if self._commits.beside_the_loop:
                 self._syncing = batch
                 self._commits.write(self._journal.stage(payload, len(batch.events)), self._written)
@@ -397,8 +400,12 @@ class Engine:
         figures.bytes += batch.size
         self._durable_seq += len(events)
         assert self._durable_seq == self._journal.last_seq, "the log counts as the state does"
-        for observer in self.observers:
-            observer(batch.first_seq, batch.now_ms, events)
+        try:
+            for observer in self.observers:
+                observer(batch.first_seq, batch.now_ms, events)
+        except Exception as error:  # noqa: BLE001 - who missed a commit cannot be trusted
+            self.fail(error)
+            return
         self._arm_mark()
         self._tell_all(batch)
 
@@ -446,6 +453,11 @@ class Engine:
             # What new jobs may not use up: room in which those that run can end.
             count, reserve = len(command.jobs), self._reserve_bytes
             full = self._full(command.jobs)
+            if full is not None:
+                return full
+        elif type(command) is Requeue:
+            reserve = self._reserve_bytes
+            full = self._full(())
             if full is not None:
                 return full
         if self._events and (

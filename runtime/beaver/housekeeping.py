@@ -1,6 +1,6 @@
 """Housekeeping: what a server does beside its jobs, through the helper process.
 
-Three independent loops, so that a long snapshot delays nothing else:
+Independent loops, so that a long snapshot delays nothing else:
 
 - the next log segment is prepared ahead; while that does not succeed for want of disk, new
   jobs are refused and outcomes go on in what is left of the active segment, and it is tried
@@ -118,6 +118,9 @@ class Housekeeping:
                     # A trouble that lasts is told once.
                     said = str(error)
                     log.warning("%s: %s", work.__name__.strip("_"), error)
+            except Exception:
+                # A bug of ours, or no descriptors: the loop must go on all the same.
+                log.exception("%s failed and is tried again", work.__name__.strip("_"))
             await asyncio.sleep(BEAT_S)
 
     # -- segments ------------------------------------------------------------------------
@@ -128,11 +131,13 @@ class Housekeeping:
         The latter at every beat, whatever came of the former: the log may have found room
         without a new segment, and an outcome that waits for it holds its job in flight.
         """
-        if not self._segments.wants_next or await self.prepare_next():
-            if self._engine.disk_full:
-                log.warning("the disk has room again, new jobs are taken")
-            self._engine.disk_full = False
-        self._on_room()
+        try:
+            if not self._segments.wants_next or await self.prepare_next():
+                if self._engine.disk_full:
+                    log.warning("the disk has room again, new jobs are taken")
+                self._engine.disk_full = False
+        finally:
+            self._on_room()
 
     async def prepare_next(self) -> bool:
         """Prepares and adopts the next segment; False where the disk is full."""

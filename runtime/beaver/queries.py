@@ -29,6 +29,8 @@ from beaver_model.state import State
 from beaver_model.states import JobState
 
 LIST_LIMIT_MAX: Final = 10_000
+LIST_BYTES_MAX: Final = 8 << 20
+"""Payloads in one answer; a single larger one still comes."""
 STATES: Final = ("pending", "in_flight", "completed", "dead", "cancelled", "discarded")
 """The words by which `list` filters."""
 
@@ -105,6 +107,8 @@ def list_jobs(
 ) -> list[JobView]:
     """Returns jobs in seq order after `after_seq`.
 
+    At most `limit`, and fewer where their payloads pass `LIST_BYTES_MAX`; ask on from the last
+    one's seq until nothing comes.
     Without a state word: those that are pending, in flight, dead or cancelled.  Of finished
     jobs (`completed`, `discarded`) only id and seq are known, so they match no queue or task.
 
@@ -131,7 +135,14 @@ def list_jobs(
         and (not queue or row.spec.queue == queue)
         and (not task or row.spec.task == task)
     )
-    return [job_view(state, row) for row in heapq.nsmallest(limit, matching, key=_seq)]
+    views: list[JobView] = []
+    size = 0
+    for row in heapq.nsmallest(limit, matching, key=_seq):
+        if views and size + len(row.payload) > LIST_BYTES_MAX:
+            break
+        size += len(row.payload)
+        views.append(job_view(state, row))
+    return views
 
 
 _GONE: Final = Tombstone(0, JobState.FORGOTTEN, b"")

@@ -18,6 +18,9 @@ from beaver_model.events import Acked, AnyEvent, Cancelled, Died, Discarded
 
 Waiter = Callable[[ResultView], None]
 
+RESULTS_BYTES_MAX: Final = 256 << 20
+"""Results that wait for their projection; beyond, the older half leaves the memory."""
+
 _NULL: Final = msgspec.Raw(b"null")
 
 
@@ -41,9 +44,15 @@ class Results:
                 # One of every three events: a view is made only for who asks.
                 assert isinstance(event, Acked)
                 job, result = event.job, event.result
+                if job in ended:
+                    # The id was used again; what was said of it first is history.
+                    self.bytes -= len(ended[job])
                 ended[job] = result
                 order.append((seq, job))
                 self.bytes += len(result)
+                if self.bytes > RESULTS_BYTES_MAX:
+                    # The projection lags: the log has them, and readers wait for it.
+                    self.projected(order[len(order) // 2][0])
                 if job in waiters:
                     self._tell(_completed(job, result))
             elif kind is Died:

@@ -339,3 +339,21 @@ async def test_draining_gives_back_what_waits_and_then_what_runs_too_long(tmp_pa
     await drained
     assert [world.state.jobs[n].attempt for n in "ab"] == [0, 0]
     assert world.pool.added == [1], "nothing is started while it drains"
+
+
+@on_loop
+async def test_a_worker_that_cannot_be_sent_to_is_killed_and_its_jobs_come_back(
+    tmp_path: Path,
+) -> None:
+    world = ControllerWorld(tmp_path / "data")
+
+    def broken(worker: int, attempts: Sequence[Attempt]) -> None:
+        raise OSError(24, "Too many open files")
+
+    world.pool.dispatch = broken  # type: ignore[method-assign]
+    await world.enqueue("a")
+    assert world.pool.killed == [1]
+    world.controller.worker_exited(1, 0, "was killed by signal 9")
+    await turns()
+    row = world.state.jobs["a"]
+    assert (row.state, row.attempt) == (JobState.PENDING, 0)

@@ -228,3 +228,43 @@ async def test_a_full_disk_refuses_new_jobs_and_takes_outcomes(tmp_path: Path) -
     assert isinstance(await world.engine.execute(Dispatch("a", 1)), Applied)
     world.engine.disk_full = False
     await world.engine.execute(Enqueue([job("b")]))
+
+
+@on_loop
+async def test_what_changes_nothing_does_not_hold_the_stamp_of_a_later_batch(
+    tmp_path: Path,
+) -> None:
+    """P12: a delay counts from its own time, not from that of an earlier no-op."""
+    world = EngineWorld(tmp_path / "data")
+    await world.engine.execute(Enqueue([job()]))
+    await world.engine.execute(Enqueue([job()]))
+    with pytest.raises(Refused):
+        await world.engine.execute(Cancel("nobody"))
+    world.clock.pass_ms(3_600_000)
+    assert world.engine.now_ms() == world.clock.wall
+    await world.engine.execute(Enqueue([job("b")]))
+    assert world.state.jobs["b"].ready_ms == world.clock.wall
+
+
+@pytest.mark.parametrize("where", ["before_commit", "observer", "encoding"])
+def test_a_bug_on_the_way_of_a_commit_ends_the_engine_and_tells_nobody(
+    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise OverflowError(where)
+
+    async def check() -> None:
+        world = EngineWorld(tmp_path / "data")
+        if where == "before_commit":
+            world.engine.before_commit = broken
+        elif where == "observer":
+            world.engine.observers.append(broken)
+        else:
+            monkeypatch.setattr("beaver.engine.encode_commit", broken)
+        replies: list[Reply] = []
+        world.engine.submit(Enqueue([job()]), replies.append)
+        await turns()
+        assert [type(failure) for failure in world.failures] == [OverflowError]
+        assert replies == []
+
+    asyncio.run(check())

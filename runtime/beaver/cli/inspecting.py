@@ -147,7 +147,7 @@ def _pages(
         wanted = min(PAGE, limit - len(jobs)) if limit else PAGE
         page = ask(state, queue, task, jobs[-1].seq if jobs else after, wanted)
         jobs += page
-        if len(page) < wanted:
+        if not page:
             return jobs, False
     return jobs, True
 

@@ -108,7 +108,10 @@ def _absolute(path: str) -> str:
 
 
 async def _start(data: str, store: str) -> _Connection:
-    ours, theirs = socket.socketpair()
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        raise HelperFailed(f"the helper process cannot be started: {error}") from error
     try:
         ours.setblocking(False)
         environment = os.environ | ({STORE_VARIABLE: store} if store else {})
@@ -128,7 +131,13 @@ async def _start(data: str, store: str) -> _Connection:
         theirs.close()
     connection = _Connection(process)
     loop = asyncio.get_running_loop()
-    await loop.create_unix_connection(lambda: connection, sock=ours)
+    try:
+        await loop.create_unix_connection(lambda: connection, sock=ours)
+    except OSError as error:
+        ours.close()
+        process.kill()
+        process.wait()
+        raise HelperFailed(f"the helper process cannot be reached: {error}") from error
     return connection
 
 

@@ -252,8 +252,14 @@ def prune_history(layout: Layout, store: bytes, before_seq: int) -> None:
 def snapshot_and_prune(
     disk: Disk, layout: Layout, last_seq: int, keep_bytes: int, keep_ms: int, clock: Clock
 ) -> SnapshotTaken:
-    """Takes a snapshot, then deletes what it makes dispensable."""
+    """Takes a snapshot and deletes what is dispensable: before it, for room, and after it."""
+    _prune(disk, layout, keep_bytes, keep_ms, clock)
     taken = take_snapshot(disk, layout, last_seq, clock)
+    _prune(disk, layout, keep_bytes, keep_ms, clock)
+    return taken
+
+
+def _prune(disk: Disk, layout: Layout, keep_bytes: int, keep_ms: int, clock: Clock) -> None:
     store = segments(disk, layout)[-1].header.store
     try:
         with History(layout.history, store) as history:
@@ -269,4 +275,3 @@ def snapshot_and_prune(
         applied_seq=applied_seq,
     )
     prune_history(layout, store, first_seq)
-    return taken

@@ -91,13 +91,19 @@ class WriterProcess:
             try:
                 view = view[self._socket.send(view) :]
             except BlockingIOError:
-                select.select((), (self._socket,), ())
+                self._await(select.POLLOUT)
 
     def wait(self) -> None:
         """Blocks until the frame under way is written; see `ports.LogWriter`."""
         while self._done is not None:
-            select.select((self._socket,), (), ())
+            self._await(select.POLLIN)
             self._answered()
+
+    def _await(self, event: int) -> None:
+        """Blocks until the socket is ready; `select` ends at descriptor 1,024."""
+        poll = select.poll()
+        poll.register(self._socket, event)
+        poll.poll()
 
     def close(self) -> None:
         """Ends the process, after the frame under way."""

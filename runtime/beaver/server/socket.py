@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 from pathlib import Path
 from typing import Final, cast
 
@@ -26,11 +27,35 @@ PAUSE_BYTES: Final = 4 << 20
 """Requests of a client wait while it has so many answers unread."""
 
 
+DESCRIPTORS_KEPT: Final = 256
+"""Descriptors that clients leave to log, workers, helper and HTTP."""
+
+CONNECTIONS_MIN: Final = 16
+DESCRIPTORS_WANTED: Final = 65_536
+
+
+def _descriptors() -> int:
+    """Returns how many descriptors this process may have, raised as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else hard
+    if soft < min(wanted, DESCRIPTORS_WANTED):
+        soft = min(wanted, DESCRIPTORS_WANTED)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft
+
+
 class Connection(asyncio.Protocol):
     """One client."""
 
-    def __init__(self, service: Service, store: str, connections: set[Connection]) -> None:
+    def __init__(
+        self,
+        service: Service,
+        store: str,
+        connections: set[Connection],
+        connections_max: int = DESCRIPTORS_WANTED,
+    ) -> None:
         self._service, self._store, self._connections = service, store, connections
+        self._connections_max = connections_max
         self._reader = protocol.FrameReader()
         self._transport: asyncio.Transport | None = None
         self._greeted = False
@@ -41,6 +66,10 @@ class Connection(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         # uvloop\'s transports do not derive from asyncio\'s.
         self._transport = cast("asyncio.Transport", transport)
+        if len(self._connections) >= self._connections_max:
+            # The log and the workers need descriptors too, and come first.
+            self._transport.abort()
+            return
         self._transport.set_write_buffer_limits(high=PAUSE_BYTES)
         self._connections.add(self)
 
@@ -123,10 +152,11 @@ class SocketServer:
         """
         _unlink(path)
         loop = asyncio.get_running_loop()
+        most = max(CONNECTIONS_MIN, _descriptors() - DESCRIPTORS_KEPT)
         mask = os.umask(0o177)
         try:
             self._server = await loop.create_unix_server(
-                lambda: Connection(self._service, self._store, self._connections), path
+                lambda: Connection(self._service, self._store, self._connections, most), path
             )
         finally:
             os.umask(mask)
