@@ -126,10 +126,11 @@ class Worker:
             return
         self.running.pop(attempt.token, None)
         world.watch.ended(self, attempt)
-        self._report(_outcome(attempt, script))
+        self.report(_outcome(attempt, script))
         world.after(self.process, world.latency_ns() // 8, self.wake)
 
-    def _report(self, outcome: Outcome) -> None:
+    def report(self, outcome: Outcome) -> None:
+        """Writes an outcome to the server, if there is one."""
         self.outbox.append(outcome)
         if self.pool is not None:
             world = self.world

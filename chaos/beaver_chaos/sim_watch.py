@@ -72,6 +72,8 @@ class Watch:
         self._running: dict[str, int] = {}
         """Token whose user code runs, by job."""
         self._began_ns: dict[int, int] = {}
+        self._ended: set[int] = set()
+        """Tokens whose user code came to its end."""
         self._starved_ns = 0
 
     def wrong(self, violation: str) -> None:
@@ -153,6 +155,8 @@ class Watch:
                 return
             if type(event) is Dispatched:
                 self._check_dispatch(shadow.jobs[event.job], event.worker, now_ms)
+            elif type(event) is Acked and event.token not in self._ended:
+                self.wrong(f"job {event.job} completes, and its token {event.token} has not ended")
             elif type(event) is TimedOut or type(event) is Died:
                 self._check_limit(event)
             end = _ENDS.get(type(event))
@@ -229,6 +233,7 @@ class Watch:
         """User code of an attempt came to its end."""
         self._world.note("worker", worker.number, "ends", attempt.job, attempt.token)
         self.runs.append(Run(True, attempt.token, worker.pid, attempt.job))
+        self._ended.add(attempt.token)
         self.stopped(worker, attempt)
 
     def stopped(self, worker: Worker, attempt: Attempt) -> None:

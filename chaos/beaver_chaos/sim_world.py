@@ -15,7 +15,7 @@ import msgspec
 
 from beaver.config import Config, load_config
 from beaver.layout import Layout
-from beaver.messages import Attempt
+from beaver.messages import Attempt, Outcome, OutcomeKind
 from beaver_chaos.disk import Fault
 from beaver_chaos.history import Witness
 from beaver_chaos.loop import Process, SimHandle, SimLoop
@@ -339,7 +339,8 @@ class World:
 
     def _failed_sync(self, ahead: int, ms: int) -> None:
         """A sync fails and what it should have written lives in the page cache alone; soon
-        afterwards, when another server may have built on it, the power goes."""
+        afterwards, when another server may have built on it, the power goes.
+        """
         self._disk_error(ahead, errno.EIO, -1)
 
         def cut() -> None:
@@ -403,6 +404,16 @@ class World:
         if self.life is not None:
             self._hold(self.life.process, ms)
 
+    def _late_outcome(self, number: int, part: float) -> None:
+        """An outcome of an attempt that is long over comes once more: it must be refused."""
+        life, runs = self.listening, self.watch.runs
+        if life is None or not runs:
+            return
+        run = runs[int(part * len(runs))]
+        if run.token not in life.parts.engine.state.in_flight:
+            for worker in self._with_worker(number):
+                worker.report(Outcome(run.token, run.job, OutcomeKind.OK, b"0"))
+
     def _lose_zygote(self) -> None:
         if self.life is not None:
             self.life.pool.lose_zygote()
@@ -458,6 +469,7 @@ _FAULTS: Final[dict[str, Callable[..., None]]] = {
     "kill_writer": World._kill_writer,  # noqa: SLF001
     "kill_worker": World._kill_worker,  # noqa: SLF001
     "stop_worker": World._stop_worker,  # noqa: SLF001
+    "late_outcome": World._late_outcome,  # noqa: SLF001
     "lose_zygote": World._lose_zygote,  # noqa: SLF001
     "stop_server": World._hold_server,  # noqa: SLF001
     "clock": World._turn_clock,  # noqa: SLF001

@@ -62,6 +62,11 @@ def gone(op: str) -> ServerGone:
                 else "`beaver show` or `beaver status` tells what became of it."
             )
         )
+    if op == "wait":
+        return ServerGone(
+            "the server went away while its answer was awaited\n"
+            "What was enqueued stays so, and runs once a server does; waiting again is safe."
+        )
     return ServerGone(f"the server went away before it answered {op!r}")
 
 

@@ -122,6 +122,8 @@ class Server:
     async def run(self) -> int:
         """Runs until a signal, an empty queue with `burst`, or a failure."""
         self._stop = asyncio.Event()
+        # From the beginning: a signal during a long start ends it cleanly once it is ready.
+        self._catch_signals()
         config = self._config
         store = peek_store(self._disk, config.data) or self._entropy.token_bytes(16)
         sink = PoolSink()
@@ -205,7 +207,6 @@ class Server:
             socket_path = endpoint.socket_path(config.data)
             await socket.start(socket_path)
             parts.start()
-            self._catch_signals()
             endpoint.write(
                 config.data,
                 endpoint.ServerInfo(

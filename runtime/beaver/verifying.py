@@ -9,12 +9,13 @@ fingerprint.  Nothing here writes, and a server may be at work.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from beaver.disk import SystemDisk
-from beaver.errors import Corruption, InvalidInput, StoreUnavailable
+from beaver.errors import Corruption, StoreUnavailable
 from beaver.origins import BASE_OLDER, BASE_SNAPSHOT, BASE_START, Origin, Until, find_origin
 from beaver.ports import Disk
 from beaver.replaying import CheckReport, DamageView, Progress, Replay, bring_up
@@ -65,7 +66,7 @@ def verify(
     """Verifies the store in a data directory; the verdict is in the report.
 
     Raises:
-        InvalidInput: The path is a file.
+        StoreUnavailable: The path is a file.
         NotFound: There is no log.
         NewerFormat: Something is of a newer version.
     """
@@ -81,14 +82,16 @@ def verify(
 
 
 def _verify(disk: Disk, path: str, on_progress: Progress | None) -> VerifyReport:
+    if Path(path).is_file():
+        raise StoreUnavailable(
+            f"{path} is a file; `verify` takes a data directory, `replay` a file"
+        )
     try:
         origin = find_origin(disk, path)
     except Corruption as error:
         damage = DamageView.of(error)
         log = CheckReport(False, "none", 0, 0, 0, 0, {}, None, [], 0, damage)
         return VerifyReport(False, log, [], [], damage)
-    if origin.layout.path != path:
-        raise InvalidInput(f"{path} is a file; `verify` takes a data directory, `replay` a file")
     snapshots = list(_snapshots(disk, origin))
     replay = Replay(disk, origin, Until(), on_progress)
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from beaver.errors import Corruption, InvalidInput, NewerFormat, NotFound
+from beaver.errors import Corruption, InvalidInput, NewerFormat, NotFound, StoreUnavailable
 from beaver.helper.work import prune_archive, take_snapshot
 from beaver.listing import event_line
 from beaver.origins import Until
@@ -482,5 +482,5 @@ def test_verify_names_corruption_of_the_log(world: LoggedWorld) -> None:
 
 def test_verify_takes_directories_only(world: LoggedWorld) -> None:
     world.run("a")
-    with pytest.raises(InvalidInput, match="is a file"):
+    with pytest.raises(StoreUnavailable, match="is a file"):
         verify(world.layout.log)

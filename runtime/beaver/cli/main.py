@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from beaver.cli import output
-from beaver.errors import BeaverError
+from beaver.errors import AppImportError, BeaverError
 
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
@@ -168,8 +168,20 @@ def _bug(error: Exception) -> str:
     return f"{what}\nThis is a bug in Beaver; please report it with what --debug shows."
 
 
+def _without_traceback(message: str) -> str:
+    """Returns what failed, where, and why, of a message that holds a traceback."""
+    lines = message.splitlines()
+    if not any(line.startswith("Traceback") for line in lines):
+        return message
+    places = [line.strip() for line in lines if line.lstrip().startswith("File ")]
+    where = f" {places[-1]}" if places else ""
+    return f"{lines[0]}{where}\n{lines[-1]}\nRun it again with --debug for the traceback."
+
+
 def _report(error: BaseException, message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
+    elif isinstance(error, AppImportError):
+        message = _without_traceback(message)
     output.note(f"beaver: {output.printable(message)}")
     return code

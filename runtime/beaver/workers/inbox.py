@@ -69,7 +69,9 @@ class Inbox:
         return attempt
 
     def _too_large(self) -> bool:
-        return self._max_rss_bytes > 0 and _rss_bytes() > self._max_rss_bytes
+        # Only after a job: a bound below what an idle worker takes must not stop all work.
+        started = self.started > 0
+        return started and self._max_rss_bytes > 0 and _rss_bytes() > self._max_rss_bytes
 
 
 class Outbox:
