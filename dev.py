@@ -67,14 +67,17 @@ def check(arguments: list[str]) -> int:
     They run real processes on machines that may be busy with something else; a test that
     fails twice is broken, one that fails once is named.
     """
-    code = run(*LINT) or run(["pytest", *arguments])
-    if code != TESTS_FAILED:
-        return code
-    print("!" * 72 + "\nSOME TESTS FAILED; WHAT FAILED IS RUN ONCE MORE\n" + "!" * 72, flush=True)
-    return run(["pytest", "--last-failed", "--last-failed-no-failures", "none", *arguments])
+    tests = ["pytest", "-m", "not spec", *arguments]  # `beaver check --spec` runs what these do
+    code = run(*LINT) or run(tests)
+    if code == TESTS_FAILED:
+        line = "!" * 72
+        print(f"{line}\nSOME TESTS FAILED; WHAT FAILED IS RUN ONCE MORE\n{line}", flush=True)
+        code = run([*tests, "--last-failed", "--last-failed-no-failures", "none"])
+    return code or run(["beaver", "simulate", "--seeds", "3000"], MODEL_CHECK)
 
 
 TESTS_FAILED = 1
+MODEL_CHECK = ["beaver", "check", "--spec", "--report", "reports"]
 LINT = [
     ["ruff", "format", "--check", "."],
     ["ruff", "check", "."],
@@ -95,6 +98,8 @@ TASKS: dict[str, tuple[Task, str]] = {
     "invariants": (lambda a: run(["pytest", "-m", "invariants", *a]), "the model-driven tests"),
     "integration": (lambda a: run(["pytest", "tests/scenarios", *a]), "the program as a whole"),
     "chaos": (lambda a: run(["pytest", "-m", "chaos", *a]), "kill -9 and failing system calls"),
+    "model-check": (lambda a: run([*MODEL_CHECK, *a]), "explorer and specification, reported"),
+    "simulate": (lambda a: run(["beaver", "simulate", *a]), "the runtime on a simulated machine"),
     "bench": (lambda a: run(["beaver", "bench", *a]), "measure, beside a raw sync probe"),
     "peers": (lambda _: run([*PIP, "--group", "peers"]), "install what `bench --peers` measures"),
     "docs": (lambda _: run(["python", "docs/generate.py"]), "write the generated references"),
