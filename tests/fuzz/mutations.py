@@ -17,7 +17,8 @@ _STRIKING: Final = (
     b"\xc7\x0c\xff" + b"\xff" * 12, b"\xd6\xff\xff\xff\xff\xff", b"\xa4\xff\xfe\xfd\xfc",
     b"-1", b"0", b"99999999999999999999", b"1e999", b"1e-999", b"NaN", b"true", b"null", b'""',
     b"[" * 70, b"{", b"}", b"]", b'"', b"\\ud800", b"\\u0000", b"\n", b",", b":", b"\xef\xbb\xbf",
-    b"*a", b"&a ", b"<<: ", b"!!binary ", b"!!set ", b"? ", b"- ", b"2030-01-01", b"0x7fffffffffffffff",
+    b"*a", b"&a ", b"<<: ", b"!!binary ", b"!!set ", b"? ", b"- ", b"2030-01-01",
+    b"0x7fffffffffffffff",
 )  # fmt: skip
 """Bytes that mean something to a reader: numbers at the edges, lengths that lie, openings."""
 

@@ -621,7 +621,13 @@ def test_report_says_what_was_read_and_how_long_it_took():
     _, report = read_store(sealed_disk(), "data", clock=StillClock())
     assert (report.frames, report.events) == (9, 7)
     assert set(report.seconds) == {"inspect", "load", "replay", "index"}
-    assert set(open_sim(new_disk()).report.seconds) == {"inspect", "load", "replay", "index", "open"}
+    assert set(open_sim(new_disk()).report.seconds) == {
+        "inspect",
+        "load",
+        "replay",
+        "index",
+        "open",
+    }
 
 
 def test_layout_names_archived_segments_in_the_order_of_their_seqs():
