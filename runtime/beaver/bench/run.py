@@ -1,7 +1,8 @@
 """One run of the benchmark: rounds in which every row of every queue is measured once.
 
-Rounds are interleaved: noise that lasts for minutes hits all subjects, and shows in the
-spread between the least and the largest value.  The raw probe runs between the subjects.
+Everything is interleaved: each row is measured of all queues in turn before the next row, so
+that noise which lasts for minutes hits all of them, and rounds show it as the spread between
+the least and the largest value.  The raw probe runs before each measurement.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,7 +20,7 @@ from beaver.bench.peers.base import Peer
 from beaver.bench.probe import probe
 from beaver.bench.rows import BEAVER, MACHINE, Figures
 from beaver.bench.served import Served, serving
-from beaver.bench.subject import Budget, Sizes
+from beaver.bench.subject import Budget, Sizes, Subject
 
 Tell = Callable[[str], None]
 
@@ -37,7 +39,7 @@ class Plan(NamedTuple):
 
 FULL: Final = Plan(
     rounds=3,
-    probes=2_000,
+    probes=1_000,
     beaver=Sizes(
         serial=Budget(20_000, 3.0),
         many=Budget(100_000, 3.0),
@@ -125,41 +127,31 @@ def _start_peers(scratch: str, result: Result, stack: ExitStack, tell: Tell) -> 
 
 
 def _round(scratch: str, result: Result, peers: list[Peer], tag: str, tell: Tell) -> None:
-    figures, plan = result.figures, result.plan
-
-    def machine() -> None:
-        figures.add(MACHINE, probe(scratch, plan.probes))
-
-    machine()
-    _beaver(scratch, result, tag, tell)
-    for peer in peers:
-        machine()
-
-        def measure(peer: Peer = peer) -> dict[str, float]:
-            return subject.measure_all(peer, tag, plan.peer, tell)
-
-        _attempt(result, peer.name, f"round {tag}", measure, tell)
-    machine()
-
-
-def _beaver(scratch: str, result: Result, tag: str, tell: Tell) -> None:
-    """Measures a server on a new store, so that every round meets the same."""
-    figures, plan = result.figures, result.plan
+    """Measures row by row, each of all queues in turn, with the probe in between."""
+    plan = result.plan
     parent = Path(scratch, f"round-{tag}")
     (parent / "one").mkdir(parents=True)
+    # A new store in every round, so that all rounds meet the same.
     with (
         serving(str(parent / "data")) as server,
         serving(str(parent / "one" / "data"), prefetch="1") as single,
-        closing(Served(server)) as all_of_it,
+        closing(Served(server)) as ours,
         closing(Served(single)) as one_by_one,
     ):
-        figures.add(BEAVER, subject.measure_all(all_of_it, tag, plan.beaver, tell))
-        tell(f"{BEAVER}: more")
-        figures.add(BEAVER, served.measure_more(all_of_it, one_by_one, tag, plan.beaver))
-    tell(f"{BEAVER}: in process")
-    figures.add(
-        BEAVER, inside.measure_inside(str(parent), tag, plan.beaver.serial, plan.beaver.bulk)
+        subjects: list[tuple[Subject, Sizes]] = [(ours, plan.beaver)]
+        subjects += [(peer, plan.peer) for peer in peers]
+        for row, measure in subject.MEASURES.items():
+            for measured, sizes in subjects:
+                result.figures.add(MACHINE, probe(scratch, plan.probes))
+                part = partial(measure, measured, f"{row}-{tag}", sizes)
+                _attempt(result, measured.name, row, part, tell)
+        more = partial(served.measure_more, ours, one_by_one, tag, plan.beaver)
+        _attempt(result, BEAVER, "more", more, tell)
+    inside_it = partial(
+        inside.measure_inside, str(parent), tag, plan.beaver.serial, plan.beaver.bulk
     )
+    _attempt(result, BEAVER, "in process", inside_it, tell)
+    result.figures.add(MACHINE, probe(scratch, plan.probes))
     shutil.rmtree(parent)
 
 

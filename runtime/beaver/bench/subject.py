@@ -256,14 +256,21 @@ def run_on_loop(work: Coroutine[Any, Any, T]) -> T:
 # -- the rows ----------------------------------------------------------------------------------
 
 
-def measure_serial(subject: Subject, queue: str, budget: Budget) -> dict[str, float]:
+def measure_serial(subject: Subject, queue: str, sizes: Sizes) -> dict[str, float]:
     """One client, one job at a time."""
-    sent = subject.send_loop(queue, 1, 1, budget)
+    sent = subject.send_loop(queue, 1, 1, sizes.serial)
     return {
         "serial": sent.rate,
         "serial_p50": percentile(sent.times_s, 0.5) * 1000,
         "serial_p99": percentile(sent.times_s, 0.99) * 1000,
     }
+
+
+def measure_bulk(subject: Subject, queue: str, sizes: Sizes) -> dict[str, float]:
+    """One client, batches of 100, where the queue takes batches."""
+    if not subject.batches:
+        return {}
+    return {"bulk": subject.send_loop(queue, 1, BATCH, sizes.bulk).rate}
 
 
 def measure_drain(subject: Subject, queue: str, sizes: Sizes) -> float:
@@ -283,14 +290,14 @@ def measure_drain(subject: Subject, queue: str, sizes: Sizes) -> float:
     return len(starts) / ((end_ns - starts[0]) / 1e9)
 
 
-def measure_latency(subject: Subject, queue: str, budget: Budget) -> dict[str, float]:
+def measure_latency(subject: Subject, queue: str, sizes: Sizes) -> dict[str, float]:
     """From the call that enqueues a job to the start of its code."""
     with subject.workers(queue):
         # A few jobs first: connections are open and code is loaded.
         warm = Records(subject.records)
         warm.wait(subject.send_paced(queue, Budget(20, 1.0), RATE).jobs, DRAIN_S)
         records = Records(subject.records)
-        sent = subject.send_paced(queue, budget, RATE)
+        sent = subject.send_paced(queue, sizes.latency, RATE)
         records.wait(sent.jobs, DRAIN_S)
         took_ms = [
             (record.started_ns - sent.sent_ns[record.number]) / 1e6
@@ -315,21 +322,13 @@ def measure_concurrent(
     return records.count() / ((ended_ns - started_ns) / 1e9)
 
 
-def measure_all(
-    subject: Subject, tag: str, sizes: Sizes, tell: Callable[[str], None]
-) -> dict[str, float]:
-    """Measures every compared row once; `tag` keeps the round's queues apart."""
-
-    def queue(row: str) -> str:
-        tell(f"{subject.name}: {row}")
-        return f"{row}-{tag}"
-
-    values = measure_serial(subject, queue("serial"), sizes.serial)
-    values["clients_8"] = subject.send_loop(queue("many"), 8, 1, sizes.many).rate
-    values["clients_64"] = subject.send_loop(queue("crowd"), 64, 1, sizes.many).rate
-    if subject.batches:
-        values["bulk"] = subject.send_loop(queue("bulk"), 1, BATCH, sizes.bulk).rate
-    values["drain"] = measure_drain(subject, queue("drain"), sizes)
-    values |= measure_latency(subject, queue("latency"), sizes.latency)
-    values["concurrent"] = measure_concurrent(subject, queue("concurrent"), 64, 1, sizes.concurrent)
-    return values
+MEASURES: Final[dict[str, Callable[[Subject, str, Sizes], dict[str, float]]]] = {
+    "serial": measure_serial,
+    "many": lambda s, q, sizes: {"clients_8": s.send_loop(q, 8, 1, sizes.many).rate},
+    "crowd": lambda s, q, sizes: {"clients_64": s.send_loop(q, 64, 1, sizes.many).rate},
+    "bulk": measure_bulk,
+    "drain": lambda s, q, sizes: {"drain": measure_drain(s, q, sizes)},
+    "latency": measure_latency,
+    "both": lambda s, q, sizes: {"concurrent": measure_concurrent(s, q, 64, 1, sizes.concurrent)},
+}
+"""What is measured of every queue, by a name that begins the queue's."""
