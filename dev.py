@@ -73,7 +73,7 @@ def check(arguments: list[str]) -> int:
         line = "!" * 72
         print(f"{line}\nSOME TESTS FAILED; WHAT FAILED IS RUN ONCE MORE\n{line}", flush=True)
         code = run([*tests, "--last-failed", "--last-failed-no-failures", "none"])
-    return code or run(["beaver", "simulate", "--seeds", "3000"], MODEL_CHECK)
+    return code or run(MODEL_CHECK)
 
 
 TESTS_FAILED = 1
@@ -88,16 +88,42 @@ LINT = [
 
 PIP = ["python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
 
+QUICK = "not chaos and not bench and not mutants"
+
+
+def fuzz(arguments: list[str]) -> int:
+    """Fuzzes with atheris where it can be had, else with Hypothesis alone."""
+    if run([*PIP, "--group", "fuzz"]):
+        print("atheris cannot be installed here", flush=True)
+    return run(["python", "-m", "tests.fuzz.run", *arguments])
+
+
+def nightly(arguments: list[str]) -> int:
+    """Everything that looks for what nobody thought of, for as long as a night."""
+    os.environ["HYPOTHESIS_PROFILE"] = "nightly"
+    codes = [
+        run(["pytest", "-m", "invariants", *arguments]),
+        fuzz(["--seconds", "600"]),
+        run(["beaver", "simulate", "--minutes", "60"]),
+        run([*MODEL_CHECK, "--deep"]),
+        run(["pytest", "-m", "mutants or chaos", *arguments]),
+    ]
+    return max(codes)
+
+
 Task = Callable[[list[str]], int]
 TASKS: dict[str, tuple[Task, str]] = {
     "setup": (lambda _: run(), "make or refresh the virtual environment"),
     "demo": (lambda a: run(["python", "examples/demo.py", *a]), "a queue that survives kill -9"),
     "check": (check, "lint, types, contracts, docs and all tests"),
     "lint": (lambda _: run(*LINT), "formatting, lint, types, import contracts, generated docs"),
-    "test": (lambda a: run(["pytest", "-m", "not chaos and not bench", *a]), "tests but chaos"),
+    "test": (lambda a: run(["pytest", "-m", QUICK, *a]), "tests but chaos and mutants"),
     "invariants": (lambda a: run(["pytest", "-m", "invariants", *a]), "the model-driven tests"),
     "integration": (lambda a: run(["pytest", "tests/scenarios", *a]), "the program as a whole"),
     "chaos": (lambda a: run(["pytest", "-m", "chaos", *a]), "kill -9 and failing system calls"),
+    "mutants": (lambda a: run(["pytest", "-m", "mutants", *a]), "seeded bugs and their layers"),
+    "fuzz": (fuzz, "foreign bytes to every reader: [--seconds N] [READER ...]"),
+    "nightly": (nightly, "the same as CI for hours: Hypothesis, fuzzing, simulator, chaos"),
     "model-check": (lambda a: run([*MODEL_CHECK, *a]), "explorer and specification, reported"),
     "simulate": (lambda a: run(["beaver", "simulate", *a]), "the runtime on a simulated machine"),
     "bench": (lambda a: run(["beaver", "bench", *a]), "measure, beside a raw sync probe"),
@@ -109,7 +135,7 @@ TASKS: dict[str, tuple[Task, str]] = {
     "coverage": (
         lambda a: run(
             ["python", "-m", "pip", "install", "--quiet", "coverage"],
-            ["coverage", "run", "-m", "pytest", "-m", "not chaos and not bench", *a],
+            ["coverage", "run", "-m", "pytest", "-m", QUICK, *a],
             ["coverage", "report"],
         ),
         "tests with coverage",

@@ -261,8 +261,9 @@ MUTANTS: Final = (
         name="illegal-event-applied",
         module="beaver_model.applying",
         diff="""
+         reason = _CHECK[kind](state, event)
 -        if reason is not None:
--            raise IllegalEvent(seq, event, reason)
+-            raise IllegalEvent(state.last_seq + 1, event, reason)
 +        mutant_reached()
 """,
         tests=(f"{_RECOVERY}::test_illegal_event_is_refused_with_its_seq",),

@@ -31,9 +31,9 @@ MUTANTS: Final = (
         name="stale-token-is-legal-in-a-log",
         module="beaver_model.applying",
         diff="""
--        if trigger != Trigger.CANCEL_REQUESTED and event.token != row.token:
-+        mutant_reached()
-+        if False:
+-    if row.token != event.token and row.state == _IN_FLIGHT:
++    mutant_reached()
++    if False:
 """,
         tests=(f"{_LEGAL}::test_only_the_token_in_flight_may_end_an_attempt",),
         why="Replay takes an outcome that no live engine could have logged, and calls it state.",
@@ -291,11 +291,9 @@ MUTANTS: Final = (
         name="events-replayed-twice",
         module="beaver_model.applying",
         diff="""
--        if seq <= state.last_seq:
--            continue
--        if seq != state.last_seq + 1:
+     if known > 0:
+-        events = events[known:]
 +        mutant_reached()
-+        if seq > state.last_seq + 1:
 """,
         tests=(
             f"{_STATE}::test_replay_once_twice_and_from_any_older_state_gives_the_same_fingerprint",

@@ -64,6 +64,7 @@ MUTANTS: Final = (
 +            mutant_reached()
 +            self._tell_all(batch)
              return
+         self._durable(batch, (self._clock.monotonic_ns() - started_ns) / 1e9)
 """,
         tests=(f"{_ENGINE}::test_after_a_failed_write_nothing_more_is_decided_or_told",),
         why="A producer is told that its job is safe, and it is not in the log.",

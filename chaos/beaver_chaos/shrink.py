@@ -42,7 +42,7 @@ class Shrunk:
     @property
     def command(self) -> str:
         """The command that repeats it."""
-        return command_of(self.report.plan.seed, self.steps, self.indexes)
+        return command_of(self.report.plan, self.steps, self.indexes)
 
 
 def shrink(
@@ -60,7 +60,7 @@ def shrink(
         run: Runs a plan.
         runs_max: Runs that it may take.
     """
-    whole = draw_plan(report.plan.seed, steps)
+    whole = draw_plan(report.plan.seed, steps, report.plan.favour)
     kind = kind_of(report.violations[0])
     kept = list(range(len(whole.acts)))
     best, runs = report, 0
@@ -82,9 +82,11 @@ def shrink(
     return Shrunk(steps, kept, best, runs)
 
 
-def command_of(seed: int, steps: int, indexes: Sequence[int] | None = None) -> str:
+def command_of(plan: Plan, steps: int, indexes: Sequence[int] | None = None) -> str:
     """Returns the command that repeats a run."""
-    command = f"beaver simulate --seed {seed}"
+    command = f"beaver simulate --seed {plan.seed}"
+    if plan.favour:
+        command += f" --favour {plan.favour}"
     if steps != STEPS_DEFAULT:
         command += f" --steps {steps}"
     if indexes is not None:

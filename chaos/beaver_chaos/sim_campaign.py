@@ -57,6 +57,7 @@ def simulate(
     first_seed: int,
     *,
     steps: int = STEPS_DEFAULT,
+    favour: str = "",
     minutes: float = 0.0,
     on_progress: Progress | None = None,
 ) -> Campaign:
@@ -66,6 +67,7 @@ def simulate(
         seeds: What to run.
         first_seed: The first of them.
         steps: Acts of each run.
+        favour: A fault that is to strike often.
         minutes: Real time after which no further seed is begun; 0 for none.
         on_progress: Called after each run.
     """
@@ -76,7 +78,7 @@ def simulate(
     for seed in seeds:
         if minutes and time.monotonic() - started_s >= minutes * 60:
             break
-        report = run_plan(draw_plan(seed, steps))
+        report = run_plan(draw_plan(seed, steps, favour))
         _count(campaign, report, acts, log)
         campaign.seconds = time.monotonic() - started_s
         if not report.ok:
@@ -89,11 +91,11 @@ def simulate(
     return campaign
 
 
-def repeat(seed: int, steps: int, indexes: Sequence[int]) -> Campaign:
+def repeat(seed: int, steps: int, indexes: Sequence[int], favour: str = "") -> Campaign:
     """Runs a seed with only some of its acts, as they are."""
     started_s = time.monotonic()
     campaign = Campaign(seed, steps)
-    report = run_plan(keep(draw_plan(seed, steps), indexes))
+    report = run_plan(keep(draw_plan(seed, steps, favour), indexes))
     acts: Counter[str] = Counter()
     log: Counter[str] = Counter()
     _count(campaign, report, acts, log)
@@ -109,7 +111,7 @@ def failure_of(shrunk: Shrunk, report: Report) -> Failure:
     return Failure(
         seed=report.plan.seed,
         violations=shrunk.report.violations,
-        command=command_of(report.plan.seed, shrunk.steps),
+        command=command_of(report.plan, shrunk.steps),
         shrunk_command=shrunk.command,
         shrunk_acts=len(shrunk.indexes),
         timeline=timeline(shrunk.report),

@@ -111,14 +111,17 @@ class Plan(NamedTuple):
     seed: int
     setup: Setup
     acts: tuple[Act, ...]
+    favour: str = ""
+    """The fault that strikes more often than others, where one was asked for."""
 
 
-def draw_plan(seed: int, steps: int = STEPS_DEFAULT) -> Plan:
+def draw_plan(seed: int, steps: int = STEPS_DEFAULT, favour: str = "") -> Plan:
     """Returns the plan of a seed.
 
     Args:
         seed: Any number.
         steps: How many acts there are.
+        favour: A fault that is to strike often.
     """
     chance = Chance(seed, "plan")
     many = chance.one_in(4)
@@ -133,23 +136,25 @@ def draw_plan(seed: int, steps: int = STEPS_DEFAULT) -> Plan:
         sync_us=chance.pick((50, 500, 5_000)),
         commit=chance.pick(("inline", "inline", "writer", "auto")),
         keep_archive=chance.one_in(2),
-        tombstones_max=1_000_000,
+        tombstones_max=chance.pick((1_000_000, 900_000)),
     )
-    drawing = _Drawing(chance, steps)
-    return Plan(seed, setup, tuple(drawing.acts()))
+    drawing = _Drawing(chance, steps, favour)
+    return Plan(seed, setup, tuple(drawing.acts()), favour)
 
 
 class _Drawing:
     """Draws the acts of one plan."""
 
-    def __init__(self, chance: Chance, steps: int) -> None:
+    def __init__(self, chance: Chance, steps: int, favour: str) -> None:
         self._chance, self._steps = chance, steps
         self._number = 0
         self._jobs: list[JobPlan] = []
         self._requests: list[tuple[JobPlan, ...]] = []
         # A run has a temper: some are calm, some have one kind of fault again and again.
         self._faulty = chance.pick((0, 6, 3, 3))
-        self._favourite = chance.pick(_FAULTS)
+        self._favourite = chance.pick(FAULTS)
+        if favour:
+            self._faulty, self._favourite = 3, favour
         self._orders = _UPKEEP if chance.one_in(4) else _ORDERS
         self._span_ms = steps * chance.pick(_SPACINGS_MS)
 
@@ -164,7 +169,7 @@ class _Drawing:
     def _draw(self) -> tuple[str, tuple[Any, ...]]:
         chance = self._chance
         if self._faulty and chance.one_in(self._faulty):
-            kind = self._favourite if chance.one_in(2) else chance.pick(_FAULTS)
+            kind = self._favourite if chance.one_in(2) else chance.pick(FAULTS)
             return kind, _FAULT_ARGS[kind](chance)
         client = chance.below(CLIENTS)
         if not self._jobs or chance.one_in(2):
@@ -280,4 +285,4 @@ _FAULT_ARGS: Final[dict[str, Callable[[Chance], tuple[Any, ...]]]] = {
 }
 """Each fault, and how its arguments are drawn."""
 
-_FAULTS: Final = tuple(_FAULT_ARGS)
+FAULTS: Final = tuple(_FAULT_ARGS)

@@ -42,9 +42,9 @@ class Report(NamedTuple):
         return not self.violations
 
 
-def run_seed(seed: int, steps: int = STEPS_DEFAULT) -> Report:
+def run_seed(seed: int, steps: int = STEPS_DEFAULT, favour: str = "") -> Report:
     """Runs the plan of a seed."""
-    return run_plan(draw_plan(seed, steps))
+    return run_plan(draw_plan(seed, steps, favour))
 
 
 def run_plan(plan: Plan) -> Report:

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from beaver.bench import inside, subject
 from beaver.bench.probe import RECORD_BYTES, loop_cost
-from beaver.bench.programs import processor_s
+from beaver.bench.processes import processor_s
 from beaver.bench.served import Served, ServerProcess, request, serving
 from beaver.bench.subject import Budget
 from beaver.client import connect

@@ -9,13 +9,12 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
 SECONDS_MAX = 5.0
 """Far more than any input here takes, on a busy machine too."""
-
 
 END_S = 60.0
 """After so long the process is ended with a traceback: C code is deaf to signals."""
@@ -34,14 +33,41 @@ class TooMuchMemory(AssertionError):
 
 
 @contextmanager
-def limits(size: int, *, constant: int, factor: int) -> Iterator[None]:
+def limits(size: int, *, constant: int, factor: int, guarded: bool = True) -> Iterator[None]:
     """Runs a block under a limit of time and of memory.
 
     Args:
         size: Bytes of the input.
         constant: Bytes that the block may take for any input.
         factor: Bytes that it may take beyond that for each byte of the input.
+        guarded: Stops the block where it goes far beyond; False under libFuzzer, which has
+            means of its own.
     """
+    allowed = constant + factor * size
+    started_s = time.monotonic()
+    with ExitStack() as stack:
+        if guarded:
+            stack.enter_context(_alarm(size))
+            stack.enter_context(_address_space(allowed))
+        is_ours = not tracemalloc.is_tracing()
+        if is_ours:
+            tracemalloc.start()
+            stack.callback(tracemalloc.stop)
+        tracemalloc.reset_peak()
+        held, _ = tracemalloc.get_traced_memory()
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    if time.monotonic() - started_s > SECONDS_MAX:
+        raise Hung(f"an input of {size} bytes took more than {SECONDS_MAX} s")
+    if peak - held > allowed:
+        raise TooMuchMemory(
+            f"an input of {size} bytes takes {peak - held} bytes of memory; {allowed} are allowed"
+        )
+
+
+@contextmanager
+def _alarm(size: int) -> Iterator[None]:
+    """Raises `Hung` inside of a block that takes too long; at last ends the process."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Hung(f"an input of {size} bytes takes more than {SECONDS_MAX} s")
@@ -49,31 +75,25 @@ def limits(size: int, *, constant: int, factor: int) -> Iterator[None]:
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, SECONDS_MAX)
     faulthandler.dump_traceback_later(END_S, exit=True, file=sys.__stderr__)
-    before_bytes = resource.getrlimit(resource.RLIMIT_AS)
-    if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        most = pages * resource.getpagesize() + constant + factor * size + SPARE_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (most, before_bytes[1]))
-    is_ours = not tracemalloc.is_tracing()
-    if is_ours:
-        tracemalloc.start()
-    tracemalloc.reset_peak()
-    held, _ = tracemalloc.get_traced_memory()
-    started_s = time.monotonic()
     try:
         yield
-        _, peak = tracemalloc.get_traced_memory()
     finally:
-        if is_ours:
-            tracemalloc.stop()
-        resource.setrlimit(resource.RLIMIT_AS, before_bytes)
         faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    if time.monotonic() - started_s > SECONDS_MAX:
-        raise Hung(f"an input of {size} bytes took more than {SECONDS_MAX} s")
-    allowed = constant + factor * size
-    if peak - held > allowed:
-        raise TooMuchMemory(
-            f"an input of {size} bytes takes {peak - held} bytes of memory; {allowed} are allowed"
-        )
+
+
+@contextmanager
+def _address_space(allowed: int) -> Iterator[None]:
+    """Bounds what the kernel gives the process, where it says what it has given."""
+    if sys.platform != "linux":
+        yield
+        return
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    most = pages * resource.getpagesize() + allowed + SPARE_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

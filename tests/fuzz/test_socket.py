@@ -243,9 +243,18 @@ def test_frames_arrive_in_any_pieces(size: int) -> None:
     assert [answer[:2] for answer in answers] == [[0, 0], [5, 0]]
 
 
-def test_a_frame_of_exactly_the_limit_is_read_and_not_one_byte_more() -> None:
-    reader = protocol.FrameReader(limit=1_000)
-    body = bytes(1_000)
-    assert list(reader.feed(len(body).to_bytes(4, "little") + body)) == [body]
-    with pytest.raises(protocol.FrameTooLong):
-        list(reader.feed((1_001).to_bytes(4, "little")))
+@pytest.mark.parametrize("cut", [3, 4, 500, 5_000])
+def test_a_frame_of_exactly_the_limit_is_read_and_not_one_byte_more(cut: int) -> None:
+    """Whole or in two pieces: the one takes a shorter way than the other."""
+    for size in (1_000, 1_001):
+        reader = protocol.FrameReader(limit=1_000)
+        stream = size.to_bytes(4, "little") + bytes(size)
+
+        def read(reader: protocol.FrameReader, stream: bytes) -> list[bytes]:
+            return [*reader.feed(stream[:cut]), *reader.feed(stream[cut:])]
+
+        if size == 1_000:
+            assert read(reader, stream) == [bytes(size)]
+        else:
+            with pytest.raises(protocol.FrameTooLong):
+                read(reader, stream)

@@ -109,7 +109,7 @@ async def test_an_outcome_without_room_is_tried_again_without_a_new_segment(
     world.engine.disk_full = True
     keeping.start()
     async with asyncio.timeout(10):
-        while not world.state.completed:
+        while not world.state.completed:  # noqa: ASYNC110
             await asyncio.sleep(0)
     assert not world.engine.disk_full, "new jobs are taken again as well"
     await keeping.stop()
@@ -118,9 +118,7 @@ async def test_an_outcome_without_room_is_tried_again_without_a_new_segment(
 @on_loop
 async def test_the_way_to_a_thread_does_not_count_towards_the_limit(tmp_path: Path) -> None:
     """Seed 2261: a worker that was stopped for a moment lost what it had run for 1 ms."""
-    world = ControllerWorld(
-        tmp_path / "data", mode=Concurrency.MANY, concurrency=2, grace_ms=100
-    )
+    world = ControllerWorld(tmp_path / "data", mode=Concurrency.MANY, concurrency=2, grace_ms=100)
     await world.enqueue("a", timeout_ms=500)
     world.clock.pass_ms(5_000)
     await world.tick()

@@ -36,7 +36,8 @@ class Bug(NamedTuple):
     """A pattern that one of the violations matches."""
     seeds: int = 400
     """Within so many seeds it has to be found."""
-    steps: int = 24
+    favour: str = ""
+    """The fault that brings it to light, where it takes a rare one."""
 
 
 def _reply_before_sync(patch: Patch) -> None:
@@ -214,15 +215,23 @@ BUGS: dict[str, Bug] = {
     ),
     "BOOT forgets what had started": Bug(_boot_forgets_what_had_started, r"given back as not"),
     "leftovers live on": Bug(_leftovers_live_on, r"runs twice at once|given back as not"),
-    "the last frame is not rewritten": Bug(_last_frame_is_not_rewritten, r"recovery lost|corrupt"),
+    "the last frame is not rewritten": Bug(
+        _last_frame_is_not_rewritten, r"recovery lost|corrupt", favour="failed_sync"
+    ),
     "names are not synced": Bug(_names_are_not_synced, r"recovery lost|refuses to start"),
     "snapshot not synced, archive pruned": Bug(
-        _snapshot_is_not_synced_and_the_archive_pruned, r"refuses to start|recovery"
+        _snapshot_is_not_synced_and_the_archive_pruned,
+        r"refuses to start|recovery",
+        favour="power_cut",
     ),
     "pruned below the newest snapshot only": Bug(
-        _pruned_below_the_newest_snapshot_only, r"refuses to start|recovery"
+        _pruned_below_the_newest_snapshot_only,
+        r"refuses to start|recovery",
+        favour="rot_snapshot",
     ),
-    "stale token is accepted": Bug(_stale_token_is_accepted, r"has not ended|no worker"),
+    "stale token is accepted": Bug(
+        _stale_token_is_accepted, r"has not ended|no worker", favour="late_outcome"
+    ),
     "limits follow the wall clock": Bug(_limits_follow_the_wall_clock, r"is timed out after"),
     "last come, first served": Bug(_last_come_first_served, r"goes before"),
     "jobs go before their time": Bug(_jobs_go_before_their_time, r"before its time"),
@@ -230,6 +239,8 @@ BUGS: dict[str, Bug] = {
         _ready_worker_is_forgotten_during_a_sync, r"an idle worker does not get it"
     ),
     "an outcome without room is never tried again": Bug(
-        _outcome_without_room_is_never_tried_again, r"no rest is reached"
+        _outcome_without_room_is_never_tried_again,
+        r"no rest is reached|an idle worker does not get it",
+        favour="disk_full",
     ),
 }

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from beaver.bench.processes import processor_s, proportional_bytes, resident_bytes, tree
 from beaver.bench.served import serving
-from beaver.bench.stores import resident_bytes
 from beaver.client import connect
 from beaver.errors import BeaverError
 from beaver.requests import make_request
@@ -74,43 +74,12 @@ def measure_idle(directory: str) -> dict[str, float]:
     data = str(Path(directory, "idle"))
     with serving(data) as server:
         time.sleep(QUIET_S)
-        pids = _tree(server.pid)
+        pids = tree(server.pid)
         before = sum(map(processor_s, pids))
         time.sleep(IDLE_S)
         used_s = sum(map(processor_s, pids)) - before
         return {
             "idle_cpu": 100 * used_s / IDLE_S,
             "idle_server_mb": resident_bytes(server.pid) / 1e6,
-            "idle_all_mb": sum(map(_proportional_bytes, pids)) / 1e6,
+            "idle_all_mb": sum(map(proportional_bytes, pids)) / 1e6,
         }
-
-
-def _tree(pid: int) -> list[int]:
-    """Returns a process and all that descend from it."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = Path(entry, "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            children.setdefault(int(fields[1]), []).append(int(entry.name))
-    found, rest = [], [pid]
-    while rest:
-        found.append(rest.pop())
-        rest += children.get(found[-1], [])
-    return found
-
-
-def processor_s(pid: int) -> float:
-    """Returns the processor's seconds that a process has used (Linux)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _proportional_bytes(pid: int) -> int:
-    """Returns a process's memory, of which pages that are shared count by their share."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    raise BeaverError(f"no memory figure of process {pid}")

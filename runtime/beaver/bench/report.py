@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from beaver.bench.plot import plot
 from beaver.bench.rows import BEAVER, COMPARED, MACHINE, ROWS, Figure, Figures
-from beaver.bench.run import FULL, QUICK, Result
+from beaver.bench.run import FULL, Result
 from beaver.bench.targets import Verdict, judge_goals, judge_targets
 from beaver.errors import InvalidInput
 
@@ -38,7 +38,7 @@ def to_markdown(result: Result) -> str:
     if len(result.figures.subjects()) > 1:
         parts.append(_peers_table(result.figures))
         parts.append(_verdicts("Against the peers", judge_goals(result.figures)))
-    if result.plan == FULL:
+    if _is_full(result):
         parts.append(_verdicts("Targets", judge_targets(result.figures)))
     notes = [
         f"- {name}: {text}" for name, text in [*result.setups.items(), *result.missing.items()]
@@ -48,13 +48,18 @@ def to_markdown(result: Result) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _is_full(result: Result) -> bool:
+    """True where the sizes are those that the targets were set for, whatever the rounds."""
+    return result.plan._replace(rounds=FULL.rounds) == FULL
+
+
 def _about(result: Result) -> str:
     text = (
         f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
         f"Python {platform.python_version()}; medians of {result.plan.rounds} "
         f"interleaved round{'s' * (result.plan.rounds > 1)}, with the least and the largest value."
     )
-    if result.plan == QUICK:
+    if not _is_full(result):
         text += " Quick: rows of a million jobs or events were measured with a tenth of that."
     return text
 
@@ -126,7 +131,7 @@ def to_json(result: Result) -> str:
         "setups": result.setups,
         "missing": result.missing,
     }
-    if result.plan == FULL:
+    if _is_full(result):
         report["targets"] = [verdict._asdict() for verdict in judge_targets(figures)]
     return json.dumps(report, indent=2)
 

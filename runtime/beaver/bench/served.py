@@ -16,6 +16,7 @@ from typing import IO, Final
 from beaver.async_client import AsyncClient
 from beaver.async_client import connect as connect_async
 from beaver.bench import subject
+from beaver.bench.processes import tree, wait_until_gone
 from beaver.bench.records import RECORDS_VARIABLE, payload
 from beaver.bench.rows import BEAVER
 from beaver.bench.subject import WORKERS, Budget, Sent
@@ -27,6 +28,7 @@ from beaver.requests import make_request
 
 READY_S: Final = 120.0
 END_S: Final = 120.0
+GONE_S: Final = 5.0
 _SETTLE_S: Final = 15.0
 
 
@@ -74,9 +76,11 @@ class ServerProcess:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """`kill -9`."""
+        """`kill -9`; returns when its workers and its helper are gone too."""
+        family = tree(self.pid)
         self.process.kill()
         self.process.wait()
+        wait_until_gone(family, GONE_S)
         if self.process.stdout is not None:
             self.process.stdout.close()
 

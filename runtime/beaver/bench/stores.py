@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from beaver.bench.processes import resident_bytes
 from beaver.bench.records import payload
 from beaver.bench.rows import percentile
 from beaver.bench.served import ServerProcess, serving
@@ -123,14 +124,6 @@ def measure_files(directory: str, events: int, pending: int) -> dict[str, float]
     shutil.rmtree(replayed)
     shutil.rmtree(snapped)
     return values
-
-
-def resident_bytes(pid: int) -> int:
-    """Returns the memory of a process that is in use (Linux)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise BeaverError(f"no memory figure of process {pid}")
 
 
 def measure_memory(directory: str, jobs: int) -> float:

@@ -37,6 +37,9 @@ def simulate_command(
         str | None,
         typer.Option("--acts", metavar="N,N,...", help="Keep only these acts of the seed."),
     ] = None,
+    favour: Annotated[
+        str, typer.Option("--favour", metavar="FAULT", help="Let this fault strike often.")
+    ] = "",
     as_json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
@@ -53,11 +56,14 @@ def simulate_command(
     """
     campaigns = _checker("sim_campaign")
     first = 1 if seed is None else seed
-    steps = steps or _checker("sim_plan").STEPS_DEFAULT
+    plans = _checker("sim_plan")
+    steps = steps or plans.STEPS_DEFAULT
+    if favour and favour not in plans.FAULTS:
+        raise InvalidInput(f"no fault {favour!r}; there are {', '.join(plans.FAULTS)}")
     if acts is not None:
         if seed is None:
             raise InvalidInput("--acts keeps acts of one seed: give it with --seed")
-        campaign = campaigns.repeat(first, steps, _indexes(acts))
+        campaign = campaigns.repeat(first, steps, _indexes(acts), favour)
     else:
         count = seeds or (1 if seed is not None and not minutes else SEEDS_DEFAULT)
         numbers = itertools.count(first) if minutes else iter(range(first, first + count))
@@ -66,6 +72,7 @@ def simulate_command(
                 numbers,
                 first,
                 steps=steps,
+                favour=favour,
                 minutes=minutes,
                 on_progress=lambda so_far: advance(so_far.runs, 0 if minutes else count),
             )
