@@ -375,9 +375,7 @@ MUTANTS: Final = (
 +            mutant_reached()
 +            worker.remains.clear()
 """,
-        tests=(
-            f"{_DEATHS}::test_the_subprocesses_of_a_killed_worker_are_gone_when_its_end_is_reported",
-        ),
+        tests=(f"{_DEATHS}::test_the_end_of_a_worker_waits_for_a_subprocess_that_is_slow_to_die",),
         why="What a timed-out job has started goes on beside its next attempt.",
     ),
     Mutant(

@@ -274,7 +274,7 @@ _FAULT_ARGS: Final[dict[str, Callable[[Chance], tuple[Any, ...]]]] = {
     "disk_full": lambda c: (c.between(10, 3_000), c.pick((0, 0, 5_000))),
     "kill_writer": _no_args,
     "kill_worker": lambda c: (c.below(3) + 1,),
-    "stop_worker": lambda c: (c.below(3) + 1, c.between(5, 900)),
+    "stop_worker": lambda c: (c.below(3) + 1, 0 if c.one_in(8) else c.between(5, 900)),
     "lose_zygote": _no_args,
     "stop_server": lambda c: (c.between(5, 900),),
     "clock": lambda c: (c.pick((-3_600_000, -2_000, -50, 50, 2_000, 3_600_000)),),

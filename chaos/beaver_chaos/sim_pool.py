@@ -80,6 +80,8 @@ class Worker:
         self.how = ""
         """How it ended; empty while it lives."""
         self.killed = False
+        self.stuck = False
+        """It was stopped, and nobody will let it go on."""
         self._places = max(1, world.plan.setup.concurrency)
         world.workers.append(self)
         world.after(self.process, world.chance.between(1, 8_000) * 1_000, self._boot)

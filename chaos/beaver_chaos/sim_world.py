@@ -286,7 +286,8 @@ class World:
         for helper in self.helpers:
             helper.disk.forget_plans()
         for worker in self.workers:
-            self.loop.continue_process(worker.process)
+            if not worker.stuck:
+                self.loop.continue_process(worker.process)
 
     def _at_rest(self) -> bool:
         life = self.listening
@@ -398,7 +399,12 @@ class World:
 
     def _stop_worker(self, number: int, ms: int) -> None:
         for worker in self._with_worker(number):
-            self._hold(worker.process, ms)
+            if ms:
+                self._hold(worker.process, ms)
+            else:
+                # For ever: whoever waits for it must help himself.
+                worker.stuck = True
+                self.loop.stop_process(worker.process)
 
     def _hold_server(self, ms: int) -> None:
         if self.life is not None:
