@@ -73,7 +73,13 @@ def check(arguments: list[str]) -> int:
         line = "!" * 72
         print(f"{line}\nSOME TESTS FAILED; WHAT FAILED IS RUN ONCE MORE\n{line}", flush=True)
         code = run([*tests, "--last-failed", "--last-failed-no-failures", "none"])
-    return code or run(MODEL_CHECK)
+    return code or run(model_check())
+
+
+def model_check() -> list[str]:
+    """Returns the command, with the table of the mutants where they were tried."""
+    table = ROOT / "reports" / "mutants.json"
+    return [*MODEL_CHECK, *(["--include", str(table)] if table.exists() else [])]
 
 
 TESTS_FAILED = 1
@@ -105,8 +111,8 @@ def nightly(arguments: list[str]) -> int:
         run(["pytest", "-m", "invariants", *arguments]),
         fuzz(["--seconds", "600"]),
         run(["beaver", "simulate", "--minutes", "60"]),
-        run([*MODEL_CHECK, "--deep"]),
         run(["pytest", "-m", "mutants or chaos", *arguments]),
+        run([*model_check(), "--deep"]),
     ]
     return max(codes)
 

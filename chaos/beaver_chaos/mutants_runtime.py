@@ -14,6 +14,7 @@ _COMMITS: Final = "tests/runtime/test_commit_path.py"
 _CONTROLLER: Final = "tests/runtime/test_controller.py"
 _SERVICE: Final = "tests/runtime/test_service.py"
 _ANSWERS: Final = "tests/runtime/test_answers.py"
+_FUZZ: Final = "tests/fuzz/test_socket.py"
 _MAILBOX: Final = "tests/workers/test_mailbox.py"
 _SLOTS: Final = "tests/workers/test_slots.py"
 _DEATHS: Final = "tests/workers/test_deaths.py"
@@ -309,6 +310,35 @@ MUTANTS: Final = (
         why="One client that does not read its answers fills the memory.",
     ),
     Mutant(
+        name="burst-of-requests-answered-at-once",
+        module="beaver.server.socket",
+        diff="""
+                 if self._paused:
+-                    break
++                    mutant_reached()
+""",
+        tests=(
+            f"{_FUZZ}::test_a_burst_of_small_requests_for_large_answers_takes_no_memory_for_them",
+        ),
+        why="A few kilobytes of requests make the server hold gigabytes of answers.",
+    ),
+    Mutant(
+        name="invalid-utf-8-taken-for-a-bug-of-ours",
+        module="beaver.protocol",
+        diff="""
+             "a request is an array of a number, an operation and a body"
+         ) from None
+-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
++    except (msgspec.DecodeError, RecursionError, OverflowError) as error:
++        mutant_reached()
+""",
+        tests=(
+            f"{_FUZZ}::test_any_bytes_at_all_disturb_nobody",
+            f"{_FUZZ}::test_a_damaged_body_is_answered_or_ends_the_connection",
+        ),
+        why="One client's garbage shows as a crash in the server's log, and its cause is hidden.",
+    ),
+    Mutant(
         name="frame-limit-off-by-one",
         module="beaver.protocol",
         diff="""
@@ -316,9 +346,7 @@ MUTANTS: Final = (
 +                mutant_reached()
 +                if length >= self._limit:
 """,
-        tests=(
-            "tests/fuzz/test_socket.py::test_a_frame_of_exactly_the_limit_is_read_and_not_one_byte_more",
-        ),
+        tests=(f"{_FUZZ}::test_a_frame_of_exactly_the_limit_is_read_and_not_one_byte_more",),
         why="The largest batch that is promised to fit ends the connection.",
     ),
     Mutant(

@@ -401,7 +401,7 @@ class World:
         for worker in self._with_worker(number):
             if ms:
                 self._hold(worker.process, ms)
-            else:
+            elif worker.ready:
                 # For ever: whoever waits for it must help himself.
                 worker.stuck = True
                 self.loop.stop_process(worker.process)

@@ -14,6 +14,7 @@ import msgspec
 
 from beaver.errors import InvalidInput, NotFound
 from beaver.views import (
+    ABSENT,
     EventView,
     ExplainView,
     JobView,
@@ -95,6 +96,22 @@ def changed_word(state: State, job: str) -> str:
     if row is None:
         return "discarded"
     return "cancel_requested" if row.cancel_requested else state_word(row.state)
+
+
+def with_history(view: JobView, events: Iterable[EventView]) -> JobView:
+    """Returns the view of a finished job, filled with what its events still tell."""
+    for event in events:
+        if event.event == "ENQUEUE":
+            view.task, view.queue = event.task or "", event.queue or ""
+            view.priority = event.priority or 0
+            view.max_attempts, view.timeout_ms = event.max_attempts or 0, event.timeout_ms or 0
+            view.parent, view.tags = event.parent or "", event.tags or ()
+        if event.payload is not ABSENT:
+            view.payload = event.payload
+        if event.result is not ABSENT:
+            view.result = event.result
+        view.attempt = event.attempt or view.attempt
+    return view
 
 
 def list_jobs(

@@ -35,6 +35,8 @@ class JobView(msgspec.Struct, omit_defaults=False):
     parent: str = ""
     tags: tuple[str, ...] = ()
     payload: msgspec.Raw = msgspec.Raw(b"null")
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    """What a completed job returned, where that is still kept."""
     waiting: str = ""
     """Why it does not run now; a key of `beaver_model.policy.WAITING`."""
 

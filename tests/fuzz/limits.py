@@ -92,6 +92,8 @@ def _address_space(allowed: int) -> Iterator[None]:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
     most = pages * resource.getpagesize() + allowed + SPARE_BYTES
+    if before[1] != resource.RLIM_INFINITY:
+        most = min(most, before[1])
     resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
     try:
         yield

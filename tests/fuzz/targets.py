@@ -32,6 +32,7 @@ from beaver.journal.format import (
 )
 from beaver.journal.reader import decode_frame
 from beaver.journal.scan import SegmentScan, read_header
+from beaver.messages import Outcome, OutcomeKind
 from beaver.outcomes import command_of
 from beaver.requests import request_from_json, request_to_json
 from beaver.resolving import Resolver, to_job
@@ -299,6 +300,7 @@ _BOMB = (
     + b"]\n"
 )
 """Short, and enormous once someone writes it out (Kettle's "billion laughs")."""
+_CHILD = request_from_json(b'{"id": "child", "payload": [1]}')
 _INFO = endpoint.ServerInfo(1, "/nowhere/beaver.sock", STORE.hex(), directory="")
 
 TARGETS = {
@@ -350,7 +352,10 @@ TARGETS = {
     ),
     "outcome": Target(
         outcome,
-        [wire.encode(wire.decode_outcome(b"\x93\x05\xa1a\x00"))],
+        [
+            wire.encode(Outcome(5, "a", int(kind), b"[1]", "broken", 7, (_CHILD,), 2.5))
+            for kind in OutcomeKind
+        ],
         frozenset({"command", "undecodable"}),
         4 * MIB,
         300,

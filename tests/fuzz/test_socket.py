@@ -23,7 +23,7 @@ from beaver.requests import make_request
 from beaver.resolving import Resolver, to_job
 from beaver.results import Results
 from beaver.server.service import OPERATIONS, Service
-from beaver.server.socket import Connection
+from beaver.server.socket import PAUSE_BYTES, Connection
 from beaver.snapshot import load_snapshot, write_snapshot
 from beaver_chaos.disk import SimDisk
 from beaver_model import fingerprint, violations
@@ -228,6 +228,62 @@ def test_any_jobs_come_in_whole_or_not_at_all(requests: list[Request]) -> None:
     event("refused" if status else "accepted")
     came_in = sum(created for *_, created in body) if not status else 0
     assert len(world.state.jobs) == 3 + came_in
+
+
+class SlowWire(Wire):
+    """A wire whose other end reads only when the test says so."""
+
+    connection: Connection
+    read_bytes = 0
+    held_bytes_max = 0
+
+    def write(self, data: Any) -> None:
+        super().write(data)
+        self.held_bytes_max = max(self.held_bytes_max, self.get_write_buffer_size())
+        if self.get_write_buffer_size() > PAUSE_BYTES:
+            self.connection.pause_writing()
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.sent) - self.read_bytes
+
+    def read_all(self) -> bool:
+        """Reads what is there; false where that was nothing."""
+        fresh = self.get_write_buffer_size()
+        self.read_bytes = len(self.sent)
+        self.connection.resume_writing()
+        return fresh > 0
+
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
+
+
+def test_a_burst_of_small_requests_for_large_answers_takes_no_memory_for_them() -> None:
+    """One read holds far more requests than answers may be left unread; none is lost."""
+    requests = 1_000
+
+    async def main() -> SlowWire:
+        world = World()
+        wire = SlowWire()
+        connection = wire.connection = Connection(world.service, "store", set())
+        connection.connection_made(wire)
+        big = make_request("echo", "x" * 100_000, id="big")
+        connection.data_received(HELLO + protocol.encode_frame([1, "enqueue", [[big]]]))
+        await turns()
+        wire.read_all()
+        burst = b"".join(protocol.encode_frame([n, "show", ["big"]]) for n in range(requests))
+        connection.data_received(burst)
+        await turns()
+        while wire.read_all():
+            await turns()
+        await world.end()
+        return wire
+
+    wire = asyncio.run(main())
+    assert not wire.closed
+    assert [answer[:2] for answer in wire.answers()][2:] == [[n, 0] for n in range(requests)]
+    assert wire.held_bytes_max <= 2 * PAUSE_BYTES + 200_000
 
 
 @pytest.mark.parametrize(("op", "body"), VALID)

@@ -153,6 +153,22 @@ def test_steering_from_a_job(data: Path, tmp_path: Path) -> None:
     assert [leaf["seq"] for leaf in leaves] == [ack["seq"] + 1, ack["seq"] + 2]
 
 
+def test_show_tells_all_of_a_completed_job_with_and_without_a_server(data: Path) -> None:
+    def shown() -> dict[str, object]:
+        view = json.loads(beaver("show", "a", "--data", str(data), "--json"))
+        return {name: view[name] for name in ("state", "task", "queue", "attempt", "payload")} | {
+            "result": view["result"]
+        }
+
+    expected = {"state": "completed", "task": "echo", "queue": "q", "attempt": 2}
+    expected |= {"payload": {"fail": 1}, "result": {"fail": 1}}
+    enqueue(data, {"id": "a", "queue": "q", "payload": {"fail": 1}, "backoff": 1})
+    with serving(data) as server:
+        server.drained(1)
+        assert shown() == expected
+    assert shown() == expected
+
+
 # -- what it listens on ----------------------------------------------------------------------
 
 

@@ -182,6 +182,11 @@ def show_command(
     settings = flags.configuration(data, config)
     with connect(settings.data) as client:
         view = client.show(job)
+        if view.waiting == "finished" and not view.task:
+            # The state remembers its name alone; the log tells the rest.
+            from beaver.queries import with_history
+
+            view = with_history(view, client.explain(job).events)
     if as_json:
         output.json_line(view)
     else:
@@ -202,6 +207,8 @@ def _tell_job(view: JobView) -> None:
             ("timeout", format_duration(view.timeout_ms)),
             ("payload", bytes(view.payload).decode("utf-8", "replace")),
         ]
+    if view.state == "completed":
+        facts.append(("result", bytes(view.result).decode("utf-8", "replace")))
     if view.ready_ms and view.state == "pending":
         facts.append(("ready", format_time(view.ready_ms)))
     if view.worker:

@@ -60,6 +60,9 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._greeted = False
         self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._paused = False
+        """The client does not read: requests that have arrived wait as well."""
         self._loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -80,19 +83,30 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Takes no more requests from a client that does not read."""
+        self._paused = True
         if self._transport is not None:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """See `asyncio.Protocol`."""
-        if self._transport is not None:
+        """See `asyncio.Protocol`.  What has arrived meanwhile comes first."""
+        self._paused = False
+        self.data_received(b"")
+        if self._transport is not None and not self._paused:
             self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        """Handles every request that these bytes complete."""
+        """Handles every request that these bytes complete, as long as answers are read.
+
+        A read brings thousands of small requests, each of which may have a large answer: so
+        it stops between two of them where the client falls behind.
+        """
         try:
             for frame in self._reader.feed(data):
                 self._request(*protocol.decode_request(frame))
+                if self._out_bytes >= PAUSE_BYTES:
+                    self._flush()
+                if self._paused:
+                    break
         except InvalidInput as error:
             self._answer(0, error)
             self._flush()
@@ -116,12 +130,14 @@ class Connection(asyncio.Protocol):
         if not self._out:
             self._loop.call_soon(self._flush)
         if isinstance(answer, BeaverError):
-            self._out.append(protocol.encode_error(number, answer))
+            frame = protocol.encode_error(number, answer)
         else:
-            self._out.append(protocol.encode_frame([number, 0, answer]))
+            frame = protocol.encode_frame([number, 0, answer])
+        self._out.append(frame)
+        self._out_bytes += len(frame)
 
     def _flush(self) -> None:
-        out, self._out = self._out, []
+        out, self._out, self._out_bytes = self._out, [], 0
         if self._transport is None or not out:
             return
         self._transport.write(b"".join(out))
