@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from beaver import protocol, queries
@@ -206,6 +206,17 @@ def test_a_damaged_body_is_answered_or_ends_the_connection(
     if not world.wire.closed:
         assert 7 in told, "a later request is served"
         assert number in told or op == "wait", "each request has an answer"
+
+
+@pytest.mark.invariants
+@fuzzing
+@example(message=b"\x93\x05\xa1\xff\x90")
+@example(message=b"\x93\x05\xa4show\x91\xa1\xff")
+@given(message=inputs([msgspec.msgpack.encode([5, op, body]) for op, body in VALID]))
+def test_a_damaged_request_is_answered_or_ends_the_connection(message: bytes) -> None:
+    frame = len(message).to_bytes(4, "little") + message
+    answers, world = talk(HELLO, frame, protocol.encode_frame([7, "status", []]))
+    assert world.wire.closed or 7 in {answer[0] for answer in answers}
 
 
 @pytest.mark.invariants

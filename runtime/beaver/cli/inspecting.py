@@ -207,7 +207,7 @@ def _tell_job(view: JobView) -> None:
             ("timeout", format_duration(view.timeout_ms)),
             ("payload", bytes(view.payload).decode("utf-8", "replace")),
         ]
-    if view.state == "completed":
+    if view.state == "completed" and view.task:
         facts.append(("result", bytes(view.result).decode("utf-8", "replace")))
     if view.ready_ms and view.state == "pending":
         facts.append(("ready", format_time(view.ready_ms)))
