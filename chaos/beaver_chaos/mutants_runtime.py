@@ -326,11 +326,14 @@ MUTANTS: Final = (
         name="invalid-utf-8-taken-for-a-bug-of-ours",
         module="beaver.protocol",
         diff="""
+     try:
++        mutant_reached()
+         return _decode_request(body)
+@@
              "a request is an array of a number, an operation and a body"
          ) from None
 -    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
 +    except (msgspec.DecodeError, RecursionError, OverflowError) as error:
-+        mutant_reached()
 """,
         tests=(f"{_FUZZ}::test_a_damaged_request_is_answered_or_ends_the_connection",),
         why="One client's garbage shows as a crash in the server's log, and its cause is hidden.",

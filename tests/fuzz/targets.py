@@ -299,7 +299,7 @@ _BOMB = (
     + b", ".join(b"&%c [%s]" % (n + 1, b",".join([b"*%c" % n] * 9)) for n in range(97, 106))
     + b"]\n"
 )
-"""Short, and enormous once someone writes it out (Kettle's "billion laughs")."""
+"""Short, and enormous once someone writes it out ("billion laughs")."""
 _CHILD = request_from_json(b'{"id": "child", "payload": [1]}')
 _INFO = endpoint.ServerInfo(1, "/nowhere/beaver.sock", STORE.hex(), directory="")
 
