@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +14,12 @@ from beaver_chaos.sim_plan import _FAULT_ARGS, _ORDERS
 from beaver_model.events import ALL_EVENTS
 
 FEW = 150
-MINUTES = float(os.environ.get("BEAVER_SIMULATE_MINUTES", "1.3"))
-RUNS_MIN = 500
+PLANS = (
+    ("--seed", "1000000", "--seeds", "3000"),
+    ("--seed", "2000000", "--seeds", "1200", "--steps", "60"),
+)
+"""The same seeds on every machine: how fast it is must not decide what is found.  For more
+than these there is `python3 dev.py nightly`."""
 
 
 @pytest.mark.invariants
@@ -31,17 +34,16 @@ def test_a_few_seeds_break_no_promise_and_meet_every_event_and_act() -> None:
 @pytest.mark.simulator
 def test_thousands_of_seeds_break_no_promise() -> None:
     """Two processes, each from a first seed of its own; some runs are long."""
-    command = [sys.executable, "-m", "beaver", "simulate", "--json", "--minutes", str(MINUTES)]
-    plans = (["--seed", "1000000"], ["--seed", "2000000", "--steps", "60"])
+    command = [sys.executable, "-m", "beaver", "simulate", "--json"]
     running = [
-        subprocess.Popen([*command, *plan], stdout=subprocess.PIPE, text=True) for plan in plans
+        subprocess.Popen([*command, *plan], stdout=subprocess.PIPE, text=True) for plan in PLANS
     ]
     reports = [json.loads(process.communicate()[0]) for process in running]
     for report in reports:
         assert report["failure"] is None, (
             f"{report['failure']['violations']}\n{report['failure']['shrunk_command']}"
         )
-    assert sum(report["runs"] for report in reports) >= RUNS_MIN
+    assert [report["runs"] for report in reports] == [3000, 1200]
     summary = [{key: r[key] for key in ("runs", "events", "seconds")} for r in reports]
     Path("reports").mkdir(exist_ok=True)
     Path("reports/simulator.json").write_text(json.dumps(reports, indent=1) + "\n")
