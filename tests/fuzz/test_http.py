@@ -16,7 +16,7 @@ from beaver.server.http import HttpServer
 HALF_A_REQUEST_S = 0.05
 """How long an answer to garbage may take before we go: the server may wait for the rest."""
 
-STATUSES = {200, 400, 404, 405, 408, 413, 414, 417, 431, 501, 503, 505}
+STATUSES = {100, 200, 400, 404, 405, 408, 413, 414, 417, 431, 501, 503, 505}
 PATHS = ["/metrics", "/healthz", "/readyz", "/", "/v1/jobs", "*", "http://x/healthz"]
 
 WORDS = st.text(st.characters(codec="latin-1", exclude_characters="\r\n"), max_size=20)
