@@ -1,7 +1,7 @@
 """The invariants: what holds in every state, as named functions.
 
 Each takes a state and returns what is wrong, or `None`.  The explorer, the Hypothesis
-machines, the simulator, `verify` and the running server (sampled) all use these.  They
+machines, the simulator, `verify` and `replay --check` all use these.  They
 scan, so they are for checking, never for the hot path.
 """
 
