@@ -15,12 +15,14 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 import venv
 from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = Path(os.environ.get("BEAVER_VENV", ROOT / ".venv"))
+REPORTS = ROOT / "reports"
 
 
 def main(arguments: list[str]) -> int:
@@ -68,18 +70,41 @@ def check(arguments: list[str]) -> int:
     fails twice is broken, one that fails once is named.
     """
     tests = ["pytest", "-m", "not spec", *arguments]  # `beaver check --spec` runs what these do
+    collect_faults()
     code = run(*LINT) or run(tests)
     if code == TESTS_FAILED:
         line = "!" * 72
         print(f"{line}\nSOME TESTS FAILED; WHAT FAILED IS RUN ONCE MORE\n{line}", flush=True)
         code = run([*tests, "--last-failed", "--last-failed-no-failures", "none"])
-    return code or run(model_check())
+    return code or run(*fault_table()) or run(model_check())
+
+
+def chaos(arguments: list[str]) -> int:
+    """Runs the real faults and shows what came of them."""
+    collect_faults()
+    code = run(["pytest", "-m", "chaos", *arguments])
+    return run(*fault_table()) or code
+
+
+def collect_faults() -> None:
+    """Has the tests that follow tell of their faults to `reports`; forgets what is there."""
+    for name in ("faults.jsonl", "faults.json"):
+        (REPORTS / name).unlink(missing_ok=True)
+    os.environ["BEAVER_FAULT_REPORTS"] = str(REPORTS)
+
+
+def fault_table() -> list[list[str]]:
+    """Returns the command that makes the table of faults and outcomes, where some were told."""
+    if not (REPORTS / "faults.jsonl").exists():
+        return []
+    return [["python", "-m", "beaver_chaos", "table", str(REPORTS)]]
 
 
 def model_check() -> list[str]:
-    """Returns the command, with the table of the mutants where they were tried."""
-    table = ROOT / "reports" / "mutants.json"
-    return [*MODEL_CHECK, *(["--include", str(table)] if table.exists() else [])]
+    """Returns the command, with what mutants and faults gave where they were tried."""
+    tables = [REPORTS / name for name in ("mutants.json", "faults.json")]
+    included = [part for path in tables if path.exists() for part in ("--include", str(path))]
+    return [*MODEL_CHECK, *included]
 
 
 TESTS_FAILED = 1
@@ -94,6 +119,8 @@ LINT = [
 
 PIP = ["python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
 
+PERFORMANCE = "docs/explanation/performance.md"
+
 QUICK = "not chaos and not bench and not mutants"
 
 
@@ -105,17 +132,39 @@ def fuzz(arguments: list[str]) -> int:
 
 
 def nightly(arguments: list[str]) -> int:
-    """Everything that looks for what nobody thought of, for as long as a night."""
+    """Everything that looks for what nobody thought of: `--minutes M`, six hours by default.
+
+    Hypothesis, the fuzzers and the simulator share the time; mutants, chaos and the large
+    scopes take what they take, about a quarter of an hour.  Other arguments go to pytest.
+    Every step runs, whatever became of those before it; which one failed is said at the end.
+    """
+    minutes = 360.0
+    if arguments[:1] == ["--minutes"]:
+        minutes, arguments = float(arguments[1]), arguments[2:]
     os.environ["HYPOTHESIS_PROFILE"] = "nightly"
-    codes = [
-        run(["pytest", "-m", "invariants", *arguments]),
-        fuzz(["--seconds", "600"]),
-        run(["beaver", "simulate", "--minutes", "60"]),
-        run(["pytest", "-m", "mutants or chaos", *arguments]),
-        run([*model_check(), "--deep"]),
-    ]
+    os.environ["BEAVER_EXAMPLES"] = str(max(20, round(EXAMPLES_A_MINUTE * minutes)))
+    readers = (ROOT / "tests" / "fuzz" / "targets.py").read_text().count(": Target(")
+    fuzzing = max(1, round(60 * minutes / 4 / readers))
+    steps: dict[str, Callable[[], int]] = {
+        "Hypothesis": lambda: run(["pytest", "-m", "invariants", *arguments]),
+        "fuzzing": lambda: fuzz(["--seconds", str(fuzzing)]),
+        "simulator": lambda: run(["beaver", "simulate", "--minutes", str(minutes / 4)]),
+        "mutants": lambda: run(["pytest", "-m", "mutants", *arguments]),
+        "chaos": lambda: chaos(arguments),
+        "model check": lambda: run([*model_check(), "--deep"]),
+    }
+    codes, lines = [], []
+    for name, step in steps.items():
+        started = time.monotonic()
+        codes.append(step())
+        passed = (time.monotonic() - started) / 60
+        lines.append(f"{name:<12}{passed:7.1f} min  {'ok' if not codes[-1] else 'FAILED'}")
+    print("", *lines, sep="\n", flush=True)
     return max(codes)
 
+
+EXAMPLES_A_MINUTE = 14
+"""Of each Hypothesis test: at that rate they take about half of the night."""
 
 Task = Callable[[list[str]], int]
 TASKS: dict[str, tuple[Task, str]] = {
@@ -126,14 +175,18 @@ TASKS: dict[str, tuple[Task, str]] = {
     "test": (lambda a: run(["pytest", "-m", QUICK, *a]), "tests but chaos and mutants"),
     "invariants": (lambda a: run(["pytest", "-m", "invariants", *a]), "the model-driven tests"),
     "integration": (lambda a: run(["pytest", "tests/scenarios", *a]), "the program as a whole"),
-    "chaos": (lambda a: run(["pytest", "-m", "chaos", *a]), "kill -9 and failing system calls"),
+    "chaos": (chaos, "kill -9, failing system calls, a full disk, power cuts: with a table"),
     "mutants": (lambda a: run(["pytest", "-m", "mutants", *a]), "seeded bugs and their layers"),
     "fuzz": (fuzz, "foreign bytes to every reader: [--seconds N] [READER ...]"),
-    "nightly": (nightly, "the same as CI for hours: Hypothesis, fuzzing, simulator, chaos"),
+    "nightly": (nightly, "the same as CI for hours: [--minutes M], then arguments of pytest"),
     "model-check": (lambda a: run([*MODEL_CHECK, *a]), "explorer and specification, reported"),
     "simulate": (lambda a: run(["beaver", "simulate", *a]), "the runtime on a simulated machine"),
     "bench": (lambda a: run(["beaver", "bench", *a]), "measure, beside a raw sync probe"),
     "peers": (lambda _: run([*PIP, "--group", "peers"]), "install what `bench --peers` measures"),
+    "profile": (
+        lambda a: run(["python", "-m", "beaver.bench.profile", "--report", PERFORMANCE, *a]),
+        "where a microsecond goes: flame graph and table",
+    ),
     "docs": (lambda _: run(["python", "docs/generate.py"]), "write the generated references"),
     "format": (lambda _: run(["ruff", "format", "."], ["ruff", "check", "--fix", "."]), "tidy"),
     "build": (lambda _: run(["python", "-m", "pip", "wheel", "--no-deps", "-w", "dist", "."]),

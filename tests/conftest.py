@@ -21,7 +21,7 @@ settings.register_profile(
     "nightly",
     settings.get_profile("ci"),
     derandomize=False,
-    max_examples=5_000,
+    max_examples=int(os.environ.get("BEAVER_EXAMPLES", "5000")),  # `dev.py nightly --minutes`
     stateful_step_count=100,
 )
 settings.register_profile(

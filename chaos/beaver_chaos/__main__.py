@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -10,10 +11,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from beaver_chaos.faults import REPORTS_VARIABLE
+from beaver_chaos.faults_report import markdown, write_faults
+from beaver_chaos.power import cut_power
+from beaver_chaos.power_aim import Aim, drawn_aims
+from beaver_chaos.power_disk import FILE_SYSTEMS, FileSystem, can_cut
 from beaver_chaos.program import ChaosFailure
 from beaver_chaos.rounds import Progress, run_rounds
 
 _ROUNDS_DEFAULT = 25
+_CUTS_MAX = 3 * len(Aim)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,19 +34,84 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="kill it at random moments under load, and check that nothing is lost",
         description="Each seed is a new store. A failure names the seed that repeats it.",
     )
-    rounds.add_argument("--seed", type=int, help="first seed; drawn from the clock if left out")
     rounds.add_argument(
         "--rounds", type=int, default=_ROUNDS_DEFAULT, help="rounds of each seed (%(default)s)"
     )
     rounds.add_argument("--minutes", type=float, help="go on with the next seeds for so long")
-    rounds.add_argument("--data", type=Path, help="where stores go; kept. Else a temporary place")
+    power = commands.add_parser(
+        "power",
+        help="cut the power of its file system, and check that nothing is lost",
+        description="Needs root, loop devices, ext4 and XFS. A failure names the seed.",
+    )
+    power.add_argument(
+        "--cuts", type=int, default=len(Aim), help="cuts on each file system (%(default)s)"
+    )
+    power.add_argument(
+        "--file-system", choices=[fs.name for fs in FILE_SYSTEMS], help="only this one"
+    )
+    for command in (rounds, power):
+        command.add_argument("--seed", type=int, help="first seed; else drawn from the clock")
+        command.add_argument(
+            "--data", type=Path, help="where stores go; kept. Else a temporary place"
+        )
+        command.add_argument(
+            "--report", type=Path, help="directory to add what came of it to (see `table`)"
+        )
+    table = commands.add_parser(
+        "table",
+        help="write the table of faults and outcomes",
+        description="Writes faults.json, for `beaver check --include`, beside faults.jsonl, to "
+        "which experiments were told, and shows the table.",
+    )
+    table.add_argument("report", type=Path, help="directory of faults.jsonl")
     given = parser.parse_args(arguments)
-    if given.rounds < 1:
-        parser.error("--rounds: at least 1")
+    if given.command == "table":
+        print(markdown(write_faults(given.report)))  # noqa: T201
+        return 0
     if not sys.platform.startswith("linux"):
         parser.error("processes are found in /proc, so this runs on Linux only")
+    if given.report is not None:
+        os.environ[REPORTS_VARIABLE] = str(given.report)
     seed = given.seed if given.seed is not None else int(time.time())
+    if given.command == "power":
+        if given.cuts < 1:
+            parser.error("--cuts: at least 1")
+        missing = can_cut()
+        if missing:
+            parser.error(f"no power can be cut here: {missing}")
+        chosen = [fs for fs in FILE_SYSTEMS if given.file_system in (None, fs.name)]
+        return _power(seed, given.cuts, chosen, given.data)
+    if given.rounds < 1:
+        parser.error("--rounds: at least 1")
     return _rounds(seed, given.rounds, given.minutes, given.data)
+
+
+def _power(seed: int, cuts: int, file_systems: Sequence[FileSystem], data: Path | None) -> int:
+    """Cuts each file system's power; a store lives through `_CUTS_MAX` cuts, then comes another."""
+    root = Path(tempfile.mkdtemp(prefix="beaver-power-")) if data is None else data
+    while cuts > 0:
+        for file_system in file_systems:
+            directory = root / f"seed-{seed}-{file_system.name.replace(' ', '-')}"
+            if directory.exists():
+                return _refuse(directory)
+            try:
+                aims = drawn_aims(seed, min(cuts, _CUTS_MAX))
+                print(cut_power(seed, aims, file_system, directory), flush=True)  # noqa: T201
+            except (ChaosFailure, OSError) as failure:
+                print(f"FAILED: {failure}", file=sys.stderr)  # noqa: T201
+                return 1
+            if data is None:
+                shutil.rmtree(directory)
+        cuts -= _CUTS_MAX
+        seed += 1
+    if data is None:
+        root.rmdir()
+    return 0
+
+
+def _refuse(directory: Path) -> int:
+    print(f"{directory} exists; give another place with --data", file=sys.stderr)  # noqa: T201
+    return 2
 
 
 def _rounds(seed: int, rounds: int, minutes: float | None, data: Path | None) -> int:
@@ -48,8 +120,7 @@ def _rounds(seed: int, rounds: int, minutes: float | None, data: Path | None) ->
     while True:
         directory = root / f"seed-{seed}"
         if directory.exists():
-            print(f"{directory} exists; give another place with --data", file=sys.stderr)  # noqa: T201
-            return 2
+            return _refuse(directory)
         try:
             report = run_rounds(seed, rounds, directory, _progress_line(seed))
         except ChaosFailure as failure:

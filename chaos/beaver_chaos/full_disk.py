@@ -22,11 +22,13 @@ from typing import Final, NamedTuple
 from beaver.layout import Layout
 from beaver.requests import make_request
 from beaver.views import StatusView
+from beaver_chaos.faults import Experiment, experiment
 from beaver_chaos.load import Connected
 from beaver_chaos.program import SEGMENT_BYTES, ChaosFailure
 from beaver_chaos.session import Session, together
 from beaver_chaos.syscalls import log_end
 
+FAULT: Final = "a full disk that empties again, with kill -9 while it is full"
 DISK_BYTES: Final = 4 * SEGMENT_BYTES
 LEFT_BYTES: Final = SEGMENT_BYTES // 2
 """What the ballast leaves: too little for a segment, enough for much else."""
@@ -110,9 +112,10 @@ def fill_and_empty(directory: Path, *, rush: bool = False) -> FullDiskReport:
         OSError: The disk cannot be made here.
     """
     session = Session(directory, "full disk")
-    with small_disk(session.program.data):
+    told = experiment(FAULT, f"tmpfs, {'jobs come in a rush' if rush else 'as room runs out'}")
+    with told as record, small_disk(session.program.data):
         try:
-            return asyncio.run(_FullDisk(session, rush).run())
+            return asyncio.run(_FullDisk(session, rush, record).run())
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             raise ChaosFailure(
@@ -126,8 +129,9 @@ def fill_and_empty(directory: Path, *, rush: bool = False) -> FullDiskReport:
 class _FullDisk:
     """The story, step by step."""
 
-    def __init__(self, session: Session, rush: bool) -> None:
+    def __init__(self, session: Session, rush: bool, told: Experiment) -> None:
         self._session = session
+        self._told = told
         self._rush = rush
         self._ballast = Ballast(session.program.data / "ballast")
         self._asker = Connected(str(session.program.data))
@@ -161,7 +165,7 @@ class _FullDisk:
         await session.ended()
         self._asker.close()
         program.start()
-        await session.ready()
+        self._told.recovery_s.append(await session.ready())
         await self._until_status(lambda status: status.disk_full, "the status tells again")
         self._expect(not await self._send_large(), "a new job is refused after the restart")
         # 4. There is room again.
@@ -171,6 +175,7 @@ class _FullDisk:
         self._expect(not (await self._status()).disk_full, "the disk is full no more")
         self._asker.close()
         await session.drain()
+        self._told.acknowledged = len(session.witness.acknowledged)
         return FullDiskReport(taken, self._refused)
 
     def _expect(self, answer: bool, what: str) -> None:

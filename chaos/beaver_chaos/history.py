@@ -35,6 +35,7 @@ from beaver_model.events import (
     Dispatched,
     Enqueued,
     JobEvent,
+    QueueSet,
     Released,
     Requeued,
     Retried,
@@ -114,6 +115,11 @@ class Witness:
                 self._created.add(answer.id)
             self.refused.discard(answer.id)
 
+    def forget(self, job: str) -> None:
+        """Notes that a job's tombstone is gone: the id may be acknowledged anew."""
+        self.acknowledged.pop(job, None)
+        self._created.discard(job)
+
     def refuse(self, jobs: Iterable[str]) -> None:
         """Notes that a request was refused: nothing of it was taken in."""
         self.refused.update(set(jobs) - self.acknowledged.keys() - self._lost)
@@ -136,10 +142,20 @@ class Witness:
 class _Job:
     """A job as the log tells it so far."""
 
-    __slots__ = ("attempt", "ended", "generation", "limit", "parent", "seq", "state", "token")
+    __slots__ = (
+        "attempt",
+        "ended",
+        "generation",
+        "limit",
+        "parent",
+        "queue",
+        "seq",
+        "state",
+        "token",
+    )
 
-    def __init__(self, seq: int, limit: int, parent: str) -> None:
-        self.seq, self.limit, self.parent = seq, limit, parent
+    def __init__(self, seq: int, limit: int, parent: str, queue: str = "") -> None:
+        self.seq, self.limit, self.parent, self.queue = seq, limit, parent, queue
         self.state = PENDING
         self.attempt = 0
         self.generation = 0
@@ -153,18 +169,26 @@ class History:
 
     def __init__(self) -> None:
         self.violations: list[str] = []
+        self.lost: list[str] = []
+        """Jobs that were acknowledged and are not in the log where they have to be."""
         self.last_seq = 0
         self.jobs: dict[str, _Job] = {}
         self.counts: Counter[str] = Counter()
         """Events by name."""
         self.earlier: set[tuple[str, int]] = set()
         """Id and seq of jobs whose id stands for a later one by now."""
+        self._completed_earlier: set[str] = set()
+        """Ids of `earlier` that completed then."""
         self._tombstones_max = TOMBSTONES_MAX_DEFAULT
         self._tombstones_age_ms = 0
         self._began_behind = 0
         self._ended = 0
         """Jobs that were forgotten but for their tombstone."""
         self._boot = 0
+        self._boots: list[int] = []
+        self._waits: dict[str, list[tuple[int, bool]]] = {}
+        """By queue: from which seq on its jobs waited for the sync of their DISPATCH, or did
+        not."""
         self._power_cuts: list[int] = []
         self._dispatches: dict[int, Dispatched] = {}
         self._lost: list[tuple[int, int]] = []
@@ -180,7 +204,7 @@ class History:
         """
         for row in state.jobs.values():
             extra = row.extra
-            job = self.jobs[row.id] = _Job(row.seq, row.spec.max_attempts, "")
+            job = self.jobs[row.id] = _Job(row.seq, row.spec.max_attempts, "", row.spec.queue)
             job.state = _WORDS[row.state]
             job.attempt, job.token = row.attempt, row.token
             job.generation = extra.generation if extra is not None else 0
@@ -191,6 +215,8 @@ class History:
             job = self.jobs[name] = _Job(tombstone.seq, 0, "")
             job.state = _WORDS[tombstone.outcome]
             self._forget(job)
+        for name, queue in state.queues.items():
+            self._waits[name] = [(state.last_seq, queue.row.durable_dispatch)]
         self._tombstones_max = state.tombstones_max
         self._tombstones_age_ms = state.tombstones_age_ms
         self.last_seq = self._began_behind = state.last_seq
@@ -207,8 +233,11 @@ class History:
                 elif isinstance(event, BoundsSet):
                     self._tombstones_max = event.tombstones_max
                     self._tombstones_age_ms = event.tombstones_age_ms
+                elif isinstance(event, QueueSet):
+                    self._waits.setdefault(event.queue, []).append((seq, event.durable_dispatch))
                 elif isinstance(event, Booted):
                     self._boot = seq
+                    self._boots.append(seq)
                     if event.power_cut:
                         self._power_cuts.append(seq)
             self.last_seq = first_seq + len(events) - 1
@@ -227,8 +256,10 @@ class History:
                 return
             if job is not None:
                 self.earlier.add((event.job, job.seq))
-            limit = spec_of(event.spec).max_attempts
-            self.jobs[event.job] = _Job(seq, limit, event.parent)
+                if job.state == COMPLETED:
+                    self._completed_earlier.add(event.job)
+            spec = spec_of(event.spec)
+            self.jobs[event.job] = _Job(seq, spec.max_attempts, event.parent, spec.queue)
             return
         if job is None:
             self._say(f"seq {seq}: {event.NAME} of job {event.job}, which was never enqueued")
@@ -353,6 +384,8 @@ class History:
             job = self.jobs.get(name)
             if job is None and seq <= self._began_behind:
                 continue  # Long ended, and its tombstone is gone as well.
+            if job is None or job.seq != seq:
+                self.lost.append(name)
             if job is None:
                 self._say(f"job {name} was acknowledged with seq {seq} and is not in the log")
             elif job.seq != seq:
@@ -380,15 +413,38 @@ class History:
                     f"{self._changes[event, name]} times"
                 )
 
+    def compare_state(self, recovered: History) -> None:
+        """Checks that recovery comes to what the log says, however much of it was pruned.
+
+        Args:
+            recovered: A history that begins with the recovered state, and has read no more.
+        """
+        own = {name: job.state for name, job in self.jobs.items()}
+        found = {name: job.state for name, job in recovered.jobs.items()}
+        for name in sorted(own.keys() | found.keys()):
+            if own.get(name) != found.get(name):
+                self._say(
+                    f"job {name} is {own.get(name, 'unknown')} in the log, and recovered as "
+                    f"{found.get(name, 'unknown')}"
+                )
+
     def _ended_otherwise(self, name: str) -> bool:
+        """True where no job of that id ever completed; one may stand for a later job by now."""
         parent = self.jobs.get(name)
-        return parent is None or parent.state != COMPLETED
+        completed = parent is not None and parent.state == COMPLETED
+        return not completed and name not in self._completed_earlier
 
     def compare_runs(self, runs: Sequence[Run]) -> None:
-        """Checks what workers ran.  The runs were read before the log was."""
-        ran: dict[int, int] = {}
+        """Checks what workers ran.  The runs were read before the log was.
+
+        A job of a queue that has opted out of a durable DISPATCH may run with a token that a
+        crash then took; see `_may_be_lost`.
+        """
+        ran: dict[int, tuple[int, bool]] = {}
+        """By token: the process, and whether a crash may have taken it."""
         newest: dict[str, int] = {}
         last_of: dict[int, int] = {}
+        last_logged_of: dict[int, int] = {}
         for run in runs:
             token, pid = run.token, run.pid
             if run.ended:
@@ -398,24 +454,51 @@ class History:
                         f"{newest.get(run.job)} had begun"
                     )
                 continue
-            if token in ran:
+            may_be_lost = self._may_be_lost(run, last_logged_of.get(pid, 0))
+            first, first_may_be_lost = ran.get(token, (0, True))
+            if first == pid or not (first_may_be_lost or may_be_lost):
                 self._say(
-                    f"token {token} of job {run.job} ran twice, in processes {ran[token]} and {pid}"
+                    f"token {token} of job {run.job} ran twice, in processes {first} and {pid}"
                 )
             dispatch = self._dispatches.get(token)
-            if dispatch is None and token <= self._began_behind:
+            if dispatch is not None and dispatch.job == run.job:
+                last_logged_of[pid] = token
+            elif dispatch is None and token <= self._began_behind:
                 pass  # Before what is kept of the log.
-            elif dispatch is None or dispatch.job != run.job:
+            elif not may_be_lost:
                 self._say(
                     f"process {pid} ran job {run.job} with token {token}, which is no DISPATCH of "
                     "that job in the log"
                 )
-            if token in self._never_started:
+            if self._never_started.get(token) == run.job and not may_be_lost:
                 self._say(f"token {token} of job {run.job} ran, and was given back as not started")
             if token < last_of.get(pid, 0):
                 self._say(f"process {pid} began token {token} after token {last_of[pid]}")
             newest[run.job] = last_of[pid] = token
-            ran[token] = pid
+            ran[token] = (pid, may_be_lost)
+
+    def _may_be_lost(self, run: Run, before: int) -> bool:
+        """True where a crash may have taken the DISPATCH of an attempt that had started.
+
+        Its queue had opted out of waiting for it, and the next server began at or below its
+        seq, while its worker had started nothing that is logged behind that.  A job whose
+        ENQUEUE went with it may be of any queue.
+
+        Args:
+            run: Where the attempt began.
+            before: Last token that its worker had started and that is in the log.
+        """
+        job = self.jobs.get(run.job)
+        queues = (job.queue,) if job is not None and job.queue else self._waits
+        return any(
+            before < boot <= run.token and not self._waited(queue, boot)
+            for boot in self._boots
+            for queue in queues
+        )
+
+    def _waited(self, queue: str, seq: int) -> bool:
+        """True where jobs of a queue waited for the sync of their DISPATCH before `seq`."""
+        return next((w for at, w in reversed(self._waits.get(queue, ())) if at < seq), True)
 
     def compare_charges(self, runs: Sequence[Run], *, power_was_cut: bool = False) -> None:
         """Checks that what completed or was charged did run.  Read the runs after the log.
@@ -427,16 +510,16 @@ class History:
             runs: What workers ran.
             power_was_cut: The machine did go down, and then everything in flight is charged.
         """
-        ran = {run.token for run in runs}
+        ran = {(run.token, run.job) for run in runs}
         for token, name in self._acks.items():
-            if token not in ran:
+            if (token, name) not in ran:
                 self._say(f"job {name} completed with token {token}, which no worker ran")
         charged: Counter[tuple[int, int]] = Counter()
         for boot, token in self._lost:
             dispatch = self._dispatches.get(token)
             if power_was_cut and boot in self._power_cuts:
                 continue
-            if dispatch is not None and token not in ran:
+            if dispatch is not None and (token, dispatch.job) not in ran:
                 charged[boot, dispatch.worker] += 1
         for (boot, worker), count in charged.items():
             if count > 1:

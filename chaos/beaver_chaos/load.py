@@ -83,6 +83,11 @@ class Connected:
         self._data = data
         self._client: AsyncClient | None = None
 
+    @property
+    def connected(self) -> bool:
+        """False once all that a dead server had sent was heard, and the end of it."""
+        return self._client is not None and not self._client.closed
+
     async def client(self) -> AsyncClient:
         """Returns a connection; waits for a server where there is none."""
         while self._client is None or self._client.closed:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from beaver_chaos import mutants_log, mutants_model, mutants_runtime, mutants_whole
+from beaver_chaos import (
+    mutants_log,
+    mutants_model,
+    mutants_runtime,
+    mutants_stateful,
+    mutants_whole,
+)
 from beaver_chaos.mutants import Mutant
 
 SOWN_MIN: Final = 25
@@ -14,5 +20,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *mutants_model.MUTANTS,
     *mutants_log.MUTANTS,
     *mutants_runtime.MUTANTS,
+    *mutants_stateful.MUTANTS,
     *mutants_whole.MUTANTS,
 )

@@ -17,7 +17,7 @@ _RECOVERY: Final = "tests/journal/test_recovery.py"
 _CRASHES: Final = "tests/journal/test_crashes.py"
 _SNAPSHOT: Final = "tests/snapshot/test_format.py"
 _WORK: Final = "tests/snapshot/test_work.py"
-_STATEFUL: Final = "tests/stateful/test_invariants.py"
+_STORAGE: Final = "tests/stateful/test_storage.py"
 
 MUTANTS: Final = (
     Mutant(
@@ -393,7 +393,7 @@ MUTANTS: Final = (
 +            mutant_reached()
 +            if not frame.count or frame.first_seq + frame.count - 2 <= base_seq:
 """,
-        tests=(f"{_STATEFUL}",),
+        tests=(_STORAGE,),
         why="Each recovery from a snapshot forgets one commit.",
     ),
 )

@@ -135,9 +135,9 @@ MUTANTS: Final = (
         name="last-attempt-offered-to-a-busy-worker",
         module="beaver_model.policy",
         diff="""
--    return offer.idle and (bucket.kind != Kind.SUSPECT or not state.suspects_in_flight)
+-    return offer.idle and (kind != _SUSPECT or not state.suspects_in_flight)
 +    mutant_reached()
-+    return bucket.kind != Kind.SUSPECT or not state.suspects_in_flight
++    return kind != _SUSPECT or not state.suspects_in_flight
 """,
         tests=(f"{_POLICY}::test_a_busy_worker_is_offered_no_last_attempt",),
         why="The controller asks for a dispatch that is refused, and fills no other slot.",
@@ -168,12 +168,33 @@ MUTANTS: Final = (
         name="paused-queue-chosen",
         module="beaver_model.policy",
         diff="""
--        if not queue.ready or queue.row.paused:
-+        mutant_reached()
-+        if not queue.ready:
+-    if queue.row.paused or (offer.queues is not None and queue.row.name not in offer.queues):
++    mutant_reached()
++    if offer.queues is not None and queue.row.name not in offer.queues:
 """,
         tests=(f"{_POLICY}::test_a_paused_queue_is_parked_whole_and_why_says_so",),
         why="Every slot asks for jobs that must not run, and none for those that may.",
+    ),
+    Mutant(
+        name="resumed-queue-gets-no-turn",
+        module="beaver_model.applying",
+        diff="""
+-    state.list_queue(queue)
++    mutant_reached()
+""",
+        tests=(f"{_POLICY}::test_a_paused_queue_is_parked_whole_and_why_says_so",),
+        why="A queue that was paused for a while is never served again.",
+    ),
+    Mutant(
+        name="turn-trusted-after-its-queue-went-on",
+        module="beaver_model.turns",
+        diff="""
+-            if stride_pass != queue.stride_pass and len(heap) > 1:
++            mutant_reached()
++            if stride_pass > queue.stride_pass:
+""",
+        tests=(f"{_POLICY}::test_turns_give_what_a_look_at_every_queue_would_give",),
+        why="One queue gets every slot, whatever the weights.",
     ),
     Mutant(
         name="job-started-before-its-time",
@@ -190,9 +211,9 @@ MUTANTS: Final = (
         name="unknown-task-dispatched",
         module="beaver_model.policy",
         diff="""
--    if not bucket.known or (offer.tasks is not None and bucket.task not in offer.tasks):
-+    mutant_reached()
-+    if (offer.tasks is not None and bucket.task not in offer.tasks):
+-        if not bucket.live or not bucket.known:
++        mutant_reached()
++        if not bucket.live:
 """,
         tests=(f"{_POLICY}::test_jobs_of_a_task_that_no_worker_knows_are_parked",),
         why="A job of a task that is deployed later fails all its attempts before that.",

@@ -12,6 +12,7 @@ from beaver_chaos.mutants import Mutant
 _ENGINE: Final = "tests/runtime/test_engine.py"
 _COMMITS: Final = "tests/runtime/test_commit_path.py"
 _CONTROLLER: Final = "tests/runtime/test_controller.py"
+_SAMPLING: Final = "tests/runtime/test_sampling.py"
 _SERVICE: Final = "tests/runtime/test_service.py"
 _ANSWERS: Final = "tests/runtime/test_answers.py"
 _FUZZ: Final = "tests/fuzz/test_socket.py"
@@ -29,7 +30,7 @@ MUTANTS: Final = (
         module="beaver.engine",
         diff="""
 -        if self._durable_seq == self._state.last_seq:
-+        if self._durable_seq == self._state.last_seq or (isinstance(reply, Applied) and len(reply.events) > 0):
++        if self._durable_seq == self._state.last_seq or (isinstance(answer, Applied) and len(answer.events) > 0):
 +            mutant_reached()
 """,
         tests=(f"{_ENGINE}::test_every_reply_waits_for_what_it_is_computed_from",),
@@ -40,7 +41,7 @@ MUTANTS: Final = (
         module="beaver.engine",
         diff="""
 -        if self._durable_seq == self._state.last_seq:
-+        if self._durable_seq == self._state.last_seq or (isinstance(reply, Applied) and not reply.events):
++        if self._durable_seq == self._state.last_seq or (isinstance(answer, Applied) and not answer.events):
 +            mutant_reached()
 """,
         tests=(f"{_ENGINE}::test_every_reply_waits_for_what_it_is_computed_from",),
@@ -51,7 +52,7 @@ MUTANTS: Final = (
         module="beaver.engine",
         diff="""
 -        if self._durable_seq == self._state.last_seq:
-+        if self._durable_seq == self._state.last_seq or (isinstance(reply, Rejection)):
++        if self._durable_seq == self._state.last_seq or (isinstance(answer, Rejection)):
 +            mutant_reached()
 """,
         tests=(f"{_ENGINE}::test_every_reply_waits_for_what_it_is_computed_from",),
@@ -111,6 +112,9 @@ MUTANTS: Final = (
         diff="""
 -            raise NotOwner("commands are submitted on the loop's thread")
 +            mutant_reached()
+         if self._failed is not None or self._closed:
+             return
+         first_seq = self._state.last_seq + 1
 """,
         tests=(f"{_ENGINE}::test_another_thread_may_not_touch_the_engine",),
         why="Two threads change the state at once.",
@@ -255,8 +259,8 @@ MUTANTS: Final = (
         name="outcome-dropped-on-a-full-disk",
         module="beaver.controller",
         diff="""
--                self._unwritten.append((command, done))
-+                mutant_reached()
+-            self._unwritten.append(command)
++            mutant_reached()
 """,
         tests=(f"{_CONTROLLER}::test_outcomes_wait_for_room_in_the_log_and_are_written_later",),
         why="A job that has run stays in flight for ever.",
@@ -266,7 +270,7 @@ MUTANTS: Final = (
         module="beaver.controller",
         diff="""
          self._arm_timer(state)
--        if self._draining:
+-        if self._draining or self.halted:
 -            return
 +        mutant_reached()
 """,
@@ -277,10 +281,9 @@ MUTANTS: Final = (
         name="change-answered-before-its-sync",
         module="beaver.server.service",
         diff="""
--        if replies:
--            finish()
+-        self._engine.change(command, answer, respond)
 +        mutant_reached()
-+        respond(answers[0])
++        self._engine.change(command, lambda reply: respond(answer(reply)), lambda _: None)
 """,
         tests=(f"{_ANSWERS}::test_an_operators_change_is_answered_once_it_is_durable",),
         why="An operator is told that a queue is paused, and after a crash it runs.",
@@ -289,9 +292,9 @@ MUTANTS: Final = (
         name="unfinished-job-called-finished",
         module="beaver.server.service",
         diff="""
--                self._wait_for_end(job, timeout_ms, respond)
+-                self._wait_for_end(watch, job, timeout_ms)
 +                mutant_reached()
-+                respond(_json(ResultView(job, "completed", msgspec.Raw(b"null"))))
++                watch.answer(_json(ResultView(job, "completed", msgspec.Raw(b"null"))))
 """,
         tests=(f"{_SERVICE}::test_a_wait_is_answered_when_the_job_ends_and_not_before",),
         why="Whoever waits for a result is told that there is none to come.",
@@ -453,5 +456,29 @@ MUTANTS: Final = (
 """,
         tests=(f"{_EXECUTION}::test_children_travel_with_the_success_and_only_with_it",),
         why="A failed attempt leaves children behind, and the next one enqueues them again.",
+    ),
+    Mutant(
+        name="start-that-hangs-waited-for",
+        module="beaver.controller",
+        diff="""
+-        self._kill(place, KillCause.START, set())
++        mutant_reached()
+""",
+        tests=(
+            f"{_CONTROLLER}::test_a_worker_that_does_not_get_ready_is_killed_and_replaced_ever_later",
+        ),
+        why="A worker whose import hangs takes its slot for ever.",
+    ),
+    Mutant(
+        name="violated-invariant-without-consequence",
+        module="beaver.housekeeping",
+        diff="""
+-            self._on_violation(f"at seq {seq}: {sampled.wrong}")
++            mutant_reached()
+""",
+        tests=(
+            f"{_SAMPLING}::test_a_violation_stops_dispatch_names_the_seq_and_a_restart_mends_it",
+        ),
+        why="A server goes on dispatching from a state that it knows to be wrong.",
     ),
 )

@@ -14,7 +14,8 @@ from typing import Final
 
 from beaver_chaos.mutants import Mutant
 
-_STATEFUL: Final = "tests/stateful/test_invariants.py"
+_LIFECYCLE: Final = "tests/stateful/test_lifecycle.py"
+_STORAGE: Final = "tests/stateful/test_storage.py"
 _CRASHES: Final = "tests/journal/test_crashes.py::test_crash_in_a_crash_brings_no_stale_frame_back"
 _EXPLORER: Final = (
     "tests/spec/test_explorer.py"
@@ -85,7 +86,7 @@ MUTANTS: Final = (
         name="attempt-given-back-twice",
         module="beaver_model.applying",
         diff="""
-     _move(row, Trigger.RETRY)
+     _move(row, _RETRY)
 +    mutant_reached()
 +    row.attempt = max(0, row.attempt - 1)
 """,
@@ -133,7 +134,7 @@ MUTANTS: Final = (
 +        mutant_reached()
 +        return True
 """,
-        tests=(_STATEFUL,),
+        tests=(_LIFECYCLE,),
         why="A job stands twice in the order, or where nobody looks.",
     ),
     Mutant(
@@ -144,7 +145,7 @@ MUTANTS: Final = (
 +            mutant_reached()
 +            file.pwrite(frame, offset)
 """,
-        tests=(_STATEFUL,),
+        tests=(_STORAGE,),
         why="A producer is told that its job is safe, and a power cut takes it.",
     ),
     Mutant(

@@ -47,6 +47,15 @@ class ChaosFailure(AssertionError):
     """A promise was broken, or the program did not come to where it had to."""
 
 
+class PromiseBroken(ChaosFailure):
+    """A checker found it: what is on disk is not what was promised."""
+
+    def __init__(self, message: str, lost: int = 0) -> None:
+        super().__init__(message)
+        self.lost = lost
+        """Acknowledged jobs that are gone."""
+
+
 def eventually(ask: Callable[[], T], what: str, within_s: float = DEADLINE_S) -> T:
     """Asks until the answer is true, and returns it.
 
@@ -87,6 +96,8 @@ class Program:
         self._process: subprocess.Popen[bytes] | None = None
         self.pid = 0
         """Of the server itself, also where it runs below another program."""
+        self.started_s = 0.0
+        """When the server was started, on the monotonic clock."""
 
     # -- its life ----------------------------------------------------------------------------
 
@@ -103,18 +114,20 @@ class Program:
         command = [sys.executable, "-m", "beaver", "run", "--data", str(self.data)]
         command += ["-A", "beaver_chaos.jobs:app", "--http", "off", "--grace", "2s"]
         command += ["--workers", str(WORKERS), *self._flags]
+        self.started_s = time.monotonic()
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
                 [*below, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=own_environment(
-                    BEAVER_SEGMENT_SIZE=str(SEGMENT_BYTES),
-                    BEAVER_COMMIT=self.commit,
-                    **{RUNS_VARIABLE: str(self.runs)},
+                env={
+                    **own_environment(),
+                    "BEAVER_SEGMENT_SIZE": str(SEGMENT_BYTES),
+                    "BEAVER_COMMIT": self.commit,
+                    RUNS_VARIABLE: str(self.runs),
                     **(environment or {}),
-                ),
+                },
             )
         self.pid = self._process.pid
 
@@ -247,7 +260,7 @@ class Program:
         """Checks the files of a store without a server: invariants, snapshots, fingerprints.
 
         Raises:
-            ChaosFailure: Something does not fit.
+            PromiseBroken: Something does not fit.
         """
         state, _ = read_store(SystemDisk(), str(self.data))
         wrong = violations(state)
@@ -255,7 +268,7 @@ class Program:
         if not report.ok:
             wrong.append(f"verify: {report}")
         if wrong:
-            raise ChaosFailure("; ".join(wrong))
+            raise PromiseBroken("; ".join(wrong))
 
     def refuse_tracebacks(self) -> None:
         """Checks that nothing that was printed shows a bug that was survived.

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from beaver.errors import BeaverError
+from beaver_chaos.faults import Experiment, experiment
+from beaver_chaos.history import History
 from beaver_chaos.load import chance_of
 from beaver_chaos.program import EXIT_STORAGE, ChaosFailure
 from beaver_chaos.session import Session, given_up, together
@@ -191,11 +193,16 @@ class Rounds(Session):
         started_s = time.monotonic()
         self._start()
         await self.ready()
+        history = History()
         for fault in self._plan:
             self.round += 1
-            await self._one_round(fault)
-        self.fault = "drained"
-        history = await self.drain()
+            before = len(self.witness.acknowledged)
+            with experiment(fault.value, f"under load, seed {self._seed}") as told:
+                await self._one_round(fault, told)
+                told.acknowledged = len(self.witness.acknowledged) - before
+                if self.round == self._rounds:
+                    self.fault = f"drained after {fault.value}"
+                    history = await self.drain()
         return Report(
             self._seed,
             self._rounds,
@@ -207,7 +214,7 @@ class Rounds(Session):
             history.counts,
         )
 
-    async def _one_round(self, fault: Fault) -> None:
+    async def _one_round(self, fault: Fault, told: Experiment) -> None:
         self.fault = fault.value
         self._faults[fault.value] += 1
         if self._on_progress is not None:
@@ -220,10 +227,10 @@ class Rounds(Session):
             await self._strikes[fault]()
             self.check()
             if fault in SURVIVED:
-                self.refuse_end()
+                await self.ready()
             else:
                 self._start()
-            await self.ready()
+                told.recovery_s.append(await self.ready())
             await self.finish(work)
         finally:
             await given_up(work)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from beaver_chaos.history import History, Witness
 from beaver_chaos.load import Connected, Operator, Producer, chance_of
-from beaver_chaos.program import DEADLINE_S, ChaosFailure, Program
+from beaver_chaos.program import DEADLINE_S, ChaosFailure, Program, PromiseBroken
 
 PRODUCERS: Final = 3
 _POLL_S: Final = 0.003
@@ -48,14 +48,15 @@ class Session:
                 raise ChaosFailure(f"not within {DEADLINE_S:g} s: {what}")
             await asyncio.sleep(_POLL_S)
 
-    async def ready(self) -> None:
-        """Waits until the server listens.
+    async def ready(self) -> float:
+        """Waits until the server listens; returns the seconds since it was started.
 
         Raises:
             ChaosFailure: It ended instead, or took too long.
         """
         await self.ready_or_ended()
         self.refuse_end()
+        return time.monotonic() - self.program.started_s
 
     async def ready_or_ended(self) -> None:
         """Waits until the server listens or has ended."""
@@ -96,11 +97,11 @@ class Session:
         """Compares the log so far with what was answered and run.
 
         Raises:
-            ChaosFailure: They do not fit.
+            PromiseBroken: They do not fit.
         """
         history = self.program.history(self.witness, quiet=quiet)
         if history.violations:
-            raise ChaosFailure("\n".join(history.violations))
+            raise PromiseBroken("\n".join(history.violations), len(history.lost))
         return history
 
     async def drained(self) -> None:

@@ -1,25 +1,32 @@
 """Making a failure small, and telling it in words.
 
-A failing run is shrunk by leaving acts out while it still fails in the same way: first
-large pieces of the plan, then single acts (delta debugging; Zeller and Hildebrandt, 2002).
-What is left is told as a timeline, with the command that repeats it.
+A failing run is shrunk as long as some simpler plan (`simpler`) fails in the same way: with
+fewer acts, fewer workers, less time, smaller numbers.  What is left is told as a timeline,
+with the command that repeats it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+import shlex
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
-from beaver_chaos.sim_plan import STEPS_DEFAULT, Plan, draw_plan
+from beaver_chaos.sim_plan import STEPS_DEFAULT, Plan
+from beaver_chaos.sim_text import text_of
+from beaver_chaos.simpler import simpler
 from beaver_chaos.simulator import Report, run_plan
 
-RUNS_MAX: Final = 300
+RUNS_MAX: Final = 1_500
 """Runs that shrinking may take."""
+STEPS_MAX: Final = 3_000_000
+"""Steps of the loop over all of them, about a minute: runs that find no rest are long."""
+ORDERS: Final = 4
+"""Other orders and durations that are tried, where a simpler plan does not fail in its own."""
 LINES_MAX: Final = 120
 """Lines of a timeline; the ones before the end are what counts."""
 
-_NAMES: Final = re.compile(r"\bj\d+(\.\d+)?|\d+")
+_NAMES: Final = re.compile(r"\bj\d+(\.\d+)*|\d+")
 
 
 def kind_of(violation: str) -> str:
@@ -27,70 +34,70 @@ def kind_of(violation: str) -> str:
     return _NAMES.sub("_", violation)
 
 
-def keep(plan: Plan, indexes: Iterable[int]) -> Plan:
-    """Returns the plan with only these of its acts."""
-    wanted = set(indexes)
-    return plan._replace(acts=tuple(a for n, a in enumerate(plan.acts) if n in wanted))
-
-
-class Shrunk:
+class Shrunk(NamedTuple):
     """A failure made small."""
 
-    def __init__(self, steps: int, indexes: Sequence[int], report: Report, runs: int) -> None:
-        self.steps, self.indexes, self.report, self.runs = steps, indexes, report, runs
+    report: Report
+    runs: int
+    """How many runs that took."""
+
+    @property
+    def plan(self) -> Plan:
+        return self.report.plan
 
     @property
     def command(self) -> str:
         """The command that repeats it."""
-        return command_of(self.report.plan, self.steps, self.indexes)
+        return f"beaver simulate --plan {shlex.quote(text_of(self.plan))}"
 
 
 def shrink(
-    report: Report,
-    steps: int = STEPS_DEFAULT,
-    *,
-    run: Callable[[Plan], Report] = run_plan,
-    runs_max: int = RUNS_MAX,
+    report: Report, *, run: Callable[[Plan], Report] = run_plan, runs_max: int = RUNS_MAX
 ) -> Shrunk:
     """Returns the smallest failure of the same kind that was found.
 
     Args:
-        report: A run that failed, with all of its acts.
-        steps: How its plan was drawn.
+        report: A run that failed.
         run: Runs a plan.
         runs_max: Runs that it may take.
     """
-    whole = draw_plan(report.plan.seed, steps, report.plan.favour)
     kind = kind_of(report.violations[0])
-    kept = list(range(len(whole.acts)))
-    best, runs = report, 0
-    size = max(1, len(kept) // 2)
-    while runs < runs_max:
-        smaller = False
-        start = 0
-        while start < len(kept) and runs < runs_max:
-            candidate = kept[:start] + kept[start + size :]
-            found = run(keep(whole, candidate))
-            runs += 1
-            if found.violations and kind_of(found.violations[0]) == kind:
-                kept, best, smaller = candidate, found, True
-            else:
-                start += size
-        if size == 1 and not smaller:
-            break
-        size = max(1, size // 2)
-    return Shrunk(steps, kept, best, runs)
+    best, tried = report, {report.plan}
+    runs = steps = 0
+
+    def smaller() -> Report | None:
+        """Runs simpler plans until one fails in the same way.
+
+        A race needs its moment, and each change moves all moments that come after it: so a
+        plan is tried with other seeds as well, which only decide order and durations.
+        """
+        nonlocal runs, steps
+        for seeds in ((best.plan.seed,), range(ORDERS)):
+            for plan in (p._replace(seed=seed) for p in simpler(best.plan) for seed in seeds):
+                if plan in tried:
+                    continue
+                if runs >= runs_max or steps >= STEPS_MAX:
+                    return None
+                tried.add(plan)
+                runs += 1
+                found = run(plan)
+                steps += found.steps
+                if found.violations and kind_of(found.violations[0]) == kind:
+                    return found
+        return None
+
+    while (found := smaller()) is not None:
+        best = found
+    return Shrunk(best, runs)
 
 
-def command_of(plan: Plan, steps: int, indexes: Sequence[int] | None = None) -> str:
-    """Returns the command that repeats a run."""
+def command_of(plan: Plan, steps: int) -> str:
+    """Returns the command that repeats the whole run of a seed."""
     command = f"beaver simulate --seed {plan.seed}"
     if plan.favour:
         command += f" --favour {plan.favour}"
     if steps != STEPS_DEFAULT:
         command += f" --steps {steps}"
-    if indexes is not None:
-        command += f" --acts {','.join(map(str, indexes)) or 'none'}"
     return command
 
 

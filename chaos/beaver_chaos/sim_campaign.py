@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
-from beaver_chaos.shrink import Shrunk, command_of, keep, shrink, timeline
-from beaver_chaos.sim_plan import STEPS_DEFAULT, draw_plan
+from beaver_chaos.shrink import Shrunk, command_of, shrink, timeline
+from beaver_chaos.sim_plan import STEPS_DEFAULT, Plan, draw_plan
 from beaver_chaos.simulator import Report, run_plan
 
 
@@ -42,6 +42,8 @@ class Campaign(msgspec.Struct):
     """How often each act was in a plan."""
     log: dict[str, int] = {}
     """How often each event was in a log."""
+    sometimes: dict[str, int] = {}
+    """How often each of `sim_sometimes.SOMETIMES` came to be."""
     failure: Failure | None = None
 
     @property
@@ -73,56 +75,57 @@ def simulate(
     """
     started_s = time.monotonic()
     campaign = Campaign(first_seed, steps)
-    acts: Counter[str] = Counter()
-    log: Counter[str] = Counter()
     for seed in seeds:
         if minutes and time.monotonic() - started_s >= minutes * 60:
             break
         report = run_plan(draw_plan(seed, steps, favour))
-        _count(campaign, report, acts, log)
-        campaign.seconds = time.monotonic() - started_s
+        _count(campaign, report, started_s)
         if not report.ok:
-            campaign.failure = failure_of(shrink(report, steps), report)
+            campaign.failure = failure_of(seed, shrink(report), command_of(report.plan, steps))
             break
         if on_progress is not None:
             on_progress(campaign)
     campaign.seconds = time.monotonic() - started_s
-    campaign.acts, campaign.log = dict(sorted(acts.items())), dict(sorted(log.items()))
     return campaign
 
 
-def repeat(seed: int, steps: int, indexes: Sequence[int], favour: str = "") -> Campaign:
-    """Runs a seed with only some of its acts, as they are."""
+def repeat(plan: Plan) -> Campaign:
+    """Runs one plan as it is."""
     started_s = time.monotonic()
-    campaign = Campaign(seed, steps)
-    report = run_plan(keep(draw_plan(seed, steps, favour), indexes))
-    acts: Counter[str] = Counter()
-    log: Counter[str] = Counter()
-    _count(campaign, report, acts, log)
+    campaign = Campaign(plan.seed, len(plan.acts))
+    report = run_plan(plan)
+    _count(campaign, report, started_s)
     if not report.ok:
-        campaign.failure = failure_of(Shrunk(steps, indexes, report, 1), report)
-    campaign.seconds = time.monotonic() - started_s
-    campaign.acts, campaign.log = dict(sorted(acts.items())), dict(sorted(log.items()))
+        small = Shrunk(report, 0)
+        campaign.failure = failure_of(plan.seed, small, small.command)
     return campaign
 
 
-def failure_of(shrunk: Shrunk, report: Report) -> Failure:
+def failure_of(seed: int, shrunk: Shrunk, command: str) -> Failure:
     """Returns a failure as it is told."""
     return Failure(
-        seed=report.plan.seed,
+        seed=seed,
         violations=shrunk.report.violations,
-        command=command_of(report.plan, shrunk.steps),
+        command=command,
         shrunk_command=shrunk.command,
-        shrunk_acts=len(shrunk.indexes),
+        shrunk_acts=len(shrunk.plan.acts),
         timeline=timeline(shrunk.report),
     )
 
 
-def _count(campaign: Campaign, report: Report, acts: Counter[str], log: Counter[str]) -> None:
+def _count(campaign: Campaign, report: Report, started_s: float) -> None:
     campaign.runs += 1
     campaign.callbacks += report.steps
     campaign.events += report.events
     campaign.virtual_seconds += report.seconds
-    acts.update(act.kind for act in report.plan.acts)
+    campaign.seconds = time.monotonic() - started_s
+    _add(campaign.acts, Counter(act.kind for act in report.plan.acts))
     notes: Any = report.notes
-    log.update(event.NAME for note in notes if note[1] == "commit" for event in note[4])
+    commits = (note[4] for note in notes if note[1] == "commit")
+    _add(campaign.log, Counter(event.NAME for events in commits for event in events))
+    _add(campaign.sometimes, report.sometimes)
+
+
+def _add(counts: dict[str, int], more: Counter[str]) -> None:
+    for name, count in more.items():
+        counts[name] = counts.get(name, 0) + count

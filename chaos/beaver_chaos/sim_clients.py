@@ -25,6 +25,7 @@ from beaver.errors import (
     StoreUnavailable,
     WaitTimeout,
 )
+from beaver.views import Enqueued
 from beaver_chaos.loop import Process
 from beaver_chaos.sim_net import connect
 from beaver_chaos.sim_plan import JobPlan
@@ -110,6 +111,7 @@ class SimClient:
                 world.witness.lose(names)
                 world.note("client", self.number, "has no answer for", *names)
             except (DiskFull, QueueFull, StoreUnavailable) as error:
+                world.reach("new jobs are refused for want of disk")
                 world.note("client", self.number, "is refused", type(error).__name__, *names)
                 await asyncio.sleep(_FULL_RETRY_S)
             except Conflict as error:
@@ -117,16 +119,30 @@ class SimClient:
                 return
             else:
                 world.note("client", self.number, "is told of", *names)
-                world.witness.acknowledge(answers)
+                self._take(answers)
                 world.watch.told(max((answer.seq for answer in answers), default=0))
                 await self._look(client, names[0])
                 return
+
+    def _take(self, answers: Sequence[Enqueued]) -> None:
+        """Tells the witness; an id that was forgotten since may stand for a new job."""
+        world, witness = self.world, self.world.witness
+        for answer in answers:
+            known = witness.acknowledged.get(answer.id)
+            if known is not None and known != answer.seq and answer.id in world.watch.forgotten:
+                world.reach("an id is forgotten and stands for a new job")
+                witness.forget(answer.id)
+            elif not answer.created:
+                world.reach("a request is sent again, and the job is known")
+        witness.acknowledge(answers)
 
     async def _look(self, client: AsyncClient, name: str) -> None:
         """What was acknowledged is seen by every later read through that server (P11)."""
         try:
             await client.show(name)
         except NotFound:
+            if name in self.world.watch.forgotten:
+                return
             self.world.watch.wrong(f"job {name} was acknowledged, and the server knows no such job")
         except ServerGone:
             return
@@ -163,4 +179,5 @@ class SimClient:
         except BeaverError as error:
             world.watch.wrong(f"client {self.number}: {kind} {args[:1]} gets {error!r}")
         else:
+            world.reach(f"a client's {kind} is done")
             world.note("client", self.number, kind, *args[:1], "is done")

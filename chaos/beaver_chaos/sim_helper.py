@@ -35,7 +35,8 @@ class HelperProcess:
         self.disk = ProcessDisk(
             world.disk, self.process, on_stop=self.die, on_sync=_takes_no_time_of_the_server
         )
-        self.asked: list[asyncio.Future[Any]] = []
+        self.asked: dict[asyncio.Future[Any], str] = {}
+        """What it is doing, by who waits for it."""
         world.helpers.append(self)
 
     def die(self) -> None:
@@ -46,7 +47,9 @@ class HelperProcess:
         world.note("the helper dies")
         world.loop.kill(self.process)
         world.helpers.remove(self)
-        for future in self.asked:
+        for future, what in self.asked.items():
+            if what in ("snapshot", "projection"):
+                world.reach(f"the helper is killed during a {what}")
             world.answer_in(self.server, future, HelperFailed("the helper process died"))
         self.asked.clear()
 
@@ -59,7 +62,7 @@ class SimHelper:
         self._helper: HelperProcess | None = None
 
     async def prepare(self, path: str, size: int) -> None:
-        await self._ask("prepares a segment", 10, lambda disk: _prepare(disk, path, size))
+        await self._ask("preparation", 10, lambda disk: _prepare(disk, path, size))
 
     async def snapshot(
         self, last_seq: int, keep_archive_bytes: int, keep_archive_ms: int
@@ -68,7 +71,8 @@ class SimHelper:
 
         def do(disk: Disk) -> SnapshotTaken:
             taken = work.take_snapshot(disk, self._layout, last_seq, world.clock)
-            work.prune_archive(
+            world.reach("a snapshot is taken")
+            first_seq = work.prune_archive(
                 disk,
                 self._layout,
                 keep_bytes=keep_archive_bytes,
@@ -76,18 +80,21 @@ class SimHelper:
                 now_ms=world.clock.wall_ms(),
                 applied_seq=world.applied_seq,
             )
+            if first_seq > 1:
+                world.reach("a segment is pruned")
             return taken
 
-        return await self._ask("takes a snapshot", 30, do)
+        return await self._ask("snapshot", 30, do)
 
     async def project(self, last_seq: int) -> int:
         world = self._world
 
         def do(disk: Disk) -> int:
             world.applied_seq = max(world.applied_seq, last_seq)
+            world.reach("the log is projected")
             return last_seq
 
-        return await self._ask("projects", 5, do)
+        return await self._ask("projection", 5, do)
 
     async def stop(self) -> None:
         if self._helper is not None:
@@ -99,7 +106,7 @@ class SimHelper:
         if helper is None or not helper.process.alive:
             helper = self._helper = HelperProcess(world, self._process)
         future: asyncio.Future[T] = loop.create_future()
-        helper.asked.append(future)
+        helper.asked[future] = what
         owner = helper
 
         def run() -> None:
@@ -110,9 +117,10 @@ class SimHelper:
                 answer = error
             except Exception as error:  # noqa: BLE001 - as the real one does
                 answer = HelperFailed(f"{what}: {type(error).__name__}: {error}")
-            if future in owner.asked:
-                owner.asked.remove(future)
-            world.note("the helper", what)
+            owner.asked.pop(future, None)
+            world.note("the helper ends a", what)
+            if not self._process.alive:
+                world.reach("the helper outlives its server")
             world.answer_in(self._process, future, answer)
 
         world.after(helper.process, world.chance.between(1, longest_ms * 1_000) * 1_000, run)

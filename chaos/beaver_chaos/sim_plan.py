@@ -20,7 +20,24 @@ T = TypeVar("T")
 STEPS_DEFAULT: Final = 24
 """Acts of a run, unless it is told otherwise."""
 CLIENTS: Final = 2
+REQUESTS: Final = (
+    "cancel",
+    "requeue",
+    "discard",
+    "pause",
+    "resume",
+    "weight",
+    "show",
+    "wait",
+    "status",
+)
+"""What clients ask beside `enqueue`."""
 QUEUES: Final = ("default", "mail")
+BUSY: Final = 80
+"""Requests of a busy time: enough for the way of commits to change, and to change back."""
+_BUSY_EACH_MS: Final = 4
+_SLOW_US: Final = 10_000
+"""Longest sync of the slow disk in a busy time."""
 _SPACINGS_MS: Final = (1, 30, 30, 200)
 """Mean time between two acts: all at once, busy, or with time for housekeeping."""
 
@@ -103,6 +120,11 @@ class Setup(NamedTuple):
     """How the log is written: `inline`, by a `writer`, or `auto`."""
     keep_archive: bool
     tombstones_max: int
+    tombstones_age_ms: int
+    start_ms: int
+    """A worker's start that takes longer is ended."""
+    eager: bool = False
+    """The queue `mail` has opted out of a durable DISPATCH."""
 
 
 class Plan(NamedTuple):
@@ -136,10 +158,19 @@ def draw_plan(seed: int, steps: int = STEPS_DEFAULT, favour: str = "") -> Plan:
         sync_us=chance.pick((50, 500, 5_000)),
         commit=chance.pick(("inline", "inline", "writer", "auto")),
         keep_archive=chance.one_in(2),
-        tombstones_max=chance.pick((1_000_000, 900_000)),
+        tombstones_max=chance.pick((1_000_000, 1_000_000, 900_000, 3)),
+        tombstones_age_ms=chance.pick((0, 0, 0, 300)),
+        start_ms=chance.pick((50, 500, 5_000)),
+        eager=Chance(seed, "eager").one_in(3),
     )
     drawing = _Drawing(chance, steps, favour)
-    return Plan(seed, setup, tuple(drawing.acts()), favour)
+    acts = drawing.acts()
+    if chance.one_in(24):
+        # The very first start is cut short, while the store is made.
+        acts.insert(0, Act(0, "kill_server", (chance.between(1, 12), chance.one_in(2), -1)))
+    if setup.commit == "auto" and chance.one_in(6):
+        acts = sorted(acts + drawing.busy_time(setup.sync_us), key=_time)
+    return Plan(seed, setup, tuple(acts), favour)
 
 
 class _Drawing:
@@ -165,6 +196,17 @@ class _Drawing:
             kind, args = self._draw()
             acts.append(Act(at_ms, kind, args))
         return sorted(acts, key=_time)
+
+    def busy_time(self, sync_us: int) -> list[Act]:
+        """Draws many small requests while the disk is slow, and then while it is not."""
+        begin_ms = self._chance.between(0, self._span_ms)
+        slow = Act(begin_ms, "slow_disk", (max(1, _SLOW_US // sync_us), BUSY * _BUSY_EACH_MS // 2))
+        acts = [slow]
+        for n in range(BUSY):
+            self._number += 1
+            job = JobPlan(f"j{self._number}", QUEUES[0], 5, (Script("ok", 0),), 400, 3, 5, 0)
+            acts.append(Act(begin_ms + n * _BUSY_EACH_MS, "enqueue", (n % CLIENTS, (job,))))
+        return acts
 
     def _draw(self) -> tuple[str, tuple[Any, ...]]:
         chance = self._chance
@@ -274,7 +316,8 @@ _FAULT_ARGS: Final[dict[str, Callable[[Chance], tuple[Any, ...]]]] = {
     "disk_full": lambda c: (c.between(10, 3_000), c.pick((0, 0, 5_000))),
     "kill_writer": _no_args,
     "kill_worker": lambda c: (c.below(3) + 1,),
-    "stop_worker": lambda c: (c.below(3) + 1, 0 if c.one_in(8) else c.between(5, 900)),
+    "stop_worker": lambda c: (c.below(3) + 1, 0 if c.one_in(4) else c.between(5, 900)),
+    "hang_start": lambda c: (c.below(3) + 1, c.between(1, 3), c.pick((0, 0, 20, 200, 2_000))),
     "lose_zygote": _no_args,
     "stop_server": lambda c: (c.between(5, 900),),
     "clock": lambda c: (c.pick((-3_600_000, -2_000, -50, 50, 2_000, 3_600_000)),),

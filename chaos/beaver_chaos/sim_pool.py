@@ -24,6 +24,7 @@ from beaver_chaos.loop import Process
 from beaver_chaos.sim_plan import JobPlan, Script
 
 if TYPE_CHECKING:
+    from beaver.controller import Worker as Place
     from beaver_chaos.sim_world import World
 
 MS: Final = 1_000_000
@@ -84,7 +85,11 @@ class Worker:
         """It was stopped, and nobody will let it go on."""
         self._places = max(1, world.plan.setup.concurrency)
         world.workers.append(self)
-        world.after(self.process, world.chance.between(1, 8_000) * 1_000, self._boot)
+        hangs_ms = world.start_hangs(number)
+        if hangs_ms is None:
+            world.after(self.process, world.chance.between(1, 8_000) * 1_000, self._boot)
+        elif hangs_ms:
+            world.after(self.process, hangs_ms * MS, self._boot)
 
     def _boot(self) -> None:
         world = self.world
@@ -209,9 +214,9 @@ class SimPool:
         self._world.kill_old_helpers()
         return len(left)
 
-    def attach(self, slots_path: str) -> None:
+    def attach(self, slots_path: str, last_seq: int) -> None:
         self._attached = True
-        self._world.attach_slots()
+        self._world.attach_slots(last_seq)
 
     # -- ports.Pool ------------------------------------------------------------------------------
 
@@ -234,6 +239,8 @@ class SimPool:
             return []
         tokens = [attempt.token for attempt in place.mailbox]
         place.mailbox.clear()
+        if tokens:
+            self._world.reach("a prefetch is taken back from a living worker")
         return tokens
 
     def started(self, worker: int) -> tuple[int, int]:
@@ -255,6 +262,9 @@ class SimPool:
         if place is not None and not place.killed:
             place.killed = True
             world = self._world
+            cause = self._place_of(worker).killed
+            if cause is not None:
+                world.reach(f"a worker is killed: {cause.value}")
             world.after(world.loop.machine, world.latency_ns(), place.die, "killed by signal 9")
 
     async def stop(self) -> None:
@@ -283,7 +293,15 @@ class SimPool:
         if self._workers.get(worker.number) is worker:
             del self._workers[worker.number]
             started = self._world.slots.get(worker.number, 0)
+            if any(token > started for token in self._place_of(worker.number).held):
+                self._world.reach("a dead worker's prefetch is given back")
             self._events.worker_exited(worker.number, started, worker.how)
+
+    def _place_of(self, number: int) -> Place:
+        """What the controller knows of a worker; looked at, never changed."""
+        life = self._world.life
+        assert life is not None, "asked only while its server runs"
+        return life.parts.controller.workers[number]
 
     # -- faults ------------------------------------------------------------------------------------
 

@@ -84,6 +84,7 @@ class Life:
         try:
             await self._run()
         except (StorageFailed, StoreUnavailable) as error:
+            world.reach("a server refuses to start for a while")
             world.server_ended(self, f"does not start: {_first_line(error)}")
             return
         except BeaverError as error:
@@ -161,6 +162,7 @@ class Life:
         # What no commit of these small runs is large enough for.
         if self.writer is None or not self.writer.busy:
             wal.seal()
+            self.world.reach("a segment is sealed")
 
     @property
     def _is_up(self) -> bool:
@@ -192,6 +194,8 @@ class Life:
         writer = self.writer
         if writer is None or not writer.writes:
             self.disk.end()
+        else:
+            self.world.reach("a writer outlives its server")
         self.pool.lose_server()
 
     def arm_stop(self, ahead: int, fault: Fault, *, power_goes: bool) -> None:

@@ -10,6 +10,7 @@ What may not live here: how anything happens.  The watch only looks.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ from beaver.messages import Attempt
 from beaver.recovery import read_store
 from beaver_chaos.history import Commit, History, Run
 from beaver_chaos.sim_pool import MS, TASK, Worker
+from beaver_chaos.sim_sometimes import CHARGES, RELEASES
 from beaver_model import (
     JobState,
     Offer,
@@ -41,6 +43,8 @@ from beaver_model.events import (
     Died,
     Discarded,
     Dispatched,
+    Released,
+    Retried,
     TimedOut,
 )
 
@@ -74,7 +78,15 @@ class Watch:
         self._began_ns: dict[int, int] = {}
         self._ended: set[int] = set()
         """Tokens whose user code came to its end."""
+        self._early: set[int] = set()
+        """Tokens of attempts that have started and whose DISPATCH is not durable yet."""
         self._starved_ns = 0
+        self._buried: deque[str] = deque()
+        """Finished jobs whose tombstones are kept, oldest first."""
+        self.forgotten: set[str] = set()
+        """Ids of finished jobs whose tombstone was evicted: each may stand for a new job."""
+        self._path = ""
+        """How the last commit was written."""
 
     def wrong(self, violation: str) -> None:
         """Notes a violation and ends the run."""
@@ -108,12 +120,21 @@ class Watch:
         if len(doubtful) > 1:
             self.wrong(f"{len(doubtful)} frames behind seq {before_seq} were never synced")
         for first_seq, now_ms, events in found:
+            if first_seq == boots[0] and self._early:
+                self._world.reach("a crash takes the DISPATCH of what had started")
             self._take_in(first_seq, now_ms, events)
+        self._early.clear()
         if self.shadow.last_seq == engine.durable_seq and fingerprint(self.shadow) != fingerprint(
             engine.state
         ):
             self.wrong(f"recovery gives another state at seq {engine.durable_seq} than the log")
         engine.observers.insert(0, self._observe)
+        self._path = ""
+        report = life.parts.opened.report
+        for label in report.rows:
+            self._world.reach(f"recovery meets {label}")
+        if report.base == "older snapshot":
+            self._world.reach("the older snapshot has to do")
 
     def detach(self) -> None:
         """The server is gone."""
@@ -130,6 +151,11 @@ class Watch:
             return
         self._take_in(first_seq, now_ms, events)
         state, wal = life.parts.engine.state, life.parts.opened.wal
+        path = life.parts.engine.commit_path
+        if self._path and path != self._path:
+            where = "to the writer" if path == "writer" else "back to the loop"
+            self._world.reach(f"commits move {where}")
+        self._path = path
         last_seq = self.shadow.last_seq
         if not last_seq == wal.last_seq == life.parts.engine.durable_seq <= state.last_seq:
             self.wrong(f"log, engine and state end at different seqs, the log at {wal.last_seq}")
@@ -154,6 +180,7 @@ class Watch:
                 self.wrong(f"seq {shadow.last_seq + 1}: {event.NAME} is illegal: {reason}")
                 return
             if type(event) is Dispatched:
+                self._early.discard(shadow.last_seq + 1)
                 self._check_dispatch(shadow.jobs[event.job], event.worker, now_ms)
             elif type(event) is Acked and event.token not in self._ended:
                 self.wrong(f"job {event.job} completes, and its token {event.token} has not ended")
@@ -162,7 +189,28 @@ class Watch:
             end = _ENDS.get(type(event))
             if end is not None:
                 self._ends.setdefault(event.job, set()).add(end)  # type: ignore[union-attr]
+            self._count(event)
             apply(shadow, event, now_ms)
+            if type(event) is Acked or type(event) is Discarded:
+                self._buried.append(event.job)
+                self._look_at_evictions()
+
+    def _count(self, event: AnyEvent) -> None:
+        """Counts what comes to be, before the event is applied."""
+        reach = self._world.reach
+        if type(event) is Released and event.cause in RELEASES:
+            reach(f"an attempt is given back: {event.cause}")
+        elif type(event) in (Retried, TimedOut, Died) and getattr(event, "cause", "") in CHARGES:
+            reach(f"an attempt is charged: {event.cause}")  # type: ignore[union-attr]
+        elif type(event) is Dispatched and self.shadow.jobs[event.job].suspect:
+            reach("a suspect is dispatched")
+
+    def _look_at_evictions(self) -> None:
+        shadow = self.shadow
+        while self._buried[0] not in shadow.tombstones:
+            self.forgotten.add(self._buried.popleft())
+            by = "number" if len(shadow.tombstones) >= shadow.tombstones_max else "age"
+            self._world.reach(f"a tombstone is evicted by {by}")
 
     def _check_dispatch(self, row: Row, worker: int, now_ms: int) -> None:
         """P9 and P12: the job's time has come, and none like it should have gone first."""
@@ -210,9 +258,11 @@ class Watch:
             self.wrong(f"job {job} was said to be {word}, and the log knows nothing of it")
 
     def sent(self, attempts: Sequence[Attempt]) -> None:
-        """Attempts go to a worker: their DISPATCH has to be durable."""
+        """Attempts go to a worker: their DISPATCH has to be durable, where it is waited for."""
         for attempt in attempts:
-            if attempt.token > self.shadow.last_seq:
+            queue = self.shadow.queues.get(attempt.queue)
+            waits = queue is None or queue.row.durable_dispatch
+            if waits and attempt.token > self.shadow.last_seq:
                 self.wrong(f"token {attempt.token} goes to a worker before its DISPATCH is durable")
 
     # -- what runs --------------------------------------------------------------------------------
@@ -227,6 +277,10 @@ class Watch:
             )
         self._running[attempt.job] = attempt.token
         self._began_ns[attempt.token] = self._world.loop.now_ns
+        self._ended.discard(attempt.token)
+        if attempt.token > self.shadow.last_seq:
+            self._early.add(attempt.token)
+            self._world.reach("an attempt starts before its DISPATCH is durable")
         self.runs.append(Run(False, attempt.token, worker.pid, attempt.job))
 
     def ended(self, worker: Worker, attempt: Attempt) -> None:
@@ -252,11 +306,15 @@ class Watch:
             return
         engine, controller = life.parts.engine, life.parts.controller
         state = engine.state
+        if controller.halted:
+            self.wrong(f"dispatch was halted: {controller.halted}")
         if engine.durable_seq != state.last_seq:
             self.wrong(f"seq {state.last_seq} was decided and nothing will ever write it")
         held = {token for place in controller.workers.values() for token in place.held}
         lost = state.in_flight.keys() - held
-        if lost and not controller._unwritten:  # noqa: SLF001 - nobody else may know of these
+        if controller._unwritten:  # noqa: SLF001 - nobody else may know of these
+            self._world.reach("an outcome waits for room in the log")
+        elif lost:
             token = min(lost)
             self.wrong(f"job {state.in_flight[token].id} is in flight and no worker holds it")
         idle = any(
@@ -287,6 +345,10 @@ class Watch:
         witness = self._world.witness
         history = History()
         history.read(self.commits)
+        for name, seq in witness.acknowledged.items():
+            if (name, seq) in history.earlier:
+                # It was forgotten since, and then the id stood for a new job.
+                witness.acknowledged[name] = history.jobs[name].seq
         history.compare(witness)
         history.compare_runs(self.runs)
         history.compare_charges(self.runs, power_was_cut=self._world.power_was_cut)

@@ -7,25 +7,27 @@ and `sim_clients`.  Here the acts of a plan become what happens.
 from __future__ import annotations
 
 import asyncio
-import errno
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
 from beaver.config import Config, load_config
-from beaver.layout import Layout
-from beaver.messages import Attempt, Outcome, OutcomeKind
+from beaver.messages import Attempt
+from beaver.setting import QueueConfig
 from beaver_chaos.disk import Fault
 from beaver_chaos.history import Witness
-from beaver_chaos.loop import Process, SimHandle, SimLoop
+from beaver_chaos.loop import Choose, Process, SimHandle, SimLoop
 from beaver_chaos.sim_clients import SimClient
 from beaver_chaos.sim_disk import MachineDisk
+from beaver_chaos.sim_faults import FAULTS, strike
 from beaver_chaos.sim_helper import HelperProcess
 from beaver_chaos.sim_net import Connections
-from beaver_chaos.sim_plan import CLIENTS, Act, Chance, JobPlan, Plan, Script
+from beaver_chaos.sim_plan import CLIENTS, QUEUES, Act, Chance, JobPlan, Plan, Script
 from beaver_chaos.sim_pool import MS, Worker
 from beaver_chaos.sim_server import Life
+from beaver_chaos.sim_sometimes import SOMETIMES
 from beaver_chaos.sim_watch import Watch
 
 DATA: Final = "data"
@@ -69,17 +71,22 @@ def config_of(plan: Plan) -> Config:
         state_bytes_max=1 << 30,
         retention_bytes=1 << 40 if setup.keep_archive else 0,
         tombstones_max=setup.tombstones_max,
+        tombstones_age_ms=setup.tombstones_age_ms,
+        start_timeout_ms=setup.start_ms,
+        queues={QUEUES[1]: QueueConfig(durable_dispatch=False)} if setup.eager else {},
     )
 
 
 class World:
     """One machine, over one run."""
 
-    def __init__(self, plan: Plan, config: Config) -> None:
+    def __init__(self, plan: Plan, config: Config, choose: Choose | None = None) -> None:
         self.plan, self.config = plan, config
         self.chance = Chance(plan.seed, "run")
         self.loop = SimLoop(  # type: ignore[abstract] # as asyncio's own, it need not do all
-            Chance(plan.seed, "order").below, steps_max=STEPS_MAX, in_order=plan.setup.in_order
+            choose or Chance(plan.seed, "order").below,
+            steps_max=STEPS_MAX,
+            in_order=plan.setup.in_order,
         )
         self.notes: list[tuple[Any, ...]] = []
         self.clock = SimClock(self.loop)
@@ -101,14 +108,20 @@ class World:
         self.applied_seq = 0
         self.was_full = False
         self.power_was_cut = False
-        self._capacity = self.disk.capacity
+        self.capacity = self.disk.capacity
         self._lives = 0
         self._pids = 100
-        self._slowness = 1
+        self.slowness = 1
         self.last_sync_ns = 0
         self._healed = False
         self._over = False
-        self._next_start: tuple[int, Fault, bool] | None = None
+        self.next_start: tuple[int, Fault, bool] | None = None
+        """What goes wrong when the next server starts: the n-th operation, how, and whether
+        the power goes."""
+        self.hanging_starts: dict[int, tuple[int, int]] = {}
+        """By worker: how many of its next starts hang, and for how many ms (0 for ever)."""
+        self.sometimes: Counter[str] = Counter(dict.fromkeys(SOMETIMES, 0))
+        """How often each of `SOMETIMES` came to be."""
         self._scripts: dict[bytes, list[Script]] = {}
         self._begun: dict[str, int] = {}
 
@@ -129,13 +142,31 @@ class World:
 
     def sync_ns(self) -> int:
         """Draws how long a sync takes now."""
-        us = self.chance.between(0, self.plan.setup.sync_us) * self._slowness
+        us = self.chance.between(0, self.plan.setup.sync_us) * self.slowness
         self.last_sync_ns = us * 1_000
         return self.last_sync_ns
 
     def sync_takes_time(self) -> None:
         """The server waits for the disk."""
         self.loop.pass_ns(self.sync_ns())
+
+    def empty_disk(self) -> None:
+        """There is room again."""
+        self.disk.capacity = self.capacity
+
+    def reach(self, what: str) -> None:
+        """Counts one of `SOMETIMES`."""
+        assert what in self.sometimes, what
+        self.sometimes[what] += 1
+
+    def start_hangs(self, number: int) -> int | None:
+        """For how many ms the start of a worker that begins now hangs; `None` where it does not."""
+        starts, ms = self.hanging_starts.get(number, (0, 0))
+        if not starts:
+            return None
+        self.hanging_starts[number] = (starts - 1, ms)
+        self.reach("a worker hangs before it is ready")
+        return ms
 
     def next_pid(self) -> int:
         self._pids += 1
@@ -164,10 +195,11 @@ class World:
         """Ends a wait of a process."""
         self.after(process, self.latency_ns(), _resolve, future, answer)
 
-    def attach_slots(self) -> None:
+    def attach_slots(self, last_seq: int) -> None:
         """A server makes the slots afresh; what this boot has started stays."""
         if not self.same_boot:
             self.slots.clear()
+        self.slots = {worker: min(token, last_seq) for worker, token in self.slots.items()}
         self.slots_exist = self.same_boot = True
 
     def kill_old_helpers(self) -> None:
@@ -188,9 +220,9 @@ class World:
         self._lives += 1
         life = self.life = Life(self, self._lives)
         self.note("server", life.number, "starts")
-        if self._next_start is not None:
-            ahead, fault, power = self._next_start
-            self._next_start = None
+        if self.next_start is not None:
+            ahead, fault, power = self.next_start
+            self.next_start = None
             life.power_goes = power
             life.disk.plan(ahead, fault)
         with self.loop.within(life.process):
@@ -201,6 +233,8 @@ class World:
         if life is not self.life:
             return
         self.note("the power is cut" if power else f"server {life.number} is killed")
+        if not life.listening:
+            self.reach("a server is killed during its recovery")
         self._lose(life)
         if power:
             if life.writer is not None:
@@ -222,6 +256,7 @@ class World:
         """A server ended itself, since it could not trust its log."""
         if life is self.life:
             self.note("server", life.number, "ends itself:", why)
+            self.reach("a server ends itself")
             self._lose(life)
             if self.chance.one_in(2):
                 self.disk.evict(self.chance.below)
@@ -277,9 +312,10 @@ class World:
         """No more faults: whatever is wrong has to mend itself from here on."""
         self.note("no more faults")
         self._healed = True
-        self._slowness = 1
-        self.disk.capacity = self._capacity
-        self._next_start = None
+        self.slowness = 1
+        self.empty_disk()
+        self.next_start = None
+        self.hanging_starts.clear()
         if self.life is not None:
             self.life.disk.forget_plans()
             self.loop.continue_process(self.life.process)
@@ -298,6 +334,8 @@ class World:
             if queue.row.paused:
                 self._begin(0, "resume", (name,))
                 return False
+        if not all(place.ready for place in life.parts.controller.workers.values()):
+            return False  # P5: no slot stays without a worker.
         return not state.in_flight and not state.scheduled_live and not state.ready
 
     def _begin(self, client: int, kind: str, args: tuple[Any, ...]) -> None:
@@ -308,149 +346,14 @@ class World:
     # -- acts --------------------------------------------------------------------------------
 
     def _act(self, act: Act) -> None:
-        fault = _FAULTS.get(act.kind)
-        if fault is not None:
-            self.note("fault", act.kind, *act.args)
-            fault(self, *act.args)
+        if act.kind in FAULTS:
+            strike(self, act.kind, act.args)
             return
         client, *args = act.args
         jobs = (job.id for job in args[0] if isinstance(job, JobPlan))
         words = jobs if act.kind == "enqueue" else args[:1]
         self.note("client", client, "asks to", act.kind, *words)
         self._begin(client, act.kind, tuple(args))
-
-    def _stop_server(self, power: bool, ahead: int, done: bool, done_bytes: int) -> None:
-        life = self.life
-        if life is None:
-            return
-        if not ahead:
-            self.crash(life, power=power)
-            return
-        life.arm_stop(ahead, Fault(0, done_bytes, done), power_goes=power)
-
-    def _double_crash(self, power: bool, ahead: int, error: int) -> None:
-        self._next_start = (ahead, Fault(error, -1, done=False), power)
-        if self.life is not None:
-            self.crash(self.life, power=power)
-
-    def _disk_error(self, ahead: int, error: int, done_bytes: int) -> None:
-        if self.life is not None:
-            self.was_full = True
-            self.life.disk.plan(ahead, Fault(error, done_bytes))
-
-    def _failed_sync(self, ahead: int, ms: int) -> None:
-        """A sync fails and what it should have written lives in the page cache alone; soon
-        afterwards, when another server may have built on it, the power goes.
-        """
-        self._disk_error(ahead, errno.EIO, -1)
-
-        def cut() -> None:
-            if self.life is not None:
-                self.crash(self.life, power=True)
-
-        self.after(self.loop.machine, ms * MS, cut)
-
-    def _helper_error(self, ahead: int, error: int, done_bytes: int) -> None:
-        for helper in self.helpers:
-            self.was_full = True
-            helper.disk.plan(ahead, Fault(error, done_bytes))
-
-    def _kill_helper(self, ahead: int) -> None:
-        for helper in list(self.helpers):
-            if ahead:
-                helper.disk.plan(ahead, Fault(0, -1, done=True))
-            else:
-                helper.die()
-
-    def _disk_full(self, ms: int, left_bytes: int) -> None:
-        self.was_full = True
-        self.disk.capacity = self._capacity - self.disk.free_bytes("") + left_bytes
-        self.after(self.loop.machine, ms * MS, self._free_disk)
-
-    def _free_disk(self) -> None:
-        self.disk.capacity = self._capacity
-
-    def _with_worker(self, number: int) -> list[Worker]:
-        return [worker for worker in self.workers if worker.number == number]
-
-    def _hold(self, process: Process, ms: int) -> None:
-        self.loop.stop_process(process)
-        self.after(self.loop.machine, ms * MS, self.loop.continue_process, process)
-
-    def _slow_disk(self, times: int, ms: int) -> None:
-        self._slowness = times
-
-        def quick() -> None:
-            self._slowness = 1
-
-        self.after(self.loop.machine, ms * MS, quick)
-
-    def _kill_writer(self) -> None:
-        if self.life is not None and self.life.writer is not None:
-            self.life.writer.die()
-
-    def _read_error(self, ahead: int) -> None:
-        if self.life is not None:
-            self.life.disk.plan_read_error(ahead)
-
-    def _kill_worker(self, number: int) -> None:
-        for worker in self._with_worker(number):
-            worker.die("killed by signal 9")
-
-    def _stop_worker(self, number: int, ms: int) -> None:
-        for worker in self._with_worker(number):
-            if ms:
-                self._hold(worker.process, ms)
-            elif worker.ready:
-                # For ever: whoever waits for it must help himself.
-                worker.stuck = True
-                self.loop.stop_process(worker.process)
-
-    def _hold_server(self, ms: int) -> None:
-        if self.life is not None:
-            self._hold(self.life.process, ms)
-
-    def _late_outcome(self, number: int, part: float) -> None:
-        """An outcome of an attempt that is long over comes once more: it must be refused."""
-        life, runs = self.listening, self.watch.runs
-        if life is None or not runs:
-            return
-        run = runs[int(part * len(runs))]
-        if run.token not in life.parts.engine.state.in_flight:
-            for worker in self._with_worker(number):
-                worker.report(Outcome(run.token, run.job, OutcomeKind.OK, b"0"))
-
-    def _lose_zygote(self) -> None:
-        if self.life is not None:
-            self.life.pool.lose_zygote()
-
-    def _turn_clock(self, ms: int) -> None:
-        self.clock.offset_ms += ms
-
-    def _cut(self, client: int) -> None:
-        for end in self.connections.of(self.clients[client].process):
-            end.cut()
-
-    def _rot_snapshot(self, part: float, bit: int) -> None:
-        """A bit of the newest snapshot rots; the older one and the archive have to do."""
-        path = Layout(DATA).snapshot
-        if self.bare_disk().exists(path):
-            size = len(self.disk.contents(path))
-            self.disk.flip(path, int(part * size), bit)
-            if self.life is not None:
-                self.crash(self.life, power=False)
-
-    def _snapshot(self) -> None:
-        if self.life is not None:
-            self.life.take_snapshot()
-
-    def _prepare(self) -> None:
-        if self.life is not None:
-            self.life.prepare()
-
-    def _restart_server(self) -> None:
-        if self.life is not None:
-            self.life.stop()
 
 
 def _resolve(future: asyncio.Future[Any], answer: Any) -> None:
@@ -460,30 +363,3 @@ def _resolve(future: asyncio.Future[Any], answer: Any) -> None:
         future.set_exception(answer)
     else:
         future.set_result(answer)
-
-
-_FAULTS: Final[dict[str, Callable[..., None]]] = {
-    "kill_server": lambda world, *args: world._stop_server(False, *args),  # noqa: SLF001
-    "power_cut": lambda world, *args: world._stop_server(True, *args),  # noqa: SLF001
-    "double_crash": World._double_crash,  # noqa: SLF001
-    "disk_error": World._disk_error,  # noqa: SLF001
-    "failed_sync": World._failed_sync,  # noqa: SLF001
-    "read_error": World._read_error,  # noqa: SLF001
-    "helper_error": World._helper_error,  # noqa: SLF001
-    "kill_helper": World._kill_helper,  # noqa: SLF001
-    "disk_full": World._disk_full,  # noqa: SLF001
-    "kill_writer": World._kill_writer,  # noqa: SLF001
-    "kill_worker": World._kill_worker,  # noqa: SLF001
-    "stop_worker": World._stop_worker,  # noqa: SLF001
-    "late_outcome": World._late_outcome,  # noqa: SLF001
-    "lose_zygote": World._lose_zygote,  # noqa: SLF001
-    "stop_server": World._hold_server,  # noqa: SLF001
-    "clock": World._turn_clock,  # noqa: SLF001
-    "slow_disk": World._slow_disk,  # noqa: SLF001
-    "cut": World._cut,  # noqa: SLF001
-    "rot_snapshot": World._rot_snapshot,  # noqa: SLF001
-    "snapshot": World._snapshot,  # noqa: SLF001
-    "prepare": World._prepare,  # noqa: SLF001
-    "restart": World._restart_server,  # noqa: SLF001
-}
-"""What each act that is no request of a client does."""

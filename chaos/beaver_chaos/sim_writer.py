@@ -78,6 +78,8 @@ class SimWriter:
     def die(self) -> None:
         """The process is killed; what it was writing is on disk or not."""
         self._world.note("the writer dies")
+        if self.writes:
+            self._world.reach("the writer dies in the middle of a frame")
         self._world.loop.kill(self.process)
         if self._frame is not None:
             self._break(self._frame)

@@ -14,12 +14,13 @@ import contextlib
 import gc
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 
-from beaver_chaos.loop import Endless
+from beaver_chaos.loop import Choose, Endless
 from beaver_chaos.sim_plan import STEPS_DEFAULT, Plan, draw_plan
 from beaver_chaos.sim_world import World, config_of
 
@@ -36,6 +37,8 @@ class Report(NamedTuple):
     seconds: float
     """Virtual time that went by."""
     notes: list[tuple[Any, ...]]
+    sometimes: Counter[str]
+    """How often each of `sim_sometimes.SOMETIMES` came to be."""
 
     @property
     def ok(self) -> bool:
@@ -47,10 +50,15 @@ def run_seed(seed: int, steps: int = STEPS_DEFAULT, favour: str = "") -> Report:
     return run_plan(draw_plan(seed, steps, favour))
 
 
-def run_plan(plan: Plan) -> Report:
-    """Runs a plan to its end, or to the first violation."""
+def run_plan(plan: Plan, choose: Choose | None = None) -> Report:
+    """Runs a plan to its end, or to the first violation.
+
+    Args:
+        plan: What happens.
+        choose: Decides the order of what is ready, instead of the plan's seed.
+    """
     with _undisturbed():
-        world = World(plan, config_of(plan))
+        world = World(plan, config_of(plan), choose)
         try:
             world.loop.run(world.main())
         except Endless as error:
@@ -63,6 +71,7 @@ def run_plan(plan: Plan) -> Report:
         events=world.watch.shadow.last_seq,
         seconds=world.loop.time(),
         notes=world.notes,
+        sometimes=world.sometimes,
     )
 
 

@@ -24,9 +24,11 @@ from beaver.disk import SystemDisk
 from beaver.engine import MARK_IDLE_S
 from beaver.journal.reader import frames
 from beaver.layout import Layout
+from beaver_chaos.faults import Experiment, experiment
 from beaver_chaos.program import ChaosFailure
 from beaver_chaos.session import Session, given_up, together
 
+SHORT_WRITE: Final = "a short write"
 REQUESTS: Final = 5
 """Requests of one producer in one trial."""
 
@@ -43,6 +45,18 @@ class Injection(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.calls}:{self.effect}:when={self.when}"
+
+    @property
+    def fault(self) -> str:
+        """What it is called in the table of faults and outcomes."""
+        kind, _, value = self.effect.partition("=")
+        if kind == "signal":
+            return "kill -9 at a write, sync or name of the log"
+        return f"{value} from a system call" if kind == "error" else SHORT_WRITE
+
+    @property
+    def where(self) -> str:
+        return f"{self.calls} {self.when}"
 
 
 class Outcome(NamedTuple):
@@ -101,8 +115,12 @@ def inject(
         ChaosFailure: A promise was broken, or the server left a traceback.
     """
     session = Session(directory, "trial")
+    where = " and ".join(injection.where for injection in injections)
+    where += " of the writer process" if writer else ""
+    where += " at a restart" if store_first else ""
     try:
-        return asyncio.run(_trial(session, injections, store_first, writer))
+        with experiment(injections[-1].fault, where) as told:
+            return asyncio.run(_trial(session, injections, store_first, writer, told))
     except Exception as error:
         what = str(error) if isinstance(error, ChaosFailure) else f"{type(error).__name__}: {error}"
         raise ChaosFailure(
@@ -114,7 +132,11 @@ def inject(
 
 
 async def _trial(
-    session: Session, injections: Sequence[Injection], store_first: bool, writer: bool
+    session: Session,
+    injections: Sequence[Injection],
+    store_first: bool,
+    writer: bool,
+    told: Experiment,
 ) -> Outcome:
     program = session.program
     trace = program.output.with_name("trace.txt")
@@ -139,7 +161,7 @@ async def _trial(
         code = await session.ended()
         session.check()
         program.start()
-        await session.ready()
+        told.recovery_s.append(await session.ready())
         await session.finish(work)
     finally:
         await given_up(work)
@@ -148,6 +170,7 @@ async def _trial(
     injected = trace.read_text(encoding="utf-8", errors="replace").count("(INJECTED)")
     if code == -signal.SIGKILL:
         injected = 1  # The call at which it was killed is the last line, without a mark.
+    told.times, told.acknowledged = injected, len(session.witness.acknowledged)
     return Outcome(code, injected, output)
 
 
@@ -159,12 +182,13 @@ def cut_a_write_short(directory: Path) -> Outcome:
     """
     session = Session(directory, "short write")
     try:
-        return asyncio.run(_short_write(session))
+        with experiment(SHORT_WRITE, "a commit, cut by a limit on file sizes") as told:
+            return asyncio.run(_short_write(session, told))
     finally:
         session.program.clear_away()
 
 
-async def _short_write(session: Session) -> Outcome:
+async def _short_write(session: Session, told: Experiment) -> Outcome:
     program = session.program
     program.commit = "inline"
     program.start()
@@ -179,12 +203,13 @@ async def _short_write(session: Session) -> Outcome:
         code = await session.ended()
         session.check()
         program.start()
-        await session.ready()
+        told.recovery_s.append(await session.ready())
         await session.finish(work)
     finally:
         await given_up(work)
     output = program.output_tail()
     await session.drain()
+    told.acknowledged = len(session.witness.acknowledged)
     return Outcome(code, 1, output)
 
 

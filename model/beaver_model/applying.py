@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from beaver_model.bounds import SNOOZES_MAX
+from beaver_model.bounds import DIGEST_BYTES, SNOOZES_MAX
 from beaver_model.events import (
     Acked,
     AnyEvent,
@@ -33,12 +33,23 @@ from beaver_model.events import (
     Retried,
     TimedOut,
 )
-from beaver_model.lifecycle import CELLS, JobState, Trigger
-from beaver_model.rows import Extra, Row, pack_tombstone, spec_of
+from beaver_model.lifecycle import CELLS, Cells, JobState, Trigger
+from beaver_model.rows import SPECS, Extra, Row, pack_tombstone, spec_of
 from beaver_model.state import State
 
-_PENDING: Final = JobState.PENDING
+# By name: looking up a member of an enumeration takes longer than the rest of a check.
 _IN_FLIGHT: Final = JobState.IN_FLIGHT
+_FORGOTTEN: Final = JobState.FORGOTTEN
+_DISPATCH: Final = CELLS[Trigger.DISPATCH]
+_ACK: Final = CELLS[Trigger.ACK]
+_RETRY: Final = CELLS[Trigger.RETRY]
+_TIMEOUT: Final = CELLS[Trigger.TIMEOUT]
+_RELEASE: Final = CELLS[Trigger.RELEASE]
+_DEAD: Final = CELLS[Trigger.DEAD]
+_CANCEL_REQUESTED: Final = CELLS[Trigger.CANCEL_REQUESTED]
+_CANCEL: Final = CELLS[Trigger.CANCEL]
+_REQUEUE: Final = CELLS[Trigger.REQUEUE]
+_DISCARD: Final = CELLS[Trigger.DISCARD]
 STRIDE: Final = 1 << 20
 """Virtual time that one dispatch of a queue of weight 1 takes."""
 
@@ -79,7 +90,10 @@ def replay(state: State, first_seq: int, time_ms: int, events: Sequence[AnyEvent
         raise IllegalEvent(first_seq, events[0], f"the last seq applied is {state.last_seq}")
     if known > 0:
         events = events[known:]
+    deferred = not state.indexed
     for event in events:
+        if deferred and type(event) is Enqueued and _enter_deferred(state, event, time_ms):
+            continue
         kind = type(event)
         reason = _CHECK[kind](state, event)
         if reason is not None:
@@ -91,12 +105,45 @@ def replay(state: State, first_seq: int, time_ms: int, events: Sequence[AnyEvent
     return len(events)
 
 
+def _enter_deferred(state: State, event: Enqueued, time_ms: int) -> bool:
+    """Checks and applies an ENQUEUE in one go, while indexes are deferred.
+
+    A long log is made of them.  Returns False, with nothing changed, where the event needs
+    a closer look.
+    """
+    job, digest = event.job, event.digest
+    spec = SPECS.get(event.spec)
+    if (
+        spec is None
+        or job in state.jobs
+        or job in state.tombstones
+        or len(digest) != DIGEST_BYTES
+        or event.parent
+        or event.tags
+    ):
+        return False
+    queue = state.queues.get(spec.queue)
+    if queue is None:
+        return False
+    if time_ms > state.time_ms:
+        state.time_ms = time_ms
+    state.last_seq = seq = state.last_seq + 1
+    ready_ms = state.time_ms
+    if event.run_at_ms > ready_ms:
+        ready_ms = event.run_at_ms
+    state.jobs[job] = Row(seq, job, ready_ms, spec, digest + event.payload)
+    queue.row.enqueued += 1
+    return True
+
+
 # -- what may follow --------------------------------------------------------------------
 
 
 def _check_enqueued(state: State, event: Enqueued) -> str | None:
     if event.job in state.jobs or event.job in state.tombstones:
         return f"job {event.job} exists"
+    if len(event.digest) != DIGEST_BYTES:
+        return f"job {event.job} has a digest of {len(event.digest)} bytes"
     try:
         spec_of(event.spec)
     except msgspec.MsgspecError as error:
@@ -106,7 +153,7 @@ def _check_enqueued(state: State, event: Enqueued) -> str | None:
 
 def _check_dispatched(state: State, event: Dispatched) -> str | None:
     row = state.jobs.get(event.job)
-    if row is None or CELLS[Trigger.DISPATCH][row.state] is None:
+    if row is None or _DISPATCH[row.state] is None:
         return _out_of_place(event, row)
     if row.attempt >= row.spec.max_attempts:
         return f"job {event.job} has spent all {row.spec.max_attempts} attempts"
@@ -186,20 +233,18 @@ _CHECK: Final[dict[type, Callable[[State, Any], str | None]]] = {
 
 def _enqueued(state: State, event: Enqueued) -> None:
     spec = spec_of(event.spec)
-    ready_ms = max(state.time_ms, event.run_at_ms)
-    # By position, in the order of the fields: it is made a million times in a recovery.
-    row = Row(
-        state.last_seq, event.job, _PENDING, 0, 0, 0, ready_ms, spec, event.payload, event.digest
-    )
+    ready_ms = state.time_ms
+    if event.run_at_ms > ready_ms:
+        ready_ms = event.run_at_ms
+    row = Row(state.last_seq, event.job, ready_ms, spec, event.digest + event.payload)
     if event.parent or event.tags:
         row.extra = Extra(parent=event.parent, tags=event.tags)
-    state.enter(row)
-    state.queues[spec.queue].row.enqueued += 1
+    state.enter(row).row.enqueued += 1
 
 
 def _dispatched(state: State, event: Dispatched) -> None:
     row = state.take(state.jobs[event.job])
-    _move(row, Trigger.DISPATCH)
+    _move(row, _DISPATCH)
     row.attempt += 1
     row.token = state.last_seq
     row.worker = event.worker
@@ -211,28 +256,28 @@ def _dispatched(state: State, event: Dispatched) -> None:
 
 def _acked(state: State, event: Acked) -> None:
     row = state.take(state.jobs[event.job])
-    _move(row, Trigger.ACK)
+    _move(row, _ACK)
     state.queues[row.spec.queue].row.completed += 1
     _forget(state, row)
 
 
 def _retried(state: State, event: Retried) -> None:
     row = state.take(state.jobs[event.job])
-    _move(row, Trigger.RETRY)
+    _move(row, _RETRY)
     _extra(row).suspect = False
     _back_to_pending(state, row, event)
 
 
 def _timed_out(state: State, event: TimedOut) -> None:
     row = state.take(state.jobs[event.job])
-    _move(row, Trigger.TIMEOUT)
+    _move(row, _TIMEOUT)
     _extra(row).suspect = event.suspect
     _back_to_pending(state, row, event)
 
 
 def _released(state: State, event: Released) -> None:
     row = state.take(state.jobs[event.job])
-    _move(row, Trigger.RELEASE)
+    _move(row, _RELEASE)
     row.attempt -= 1
     if event.cause == Cause.SNOOZE:
         _extra(row).snoozes += 1
@@ -244,7 +289,7 @@ def _released(state: State, event: Released) -> None:
 
 def _died(state: State, event: Died) -> None:
     row = state.take(state.jobs[event.job])
-    _move(row, Trigger.DEAD)
+    _move(row, _DEAD)
     extra = _extra(row)
     extra.suspect = extra.cancel_requested = False
     extra.cause, extra.error = event.cause, event.error
@@ -254,13 +299,13 @@ def _died(state: State, event: Died) -> None:
 
 def _cancel_requested(state: State, event: CancelRequested) -> None:
     row = state.jobs[event.job]
-    _move(row, Trigger.CANCEL_REQUESTED)
+    _move(row, _CANCEL_REQUESTED)
     _extra(row).cancel_requested = True
 
 
 def _cancelled(state: State, event: Cancelled) -> None:
     row = state.take(state.jobs[event.job])
-    _move(row, Trigger.CANCEL)
+    _move(row, _CANCEL)
     extra = _extra(row)
     extra.suspect = extra.cancel_requested = False
     extra.cause = event.cause
@@ -270,7 +315,7 @@ def _cancelled(state: State, event: Cancelled) -> None:
 
 def _requeued(state: State, event: Requeued) -> None:
     row = state.take(state.jobs[event.job])
-    _move(row, Trigger.REQUEUE)
+    _move(row, _REQUEUE)
     extra = _extra(row)
     extra.generation += 1
     extra.snoozes = 0
@@ -283,13 +328,16 @@ def _requeued(state: State, event: Requeued) -> None:
 
 def _discarded(state: State, event: Discarded) -> None:
     row = state.take(state.jobs[event.job])
-    _move(row, Trigger.DISCARD)
+    _move(row, _DISCARD)
     _forget(state, row)
 
 
 def _queue_set(state: State, event: QueueSet) -> None:
-    row = state.queue(event.queue).row
+    queue = state.queue(event.queue)
+    row = queue.row
     row.paused, row.weight, row.bytes_max = event.paused, event.weight, event.bytes_max
+    row.durable_dispatch = event.durable_dispatch
+    state.list_queue(queue)
 
 
 def _booted(state: State, event: Booted) -> None:
@@ -328,9 +376,9 @@ def _extra(row: Row) -> Extra:
     return row.extra
 
 
-def _move(row: Row, trigger: Trigger) -> None:
-    """Changes the state of a row, which stands in no index, through the cell table."""
-    state = CELLS[trigger][row.state]
+def _move(row: Row, cells: Cells) -> None:
+    """Changes the state of a row, which stands in no index, through a row of the cell table."""
+    state = cells[row.state]
     assert state is not None, "only legal events are applied"
     row.state = state
 
@@ -347,5 +395,6 @@ def _forget(state: State, row: Row) -> None:
     """Drops a row; a tombstone with its last state stays."""
     state.leave(row)
     outcome = row.state
-    row.state = JobState.FORGOTTEN
-    state.bury(row.id, state.time_ms, pack_tombstone(row.seq, outcome, row.digest))
+    row.state = _FORGOTTEN
+    digest = row.content[:DIGEST_BYTES]
+    state.bury(row.id, state.time_ms, pack_tombstone(row.seq, outcome, digest))

@@ -113,6 +113,7 @@ class SetQueue(Command, frozen=True):
     paused: bool | None = None
     weight: int | None = None
     bytes_max: int | None = None
+    durable_dispatch: bool | None = None
 
 
 class SetBounds(Command, frozen=True):

@@ -69,7 +69,9 @@ def decide(state: State, command: AnyCommand, now_ms: int) -> Decision:
     The events are to be applied in order, at this time, before anything else is decided,
     and committed together.
     """
-    return _DECIDE[type(command)](state, command, max(now_ms, state.time_ms))
+    if now_ms < state.time_ms:
+        now_ms = state.time_ms
+    return _DECIDE[type(command)](state, command, now_ms)
 
 
 # -- jobs come in ---------------------------------------------------------------------------
@@ -84,8 +86,7 @@ def _enqueue(state: State, command: Enqueue, now_ms: int) -> Decision:
 def _admit(state: State, jobs: tuple[Job, ...] | list[Job], parent: str) -> Decision:
     events: list[AnyEvent] = []
     rows, tombstones = state.jobs, state.tombstones
-    ids = {job.id for job in jobs}
-    if len(ids) != len(jobs):
+    if len(jobs) > 1 and len({job.id for job in jobs}) != len(jobs):
         repeated = _first_repeated(jobs)
         return Rejection("repeated", {"job": jobs[repeated].id, "index": repeated})
     queues: set[str] = set()
@@ -277,13 +278,15 @@ def _set_queue(state: State, command: SetQueue, now_ms: int) -> Decision:
     paused = row.paused if command.paused is None else command.paused
     weight = row.weight if command.weight is None else command.weight
     bytes_max = row.bytes_max if command.bytes_max is None else command.bytes_max
+    durable = row.durable_dispatch if command.durable_dispatch is None else command.durable_dispatch
     if not 1 <= weight <= WEIGHT_MAX:
         return Rejection("bad_value", {"weight": weight, "min": 1, "max": WEIGHT_MAX})
     if bytes_max < 0:
         return Rejection("bad_value", {"bytes_max": bytes_max, "min": 0})
-    if (paused, weight, bytes_max) == (row.paused, row.weight, row.bytes_max):
+    known = (row.paused, row.weight, row.bytes_max, row.durable_dispatch)
+    if (paused, weight, bytes_max, durable) == known:
         return []
-    return [QueueSet(command.queue, paused, weight, bytes_max)]
+    return [QueueSet(command.queue, paused, weight, bytes_max, durable)]
 
 
 def _set_bounds(state: State, command: SetBounds, now_ms: int) -> Decision:

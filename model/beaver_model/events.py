@@ -147,6 +147,8 @@ class QueueSet(Event, tag=12):
     paused: bool
     weight: int
     bytes_max: int
+    durable_dispatch: bool = True
+    """A job of the queue starts only once its DISPATCH is durable."""
 
 
 class Booted(Event, tag=13):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -35,13 +35,19 @@ class Kind(IntEnum):
     SUSPECT = 2
 
 
+# By name: looking up a member of an enumeration takes longer than all the rest.
+_NORMAL: Final = Kind.NORMAL
+_LAST_ATTEMPT: Final = Kind.LAST_ATTEMPT
+_SUSPECT: Final = Kind.SUSPECT
+
+
 def kind_of(row: Row) -> Kind:
     """Returns the kind of a pending row."""
     if row.extra is not None and row.extra.suspect:
-        return Kind.SUSPECT
+        return _SUSPECT
     if row.attempt + 1 >= row.spec.max_attempts:
-        return Kind.LAST_ATTEMPT
-    return Kind.NORMAL
+        return _LAST_ATTEMPT
+    return _NORMAL
 
 
 class Lane:
@@ -67,6 +73,12 @@ class Lane:
         else:
             heapq.heappush(self.late, (row.ready_ms, row.seq, row))
         self.live += 1
+
+    def fill(self, rows: Sequence[Row]) -> None:
+        """Enters rows, first to run first, into a lane that has never had any."""
+        self.arrivals.extend(rows)
+        self.tail = (rows[-1].ready_ms, rows[-1].seq)
+        self.live = len(rows)
 
     def head(self) -> Row | None:
         """Returns the first job, or `None`.  Drops husks on its way."""
@@ -130,6 +142,14 @@ class Bucket:
         self.mask |= 1 << priority
         self.live += 1
 
+    def fill(self, rows: Sequence[Row]) -> None:
+        """Enters the rows of one lane, first to run first, where it has never had any."""
+        priority = rows[0].spec.priority
+        lane = self.lanes[priority] = Lane()
+        lane.fill(rows)
+        self.mask |= 1 << priority
+        self.live += len(rows)
+
     def take(self, row: Row) -> bool:
         """Takes `row` out; returns False where a husk stays."""
         priority = row.spec.priority
@@ -150,10 +170,12 @@ class Bucket:
 class QueueIndex:
     """One queue: its row, its counts and its ready jobs."""
 
-    __slots__ = ("buckets", "bytes", "counts", "ready", "row", "stride_pass")
+    __slots__ = ("buckets", "bytes", "counts", "number", "ready", "row", "stride_pass")
 
-    def __init__(self, row: QueueRow) -> None:
+    def __init__(self, row: QueueRow, number: int) -> None:
         self.row = row
+        self.number = number
+        """Its place among the queues of the state: the order of those with equal turns."""
         self.buckets: dict[tuple[str, Kind], Bucket] = {}
         self.counts = [0] * len(JobState)
         """Jobs by state; `COMPLETED` stands in the row, over the store's life."""
@@ -173,6 +195,13 @@ class QueueIndex:
             known = known_tasks is None or key[0] in known_tasks
             bucket = self.buckets[key] = Bucket(key[0], key[1], known)
         return bucket
+
+    def has_work(self, *, prefetched: bool) -> bool:
+        """True where a job may be taken now, or may wait at a worker if `prefetched`."""
+        return not self.row.paused and any(
+            bucket.live and bucket.known and (bucket.kind == _NORMAL or not prefetched)
+            for bucket in self.buckets.values()
+        )
 
     def oldest_ready_ms(self) -> int | None:
         """Returns since when the job that waits longest has been ready."""

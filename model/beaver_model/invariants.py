@@ -3,6 +3,9 @@
 Each takes a state and returns what is wrong, or `None`.  The explorer, the Hypothesis
 machines, the simulator, `verify` and `replay --check` all use these.  They
 scan, so they are for checking, never for the hot path.
+
+What can be said of one row alone stands in functions of its own, `ROW_INVARIANTS`, and what
+the counts say of each other in `counts_agree`: a running server asks these of a sample.
 """
 
 from __future__ import annotations
@@ -11,14 +14,99 @@ from collections.abc import Callable
 from typing import Final
 
 from beaver_model.bounds import SNOOZES_MAX
-from beaver_model.index import kind_of
-from beaver_model.rows import ROW_BYTES, TOMBSTONE_BYTES
+from beaver_model.index import QueueIndex, kind_of
+from beaver_model.rows import ROW_BYTES, TOMBSTONE_BYTES, Row
 from beaver_model.state import State
 from beaver_model.states import JobState
 
 Invariant = Callable[[State], str | None]
+RowInvariant = Callable[[State, Row], str | None]
 
 _ROW_STATES: Final = (JobState.PENDING, JobState.IN_FLIGHT, JobState.DEAD, JobState.CANCELLED)
+
+
+# -- of one row --------------------------------------------------------------------------------
+
+
+def row_is_in_one_set(state: State, row: Row) -> str | None:
+    """P2: a row is filed under its id and stands in the set of its state, and in no other."""
+    job = row.id
+    if state.jobs.get(job) is not row:
+        return f"job {job} is filed under another id than its own, or twice"
+    if row.state not in _ROW_STATES:
+        return f"job {job} has a row and is {row.state.name}"
+    if job in state.tombstones:
+        return f"job {job} is {row.state.name} and finished at once"
+    sets = [
+        state.in_flight.get(row.token) is row,
+        state.dead.get(job) is row,
+        state.cancelled.get(job) is row,
+    ]
+    expected = [row.state == s for s in _ROW_STATES[1:]]
+    return None if sets == expected else f"job {job} is {row.state.name}, and the sets say {sets}"
+
+
+def row_is_in_the_log(state: State, row: Row) -> str | None:
+    """A job's seq is not ahead of the log."""
+    if not 0 < row.seq <= state.last_seq:
+        return f"job {row.id} has the seq {row.seq}; the log ends at {state.last_seq}"
+    return None
+
+
+def row_is_fenced(state: State, row: Row) -> str | None:
+    """P3: a job has a token and a worker exactly while it is in flight; the token is younger."""
+    in_flight = row.state == JobState.IN_FLIGHT
+    if in_flight != (row.token > 0) or (not in_flight and row.worker):
+        return f"job {row.id} is {row.state.name} with token {row.token}, worker {row.worker}"
+    if in_flight and not row.seq < row.token <= state.last_seq:
+        return f"job {row.id} has the token {row.token} outside {row.seq}..{state.last_seq}"
+    return None
+
+
+def row_is_bounded(state: State, row: Row) -> str | None:
+    """P6: attempts never exceed the limit, and a pending job has one left."""
+    spent_max = row.spec.max_attempts - (row.state == JobState.PENDING)
+    least = 1 if row.state == JobState.IN_FLIGHT else 0
+    if not least <= row.attempt <= spent_max:
+        return f"job {row.id} is {row.state.name} after {row.attempt} attempts of {spent_max}"
+    if row.extra is not None and row.extra.snoozes > SNOOZES_MAX:
+        return f"job {row.id} has snoozed {row.extra.snoozes} times"
+    return None
+
+
+def row_has_a_place(state: State, row: Row) -> str | None:
+    """P5: where a pending job should stand something stands; `ready_index_matches` looks for it."""
+    if row.state != JobState.PENDING:
+        return None
+    queue = state.queues.get(row.spec.queue)
+    if queue is None:
+        return f"job {row.id} is in the queue {row.spec.queue}, which there is not"
+    if row.scheduled:
+        return None if state.scheduled_live else f"job {row.id} is scheduled, and nothing is"
+    bucket = queue.buckets.get((row.spec.task, kind_of(row)))
+    lane = bucket.lanes[row.spec.priority] if bucket is not None else None
+    if bucket is None or lane is None or not lane.live:
+        return f"job {row.id} is ready, and its lane is empty"
+    if not bucket.mask >> row.spec.priority & 1:
+        return f"job {row.id} is ready, and nobody would look into its lane"
+    return None
+
+
+ROW_INVARIANTS: Final[tuple[RowInvariant, ...]] = (
+    row_is_in_one_set,
+    row_is_in_the_log,
+    row_is_fenced,
+    row_is_bounded,
+    row_has_a_place,
+)
+
+
+def _of_every_row(state: State, check: RowInvariant) -> str | None:
+    wrong = (check(state, row) for row in state.jobs.values())
+    return next((text for text in wrong if text is not None), None)
+
+
+# -- of a whole state ----------------------------------------------------------------------------
 
 
 def one_set_per_job(state: State) -> str | None:
@@ -26,19 +114,7 @@ def one_set_per_job(state: State) -> str | None:
     for job, row in state.jobs.items():
         if row.id != job:
             return f"job {job} is filed under another id than its own, {row.id}"
-        if row.state not in _ROW_STATES:
-            return f"job {job} has a row and is {row.state.name}"
-        if job in state.tombstones:
-            return f"job {job} is {row.state.name} and finished at once"
-        sets = [
-            state.in_flight.get(row.token) is row,
-            state.dead.get(job) is row,
-            state.cancelled.get(job) is row,
-        ]
-        expected = [row.state == s for s in _ROW_STATES[1:]]
-        if sets != expected:
-            return f"job {job} is {row.state.name}, and the sets say {sets}"
-    return None
+    return _of_every_row(state, row_is_in_one_set)
 
 
 def seqs_are_unique(state: State) -> str | None:
@@ -47,33 +123,56 @@ def seqs_are_unique(state: State) -> str | None:
     for row in state.jobs.values():
         if row.seq in seqs:
             return f"jobs {row.id} and {seqs[row.seq]} share the seq {row.seq}"
-        if not 0 < row.seq <= state.last_seq:
-            return f"job {row.id} has the seq {row.seq}; the log ends at {state.last_seq}"
         seqs[row.seq] = row.id
-    return None
+    return _of_every_row(state, row_is_in_the_log)
 
 
 def tokens_fence(state: State) -> str | None:
     """P3: a job has a token and a worker exactly while it is in flight; the token is younger."""
-    for row in state.jobs.values():
-        in_flight = row.state == JobState.IN_FLIGHT
-        if in_flight != (row.token > 0) or (not in_flight and row.worker):
-            return f"job {row.id} is {row.state.name} with token {row.token}, worker {row.worker}"
-        if in_flight and not row.seq < row.token <= state.last_seq:
-            return f"job {row.id} has the token {row.token} outside {row.seq}..{state.last_seq}"
-    return None
+    return _of_every_row(state, row_is_fenced)
 
 
 def attempts_are_bounded(state: State) -> str | None:
     """P6: attempts never exceed the limit, and a pending job has one left."""
-    for row in state.jobs.values():
-        spent_max = row.spec.max_attempts - (row.state == JobState.PENDING)
-        least = 1 if row.state == JobState.IN_FLIGHT else 0
-        if not least <= row.attempt <= spent_max:
-            return f"job {row.id} is {row.state.name} after {row.attempt} attempts of {spent_max}"
-        if row.extra is not None and row.extra.snoozes > SNOOZES_MAX:
-            return f"job {row.id} has snoozed {row.extra.snoozes} times"
+    return _of_every_row(state, row_is_bounded)
+
+
+def counts_agree(state: State) -> str | None:
+    """Counts that are kept apart say the same; a look at the queues is enough.
+
+    It follows from what the scans of `INVARIANTS` say, so it is none of them.
+    """
+    counts = [0] * len(JobState)
+    ready = 0
+    for name, queue in state.queues.items():
+        wrong = queue_agrees(name, queue)
+        if wrong is not None:
+            return wrong
+        for at, count in enumerate(queue.counts):
+            counts[at] += count
+        ready += queue.ready
+    pairs = {
+        "rows": (sum(counts), len(state.jobs)),
+        "jobs in flight": (counts[JobState.IN_FLIGHT], len(state.in_flight)),
+        "dead jobs": (counts[JobState.DEAD], len(state.dead)),
+        "cancelled jobs": (counts[JobState.CANCELLED], len(state.cancelled)),
+        "pending jobs": (counts[JobState.PENDING], state.ready + state.scheduled_live),
+        "ready jobs": (ready, state.ready),
+        "tombstones": (len(state.tombstone_ids), len(state.tombstones)),
+        "times of tombstones": (len(state.tombstone_times), len(state.tombstones)),
+    }
+    for what, (one, other) in pairs.items():
+        if one != other:
+            return f"there are {one} {what} by one count and {other} by another"
     return None
+
+
+def queue_agrees(name: str, queue: QueueIndex) -> str | None:
+    """What a queue counts is what its buckets count."""
+    if min(queue.counts) < 0 or queue.bytes < 0:
+        return f"queue {name} counts {queue.counts} and {queue.bytes} bytes"
+    live = sum(bucket.live for bucket in queue.buckets.values())
+    return None if live == queue.ready else f"queue {name} has {live} ready jobs or {queue.ready}"
 
 
 def one_suspect_at_a_time(state: State) -> str | None:
@@ -118,6 +217,22 @@ def ready_index_matches(state: State) -> str | None:
         return f"{ready} jobs are ready, counted as {state.ready}"
     pending = {row.seq: i for i, row in state.jobs.items() if row.state == JobState.PENDING}
     return None if placed == pending else "a pending job stands in no index, or a stranger does"
+
+
+def turns_are_listed(state: State) -> str | None:
+    """P9: a queue with a job that may be taken has its turn, once, and not too late."""
+    for turns, prefetched in ((state.turns, False), (state.prefetch_turns, True)):
+        listed = {number: stride_pass for stride_pass, number, _ in turns}
+        if len(listed) != len(list(turns)):
+            return "a queue has two turns at once"
+        for name, queue in state.queues.items():
+            if (queue.number in listed) != (queue in turns):
+                return f"queue {name} is listed wrongly"
+            if queue.has_work(prefetched=prefetched) and queue not in turns:
+                return f"queue {name} has jobs that may be taken, and no turn"
+            if listed.get(queue.number, 0) > queue.stride_pass:
+                return f"the turn of queue {name} is later than its virtual time"
+    return None
 
 
 def lanes_are_ordered(state: State) -> str | None:
@@ -165,6 +280,7 @@ INVARIANTS: Final[tuple[Invariant, ...]] = (
     attempts_are_bounded,
     one_suspect_at_a_time,
     ready_index_matches,
+    turns_are_listed,
     lanes_are_ordered,
     counts_match,
     tombstones_match,

@@ -63,7 +63,11 @@ def build_machine() -> Machine:
 MACHINE: Final = build_machine()
 
 
-def _compile(machine: Machine) -> tuple[tuple[JobState | None, ...], ...]:
+Cells = tuple[JobState | None, ...]
+"""What one trigger does to each state."""
+
+
+def _compile(machine: Machine) -> tuple[Cells, ...]:
     """Reads every cell of the Machine once."""
     table: list[list[JobState | None]] = [[None] * len(JobState) for _ in Trigger]
     for trigger in Trigger:

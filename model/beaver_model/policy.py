@@ -8,13 +8,17 @@ then (ready time, seq).  Safety never rests on this module: `decide` checks what
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from beaver_model.bounds import AGEING_MS
-from beaver_model.index import Bucket, Kind, QueueIndex, kind_of
+from beaver_model.index import Kind, QueueIndex, kind_of
 from beaver_model.rows import Row
 from beaver_model.state import State
 from beaver_model.states import JobState
+
+# By name: looking up a member of an enumeration takes longer than all the rest.
+_NORMAL: Final = Kind.NORMAL
+_SUSPECT: Final = Kind.SUSPECT
 
 Rank = tuple[int, int, int]
 """(aged priority, ready time, seq): lower runs first."""
@@ -33,26 +37,22 @@ class Offer(NamedTuple):
 
 def select(state: State, offer: Offer, now_ms: int) -> Row | None:
     """Returns the job that the slot gets, or `None` where no job may run in it."""
-    best: Row | None = None
-    best_pass = 0
-    for queue in state.queues.values():
-        if not queue.ready or queue.row.paused:
-            continue
-        if offer.queues is not None and queue.row.name not in offer.queues:
-            continue
-        if best is not None and queue.stride_pass >= best_pass:
-            continue
-        row = _first_of(state, queue, offer, now_ms)
-        if row is not None:
-            best, best_pass = row, queue.stride_pass
-    return best
+    turns = state.turns if offer.idle else state.prefetch_turns
+    return turns.first(_first_of, state, offer, now_ms)
 
 
-def _first_of(state: State, queue: QueueIndex, offer: Offer, now_ms: int) -> Row | None:
+def _first_of(queue: QueueIndex, state: State, offer: Offer, now_ms: int) -> Row | None:
+    if queue.row.paused or (offer.queues is not None and queue.row.name not in offer.queues):
+        return None
     first: Row | None = None
     first_rank: Rank | None = None
     for bucket in queue.buckets.values():
-        if not bucket.live or not _may_take(state, bucket, offer):
+        if not bucket.live or not bucket.known:
+            continue
+        kind = bucket.kind
+        if kind != _NORMAL and not _may_take(state, kind, offer):
+            continue
+        if offer.tasks is not None and bucket.task not in offer.tasks:
             continue
         mask = bucket.mask
         if not mask & (mask - 1) and first is None and len(queue.buckets) == 1:
@@ -69,12 +69,9 @@ def _first_of(state: State, queue: QueueIndex, offer: Offer, now_ms: int) -> Row
     return first
 
 
-def _may_take(state: State, bucket: Bucket, offer: Offer) -> bool:
-    if not bucket.known or (offer.tasks is not None and bucket.task not in offer.tasks):
-        return False
-    if bucket.kind == Kind.NORMAL:
-        return True
-    return offer.idle and (bucket.kind != Kind.SUSPECT or not state.suspects_in_flight)
+def _may_take(state: State, kind: Kind, offer: Offer) -> bool:
+    """True where a slot may take a job of a kind that not everyone may."""
+    return offer.idle and (kind != _SUSPECT or not state.suspects_in_flight)
 
 
 def _rank(row: Row, now_ms: int) -> Rank:

@@ -8,7 +8,9 @@ million: options that jobs share live in one interned `Spec`, what is rare in `E
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from enum import IntEnum
+from operator import attrgetter
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
@@ -81,7 +83,8 @@ class Spec(msgspec.Struct, array_like=True, frozen=True, gc=False):
 _SPEC_ENCODER: Final = msgspec.msgpack.Encoder()
 _SPEC_DECODER: Final = msgspec.msgpack.Decoder(Spec)
 _SPECS_MAX: Final = 10_000
-_specs: dict[bytes, Spec] = {}
+SPECS: Final[dict[bytes, Spec]] = {}
+"""The memo of `spec_of`, which alone writes it."""
 
 
 def encode_spec(spec: Spec) -> bytes:
@@ -98,12 +101,12 @@ def spec_of(raw: bytes) -> Spec:
     Raises:
         msgspec.DecodeError: The bytes are no spec, or a value is out of its bounds.
     """
-    spec = _specs.get(raw)
+    spec = SPECS.get(raw)
     if spec is None:
-        if len(_specs) >= _SPECS_MAX:
-            _specs.clear()
+        if len(SPECS) >= _SPECS_MAX:
+            SPECS.clear()
         try:
-            spec = _specs[raw] = _SPEC_DECODER.decode(raw)
+            spec = SPECS[raw] = _SPEC_DECODER.decode(raw)
         except UnicodeDecodeError as error:
             raise msgspec.DecodeError(f"a name is not UTF-8: {error}") from error
     return spec
@@ -126,22 +129,27 @@ class Extra(msgspec.Struct, array_like=True, gc=False):
 
 
 class Row(msgspec.Struct, gc=False):
-    """One job that is pending, in flight, dead or cancelled."""
+    """One job that is pending, in flight, dead or cancelled.
+
+    What every new job has comes first, so that a million are made by position; the rest
+    is at its default.
+    """
 
     seq: int
     """Seq of its ENQUEUE: the identity of the job within the store."""
     id: str
-    state: JobState
-    attempt: int
-    token: int
-    """Seq of the DISPATCH that is in flight, else 0."""
-    worker: int
-    """Worker that holds it, else 0."""
     ready_ms: int
     """Time from which it may run: its `run_at`, or when it came in."""
     spec: Spec
-    payload: bytes
-    digest: bytes
+    content: bytes
+    """Digest of the request as sent, then the payload.  One object instead of two, since
+    each costs 33 bytes beside what it holds."""
+    state: JobState = JobState.PENDING
+    attempt: int = 0
+    token: int = 0
+    """Seq of the DISPATCH that is in flight, else 0."""
+    worker: int = 0
+    """Worker that holds it, else 0."""
     extra: Extra | None = None
     scheduled: bool = False
     """It waits for its time: where the indexes keep it, no part of the frozen row."""
@@ -149,6 +157,18 @@ class Row(msgspec.Struct, gc=False):
     def __lt__(self, other: Row) -> bool:
         """Breaks a tie in a heap: of a job's row and its husk either may come first."""
         return False
+
+    @property
+    def digest(self) -> bytes:
+        return self.content[:DIGEST_BYTES]
+
+    @property
+    def payload(self) -> bytes:
+        return self.content[DIGEST_BYTES:]
+
+    @payload.setter
+    def payload(self, payload: bytes) -> None:
+        self.content = self.content[:DIGEST_BYTES] + payload
 
     @property
     def on_last_attempt(self) -> bool:
@@ -167,6 +187,18 @@ class Row(msgspec.Struct, gc=False):
 
 ROW_BYTES: Final = 360
 """Bytes of memory charged for a row beside its payload and id (measured, rounded up)."""
+_ROW_REST: Final = ROW_BYTES - DIGEST_BYTES
+
+
+def size_of(row: Row) -> int:
+    """Returns the bytes of memory that are charged for a row."""
+    return _ROW_REST + len(row.content) + len(row.id)
+
+
+def size_of_all(rows: Sequence[Row]) -> int:
+    """Returns the sum of `size_of`; a million rows take a twentieth of a second."""
+    contents, ids = map(attrgetter("content"), rows), map(attrgetter("id"), rows)
+    return len(rows) * _ROW_REST + sum(map(len, contents)) + sum(map(len, ids))
 
 
 class QueueRow(msgspec.Struct, array_like=True, gc=False):
@@ -179,6 +211,8 @@ class QueueRow(msgspec.Struct, array_like=True, gc=False):
     """Bound on the bytes of its unfinished jobs; 0 means only the store's bound counts."""
     enqueued: int = 0
     completed: int = 0
+    durable_dispatch: bool = True
+    """A job of the queue starts only once its DISPATCH is durable."""
 
 
 class Tombstone(NamedTuple):

@@ -1,16 +1,18 @@
 """The state of the queue: rows, and the indexes that are derived from them.
 
-`take` and `put` are the only writers of the indexes, and only `apply` calls them.
+`take` and `put` are the only writers of the indexes, and only `apply` calls them; after a
+recovery `index` puts all rows at once.
 `freeze` gives the rows as plain tuples; `thaw` rebuilds everything from them.  Snapshot,
 explorer and index check share the pair.  The fingerprint is taken over the frozen rows.
 """
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -20,32 +22,44 @@ from beaver_model.bounds import (
     TOMBSTONES_EVICTED_PER_EVENT,
     TOMBSTONES_MAX_DEFAULT,
 )
-from beaver_model.index import QueueIndex
+from beaver_model.hashing import blake2b
+from beaver_model.index import Kind, QueueIndex
+from beaver_model.indexing import gather
 from beaver_model.rows import (
-    ROW_BYTES,
     TOMBSTONE_BYTES,
     Extra,
     QueueRow,
     Row,
     Tombstone,
     encode_spec,
+    size_of,
+    size_of_all,
     spec_of,
     unpack_tombstone,
 )
 from beaver_model.states import JobState
+from beaver_model.turns import Turns
 
 _PENDING: Final = JobState.PENDING
 _IN_FLIGHT: Final = JobState.IN_FLIGHT
 _DEAD: Final = JobState.DEAD
 _CANCELLED: Final = JobState.CANCELLED
 _STATES: Final = tuple(JobState)
+_NORMAL: Final = Kind.NORMAL
 _LEDGER_MASK: Final = (1 << 64) - 1
+BULK_MIN: Final = 1_000
+"""Rows from which sorting them first is worth it; the explorer thaws millions of small states."""
+_seq: Final = attrgetter("seq")
+_attempt: Final = attrgetter("attempt")
 
 JobTuple = tuple[int, str, int, int, int, int, int, bytes, bytes, bytes, "tuple[Any, ...] | None"]
 """A frozen row: seq, id, state, attempt, token, worker, ready_ms, spec, payload, digest, extra."""
 
-QueueTuple = tuple[str, bool, int, int, int, int]
-"""A frozen queue: name, paused, weight, bytes_max, enqueued, completed."""
+QueueTuple = tuple[str, bool, int, int, int, int] | tuple[str, bool, int, int, int, int, bool]
+"""A frozen queue: name, paused, weight, bytes_max, enqueued, completed, durable_dispatch.
+
+The last is left out where it is true, so that a queue without it has the fingerprint that it
+had in releases which did not know it."""
 
 TombstoneTuple = tuple[str, int, bytes]
 """A frozen tombstone: id, time_ms, packed (seq, outcome, digest)."""
@@ -102,6 +116,10 @@ class State:
         """Sum of mixed (seq, state, attempt, token) of all rows, modulo 2^64."""
         self.suspects_in_flight = 0
         self.stride_pass = 0
+        self.turns = Turns(prefetched=False)
+        """Queues with jobs for an idle worker."""
+        self.prefetch_turns = Turns(prefetched=True)
+        """Queues with jobs that may wait at a busy worker."""
         self.known_tasks: frozenset[str] | None = None
         """Tasks that some worker knows; `None` presumes all."""
 
@@ -165,6 +183,13 @@ class State:
         for queue in self.queues.values():
             for bucket in queue.buckets.values():
                 bucket.known = tasks is None or bucket.task in tasks
+            self.list_queue(queue)
+
+    def list_queue(self, queue: QueueIndex) -> None:
+        """Gives a queue its turns, after what kept its jobs back is gone."""
+        if queue.ready:
+            self.turns.enter(queue)
+            self.prefetch_turns.enter(queue)
 
     # -- the only writers of the indexes ------------------------------------------------
 
@@ -172,7 +197,7 @@ class State:
         """Returns the queue of that name, made if need be."""
         queue = self.queues.get(name)
         if queue is None:
-            queue = self.queues[name] = QueueIndex(QueueRow(name))
+            queue = self.queues[name] = QueueIndex(QueueRow(name), len(self.queues))
         return queue
 
     def defer_indexes(self) -> None:
@@ -188,23 +213,64 @@ class State:
         if self.indexed:
             return
         self.indexed = True
-        for row in self.jobs.values():
-            self._weigh(row, 1)
-            self.put(row)
+        if len(self.jobs) < BULK_MIN:
+            for row in self.jobs.values():
+                self._weigh(row, 1)
+                self.put(row)
+        else:
+            self._index_at_once()
         # Tokens give the order of dispatch, seqs that of the rows.
         self.in_flight = dict(sorted(self.in_flight.items()))
 
-    def enter(self, row: Row) -> None:
-        """Takes in a row that the state does not hold yet."""
+    def _index_at_once(self) -> None:
+        gathered = gather(self.jobs.values(), self.time_ms)
+        for rows in gathered.ready:
+            if rows:
+                queue = self._count_pending(rows)
+                self._count_ready(queue, len(rows))
+                queue.bucket(rows[0], self.known_tasks).fill(rows)
+                self.list_queue(queue)
+        for rows in gathered.scheduled.values():
+            if rows:
+                self._count_pending(rows)
+                self._schedule(rows)
+        for row in gathered.rest:
+            self._weigh(row, 1)
+            self.put(row)
+
+    def _count_pending(self, rows: Sequence[Row]) -> QueueIndex:
+        """Adds pending rows of one queue, which it returns, to counts, bytes and ledger."""
+        queue = self.queues[rows[0].spec.queue]
+        queue.counts[_PENDING] += len(rows)
+        size = size_of_all(rows)
+        queue.bytes += size
+        self.bytes += size
+        parts = zip(map(_seq, rows), repeat(_PENDING), map(_attempt, rows), repeat(0), strict=False)
+        self.ledger = (self.ledger + sum(map(hash, parts))) & _LEDGER_MASK
+        return queue
+
+    def _schedule(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            row.scheduled = True
+        self.scheduled_live += len(rows)
+        self.scheduled += [(row.ready_ms, row.seq, row) for row in rows]
+        heapq.heapify(self.scheduled)
+
+    def enter(self, row: Row) -> QueueIndex:
+        """Takes in a row that the state does not hold yet; returns its queue."""
         self.jobs[row.id] = row
-        self.queue(row.spec.queue)
-        self._weigh(row, 1)
-        self.put(row)
+        name = row.spec.queue
+        queue = self.queues.get(name) or self.queue(name)
+        if self.indexed:
+            self._weigh(row, 1)
+            self.put(row)
+        return queue
 
     def leave(self, row: Row) -> None:
         """Drops a row that `take` returned."""
         del self.jobs[row.id]
-        self._weigh(row, -1)
+        if self.indexed:
+            self._weigh(row, -1)
 
     def replace_payload(self, row: Row, payload: bytes) -> None:
         """Gives a row that `take` returned another payload."""
@@ -215,7 +281,7 @@ class State:
     def _weigh(self, row: Row, sign: int) -> None:
         if not self.indexed:
             return
-        size = sign * (ROW_BYTES + len(row.payload) + len(row.id))
+        size = sign * size_of(row)
         self.queues[row.spec.queue].bytes += size
         self.bytes += size
 
@@ -281,6 +347,11 @@ class State:
         self.tombstone_ids.append(job)
         self.tombstone_times.append(time_ms)
         self.bytes += TOMBSTONE_BYTES + len(job)
+        if len(self.tombstones) > self.tombstones_max or self.tombstones_age_ms:
+            self._evict()
+
+    def _evict(self) -> None:
+        """Drops a few of the oldest tombstones, where there are too many or too old ones."""
         oldest_ms = self.time_ms - self.tombstones_age_ms if self.tombstones_age_ms else 0
         for _ in range(TOMBSTONES_EVICTED_PER_EVENT):
             if len(self.tombstones) <= self.tombstones_max and not (
@@ -293,12 +364,20 @@ class State:
             self.bytes -= TOMBSTONE_BYTES + len(evicted)
 
     def _make_ready(self, row: Row, queue: QueueIndex) -> None:
+        self._count_ready(queue, 1)
+        bucket = queue.bucket(row, self.known_tasks)
+        bucket.push(row)
+        if bucket.live == 1:
+            self.turns.enter(queue)
+            if bucket.kind == _NORMAL:
+                self.prefetch_turns.enter(queue)
+
+    def _count_ready(self, queue: QueueIndex, count: int) -> None:
         if not queue.ready and queue.stride_pass < self.stride_pass:
             # A queue that was idle does not catch up on what it did not use.
             queue.stride_pass = self.stride_pass
-        queue.ready += 1
-        self.ready += 1
-        queue.bucket(row, self.known_tasks).push(row)
+        queue.ready += count
+        self.ready += count
 
     def _leave_husk(self, row: Row) -> Row:
         copy = self.jobs[row.id] = msgspec.structs.replace(row, scheduled=False)
@@ -323,8 +402,8 @@ def header(state: State) -> Header:
     )
 
 
-def freeze_job(row: Row) -> JobTuple:
-    """Returns a row as plain data."""
+def freeze_job(row: Row, spec: bytes = b"") -> JobTuple:
+    """Returns a row as plain data; `spec` is its encoded spec, where the caller has it."""
     return (
         row.seq,
         row.id,
@@ -333,7 +412,7 @@ def freeze_job(row: Row) -> JobTuple:
         row.token,
         row.worker,
         row.ready_ms,
-        encode_spec(row.spec),
+        spec or encode_spec(row.spec),
         row.payload,
         row.digest,
         None if row.extra is None else msgspec.structs.astuple(row.extra),
@@ -346,31 +425,36 @@ def thaw_job(job: JobTuple) -> Row:
     return Row(
         seq=job[0],
         id=job[1],
+        ready_ms=job[6],
+        spec=spec_of(job[7]),
+        content=job[9] + job[8],
         state=_STATES[job[2]],
         attempt=job[3],
         token=job[4],
         worker=job[5],
-        ready_ms=job[6],
-        spec=spec_of(job[7]),
-        payload=job[8],
-        digest=job[9],
         extra=extra,
     )
+
+
+def freeze_queue(row: QueueRow) -> QueueTuple:
+    """Returns a queue's row as plain data."""
+    values: QueueTuple = msgspec.structs.astuple(row)
+    return values[:6] if row.durable_dispatch else values
 
 
 def frozen_queues(state: State) -> Iterator[QueueTuple]:
     """Yields the queues by name."""
     for name in sorted(state.queues):
-        yield msgspec.structs.astuple(state.queues[name].row)
+        yield freeze_queue(state.queues[name].row)
 
 
 def frozen_jobs(state: State) -> Iterator[JobTuple]:
     """Yields the jobs in seq order."""
-    return map(freeze_job, sorted(state.jobs.values(), key=_seq))
-
-
-def _seq(row: Row) -> int:
-    return row.seq
+    spec, raw = None, b""
+    for row in sorted(state.jobs.values(), key=_seq):
+        if row.spec is not spec:
+            spec, raw = row.spec, encode_spec(row.spec)
+        yield freeze_job(row, raw)
 
 
 def frozen_tombstones(state: State) -> Iterator[TombstoneTuple]:
@@ -401,17 +485,40 @@ def thaw(
 
     With `indexed` false the indexes are left to `State.index`, after more was replayed.
     """
+    return assemble(
+        header, queues, [[thaw_job(job) for job in jobs]], [list(tombstones)], indexed=indexed
+    )
+
+
+def assemble(
+    header: Header,
+    queues: Iterable[QueueTuple],
+    rows: Iterable[Sequence[Row]],
+    tombstones: Iterable[Sequence[TombstoneTuple]],
+    *,
+    indexed: bool = True,
+) -> State:
+    """Makes a state of its parts; rows come in seq order, and as tombstones do in pieces.
+
+    Raises:
+        ValueError: Two rows or two tombstones have one id.
+    """
     state = State(header)
     state.defer_indexes()
     for queue in queues:
-        state.queues[queue[0]] = QueueIndex(QueueRow(*queue))
-    for job in jobs:
-        state.enter(thaw_job(job))
-    for job_id, time_ms, packed in tombstones:
-        state.tombstones[job_id] = packed
-        state.tombstone_ids.append(job_id)
-        state.tombstone_times.append(time_ms)
-        state.bytes += TOMBSTONE_BYTES + len(job_id)
+        state.queues[queue[0]] = QueueIndex(QueueRow(*queue), len(state.queues))
+    count = 0
+    for piece in rows:
+        state.jobs |= {row.id: row for row in piece}
+        count += len(piece)
+    for buried in tombstones:
+        for job_id, time_ms, packed in buried:
+            state.tombstones[job_id] = packed
+            state.tombstone_ids.append(job_id)
+            state.tombstone_times.append(time_ms)
+            state.bytes += TOMBSTONE_BYTES + len(job_id)
+    if len(state.jobs) != count or len(state.tombstones) != len(state.tombstone_ids):
+        raise ValueError("two rows have one id")
     if indexed:
         state.index()
     return state
@@ -425,11 +532,14 @@ class Fingerprinter:
     """
 
     def __init__(self) -> None:
-        self._hash = hashlib.blake2b(digest_size=16)
+        self._hash = blake2b(digest_size=16)
         self._encode = msgspec.msgpack.Encoder().encode
 
     def add(self, part: tuple[Any, ...]) -> None:
         self._hash.update(self._encode(part))
+
+    def add_all(self, parts: Iterable[tuple[Any, ...]]) -> None:
+        self._hash.update(b"".join(map(self._encode, parts)))
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()

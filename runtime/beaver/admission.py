@@ -6,21 +6,30 @@ Asked before a command is decided, by the engine and by clients that write witho
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from beaver.errors import QueueFull
 from beaver_model import State
 from beaver_model.commands import Job
 from beaver_model.rows import ROW_BYTES, spec_of
 
+UNKNOWN: Final = 1 << 62
 
-def refusal(state: State, jobs: Sequence[Job], state_bytes_max: int = 0) -> QueueFull | None:
+
+def refusal(
+    state: State, jobs: Sequence[Job], state_bytes_max: int = 0, size_max: int = UNKNOWN
+) -> QueueFull | None:
     """Returns why these jobs are not taken in, or `None` where they are.
 
     Args:
         state: What holds now.
         jobs: Jobs of one commit, all or none of which come in.
         state_bytes_max: Bound on the memory of the whole state; 0 means none.
+        size_max: No less than what they take in memory, where the caller knows that.
     """
+    fits = not state_bytes_max or state.bytes + size_max <= state_bytes_max
+    if fits and not _any_bounded(state, jobs):
+        return None
     sizes: dict[str, int] = {}
     for job in jobs:
         queue = spec_of(job.spec).queue
@@ -40,3 +49,15 @@ def refusal(state: State, jobs: Sequence[Job], state_bytes_max: int = 0) -> Queu
                 f"{wanted}; its bound is {bound} (bytes_max). Nothing was enqueued."
             )
     return None
+
+
+def _any_bounded(state: State, jobs: Sequence[Job]) -> bool:
+    """True where one of the jobs goes to a queue that has a bound of its own."""
+    spec = None
+    for job in jobs:
+        if job.spec is not spec:
+            spec = job.spec
+            queue = state.queues.get(spec_of(spec).queue)
+            if queue is not None and queue.row.bytes_max:
+                return True
+    return False

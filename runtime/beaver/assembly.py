@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from beaver.commit_path import CommitPath
@@ -54,8 +55,11 @@ class LocalPool(Pool, Protocol):
         """Kills and awaits what a dead server of this store left; returns how many."""
         ...
 
-    def attach(self, slots_path: str) -> None:
-        """Makes the slots afresh, before the first worker is added."""
+    def attach(self, slots_path: str, last_seq: int) -> None:
+        """Makes the slots afresh, before the first worker is added.
+
+        The log is durable up to `last_seq`: every token to come is above.
+        """
         ...
 
 
@@ -152,14 +156,16 @@ class Assembly:
         state.set_known_tasks(frozenset(info.options.task for info in tasks))
         await self.engine.execute(boot_command(state, previous, self.store))
         await self._apply_settings()
-        ports.pool.attach(self._layout.slots)
+        ports.pool.attach(self._layout.slots, self.engine.durable_seq)
 
     async def _apply_settings(self) -> None:
         """Logs the settings of the configuration that decisions depend on."""
         config = self._config
         await self.engine.execute(SetBounds(config.tombstones_max, config.tombstones_age_ms))
         for name, queue in config.queues.items():
-            await self.engine.execute(SetQueue(name, queue.paused, queue.weight, queue.bytes_max))
+            await self.engine.execute(
+                SetQueue(name, queue.paused, queue.weight, queue.bytes_max, queue.durable_dispatch)
+            )
 
     def build(
         self,
@@ -168,6 +174,7 @@ class Assembly:
         status: Callable[[State], StatusView],
         on_pool_failure: Callable[[str], None],
         on_quiet: Callable[[], None] | None = None,
+        on_violation: Callable[[str], None] | None = None,
     ) -> None:
         """Wires the parts.  Nothing runs yet.
 
@@ -176,6 +183,7 @@ class Assembly:
             status: The figures of a state with those of the running server.
             on_pool_failure: Called where workers cannot be started any more.
             on_quiet: Called after a commit that leaves nothing that can run by itself.
+            on_violation: Called once dispatch was stopped, since an invariant does not hold.
         """
         config, ports, engine, report = self._config, self._ports, self.engine, self.opened.report
         resolver = Resolver(
@@ -205,6 +213,7 @@ class Assembly:
             to_job=resolve,
             prefetch=config.prefetch,
             room_bytes=min(ROOM_BYTES, config.segment_bytes // 8),
+            start_limit_ms=config.start_timeout_ms,
             on_pool_failure=on_pool_failure,
             on_quiet=on_quiet,
         )
@@ -223,6 +232,7 @@ class Assembly:
             retention_bytes=config.retention_bytes,
             retention_ms=config.retention_ms,
             on_room=self.controller.retry_unwritten,
+            on_violation=partial(self._violated, on_violation),
         )
         self.service = Service(
             engine,
@@ -232,6 +242,11 @@ class Assembly:
             status=status,
             payload_bytes_max=config.payload_bytes_max,
         )
+
+    def _violated(self, tell: Callable[[str], None] | None, what: str) -> None:
+        self.controller.halt(what)
+        if tell is not None:
+            tell(what)
 
     def start(self) -> None:
         """Starts workers and housekeeping."""
@@ -247,6 +262,8 @@ class Assembly:
     async def halt(self, close_doors: Callable[[], Awaitable[None]]) -> None:
         """Ends the questions that wait, whatever listens, and housekeeping."""
         await self.service.close()
+        # What has been taken in is answered before anybody is shown out.
+        self.engine.flush()
         await close_doors()
         await self.keeping.stop()
 

@@ -11,6 +11,7 @@ What may not live here: sockets, files, and what Python users see (`app`, `handl
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from types import MethodType
 from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, overload
 
 import msgspec
@@ -72,8 +73,11 @@ class Operation(Generic[P, T]):
     """Makes a builder of calls a method of every client."""
 
     def __init__(self, build: Callable[P, Call[T]]) -> None:
-        self._build = build
-        self.__doc__ = build.__doc__
+        def method(client: Any, *args: P.args, **kwargs: P.kwargs) -> Any:
+            return client.call(build(*args, **kwargs))
+
+        self._method = method
+        self.__doc__ = method.__doc__ = build.__doc__
 
     @overload
     def __get__(self, client: None, owner: type[Any]) -> Self: ...
@@ -84,13 +88,7 @@ class Operation(Generic[P, T]):
     def __get__(self, client: Synchronous | Asynchronous | None, owner: type[Any]) -> Any:
         if client is None:
             return self
-        build = self._build
-
-        def method(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return client.call(build(*args, **kwargs))
-
-        method.__doc__ = build.__doc__
-        return method
+        return MethodType(self._method, client)
 
 
 def _same(value: T) -> T:
@@ -209,9 +207,14 @@ def set_queue(
     paused: bool | None = None,
     weight: int | None = None,
     bytes_max: int | None = None,
+    durable_dispatch: bool | None = None,
 ) -> Call[QueueView]:
-    """Changes settings of a queue; `None` keeps a value."""
-    return Call("set_queue", [queue, paused, weight, bytes_max], _queue, _same)
+    """Changes settings of a queue; `None` keeps a value.
+
+    With `durable_dispatch` false its jobs may start before their DISPATCH is on disk.
+    """
+    body = [queue, paused, weight, bytes_max, durable_dispatch]
+    return Call("set_queue", body, _queue, _same)
 
 
 class Operations:

@@ -32,7 +32,14 @@ STATE_PERCENT: Final = 35
 """Share of the memory that the state may take; helper and workers need theirs."""
 
 _INTERNAL: Final = frozenset(
-    {"BEAVER_CONFIG", "BEAVER_DEBUG", "BEAVER_STORE", "BEAVER_GENERATION", "BEAVER_WORKER"}
+    {
+        "BEAVER_CONFIG",
+        "BEAVER_DEBUG",
+        "BEAVER_STORE",
+        "BEAVER_GENERATION",
+        "BEAVER_WORKER",
+        "BEAVER_SERVE",
+    }
 )
 """Variables that are no settings: they name the file, or mark our own processes."""
 
@@ -54,6 +61,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     timeout_ms: int
     max_attempts: int
     grace_ms: int
+    start_timeout_ms: int
+    """Time that a worker gets to become ready, the import of the application included."""
     snapshot_ms: int
     burst: bool
     http: str

@@ -7,7 +7,8 @@ slots and BOOT.  It decides nothing that safety rests on: the model refuses what
 One attempt, from the controller's side:
 
 1. `select` picks a job for a free place, just before a commit; DISPATCH joins that commit.
-2. Once DISPATCH is durable the attempt goes to the worker.
+2. Once DISPATCH is durable the attempt goes to the worker.  Where its queue has opted out of
+   that, it goes at once, unless something else of the worker waits for a sync.
 3. The worker's outcome becomes a command with the attempt's token, and its place is free.
 4. Or the limit passes, or a cancel is logged: the worker is killed and reaped (softly told
    first where the executor can), and only then the log says so.
@@ -18,13 +19,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from functools import partial
 from typing import Final
 
-from beaver.engine import Engine, Reply
-from beaver.errors import StorageFailed
+import msgspec
+
+from beaver.engine import Engine
+from beaver.errors import BeaverError, StorageFailed
 from beaver.messages import Attempt, Outcome, Request
 from beaver.outcomes import attempt_of, command_of
 from beaver.ports import Clock, Entropy, Pool
@@ -39,7 +42,7 @@ from beaver_model.commands import (
     Job,
     Release,
 )
-from beaver_model.events import AnyEvent, CancelRequested, Cause
+from beaver_model.events import AnyEvent, CancelRequested, Cause, QueueSet
 from beaver_model.rows import Origin
 from beaver_model.states import JobState
 
@@ -48,11 +51,13 @@ Batches = dict[int, list[Attempt]]
 
 log = logging.getLogger("beaver")
 
+_IN_FLIGHT: Final = JobState.IN_FLIGHT
+
 TICK_S: Final = 0.05
 """How often limits are looked at while something runs."""
 
-PREFETCH_MAX: Final = 64
-"""Attempts that one worker may hold."""
+ADAPTED_MAX: Final = 256
+"""Attempts that one worker holds, at most, where their number adapts to their running time."""
 
 PREFETCH_SPAN_MS: Final = 5.0
 """A worker holds attempts for about so long, by the measured time of their task."""
@@ -69,6 +74,15 @@ IDLE_NS: Final = 30_000_000_000
 RESTART_DELAY_MAX_S: Final = 5.0
 """Longest wait before a worker that dies without work is replaced again."""
 
+START_LIMIT_MS: Final = 120_000
+"""By default a worker that is not ready after so long is replaced."""
+
+TASKS_TIMED_MAX: Final = 10_000
+"""Tasks whose running times are known at once."""
+
+IDLE: Final = Offer(idle=True)
+PREFETCH: Final = Offer(idle=False)
+
 ROOM_BYTES: Final = 1 << 20
 """By default nothing is dispatched while the log has less room: outcomes come first."""
 
@@ -81,22 +95,41 @@ class KillCause(Enum):
     DRAIN = "drain"
     IDLE = "idle"
     """It does not take what it was sent."""
+    START = "start"
+    """It did not get ready in time."""
 
 
-class Held:
+class Held(msgspec.Struct, gc=False):
     """One attempt that a worker holds."""
 
-    __slots__ = ("attempt", "cancel_ns", "seen_ns", "sent", "timeout_ns")
+    attempt: Attempt
+    sent: bool = False
+    """It went to the worker: its DISPATCH is durable, or need not be."""
+    seen_ns: int = 0
+    """When it was first seen to have started (thread and async executors), 0 before."""
+    cancel_ns: int = 0
+    """When its cancel was told softly, 0 before."""
 
-    def __init__(self, attempt: Attempt) -> None:
-        self.attempt = attempt
-        self.timeout_ns = attempt.timeout_ms * 1_000_000
-        self.sent = False
-        """It went to the worker: its DISPATCH is durable."""
-        self.seen_ns = 0
-        """When it was first seen to have started (thread and async executors), 0 before."""
-        self.cancel_ns = 0
-        """When its cancel was told softly, 0 before."""
+    @property
+    def timeout_ns(self) -> int:
+        """Limit of the attempt."""
+        return self.attempt.timeout_ms * 1_000_000
+
+
+class TaskTime(msgspec.Struct, gc=False):
+    """How long the attempts of a task have run."""
+
+    seen: int = 0
+    mean_ms: float = 0.0
+    """Moving mean, the last attempts weighing most."""
+
+    def learn(self, elapsed_ms: float) -> None:
+        """Takes in one attempt."""
+        if self.seen:
+            self.mean_ms += (elapsed_ms - self.mean_ms) * 0.1
+        else:
+            self.mean_ms = elapsed_ms
+        self.seen += 1
 
 
 class Worker:
@@ -116,6 +149,12 @@ class Worker:
         """Deaths in a row without an attempt."""
         self.idle_ns = 0
         """Since when it has taken nothing of what it holds; 0 while it runs something."""
+        self.start_limit: asyncio.TimerHandle | None = None
+        """Runs while it is being started."""
+        self.returned_seq = 0
+        """Seq up to which the log says what was given back and had not started.  Until that is
+        durable nothing may start before its sync: after a crash the slot would say that what
+        was given back had started, too."""
 
 
 class Concurrency(Enum):
@@ -146,6 +185,7 @@ class Controller:
         on_pool_failure: Callable[[str], None],
         prefetch: int = 0,
         room_bytes: int = ROOM_BYTES,
+        start_limit_ms: int = START_LIMIT_MS,
         on_quiet: Callable[[], None] | None = None,
     ) -> None:
         """Args beyond the obvious.
@@ -164,6 +204,7 @@ class Controller:
             on_pool_failure: Called where workers cannot be started any more.
             prefetch: Attempts that a worker holds; 0 adapts to the tasks' running times.
             room_bytes: Nothing is dispatched while the log has less room than this.
+            start_limit_ms: A worker that is not ready after so long is replaced.
             on_quiet: Called after a commit that leaves nothing that can run by itself.
         """
         self._engine = engine
@@ -178,25 +219,63 @@ class Controller:
         self._to_job = to_job
         self._prefetch = prefetch
         self._room_bytes = room_bytes
+        self._start_limit_s = start_limit_ms / 1000
+        self.starts_overdue = 0
+        """Workers that were killed because they did not get ready in time."""
         self._on_quiet = on_quiet
         self._loop = asyncio.get_running_loop()
         self.workers = {number: Worker(number) for number in range(1, workers + 1)}
+        self.halted = ""
+        """Why nothing is dispatched any more, until a restart; empty while all is well."""
         self._draining = False
         self._drained: asyncio.Future[None] | None = None
         self._ticking = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
-        self._running_ms: dict[str, tuple[int, float]] = {}
-        """By task: attempts seen, and their mean running time in ms (moving)."""
-        self._unwritten: list[tuple[AnyCommand, Callable[[Reply], None]]] = []
+        self._times: dict[str, TaskTime] = {}
+        """By task."""
+        self._unwritten: list[AnyCommand] = []
         """Outcomes that wait for room in the log."""
+        queues = engine.state.queues
+        self._eager = {name for name, queue in queues.items() if not queue.row.durable_dispatch}
+        """Queues whose jobs may start before their DISPATCH is durable, as the log says it."""
         engine.before_commit = self._pump
         engine.observers.append(self._observe)
 
     def start(self) -> None:
         """Starts all workers."""
         for number in self.workers:
-            self._pool.add(number)
+            self._add(number)
+
+    def halt(self, why: str) -> None:
+        """Dispatches nothing any more: the state cannot be trusted to choose from."""
+        self.halted = why
+
+    def _add(self, number: int) -> None:
+        """Starts a worker, and sees to it that it gets ready."""
+        place = self.workers[number]
+        place.start_limit = self._loop.call_later(self._start_limit_s, self._overdue_start, place)
+        self._pool.add(number)
+
+    def _overdue_start(self, place: Worker) -> None:
+        """Ends a start that hangs, in an import say.  It holds no attempt: none is charged."""
+        place.start_limit = None
+        if self._draining or place.killed is not None:
+            return
+        self.starts_overdue += 1
+        log.error(
+            "worker %d is not ready %g s after its start (start_timeout), and is killed; "
+            "does the import of the application hang?",
+            place.number,
+            self._start_limit_s,
+        )
+        self._kill(place, KillCause.START, set())
+
+    def _started(self, place: Worker) -> None:
+        """The start of a worker is over, well or not."""
+        if place.start_limit is not None:
+            place.start_limit.cancel()
+            place.start_limit = None
 
     # -- free places -----------------------------------------------------------------------
 
@@ -206,7 +285,7 @@ class Controller:
         while state.advance(now_ms) == ADVANCE_MAX:
             pass
         self._arm_timer(state)
-        if self._draining:
+        if self._draining or self.halted:
             return
         workers = [w for w in self.workers.values() if w.ready and not w.killed and not w.retired]
         if not state.ready and not self._rebalance(workers):
@@ -215,32 +294,32 @@ class Controller:
             # What waits for room goes first.  Else a later attempt could start before the log
             # gives back an earlier one, and after a crash the slot would say that both began.
             return
-        if self._fill(state, workers, now_ms) and self._rebalance(workers):
+        self._fill(state, workers, now_ms)
+        if self._rebalance(workers):
             self._fill(state, workers, now_ms)
 
-    def _fill(self, state: State, workers: list[Worker], now_ms: int) -> bool:
-        """Fills idle workers first, then prefetches.  True where jobs ran out first."""
-        batches: dict[int, list[Attempt]] = {}
-        ran_out = self._fill_idle(state, workers, batches, now_ms)
-        if not ran_out and self._mode is Concurrency.ONE:
-            self._prefetch_more(state, workers, batches, now_ms)
+    def _fill(self, state: State, workers: list[Worker], now_ms: int) -> None:
+        """Fills idle workers first, then prefetches."""
+        batches: Batches = {}
+        self._engine.submit_each(self._dispatches(state, workers, batches, now_ms), _ignore)
         for number, batch in batches.items():
             self._engine.read(_nothing, partial(self._send, self.workers[number], batch))
-        return ran_out
 
-    def _fill_idle(
+    def _dispatches(
         self, state: State, workers: list[Worker], batches: Batches, now_ms: int
-    ) -> bool:
-        idle = Offer(idle=True)
+    ) -> Iterator[Dispatch]:
+        """Yields a DISPATCH for each free place; each is applied before the next is chosen."""
         places = [w for w in workers for _ in range(self._free_now(w))]
         places.sort(key=lambda w: len(w.held))
         for worker in places:
-            row = select(state, idle, now_ms)
+            row = select(state, IDLE, now_ms)
             if row is None:
-                return True
-            if not self._dispatch(row, worker, batches, prefetched=False):
-                break
-        return False
+                return
+            yield Dispatch(row.id, worker.number)
+            if not self._hold(state.jobs[row.id], worker, batches):
+                return
+        if self._mode is Concurrency.ONE:
+            yield from self._prefetches(state, workers, batches, now_ms)
 
     def _free_now(self, worker: Worker) -> int:
         """Attempts that would start at once on a worker."""
@@ -248,54 +327,80 @@ class Controller:
             return max(0, self._concurrency - len(worker.held))
         return 0 if worker.held else 1
 
-    def _prefetch_more(
+    def _prefetches(
         self, state: State, workers: list[Worker], batches: Batches, now_ms: int
-    ) -> None:
-        offer, now_ns = Offer(idle=False), self._clock.monotonic_ns()
+    ) -> Iterator[Dispatch]:
+        """Yields a DISPATCH for each job that may wait at a worker which runs another one."""
+        now_ns = self._clock.monotonic_ns()
+        task, depth = "", 0
         for worker in workers:
             if state.suspects_in_flight and any(state.in_flight[t].suspect for t in worker.held):
                 continue  # Nothing waits behind a job that may take the machine down.
             if worker.held and self._runs_long(worker, now_ns):
                 continue
-            while len(worker.held) < PREFETCH_MAX:
-                row = select(state, offer, now_ms)
+            while True:
+                row = select(state, PREFETCH, now_ms)
                 if row is None:
                     return
-                if len(worker.held) >= self._depth(row.spec.task):
+                if row.spec.task != task:
+                    task = row.spec.task
+                    depth = self._depth(task)
+                if len(worker.held) >= depth:
                     break
-                if not self._dispatch(row, worker, batches, prefetched=True):
+                yield Dispatch(row.id, worker.number, True)
+                if not self._hold(state.jobs[row.id], worker, batches):
                     return
 
     def _depth(self, task: str) -> int:
         """Returns how many attempts of a task a worker may hold."""
         if self._prefetch:
-            return min(self._prefetch, PREFETCH_MAX)
-        seen, mean_ms = self._running_ms.get(task, (0, 0.0))
-        if seen < PREFETCH_LEARN:
+            return self._prefetch
+        time = self._times.get(task)
+        if time is None or time.seen < PREFETCH_LEARN:
             return 1
-        return max(1, min(PREFETCH_MAX, int(PREFETCH_SPAN_MS / max(mean_ms, 0.01))))
+        return max(1, min(ADAPTED_MAX, int(PREFETCH_SPAN_MS / max(time.mean_ms, 0.01))))
 
-    def _dispatch(self, row: Row, worker: Worker, batches: Batches, *, prefetched: bool) -> bool:
-        """Submits a DISPATCH.  False where it was refused, for want of room in the log."""
-        engine = self._engine
-        engine.submit(Dispatch(row.id, worker.number, prefetched), _ignore)
-        # The command has been applied in memory: the state says whether it was accepted.
-        row = engine.state.jobs[row.id]
-        if row.state != JobState.IN_FLIGHT:
+    def _hold(self, row: Row, worker: Worker, batches: Batches) -> bool:
+        """Notes a job that was dispatched.  False where there was no room in the log for it."""
+        if row.state != _IN_FLIGHT:
             return False
         attempt = attempt_of(row, self._store)
-        batches.setdefault(worker.number, []).append(attempt)
+        goes_early = self._eager and self._may_go_early(row, worker)
         worker.held[row.token] = Held(attempt)
+        if goes_early:
+            self._send(worker, [attempt], None)
+            return True
+        batch = batches.get(worker.number)
+        if batch is None:
+            batch = batches[worker.number] = []
+        batch.append(attempt)
         return True
 
+    def _may_go_early(self, row: Row, worker: Worker) -> bool:
+        """True where an attempt need not wait until its DISPATCH is durable.
+
+        Its queue says so, and it overtakes nothing: attempts start in the order of their
+        tokens at a worker, and the slot says that all up to the last one have started.  A job
+        that may take the machine down is counted first in any case.
+        """
+        if row.spec.queue not in self._eager or row.suspect:
+            return False
+        last = next(reversed(worker.held.values()), None)
+        return (last is None or last.sent) and worker.returned_seq <= self._engine.durable_seq
+
     def _send(self, worker: Worker, batch: list[Attempt], _: None) -> None:
-        """Sends attempts whose DISPATCH is durable, less those that are no longer held."""
-        attempts = [a for a in batch if a.token in worker.held]
-        if not attempts or worker.killed is not None:
+        """Sends attempts, less those that are no longer held."""
+        if worker.killed is not None:
             return  # What a killed worker holds is given back once it is reaped.
+        attempts = []
+        for attempt in batch:
+            held = worker.held.get(attempt.token)
+            if held is not None:
+                held.sent = True
+                attempts.append(attempt)
+        if not attempts:
+            return
         log.debug("dispatch %d attempts to worker %d", len(attempts), worker.number)
-        for attempt in attempts:
-            worker.held[attempt.token].sent = True
         try:
             self._pool.dispatch(worker.number, attempts)
         except OSError as error:
@@ -330,13 +435,19 @@ class Controller:
     def _give_back(self, worker: Worker, token: int, cause: str) -> None:
         held = worker.held.pop(token, None)
         if held is not None:
-            self._submit(Release(held.attempt.job, token, cause))
+            self._take_back(worker, Release(held.attempt.job, token, cause))
+
+    def _take_back(self, worker: Worker, command: AnyCommand) -> None:
+        """Submits what becomes of an attempt that has not started and now never will."""
+        self._submit(command)
+        worker.returned_seq = self._engine.state.last_seq
 
     # -- outcomes ----------------------------------------------------------------------------
 
     def worker_ready(self, worker: int, pid: int) -> None:
         """See `ports.PoolEvents`."""
         place = self.workers[worker]
+        self._started(place)
         place.pid, place.ready, place.useful = pid, True, False
         self._engine.touch()
 
@@ -344,49 +455,60 @@ class Controller:
         """See `ports.PoolEvents`."""
         place = self.workers[worker]
         place.useful, place.deaths = True, 0
-        now_ms = self._engine.now_ms()
-
-        def to_child(request: Request) -> Job:
-            return self._to_job(request, now_ms, Origin.JOB)
-
-        for outcome in outcomes:
-            held = place.held.pop(outcome.token, None)
-            if held is not None:
-                self._learn(held.attempt.task, outcome.elapsed_ms)
-            self._submit(command_of(outcome, to_child, self._entropy.random()))
+        self._submit(*self._commands(place, outcomes))
         self._engine.touch()
         self._check_drained()
 
-    def _learn(self, task: str, elapsed_ms: float) -> None:
-        seen, mean = self._running_ms.get(task, (0, elapsed_ms))
-        if not seen and len(self._running_ms) >= 10_000:
-            self._running_ms.clear()
-        self._running_ms[task] = (seen + 1, mean + (elapsed_ms - mean) * 0.1)
+    def _commands(self, place: Worker, outcomes: Sequence[Outcome]) -> Iterator[AnyCommand]:
+        """Yields the command of each outcome; the worker no longer holds its attempt."""
+        random = self._entropy.random
+        for outcome in outcomes:
+            held = place.held.pop(outcome.token, None)
+            if held is not None:
+                self._time_of(held.attempt.task).learn(outcome.elapsed_ms)
+            yield command_of(outcome, self._to_child, random)
 
-    def _submit(self, command: AnyCommand) -> None:
-        """Submits an outcome; one that finds no room in the log waits for it."""
+    def _to_child(self, request: Request) -> Job:
+        return self._to_job(request, self._engine.now_ms(), Origin.JOB)
 
-        def done(reply: Reply) -> None:
-            if isinstance(reply, StorageFailed):
-                self._unwritten.append((command, done))
+    def _time_of(self, task: str) -> TaskTime:
+        time = self._times.get(task)
+        if time is None:
+            if len(self._times) >= TASKS_TIMED_MAX:
+                self._times.clear()
+            time = self._times[task] = TaskTime()
+        return time
 
-        self._engine.submit(command, done)
+    def _submit(self, *commands: AnyCommand) -> None:
+        """Submits outcomes; one that finds no room in the log waits for it."""
+        self._engine.submit_each(commands, self._keep)
+
+    def _keep(self, command: AnyCommand, error: BeaverError) -> None:
+        if isinstance(error, StorageFailed):
+            self._unwritten.append(command)
 
     def retry_unwritten(self) -> None:
         """Tries again what found no room in the log: outcomes first, then dispatches."""
         waiting, self._unwritten = self._unwritten, []
-        for command, done in waiting:
-            self._engine.submit(command, done)
+        self._submit(*waiting)
+        for place in self.workers.values():  # Among these is what was given back.
+            place.returned_seq = self._engine.state.last_seq
         self._engine.touch()
 
     def worker_exited(self, worker: int, started: int, detail: str) -> None:
         """See `ports.PoolEvents`."""
         place = self.workers[worker]
         for token, held in list(place.held.items()):
-            self._submit(self._fate(place, token, held, started, detail))
+            fate = self._fate(place, token, held, started, detail)
+            if token > started:
+                self._take_back(place, fate)
+            else:
+                self._submit(fate)
         place.held.clear()
         place.idle_ns = 0
-        replace_at_once = place.killed is not None or place.retired or place.useful
+        self._started(place)
+        killed_at_work = place.killed not in (None, KillCause.START)
+        replace_at_once = killed_at_work or place.retired or place.useful
         place.ready = place.retired = False
         place.killed = None
         place.offenders.clear()
@@ -395,7 +517,7 @@ class Controller:
         if self._draining:
             return
         if replace_at_once:
-            self._pool.add(worker)
+            self._add(worker)
             return
         place.deaths += 1
         delay_s = min(RESTART_DELAY_MAX_S, 0.05 * 2 ** min(place.deaths, 10))
@@ -404,7 +526,7 @@ class Controller:
 
     def _replace(self, worker: int) -> None:
         if not self._draining and not self.workers[worker].ready:
-            self._pool.add(worker)
+            self._add(worker)
 
     def _fate(self, place: Worker, token: int, held: Held, started: int, detail: str) -> AnyCommand:
         """Returns what becomes of an attempt whose worker is gone."""
@@ -433,12 +555,15 @@ class Controller:
         for event in events:
             if type(event) is CancelRequested:
                 self._cancel(event.job)
+            elif type(event) is QueueSet:
+                change = self._eager.discard if event.durable_dispatch else self._eager.add
+                change(event.queue)
         if self._on_quiet is not None and not self._engine.state.in_flight:
             self._on_quiet()
 
     def _cancel(self, job: str) -> None:
         row = self._engine.state.jobs.get(job)
-        if row is None or row.state != JobState.IN_FLIGHT:
+        if row is None or row.state != _IN_FLIGHT:
             return
         place = self.workers.get(row.worker)
         held = place.held.get(row.token) if place is not None else None
@@ -447,7 +572,7 @@ class Controller:
         if not held.sent:
             # Its DISPATCH is not durable yet, and it will not be sent.
             del place.held[row.token]
-            self._submit(ConfirmCancel(job, row.token))
+            self._take_back(place, ConfirmCancel(job, row.token))
             return
         if self._mode is Concurrency.MANY:
             held.cancel_ns = self._clock.monotonic_ns()
@@ -458,7 +583,7 @@ class Controller:
         if row.token in taken:
             # It never started: the others go back to the worker as they were.
             del place.held[row.token]
-            self._submit(ConfirmCancel(job, row.token))
+            self._take_back(place, ConfirmCancel(job, row.token))
             rest = [place.held[t].attempt for t in taken if t in place.held]
             if rest:
                 self._pool.dispatch(place.number, rest)
@@ -585,8 +710,8 @@ class Controller:
             self._drained.set_result(None)
 
 
-def _ignore(reply: Reply) -> None:
-    """A dispatch is told to its worker with the rest of the batch."""
+def _ignore(command: AnyCommand, error: BeaverError) -> None:
+    """A dispatch that finds no room: the state says that its job is still pending."""
 
 
 def _nothing(state: State) -> None:

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+import msgspec
+
 from beaver import client, endpoint, jsontext, queries
 from beaver.admission import refusal
 from beaver.calls import Call, Operations, Synchronous
@@ -50,6 +52,8 @@ from beaver_model.commands import AnyCommand, Cancel, Discard, Enqueue, Requeue,
 
 T = TypeVar("T")
 
+REPLAYED_MAX: Final = 500_000
+"""Events that a command replays, in under a second, before it shortens the log."""
 FRAME_BYTES: Final = 64
 """More than the header and padding of a frame take."""
 _POLL_S: Final = 0.02
@@ -141,7 +145,12 @@ class EmbeddedClient(Operations, Synchronous):
         return self._change(Discard(job), lambda state: queries.changed_word(state, job))
 
     def do_set_queue(
-        self, queue: str, paused: bool | None, weight: int | None, bytes_max: int | None
+        self,
+        queue: str,
+        paused: bool | None,
+        weight: int | None,
+        bytes_max: int | None,
+        durable_dispatch: bool | None,
     ) -> QueueView:
         check_name(queue, "queue")
 
@@ -149,7 +158,7 @@ class EmbeddedClient(Operations, Synchronous):
             index = state.queues.get(queue)
             return QueueView() if index is None else queries.queue_view(index, state.time_ms)
 
-        return self._change(SetQueue(queue, paused, weight, bytes_max), view)
+        return self._change(SetQueue(queue, paused, weight, bytes_max, durable_dispatch), view)
 
     def _change(self, command: AnyCommand, told: Callable[[State], T]) -> T:
         with self._opened(create=False) as (opened, now_ms):
@@ -188,6 +197,11 @@ class EmbeddedClient(Operations, Synchronous):
             opened = open_store(self._disk, self.data, clock=self._clock, create=create)
             try:
                 yield opened, Stamper(self._clock, opened.state.time_ms).now_ms()
+                if opened.report.events >= REPLAYED_MAX:
+                    # Seldom, so what it takes is loaded only then.
+                    from beaver.upkeep import shorten_log
+
+                    shorten_log(self._disk, Layout(self.data), opened)
             except BaseException:
                 # Refused, or the log failed: whoever opens it next recovers it.
                 opened.wal.abandon()
@@ -247,6 +261,7 @@ class EmbeddedClient(Operations, Synchronous):
             running=False,
             store=store.hex() if store else "",
             recovery_ms=sum(report.seconds.values()) * 1000,
+            recovery=msgspec.to_builtins(report),
         )
 
     def do_list(

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import socket
 import stat
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +22,7 @@ import msgspec
 
 from beaver import protocol
 from beaver.errors import NotFound, ServerGone, StoreUnavailable
+from beaver_model.hashing import blake2b
 
 FILE_NAME: Final = "server.json"
 SOCKET_NAME: Final = "beaver.sock"
@@ -149,8 +148,10 @@ def socket_path(data: str) -> str:
 
 def _runtime_directory(data: str) -> Path:
     """Makes the short directory for a long data path; the same one after a crash."""
-    digest = hashlib.blake2b(directory_mark(data).encode(), digest_size=8).hexdigest()
+    digest = blake2b(directory_mark(data).encode(), digest_size=8).hexdigest()
     name = f"beaver-{os.getuid()}-{digest}"
+    import tempfile
+
     for parent in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):  # noqa: S108
         if not parent:
             continue
@@ -166,6 +167,8 @@ def _runtime_directory(data: str) -> Path:
         ours = found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == 0o700
         if stat.S_ISDIR(found.st_mode) and ours:
             return path
+    import tempfile
+
     return Path(tempfile.mkdtemp(prefix="beaver-", dir="/tmp"))
 
 

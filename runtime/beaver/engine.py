@@ -19,12 +19,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+import msgspec
 
 from beaver.admission import refusal
 from beaver.commit_path import CommitPath
 from beaver.errors import BeaverError, DiskFull, StorageFailed, StoreUnavailable
+from beaver.event_sizes import events_bytes_max
+from beaver.figures import CommitFigures
 from beaver.journal.codec import encode_commit
 from beaver.journal.wal import Staged
 from beaver.ports import Clock
@@ -33,16 +37,10 @@ from beaver_model import Rejection, State, apply, decide
 from beaver_model.bounds import (
     BATCH_BYTES_MAX,
     BATCH_JOBS_MAX,
-    ERROR_BYTES_MAX,
-    ID_BYTES_MAX,
 )
 from beaver_model.commands import (
     AnyCommand,
-    Boot,
-    Complete,
     Enqueue,
-    Expire,
-    Fail,
     Job,
     Requeue,
 )
@@ -51,16 +49,13 @@ from beaver_model.events import AnyEvent
 MARK_IDLE_S: Final = 0.05
 """After so long without a commit, an empty frame proves that the last one was synced."""
 
-EVENT_BYTES: Final = 384
-"""More than any event takes on disk beside its payload, result, error and tags."""
-
 FRAME_BYTES: Final = 64
 """More than the header and padding of a frame take."""
 
 T = TypeVar("T")
 
 
-class Applied(NamedTuple):
+class Applied(msgspec.Struct, frozen=True, gc=False):
     """The events that a command led to; none where it changed nothing."""
 
     first_seq: int
@@ -105,48 +100,13 @@ class Batch(NamedTuple):
     first_seq: int
     now_ms: int
     events: Sequence[AnyEvent]
-    waiting: Sequence[tuple[Done, Reply]]
+    waiting: Sequence[tuple[Callable[[Any], None], Any]]
+    """Who waits, each with the answer."""
     size: int
 
 
 class NotOwner(AssertionError):
     """Another thread than the engine's touched it: a bug of ours."""
-
-
-class CommitFigures:
-    """What the engine counts about its commits, for metrics and status."""
-
-    def __init__(self) -> None:
-        self.commits = 0
-        self.events = 0
-        self.bytes = 0
-        self.syncs = Histogram(SYNC_SECONDS)
-        self.batches = Histogram(BATCH_EVENTS)
-        self.loop = Histogram(SYNC_SECONDS)
-
-
-SYNC_SECONDS: Final = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
-BATCH_EVENTS: Final = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0)
-
-
-class Histogram:
-    """A histogram without locks: the loop observes, a scrape reads."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        index = 0
-        for bound in self.bounds:
-            if value <= bound:
-                break
-            index += 1
-        self.counts[index] += 1
-        self.total += value
 
 
 class Engine:
@@ -177,7 +137,9 @@ class Engine:
         self._durable_seq = state.last_seq
         self._events: list[AnyEvent] = []
         self._bytes = 0
-        self._waiting: list[tuple[Done, Reply]] = []
+        self._room = 0
+        """Bytes that the open batch may have without asking the log; 0 where not known."""
+        self._waiting: list[tuple[Callable[[Any], None], Any]] = []
         self._now_ms = 0
         """Stamp of the open batch, 0 while there is none."""
         self._scheduled = False
@@ -233,22 +195,57 @@ class Engine:
         `done` gets `Applied`, a `Rejection`, or `QueueFull` or `DiskFull` where the command
         was not admitted.  It is never called if the log fails first.
         """
+        self.change(command, _same, done)
+
+    def change(
+        self, command: AnyCommand, answer: Callable[[Reply], T], done: Callable[[T], None]
+    ) -> None:
+        """Submits a command, and answers for it at once; `done` gets the answer when durable.
+
+        At once, since a later command of the same batch may change what the answer is about.
+        """
         if threading.get_ident() != self._owner:
             raise NotOwner("commands are submitted on the loop's thread")
         if self._failed is not None or self._closed:
             return
-        size = _BYTES.get(type(command), _small_bytes)(command, self._state)
+        first_seq = self._state.last_seq + 1
+        outcome = self._carry_out(command)
+        reply = Applied(first_seq, outcome) if isinstance(outcome, list) else outcome
+        self._release(done, answer(reply))
+
+    def submit_each(
+        self,
+        commands: Iterable[AnyCommand],
+        refused: Callable[[AnyCommand, BeaverError], None],
+    ) -> None:
+        """Decides and applies commands whose replies nobody waits for, one by one.
+
+        Each is drawn once the one before it is applied, so a generator may look at the state
+        in between.  What the model rejects is dropped; `refused` gets, at once, what was not
+        admitted.
+        """
+        if threading.get_ident() != self._owner:
+            raise NotOwner("commands are submitted on the loop's thread")
+        for command in commands:
+            if self._failed is not None or self._closed:
+                return
+            outcome = self._carry_out(command)
+            if isinstance(outcome, BeaverError):
+                refused(command, outcome)
+        if self._events:
+            self.touch()
+
+    def _carry_out(self, command: AnyCommand) -> list[AnyEvent] | Rejection | BeaverError:
+        """Admits, decides and applies a command; returns its events, or what kept it."""
+        state = self._state
+        size = events_bytes_max(command, state)
         refused = self._admit(command, size)
         if refused is not None:
-            self._release(done, refused)
-            return
-        state = self._state
-        now_ms = self.now_ms()
+            return refused
+        now_ms = self._now_ms or self._stamper.now_ms()
         decision = decide(state, command, now_ms)
         if isinstance(decision, Rejection):
-            self._release(done, decision)
-            return
-        first_seq = state.last_seq + 1
+            return decision
         try:
             for event in decision:
                 apply(state, event, now_ms)
@@ -260,12 +257,11 @@ class Engine:
             self._now_ms = now_ms
             self._events += decision
             self._bytes += size
-        self._release(done, Applied(first_seq, decision))
+        return decision
 
     def read(self, question: Callable[[State], T], done: Callable[[T], None]) -> None:
         """Asks the state and calls `done` once all that the answer rests on is durable."""
-        answer = question(self.state)
-        self._release(lambda _: done(answer), Applied(self._state.last_seq + 1, ()))
+        self._release(done, question(self.state))
 
     async def execute(self, command: AnyCommand) -> Applied:
         """Submits a command and waits for its reply.
@@ -329,15 +325,16 @@ class Engine:
         if self._failed is None:
             self._journal.close()
 
-    def _release(self, done: Done, reply: Reply) -> None:
-        """Gives the reply now if nothing speculative is in it, else with the commit."""
+    def _release(self, done: Callable[[T], None], answer: T) -> None:
+        """Gives the answer now if nothing speculative is in it, else with the commit."""
         if self._failed is not None:
             return
         if self._durable_seq == self._state.last_seq:
-            self._tell(done, reply)
+            self._tell(done, answer)
             return
-        self._waiting.append((done, reply))
-        self.touch()
+        self._waiting.append((done, answer))
+        if not self._scheduled:
+            self.touch()
 
     def _commit(self) -> None:
         if self._syncing is not None:
@@ -358,6 +355,7 @@ class Engine:
         """Writes the open batch in one frame, on the loop or by the writer process."""
         batch = Batch(self._durable_seq + 1, self._now_ms, self._events, self._waiting, self._bytes)
         self._events, self._waiting, self._bytes, self._now_ms = [], [], 0, 0
+        self._room = 0
         if not batch.events:
             self._tell_all(batch)
             return
@@ -410,20 +408,26 @@ class Engine:
         self._tell_all(batch)
 
     def _tell_all(self, batch: Batch) -> None:
-        for done, reply in batch.waiting:
-            self._tell(done, reply)
+        for done, answer in batch.waiting:
+            try:
+                done(answer)
+            except Exception as error:  # noqa: BLE001 - as in _tell
+                self._tell_of(error)
 
     def fail(self, error: BaseException) -> None:
         """Makes the engine useless: memory and log may differ from here on."""
         self._failed = error
         self._on_failure(error)
 
-    def _tell(self, done: Done, reply: Reply) -> None:
+    def _tell(self, done: Callable[[T], None], answer: T) -> None:
         try:
-            done(reply)
+            done(answer)
         except Exception as error:  # noqa: BLE001 - one listener's bug must not stop the others
-            context = {"message": "a listener of the engine raised", "exception": error}
-            self._loop.call_exception_handler(context)
+            self._tell_of(error)
+
+    def _tell_of(self, error: Exception) -> None:
+        context = {"message": "a listener of the engine raised", "exception": error}
+        self._loop.call_exception_handler(context)
 
     def _arm_mark(self) -> None:
         if not self._mark_armed:
@@ -436,7 +440,8 @@ class Engine:
         self._mark_armed = False
         if self._failed is not None or self._closed:
             return
-        if self.figures.commits != self._marked_commit or self._syncing is not None:
+        if self.figures.commits != self._marked_commit or self._syncing or self._events:
+            # Not yet quiet; and room that an open batch has reserved is not ours to use.
             self._arm_mark()
             return
         try:
@@ -452,17 +457,18 @@ class Engine:
         if type(command) is Enqueue:
             # What new jobs may not use up: room in which those that run can end.
             count, reserve = len(command.jobs), self._reserve_bytes
-            full = self._full(command.jobs)
+            full = self._full(command.jobs, size)
             if full is not None:
                 return full
         elif type(command) is Requeue:
             reserve = self._reserve_bytes
-            full = self._full(())
+            full = self._full((), size)
             if full is not None:
                 return full
-        if self._events and (
-            self._bytes + size > BATCH_BYTES_MAX or len(self._events) + count > BATCH_JOBS_MAX
-        ):
+        fits = self._bytes + size <= BATCH_BYTES_MAX and len(self._events) + count <= BATCH_JOBS_MAX
+        if fits and self._bytes + size + reserve <= self._room:
+            return None
+        if self._events and not fits:
             while self._syncing is not None:
                 self._commits.wait()
             if self._events and self._failed is None:
@@ -471,15 +477,16 @@ class Engine:
                 return StorageFailed(str(self._failed))
         if not self.has_room(size + reserve):
             return DiskFull("the disk is full; nothing was changed and nothing is lost")
+        self._room = self._journal.room - FRAME_BYTES
         return None
 
-    def _full(self, jobs: Sequence[Job]) -> BeaverError | None:
+    def _full(self, jobs: Sequence[Job], size: int) -> BeaverError | None:
         if self.disk_full:
             return DiskFull(
                 "the disk is full: new jobs are refused until a log segment can be prepared; "
                 "nothing is lost, and running jobs go on"
             )
-        return refusal(self._state, jobs, self._state_bytes_max)
+        return refusal(self._state, jobs, self._state_bytes_max, size)
 
 
 class Refused(BeaverError):
@@ -490,42 +497,5 @@ class Refused(BeaverError):
         self.rejection = rejection
 
 
-def _enqueue_bytes(command: Enqueue, state: State) -> int:
-    return sum(map(_job_bytes, command.jobs))
-
-
-def _complete_bytes(command: Complete, state: State) -> int:
-    children = sum(map(_job_bytes, command.children)) if command.children else 0
-    return EVENT_BYTES + ID_BYTES_MAX + len(command.result) + children
-
-
-def _failure_bytes(command: Fail | Expire, state: State) -> int:
-    return EVENT_BYTES + ID_BYTES_MAX + min(4 * len(command.error), 2 * ERROR_BYTES_MAX)
-
-
-def _requeue_bytes(command: Requeue, state: State) -> int:
-    return EVENT_BYTES + ID_BYTES_MAX + len(command.payload or b"")
-
-
-def _boot_bytes(command: Boot, state: State) -> int:
-    return (EVENT_BYTES + ID_BYTES_MAX) * (1 + len(state.in_flight))
-
-
-def _small_bytes(command: AnyCommand, state: State) -> int:
-    return EVENT_BYTES + ID_BYTES_MAX
-
-
-def _job_bytes(job: Job) -> int:
-    tags = sum(4 * len(tag) + 5 for tag in job.tags) if job.tags else 0
-    return EVENT_BYTES + 2 * ID_BYTES_MAX + len(job.spec) + len(job.payload) + tags
-
-
-_BYTES: Final[dict[type, Callable[[Any, State], int]]] = {
-    Enqueue: _enqueue_bytes,
-    Complete: _complete_bytes,
-    Fail: _failure_bytes,
-    Expire: _failure_bytes,
-    Requeue: _requeue_bytes,
-    Boot: _boot_bytes,
-}
-"""Upper bounds of the bytes that a command's events take in the log; others are small."""
+def _same(reply: Reply) -> Reply:
+    return reply

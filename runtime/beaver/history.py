@@ -5,6 +5,9 @@ depends on.  The archive is the authority; this file can be deleted at any time 
 again from it.  Rows and `applied_seq` change in one transaction, so after any crash the
 projection holds exactly the events up to `applied_seq`.
 
+SQLite checks no content, so each row carries a CRC over all its columns: a bit that rots on
+the disk is seen when the row is read, and the projection is made anew.
+
 A job is known by the seq of its ENQUEUE, since an id may be used again once its tombstone
 was evicted; an id means the newest job that bears it.  A job whose ENQUEUE lies before the
 oldest kept segment is known by the first of its events that was seen.
@@ -17,9 +20,10 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -35,40 +39,49 @@ _Answer = TypeVar("_Answer")
 Commit = tuple[int, int, Sequence[AnyEvent]]
 """First seq, time in ms, events: one frame of the log."""
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _APPLICATION_ID: Final = 0x42454156
 _TRANSACTION_EVENTS: Final = 20_000
 _CACHED_JOBS_MAX: Final = 100_000
 _BUSY_SECONDS: Final = 10.0
 
 _SCHEMA: Final = """
-CREATE TABLE meta (store TEXT NOT NULL, first_seq INTEGER NOT NULL, applied_seq INTEGER NOT NULL);
+CREATE TABLE meta (
+    store TEXT NOT NULL, first_seq INTEGER NOT NULL, applied_seq INTEGER NOT NULL,
+    crc INTEGER NOT NULL
+);
 CREATE TABLE jobs (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL, task TEXT NOT NULL, queue TEXT NOT NULL,
     state INTEGER NOT NULL, enqueued_ms INTEGER NOT NULL, finished_ms INTEGER NOT NULL,
     attempts INTEGER NOT NULL, token INTEGER NOT NULL, worker INTEGER NOT NULL,
-    end_seq INTEGER NOT NULL
+    end_seq INTEGER NOT NULL, crc INTEGER NOT NULL
 );
 CREATE INDEX jobs_by_id ON jobs (id, seq);
 CREATE INDEX jobs_by_end ON jobs (end_seq) WHERE end_seq > 0;
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY, job INTEGER NOT NULL, time_ms INTEGER NOT NULL,
-    attempt INTEGER NOT NULL, worker INTEGER NOT NULL, body BLOB NOT NULL
+    attempt INTEGER NOT NULL, worker INTEGER NOT NULL, body BLOB NOT NULL, crc INTEGER NOT NULL
 );
 CREATE INDEX events_by_job ON events (job);
 """
 _JOB_COLUMNS: Final = (
-    "seq, id, task, queue, state, enqueued_ms, finished_ms, attempts, token, worker, end_seq"
+    "seq, id, task, queue, state, enqueued_ms, finished_ms, attempts, token, worker, end_seq, crc"
 )
-_UPSERT_JOB: Final = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)"
+_EVENT_COLUMNS: Final = "seq, job, time_ms, attempt, worker, body, crc"
+_UPSERT_JOB: Final = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)"
 
+_encode_row: Final = msgspec.msgpack.Encoder().encode
 _encode_event: Final = msgspec.msgpack.Encoder().encode
 _decode_event: Final = msgspec.msgpack.Decoder(AnyEvent).decode
 
 
 class HistoryUnusable(HelperFailed):
     """The file is no intact history of this store: it is to be deleted and projected anew."""
+
+
+class HistoryDamaged(HistoryUnusable):
+    """A row or a page is not what was written."""
 
 
 class JobSummary(NamedTuple):
@@ -124,7 +137,7 @@ class History:
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(f"BEGIN; {_SCHEMA}")
-            db.execute("INSERT INTO meta VALUES (?, 1, 0)", (store.hex(),))
+            db.execute("INSERT INTO meta VALUES (?, ?, ?, ?)", _with_crc((store.hex(), 1, 0)))
             db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             db.execute("COMMIT")
@@ -154,8 +167,7 @@ class History:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if (application, version) != (_APPLICATION_ID, SCHEMA_VERSION):
             raise HistoryUnusable(f"{self.path} has schema {version}, not {SCHEMA_VERSION}")
-        row = self._db.execute("SELECT store FROM meta").fetchone()
-        if row is None or row[0] != store.hex():
+        if self._meta()[0] != store.hex():
             raise HistoryUnusable(f"{self.path} belongs to another store")
 
     # -- what it holds ----------------------------------------------------------------------
@@ -163,14 +175,24 @@ class History:
     @property
     def applied_seq(self) -> int:
         """The last seq that is projected."""
-        with _translated():
-            return int(self._db.execute("SELECT applied_seq FROM meta").fetchone()[0])
+        return int(self._meta()[2])
 
     @property
     def first_seq(self) -> int:
         """Events of finished jobs are kept from this seq on."""
+        return int(self._meta()[1])
+
+    def _meta(self) -> tuple[Any, ...]:
+        """Returns store, first seq and last projected seq."""
         with _translated():
-            return int(self._db.execute("SELECT first_seq FROM meta").fetchone()[0])
+            row = self._db.execute("SELECT store, first_seq, applied_seq, crc FROM meta").fetchone()
+            if row is None:
+                raise HistoryDamaged(f"{self.path} does not say whose it is")
+            return _checked(row)
+
+    def _set_meta(self, first_seq: int, applied_seq: int) -> None:
+        meta = _with_crc((self._meta()[0], first_seq, applied_seq))
+        self._db.execute("UPDATE meta SET first_seq = ?, applied_seq = ?, crc = ?", meta[1:])
 
     def summary_of(self, job: str) -> JobSummary | None:
         """Returns what is known of the newest job with this id."""
@@ -196,14 +218,14 @@ class History:
             return []
         with _translated():
             rows = self._db.execute(
-                "SELECT seq, time_ms, attempt, worker, body FROM events WHERE job = ? ORDER BY seq",
+                f"SELECT {_EVENT_COLUMNS} FROM events WHERE job = ? ORDER BY seq",  # noqa: S608 - a constant
                 (found.seq,),
             ).fetchall()
             return [
                 event_view(
                     seq, time_ms, _decode_event(body), attempt=attempt or None, worker=worker
                 )
-                for seq, time_ms, attempt, worker, body in rows
+                for seq, _, time_ms, attempt, worker, body in map(_checked, rows)
             ]
 
     def result_of(self, job: str) -> ResultView | None:
@@ -213,11 +235,12 @@ class History:
             return None
         with _translated():
             row = self._db.execute(
-                "SELECT body FROM events WHERE seq = ?", (found.end_seq,)
+                f"SELECT {_EVENT_COLUMNS} FROM events WHERE seq = ?",  # noqa: S608 - a constant
+                (found.end_seq,),
             ).fetchone()
             if row is None:
-                raise HistoryUnusable(f"{self.path} has lost event {found.end_seq}")
-            event = _decode_event(row[0])
+                raise HistoryDamaged(f"{self.path} has lost event {found.end_seq}")
+            event = _decode_event(_checked(row)[5])
         view = ResultView(job, END_NAMES[JobState(found.state)])
         if isinstance(event, Acked):
             view.result = msgspec.Raw(event.result)
@@ -233,7 +256,7 @@ class History:
                 f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ? ORDER BY seq DESC LIMIT 1",  # noqa: S608 - a constant
                 (job,),
             ).fetchone()
-        return None if row is None else JobRecord(*row)
+        return None if row is None else JobRecord(*_checked(row))
 
     # -- projecting -------------------------------------------------------------------------
 
@@ -259,7 +282,7 @@ class History:
     def _apply_batch(self, batch: list[Commit], applied: int) -> int:
         """Projects a few commits in one transaction."""
         changed: dict[int, JobRecord] = {}
-        rows: list[tuple[int, int, int, int, int, bytes]] = []
+        rows: list[tuple[Any, ...]] = []
         first_seq = batch[0][0]
         if first_seq > applied + 1:
             self._jobs.clear()
@@ -267,7 +290,7 @@ class History:
             if first_seq > applied + 1:
                 self._db.execute("DELETE FROM jobs")
                 self._db.execute("DELETE FROM events")
-                self._db.execute("UPDATE meta SET first_seq = ?", (first_seq,))
+                self._set_meta(first_seq, applied)
             for commit_seq, time_ms, events in batch:
                 for seq, event in enumerate(events, commit_seq):
                     if seq <= applied or not isinstance(event, JobEvent):
@@ -275,11 +298,13 @@ class History:
                     job = self._job(event, seq)
                     attempt, worker = advance(job, event, seq, time_ms)
                     changed[job.seq] = job
-                    rows.append((seq, job.seq, time_ms, attempt, worker, _encode_event(event)))
+                    body = _encode_event(event)
+                    rows.append(_with_crc((seq, job.seq, time_ms, attempt, worker, body)))
                 applied = commit_seq + len(events) - 1
-            self._db.executemany(_UPSERT_JOB, map(msgspec.structs.astuple, changed.values()))
+            jobs = map(msgspec.structs.astuple, changed.values())
+            self._db.executemany(_UPSERT_JOB, map(_with_crc, jobs))
             self._db.executemany(_INSERT_EVENT, rows)
-            self._db.execute("UPDATE meta SET applied_seq = ?", (applied,))
+            self._set_meta(self.first_seq, applied)
         self._tidy_cache()
         return applied
 
@@ -323,7 +348,7 @@ class History:
                 ended,
             )
             count = self._db.execute(f"DELETE {which}", ended).rowcount
-            self._db.execute("UPDATE meta SET first_seq = max(first_seq, ?)", (before_seq,))
+            self._set_meta(max(self.first_seq, before_seq), self.applied_seq)
         return count
 
 
@@ -337,6 +362,8 @@ class HistoryReader:
         self._path, self._store = path, store
         self._history: History | None = None
         self._inode = 0
+        self.damaged = False
+        """An answer was empty because the file is damaged: drop it, and have it made anew."""
 
     @property
     def applied_seq(self) -> int:
@@ -370,9 +397,27 @@ class HistoryReader:
                 self.close()
                 self._history, self._inode = History(self._path, self._store), inode
             return question(self._history)
-        except (HistoryUnusable, OSError):
+        except (HistoryUnusable, OSError) as error:
+            self.damaged = isinstance(error, HistoryDamaged)
             self.close()
             return otherwise
+
+
+def _with_crc(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Returns a row with the CRC over its columns behind it."""
+    return (*row, zlib.crc32(_encode_row(row)))
+
+
+def _checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Returns a row without its CRC.
+
+    Raises:
+        HistoryDamaged: The CRC is that of another row.
+    """
+    *columns, crc = row
+    if zlib.crc32(_encode_row(tuple(columns))) != crc:
+        raise HistoryDamaged(f"the row of {row[0]} has been changed")
+    return tuple(columns)
 
 
 def delete_history(path: str) -> None:
@@ -393,6 +438,6 @@ def _translated() -> Iterator[None]:
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorname", "").startswith(_OUTSIDE):
             raise OSError(f"history.db: {error}") from error
-        raise HistoryUnusable(str(error)) from error
+        raise HistoryDamaged(str(error)) from error
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
-        raise HistoryUnusable(str(error)) from error
+        raise HistoryDamaged(str(error)) from error

@@ -6,7 +6,8 @@ Independent loops, so that a long snapshot delays nothing else:
   jobs are refused and outcomes go on in what is left of the active segment, and it is tried
   again every second;
 - the log is projected into the history, and results that it holds leave the memory;
-- a snapshot is taken when the log since the last one has grown enough.
+- a snapshot is taken when the log since the last one has grown enough;
+- a sample of the state is held against the invariants; a violation stops dispatch.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from beaver.errors import BeaverError, DiskFull, StorageFailed
 from beaver.metrics import Metrics
 from beaver.ports import Clock, Helper
 from beaver.results import Results
+from beaver.sampling import Sampler
 
 log = logging.getLogger("beaver")
 
@@ -63,6 +65,7 @@ class Housekeeping:
         retention_bytes: int,
         retention_ms: int,
         on_room: Callable[[], None],
+        on_violation: Callable[[str], None],
     ) -> None:
         """Args beyond the obvious.
 
@@ -80,6 +83,7 @@ class Housekeeping:
             retention_bytes: Bound on the archive.
             retention_ms: Age up to which segments stay.
             on_room: Called at every beat: the log may have room again.
+            on_violation: Called with what is wrong with the state, once.
         """
         self._engine, self._segments, self._helper = engine, segments, helper
         self._results, self._metrics, self._clock = results, metrics, clock
@@ -89,7 +93,10 @@ class Housekeeping:
         self._log_bytes_then = 0
         self._last_snapshot_ns = clock.monotonic_ns()
         self._retention_bytes, self._retention_ms = retention_bytes, retention_ms
-        self._on_room = on_room
+        self._on_room, self._on_violation = on_room, on_violation
+        self._sampler = Sampler(engine.state)
+        self._is_violated = False
+        engine.observers.append(self._sampler.observe)
         self._history_seq = 0
         self._projecting = asyncio.Lock()
         self._snapping = asyncio.Lock()
@@ -98,7 +105,7 @@ class Housekeeping:
     def start(self) -> None:
         """Starts the loops."""
         loop = asyncio.get_running_loop()
-        for work in (self._prepare, self._project, self._snapshot_if_due, self._watch_loop):
+        for work in (self._prepare, self._project, self._snapshot_if_due, self._sample):
             self._tasks.append(loop.create_task(self._repeat(work)))
 
     async def stop(self) -> None:
@@ -180,6 +187,13 @@ class Housekeeping:
         self._results.projected(self._history_seq)
         self._metrics.history_seq = self._history_seq
 
+    async def project_anew(self, seq: int, drop: Callable[[], None]) -> None:
+        """Drops a history that is damaged; returns once a new one holds everything up to `seq`."""
+        async with self._projecting:
+            drop()
+            self._history_seq = 0
+        await self.project(seq)
+
     # -- snapshots --------------------------------------------------------------------------
 
     async def _snapshot_if_due(self) -> None:
@@ -217,11 +231,23 @@ class Housekeeping:
             self._metrics.snapshot_seq = taken.last_seq
             self._metrics.snapshot_seconds = taken.seconds
 
-    # -- the loop itself ---------------------------------------------------------------------
+    # -- invariants -------------------------------------------------------------------------
 
-    async def _watch_loop(self) -> None:
-        """Measures how late the loop runs a timer."""
-        started_ns = self._clock.monotonic_ns()
-        await asyncio.sleep(0.01)
-        late_s = (self._clock.monotonic_ns() - started_ns) / 1e9 - 0.01
-        self._engine.figures.loop.observe(max(0.0, late_s))
+    async def _sample(self) -> None:
+        """Holds a sample of the state against the invariants, unless one is violated already."""
+        if self._is_violated:
+            return
+        sampled = self._sampler.turn()
+        self._metrics.sampled_rows += sampled.rows
+        if sampled.wrong:
+            self._is_violated = True
+            self._metrics.violations += 1
+            seq = self._engine.state.last_seq
+            log.critical(
+                "at seq %d an invariant does not hold: %s.  Nothing more is dispatched; running "
+                "jobs end and are logged.  This is a bug of Beaver's: please report it.  The log "
+                "is right, and a restart recovers from it",
+                seq,
+                sampled.wrong,
+            )
+            self._on_violation(f"at seq {seq}: {sampled.wrong}")

@@ -125,6 +125,7 @@ def _queue_set(view: EventView, event: QueueSet) -> None:
         "paused": event.paused,
         "weight": event.weight,
         "bytes_max": event.bytes_max,
+        "durable_dispatch": event.durable_dispatch,
     }
 
 

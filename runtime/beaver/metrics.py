@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from beaver.engine import CommitFigures, Histogram
+from beaver.figures import CommitFigures, Histogram
+from beaver.stalls import Stretches
 from beaver.views import StatusView
 from beaver_model.events import (
     Acked,
@@ -52,8 +53,10 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     "beaver_log_bytes_total": ("counter", "Bytes written to the log"),
     "beaver_sync_seconds": ("histogram", "Time to write and sync one frame"),
     "beaver_batch_events": ("histogram", "Events in one frame"),
-    "beaver_loop_stall_seconds": ("histogram", "How late the loop ran a timer"),
-    "beaver_slots": ("gauge", "Worker processes, by whether they hold a job"),
+    "beaver_loop_stall_seconds": ("histogram", "Stretches in which the loop heard nobody"),
+    "beaver_loop_stall_max_seconds": ("gauge", "The longest stretch since the server is ready"),
+    "beaver_slots": ("gauge", "Worker processes: busy, idle, or starting"),
+    "beaver_worker_starts_overdue_total": ("counter", "Workers killed since they hung at start"),
     "beaver_state_bytes": ("gauge", "Estimated memory of jobs and tombstones"),
     "beaver_results_bytes": ("gauge", "Results that wait for their projection"),
     "beaver_last_seq": ("gauge", "Last seq that is durable"),
@@ -62,6 +65,9 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     "beaver_history_seq": ("gauge", "Last seq that the history holds"),
     "beaver_epoch": ("gauge", "Starts of this store so far"),
     "beaver_commit_beside_loop": ("gauge", "1 while a writer process writes the log"),
+    "beaver_sampled_rows_total": ("counter", "Jobs that were held against the invariants"),
+    "beaver_invariant_violations_total": ("counter", "Invariants seen not to hold: a bug"),
+    "beaver_dispatch_halted": ("gauge", "1 once an invariant did not hold: nothing is dispatched"),
     "beaver_disk_full": ("gauge", "1 while new jobs are refused for want of disk"),
 }
 
@@ -77,6 +83,8 @@ class Metrics:
         self.snapshot_seconds = 0.0
         self.history_seq = 0
         self.recovery: dict[str, float] = {}
+        self.sampled_rows = 0
+        self.violations = 0
 
     def observe(self, first_seq: int, now_ms: int, events: Sequence[AnyEvent]) -> None:
         """Counts a commit."""
@@ -111,8 +119,9 @@ class Collector:
         figures: CommitFigures,
         status: Callable[[], StatusView],
         results_bytes: Callable[[], int],
+        stretches: Stretches,
     ) -> None:
-        self._metrics, self._figures = metrics, figures
+        self._metrics, self._figures, self._stretches = metrics, figures, stretches
         self._status, self._results_bytes = status, results_bytes
 
     def collect(self) -> Iterator[Any]:
@@ -125,6 +134,7 @@ class Collector:
         counts, figures, status = self._metrics.counts, self._figures, self._status()
         queues = status.queues
         busy = sum(1 for worker in status.workers if worker.job is not None)
+        starting = sum(1 for worker in status.workers if not worker.ready)
         return {
             "queue_jobs_enqueued_total": counts[Enqueued],
             "queue_jobs_dispatched_total": counts[Dispatched],
@@ -151,8 +161,17 @@ class Collector:
             "beaver_log_bytes_total": figures.bytes,
             "beaver_sync_seconds": figures.syncs,
             "beaver_batch_events": figures.batches,
-            "beaver_loop_stall_seconds": figures.loop,
-            "beaver_slots": ("state", {"busy": busy, "idle": len(status.workers) - busy}),
+            "beaver_loop_stall_seconds": self._stretches.lengths,
+            "beaver_loop_stall_max_seconds": self._stretches.longest_s,
+            "beaver_slots": (
+                "state",
+                {
+                    "busy": busy,
+                    "idle": len(status.workers) - busy - starting,
+                    "starting": starting,
+                },
+            ),
+            "beaver_worker_starts_overdue_total": status.starts_overdue,
             "beaver_state_bytes": status.state_bytes,
             "beaver_results_bytes": self._results_bytes(),
             "beaver_last_seq": status.last_seq,
@@ -161,6 +180,9 @@ class Collector:
             "beaver_history_seq": self._metrics.history_seq,
             "beaver_epoch": status.epoch,
             "beaver_commit_beside_loop": int(status.commit_path == "writer"),
+            "beaver_sampled_rows_total": self._metrics.sampled_rows,
+            "beaver_invariant_violations_total": self._metrics.violations,
+            "beaver_dispatch_halted": int(bool(status.halted)),
             "beaver_disk_full": int(status.disk_full),
         }
 

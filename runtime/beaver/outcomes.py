@@ -6,6 +6,7 @@ Pure leaves, shared by the controller and by `testing`, which runs jobs without 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from beaver.errors import InvalidInput
 from beaver.messages import Attempt, Outcome, OutcomeKind, Request
@@ -21,47 +22,54 @@ from beaver_model.commands import (
 from beaver_model.events import Cause
 from beaver_model.rows import Row
 
+# By name: looking up a member of an enumeration takes longer than all the rest.
+_OK: Final = OutcomeKind.OK
+
 
 def attempt_of(row: Row, store: str) -> Attempt:
     """Returns what a worker needs to run the attempt that a row has in flight."""
     spec, extra = row.spec, row.extra
     generation = extra.generation if extra is not None else 0
     return Attempt(
-        token=row.token,
-        job=row.id,
-        task=spec.task,
-        payload=row.payload,
-        attempt=row.attempt,
-        max_attempts=spec.max_attempts,
-        queue=spec.queue,
-        timeout_ms=spec.timeout_ms,
-        idempotency_key=f"{store}-{row.seq}-{generation}",
-        origin=spec.origin,
-        tags=extra.tags if extra is not None else (),
+        row.token,
+        row.id,
+        spec.task,
+        row.payload,
+        row.attempt,
+        spec.max_attempts,
+        spec.queue,
+        spec.timeout_ms,
+        f"{store}-{row.seq}-{generation}",
+        spec.origin,
+        extra.tags if extra is not None else (),
     )
 
 
-def command_of(outcome: Outcome, to_child: Callable[[Request], Job], jitter: float) -> AnyCommand:
+def command_of(
+    outcome: Outcome, to_child: Callable[[Request], Job], random: Callable[[], float]
+) -> AnyCommand:
     """Returns what to ask of the state for an outcome that a worker reports.
 
     Args:
         outcome: How the attempt ended.
         to_child: Resolves a job that it enqueued; raises `InvalidInput`.
-        jitter: In [0, 1), drawn by the caller.
+        random: Draws the jitter of a delay, in [0, 1).
     """
     job, token, kind = outcome.job, outcome.token, outcome.kind
-    if kind == OutcomeKind.OK:
+    if kind == _OK:
+        if not outcome.children:
+            return Complete(job, token, outcome.result)
         try:
             children = tuple(map(to_child, outcome.children))
         except InvalidInput as error:
             return Fail(job, token, str(error), cause=Cause.CHILD_CONFLICT, retry=False)
         return Complete(job, token, outcome.result, children)
     if kind == OutcomeKind.FAILED:
-        return Fail(job, token, outcome.error, jitter, delay_ms=outcome.delay_ms)
+        return Fail(job, token, outcome.error, random(), delay_ms=outcome.delay_ms)
     if kind == OutcomeKind.SNOOZE:
         return Release(job, token, Cause.SNOOZE, outcome.delay_ms or 0)
     if kind == OutcomeKind.CANCELLED:
         return ConfirmCancel(job, token, Cause.JOB)
     if kind == OutcomeKind.TIMED_OUT:
-        return Expire(job, token, Cause.TIME_LIMIT, jitter, outcome.error)
-    return Fail(job, token, outcome.error, jitter, Cause.NOT_RETRYABLE, retry=False)
+        return Expire(job, token, Cause.TIME_LIMIT, random(), outcome.error)
+    return Fail(job, token, outcome.error, random(), Cause.NOT_RETRYABLE, retry=False)

@@ -18,7 +18,7 @@ answers may come in any order, so requests can be pipelined.  The first request 
 | cancel | `[job]` | the job's state when the answer was computed |
 | requeue | `[job, payload or nil]` | its state |
 | discard | `[job]` | `discarded` |
-| set_queue | `[queue, paused or nil, weight or nil, bytes_max or nil]` | `QueueView` |
+| set_queue | `[queue, paused, weight, bytes_max, durable_dispatch]`, nil keeps | `QueueView` |
 
 Views travel as one MessagePack `bin` of JSON (`encode_view`), since they embed payloads and
 results as the JSON bytes that were sent; everything else is plain MessagePack.  An error
@@ -40,6 +40,7 @@ FRAME_BYTES_MAX: Final = 64 << 20
 """A batch of the largest size (10,000 jobs, 8 MiB) fits with room to spare."""
 
 _LENGTH: Final = struct.Struct("<I")
+_unpack_length: Final = _LENGTH.unpack_from
 _encode: Final = msgspec.msgpack.Encoder().encode
 _encode_json: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder().decode
@@ -70,26 +71,26 @@ class FrameReader:
             FrameTooLong: Before anything of that frame is kept.
         """
         buffer = self._buffer
-        if not buffer and len(data) >= _LENGTH.size:
-            # Nearly always one whole frame arrives at a time.
-            (length,) = _LENGTH.unpack_from(data)
-            if length == len(data) - _LENGTH.size and length <= self._limit:
-                yield data[_LENGTH.size :]
-                return
-        buffer += data
-        start, end = 0, len(buffer)
+        if buffer:
+            buffer += data
+        # Nearly always whole frames arrive, and are cut from the piece itself.
+        source = buffer or data
+        start, end = 0, len(source)
         try:
-            while end - start >= _LENGTH.size:
-                (length,) = _LENGTH.unpack_from(buffer, start)
+            while end - start >= 4:
+                (length,) = _unpack_length(source, start)
                 if length > self._limit:
                     raise FrameTooLong(f"a frame of {length} bytes; at most {self._limit} are read")
-                if end - start - _LENGTH.size < length:
+                body_start = start + 4
+                if end - body_start < length:
                     break
-                body_start = start + _LENGTH.size
                 start = body_start + length
-                yield bytes(memoryview(buffer)[body_start:start])
+                yield bytes(source[body_start:start])
         finally:
-            del buffer[:start]
+            if source is buffer:
+                del buffer[:start]
+            elif start < end:
+                buffer += data[start:]
 
 
 def decode_message(body: bytes) -> Any:

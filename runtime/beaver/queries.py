@@ -202,6 +202,7 @@ def queue_view(queue: QueueIndex, now_ms: int) -> QueueView:
         paused=queue.row.paused,
         weight=queue.row.weight,
         oldest_pending_ms=0 if oldest_ms is None else max(0, now_ms - oldest_ms),
+        durable_dispatch=queue.row.durable_dispatch,
     )
 
 
@@ -214,8 +215,12 @@ def status(
     recovery_ms: float = 0.0,
     recovery: dict[str, Any] | None = None,
     workers: list[WorkerView] | None = None,
+    starts_overdue: int = 0,
+    halted: str = "",
     disk_full: bool = False,
     commit_path: str = "",
+    longest_stretch_ms: float = 0.0,
+    longest_stretch_in: str = "",
 ) -> StatusView:
     """Returns the whole queue at a glance."""
     return StatusView(
@@ -235,6 +240,10 @@ def status(
         state_bytes=state.bytes,
         queues={name: queue_view(queue, now_ms) for name, queue in sorted(state.queues.items())},
         workers=workers or [],
+        starts_overdue=starts_overdue,
+        halted=halted,
+        longest_stretch_ms=longest_stretch_ms,
+        longest_stretch_in=longest_stretch_in,
         recovery=recovery or {},
     )
 

@@ -102,7 +102,7 @@ class Rebuilding:
             return
         segments(disk, layout)  # Refuses an archive without an active segment.
         broken = layout.broken("").rpartition("/")[2]
-        signs = [layout.snapshot, layout.snapshot_old, layout.history]
+        signs = [layout.snapshot, layout.snapshot_old, layout.history, layout.slots, layout.adopted]
         shown = [sign for sign in signs if disk.exists(sign)]
         shown += [name for name in disk.listdir(layout.path) if name.startswith(broken)]
         # It may have been made since it was looked for, by a server that starts.

@@ -17,6 +17,7 @@ from beaver.options import BACKOFF_DEFAULT, check_id, check_options, check_tags
 from beaver_model.bounds import (
     ATTEMPTS_DEFAULT,
     DIGEST_BYTES,
+    ID_BYTES_MAX,
     PAYLOAD_BYTES_MAX,
     PRIORITY_DEFAULT,
     TIME_MS_MAX,
@@ -26,6 +27,8 @@ from beaver_model.commands import Job
 from beaver_model.rows import Origin, Spec, encode_spec
 
 _MEMO_MAX: Final = 10_000
+_SHORT: Final = ID_BYTES_MAX // 4
+"""A printable id of so many characters is good, whatever its characters are."""
 _decode_options: Final = msgspec.msgpack.Decoder(Options).decode
 
 
@@ -101,7 +104,8 @@ def to_job(request: Request, now_ms: int, resolver: Resolver, origin: int = Orig
         InvalidInput: A field is out of its bounds, or the payload is not JSON on one line.
     """
     job_id, payload = request.id, request.payload
-    check_id(job_id)
+    if not (job_id.isprintable() and 0 < len(job_id) <= _SHORT):
+        check_id(job_id)
     if len(request.digest) != DIGEST_BYTES:
         raise InvalidInput(f"job {job_id}: a digest has {DIGEST_BYTES} bytes")
     jsontext.check_line(payload, resolver.payload_bytes_max, job_id)

@@ -35,6 +35,11 @@ class Results:
         self.bytes = 0
         """Bytes of results that wait for their projection."""
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for the end of a job."""
+        return sum(map(len, self._waiters.values()))
+
     def observe(self, first_seq: int, now_ms: int, events: Sequence[AnyEvent]) -> None:
         """Takes in a commit and tells those who wait for its jobs."""
         ended, order, waiters = self._ended, self._order, self._waiters

@@ -22,7 +22,7 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -34,7 +34,6 @@ from beaver.disk import SystemDisk
 from beaver.engine import Engine
 from beaver.errors import BeaverError, StorageFailed
 from beaver.helper.process import HelperProcess
-from beaver.history import HistoryReader
 from beaver.housekeeping import Housekeeping
 from beaver.journal.format import crc_is_fast
 from beaver.journal.writer import WriterProcess
@@ -44,7 +43,9 @@ from beaver.metrics import Collector, registry_of
 from beaver.ports import LogWriter
 from beaver.queries import status
 from beaver.recovery import peek_store
+from beaver.server.http import HttpServer
 from beaver.server.socket import SocketServer
+from beaver.stalls import Stretches
 from beaver.stamps import BEHIND_WARN_MS
 from beaver.views import EventView, ResultView, StatusView, WorkerView
 from beaver.workers.pool import PoolOptions, ProcessPool
@@ -52,9 +53,11 @@ from beaver.workers.slots import read_previous
 from beaver_model import JobState, State
 
 if TYPE_CHECKING:
-    from beaver.server.http import HttpServer
+    from beaver.history import HistoryReader
 
 log = logging.getLogger("beaver")
+
+_Answer = TypeVar("_Answer")
 
 EXIT_STORAGE: Final = 7
 EXIT_APP: Final = 2
@@ -70,16 +73,9 @@ def run(config: Config) -> int:
     if sys.platform == "win32":
         raise BeaverError("Beaver does not run on Windows; Linux and macOS work (or WSL)")
     joblog.configure_server(config.log_level, config.log_format)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(Server(config).run())
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+    stretches = Stretches()
+    with asyncio.Runner(loop_factory=stretches.new_loop) as runner:
+        return runner.run(Server(config, stretches).run())
 
 
 class _HistoryFile:
@@ -89,29 +85,35 @@ class _HistoryFile:
         self._path, self._store, self._keeping = path, store, keeping
 
     async def events_of(self, job: str, as_of_seq: int) -> tuple[list[EventView], int]:
-        await self._keeping.project(as_of_seq)
-
-        def look() -> tuple[list[EventView], int]:
-            with HistoryReader(self._path, self._store) as history:
-                return history.events_of(job), history.first_seq
-
-        return await asyncio.to_thread(look)
+        return await self._ask(as_of_seq, lambda past: (past.events_of(job), past.first_seq))
 
     async def result_of(self, job: str, as_of_seq: int) -> ResultView | None:
+        return await self._ask(as_of_seq, lambda past: past.result_of(job))
+
+    async def _ask(self, as_of_seq: int, question: Callable[[HistoryReader], _Answer]) -> _Answer:
+        from beaver.history import delete_history  # here alone the server needs SQLite
+
         await self._keeping.project(as_of_seq)
+        answer, damaged = await asyncio.to_thread(self._look, question)
+        if damaged:
+            log.warning("%s is damaged, and is made anew from the archive", self._path)
+            drop = partial(delete_history, self._path)
+            await self._keeping.project_anew(as_of_seq, drop)
+            answer, _ = await asyncio.to_thread(self._look, question)
+        return answer
 
-        def look() -> ResultView | None:
-            with HistoryReader(self._path, self._store) as history:
-                return history.result_of(job)
+    def _look(self, question: Callable[[HistoryReader], _Answer]) -> tuple[_Answer, bool]:
+        from beaver.history import HistoryReader
 
-        return await asyncio.to_thread(look)
+        with HistoryReader(self._path, self._store) as history:
+            return question(history), history.damaged
 
 
 class Server:
     """One run of a server."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, config: Config, stretches: Stretches) -> None:
+        self._config, self._stretches = config, stretches
         self._layout = Layout(config.data)
         self._clock, self._entropy = SystemClock(), SystemEntropy()
         self._disk = SystemDisk()
@@ -168,6 +170,7 @@ class Server:
             max_jobs=config.max_jobs,
             max_rss_bytes=config.max_rss_bytes,
             allow_exec=config.allow_exec,
+            start_limit_ms=config.start_timeout_ms,
             log_level=config.log_level,
             log_format=config.log_format,
         )
@@ -180,6 +183,7 @@ class Server:
             status=figures,
             on_pool_failure=self._pool_failed,
             on_quiet=partial(self._stop_if_done, engine) if config.burst else None,
+            on_violation=self._pool_failed if config.burst else None,
         )
         socket = SocketServer(parts.service, store)
         http: HttpServer | None = None
@@ -197,11 +201,9 @@ class Server:
                     engine.figures,
                     lambda: figures(engine.state),
                     lambda: parts.results.bytes,
+                    self._stretches,
                 )
-                # Half of a server's start and a third of its memory, so only where it is wanted.
-                from beaver.server.http import HttpServer
-
-                http = HttpServer(registry_of(collector), partial(self._not_ready, engine))
+                http = HttpServer(partial(registry_of, collector), partial(self._not_ready, parts))
                 host, port = config.http_address
                 address = await http.start(host, port, explicit=config.http_is_explicit)
             socket_path = endpoint.socket_path(config.data)
@@ -218,6 +220,7 @@ class Server:
                     epoch=engine.state.epoch,
                 ),
             )
+            self._stretches.watch()
             self._say_ready(parts, socket_path, address)
             if config.burst:
                 self._stop_if_done(engine)
@@ -229,6 +232,7 @@ class Server:
             await parts.drain(0 if self._failure else config.grace_ms)
         finally:
             self._ending = True
+            self._stretches.end()
             await parts.halt(close_doors)
         await parts.finish()
         endpoint.remove(config.data)
@@ -249,7 +253,8 @@ class Server:
             workers.append(
                 WorkerView(
                     id=place.number,
-                    pid=place.pid,
+                    pid=place.pid if place.ready else 0,
+                    ready=place.ready,
                     job=held.attempt.job if held is not None else None,
                     since_ms=(now_ns - since_ns) // 1_000_000 if held is not None else 0,
                 )
@@ -262,14 +267,20 @@ class Server:
             recovery_ms=sum(opened.report.seconds.values()) * 1000,
             recovery=msgspec.to_builtins(opened.report),
             workers=workers,
+            starts_overdue=parts.controller.starts_overdue,
+            halted=parts.controller.halted,
             disk_full=engine.disk_full,
             commit_path=engine.commit_path,
+            longest_stretch_ms=self._stretches.longest_s * 1000,
+            longest_stretch_in=self._stretches.longest_in,
         )
 
-    def _not_ready(self, engine: Engine) -> str | None:
+    def _not_ready(self, parts: Assembly) -> str | None:
         if self._ending:
             return "shutting down"
-        return "the disk is full: new jobs are refused" if engine.disk_full else None
+        if parts.controller.halted:
+            return f"nothing is dispatched until a restart; {parts.controller.halted}"
+        return "the disk is full: new jobs are refused" if parts.engine.disk_full else None
 
     def _stop_if_done(self, engine: Engine) -> None:
         """Ends a burst once nothing is left that could run by itself."""
@@ -287,6 +298,13 @@ class Server:
             log.warning(
                 "the clock is %d s behind the log; stamps go on from the log's last one",
                 engine.clock_behind_ms // 1000,
+            )
+        if report.torn_tail_bytes:
+            log.warning(
+                "the log ended with %d bytes that are no frame, of a write that was never "
+                "acknowledged; they are kept in %s",
+                report.torn_tail_bytes,
+                report.broken or "no file, for want of room",
             )
         took_ms = sum(report.seconds.values()) * 1000
         waiting = state.count(JobState.PENDING)

@@ -33,6 +33,7 @@ class QueueConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     weight: int | None = None
     bytes_max: int | None = None
     paused: bool | None = None
+    durable_dispatch: bool | None = None
 
 
 def unknown_name(name: str, known: tuple[str, ...], cutoff: float = 0.6) -> str:
@@ -206,11 +207,12 @@ def _parse_queues(setting: Setting, raw: Any, label: str) -> dict[str, QueueConf
                 hint = unknown_name(str(key), known) or f"; known are {', '.join(known)}"
                 raise InvalidInput(f"{at}: {key!r:.80}: unknown key{hint}")
         weight, bytes_max = settings.get("weight"), settings.get("bytes_max")
-        paused = settings.get("paused")
+        paused, durable = settings.get("paused"), settings.get("durable_dispatch")
         queues[name] = QueueConfig(
             None if weight is None else check_range(f"{at}: weight", weight, 1, WEIGHT_MAX),
             None if bytes_max is None else parse_size_bytes(bytes_max, f"{at}: bytes_max"),
             None if paused is None else _parse_bool(setting, paused, f"{at}: paused"),
+            None if durable is None else _parse_bool(setting, durable, f"{at}: durable_dispatch"),
         )
     return queues
 

@@ -104,6 +104,15 @@ SETTINGS: Final = _table(
         help="Time that running jobs get when the server is told to stop.",
     ),
     Setting(
+        name="start_timeout",
+        field="start_timeout_ms",
+        kind="duration",
+        default=120_000,
+        least=100,
+        most=_DAY_MS,
+        help="Limit of a worker's start, with the import of the application; then it is replaced.",
+    ),
+    Setting(
         name="snapshot",
         field="snapshot_ms",
         kind="duration",
@@ -231,7 +240,7 @@ SETTINGS: Final = _table(
         name="queues",
         kind="queues",
         default={},
-        help="Per queue: weight, bytes_max, paused.",
+        help="Per queue: weight, bytes_max, paused, durable_dispatch.",
         run_flag=False,
     ),
 )

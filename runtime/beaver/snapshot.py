@@ -14,9 +14,10 @@ from __future__ import annotations
 import contextlib
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import PurePath
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -42,11 +43,12 @@ from beaver_model.rows import spec_of
 from beaver_model.state import (
     Fingerprinter,
     State,
+    assemble,
+    freeze_job,
     frozen_jobs,
     frozen_queues,
     frozen_tombstones,
     header,
-    thaw,
 )
 
 __all__ = [
@@ -70,6 +72,8 @@ _MEANINGLESS: Final = (
     struct.error,
 )
 """What a line can raise that no writer wrote, though its CRC is right."""
+
+_Part = TypeVar("_Part")
 
 _BATCH_BYTES: Final = 1 << 20
 _SYNC_BYTES: Final = 16 << 20
@@ -266,11 +270,11 @@ def load_snapshot(
             fingerprinter = Fingerprinter() if check_fingerprint else None
             if fingerprinter is not None:
                 fingerprinter.add(head)
-            state = thaw(
+            state = assemble(
                 head,
-                _noted(reader.queues(), fingerprinter),
-                _noted(reader.jobs(), fingerprinter),
-                _noted(reader.tombstones(), fingerprinter),
+                chain.from_iterable(_noted(reader.queues(), tuple, fingerprinter)),
+                _noted(reader.rows(), freeze_job, fingerprinter),
+                _noted(reader.tombstones(), tuple, fingerprinter),
                 indexed=indexed,
             )
             footer = reader.footer()
@@ -326,11 +330,13 @@ def _check_crc(file: File, path: str) -> int:
     return size
 
 
-def _noted(parts: Iterable[Any], fingerprinter: Fingerprinter | None) -> Iterator[Any]:
-    """Yields the parts of a state, taking their fingerprint on the way."""
-    if fingerprinter is None:
-        yield from parts
-        return
-    for part in parts:
-        fingerprinter.add(part)
-        yield part
+def _noted(
+    pieces: Iterable[list[_Part]],
+    frozen: Callable[[_Part], tuple[Any, ...]],
+    fingerprinter: Fingerprinter | None,
+) -> Iterator[list[_Part]]:
+    """Yields the parts of a state, taking their fingerprint on the way, where it is wanted."""
+    for piece in pieces:
+        if fingerprinter is not None:
+            fingerprinter.add_all(map(frozen, piece))
+        yield piece

@@ -22,20 +22,32 @@ before them.
 
 from __future__ import annotations
 
+import operator
+from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from beaver.errors import Corruption, NewerFormat
 from beaver.ports import File
-from beaver_model.bounds import PAYLOAD_DEPTH_MAX
-from beaver_model.rows import Spec, encode_spec, pack_tombstone, unpack_tombstone
+from beaver_model.bounds import DIGEST_BYTES, PAYLOAD_DEPTH_MAX
+from beaver_model.rows import (
+    Extra,
+    QueueRow,
+    Row,
+    Spec,
+    encode_spec,
+    pack_tombstone,
+    spec_of,
+    unpack_tombstone,
+)
 from beaver_model.state import (
     Header,
     JobTuple,
     QueueTuple,
     TombstoneTuple,
+    freeze_queue,
 )
 from beaver_model.states import JobState
 
@@ -44,11 +56,18 @@ VERSION: Final = 1
 
 CRC_KEY: Final = b',"crc":"'
 CRC_BYTES: Final = len(CRC_KEY) + 8 + len(b'"}\n')
-READ_BYTES: Final = 4 << 20
+READ_BYTES: Final = 256 << 10
+"""Bytes of lines that are decoded at once: they and what they become stay in the cache."""
+_seq: Final = operator.attrgetter("seq")
 
 _DEPTH_SPARE: Final = 500
-_STATE_NAMES: Final = {int(state): state.name.lower() for state in JobState}
-_STATE_VALUES: Final = {name: value for value, name in _STATE_NAMES.items()}
+PENDING: Final = "pending"
+_STATE_NAMES: Final = {
+    # The very string that is the default: what is left out is told by identity.
+    state: PENDING if state == JobState.PENDING else state.name.lower()
+    for state in JobState
+}
+_STATES: Final = {name: state for state, name in _STATE_NAMES.items()}
 
 
 class SnapshotDamaged(Corruption):
@@ -72,13 +91,14 @@ class HeaderLine(msgspec.Struct, tag="header", tag_field="kind"):
     tombstones_age_ms: int
 
 
-class QueueLine(msgspec.Struct, tag="queue", tag_field="kind"):
+class QueueLine(msgspec.Struct, tag="queue", tag_field="kind", omit_defaults=True):
     name: str
     paused: bool
     weight: int
     bytes_max: int
     enqueued: int
     completed: int
+    durable_dispatch: bool = True
 
 
 class SpecLine(msgspec.Struct, tag="spec", tag_field="kind"):
@@ -102,9 +122,9 @@ class JobLine(msgspec.Struct, tag="job", tag_field="kind", gc=False, omit_defaul
     id: str
     ready_ms: int
     spec: int
-    digest: bytes
+    digest: Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
     payload: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    state: str = "pending"
+    state: str = PENDING
     attempt: int = 0
     token: int = 0
     worker: int = 0
@@ -154,7 +174,7 @@ def job_line(job: JobTuple, spec: int) -> JobLine:
         spec,
         digest,
         msgspec.Raw(payload),
-        _STATE_NAMES[state],
+        _STATE_NAMES[JobState(state)],
         attempt,
         token,
         worker,
@@ -180,23 +200,26 @@ def tombstone_line(tombstone: TombstoneTuple) -> TombstoneLine:
     """Returns the line of a frozen tombstone."""
     id_, time_ms, packed = tombstone
     seq, outcome, digest = unpack_tombstone(packed)
-    return TombstoneLine(id_, seq, time_ms, _STATE_NAMES[outcome], digest)
+    return TombstoneLine(id_, seq, time_ms, _STATE_NAMES[JobState(outcome)], digest)
 
 
 # -- reading --------------------------------------------------------------------------------
 
 
 class LineReader:
-    """Reads the lines of a snapshot, kind after kind, as parts of a frozen state."""
+    """Reads the lines of a snapshot, kind after kind, as parts of a state.
+
+    Million by million, so lines go from hand to hand in lists, never one by one.
+    """
 
     def __init__(self, file: File, path: str) -> None:
         self._file = file
         self._path = path
         self.offset = 0
         self.store = b""
-        self._batch: list[Line] = []
-        self._index = 0
-        self._counts: dict[type, int] = {}
+        self._lines: list[Line] = []
+        self._counts: Counter[type] = Counter()
+        self._queues: set[str] = set()
 
     def header(self) -> Header:
         """Reads the first line alone, since a newer version may go on in any way."""
@@ -218,73 +241,101 @@ class LineReader:
             line.last_seq, line.time_ms, line.epoch, line.tombstones_max, line.tombstones_age_ms
         )
 
-    def queues(self) -> Iterator[QueueTuple]:
-        for line in self._of_kind(QueueLine):
-            yield msgspec.structs.astuple(line)
+    def queues(self) -> Iterator[list[QueueTuple]]:
+        """Yields the queues, by name."""
+        for lines in self._runs(QueueLine):
+            self._queues.update(line.name for line in lines)
+            yield [freeze_queue(QueueRow(*msgspec.structs.astuple(line))) for line in lines]
 
-    def jobs(self) -> Iterator[JobTuple]:
-        specs: list[bytes] = []
-        states = _STATE_VALUES
-        for line in self._of_kind(JobLine, SpecLine):
-            if type(line) is SpecLine:
-                if line.number != len(specs):
-                    raise ValueError(f"spec {line.number} follows {len(specs)} specs")
-                specs.append(encode_spec(Spec(**line.options)))
-                continue
-            extra = line.extra
-            payload = line.payload
-            yield (
-                line.seq,
-                line.id,
-                states[line.state],
-                line.attempt,
-                line.token,
-                line.worker,
-                line.ready_ms,
-                specs[line.spec],
-                line.payload_base64 if payload is msgspec.UNSET else bytes(payload),
-                line.digest,
-                None if extra is None else msgspec.structs.astuple(extra),
-            )
+    def rows(self) -> Iterator[list[Row]]:
+        """Yields the rows of the jobs, in seq order, some thousand at a time."""
+        specs: list[Spec] = []
+        unset = msgspec.UNSET
+        last_seq = last_ms = 0
+        for lines in self._runs(JobLine, SpecLine):
+            jobs = lines
+            if SpecLine in set(map(type, lines)):
+                jobs = [line for line in lines if type(line) is JobLine]
+                others = (line for line in lines if type(line) is SpecLine)
+                specs += [self._spec_of(line, n) for n, line in enumerate(others, len(specs))]
+            # What every row needs, and no more: a look at each line costs what making it does.
+            rows = [
+                Row(
+                    line.seq,
+                    line.id,
+                    # Jobs of one commit share their time: one object for all of them.
+                    last_ms if line.ready_ms == last_ms else (last_ms := line.ready_ms),
+                    specs[line.spec],
+                    line.digest + (line.payload_base64 if line.payload is unset else line.payload),
+                )
+                for line in jobs
+            ]
+            for row, line in zip(rows, jobs, strict=True):
+                if line.attempt or line.extra is not None or line.state is not PENDING:
+                    _give_rest(row, line)
+            seqs = [last_seq, *map(_seq, rows)]
+            if not all(map(operator.lt, seqs, seqs[1:])):
+                raise ValueError(f"seqs do not ascend behind {last_seq}")
+            last_seq = seqs[-1]
+            yield rows
 
-    def tombstones(self) -> Iterator[TombstoneTuple]:
-        for line in self._of_kind(TombstoneLine):
-            outcome = _STATE_VALUES[line.outcome]
-            yield (line.id, line.time_ms, pack_tombstone(line.seq, outcome, line.digest))
+    def _spec_of(self, line: SpecLine, number: int) -> Spec:
+        """Returns the one shared `Spec` of a line; `number` is the one that it must have."""
+        if line.number != number:
+            raise ValueError(f"spec {line.number} follows {number} specs")
+        spec = spec_of(encode_spec(Spec(**line.options)))
+        if spec.queue not in self._queues:
+            raise ValueError(f"spec {number} names the queue {spec.queue}, which has no line")
+        return spec
+
+    def tombstones(self) -> Iterator[list[TombstoneTuple]]:
+        """Yields the tombstones, oldest first, some thousand at a time."""
+        for lines in self._runs(TombstoneLine):
+            yield [
+                (
+                    line.id,
+                    line.time_ms,
+                    pack_tombstone(line.seq, _STATES[line.outcome], line.digest),
+                )
+                for line in lines
+            ]
 
     def footer(self) -> FooterLine:
         """Reads the last line and compares the counts."""
         found = [
             self._counts.get(kind, 0) for kind in (QueueLine, SpecLine, JobLine, TombstoneLine)
         ]
-        footer = next(iter(self._of_kind(FooterLine)), None)
-        if not isinstance(footer, FooterLine):
+        footers = [line for lines in self._runs(FooterLine) for line in lines]
+        if len(footers) != 1 or self._lines:
             raise SnapshotDamaged(self._path, self.offset, "its last line is no footer")
+        footer: FooterLine = footers[0]
         expected = [footer.queues, footer.specs, footer.jobs, footer.tombstones]
         if found != expected:
             reason = f"it holds {found} queues, specs, jobs, tombstones; its footer says {expected}"
             raise SnapshotDamaged(self._path, self.offset, reason)
         return footer
 
-    def _of_kind(self, *kinds: type) -> Iterator[Any]:
-        """Yields lines while they are of these kinds."""
-        counts = self._counts
+    def _runs(self, *kinds: type) -> Iterator[list[Any]]:
+        """Yields lists of lines while they are of these kinds."""
+        counts, wanted = self._counts, set(kinds)
         while True:
-            batch = self._batch
-            for index in range(self._index, len(batch)):
-                line = batch[index]
-                kind = type(line)
-                if kind not in kinds:
-                    self._index = index
-                    return
-                counts[kind] = counts.get(kind, 0) + 1
-                yield line
-            self._batch, self._index = self._read_batch(), 0
-            if not self._batch:
+            lines, self._lines = self._lines, []
+            found = Counter(map(type, lines))
+            if not found.keys() <= wanted:
+                end = next(n for n, line in enumerate(lines) if type(line) not in wanted)
+                lines, self._lines = lines[:end], lines[end:]
+                found = Counter(map(type, lines))
+            counts.update(found)
+            if lines:
+                yield lines
+            if self._lines:
+                return
+            self._lines = self._read_lines()
+            if not self._lines:
                 return
 
-    def _read_batch(self) -> list[Line]:
-        """Returns the next few megabytes of lines; none at the end."""
+    def _read_lines(self) -> list[Line]:
+        """Returns the next few thousand lines; none at the end."""
         data = self._file.pread(READ_BYTES, self.offset)
         end = data.rfind(b"\n") + 1
         while data and not end:
@@ -295,3 +346,11 @@ class LineReader:
             end = data.rfind(b"\n") + 1
         self.offset += end
         return decoder.decode_lines(data[:end]) if end else []
+
+
+def _give_rest(row: Row, line: JobLine) -> None:
+    """Gives a row what a job that waits for its first attempt has at its default."""
+    row.state = _STATES[line.state]
+    row.attempt, row.token, row.worker = line.attempt, line.token, line.worker
+    if line.extra is not None:
+        row.extra = Extra(*msgspec.structs.astuple(line.extra))

@@ -181,7 +181,7 @@ class Testing(Operations, Synchronous):
         def to_child(request: Request) -> Job:
             return to_job(request, self._now_ms, self._resolver, Origin.JOB)
 
-        self._change(command_of(outcome, to_child, _JITTER))
+        self._change(command_of(outcome, to_child, lambda: _JITTER))
         if raised and (self._raise_errors or not isinstance(raised[0], Exception)):
             raise raised[0]
         return True
@@ -264,10 +264,15 @@ class Testing(Operations, Synchronous):
         return queries.changed_word(self._state, job)
 
     def do_set_queue(
-        self, queue: str, paused: bool | None, weight: int | None, bytes_max: int | None
+        self,
+        queue: str,
+        paused: bool | None,
+        weight: int | None,
+        bytes_max: int | None,
+        durable_dispatch: bool | None,
     ) -> QueueView:
         check_name(queue, "queue")
-        self._change(SetQueue(queue, paused, weight, bytes_max))
+        self._change(SetQueue(queue, paused, weight, bytes_max, durable_dispatch))
         return queries.queue_view(self._state.queue(queue), self._now_ms)
 
 

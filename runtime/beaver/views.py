@@ -53,6 +53,8 @@ class QueueView(msgspec.Struct):
     weight: int = 10
     oldest_pending_ms: int = 0
     """For how long the oldest ready job has waited, in ms."""
+    durable_dispatch: bool = True
+    """Its jobs start only once their DISPATCH is on disk."""
 
 
 class WorkerView(msgspec.Struct):
@@ -63,6 +65,8 @@ class WorkerView(msgspec.Struct):
     job: str | None = None
     since_ms: int = 0
     """For how long it has run this job, in ms."""
+    ready: bool = True
+    """It takes jobs; otherwise it is being started, or waits for its replacement."""
 
 
 class StatusView(msgspec.Struct):
@@ -81,11 +85,19 @@ class StatusView(msgspec.Struct):
     epoch: int = 0
     store: str = ""
     disk_full: bool = False
+    halted: str = ""
+    """Why nothing is dispatched until a restart: an invariant that does not hold."""
     state_bytes: int = 0
     commit_path: str = ""
     """How commits are written now: `inline`, or by a `writer` process."""
     queues: dict[str, QueueView] = {}
     workers: list[WorkerView] = []
+    starts_overdue: int = 0
+    """Workers that were killed because they did not get ready in time."""
+    longest_stretch_ms: float = 0.0
+    """Longest time for which the loop heard nobody, since the server is ready."""
+    longest_stretch_in: str = ""
+    """What ran in it, where it was long enough to be looked at."""
     recovery: dict[str, Any] = {}
     """What recovery found and how long each phase took."""
 

@@ -15,6 +15,7 @@ FAIR: Final = frozenset(
         "dispatch",
         "start",
         "give-back",
+        "hear",
         "recall-cancelled",
         "stop",
         "stopped",
@@ -31,6 +32,7 @@ KINDS: Final[tuple[str, ...]] = (
     "dispatch",
     "sync",
     "crash",
+    "crash forgets",
     "cut",
     "boot",
     "wake",
@@ -49,6 +51,10 @@ KINDS: Final[tuple[str, ...]] = (
             "unheard",
         )
     ),
+    "end ok",
+    "end fail",
+    "hear",
+    "overtaken",
     "die",
     "recall",
     "recall-cancelled",
@@ -69,8 +75,10 @@ KINDS: Final[tuple[str, ...]] = (
 
 def kind_of(action: Action) -> str:
     """Returns the kind of an action, one of `KINDS`."""
-    if action[0] in {"finish", "late", "enqueue"}:
+    if action[0] in {"finish", "end", "late", "enqueue"}:
         return f"{action[0]} {action[2]}"
+    if action[0] == "crash" and len(action) > 2:
+        return "crash forgets"
     return str(action[0])
 
 
@@ -78,4 +86,6 @@ def is_fair(action: Action) -> bool:
     """True for an action that fairness promises."""
     if action[0] == "finish":
         return action[2] in {"ok", "drained"}
+    if action[0] == "end":
+        return bool(action[2] == "ok")
     return action[0] in FAIR

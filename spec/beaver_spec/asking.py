@@ -45,11 +45,11 @@ def _complete(space: Space, ask: Any, worker: int) -> AnyCommand:
 def _fail(space: Space, ask: Any, worker: int) -> AnyCommand:
     job, token = NAMES[ask[1]], space.token(ask[1], ask[2])
     retry = ask[3] != "not_retryable"
-    return Fail(job, token, "broken", space.jitter(), ask[3], retry)
+    return Fail(job, token, "broken", space.jitter(ask[1]), ask[3], retry)
 
 
 def _release(space: Space, ask: Any, worker: int) -> AnyCommand:
-    delay_ms = space.due_ms() - space.now_ms() if ask[3] == "snooze" else 0
+    delay_ms = space.due_ms(ask[1]) - space.now_ms() if ask[3] == "snooze" else 0
     return Release(NAMES[ask[1]], space.token(ask[1], ask[2]), ask[3], delay_ms)
 
 
@@ -62,7 +62,7 @@ _COMMANDS: Final[dict[str, Callable[[Space, Any, int], AnyCommand]]] = {
     "dispatch": lambda _s, a, w: Dispatch(NAMES[a[1]], w, bool(a[3])),
     "complete": _complete,
     "fail": _fail,
-    "expire": lambda s, a, _w: Expire(NAMES[a[1]], s.token(a[1], a[2]), jitter=s.jitter()),
+    "expire": lambda s, a, _w: Expire(NAMES[a[1]], s.token(a[1], a[2]), jitter=s.jitter(a[1])),
     "release": _release,
     "confirm": lambda s, a, _w: ConfirmCancel(NAMES[a[1]], s.token(a[1], a[2])),
     "cancel": lambda _s, a, _w: Cancel(NAMES[a[1]]),

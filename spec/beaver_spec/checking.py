@@ -27,6 +27,7 @@ from beaver_spec.cells import cells_result, check_cells
 from beaver_spec.concrete import agreement
 from beaver_spec.explorer import Explorer
 from beaver_spec.report import (
+    Included,
     Report,
     ScopeRow,
     findings_of,
@@ -79,7 +80,7 @@ def run(
     *,
     specification: bool = False,
     larger: bool = False,
-    included: Sequence[CheckResult] = (),
+    included: Sequence[Included] = (),
     pin: bool = False,
     processes: int = 0,
     events: Events = QUIET,
@@ -90,7 +91,7 @@ def run(
         scopes: What the explorer looks at.
         specification: Also run the specification, as far as its tools are here.
         larger: Let the specification use its larger bounds.
-        included: Results of other checkers, for the same report.
+        included: Results and tables of other checkers, for the same report.
         pin: Pin the counts that are found, instead of comparing them.
         processes: Explorations at once; 0 takes one a core.
         events: Called while it runs.
@@ -105,7 +106,7 @@ def run(
     results += map(result_of, rows)
     if specification:
         results += _specification(larger, events)
-    results += included
+    results += [result for other in included for result in other.results]
     # Witnesses are promised of all scopes of CI together.
     partial = not {s.name for s in SCOPES if not s.deep} <= {row.name for row in rows}
     witnesses = witnesses_of(rows)
@@ -124,6 +125,7 @@ def run(
         not_explored=list(NOT_EXPLORED),
         findings=findings,
         partial=partial,
+        tables=[table for other in included for table in other.tables],
     )
 
 
@@ -214,14 +216,15 @@ def _specification(larger: bool, events: Events) -> list[CheckResult]:
     return results
 
 
-def read_results(path: Path) -> list[CheckResult]:
-    """Reads the results of another checker: a JSON list of `CheckResult`.
+def read_included(path: Path) -> Included:
+    """Reads what another checker adds: a JSON list of `CheckResult`, or a whole `Included`.
 
     Raises:
         msgspec.MsgspecError: The file holds something else.
         OSError: It cannot be read.
     """
-    return msgspec.json.decode(path.read_bytes(), type=list[CheckResult])
+    found = msgspec.json.decode(path.read_bytes(), type=list[CheckResult] | Included)
+    return found if isinstance(found, Included) else Included(results=found)
 
 
 def commit() -> str:

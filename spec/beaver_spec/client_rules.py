@@ -6,7 +6,7 @@ from beaver_spec.moment import Moment
 from beaver_spec.properties import Ask
 from beaver_spec.rows import ABSENT, LIVE, PENDING
 from beaver_spec.space import REPLIES
-from beaver_spec.world import DRAINING, HELD, LOST, UNSENT, Entry, Held
+from beaver_spec.world import DRAINING, HELD, LOST, SENT, UNSENT, Entry, Held
 
 
 def wakes(m: Moment) -> None:
@@ -15,13 +15,8 @@ def wakes(m: Moment) -> None:
         if row.waiting:
             space = m.space
             batch = tuple(Entry(space.wake(e.mid, job), e.effects) for e in m.batch)
-            world = (
-                m.globe_id,
-                space.wake(m.durable, job),
-                m.parts.batch(batch),
-                *m.world[3:],
-            )
-            m.add(("wake", job), world)
+            woken = (space.wake(m.durable, job), m.parts.batch(batch))
+            m.add(("wake", job), (m.globe_id, *woken, *m.rest[3:]))
 
 
 def clients(m: Moment) -> None:
@@ -59,7 +54,7 @@ def clients(m: Moment) -> None:
         m.submit(("pause",), ("pause", True), globe=spent)
     if globe.drains and m.rules.may_drain(m.batch):
         number = m.parts.globe(globe._replace(phase=DRAINING, drains=globe.drains - 1))
-        m.add(("drain",), (number, *m.world[1:]))
+        m.add(("drain",), (number, *m.rest[1:]))
 
 
 def dispatches(m: Moment) -> None:
@@ -78,9 +73,10 @@ def dispatches(m: Moment) -> None:
             step = m.space.step(m.memory, ask, place + 1)
             if step.refusal:
                 if step.wrong:
-                    m.add(("dispatch", job, place), m.world, step.wrong)
+                    m.add(("dispatch", job, place), m.rest, step.wrong)
                 continue
-            crew = m.with_worker(place, (*worker, Held(job, step.label, UNSENT)))
+            phase = SENT if m.rules.sends_at_once(row, worker) else UNSENT
+            crew = m.with_worker(place, (*worker, Held(job, step.label, phase)))
             m.submit(("dispatch", job, place), ask, crew=crew, worker=place)
 
 

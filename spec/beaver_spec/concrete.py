@@ -27,7 +27,7 @@ from beaver_spec.rows import NOW_MS, QUEUE, Model, Row, seen_buried, seen_rows
 from beaver_spec.rules import Rules
 from beaver_spec.scopes import Scope
 from beaver_spec.space import ModelUnderTest, Space, Step, effects_of, is_job_event, move_of
-from beaver_spec.world import RUNNING, Globe, Parts, World
+from beaver_spec.world import Globe, Parts, World
 
 STEP_MS: Final = 10
 FAR_STEPS: Final = 10_000
@@ -82,9 +82,8 @@ class ConcreteSpace(Space):
         super().__init__(scope, model)
         self.states: list[Frozen] = []
         self.now = NOW_MS
-        self.due = NOW_MS
-        self.events: dict[tuple[int, Any], list[AnyEvent]] = {}
-        """Events of each step that was taken, for telling."""
+        self.dues: tuple[int, ...] = (NOW_MS,) * scope.jobs
+        """For each job: when it becomes ready if it has to wait now."""
         self._numbers: dict[Frozen, int] = {}
         self._taken: dict[Any, Step] = {}
         self.rows: Any = _Rows(self)
@@ -111,9 +110,9 @@ class ConcreteSpace(Space):
         """Returns the token, which is its own label here."""
         return label
 
-    def due_ms(self) -> int:
+    def due_ms(self, job: int) -> int:
         """Returns when a job that has to wait now becomes ready."""
-        return self.due
+        return self.dues[job]
 
     def now_ms(self) -> int:
         """Returns the time of this step."""
@@ -125,7 +124,7 @@ class ConcreteSpace(Space):
 
     def step(self, mid: int, ask: Any, worker: int = 1) -> Step:
         """Returns what a command leads to on a whole state, now."""
-        key = (mid, ask, worker, self.now, self.due)
+        key = (mid, ask, worker, self.now, self.dues)
         step = self._taken.get(key)
         if step is None:
             step = self._taken[key] = self._take_whole(mid, ask, worker)
@@ -154,7 +153,7 @@ class ConcreteSpace(Space):
         frozen = freeze(state)
         wrong += self._check_replay(mid, decision, frozen)
         step.mid = self._number(frozen)
-        self.events[step.mid, ask] = list(decision)
+        step.events = decision
         after = self.models[step.mid]
         step.wrong = (*wrong, *check_step(before, ask, step.moves, after, self.limits))
         step.effects = tuple(effects_of(step.moves, before, after))
@@ -167,8 +166,10 @@ class Happened(NamedTuple):
     action: Action
     before: World
     after: World
-    step: Step | None
-    events: Sequence[AnyEvent]
+    refusal: str
+    """Why the model refused it, or nothing."""
+    events: Sequence[AnyEvent] | None
+    """What the model made of it; `None` where it was not asked."""
     first_seq: int
     wrong: tuple[Wrong, ...]
 
@@ -203,11 +204,14 @@ class Replay:
             possible = any(way.action == action for way in self.rules.successors(self.world))
             space.now += 1
             if possible:
-                self._note(Next(action, self.world, (), None), self.world)
+                self._note(Next(action, self.world, (), ()), self.world)
             return possible
-        job = self._job_of(action)
-        later = (n for n, other in enumerate(actions) if n > index and other[:2] == ("wake", job))
-        space.due = NOW_MS + STEP_MS * next(later, FAR_STEPS)
+        far = NOW_MS + STEP_MS * FAR_STEPS
+        dues = [far] * space.scope.jobs
+        for later in range(len(actions) - 1, index, -1):
+            if actions[later][0] == "wake":
+                dues[actions[later][1]] = NOW_MS + STEP_MS * later
+        space.dues = tuple(dues)
         before = self.world
         for way in self.rules.successors(before):
             if way.action == action:
@@ -222,34 +226,14 @@ class Replay:
         return self.space.probe(self.world[1])
 
     def _note(self, way: Next, before: World) -> None:
-        events: list[AnyEvent] = []
-        first_seq = 0
-        memory, after = self.rules.parts.memory(before), self.rules.parts.memory(way.world)
-        if way.step is not None and way.step.mid != memory:
-            first_seq = self.space.states[memory].header.last_seq + 1
-            # The events of the step that led from here to there.
-            found = [e for (mid, _), e in self.space.events.items() if mid == way.step.mid]
-            events = found[-1] if found else []
-        elif after != memory and way.action[0] == "recall":
-            first_seq = self.space.states[memory].header.last_seq + 1
+        memory = self.rules.parts.memory(before)
+        events = [e for step in way.steps for e in step.events] if way.steps else None
+        first_seq = self.space.states[memory].header.last_seq + 1
         wrong = (*way.wrong, *self.rules.check(way.world))
+        refusal = way.steps[-1].refusal if way.steps else ""
         self.happened.append(
-            Happened(way.action, before, way.world, way.step, events, first_seq, wrong)
+            Happened(way.action, before, way.world, refusal, events, first_seq, wrong)
         )
-
-    def _job_of(self, action: Action) -> int:
-        """Returns the job that an action may put to waiting, or -1."""
-        _, _, _, _, crew, stale = self.world
-        parts = self.rules.parts
-        if action[0] == "enqueue":
-            return int(action[1])
-        if action[0] == "late" and action[1] < len(parts.stales.values[stale]):
-            return int(parts.stales.values[stale][action[1]][0])
-        if action[0] == "finish" and action[1] < len(parts.crews.values[crew]):
-            for held in parts.crews.values[crew][action[1]]:
-                if held.phase == RUNNING:
-                    return int(held.job)
-        return -1
 
 
 def replay(
@@ -300,14 +284,17 @@ def unreduced(
         worlds: The canonical worlds of the path, the start first.
         actions: The action before each world but the first, named as in its own world.
     """
-    rules, canonical = explorer.rules, explorer.parts.canonical
+    rules, canonical = explorer.rules, explorer.symmetry.canonical
     world, named = rules.start(), []
     for target, action in zip(worlds[1:], actions, strict=True):
         way = next(
             way
             for way in rules.successors(world)
             if way.action[0] == action[0]
-            and (action[0] not in {"finish", "late", "enqueue"} or way.action[2] == action[2])
+            and (
+                action[0] not in {"finish", "end", "late", "hear", "enqueue"}
+                or way.action[2] == action[2]
+            )
             and canonical(way.world) == target
         )
         named.append(way.action)
@@ -317,7 +304,7 @@ def unreduced(
 
 def seen(rules: Rules, world: World) -> Any:
     """Returns a world as plain values, with tokens as ranks: the same for both spaces."""
-    globe, durable, batch, told, crew, stale = world
+    globe, durable, batch, crew, stale, told = world
     parts, space = rules.parts, rules.space
     entries = parts.batches.values[batch]
     workers = parts.crews.values[crew]
@@ -354,7 +341,7 @@ def agreement(explorer: Explorer, samples: int, seed: int = 0) -> tuple[int, str
         How many steps were compared, and the first difference, or nothing.
     """
     rng = random.Random(seed)  # noqa: S311 - which histories are looked at is no secret
-    count = len(explorer.worlds)
+    count = len(explorer.keys)
     compared = 0
     for number in rng.sample(range(count), min(samples, count)):
         for named in (_way_to(explorer, number), _walk(explorer, rng)):
@@ -395,7 +382,7 @@ def _compare(explorer: Explorer, named: Sequence[Action]) -> tuple[int, str]:
         return steps, f"{named[steps]} is not possible after {named[:steps]}"
     for index, happened in enumerate(run.happened):
         world = next(w.world for w in rules.successors(world) if w.action == happened.action)
-        if explorer.parts.canonical(world) not in explorer.numbers:
+        if not explorer.knows(world):
             return index, f"{named[: index + 1]} leads to a world that was not explored"
         run.space.now = NOW_MS + STEP_MS * index
         here, there = seen(rules, world), seen(run.rules, happened.after)

@@ -95,10 +95,12 @@ def _facts(report: Report) -> Iterator[Block]:
     ]
     if report.scopes:
         states = sum(scope.states for scope in report.scopes)
+        seconds = sum(scope.seconds for scope in report.scopes)
         rows += [
             ["scopes", str(len(report.scopes))],
             ["states", number(states)],
             ["transitions", number(sum(scope.transitions for scope in report.scopes))],
+            ["states a second, on one core", number(round(states / max(seconds, 0.001)))],
             ["asked of the real model", number(sum(scope.asked for scope in report.scopes))],
             [
                 "compared with whole states",
@@ -151,6 +153,10 @@ def _scopes(scopes: Sequence[ScopeRow]) -> Iterator[Block]:
             for s in scopes
         ],
     )  # fmt: skip
+    every = ", ".join(f"`{name}`" for name in scopes[0].bounds)
+    yield Paragraph(
+        f"What a scope does not name in its bounds does not happen there. There are: {every}."
+    )
     yield Table(
         ["scope", "what it is for", "bounds"],
         [[f"`{s.name}`", s.claim, _bounds(s.bounds)] for s in scopes],
@@ -158,16 +164,9 @@ def _scopes(scopes: Sequence[ScopeRow]) -> Iterator[Block]:
 
 
 def _bounds(bounds: dict[str, Any]) -> str:
-    """Returns the bounds that allow something, then what is off."""
-    on, off = [], []
-    for name, value in bounds.items():
-        if value is True:
-            on.append(name)
-        elif value is None or value is False or value == 0:
-            off.append(name)
-        else:
-            on.append(f"{name} {value}")
-    return ", ".join(on) + (f"; without {', '.join(off)}" if off else "")
+    """Returns the bounds that allow something."""
+    allowed = {k: v for k, v in bounds.items() if v not in (None, False, 0)}
+    return ", ".join(k if v is True else f"{k} {v}" for k, v in allowed.items())
 
 
 def _properties(report: Report) -> Iterator[Block]:
@@ -188,9 +187,14 @@ def _witnesses(report: Report) -> Iterator[Block]:
         ("transition", "transition taken"),
         ("refusal", "refusal given"),
         ("action", "action tried"),
+        ("situation", "situation met"),
     ):
         rows = [
-            [f"`{w.what}`" if kind != "transition" else w.what, number(w.count), w.note]
+            [
+                w.what if kind in {"transition", "situation"} else f"`{w.what}`",
+                number(w.count),
+                w.note,
+            ]
             for w in report.witnesses
             if w.kind == kind
         ]

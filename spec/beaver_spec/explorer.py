@@ -2,7 +2,8 @@
 
 It visits each world once, in the order of its distance from the start, so that the first
 counterexample is a shortest one.  Worlds that differ only by the names of jobs and workers
-are one (`world.Parts.canonical`).  Within the bounds of the scope nothing is left out; what
+are one (`symmetry`), and worlds that differ only by what clients know share their ways on.
+Within the bounds of the scope nothing is left out; what
 the scope itself leaves out is said in the report.
 """
 
@@ -13,7 +14,7 @@ import resource
 import sys
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from beaver_spec.actions import Action, is_fair, kind_of
@@ -21,8 +22,9 @@ from beaver_spec.properties import Wrong
 from beaver_spec.rows import IN_FLIGHT, PENDING
 from beaver_spec.rules import Rules
 from beaver_spec.scopes import Scope
-from beaver_spec.space import ModelUnderTest, Space, Tally, finish_tally
-from beaver_spec.world import DOWN, UP, World
+from beaver_spec.space import Effect, ModelUnderTest, Space, Step, Tally, finish_tally
+from beaver_spec.symmetry import TOLD_BITS, TOLD_MASK, Symmetry
+from beaver_spec.world import DOWN, UP, Rest, World, rest_of
 
 PROGRESS_EVERY: Final = 2_000
 """States between two calls of a progress function."""
@@ -51,7 +53,7 @@ class Exploration(NamedTuple):
     transitions: int
     diameter: int
     models: int
-    """States of the model alone."""
+    """States of the model alone, those that differ by the names of jobs once."""
     seconds: float
     memory_mb: float
     tally: Tally
@@ -64,6 +66,16 @@ class Exploration(NamedTuple):
     """False where it stopped at a counterexample or at `states_max`."""
 
 
+class Edge(NamedTuple):
+    """A way on from every world with one rest, as the search needs it."""
+
+    rest: int
+    tells: tuple[Effect, ...]
+    action: int
+    fair: bool
+    wrong: tuple[Wrong, ...]
+
+
 class Explorer:
     """One exploration of one scope."""
 
@@ -73,6 +85,7 @@ class Explorer:
         *,
         model: ModelUnderTest | None = None,
         rules: RulesOf = Rules,
+        space: Space | None = None,
         ignore: frozenset[str] = frozenset(),
         states_max: int = 0,
         progress: Progress | None = None,
@@ -83,26 +96,36 @@ class Explorer:
             scope: The bounds.
             model: The functions to explore; the real ones by default.
             rules: The world around the model; tests pass broken ones.
+            space: The states of the model; tests pass broken ones.
             ignore: Properties that do not count, so that tests see others.
             states_max: Where to stop; 0 means never.
             progress: Called every so often.
         """
         self.scope = scope
-        self.space = Space(scope, model)
+        self.space = space or Space(scope, model)
         self.rules = rules(self.space)
         self.parts = self.rules.parts
+        self.symmetry = Symmetry(self.parts)
         self.ignore = ignore
         self.states_max = states_max
         self.progress = progress
-        self.worlds: list[World] = []
-        self.numbers: dict[World, int] = {}
-        self.parents = array("I")
+        self.keys = array("Q")
+        """The key of each world, in the order in which they were found."""
+        self._numbers: dict[int, int] = {}
+        """The number of the world that each key leads to, canonical or not."""
+        self._parents = array("I")
+        self._by_action = array("H")
         self._actions: list[Action] = []
         self._action_numbers: dict[Action, int] = {}
-        self._by_action = array("I")
+        self._edges: dict[int, list[Edge]] = {}
+        self._steps: dict[int, list[Step]] = {}
+        self._visits: dict[int, int] = {}
+        """For each rest: worlds that have it, edges from them, and what these asked."""
+        self._tells: dict[tuple[int, tuple[Effect, ...]], int] = {}
+        self._sound: set[int] = set()
+        """Rests with which nothing is wrong."""
         self._fair_sources = array("I")
         self._fair_targets = array("I")
-        self._counts: dict[str, int] = {}
 
     def run(self) -> Exploration:
         """Explores the scope until it is done or something is wrong."""
@@ -111,7 +134,7 @@ class Explorer:
         # Millions of tuples of numbers, none in a cycle: collecting them finds nothing.
         gc.disable()
         try:
-            found, transitions, diameter, complete = self._search()
+            found, diameter, complete = self._search()
         finally:
             if collecting:
                 gc.enable()
@@ -120,90 +143,157 @@ class Explorer:
         if found is None and complete and "no_job_stuck" not in self.ignore:
             found = self._check_ends()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        actions = self._count_edges()
         return Exploration(
             scope=self.scope,
-            states=len(self.worlds),
-            transitions=transitions,
+            states=len(self.keys),
+            transitions=sum(actions.values()),
             diameter=diameter,
-            models=len(self.space.models),
+            models=self.space.models_count(),
             seconds=time.perf_counter() - started,
             memory_mb=peak / (1 << 20 if sys.platform == "darwin" else 1 << 10),
             tally=finish_tally(self.space),
-            actions=self._counts,
+            actions=actions,
             counterexample=found,
-            ends=sum(map(self.has_ended, self.worlds)),
+            ends=len(self._ended()),
             complete=complete and found is None,
         )
 
-    def _search(self) -> tuple[Counterexample | None, int, int, bool]:
-        rules, canonical, numbers, worlds = (
-            self.rules,
-            self.parts.canonical,
-            self.numbers,
-            self.worlds,
+    def _search(self) -> tuple[Counterexample | None, int, bool]:
+        """Returns what is wrong, how far away the last world is, and whether it came to an end."""
+        keys, numbers, edges, visits, tells_of = (
+            self.keys,
+            self._numbers,
+            self._edges,
+            self._visits,
+            self._tells,
         )
-        first = canonical(rules.start())
-        numbers[first] = 0
-        worlds.append(first)
-        self.parents.append(0)
-        self._by_action.append(self._number_of(("start",)))
-        transitions, diameter, at, level_end = 0, 0, 0, 1
-        counts = self._counts
-        while at < len(worlds):
+        fair_sources, fair_targets = self._fair_sources, self._fair_targets
+        self._add(self.symmetry.canonical_key(self.symmetry.key(self.rules.start())), 0, 0)
+        diameter, at, level_end = 0, 0, 1
+        while at < len(keys):
             if at == level_end:
                 diameter += 1
-                level_end = len(worlds)
+                level_end = len(keys)
             if self.progress is not None and at % PROGRESS_EVERY == 0:
-                self.progress(len(worlds), len(worlds) - at)
-            if self.states_max and len(worlds) > self.states_max:
-                return None, transitions, diameter, False
-            world = worlds[at]
-            for way in rules.successors(world):
-                transitions += 1
-                action = way.action
-                kind = kind_of(action)
-                counts[kind] = counts.get(kind, 0) + 1
-                target = canonical(way.world)
-                number = numbers.get(target)
-                if way.wrong:
-                    wrong = self._counted(way.wrong)
-                    if wrong:
-                        found = self._counterexample(wrong[0], at, action, target)
-                        return found, transitions, diameter, False
+                self.progress(len(keys), len(keys) - at)
+            if self.states_max and len(keys) > self.states_max:
+                return None, diameter, False
+            rest, told = keys[at] >> TOLD_BITS, keys[at] & TOLD_MASK
+            found = edges.get(rest)
+            if found is None:
+                found = self._expand(rest)
+            visits[rest] += 1
+            for target, tells, action, fair, wrong in found:
+                key = target << TOLD_BITS
+                if tells:
+                    heard = tells_of.get((told, tells))
+                    if heard is None:
+                        heard = tells_of[told, tells] = self.rules.tell(told, tells)
+                    key |= heard
+                else:
+                    key |= told
+                if wrong:
+                    return self._wrong_step(wrong[0], at, action, key), diameter, False
+                number = numbers.get(key)
                 if number is None:
-                    number = numbers[target] = len(worlds)
-                    worlds.append(target)
-                    self.parents.append(at)
-                    self._by_action.append(self._number_of(action))
-                    wrong = self._counted(rules.check(target))
-                    if wrong:
-                        found = self._counterexample(wrong[0], number)
-                        return found, transitions, diameter, False
-                if is_fair(action):
-                    self._fair_sources.append(at)
-                    self._fair_targets.append(number)
+                    number, counterexample = self._reach(key, at, action)
+                    if counterexample is not None:
+                        return counterexample, diameter, False
+                if fair:
+                    fair_sources.append(at)
+                    fair_targets.append(number)
             at += 1
-        return None, transitions, diameter, True
+        return None, diameter, True
 
-    def _counted(self, wrong: list[Wrong] | tuple[Wrong, ...]) -> list[Wrong]:
-        return [w for w in wrong if w.property not in self.ignore]
+    def _expand(self, rest: int) -> list[Edge]:
+        """Asks the rules for the ways on from every world with a rest, once."""
+        symmetry = self.symmetry
+        steps: list[Step] = []
+        found: list[Edge] = []
+        self._edges[rest] = found
+        for way in self.rules.ways(symmetry.rests[rest]):
+            found.append(
+                Edge(
+                    symmetry.rest(way.rest),
+                    way.tells,
+                    self._number_of(way.action),
+                    is_fair(way.action),
+                    self._counted(way.wrong),
+                )
+            )
+            steps += way.steps
+        self._steps[rest] = steps
+        self._visits[rest] = 0
+        return found
+
+    def _reach(self, key: int, parent: int, action: int) -> tuple[int, Counterexample | None]:
+        """Returns the number of a key that was not met yet, and what is wrong with its world."""
+        canonical = self.symmetry.canonical_key(key)
+        number = self._numbers.get(canonical)
+        if number is not None:
+            self._numbers[key] = number
+            return number, None
+        number = self._add(canonical, parent, action)
+        self._numbers[key] = number
+        wrong = self._check(canonical >> TOLD_BITS, canonical & TOLD_MASK)
+        return number, self._counterexample(wrong[0], number) if wrong else None
+
+    def _check(self, number: int, told: int) -> tuple[Wrong, ...]:
+        """Returns what is wrong with a world; what its rest says is looked at once."""
+        rest = self.symmetry.rests[number]
+        broken = self.rules.check_promises(told, rest[1])
+        wrong = self._counted((broken,)) if broken is not None else ()
+        if number not in self._sound:
+            wrong = (*wrong, *self._counted(self.rules.check_rest(rest)))
+            if not wrong:
+                self._sound.add(number)
+        return wrong
+
+    def _add(self, key: int, parent: int, action: int) -> int:
+        number = self._numbers[key] = len(self.keys)
+        self.keys.append(key)
+        self._parents.append(parent)
+        self._by_action.append(action)
+        return number
+
+    def _counted(self, wrong: Collection[Wrong]) -> tuple[Wrong, ...]:
+        return tuple(w for w in wrong if w.property not in self.ignore) if wrong else ()
+
+    def _count_edges(self) -> dict[str, int]:
+        """Returns the edges by kind of action, and counts those of each step of the model."""
+        counts: dict[str, int] = {}
+        for rest, edges in self._edges.items():
+            visits = self._visits[rest]
+            for edge in edges:
+                kind = kind_of(self._actions[edge.action])
+                counts[kind] = counts.get(kind, 0) + visits
+            for step in self._steps[rest]:
+                step.edges += visits
+        return counts
 
     def _probe(self) -> Counterexample | None:
         """Puts every command to every state of the model that can be on disk."""
         probed: set[int] = set()
-        for number, world in enumerate(self.worlds):
-            if world[1] not in probed:
-                probed.add(world[1])
-                wrong = self._counted(self.space.probe(world[1]))
+        rests: set[int] = set()
+        for number, key in enumerate(self.keys):
+            rest = key >> TOLD_BITS
+            if rest in rests:
+                continue
+            rests.add(rest)
+            durable = self.symmetry.rests[rest][1]
+            if durable not in probed:
+                probed.add(durable)
+                wrong = self._counted(self.space.probe(durable))
                 if wrong:
                     return self._counterexample(wrong[0], number)._replace(probed=True)
         return None
 
     # -- eventually ------------------------------------------------------------------------------
 
-    def has_ended(self, world: World) -> bool:
+    def has_ended(self, rest: Rest) -> bool:
         """True where every accepted job has ended, and nothing waits for a sync."""
-        globe, durable, batch, _, _, _ = world
+        globe, durable, batch, _, _ = rest
         if (
             self.parts.globes.values[globe].phase not in {UP, DOWN}
             or self.parts.batches.values[batch]
@@ -211,13 +301,18 @@ class Explorer:
             return False
         return all(row.state not in {PENDING, IN_FLIGHT} for row in self.space.rows[durable])
 
+    def _ended(self) -> list[int]:
+        """Returns the worlds in which every accepted job has ended."""
+        ends = [self.has_ended(rest) for rest in self.symmetry.rests]
+        return [number for number, key in enumerate(self.keys) if ends[key >> TOLD_BITS]]
+
     def _check_ends(self) -> Counterexample | None:
         """Every world must reach an end of all accepted jobs by fair steps alone.
 
         Walks backwards over the fair edges from the worlds that have ended.  With strong
         fairness, and with what is unfair bounded, that is "every job ends eventually".
         """
-        count = len(self.worlds)
+        count = len(self.keys)
         offsets = array("I", bytes(4 * (count + 1)))
         for target in self._fair_targets:
             offsets[target + 1] += 1
@@ -229,7 +324,7 @@ class Explorer:
             sources[cursor[target]] = source
             cursor[target] += 1
         reached = bytearray(count)
-        stack = [n for n, world in enumerate(self.worlds) if self.has_ended(world)]
+        stack = self._ended()
         for number in stack:
             reached[number] = 1
         while stack:
@@ -253,28 +348,32 @@ class Explorer:
             self._actions.append(action)
         return number
 
+    def world(self, number: int) -> World:
+        """Returns a world that was found."""
+        return self.symmetry.world(self.keys[number])
+
+    def knows(self, world: World) -> bool:
+        """True where the world was found, under some names of jobs and workers."""
+        return self.symmetry.canonical_key(self.symmetry.key(world)) in self._numbers
+
     def path(self, number: int) -> tuple[list[Action], list[World]]:
         """Returns the shortest way to a world: its actions, and the worlds with the start."""
         actions: list[Action] = []
-        worlds = [self.worlds[number]]
+        worlds = [self.world(number)]
         while number:
             actions.append(self._actions[self._by_action[number]])
-            number = self.parents[number]
-            worlds.append(self.worlds[number])
+            number = self._parents[number]
+            worlds.append(self.world(number))
         return actions[::-1], worlds[::-1]
 
-    def _counterexample(
-        self,
-        wrong: Wrong,
-        number: int,
-        action: Action | None = None,
-        target: World | None = None,
-    ) -> Counterexample:
+    def _counterexample(self, wrong: Wrong, number: int) -> Counterexample:
         actions, worlds = self.path(number)
-        if action is not None and target is not None:
-            actions.append(action)
-            worlds.append(target)
         return Counterexample(wrong, tuple(actions), tuple(worlds))
+
+    def _wrong_step(self, wrong: Wrong, number: int, action: int, key: int) -> Counterexample:
+        actions, worlds = self.path(number)
+        target = self.symmetry.world(self.symmetry.canonical_key(key))
+        return Counterexample(wrong, (*actions, self._actions[action]), (*worlds, target))
 
 
 def explore(
@@ -302,14 +401,15 @@ def can_end(
     for action in actions:
         ways = explorer.rules.successors(world)
         world = next(way.world for way in ways if way.action == action)
-    seen = {explorer.parts.canonical(world)}
+    canonical = explorer.symmetry.canonical
+    seen = {canonical(world)}
     waiting = list(seen)
     while waiting:
         world = waiting.pop()
-        if explorer.has_ended(world):
+        if explorer.has_ended(rest_of(world)):
             return True
         for way in explorer.rules.successors(world):
-            target = explorer.parts.canonical(way.world)
+            target = canonical(way.world)
             if is_fair(way.action) and target not in seen:
                 seen.add(target)
                 waiting.append(target)

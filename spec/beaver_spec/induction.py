@@ -13,8 +13,11 @@ a run from the start to a broken promise must exist, and is told step by step.
 
 from __future__ import annotations
 
+import gc
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from beaver_spec.results import CheckResult, Verdict
@@ -115,9 +118,34 @@ class Vocabulary:
         return [new[name] == old[name] for name in old if name not in changed]
 
 
+# -- one at a time -----------------------------------------------------------------------------
+
+_z3: Final = threading.RLock()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keeps z3 to one thread at a time.
+
+    All its expressions live in one context, which two threads must not touch at once: that
+    ends in answers that mean nothing, or in a segmentation fault.  A thread touches it also
+    where the garbage collector happens to run in it and frees expressions of another, so the
+    collector waits.
+    """
+    with _z3:
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collecting:
+                gc.enable()
+
+
 # -- proving -----------------------------------------------------------------------------------
 
 
+@alone()
 def prove(system: System) -> CheckResult:
     """Proves that a system keeps its promise, whatever its length and however it crashes."""
     started = time.monotonic()
@@ -133,6 +161,7 @@ def prove(system: System) -> CheckResult:
     )
 
 
+@alone()
 def sow(system: System, bug: str) -> CheckResult:
     """Shows that with `bug` the induction fails, and that a run breaks a promise."""
     started = time.monotonic()
@@ -184,6 +213,7 @@ def _never_taken(system: System) -> Iterator[str]:
             yield f"'{name}' can never happen"
 
 
+@alone()
 def find_run(system: System, bug: str, steps_max: int = RUN_STEPS_MAX) -> list[str]:
     """Returns a shortest run that breaks a promise as numbered steps; empty where there is none."""
     import z3
@@ -213,11 +243,15 @@ def find_run(system: System, bug: str, steps_max: int = RUN_STEPS_MAX) -> list[s
 
 
 def _told(model: Any, choices: list[dict[str, Formula]], promise: dict[str, Formula]) -> list[str]:
+    def holds(formula: Formula) -> bool:
+        # A model says nothing of what does not matter, and then z3 has no truth value.
+        return bool(model.eval(formula, model_completion=True))
+
     steps = [
-        f"{number}. {next(n for n, c in taken.items() if model.eval(c))}"
+        f"{number}. {next(n for n, choice in taken.items() if holds(choice))}"
         for number, taken in enumerate(choices, 1)
     ]
-    broken = [n for n, p in promise.items() if not model.eval(p, model_completion=True)]
+    broken = [n for n, p in promise.items() if not holds(p)]
     return [*steps, f"broken: {', '.join(broken)}"]
 
 

@@ -7,41 +7,59 @@ model in memory and into the batch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from beaver_spec.actions import Action
 from beaver_spec.properties import TOLD_CANCEL, TOLD_DONE, TOLD_GONE, Ask, Wrong
 from beaver_spec.space import FORGET, REVIVE, Effect, Step
-from beaver_spec.world import LOST, SENT, UNSENT, Entry, Globe, Stale, Worker, World
+from beaver_spec.world import LOST, SENT, UNSENT, Entry, Globe, Rest, Stale, Worker, World
 
 if TYPE_CHECKING:
     from beaver_spec.rules import Rules
 
 
-class Next:
-    """One way on: the action, the world that it leads to, and what is wrong with it."""
+class Way:
+    """One way on: the action, the rest of the world after it, and what clients are told.
 
-    __slots__ = ("action", "step", "world", "wrong")
+    It stands for every world with the rest that it was found in, whatever clients know there.
+    """
+
+    __slots__ = ("action", "rest", "steps", "tells", "wrong")
 
     def __init__(
-        self, action: Action, world: World, wrong: tuple[Wrong, ...], step: Step | None
+        self,
+        action: Action,
+        rest: Rest,
+        wrong: tuple[Wrong, ...] = (),
+        steps: tuple[Step, ...] = (),
+        tells: tuple[Effect, ...] = (),
     ) -> None:
         self.action = action
-        self.world = world
+        self.rest = rest
         self.wrong = wrong
-        self.step = step
+        self.steps = steps
+        """What the model made of it; empty where it was not asked."""
+        self.tells = tells
+
+
+class Next(NamedTuple):
+    """A way on from one world, and the world that it leads to."""
+
+    action: Action
+    world: World
+    wrong: tuple[Wrong, ...]
+    steps: tuple[Step, ...]
 
 
 class Moment:
-    """One world, taken apart, and the ways on from it that have been found."""
+    """A world without what clients know, taken apart, and the ways on that have been found."""
 
-    def __init__(self, rules: Rules, world: World) -> None:
+    def __init__(self, rules: Rules, rest: Rest) -> None:
         self.rules, self.space, self.parts = rules, rules.space, rules.parts
         self.scope = rules.scope
-        self.world = world
-        self.globe_id, self.durable, self.batch_id, self.told_id, self.crew_id, self.stale_id = (
-            world
-        )
+        self.rest = rest
+        self.globe_id, self.durable, self.batch_id, self.crew_id, self.stale_id = rest
         parts = self.parts
         self.globe: Globe = parts.globes.values[self.globe_id]
         self.batch: tuple[Entry, ...] = parts.batches.values[self.batch_id]
@@ -50,10 +68,18 @@ class Moment:
         self.memory = self.batch[-1].mid if self.batch else self.durable
         self.rows = self.space.rows[self.memory]
         self.full = len(self.batch) >= self.scope.batch
-        self.out: list[Next] = []
+        self.out: list[Way] = []
 
-    def add(self, action: Action, world: World, wrong: tuple[Wrong, ...] = ()) -> None:
-        self.out.append(Next(action, world, wrong, None))
+    def add(
+        self,
+        action: Action,
+        rest: Rest,
+        wrong: tuple[Wrong, ...] = (),
+        steps: tuple[Step, ...] = (),
+        tells: tuple[Effect, ...] = (),
+    ) -> None:
+        """Notes a way on."""
+        self.out.append(Way(action, rest, wrong, steps, tells))
 
     def with_worker(self, place: int, worker: Worker) -> int:
         """Returns the workers with one of them changed."""
@@ -70,16 +96,15 @@ class Moment:
         crew: int | None = None,
         stale: int | None = None,
         reply: Effect | None = None,
-        wrong: tuple[Wrong, ...] = (),
     ) -> None:
         """Puts a command to the model in memory, and into the batch."""
         rules, parts = self.rules, self.parts
         step = self.space.step(self.memory, ask, worker + 1)
-        step.edges += 1
-        effects = step.effects
+        effects, wrong = step.effects, step.wrong
         if reply is not None and (not step.refusal or step.refusal == "conflict"):
             effects = (*effects, reply)
-        batch, told = self.batch_id, self.told_id
+        batch = self.batch_id
+        tells: tuple[Effect, ...] = ()
         changed = step.mid != self.memory
         if changed or effects:
             waits = changed or bool(self.batch)
@@ -90,16 +115,40 @@ class Moment:
                     message = "a reply went out before the sync of what it rests on"
                     wrong = (*wrong, Wrong("released_when_durable", message))
                     batch = parts.batch((*self.batch, Entry(step.mid, ())))
-                told = parts.told(told_after(parts.tolds.values[told], effects))
-        world = (
+                tells = effects
+        rest = (
             self.globe_id if globe is None else globe,
             self.durable,
             batch,
-            told,
             self.crew_id if crew is None else crew,
             self.stale_id if stale is None else stale,
         )
-        self.out.append(Next(action, world, (*step.wrong, *wrong), step))
+        self.add(action, rest, wrong, (step,), tells)
+
+    def chain(
+        self,
+        action: Action,
+        asks: Sequence[Ask],
+        *,
+        crew: int,
+        worker: int = 0,
+        globe: int | None = None,
+    ) -> None:
+        """Puts several commands to the model in one go, if the batch has room for them."""
+        if len(self.batch) + len(asks) > max(self.scope.batch, len(asks)):
+            return
+        entries, memory = list(self.batch), self.memory
+        wrong: tuple[Wrong, ...] = ()
+        steps: tuple[Step, ...] = ()
+        for ask in asks:
+            step = self.space.step(memory, ask, worker + 1)
+            steps, wrong = (*steps, step), (*wrong, *step.wrong)
+            if step.mid != memory or step.effects:
+                memory = step.mid
+                entries.append(Entry(memory, step.effects))
+        batch = self.parts.batch(tuple(entries))
+        number = self.globe_id if globe is None else globe
+        self.add(action, (number, self.durable, batch, crew, self.stale_id), wrong, steps)
 
 
 def killed(worker: Worker) -> Worker:

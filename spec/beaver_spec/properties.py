@@ -7,7 +7,7 @@ a client was told.  The invariants of the model itself stand in `beaver_model.in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from beaver_model.events import Cause
@@ -50,7 +50,8 @@ class Wrong(NamedTuple):
 PROPERTIES: Final[dict[str, str]] = {
     "events_are_legal": "every event that `decide` returns is legal, and every refusal is known",
     "replay_agrees": "freezing, thawing and replaying events, once and twice, give one state",
-    "fenced": "P3: an outcome changes something only with the token that is in flight",
+    "fenced": "P3: an outcome changes something only with the token that is in flight, and never "
+    "where a dead server gave it",
     "completes_once": "P3: a job that has completed never runs or completes again",
     "attempts_are_counted": "P6: DISPATCH spends one attempt, RELEASE gives it back, REQUEUE "
     "starts afresh, and nothing else changes the count",
@@ -66,6 +67,8 @@ PROPERTIES: Final[dict[str, str]] = {
     "released_when_durable": "P1: a reply goes out once all that it rests on is durable",
     "started_is_charged": "P6: an attempt whose user code began is charged unless it is given "
     "back on purpose, and one that never began is not charged while the slots are there",
+    "started_is_durable": "P1, P6: user code begins only once its DISPATCH is durable; where a "
+    "queue opts out, a crash may forget that an attempt began, and it is not counted",
     "exclusive": "P10: on one node two attempts of a job never run at once",
     "in_flight_is_held": "P5: every job in flight is held by exactly one live worker",
     "policy_finds_work": "P5: a free slot gets a job exactly where one may be dispatched",
@@ -214,6 +217,66 @@ def _check_buried(
         yield Wrong("tombstones_last", message)
     if any(place not in expected[:gone] for place in evicted):
         yield Wrong("tombstones_last", f"{[NAMES[p] for p in evicted]} were forgotten early")
+
+
+# -- situations ----------------------------------------------------------------------------------
+
+Situation = Callable[[Model, Ask, Sequence[Move], Model], bool]
+
+
+def _moved(
+    *triggers: Trigger, when: Callable[[Row, Move], bool] = lambda _row, _move: True
+) -> Situation:
+    def met(before: Model, _ask: Ask, moves: Sequence[Move], _after: Model) -> bool:
+        return any(m.trigger in triggers and when(before.rows[m.job], m) for m in moves)
+
+    return met
+
+
+def _evicts(before: Model, _ask: Ask, _moves: Sequence[Move], after: Model) -> bool:
+    return any(place not in after.buried for place in before.buried)
+
+
+def _sorts_at_boot(_before: Model, ask: Ask, moves: Sequence[Move], _after: Model) -> bool:
+    charged = any(m.trigger in {Trigger.TIMEOUT, Trigger.DEAD} for m in moves)
+    return ask[0] == "boot" and charged and any(m.trigger == Trigger.RELEASE for m in moves)
+
+
+def _leaves_suspects(before: Model, ask: Ask, _moves: Sequence[Move], _after: Model) -> bool:
+    if ask[0] != "dispatch" or not before.rows[_place(ask)].suspect:
+        return False
+    waiting = (n for n, row in enumerate(before.rows) if row.suspect and row.state == PENDING)
+    return any(place != _place(ask) for place in waiting)
+
+
+SITUATIONS: Final[dict[str, Situation]] = {
+    "a tombstone is evicted": _evicts,
+    "one BOOT charges one job and gives another back": _sorts_at_boot,
+    "a suspect runs, and another one waits": _leaves_suspects,
+    "a suspect snoozes": _moved(
+        Trigger.RELEASE, when=lambda row, move: row.suspect and move.cause == Cause.SNOOZE
+    ),
+    "a suspect loses its mark": _moved(
+        Trigger.ACK, Trigger.RETRY, Trigger.DEAD, when=lambda row, _move: row.suspect
+    ),
+    "a suspect is interrupted once more": _moved(
+        Trigger.TIMEOUT, when=lambda row, move: row.suspect and move.suspect
+    ),
+    "an ACK wins over a cancel that was asked before": _moved(
+        Trigger.ACK, when=lambda row, _move: row.cancel
+    ),
+    "a cancel that was asked ends an attempt": _moved(
+        Trigger.CANCEL, when=lambda row, _move: row.cancel
+    ),
+    "a job dies of its last attempt": _moved(
+        Trigger.DEAD, when=lambda _row, move: move.cause not in _FOR_GOOD
+    ),
+    "a requeued job completes": _moved(Trigger.ACK, when=lambda row, _move: row.generation > 0),
+    "a neighbour is given back": _moved(
+        Trigger.RELEASE, when=lambda _row, move: move.cause == Cause.NEIGHBOUR
+    ),
+}
+"""What has to be met somewhere: a scope that never gets there would show nothing."""
 
 
 # -- what a client was told ----------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from beaver_spec.document import Block, Code, Heading, Listing, Paragraph, blocks
+from beaver_spec.drawing import draw
 from beaver_spec.report import Report
 from beaver_spec.results import CheckResult, Verdict
 
@@ -71,29 +72,58 @@ def _cell(text: str) -> str:
 # -- HTML ----------------------------------------------------------------------------------------
 
 _STYLE: Final = """
+:root { --ink: #1c1b19; --paper: #fdfcfa; --soft: #f3f0e9; --line: #d9d5cc; --quiet: #6d685e;
+  --good: #1d6b3a; --good-back: #e6f2e8; --bad: #a3180c; --bad-back: #fbe7e3; --mark: #35618f; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e2d8; --paper: #1b1a18; --soft: #2a2825;
+  --line: #3c3934; --quiet: #a09a8d; --good: #8fd3a4; --good-back: #1f3226; --bad: #ff8d7e;
+  --bad-back: #3b211d; --mark: #8db8e2; } }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
-  color: #1c1b19; background: #fdfcfa; }
+  color: var(--ink); background: var(--paper); }
 h1, h2, h3 { line-height: 1.2; margin-top: 2.2em; } h1 { margin-top: 0; }
+h2 { border-top: 1px solid var(--line); padding-top: 1em; }
+.verdict { border-left: 5px solid; padding: .8em 1.1em; border-radius: 4px; font-size: 17px; }
+.verdict p { margin: 0; }
+.verdict.good { color: var(--good); background: var(--good-back); }
+.verdict.bad { color: var(--bad); background: var(--bad-back); }
+nav { font-size: 14px; margin: 1em 0; } nav a { margin-right: 1.1em; }
+a { color: var(--mark); }
+.wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1em 0; font-size: 14px; }
-th, td { border-bottom: 1px solid #d9d5cc; padding: .35em .8em .35em 0; text-align: left;
+th, td { border-bottom: 1px solid var(--line); padding: .35em 1em .35em 0; text-align: left;
   vertical-align: top; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; }
-td.bad { color: #a3180c; font-weight: 600; }
-pre { background: #f3f0e9; padding: 1em; overflow-x: auto; font-size: 13px; }
-code { background: #f3f0e9; padding: 0 .2em; }
-pre code { padding: 0; }
-@media (prefers-color-scheme: dark) {
-  body { color: #e6e2d8; background: #1b1a18; }
-  pre, code { background: #2a2825; } th, td { border-color: #3c3934; } td.bad { color: #ff8d7e; }
-}
+th { color: var(--quiet); font-weight: 600; }
+th.n, td.n { text-align: right; font-variant-numeric: tabular-nums; }
+td.bad { color: var(--bad); font-weight: 600; } td.good { color: var(--good); }
+td code { white-space: nowrap; }
+pre { background: var(--soft); padding: 1em; overflow-x: auto; font-size: 13px; }
+code { background: var(--soft); padding: 0 .2em; } pre code { padding: 0; }
+details { margin: 1em 0; } summary { cursor: pointer; color: var(--mark); }
+ol li { margin: .2em 0; }
+.drawing { overflow-x: auto; } .drawing svg { max-width: none; font: 13px system-ui, sans-serif; }
+svg text { fill: var(--ink); } svg .who { font-weight: 600; } svg .count { fill: var(--quiet); }
+svg .label { font-size: 12px; paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }
+svg .life, svg .arrow { fill: none; stroke: var(--quiet); } svg .life { stroke-dasharray: 3 4; }
+svg .arrow { stroke: var(--mark); stroke-width: 1.4; } svg marker path { fill: var(--mark); }
+svg .state { fill: var(--soft); stroke: var(--mark); } svg .end { fill: var(--quiet); }
+svg .note { fill: var(--soft); stroke: var(--line); }
+svg .note.wrong { fill: var(--bad-back); stroke: var(--bad); }
+svg .noted.wrong { fill: var(--bad); }
 """
 _FIGURE: Final = re.compile(r"[\d,]+(\.\d+)?")
-_BAD: Final = {"VIOLATED", "MISSED", "ERROR", "NO"}
+_GOOD: Final = {"holds", "caught"}
+_BAD: Final = {"VIOLATED", "MISSED", "ERROR", "NO", "LOST", "BROKEN", "FAILED"}
 
 
 def page(report: Report) -> str:
     """Returns the report as one HTML page that loads nothing."""
-    body = "\n".join(map(_html, blocks(report)))
+    found = list(blocks(report))
+    sections = [block.text for block in found if isinstance(block, Heading) and block.level == 2]
+    links = "".join(f'<a href="#{_anchor(text)}">{_inline(text)}</a> ' for text in sections)
+    title, verdict, *rest = map(_html, found)
+    kind = "good" if report.ok else "bad"
+    body = "\n".join(
+        [title, f'<div class="verdict {kind}">{verdict}</div>', f"<nav>{links}</nav>", *rest]
+    )
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
@@ -103,7 +133,8 @@ def page(report: Report) -> str:
 
 def _html(block: Block) -> str:
     if isinstance(block, Heading):
-        return f"<h{block.level}>{_inline(block.text)}</h{block.level}>"
+        level = block.level
+        return f'<h{level} id="{_anchor(block.text)}">{_inline(block.text)}</h{level}>'
     if isinstance(block, Paragraph):
         return f"<p>{_inline(block.text)}</p>"
     if isinstance(block, Listing):
@@ -111,17 +142,36 @@ def _html(block: Block) -> str:
         items = "\n".join(f"<li>{_inline(item)}</li>" for item in block.items)
         return f"<{tag}>\n{items}\n</{tag}>"
     if isinstance(block, Code):
-        return f'<pre class="{block.language}"><code>{html.escape(block.text)}</code></pre>'
-    heads = "".join(f"<th>{_inline(head)}</th>" for head in block.heads)
-    rows = "\n".join(f"<tr>{''.join(map(_td, row))}</tr>" for row in block.rows)
-    return f"<table>\n<tr>{heads}</tr>\n{rows}\n</table>"
+        text = f'<pre class="{block.language}"><code>{html.escape(block.text)}</code></pre>'
+        drawn = draw(block.text) if block.language == "mermaid" else ""
+        hidden = f"<details><summary>as Mermaid</summary>\n{text}\n</details>"
+        return f"{drawn}\n{hidden}" if drawn else text
+    figures = [
+        bool(block.rows) and all(_FIGURE.fullmatch(row[n]) for row in block.rows)
+        for n in range(len(block.heads))
+    ]
+    heads = "".join(
+        f"<th{_N if figure else ''}>{_inline(head)}</th>"
+        for head, figure in zip(block.heads, figures, strict=True)
+    )
+    heads = f"<tr>{heads}</tr>\n" if any(block.heads) else ""
+    rows = "\n".join(f"<tr>{''.join(map(_td, row, figures))}</tr>" for row in block.rows)
+    return f'<div class="wide"><table>\n{heads}{rows}\n</table></div>'
 
 
-def _td(text: str) -> str:
+_N: Final = ' class="n"'
+
+
+def _td(text: str, figure: bool) -> str:
     if text in _BAD:
         return f'<td class="bad">{text}</td>'
-    figure = ' class="n"' if _FIGURE.fullmatch(text) else ""
-    return f"<td{figure}>{_inline(text)}</td>"
+    if text in _GOOD:
+        return f'<td class="good">{text}</td>'
+    return f"<td{_N if figure else ''}>{_inline(text)}</td>"
+
+
+def _anchor(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def _inline(text: str) -> str:

@@ -17,7 +17,7 @@ from beaver_model.commands import REJECTIONS
 from beaver_spec.actions import KINDS
 from beaver_spec.diagrams import transitions
 from beaver_spec.explorer import Exploration
-from beaver_spec.properties import ALL_PROPERTIES
+from beaver_spec.properties import ALL_PROPERTIES, SITUATIONS
 from beaver_spec.results import CheckResult, Verdict
 from beaver_spec.telling import Story
 
@@ -58,6 +58,7 @@ class ScopeRow(msgspec.Struct, frozen=True, kw_only=True):
     actions: dict[str, int]
     cells: list[tuple[str, str, str, int]]
     refusals: dict[str, int]
+    situations: dict[str, int] = {}
     story: Story | None = None
 
 
@@ -66,7 +67,7 @@ class Witness(msgspec.Struct, frozen=True, kw_only=True):
 
     what: str
     kind: str
-    """`transition`, `refusal` or `action`."""
+    """`transition`, `refusal`, `action` or `situation`."""
     count: int
     note: str = ""
     """Why it cannot be met, where that is so."""
@@ -88,6 +89,13 @@ class TableRow(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     heads: list[str]
     rows: list[list[str]]
+
+
+class Included(msgspec.Struct, frozen=True, kw_only=True):
+    """What another checker adds to a report."""
+
+    results: list[CheckResult] = []
+    tables: list[TableRow] = []
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +151,7 @@ def scope_row(
         actions=found.actions,
         cells=[(*cell, count) for cell, count in sorted(found.tally.cells.items())],
         refusals=found.tally.refusals,
+        situations=found.tally.situations,
         story=story,
     )
 
@@ -195,6 +204,7 @@ def witnesses_of(scopes: Sequence[ScopeRow]) -> list[Witness]:
     cells: dict[tuple[str, str, str], int] = {}
     actions: dict[str, int] = {}
     refusals: dict[str, int] = {}
+    situations: dict[str, int] = {}
     for scope in scopes:
         for trigger, source, target, count in scope.cells:
             key = (trigger, source, target)
@@ -203,6 +213,8 @@ def witnesses_of(scopes: Sequence[ScopeRow]) -> list[Witness]:
             actions[kind] = actions.get(kind, 0) + count
         for code, count in scope.refusals.items():
             refusals[code] = refusals.get(code, 0) + count
+        for words, count in scope.situations.items():
+            situations[words] = situations.get(words, 0) + count
     met = [
         Witness(
             what=f"{trigger.name}: {source.name.lower()} to {target.name.lower()}",
@@ -218,8 +230,33 @@ def witnesses_of(scopes: Sequence[ScopeRow]) -> list[Witness]:
         )
         for code in REJECTIONS
     ]
-    return met + [Witness(what=kind, kind="action", count=actions.get(kind, 0)) for kind in KINDS]
+    met += [Witness(what=kind, kind="action", count=actions.get(kind, 0)) for kind in KINDS]
+    return met + [
+        Witness(what=words, kind="situation", count=situations.get(words, 0))
+        for words in SITUATIONS
+    ]
 
+
+USES: Final = {
+    "crashes": "crash",
+    "power": "cut",
+    "early": "crash forgets",
+    "unheard": "hear",
+    "stale": "late ok",
+    "timeouts": "finish timeout",
+    "fatal": "finish fatal",
+    "losses": "die",
+    "snoozes": "finish snooze",
+    "cancels": "cancel",
+    "requeues": "requeue",
+    "discards": "discard",
+    "pauses": "pause",
+    "resubmits": "enqueue other",
+    "drains": "drain",
+    "children": "finish child",
+    "scheduled": "enqueue later",
+}
+"""What each bound is for: a scope that has it and never does that says less than it claims."""
 
 _IMPOSSIBLE: Final = {
     ("DEAD", "PENDING"): "no command of today leads there: it is for jobs that expire and for "
@@ -249,6 +286,12 @@ def findings_of(
                 f"scope {scope.name}: its counts are {counts_of(scope)}, pinned are "
                 f"{scope.pinned}; if the change is meant, pin them anew"
             )
+        if scope.complete:
+            found += [
+                f"scope {scope.name}: its bound {bound} allows {kind}, which never happened"
+                for bound, kind in USES.items()
+                if scope.bounds.get(bound) and not scope.actions.get(kind)
+            ]
         if scope.pinned is None and scope.complete:
             found.append(f"scope {scope.name}: no counts are pinned")
     if not partial:

@@ -15,25 +15,30 @@ from __future__ import annotations
 from typing import Any
 
 from beaver_spec import client_rules, server_rules, worker_rules
-from beaver_spec.moment import Moment, Next, killed, set_phase
+from beaver_spec.moment import Moment, Next, Way, killed, set_phase, told_after
 from beaver_spec.properties import TOLD_DONE, Wrong, broken_promise
-from beaver_spec.rows import IN_FLIGHT, NAMES
+from beaver_spec.rows import IN_FLIGHT, NAMES, Row
 from beaver_spec.space import Effect, Space
 from beaver_spec.world import (
+    BEGUN,
     BOOTING,
     DOWN,
     DRAINING,
     HELD,
     RUNNING,
+    SPARED,
     SPENT,
+    UNSENT,
     UP,
     Entry,
     Globe,
     Held,
     Parts,
+    Rest,
     Stale,
     Worker,
     World,
+    rest_of,
 )
 
 
@@ -69,16 +74,16 @@ class Rules:
             parts.globe(globe),
             self.space.start(),
             parts.batch(()),
-            parts.told((0,) * scope.jobs),
             parts.crew(((),) * scope.workers),
             parts.stale(()),
+            parts.told((0,) * scope.jobs),
         )
 
     # -- what may come next ----------------------------------------------------------------------
 
-    def successors(self, world: World) -> list[Next]:
-        """Returns every way on from a world."""
-        moment = Moment(self, world)
+    def ways(self, rest: Rest) -> list[Way]:
+        """Returns every way on from the worlds that differ in what clients know alone."""
+        moment = Moment(self, rest)
         phase = moment.globe.phase
         server_rules.crashes(moment)
         if phase == DOWN:
@@ -98,6 +103,17 @@ class Rules:
             server_rules.drained(moment)
         return moment.out
 
+    def successors(self, world: World) -> list[Next]:
+        """Returns every way on from a world."""
+        return [
+            Next(way.action, (*way.rest, self.tell(world[5], way.tells)), way.wrong, way.steps)
+            for way in self.ways(rest_of(world))
+        ]
+
+    def tell(self, told: int, effects: tuple[Effect, ...]) -> int:
+        """Returns what clients know after replies went out."""
+        return self.parts.told(told_after(self.parts.tolds.values[told], effects))
+
     def spend(self, globe: int, bound: str) -> int:
         """Returns the globe with one less of a bound."""
         value: Globe = self.parts.globes.values[globe]
@@ -109,16 +125,16 @@ class Rules:
         """Rule: a reply goes out at once only if nothing that it rests on waits for a sync."""
         return not batch
 
-    def started(self, world: World, globe: Globe, crew: tuple[Worker, ...]) -> tuple[Stale, ...]:
+    def started(self, rest: Rest, globe: Globe, crew: tuple[Worker, ...]) -> tuple[Stale, ...]:
         """Rule: at BOOT the slots name every unresolved token up to the highest one started.
 
         Returns:
             (job, label) of each, for the workers as the dead server left them.
         """
-        rows = self.space.rows[world[1]]
+        rows = self.space.rows[rest[1]]
         found: list[Stale] = []
         for worker in crew:
-            begun = [i for i, held in enumerate(worker) if held.phase in {RUNNING, SPENT}]
+            begun = [i for i, held in enumerate(worker) if held.phase in BEGUN]
             upto = worker[: begun[-1] + 1] if begun else ()
             found += [
                 (held.job, held.label)
@@ -130,6 +146,23 @@ class Rules:
     def after_expiry(self, worker: Worker, index: int) -> Worker:
         """Rule: the worker of an expired attempt is killed and reaped before the log says so."""
         return killed(set_phase(worker, index, SPENT))
+
+    def sends_at_once(self, row: Row, worker: Worker) -> bool:
+        """Rule: an attempt goes to its worker once its DISPATCH is durable, or a queue opts out.
+
+        Even then a suspect waits, and so does every attempt while its worker gives back, or
+        is still to be sent, an earlier one:
+
+        1. `b`, on the disk as in flight, is taken back from the worker; that is not synced.
+        2. `c` goes to the same worker early, and starts: the slot holds its token.
+        3. A crash loses both; BOOT reads the slot, and charges `b`, which never began.
+        """
+        behind = any(held.phase in {SPARED, UNSENT} for held in worker)
+        return self.scope.early and not row.suspect and not behind
+
+    def last_words(self, worker: Worker) -> bool:
+        """Rule: of a worker that was reaped its last outcomes are read before its fate is told."""
+        return True
 
     def gives_back(self) -> bool:
         """Rule: what a dead worker had not begun is given back."""
@@ -152,13 +185,18 @@ class Rules:
 
     def check(self, world: World) -> list[Wrong]:
         """Returns what is wrong with a world."""
-        globe, durable, _, told, crew, _ = world
-        wrong = [
-            self._remember("promises", told, durable),
-            self._remember("exclusive", crew, 0),
-        ]
-        if self.parts.globes.values[globe].phase in {UP, DRAINING}:
-            wrong.append(self._remember("held", self.parts.memory(world), crew))
+        wrong = [self.check_promises(world[5], world[1]), *self.check_rest(rest_of(world))]
+        return [w for w in wrong if w is not None]
+
+    def check_promises(self, told: int, durable: int) -> Wrong | None:
+        """Returns what was told and does not stand on the disk."""
+        return self._remember("promises", told, durable)
+
+    def check_rest(self, rest: Rest) -> list[Wrong]:
+        """Returns what is wrong with a world whatever clients know."""
+        wrong = [self._remember("exclusive", rest[3], 0)]
+        if self.parts.globes.values[rest[0]].phase in {UP, DRAINING}:
+            wrong.append(self._remember("held", self.parts.memory(rest), rest[3]))
         return [w for w in wrong if w is not None]
 
     def _remember(self, what: str, first: int, second: int) -> Wrong | None:

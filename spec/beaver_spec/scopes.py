@@ -30,6 +30,10 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """Ends of the server by `kill -9` (or by a power cut, where `power` is set)."""
     power: bool = False
     """The machine may go down too, and takes the slots with it."""
+    early: bool = False
+    """A queue opts out of the sync before a start: attempts go out with their DISPATCH unsynced."""
+    unheard: int = 0
+    """Outcomes of one worker that the server has not read yet; it then reads several at once."""
     stale: bool = False
     """Workers outlive the server and report late, as remote ones may."""
     fails: bool = True
@@ -163,6 +167,57 @@ SCOPES: Final[tuple[Scope, ...]] = (
         prefetch=2,
     ),
     Scope(
+        name="give-back",
+        claim="several attempts wait at one worker, and are taken back when the first one is long",
+        jobs=3,
+        workers=2,
+        attempts=2,
+        crashes=1,
+        prefetch=3,
+        batch=3,
+        losses=1,
+        timeouts=False,
+    ),
+    Scope(
+        name="outcomes",
+        claim="workers run on while outcomes wait, and the server reads several in one go; what a "
+        "worker had reported before it was killed stands, and its neighbours lose nothing",
+        jobs=3,
+        workers=1,
+        attempts=2,
+        crashes=1,
+        prefetch=3,
+        unheard=2,
+        losses=1,
+        cancels=1,
+    ),
+    Scope(
+        name="early",
+        claim="a queue opts out of the sync before a start: a crash may forget that an attempt "
+        "began, and then does not count it; no job runs twice at once, none completes twice, "
+        "and nothing acknowledged is lost, all the same",
+        jobs=3,
+        workers=2,
+        attempts=2,
+        crashes=2,
+        prefetch=2,
+        early=True,
+        losses=1,
+    ),
+    Scope(
+        name="suspects",
+        claim="suspects that snooze, die and are requeued, and another power cut after the first",
+        jobs=2,
+        workers=2,
+        attempts=3,
+        crashes=2,
+        power=True,
+        prefetch=2,
+        snoozes=1,
+        requeues=1,
+        timeouts=False,
+    ),
+    Scope(
         name="drain",
         claim="the server stops in order: what runs may end or is given back",
         jobs=2,
@@ -204,7 +259,6 @@ SCOPES: Final[tuple[Scope, ...]] = (
         crashes=2,
         stale=True,
         timeouts=False,
-        deep=True,
     ),
     Scope(
         name="operators",

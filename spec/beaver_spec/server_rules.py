@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from beaver_model.states import Trigger
-from beaver_spec.moment import Moment, Next, freeing, set_phase, told_after
+from beaver_spec.actions import Action
+from beaver_spec.moment import Moment, freeing, set_phase
 from beaver_spec.properties import Wrong
 from beaver_spec.rows import IN_FLIGHT, NAMES
+from beaver_spec.space import Effect
 from beaver_spec.world import (
     BOOTING,
     DOWN,
+    ENDED,
     HELD,
     LOST,
     RUNNING,
@@ -19,8 +22,8 @@ from beaver_spec.world import (
     UP,
     Entry,
     Held,
+    Rest,
     Worker,
-    World,
 )
 
 
@@ -31,11 +34,12 @@ def crashes(m: Moment) -> None:
         return
     for cut in (False, True) if m.scope.power else (False,):
         down = globe._replace(phase=DOWN, cut=globe.cut or cut, crashes=globe.crashes - 1)
-        kept, told = -1, m.parts.tolds.values[m.told_id]
+        kept = -1
+        freed: tuple[Effect, ...] = ()
         for keep, mid in enumerate((m.durable, *(entry.mid for entry in m.batch))):
             if keep:
                 # Nobody is told, but what frees a client's knowledge is on disk.
-                told = told_after(told, freeing(m.batch[keep - 1].effects))
+                freed = (*freed, *freeing(m.batch[keep - 1].effects))
             if mid == kept:
                 continue
             kept = mid
@@ -44,9 +48,21 @@ def crashes(m: Moment) -> None:
             durable, batch, crew, stale = m.rules.tidy(
                 mid, empty, m.parts.crew(workers), m.stale_id
             )
-            number = m.parts.told(told)
-            world = (m.parts.globe(down), durable, batch, number, crew, stale)
-            m.add(("cut" if cut else "crash", keep), world)
+            rest = (m.parts.globe(down), durable, batch, crew, stale)
+            action: Action = ("cut" if cut else "crash", keep)
+            if not cut and _forgets(m, mid):
+                action = (*action, "forgets")
+            m.add(action, rest, tells=freed)
+
+
+def _forgets(m: Moment, durable: int) -> bool:
+    """True where user code runs whose DISPATCH is lost: only where a queue opts out of its sync."""
+    rows = m.space.rows[durable]
+    return any(
+        held.phase == RUNNING and rows[held.job].label != held.label
+        for worker in m.crew
+        for held in worker
+    )
 
 
 def _bereft(m: Moment, worker: Worker, durable: int, *, cut: bool) -> Worker:
@@ -54,7 +70,9 @@ def _bereft(m: Moment, worker: Worker, durable: int, *, cut: bool) -> Worker:
     rows, left = m.space.rows[durable], []
     for held in worker:
         phase = held.phase
-        if phase == UNSENT or (phase in {SENT, LOST} and cut):
+        if phase in ENDED:
+            phase = SPENT  # The outcome is lost with the socket on which it waits.
+        elif phase == UNSENT or (phase in {SENT, LOST} and cut):
             phase = SPARED
         elif phase == RUNNING and cut:
             phase = SPENT
@@ -76,15 +94,15 @@ def down(m: Moment) -> None:
             index = running[0]
             ended = set_phase(worker, index, SPENT)
             stale = _outlived(m, worker[index : index + 1])
-            world = (*m.world[:4], m.with_worker(place, ended), stale)
-            m.add(("finish", place, "unheard"), world)
+            rest = (*m.rest[:3], m.with_worker(place, ended), stale)
+            m.add(("finish", place, "unheard"), rest)
     _boot(m)
 
 
-def began(m: Moment, place: int, index: int) -> World:
-    """Returns the world once a worker has written its slot and runs user code."""
+def began(m: Moment, place: int, index: int) -> Rest:
+    """Returns the rest of the world once a worker has written its slot and runs user code."""
     worker = set_phase(m.crew[place], index, RUNNING)
-    return (*m.world[:4], m.with_worker(place, worker), m.stale_id)
+    return (*m.rest[:3], m.with_worker(place, worker), m.stale_id)
 
 
 def _outlived(m: Moment, entries: tuple[Held, ...]) -> int:
@@ -103,9 +121,8 @@ def _boot(m: Moment) -> None:
         for worker in m.crew
     )
     begun = {(h.job, h.label) for worker in crew for h in worker if h.phase == SPENT}
-    started = () if cut else m.rules.started(m.world, m.globe, m.crew)
+    started = () if cut else m.rules.started(m.rest, m.globe, m.crew)
     step = m.space.step(m.durable, ("boot", started, cut))
-    step.edges += 1
     wrong = list(step.wrong)
     for move in step.moves:
         attempt = (move.job, m.rows[move.job].label)
@@ -118,15 +135,8 @@ def _boot(m: Moment) -> None:
             wrong.append(Wrong("started_is_charged", message))
     globe = parts.globe(m.globe._replace(phase=BOOTING))
     batch = parts.batch((Entry(step.mid, step.effects),))
-    world = (
-        globe,
-        m.durable,
-        batch,
-        m.told_id,
-        parts.crew(crew),
-        _outlived(m, running),
-    )
-    m.out.append(Next(("boot",), world, tuple(wrong), step))
+    rest = (globe, m.durable, batch, parts.crew(crew), _outlived(m, running))
+    m.add(("boot",), rest, tuple(wrong), (step,))
 
 
 def sync(m: Moment) -> None:
@@ -140,9 +150,7 @@ def sync(m: Moment) -> None:
 
 def _sync(m: Moment, count: int) -> None:
     parts, globe = m.parts, m.globe
-    told = parts.tolds.values[m.told_id]
-    for entry in m.batch[:count]:
-        told = told_after(told, entry.effects)
+    tells = tuple(effect for entry in m.batch[:count] for effect in entry.effects)
     durable = m.rules.on_disk(m.durable, m.batch[count - 1].mid)
     rows = m.space.rows[durable]
     crew = tuple(
@@ -158,12 +166,11 @@ def _sync(m: Moment, count: int) -> None:
     durable, batch, crew_id, stale = m.rules.tidy(
         durable, parts.batch(m.batch[count:]), parts.crew(crew), m.stale_id
     )
-    world = (number, durable, batch, parts.told(told), crew_id, stale)
-    m.add(("sync", count), world)
+    m.add(("sync", count), (number, durable, batch, crew_id, stale), tells=tells)
 
 
 def drained(m: Moment) -> None:
     """The server has stopped in order once no worker holds anything and all is synced."""
     if not m.batch and not any(h.phase in HELD for worker in m.crew for h in worker):
         number = m.parts.globe(m.globe._replace(phase=DOWN))
-        m.add(("stopped",), (number, *m.world[1:]))
+        m.add(("stopped",), (number, *m.rest[1:]))

@@ -27,6 +27,7 @@ from beaver_model.state import Frozen
 from beaver_model.states import JobState, Trigger
 from beaver_spec.asking import command_of
 from beaver_spec.properties import (
+    SITUATIONS,
     TOLD_CANCEL,
     TOLD_DONE,
     TOLD_EXISTS,
@@ -79,7 +80,7 @@ class ModelUnderTest(NamedTuple):
 class Step:
     """What one command led to on one state."""
 
-    __slots__ = ("edges", "effects", "label", "mid", "moves", "refusal", "wrong")
+    __slots__ = ("edges", "effects", "events", "label", "mid", "moves", "refusal", "wrong")
 
     def __init__(self, mid: int) -> None:
         self.mid = mid
@@ -91,6 +92,8 @@ class Step:
         self.effects: tuple[Effect, ...] = ()
         """What its events let a client know, once they are durable."""
         self.wrong: tuple[Wrong, ...] = ()
+        self.events: Sequence[AnyEvent] = ()
+        """The events, where whole states are kept; for telling."""
         self.edges = 0
         """How often the explorer went this way."""
 
@@ -103,6 +106,8 @@ class Tally:
         """Edges by (event, state before, state after)."""
         self.refusals: dict[str, int] = {}
         """Pairs of state and command that were refused, by code."""
+        self.situations: dict[str, int] = {}
+        """Pairs of state and command that met a situation, by its words."""
         self.asked = 0
         """Pairs of state and command that were put to the model."""
 
@@ -154,6 +159,11 @@ class Space:
                 )
             )
         return mid
+
+    def models_count(self) -> int:
+        """Returns how many states were met, those that differ by the names of jobs once."""
+        found = zip(self.row_ids, self.models, strict=True)
+        return len({(tuple(sorted(ids)), model.paused) for ids, model in found})
 
     def shuffle(self, mid: int, order: tuple[int, ...]) -> int:
         """Returns the state in which the job at place i was at `order[i]`."""
@@ -235,10 +245,17 @@ class Space:
         wrong += check_step(model, ask, step.moves, after, self.limits)
         step.wrong = tuple(wrong)
         step.effects = tuple(effects_of(step.moves, model, after))
+        self._meet(model, ask, step.moves, after)
         if not self._ordered:
             after = after._replace(buried=tuple(sorted(after.buried)))
         step.mid = self.intern(after)
         return step
+
+    def _meet(self, before: Model, ask: Ask, moves: Sequence[Move], after: Model) -> None:
+        met = self.tally.situations
+        for words, situation in SITUATIONS.items():
+            if situation(before, ask, moves, after):
+                met[words] = met.get(words, 0) + 1
 
     def _check_refusal(self, model: Model, ask: Ask, refusal: Rejection) -> Sequence[Wrong]:
         if refusal.code not in REJECTIONS:
@@ -324,7 +341,7 @@ class Space:
         """Returns the token that a label stands for."""
         return token_of(job, label)
 
-    def due_ms(self) -> int:
+    def due_ms(self, job: int) -> int:
         """Returns when a job that has to wait now becomes ready."""
         return LATER_MS
 
@@ -335,15 +352,15 @@ class Space:
     def job(self, place: int, variant: str) -> Job:
         """Returns a request for the job at a place, as a client may send it."""
         digest = OTHER if variant == "other" else SAME
-        run_at_ms = self.due_ms() if variant == "later" else 0
+        run_at_ms = self.due_ms(place) if variant == "later" else 0
         return Job(NAMES[place], self._raw_spec, b"null", digest, run_at_ms)
 
     def _command(self, ask: Ask, worker: int = 1) -> AnyCommand:
         return command_of(self, ask, worker)
 
-    def jitter(self) -> float:
-        """Returns the jitter with which a backoff ends when it is to."""
-        delay_ms = self.due_ms() - self.now_ms()
+    def jitter(self, job: int) -> float:
+        """Returns the jitter with which a backoff of a job ends when it is to."""
+        delay_ms = self.due_ms(job) - self.now_ms()
         return min(0.999999, (delay_ms + 0.5) / (2 * self.spec.backoff_base_ms))
 
 

@@ -64,7 +64,7 @@ def run_all(
     # TLC and Spin are processes of their own: threads are enough to wait for them.
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         others = [pool.submit(run, check) for check in checks if not check.name.startswith("z3")]
-        # z3's Python binding has one context, which belongs to one thread.
+        # z3 is no process of its own, and one thread at a time may use it.
         own = {check.name: run(check) for check in checks if check.name.startswith("z3")}
     results = [future.result() for future in others]
     return [*skipped, *own.values(), *results]

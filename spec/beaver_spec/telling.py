@@ -112,6 +112,17 @@ class _Teller:
                 f"{self._held(h, RUNNING, after=True)}"
             ),
             "finish": self._finish,
+            "end": lambda h: (
+                f"On worker {h.action[1] + 1} {self._held(h, RUNNING)} "
+                f"{_LATE[h.action[2]]}; the outcome waits to be read"
+            ),
+            "hear": lambda h: (
+                f"The server reads {counted(h.action[2], 'outcome')} of worker {h.action[1] + 1}"
+            ),
+            "overtaken": lambda h: (
+                f"Worker {h.action[1] + 1} is killed for an attempt that has ended already; what "
+                "it reported is read, and what runs there now is given back"
+            ),
             "stop": lambda h: (
                 f"Worker {h.action[1] + 1} is killed and reaped: "
                 f"{self._held(h, RUNNING)} is cancelled"
@@ -142,11 +153,10 @@ class _Teller:
 
     def outcome(self, happened: Happened) -> str:
         """Returns what the model made of it."""
-        step = happened.step
-        if step is None:
+        if happened.events is None:
             return ""
-        if step.refusal:
-            return f": refused, {step.refusal}"
+        if happened.refusal:
+            return f": refused, {happened.refusal}"
         if not happened.events:
             return ": nothing changes"
         told = [event_words(seq, e) for seq, e in enumerate(happened.events, happened.first_seq)]
@@ -159,7 +169,7 @@ class _Teller:
         return f"Worker {place + 1} {words}"
 
     def _late(self, happened: Happened) -> str:
-        job, token = self.parts.stales.values[happened.before[5]][happened.action[1]]
+        job, token = self.parts.stales.values[happened.before[4]][happened.action[1]]
         return (
             f"A worker that outlived its server reports that {quoted(job)} (token {token}) "
             f"{_LATE[happened.action[2]]}"
@@ -167,12 +177,12 @@ class _Teller:
 
     def _held(self, happened: Happened, phase: int, *, after: bool = False) -> str:
         world = happened.after if after else happened.before
-        worker = self.parts.crews.values[world[4]][happened.action[1]]
+        worker = self.parts.crews.values[world[3]][happened.action[1]]
         held = next(h for h in worker if h.phase == phase)
         return f"{quoted(held.job)} (token {held.label})"
 
     def _at(self, happened: Happened) -> str:
-        worker = self.parts.crews.values[happened.before[4]][happened.action[1]]
+        worker = self.parts.crews.values[happened.before[3]][happened.action[1]]
         held = worker[happened.action[2]]
         return f"{quoted(held.job)} (token {held.label})"
 
@@ -187,12 +197,18 @@ class _Teller:
         if not batch:
             return "nothing was unsynced"
         kept = happened.action[1]
-        return f"of {len(batch)} unsynced commands {kept or 'none'} had reached the disk"
+        forgets = ", and it is forgotten that one of them began" if happened.action[2:] else ""
+        return f"of {len(batch)} unsynced commands {kept or 'none'} had reached the disk{forgets}"
 
 
 def quoted(job: int) -> str:
     """Returns a job's name for sentences."""
     return f"`{NAMES[job]}`"
+
+
+def counted(count: int, what: str) -> str:
+    """Returns a number of things in words."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def event_words(seq: int, event: AnyEvent) -> str:
@@ -240,7 +256,11 @@ def _arrow(happened: Happened) -> tuple[str, str]:
         return f"Note over W{place + 1}", kind
     if kind == "finish":
         return f"W{place + 1}->>S", str(action[2])
-    if kind in {"stop", "recall", "recall-cancelled", "give-back"}:
+    if kind == "end":
+        return f"Note over W{place + 1}", f"ended, {action[2]}"
+    if kind == "hear":
+        return f"W{place + 1}->>S", counted(action[2], "outcome")
+    if kind in {"stop", "overtaken", "recall", "recall-cancelled", "give-back"}:
         return f"S->>W{place + 1}", kind
     if kind == "late":
         return "Note over S", f"a late report, {action[2]}"

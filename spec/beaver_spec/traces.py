@@ -63,7 +63,16 @@ SHAPES: Final[dict[int, tuple[str, dict[str, Any]]]] = {
     9: ("CANCEL", {"job": ..., "token": ..., "cause": ""}),
     10: ("REQUEUE", {"job": ..., "payload": None}),
     11: ("DISCARD", {"job": ...}),
-    12: ("QUEUE", {"queue": ..., "paused": ..., "weight": ..., "bytes_max": ...}),
+    12: (
+        "QUEUE",
+        {
+            "queue": ...,
+            "paused": ...,
+            "weight": ...,
+            "bytes_max": ...,
+            "durable_dispatch": True,
+        },
+    ),
     13: ("BOOT", {"epoch": ..., "power_cut": ...}),
     14: ("BOUNDS", {"tombstones_max": ..., "tombstones_age_ms": ...}),
 }

@@ -339,6 +339,8 @@ class Validator:
     def _queue_set(self, fields: dict[str, Any]) -> str | None:
         if not 1 <= fields["weight"] <= 1_000 or fields["bytes_max"] < 0:
             return f"queue {fields['queue']} gets a weight or a bound out of range"
+        if not isinstance(fields["durable_dispatch"], bool):
+            return f"queue {fields['queue']} waits for its DISPATCH neither way"
         change = self._paused.add if fields["paused"] else self._paused.discard
         change(fields["queue"])
         return None

@@ -184,9 +184,14 @@ class ModelServer:
         return "discarded"
 
     def op_set_queue(
-        self, queue: str, paused: bool | None, weight: int | None, bytes_max: int | None
+        self,
+        queue: str,
+        paused: bool | None,
+        weight: int | None,
+        bytes_max: int | None,
+        durable_dispatch: bool | None,
     ) -> bytes:
-        self._change(commands.SetQueue(queue, paused, weight, bytes_max))
+        self._change(commands.SetQueue(queue, paused, weight, bytes_max, durable_dispatch))
         return protocol.encode_view(queries.queue_view(self.state.queue(queue), self.now_ms))
 
 

@@ -98,7 +98,8 @@ def test_operators_reach_the_server(jobs):
     assert [job.id for job in calls.list_jobs(queue="held")] == ["held-1"]
     assert handle.cancel() == "cancelled"
     assert calls.requeue("held-1", b'{"a": 40, "b": 2}') == "pending"
-    calls.set_queue("held", paused=False)
+    assert calls.set_queue("held", paused=False).durable_dispatch
+    assert not calls.set_queue("held", durable_dispatch=False).durable_dispatch
     assert handle.result(timeout=20) == 42
     with pytest.raises(Conflict, match="has finished"):
         calls.discard("held-1")

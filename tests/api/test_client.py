@@ -65,6 +65,7 @@ def test_operators_change_jobs_and_queues(connected):
     assert connected.requeue("a", b'"edited"') == "pending"
     assert bytes(connected.show("a").payload) == b'"edited"'
     assert connected.set_queue("default", paused=True, weight=3).paused
+    assert not connected.set_queue("default", durable_dispatch=False).durable_dispatch
     assert connected.explain("a").waiting == "paused"
     assert connected.discard("a") == "discarded"
     assert connected.show("a").state == "discarded"

@@ -146,7 +146,10 @@ def test_operators_change_what_waits(embedded):
     assert embedded.cancel("a") == "cancelled"
     assert embedded.requeue("a", b'{"n": 12345678901234567890123}') == "pending"
     assert bytes(embedded.show("a").payload) == b'{"n": 12345678901234567890123}'
-    assert embedded.set_queue("q", paused=True).paused
+    assert embedded.set_queue("q", paused=True).durable_dispatch
+    kept = embedded.set_queue("q", durable_dispatch=False)
+    assert (kept.paused, kept.durable_dispatch) == (True, False)
+    assert not embedded.status().queues["q"].durable_dispatch
     assert embedded.show("a").waiting == "paused"
     assert embedded.discard("a") == "discarded"
     assert embedded.show("a").state == "discarded"

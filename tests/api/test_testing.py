@@ -220,6 +220,7 @@ def test_paused_queues_and_scheduled_jobs_wait(app):
         assert testing.drain() == 0
         assert testing.drain(scheduled=True) == 1
         assert testing.now == STARTS_AT + timedelta(hours=1)
+        assert not app.client.set_queue("paused", durable_dispatch=False).durable_dispatch
         app.client.set_queue("paused", paused=False)
         assert testing.drain() == 2
 

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from beaver.bench import stores
+from beaver.bench.probe import loop_cost
 from beaver.bench.subject import Budget
+from beaver.engine import Engine
 from tests.bench import ratios
 from tests.bench.ratios import Bench, Pin
+from tests.bench.slowed import slow_down
 
 PINS = ratios.read_pins()
 
@@ -75,6 +78,30 @@ def test_eight_clients_enqueue_more_than_200_jobs_a_second(bench: Bench) -> None
         floor, lambda: bench.served.send_loop(bench.queue("floor"), 8, 1, Budget(1_000, 5.0)).rate
     )
     assert len(failed) < ratios.TRIES, f"each was slower: {failed}"
+
+
+@pytest.mark.bench
+def test_a_server_that_spends_too_much_on_a_job_is_told() -> None:
+    """Seen by every measurement of a server's costs, of one that burns what is still allowed."""
+    events = {"clients_64_cost": 1, "bulk_cost": 1, "drain_cost": 2, "concurrent_cost": 3}
+    most = max(PINS[name].bound / count for name, count in events.items())
+    with ExitStack() as stack:
+        slow = Bench(stack, ("-m", "tests.bench.slowed", f"{most * loop_cost() * 1e6:.1f}"))
+        values = {name: ratios.SERVED[name][1](slow) for name in events}
+    assert [name for name, value in values.items() if PINS[name].holds(value)] == []
+    assert "each time worse than" in _story("bulk_cost", [values["bulk_cost"]])
+
+
+@pytest.mark.bench
+def test_an_engine_that_spends_too_much_on_an_event_is_told() -> None:
+    """The same in this process, where there is no noise of a whole server."""
+    pin = PINS["cost_enqueue"]
+    usual = slow_down(pin.bound * loop_cost() * 1e6)
+    try:
+        value = ratios.measure_costs(2_000)["cost_enqueue"]
+    finally:
+        Engine.__init__ = usual  # type: ignore[method-assign]
+    assert not pin.holds(value)
 
 
 def test_a_ratio_holds_up_to_its_margin_and_not_beyond() -> None:

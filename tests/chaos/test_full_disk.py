@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from beaver.disk import SystemDisk
-from beaver_chaos.full_disk import Ballast, can_mount, fill_and_empty, small_disk
+from beaver_chaos.full_disk import FAULT, Ballast, can_mount, fill_and_empty, small_disk
 from tests.chaos.needs import need
 
 pytestmark = pytest.mark.chaos
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.chaos
 
 @pytest.fixture(autouse=True)
 def _mounts(tmp_path: Path) -> None:
-    need(can_mount())
+    need(can_mount(), FAULT)
     try:
         with small_disk(tmp_path / "try", 1 << 20):
             pass
     except OSError as error:
-        need(f"root may not mount here: {error}")
+        need(f"root may not mount here: {error}", FAULT)
 
 
 def test_new_jobs_are_refused_the_others_end_and_work_resumes_by_itself(tmp_path: Path) -> None:

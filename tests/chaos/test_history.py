@@ -19,6 +19,7 @@ from beaver_model.events import (
     Discarded,
     Dispatched,
     Enqueued,
+    QueueSet,
     Released,
     Requeued,
     Retried,
@@ -96,6 +97,64 @@ def test_a_life_with_every_event_breaks_no_rule() -> None:
     history.compare_charges(runs)
     history.settle(witness)
     assert history.violations == []
+
+
+# -- queues that have opted out of a durable DISPATCH -------------------------------------
+
+
+def eager(queue: str, *, durable: bool = False) -> QueueSet:
+    return QueueSet(queue, False, 10, 0, durable)
+
+
+def test_a_crash_may_take_the_dispatch_of_a_queue_that_has_opted_out() -> None:
+    """Token 4 had started; the server died before its sync, and the next one used the seq anew."""
+    history = log_of(
+        eager("default"),
+        job("a"),
+        job("b"),
+        Booted(1, False),
+        Dispatched("b", 1),
+        Acked("b", 5, b"null"),
+        Dispatched("a", 1),
+        Acked("a", 7, b"null"),
+    )
+    runs = [begins(4), begins(5, "a"), begins(5, "b", 8), ends(5, "b", 8), begins(7, "a", 8)]
+    history.compare_runs(runs)
+    history.compare_charges(runs)
+    assert history.violations == []
+
+
+def test_the_job_of_a_lost_dispatch_may_be_lost_with_it() -> None:
+    history = log_of(eager("mail"), Booted(1, False))
+    history.compare_runs([begins(3, "ghost")])
+    assert history.violations == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "before"),
+    [
+        ([], []),
+        ([eager("mail")], []),
+        ([eager("default"), eager("default", durable=True)], []),
+        ([eager("default")], [begins(6, "b")]),
+    ],
+    ids=["no queue opted out", "another queue did", "it no longer does", "no crash came between"],
+)
+def test_any_other_token_that_is_not_in_the_log_is_seen(
+    settings: list[QueueSet], before: list[Run]
+) -> None:
+    fill = [Booted(1, False) for _ in range(3 - len(settings))]
+    history = log_of(*settings, *fill, job("a"), job("b"), Dispatched("b", 1))
+    history.compare_runs([*before, begins(9)])
+    assert only(history) == (
+        "process 7 ran job a with token 9, which is no DISPATCH of that job in the log"
+    )
+
+
+def test_one_process_that_runs_a_token_twice_is_seen_in_such_a_queue_too() -> None:
+    history = log_of(eager("default"), job("a"), Booted(1, False), Dispatched("a", 1))
+    history.compare_runs([begins(4), begins(4)])
+    assert only(history) == "token 4 of job a ran twice, in processes 7 and 7"
 
 
 # -- the log by itself ---------------------------------------------------------------------
@@ -188,6 +247,7 @@ def test_an_acknowledged_job_that_is_not_in_the_log_is_seen() -> None:
     history = log_of(job("a"))
     history.compare(witness_of(a=1, lost=2))
     assert only(history) == "job lost was acknowledged with seq 2 and is not in the log"
+    assert history.lost == ["lost"]
 
 
 def test_an_acknowledgement_with_another_seq_is_seen() -> None:

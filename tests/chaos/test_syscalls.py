@@ -25,7 +25,7 @@ pytestmark = pytest.mark.chaos
 
 @pytest.fixture(autouse=True)
 def _strace() -> None:
-    need(can_trace())
+    need(can_trace(), "failing system calls")
 
 
 EIO = "error=EIO"

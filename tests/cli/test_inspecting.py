@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from beaver import queries
+from beaver.cli import inspecting
+from beaver_model import State
 from tests.cli.conftest import everything_in
 
 
@@ -142,3 +145,13 @@ def test_a_slip_in_a_queues_name_makes_no_queue(beaver, store):
 def test_an_error_text_cannot_steer_the_terminal(beaver):
     told = beaver("show", "a\x1b[31m", "--data", "none\x1b[2J")
     assert "\x1b" not in told.err
+
+
+def test_a_recovery_that_took_long_is_told_by_phase(capsys):
+    seconds = {"load": 1.5, "replay": 0.25}
+    for recovery_ms, told in ((1_750.0, "1750 ms (load 1500, replay 250)"), (3.0, "3 ms")):
+        view = queries.status(
+            State(), 0, running=True, recovery_ms=recovery_ms, recovery={"seconds": seconds}
+        )
+        inspecting.tell_status(view, "data")
+        assert f"recovered in {told}\n" in capsys.readouterr().out

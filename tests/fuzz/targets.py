@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from beaver import endpoint
+from beaver import endpoint, protocol
 from beaver.config import load_config, shown
 from beaver.errors import BeaverError, Corruption, InvalidInput, NewerFormat
 from beaver.jobfile import read_requests
@@ -36,6 +36,7 @@ from beaver.messages import Outcome, OutcomeKind
 from beaver.outcomes import command_of
 from beaver.requests import request_from_json, request_to_json
 from beaver.resolving import Resolver, to_job
+from beaver.server.service import _decode_enqueue as decode_enqueue
 from beaver.settings import SETTINGS
 from beaver.snapshot import inspect_snapshot, load_snapshot, write_snapshot
 from beaver.snapshot_lines import CRC_KEY
@@ -230,13 +231,37 @@ def job_file(data: bytes) -> set[str]:
     return places
 
 
+def frames(data: bytes) -> set[str]:
+    """What a client sends, cut in two where the first byte says; enqueued jobs are resolved."""
+    places, cut = set(), data[0] if data else 0
+    reader = protocol.FrameReader()
+    try:
+        for piece in (data[1 : 1 + cut], data[1 + cut :]):
+            for body in reader.feed(piece):
+                places.add("frame")
+                _, op, arguments = protocol.decode_request(body)
+                places.add("request")
+                if op == "enqueue":
+                    (requests,) = decode_enqueue(arguments)
+                    places.add("jobs")
+                    for request in requests:
+                        to_job(request, 1_000, RESOLVER)
+                        places.add("job")
+    except InvalidInput as error:
+        places.add("refused")
+        assert len(str(error)) < 5_000, "an error can be read"
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        places.add("undecodable")
+    return places
+
+
 def outcome(data: bytes) -> set[str]:
     """What a worker sends: its memory may be damaged by the user's code."""
     try:
         found = wire.decode_outcome(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return {"undecodable"}
-    command_of(found, lambda request: to_job(request, 1_000, RESOLVER, Origin.JOB), 0.5)
+    command_of(found, lambda request: to_job(request, 1_000, RESOLVER, Origin.JOB), lambda: 0.5)
     return {"command"}
 
 
@@ -276,7 +301,7 @@ LIVELY, _LOG, _SNAPSHOT, _COMMITS = _lively()
 def _slots_file(boot: bytes = b"") -> bytes:
     with tempfile.TemporaryDirectory(dir=HERE) as directory:
         path = str(Path(directory, "slots"))
-        Slots.open(path, 3, STORE).close()
+        Slots.open(path, 3, STORE, 0).close()
         data = bytearray(Path(path).read_bytes())
     data[32 : 32 + len(boot)] = boot
     return bytes(data)
@@ -301,6 +326,7 @@ _BOMB = (
 )
 """Short, and enormous once someone writes it out ("billion laughs")."""
 _CHILD = request_from_json(b'{"id": "child", "payload": [1]}')
+_ENQUEUE = protocol.encode_frame([5, "enqueue", [[_CHILD]]])
 _INFO = endpoint.ServerInfo(1, "/nowhere/beaver.sock", STORE.hex(), directory="")
 
 TARGETS = {
@@ -349,6 +375,13 @@ TARGETS = {
     ),
     "job_file": Target(
         job_file, [_JOBS, _ARRAY], frozenset({"job", "whole file", "refused"}), 4 * MIB, 300
+    ),
+    "frames": Target(
+        frames,
+        [b"\x00" + _ENQUEUE, b"\x07" + _ENQUEUE * 2, b"\x02" + protocol.encode_frame([7, "x", []])],
+        frozenset({"frame", "request", "jobs", "job", "refused", "undecodable"}),
+        4 * MIB,
+        300,
     ),
     "outcome": Target(
         outcome,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from beaver.server.http import HttpServer
+from tests.fuzz.limits import TooMuchMemory, limits
 
 HALF_A_REQUEST_S = 0.05
 """How long an answer to garbage may take before we go: the server may wait for the rest."""
@@ -43,7 +45,7 @@ class Site:
 
     def __init__(self) -> None:
         self.runner = asyncio.Runner()
-        self.server = HttpServer(CollectorRegistry(), lambda: None)
+        self.server = HttpServer(CollectorRegistry, lambda: None)
         address = self.runner.run(self.server.start("127.0.0.1", 0, explicit=True))
         self.port = int(address.rpartition(":")[2])
 
@@ -66,6 +68,28 @@ class Site:
     def close(self) -> None:
         self.runner.run(self.server.close())
         self.runner.close()
+
+    def pour(self, head: bytes, piece: bytes, count: int) -> bytes:
+        """Sends a head and then `count` pieces; returns what was answered first, if anything."""
+
+        async def main() -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            answer = asyncio.ensure_future(reader.read(1 << 16))
+            try:
+                writer.write(head)
+                with suppress(ConnectionError):
+                    for _ in range(count):
+                        writer.write(piece)
+                        await writer.drain()
+                async with asyncio.timeout(10):
+                    return await answer
+            except (TimeoutError, ConnectionError):
+                return b""
+            finally:
+                answer.cancel()
+                writer.close()
+
+        return self.runner.run(main())
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +150,40 @@ def test_any_bytes_at_all_disturb_nobody(
     site: Site, caplog: pytest.LogCaptureFixture, raw: bytes
 ) -> None:
     check(site, caplog, raw)
+
+
+REQUEST_BYTES_MAX = 2 << 20
+"""Memory that any request may take, whatever comes behind its head; the pages are GET only."""
+PIECE = bytes(64 << 10)
+LARGE = {
+    "a body that is announced": (b"Content-Length: 67108864\r\n\r\n", PIECE, 1_024),
+    "a body in chunks": (
+        b"Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + PIECE + b"\r\n", 1_024,
+    ),
+    "a chunk without an end": (b"Transfer-Encoding: chunked\r\n\r\n7fffffff\r\n", PIECE, 1_024),
+    "a header without an end": (b"X: ", b"y" * len(PIECE), 1_024),
+    "headers without an end": (b"", b"X: y\r\n" * 1_000, 1_024),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LARGE)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_request_of_64_mib_takes_no_memory_for_it(site: Site, method: str, what: str) -> None:
+    head, piece, count = LARGE[what]
+    site.send(b"GET /healthz HTTP/1.1\r\n\r\n")
+    with limits(0, constant=REQUEST_BYTES_MAX, factor=0):
+        answer = site.pour(
+            f"{method} /metrics HTTP/1.1\r\nHost: x\r\n".encode() + head, piece, count
+        )
+    assert not answer or int(answer[9:12]) in STATUSES
+    assert b" 200 " in site.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
+def test_a_server_that_keeps_what_it_is_sent_is_seen(site: Site) -> None:
+    kept = bytearray()
+    with pytest.raises(TooMuchMemory), limits(0, constant=REQUEST_BYTES_MAX, factor=0):
+        for _ in range(100):
+            kept += PIECE
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz import test_http, test_socket
 from tests.fuzz.limits import Hung, TooMuchMemory, limits
 from tests.fuzz.mutations import inputs
 from tests.fuzz.targets import TARGETS, Target
@@ -46,6 +50,18 @@ def test_no_input_crashes_hangs_or_takes_memory_for_it(name: str) -> None:
 def test_the_seeds_alone_reach_more_than_the_first_check(name: str) -> None:
     target = TARGETS[name]
     assert set().union(*(target.run(seed) for seed in target.seeds)) & target.places
+
+
+def test_the_documents_state_the_bounds() -> None:
+    page = (Path(__file__).parents[2] / "docs/explanation/verification.md").read_text("utf-8")
+    rows = re.findall(r"^\| (.+?) \| (\d+) MiB \| (\d+) \|$", page, re.MULTILINE)
+    told = {
+        name.split("`")[1] if "`" in name else name[:4]: (int(m), int(f)) for name, m, f in rows
+    }
+    bounds = {name: (target.constant >> 20, target.factor) for name, target in TARGETS.items()}
+    bounds["the "] = (test_socket.CONSTANT >> 20, test_socket.FACTOR)
+    bounds["HTTP"] = (test_http.REQUEST_BYTES_MAX >> 20, 0)
+    assert told == bounds
 
 
 def test_the_limits_see_what_they_are_there_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -302,6 +302,24 @@ def test_full_disk_at_the_second_name_leaves_the_old_segment_in_use():
     ]
 
 
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def test_without_hard_links_the_log_goes_on_in_one_segment(code, caplog):
+    disk, wal = new_wal()
+    append(wal, enqueued("a"))
+    prepare(disk, wal)
+    disk.plan(disk.operations + 3, Fault(code))
+    assert wal.seal() is False
+    assert "no hard links" in caplog.text
+    append(wal, enqueued("b"))
+    assert wal.seal() is False, "and it is not tried again"
+    assert wal.reserve(wal.room + 1)
+    append(wal, enqueued("c"))
+    wal.close()
+    assert len(caplog.records) == 1
+    jobs = [event.job for _, _, events in read_commits(disk, DATA, 0) for event in events]
+    assert jobs == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("step", range(1, 7))
 def test_every_failed_step_of_sealing_makes_the_log_useless(step):
     disk, wal = new_wal()

@@ -23,7 +23,7 @@ from beaver_model.commands import (
     SetBounds,
     SetQueue,
 )
-from beaver_model.events import Cause, TimedOut
+from beaver_model.events import Cause, QueueSet, TimedOut
 from beaver_model.states import JobState
 from tests.model.world import World, job
 
@@ -348,8 +348,20 @@ def test_settings_that_change_nothing_lead_to_no_event(world: World) -> None:
     assert world.do(SetQueue("default", weight=3)) == []
     bounds = SetBounds(world.state.tombstones_max, world.state.tombstones_age_ms)
     assert world.do(bounds) == []
+    assert world.do(SetQueue("default", durable_dispatch=True)) == [], "the default"
     assert code(world.ask(SetQueue("default", bytes_max=-1))) == "bad_value"
     assert code(world.ask(SetBounds(-1))) == "bad_value"
+
+
+def test_a_queue_opts_out_of_a_durable_dispatch_and_keeps_its_other_settings(world: World) -> None:
+    world.do(SetQueue("mail", weight=3))
+    (event,) = world.do(SetQueue("mail", durable_dispatch=False))
+    assert event == QueueSet("mail", False, 3, 0, False)
+    (event,) = world.do(SetQueue("mail", paused=True))
+    assert event == QueueSet("mail", True, 3, 0, False)
+    assert not world.state.queues["mail"].row.durable_dispatch
+    world.do(SetQueue("mail", durable_dispatch=True))
+    assert world.state.queues["mail"].row.durable_dispatch
 
 
 # -- boot -----------------------------------------------------------------------------------------

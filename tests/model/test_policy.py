@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import pytest
 
-from beaver_model import violations, why
+from beaver_model import Offer, Row, State, select, violations, why
 from beaver_model.bounds import AGEING_MS
-from beaver_model.commands import Cancel, Complete, Fail, Requeue, SetQueue
+from beaver_model.commands import (
+    Cancel,
+    Complete,
+    Dispatch,
+    Fail,
+    Release,
+    Requeue,
+    SetQueue,
+)
+from beaver_model.events import Cause
+from beaver_model.index import QueueIndex
+from beaver_model.invariants import turns_are_listed
 from tests.model.world import World, job
 
 pytestmark = pytest.mark.invariants
@@ -145,3 +157,60 @@ def test_many_cancelled_jobs_leave_no_husks_behind(world: World) -> None:
     assert len(lane.arrivals) < 2_100
     assert drain(world, 1) == ["0"]
     assert violations(world.state) == []
+
+
+def test_turns_give_what_a_look_at_every_queue_would_give() -> None:
+    """Against the plain rule: of the queues that have a job for the slot, the least far one."""
+    draw = Random(7)
+    world = World()
+    names = [f"q{number}" for number in range(12)]
+    for number in range(200):
+        queue = draw.choice(names)
+        task, attempts = f"t{draw.randrange(3)}", draw.choice((1, 3))
+        world.enqueue(job(f"j{number}", task=task, queue=queue, max_attempts=attempts))
+    for _ in range(600):
+        act = draw.randrange(8)
+        if act == 0:
+            world.do(SetQueue(draw.choice(names), paused=draw.random() < 0.5))
+        elif act == 1:
+            world.do(SetQueue(draw.choice(names), weight=draw.choice((1, 10, 100))))
+        elif act == 2:
+            known = [f"t{number}" for number in range(3) if draw.random() < 0.7]
+            world.state.set_known_tasks(frozenset(known))
+        offer = Offer(idle=draw.random() < 0.5)
+        row = select(world.state, offer, world.now_ms)
+        assert (row and row.spec.queue) == least_far(world.state, offer)
+        assert turns_are_listed(world.state) is None
+        if row is not None:
+            world.do(Dispatch(row.id, 1, prefetched=not offer.idle))
+            if draw.random() < 0.3:
+                world.do(Release(row.id, world.state.jobs[row.id].token, Cause.NEVER_STARTED))
+
+
+def least_far(state: State, offer: Offer) -> str | None:
+    """Returns the queue that has its turn, by looking at all of them."""
+    with_work = (q for q in state.queues.values() if q.has_work(prefetched=not offer.idle))
+    first = min(with_work, key=lambda queue: (queue.stride_pass, queue.number), default=None)
+    return None if first is None else first.row.name
+
+
+def test_queues_that_have_nothing_to_take_cost_nothing() -> None:
+    """A thousand paused queues are looked at once, not at each turn."""
+    world = World()
+    for number in range(1_000):
+        world.do(SetQueue(f"q{number}", paused=True))
+        world.enqueue(job(f"p{number}", queue=f"q{number}"))
+    for number in range(10):
+        world.enqueue(job(f"r{number}", queue="open"))
+    looked_at = Counter[str]()
+
+    def look(queue: QueueIndex) -> Row | None:
+        looked_at[queue.row.name] += 1
+        return None if queue.row.paused else next(iter(world.state.jobs.values()))
+
+    for _ in range(5):
+        assert world.state.turns.first(look) is not None
+    assert looked_at["open"] == 5
+    assert looked_at.total() == 1_005
+    world.do(SetQueue("q7", paused=False))
+    assert select(world.state, Offer(), world.now_ms) is not None

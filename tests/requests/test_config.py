@@ -103,6 +103,10 @@ def test_the_default_file_is_read_where_it_exists_and_a_named_one_must_exist():
         ("queues: {a: {wieght: 7}}", "some.yaml: queues: a: 'wieght': unknown key; did you mean"),
         ("queues: {a: {weight: 0}}", "some.yaml: queues: a: weight: 1 to 1000 is allowed"),
         ("queues: {a: {bytes_max: x}}", "some.yaml: queues: a: bytes_max: 'x' is no size"),
+        (
+            "queues: {a: {durable_dispatch: 2}}",
+            "some.yaml: queues: a: durable_dispatch: true or false is expected",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_naming_file_and_key(yaml, said):
@@ -142,11 +146,13 @@ def test_http_is_an_address_on_loopback_or_off(yaml, address):
 def test_queues_are_settings_of_each_queue():
     config = load(
         yaml="queues:\n  mail: {weight: 20, bytes_max: 1MiB}\n  slow: {paused: true}\n  x:\n"
+        "  quick: {durable_dispatch: false}\n"
     )
     assert config.queues == {
         "mail": QueueConfig(weight=20, bytes_max=1 << 20),
         "slow": QueueConfig(paused=True),
         "x": QueueConfig(),
+        "quick": QueueConfig(durable_dispatch=False),
     }
 
 

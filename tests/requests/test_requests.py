@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -379,3 +380,18 @@ def test_the_server_trusts_no_client(changes):
     fields = {**msgspec.structs.asdict(GOOD), **changes}
     with pytest.raises(InvalidInput):
         to_job(Request(**fields), 1_000, Resolver())
+
+
+def test_a_forked_child_does_not_draw_the_ids_of_its_parent() -> None:
+    draw_id()  # from here on some are drawn ahead
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, "\n".join(draw_id()[14:] for _ in range(200)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with open(reading) as pipe:
+        theirs = set(pipe.read().split("\n"))
+    assert len(theirs) == 200
+    assert theirs.isdisjoint(draw_id()[14:] for _ in range(200))

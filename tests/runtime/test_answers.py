@@ -27,6 +27,7 @@ CHANGES = [
     ("requeue", ["dead", b"[1]"]),
     ("discard", ["dead"]),
     ("set_queue", ["default", True, None, None]),
+    ("set_queue", ["default", None, None, None, False]),
 ]
 NO_OPS_AND_REFUSALS = [
     ("enqueue", [[make_request("echo", id="open")]]),

@@ -150,6 +150,35 @@ async def test_a_timed_out_attempt_is_killed_and_reaped_before_the_log_says_so(
 
 
 @on_loop
+async def test_a_worker_that_does_not_get_ready_is_killed_and_replaced_ever_later(
+    tmp_path: Path,
+) -> None:
+    world = ControllerWorld(tmp_path / "data", workers=2, start_limit_ms=1)
+    loop, place = asyncio.get_running_loop(), world.controller.workers[2]
+    world.controller.worker_exited(2, 0, "exited with 3")  # and the next start hangs
+    waits: list[float] = []
+    async with asyncio.timeout(20):
+        for kills in range(1, 5):
+            while len(world.pool.killed) < kills:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            await world.enqueue(f"job-{kills}")
+            world.controller.worker_exited(2, 0, "killed by signal 9")
+            asked_s, added = loop.time(), len(world.pool.added)
+            while len(world.pool.added) == added:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            waits.append(loop.time() - asked_s)
+    assert world.pool.killed == [2] * 4, "worker 1 was ready in time"
+    assert world.controller.starts_overdue == 4
+    assert waits == sorted(waits)
+    assert waits[-1] > 4 * waits[0]
+    assert all(row.attempt == (row.worker == 1) for row in world.state.jobs.values())
+    world.controller.worker_ready(2, 7)
+    await asyncio.sleep(0.01)
+    assert world.pool.killed == [2] * 4, "nor is one that got ready after all"
+    assert place.start_limit is None
+
+
+@on_loop
 async def test_steps_of_the_clock_never_shorten_a_running_limit(tmp_path: Path) -> None:
     """P12."""
     world = ControllerWorld(tmp_path / "data")

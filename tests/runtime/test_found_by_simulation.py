@@ -105,6 +105,7 @@ async def test_an_outcome_without_room_is_tried_again_without_a_new_segment(
         retention_bytes=0,
         retention_ms=0,
         on_room=world.controller.retry_unwritten,
+        on_violation=world.failures.append,  # type: ignore[arg-type]
     )
     world.engine.disk_full = True
     keeping.start()

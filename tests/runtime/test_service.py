@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from beaver import protocol, queries
+from beaver.errors import NotFound, WaitTimeout
 from beaver.messages import Request
 from beaver.requests import make_request
 from beaver.resolving import Resolver, to_job
@@ -67,8 +69,10 @@ class Peer:
 class Door:
     """Where clients come in; whoever came is shown out at the end."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, results: Results, server: SocketServer) -> None:
         self.path = path
+        self.results = results
+        self.server = server
         self.peers: list[Peer] = []
 
     async def stranger(self) -> Peer:
@@ -100,7 +104,7 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[EngineWorld, Door]]:
         payload_bytes_max=1 << 20,
     )  # fmt: skip
     server = SocketServer(service, "store")
-    door = Door(str(tmp_path / "s"))
+    door = Door(str(tmp_path / "s"), results, server)
     await server.start(door.path)
     try:
         yield world, door
@@ -223,3 +227,35 @@ async def _flood(client: Peer) -> None:
     while True:
         client.writer.write(ask())
         await client.writer.drain()
+
+
+async def wait_until(met: Callable[[], bool]) -> None:
+    for _ in range(1_000):
+        if met():
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError("it did not come to pass")
+
+
+@on_loop
+async def test_a_wait_leaves_nothing_behind_when_its_client_goes_away(tmp_path: Path) -> None:
+    async with served(tmp_path) as (_, door):
+        client = await door.client()
+        await client.ask("enqueue", [make_request("echo", id="a")])
+        client.send([2, "wait", ["a", -1]], [3, "wait", ["a", 60_000]])
+        await wait_until(lambda: door.results.waiting == 2)
+        client.writer.close()
+        await wait_until(lambda: door.results.waiting == 0)
+
+
+@on_loop
+async def test_a_wait_that_is_over_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with served(tmp_path) as (_, door):
+        client = await door.client()
+        await client.ask("enqueue", [make_request("echo", id="a")])
+        with pytest.raises(WaitTimeout):
+            await client.ask("wait", "a", 1)
+        with pytest.raises(NotFound):
+            await client.ask("wait", "none", -1)
+        assert door.results.waiting == 0
+        assert [connection.watches for connection in door.server.connections] == [0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import time
 from collections import Counter
 from pathlib import Path
@@ -64,6 +65,26 @@ def test_a_started_attempt_is_charged_and_a_waiting_one_is_not(data: Path) -> No
     assert log[2]["cause"] == "node_lost"
     assert log[3]["attempt"] == 2
     assert "TIMEOUT" not in events_of(data, "waits")
+
+
+def test_a_token_that_the_log_never_came_to_charges_nothing_of_a_later_server(data: Path) -> None:
+    """A job of a queue that has opted out of a durable DISPATCH started, and then all died."""
+    server = Server(data, "--workers", "1")
+    server.ready()
+    server.kill()
+    with (data / "slots").open("r+b") as slots:
+        slots.seek(64 + 8)  # token and time of worker 1, and their check word
+        slots.write(struct.pack("=QQQ", 10_000, 1, 10_000 ^ 1))
+    server = Server(data, "--workers", "1")
+    server.ready()
+    (worker,) = eventually(server.status, "it answers")["workers"]
+    os.kill(worker["pid"], signal.SIGSTOP)
+    enqueue(data, {"id": "waits"})
+    eventually(lambda: server.status()["in_flight"] == 1, "the worker holds it")
+    server.kill()
+    with serving(data, "--workers", "1") as again:
+        again.drained(1)
+    assert events_of(data, "waits") == ["ENQUEUE", "DISPATCH", "RELEASE", "DISPATCH", "ACK"]
 
 
 def test_kill_9_of_the_server_leaves_no_process_behind(data: Path) -> None:

@@ -49,15 +49,15 @@ def _reply_before_sync(patch: Patch) -> None:
 
 
 def _duplicate_before_the_originals_sync(patch: Patch) -> None:
-    submit = Engine.submit
+    change = Engine.change
 
-    def early(self: Engine, command: AnyCommand, done: Any) -> None:
+    def early(self: Engine, command: AnyCommand, answer: Any, done: Any) -> None:
         if isinstance(command, Enqueue) and deciding.decide(self.state, command, 0) == []:
-            done(Applied(0, ()))
+            done(answer(Applied(0, [])))
         else:
-            submit(self, command, done)
+            change(self, command, answer, done)
 
-    patch.setattr(Engine, "submit", early)
+    patch.setattr(Engine, "change", early)
 
 
 def _log_written_and_not_synced(patch: Patch) -> None:
@@ -202,10 +202,14 @@ def _outcome_without_room_is_never_tried_again(patch: Patch) -> None:
     patch.setattr(Controller, "retry_unwritten", lambda self: self._engine.touch())
 
 
+def _a_start_that_hangs_is_waited_for(patch: Patch) -> None:
+    patch.setattr(Controller, "_overdue_start", lambda self, place: None)
+
+
 BUGS: dict[str, Bug] = {
     "reply before sync": Bug(_reply_before_sync, r"was told, and only|acknowledged"),
     "duplicate answered before the original's sync": Bug(
-        _duplicate_before_the_originals_sync, r"was told, and only|acknowledged"
+        _duplicate_before_the_originals_sync, r"was told, and only|acknowledged", favour="cut"
     ),
     "log written and not synced": Bug(_log_written_and_not_synced, r"recovery lost|corrupt"),
     "dispatch before sync": Bug(_dispatch_before_sync, r"before its DISPATCH is durable"),
@@ -242,5 +246,8 @@ BUGS: dict[str, Bug] = {
         _outcome_without_room_is_never_tried_again,
         r"no rest is reached|an idle worker does not get it",
         favour="disk_full",
+    ),
+    "a start that hangs is waited for": Bug(
+        _a_start_that_hangs_is_waited_for, r"no rest is reached", favour="hang_start"
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +39,22 @@ def test_simulate_tells_a_failure_and_the_command_that_repeats_it(
     assert code == 1
     failure = report["failure"]
     assert "before its DISPATCH is durable" in failure["violations"][0]
-    _, *arguments = failure["shrunk_command"].split()
+    _, *arguments = shlex.split(failure["shrunk_command"])
     assert main(arguments) == 1
     text = capsys.readouterr().out
     assert failure["violations"][0] in text
     assert "repeat it:" in text
 
 
-def test_simulate_refuses_acts_without_a_seed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["simulate", "--acts", "1,2"]) == 2
-    assert "--seed" in capsys.readouterr().err
-    assert main(["simulate", "--seed", "1", "--acts", "one"]) == 2
+def test_simulate_refuses_what_is_no_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--plan", "[]"]) == 2
+    assert "--plan" in capsys.readouterr().err
+    assert main(["simulate", "--seed", "1", "--plan", '{"seed":1,"acts":[]}']) == 2
+
+
+def test_simulate_runs_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    code, report = said(capsys, "simulate", "--plan", '{"seed":1,"acts":[[5,"snapshot",[]]]}')
+    assert (code, report["runs"], report["acts"]) == (0, 1, {"snapshot": 1})
 
 
 # -- audit ----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def rich_world() -> LivelyWorld:
     world.fail("retried", "again")
     world.do(Cancel("cancelled"))
     world.do(Cancel("stopping"))
+    world.do(SetQueue("quick", durable_dispatch=False))
     return world
 
 
@@ -71,6 +73,22 @@ def test_a_snapshot_gives_back_the_very_state(layout: Layout, disk: SystemDisk) 
     assert loaded.fingerprint == taken.fingerprint == fingerprint(state)
     assert loaded.state.ledger == taken.ledger == state.ledger
     assert loaded.bytes == taken.bytes == Path(layout.snapshot).stat().st_size
+
+
+def test_a_queue_that_waits_for_its_syncs_is_written_as_it_always_was(
+    layout: Layout, disk: SystemDisk
+) -> None:
+    """So the fingerprint of a store does not change with the release that reads it."""
+    state = rich_world().state
+    assert [queue[6:] for queue in freeze(state).queues] == [(), (), (False,)]
+    write_snapshot(disk, layout, state, STORE)
+    lines = Path(layout.snapshot).read_text().splitlines()
+    assert [line for line in lines if "durable_dispatch" in line] == [
+        '{"kind":"queue","name":"quick","paused":false,"weight":10,'
+         '"bytes_max":0,"enqueued":0,"completed":0,"durable_dispatch":false}'
+    ]
+    loaded = load_snapshot(disk, layout.snapshot, check_fingerprint=True).state
+    assert [queue.row.durable_dispatch for queue in loaded.queues.values()] == [True, True, False]
 
 
 def test_an_empty_state_is_a_state(layout: Layout, disk: SystemDisk) -> None:
@@ -314,3 +332,51 @@ def test_a_full_disk_leaves_everything_as_it_was(layout: Layout, disk: SystemDis
             assert disk.listdir(layout.path) == ["snapshot.json"]
     assert calls >= 3
     assert inspect_snapshot(disk, layout.snapshot).last_seq == world.state.last_seq
+
+
+def swap_jobs(lines: list[bytes]) -> None:
+    lines[3], lines[4] = lines[4], lines[3]
+
+
+def repeat_an_id(lines: list[bytes]) -> None:
+    lines[4] = lines[4].replace(b'"id":"b"', b'"id":"a"')
+
+
+def shorten_a_digest(lines: list[bytes]) -> None:
+    lines[3] = lines[3].replace(b'"digest":"ZGRkZGRkZGRkZGRk"', b'"digest":"ZGRk"')
+
+
+def move_a_queue(lines: list[bytes]) -> None:
+    lines.insert(5, lines.pop(1))
+
+
+def repeat_the_footer(lines: list[bytes]) -> None:
+    lines.append(lines[-1])
+
+
+@pytest.mark.parametrize(
+    ("edit", "complaint"),
+    [
+        (swap_jobs, "seqs do not ascend behind 0"),
+        (repeat_an_id, "two rows have one id"),
+        (shorten_a_digest, "length >= 12"),
+        (move_a_queue, "names the queue default, which has no line"),
+        (repeat_the_footer, "no footer"),
+    ],
+)
+def test_lines_that_no_writer_put_there_are_refused_whatever_the_crc(
+    layout: Layout, disk: SystemDisk, edit: Callable[[list[bytes]], None], complaint: str
+) -> None:
+    world = World()
+    world.enqueue(*(job(name) for name in "abc"))
+    write_snapshot(disk, layout, world.state, STORE)
+    body = Path(layout.snapshot).read_bytes()[:-19] + b"}\n"
+    lines = body.splitlines(keepends=True)
+    assert [json.loads(line)["kind"] for line in lines] == [
+        "header", "queue", "spec", "job", "job", "job", "footer",
+    ]  # fmt: skip
+    edit(lines)
+    body = b"".join(lines)[:-2]
+    Path(layout.snapshot).write_bytes(body + b',"crc":"%08x"}\n' % zlib.crc32(body))
+    with pytest.raises(SnapshotDamaged, match=complaint):
+        load_snapshot(disk, layout.snapshot)

@@ -27,6 +27,7 @@ from beaver_model.commands import (
 from beaver_model.events import (
     Acked,
     AnyEvent,
+    Cause,
     Died,
     Dispatched,
     Enqueued,
@@ -167,6 +168,14 @@ def nobody_is_suspect(state: State, command: AnyCommand, now_ms: int) -> Decisio
     return decision
 
 
+def snooze_clears_the_mark(state: State, event: AnyEvent) -> None:
+    if isinstance(event, Released) and event.cause == Cause.SNOOZE:
+        row = state.take(state.jobs[event.job])
+        if row.extra is not None:
+            row.extra.suspect = False
+        state.put(row)
+
+
 # -- ids and tombstones --------------------------------------------------------------------------
 
 
@@ -281,6 +290,16 @@ class WorkerForgottenAlive(Rules):
         return tuple(held._replace(phase=SPENT) for held in set_phase(worker, index, SPENT))
 
 
+class SentBeforeTheSync(Rules):
+    def sends_at_once(self, row: object, worker: Worker) -> bool:
+        return True
+
+
+class LastWordsDropped(Rules):
+    def last_words(self, worker: Worker) -> bool:
+        return False
+
+
 BUGS = [
     Sown("stale token accepted", "core", "fenced", deciding(stale_token_accepted)),
     Sown("retried for ever", "core", "events_are_legal", deciding(retried_for_ever)),
@@ -313,6 +332,8 @@ BUGS = [
     Sown("boot gives all back", "core", "started_is_charged", deciding(boot_gives_all_back)),
     Sown("boot charges all", "core", "started_is_charged", deciding(boot_charges_all)),
     Sown("nobody is suspect", "power-cut", "suspects_are_marked", deciding(nobody_is_suspect)),
+    Sown("a snooze clears the mark", "suspects", "suspects_are_marked",
+         applying(snooze_clears_the_mark)),
     Sown("finished ids accepted again", "discard", "events_are_legal",
          deciding(finished_ids_accepted_again)),
     Sown("finished ids accepted again, and legal", "discard", "one_set_per_job",
@@ -341,6 +362,13 @@ BUGS = [
     Sown("drained without a flush", "drain", "started_is_charged", rules=DrainedWithoutFlush),
     Sown("lost and never given back", "small-loss", "no_job_stuck",
          rules=LostAndNeverGivenBack),
+    Sown("started before the sync", "core", "started_is_durable", rules=SentBeforeTheSync),
+    Sown("started early behind what is given back", "early", "started_is_charged",
+         rules=SentBeforeTheSync),
+    Sown("expired before the kill, where starts are early", "early", "exclusive",
+         rules=ExpiredBeforeTheKill),
+    Sown("the last outcomes of a killed worker are dropped", "outcomes", "in_flight_is_held",
+         rules=LastWordsDropped),
     Sown("a killed worker's unread attempts are dropped", "prefetch", "in_flight_is_held",
          rules=WorkerForgottenAlive),
 ]  # fmt: skip

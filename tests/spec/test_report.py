@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from beaver.cli.main import main
-from beaver_spec import checking, rendering, report
+from beaver_spec import checking, drawing, rendering, report
+from beaver_spec.diagrams import state_diagram, transitions
 from beaver_spec.results import CheckResult, Verdict
 from beaver_spec.scopes import NOT_EXPLORED, Scope
 from tests.spec.sown import BUGS, SCOPE_OF
@@ -61,7 +62,7 @@ def test_a_run_without_findings_says_its_bounds_and_what_it_did_not_look_at(
     assert found.commit in text
     page = paths[1].read_text()
     assert "never proved" in page
-    assert not re.search(r"(src|href)=", page), "the page loads nothing"
+    assert not re.search(r'src=|href="(?!#)|url\((?!#)', page), "the page loads nothing"
     again = msgspec.json.decode(paths[2].read_bytes(), type=report.Report)
     assert again == found
     suite = ET.parse(paths[3]).getroot()
@@ -110,9 +111,23 @@ def test_a_counterexample_stands_in_every_form_of_the_report(tmp_path: Path) -> 
     assert "sequenceDiagram" in text
     assert "def test_fenced() -> None:" in text
     assert "<li>A client enqueues <code>a</code>" in page
+    assert row.story is not None
+    drawn = drawing.draw(row.story.diagram)
+    assert drawn in page
+    told = re.findall(r"<text[^>]*>(.*?)</text>", drawn)
+    assert [t for t in told if t.isdigit()] == [str(n) for n in range(1, len(row.story.steps) + 1)]
+    assert "wrong, fenced" in told
     suite = ET.fromstring(rendering.junit(found))
     assert int(suite.get("failures", "0")) >= 2
     assert "led to ACK" in "".join(suite.itertext())
+
+
+def test_the_page_draws_every_transition_and_says_the_rest_in_words() -> None:
+    drawn = drawing.draw(state_diagram())
+    labels = re.findall(r'class="label">(\w+)</text>', drawn)
+    assert sorted(labels) == sorted(trigger.name for trigger, _, _ in transitions())
+    assert drawing.draw("stateDiagram-v2\n    pending --> asleep: DOZE") == "", "it stays a text"
+    assert drawing.draw("graph TD\n    a --> b") == ""
 
 
 def test_a_witness_that_is_never_met_is_a_finding_of_a_whole_run() -> None:
@@ -131,7 +146,7 @@ def test_results_of_other_checkers_join_the_report(pinned: Path, tmp_path: Path)
     )
     path = tmp_path / "mutants.json"
     path.write_bytes(msgspec.json.encode([result]))
-    found = checking.run([TINY], included=checking.read_results(path), pin=True)
+    found = checking.run([TINY], included=[checking.read_included(path)], pin=True)
     assert found.findings == ["mutants: a mutant: missed"]
     assert "pytest -m mutants" in rendering.markdown(found)
 

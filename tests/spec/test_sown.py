@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from beaver_spec.concrete import Broken, replay
@@ -47,6 +52,50 @@ def test_a_sown_bug_yields_a_counterexample_that_a_test_can_keep(
     monkeypatch.setitem(case, "replay", broken)
     with pytest.raises(Broken):
         run_case()  # type: ignore[operator]
+
+
+CONFTEST = """
+from functools import partial
+
+from beaver_spec import concrete
+from tests.spec.sown import BUGS
+
+(bug,) = [bug for bug in BUGS if bug.name == {name!r}]
+concrete.replay = partial(concrete.replay, model=bug.model, rules=bug.rules)
+"""
+
+
+@pytest.mark.parametrize("name", ["stale token accepted", "lost and never given back"])
+def test_the_generated_file_fails_under_pytest_with_the_bug_and_passes_without(
+    name: str, tmp_path: Path
+) -> None:
+    (bug,) = [bug for bug in BUGS if bug.name == name]
+    explorer = Explorer(SCOPE_OF[bug.scope], model=bug.model, rules=bug.rules)
+    found = explorer.run().counterexample
+    assert found is not None
+    story = tell(explorer, found)
+    (tmp_path / "test_kept.py").write_text(story.test)
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "."],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    fine = run()
+    assert fine.returncode == 0, fine.stdout
+    assert "1 passed" in fine.stdout
+    (tmp_path / "conftest.py").write_text(CONFTEST.format(name=name))
+    broken = run()
+    assert broken.returncode == 1, broken.stdout
+    assert (
+        f"Broken: step {len(story.steps) - 1}" in broken.stdout or story.property in broken.stdout
+    )
+    assert "1 failed" in broken.stdout
 
 
 def test_a_story_is_told_in_words_of_the_domain() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
+from beaver_spec import induction
 from beaver_spec.induction import System, Values, Vocabulary, find_run, prove, sow
 from beaver_spec.induction_log import LOG
 from beaver_spec.induction_pruning import PRUNING
@@ -53,3 +57,53 @@ def test_an_action_that_can_never_happen_is_no_proof() -> None:
     result = prove(LOG._replace(actions=no_actions))
     assert result.verdict == Verdict.VIOLATED
     assert result.details == ["'fly' can never happen"]
+
+
+def test_a_step_that_the_model_leaves_open_was_not_taken() -> None:
+    """A model is silent on what does not matter; that once raised an exception, now and then."""
+    import z3
+
+    idle, busy = z3.Bools("idle busy")
+    solver = z3.Solver()
+    solver.add(busy)
+    assert str(solver.check()) == "sat"
+    told = induction._told(solver.model(), [{"idle": idle, "busy": busy}], {"promise": idle})
+    assert told == ["1. busy", "broken: promise"]
+
+
+IN_THREADS = """
+import gc, threading, time
+from beaver_spec.induction import sow
+from beaver_spec.induction_pruning import PRUNING
+
+bug = next(iter(PRUNING.bugs))
+verdicts, working = [], threading.Event()
+
+def work():
+    verdicts.append(sow(PRUNING, bug).verdict)
+
+def litter():
+    while not working.is_set():
+        ring = []
+        ring.append(ring)
+        time.sleep(0)
+
+threads = [threading.Thread(target=work) for _ in range(4)]
+littering = threading.Thread(target=litter)
+for thread in (littering, *threads):
+    thread.start()
+for thread in threads:
+    thread.join()
+working.set()
+assert gc.isenabled()
+print(*verdicts)
+"""
+
+
+def test_many_threads_may_ask_at_once() -> None:
+    """z3 has one context for all of them: without a lock this ends in a segmentation fault."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_THREADS], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["caught"] * 4

@@ -109,7 +109,7 @@ COMMANDS = st.one_of(
     st.builds(ConfirmCancel, NAMES, TOKENS),
     st.builds(Requeue, NAMES),
     st.builds(Discard, NAMES),
-    st.builds(SetQueue, st.just("default"), st.booleans()),
+    st.builds(SetQueue, st.just("default"), st.booleans(), durable_dispatch=st.booleans()),
     st.builds(SetBounds, st.integers(0, 2), st.sampled_from([0, 5_000])),
     st.builds(Boot, st.frozensets(TOKENS, max_size=3), st.booleans()),
 )

@@ -24,7 +24,7 @@ async def main() -> None:
     events = Recorder()
     await pool.start(events)
     pool.kill_leftovers()
-    pool.attach(slots)
+    pool.attach(slots, 0)
     pool.add(1)
     pool.add(2)
     await until(lambda: len(events.pids) == 2)

@@ -14,7 +14,7 @@ STORE = bytes(range(16))
 
 def test_what_a_worker_writes_is_read_by_server_and_successor(tmp_path: Path) -> None:
     path = str(tmp_path / "slots")
-    opened = Slots.open(path, 3, STORE)
+    opened = Slots.open(path, 3, STORE, 0)
     SlotWriter(path, 2).start(41, 1000)
     SlotWriter(path, 3).start(2**63 + 5, 2**62)
     assert opened.read(1)[1:] == (0, 0)
@@ -31,27 +31,39 @@ def test_what_a_worker_writes_is_read_by_server_and_successor(tmp_path: Path) ->
 def test_a_new_file_keeps_the_started_tokens_of_this_boot(tmp_path: Path) -> None:
     """A server that dies between making the slots and logging BOOT forgets nothing."""
     path = str(tmp_path / "slots")
-    Slots.open(path, 5, STORE)
+    Slots.open(path, 5, STORE, 0)
     SlotWriter(path, 5).start(99, 7)
-    second = Slots.open(path, 2, STORE)
+    second = Slots.open(path, 2, STORE, 120)
     previous = read_previous(path)
     assert previous is not None
     assert previous.started == {5: 99}
     assert second.read(5).started == 99
 
 
+def test_a_token_that_the_log_never_came_to_does_not_outlive_its_server(tmp_path: Path) -> None:
+    """An attempt that began before its DISPATCH was durable: later tokens are lower."""
+    path = str(tmp_path / "slots")
+    Slots.open(path, 2, STORE, 0)
+    SlotWriter(path, 1).start(20, 7)
+    SlotWriter(path, 2).start(8, 7)
+    opened = Slots.open(path, 2, STORE, 12)
+    assert [opened.read(1).started, opened.read(2).started] == [12, 8]
+    SlotWriter(path, 1).start(14, 9)
+    assert opened.read(1)[1:] == (14, 9)
+
+
 def test_a_worker_of_the_old_file_cannot_write_into_the_new_one(tmp_path: Path) -> None:
     path = str(tmp_path / "slots")
-    Slots.open(path, 1, STORE)
+    Slots.open(path, 1, STORE, 0)
     old = SlotWriter(path, 1)
-    new = Slots.open(path, 1, STORE)
+    new = Slots.open(path, 1, STORE, 0)
     old.start(7, 7)
     assert new.read(1).started == 0
 
 
 def test_another_boot_is_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "slots"
-    Slots.open(str(path), 1, STORE)
+    Slots.open(str(path), 1, STORE, 0)
     SlotWriter(str(path), 1).start(7, 7)
     data = bytearray(path.read_bytes())
     data[32] ^= 1
@@ -59,7 +71,7 @@ def test_another_boot_is_told_apart(tmp_path: Path) -> None:
     previous = read_previous(str(path))
     assert previous is not None
     assert not previous.same_boot
-    Slots.open(str(path), 1, STORE)
+    Slots.open(str(path), 1, STORE, 0)
     again = read_previous(str(path))
     assert again is not None
     assert again.started == {}
@@ -68,7 +80,7 @@ def test_another_boot_is_told_apart(tmp_path: Path) -> None:
 def test_what_is_no_slots_file_says_nothing(tmp_path: Path) -> None:
     path = tmp_path / "slots"
     assert read_previous(str(path)) is None
-    Slots.open(str(path), 2, STORE)
+    Slots.open(str(path), 2, STORE, 0)
     whole = path.read_bytes()
     for data in (b"", whole[:63], whole[:-1], b"X" + whole[1:], whole + bytes(64)):
         path.write_bytes(data)
@@ -77,7 +89,7 @@ def test_what_is_no_slots_file_says_nothing(tmp_path: Path) -> None:
 
 def test_a_reader_never_sees_a_token_with_an_earlier_ones_time(tmp_path: Path) -> None:
     path = str(tmp_path / "slots")
-    opened = Slots.open(path, 1, STORE)
+    opened = Slots.open(path, 1, STORE, 0)
     writer = SlotWriter(path, 1)
     done = threading.Event()
 
@@ -97,7 +109,7 @@ def test_a_reader_never_sees_a_token_with_an_earlier_ones_time(tmp_path: Path) -
 
 def test_a_worker_that_died_between_two_stores_counts_as_started(tmp_path: Path) -> None:
     path = str(tmp_path / "slots")
-    opened = Slots.open(path, 1, STORE)
+    opened = Slots.open(path, 1, STORE, 0)
     writer = SlotWriter(path, 1)
     writer.start(5, 50)
     writer._words[writer._base + slots._SINCE] = 60

@@ -118,7 +118,7 @@ def in_world(
         world = World(pool, Recorder())
         world.tasks = await pool.start(world.events)
         try:
-            pool.attach(str(path / "slots"))
+            pool.attach(str(path / "slots"), 0)
             await world.add(*workers)
             await test(world)
         finally:

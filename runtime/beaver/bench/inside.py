@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from beaver import queries
 from beaver.bench.records import payload
@@ -27,8 +28,8 @@ from beaver.recovery import open_store
 from beaver.requests import make_request
 from beaver.resolving import Resolver, to_job
 from beaver_model import Offer, Spec, State, select
-from beaver_model.bounds import DIGEST_BYTES
-from beaver_model.commands import Cancel, Dispatch, Enqueue, Job
+from beaver_model.bounds import DIGEST_BYTES, TIME_MS_MAX
+from beaver_model.commands import Cancel, Dispatch, Enqueue, Job, SetQueue
 from beaver_model.rows import encode_spec
 
 SMALL: Final = 1_000
@@ -39,6 +40,10 @@ _OPERATIONS: Final = 400
 """Operations of one kind in a sample: few against the size of the smallest state."""
 
 _SAMPLES: Final = 9
+
+
+ROWS: Final = ("inside_serial", "inside_bulk")
+"""What `measure_inside` gives; what `measure_growth` does, stands with it."""
 
 
 # -- throughput over the real log ---------------------------------------------------------------
@@ -123,24 +128,58 @@ def _ignore(reply: Reply) -> None:
     assert not isinstance(reply, BeaverError), "there is room for everything"
 
 
+class Shape(NamedTuple):
+    """What the many jobs are that wait; the operations go on beside them."""
+
+    held: Spec | None = None
+    """Spec of the jobs that wait; they are like those of the operations where `None`."""
+    run_at_ms: int = 0
+    queues: int = 1
+    """Over how many queues the jobs of the operations go."""
+
+
+_TASK: Final = "bench.record"
+_PAUSED: Final = "paused"
+READY: Final = Shape()
+SHAPES: Final = {
+    "queues": Shape(queues=100),
+    "scheduled": Shape(held=Spec(_TASK), run_at_ms=TIME_MS_MAX),
+    "paused": Shape(held=Spec(_TASK, queue=_PAUSED)),
+    "unknown": Shape(held=Spec("bench.unknown")),
+}
+"""Other ways to wait: in a hundred queues, for their time, or parked for one reason."""
+
+
 class _Pending:
     """An engine over a state with so many pending jobs."""
 
-    def __init__(self, pending: int) -> None:
+    def __init__(self, pending: int, shape: Shape = READY) -> None:
         self.state = State()
-        self._spec = encode_spec(Spec("bench.record"))
+        names = ["default", *(f"queue-{n}" for n in range(1, shape.queues))]
+        self._specs = [encode_spec(Spec(_TASK, queue=name)) for name in names]
         self._made = 0
         self.engine = Engine(self.state, _NoLog(), SystemClock(), on_failure=_fail)
-        self.state.set_known_tasks(frozenset({"bench.record"}))
+        self.state.set_known_tasks(frozenset({_TASK}))
+        self.engine.submit(SetQueue(_PAUSED, paused=True, weight=1, bytes_max=0), _ignore)
+        held = None if shape.held is None else [encode_spec(shape.held)]
+        if held is not None:
+            self.enqueue(self.jobs(SMALL))
         while self._made < pending:
-            self.enqueue(self.jobs(min(1_000, pending - self._made)))
+            self.enqueue(self.jobs(min(1_000, pending - self._made), held, shape.run_at_ms))
         self.engine.flush()
 
-    def jobs(self, count: int) -> list[Job]:
+    def jobs(self, count: int, specs: list[bytes] | None = None, run_at_ms: int = 0) -> list[Job]:
+        specs = specs or self._specs
         first, self._made = self._made, self._made + count
         body, digest = b'{"n":1000000,"note":"bench12"}', bytes(DIGEST_BYTES)
         return [
-            Job(f"0193{n:08x}-7000-8000-000000000000", self._spec, body, digest)
+            Job(
+                f"0193{n:08x}-7000-8000-000000000000",
+                specs[n % len(specs)],
+                body,
+                digest,
+                run_at_ms,
+            )
             for n in range(first, first + count)
         ]
 
@@ -227,6 +266,8 @@ _KINDS: Final[dict[str, Callable[[_Pending], float]]] = {
 }
 GROWING: Final = ("enqueue", "dispatch", "explain", "cancel", "status")
 COSTS: Final = ("request", "job", "enqueue", "bulk", "dispatch")
+SHAPE_ROWS: Final = tuple(f"growth_{name}" for name in SHAPES)
+GROWTH_ROWS: Final = (*(f"growth_{k}" for k in GROWING), *(f"cost_{k}" for k in COSTS))
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -237,28 +278,46 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def measure_growth(pending: int) -> dict[str, float]:
-    """Compares the processor time of operations at many pending jobs with that at 1,000.
+    """Compares the processor time of operations at many pending jobs with that at 1,000."""
+    many, few = _compare(_Pending, pending)
+    values = {f"growth_{kind}": many[kind] / few[kind] for kind in GROWING}
+    for kind in COSTS:
+        values[f"cost_{kind}"] = few[kind] / _OPERATIONS * 1e6
+    return values
+
+
+def measure_shapes(pending: int) -> dict[str, float]:
+    """Returns, for each other way to wait, the growth of the operation that grows most."""
+    values = {}
+    for name, shape in SHAPES.items():
+        # The small state is of the same shape.
+        many, few = _compare(partial(_Pending, shape=shape), pending, GROWING)
+        values[f"growth_{name}"] = max(many[kind] / few[kind] for kind in GROWING)
+    return values
+
+
+def _compare(
+    build: Callable[[int], _Pending], pending: int, kinds: Sequence[str] = tuple(_KINDS)
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Returns the seconds of each kind of operation at many pending jobs, and at few.
 
     Samples of both alternate, and the best of each counts: noise only ever adds.
     """
 
-    async def work() -> dict[str, float]:
-        large = _Pending(pending)
+    async def work() -> tuple[dict[str, float], dict[str, float]]:
+        large = build(pending)
         gc.collect()
         gc.freeze()
-        best: dict[tuple[str, int], float] = {}
+        best: tuple[dict[str, float], dict[str, float]] = ({}, {})
         try:
             for _ in range(_SAMPLES):
                 # A small state does not stay small under its own samples, so it is new each time.
-                for size, side in ((SMALL, _Pending(SMALL)), (pending, large)):
-                    for kind, sample in _KINDS.items():
-                        took_s = sample(side)
-                        best[kind, size] = min(took_s, best.get((kind, size), took_s))
+                for found, side in zip(best, (large, build(SMALL)), strict=True):
+                    for kind in kinds:
+                        took_s = _KINDS[kind](side)
+                        found[kind] = min(took_s, found.get(kind, took_s))
         finally:
             gc.unfreeze()
-        values = {f"growth_{kind}": best[kind, pending] / best[kind, SMALL] for kind in GROWING}
-        for kind in COSTS:
-            values[f"cost_{kind}"] = best[kind, SMALL] / _OPERATIONS * 1e6
-        return values
+        return best
 
     return asyncio.run(work())

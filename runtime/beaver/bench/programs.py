@@ -7,12 +7,15 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from beaver import endpoint
 from beaver.bench.processes import processor_s, proportional_bytes, resident_bytes, tree
 from beaver.bench.served import serving
+from beaver.bench.subject import WORKERS
 from beaver.client import connect
 from beaver.errors import BeaverError
 from beaver.requests import make_request
@@ -20,10 +23,13 @@ from beaver.requests import make_request
 REPEATS: Final = 9
 KILLS: Final = 9
 IDLE_S: Final = 5.0
-QUIET_S: Final = 3.0
-"""Before an idle server is measured: the first segment is prepared, imports are done."""
+QUIET_S: Final = 45.0
+"""Before an idle server is measured its helper ends, which takes no longer."""
 
 _WAIT_S: Final = 10.0
+
+IDLE_ROWS: Final = ("idle_cpu", "idle_server_mb", "idle_all_mb", "idle_scraped_mb")
+COMMAND_ROWS: Final = ("help", "enqueue_command")
 
 
 def measure_commands(directory: str) -> dict[str, float]:
@@ -70,16 +76,29 @@ def measure_kill(directory: str) -> float:
 
 
 def measure_idle(directory: str) -> dict[str, float]:
-    """What a server with two workers costs while nothing happens (Linux)."""
+    """What a server with two workers costs while nothing happens, HTTP pages on (Linux)."""
     data = str(Path(directory, "idle"))
-    with serving(data) as server:
-        time.sleep(QUIET_S)
-        pids = tree(server.pid)
+    with serving(data, http="127.0.0.1:0") as server:
+        pids = _without_helper(server.pid)
         before = sum(map(processor_s, pids))
         time.sleep(IDLE_S)
         used_s = sum(map(processor_s, pids)) - before
-        return {
+        values = {
             "idle_cpu": 100 * used_s / IDLE_S,
             "idle_server_mb": resident_bytes(server.pid) / 1e6,
             "idle_all_mb": sum(map(proportional_bytes, pids)) / 1e6,
         }
+        info = endpoint.read(data)
+        assert info is not None, "the server listens"
+        with urllib.request.urlopen(f"{info.http}/metrics", timeout=_WAIT_S) as answer:  # noqa: S310
+            answer.read()
+        values["idle_scraped_mb"] = sum(map(proportional_bytes, pids)) / 1e6
+        return values
+
+
+def _without_helper(server: int) -> list[int]:
+    """Returns the server's processes once only zygote and workers are left beside it."""
+    deadline_s = time.monotonic() + QUIET_S
+    while len(pids := tree(server)) > 2 + WORKERS and time.monotonic() < deadline_s:
+        time.sleep(0.2)
+    return pids

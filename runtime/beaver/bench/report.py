@@ -160,21 +160,29 @@ def write_report(result: Result, path: str) -> None:
     """
     page = Path(path)
     picture = page.with_suffix(".svg")
-    block = f"{BEGIN}\n\n"
+    block = ""
     if len(result.figures.subjects()) > 1:
         block += f"![Jobs a second of each queue, logarithmic]({picture.name})\n\n"
         picture.write_text(plot(result.figures))
-    block += f"{to_markdown(result)}\n{END}"
-    text = f"# Measured\n\n{BEGIN}\n{END}\n"
-    if page.exists():
-        text = page.read_text()
-        require_marks(text, path)
-    before, rest = text.split(BEGIN, 1)
-    page.write_text(before + block + rest.split(END, 1)[1])
+    block += to_markdown(result)
+    text = page.read_text() if page.exists() else f"# Measured\n\n{BEGIN}\n{END}\n"
+    page.write_text(replace_between(text, BEGIN, END, block, path))
     page.with_suffix(".json").write_text(to_json(result) + "\n")
 
 
 def require_marks(text: str, path: str) -> None:
     """Raises where a page has no place for the tables."""
-    if BEGIN not in text or END not in text.split(BEGIN, 1)[1]:
-        raise InvalidInput(f"{path} lacks the marks between which the tables go:\n{BEGIN}\n{END}")
+    replace_between(text, BEGIN, END, "", path)
+
+
+def replace_between(text: str, begin: str, end: str, block: str, path: str) -> str:
+    """Returns a page with another block between two marks.
+
+    Raises:
+        InvalidInput: It lacks them.
+    """
+    before, found, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not found or not ended:
+        raise InvalidInput(f"{path} lacks the marks between which the tables go:\n{begin}\n{end}")
+    return f"{before}{begin}\n\n{block}\n{end}{after}"

@@ -7,8 +7,10 @@ least and the largest.  What may not live here: how anything is measured.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
+
+from beaver.errors import InvalidInput
 
 BEAVER: Final = "beaver"
 MACHINE: Final = "machine"
@@ -42,17 +44,24 @@ ROWS: Final[dict[str, RowInfo]] = {
     "clients_64": _more("enqueue, 64 clients"),
     "bulk": _more("enqueue, batches of 100, requests made in the loop"),
     "bulk_made": _more("enqueue, batches of 100, requests made before"),
+    "bulk_8": _more("enqueue, batches of 100 by 8 clients at once"),
     "drain": _more("drain, 2 workers"),
     "drain_one": _more("drain, 2 workers, prefetch 1"),
     "concurrent": _more("enqueue by 64 clients and drain at once"),
     "concurrent_bulk": _more("enqueue in batches of 100 and drain at once"),
     "latency_p50": _less("enqueue to start at 100 jobs/s, p50"),
     "latency_p99": _less("enqueue to start at 100 jobs/s, p99"),
+    "eager_p50": _less("the same where DISPATCH need not be durable, p50"),
+    "eager_p99": _less("the same where DISPATCH need not be durable, p99"),
+    "stretch_usual": _less("longest stretch on the loop, commits of 1,000 jobs and 1 MiB"),
+    "stretch_drain": _less("longest stretch on the loop, with the drain of these"),
+    "stretch_limit": _less("longest stretch on the loop, commits of 10,000 jobs or 8 MiB"),
     "inside_serial": _more("enqueue one by one, in process"),
     "inside_bulk": _more("enqueue, batches of 100, in process"),
     "memory_job": _less("memory a pending job", "B"),
     "replay": _less("replay of 1M events, 333k live", "s"),
     "snapshot_load": _less("load of a snapshot of 1M jobs", "s"),
+    "snapshot_index": _less("indexes of 1M jobs, once they are loaded", "s"),
     "start_100k": _less("kill -9 to ready, 100k pending", "s"),
     "start_1m": _less("kill -9 to ready, 1M pending, from a snapshot", "s"),
     "start_1m_log": _less("start to ready, 1M pending, from the log alone", "s"),
@@ -65,6 +74,10 @@ ROWS: Final[dict[str, RowInfo]] = {
     "growth_cancel": _less("cancel cost at many pending over 1k", "x"),
     "growth_status": _less("status cost at many pending over 1k", "x"),
     "growth_explain": _less("explain cost at many pending over 1k", "x"),
+    "growth_queues": _less("largest of these, jobs in 100 queues", "x"),
+    "growth_scheduled": _less("largest of these, many jobs scheduled for later", "x"),
+    "growth_paused": _less("largest of these, many jobs in a paused queue", "x"),
+    "growth_unknown": _less("largest of these, many jobs of an unknown task", "x"),
     "cost_request": _less("making a request, in the client", "us"),
     "cost_job": _less("checking and resolving a request, in the server", "us"),
     "cost_enqueue": _less("one ENQUEUE, model and engine without the disk", "us"),
@@ -73,6 +86,7 @@ ROWS: Final[dict[str, RowInfo]] = {
     "idle_cpu": _less("idle server with 2 workers, share of a core", "%"),
     "idle_server_mb": _less("idle server with 2 workers, RSS of the server", "MB"),
     "idle_all_mb": _less("idle server with 2 workers, PSS of all processes", "MB"),
+    "idle_scraped_mb": _less("the same after a scrape of /metrics", "MB"),
     "help": _less("`beaver --help`"),
     "enqueue_command": _less("`beaver enqueue` of one job"),
 }
@@ -83,6 +97,21 @@ COMPARED: Final = (
     "concurrent", "latency_p50", "latency_p99",
 )  # fmt: skip
 """The rows that are measured of every queue."""
+
+
+def choose(words: Sequence[str]) -> frozenset[str]:
+    """Returns the rows whose name or label holds one of the words; all where there are none.
+
+    Raises:
+        InvalidInput: No row fits a word.
+    """
+    chosen: set[str] = set()
+    for word in words:
+        found = {k for k, info in ROWS.items() if word.lower() in f"{k} {info.label}".lower()}
+        if not found:
+            raise InvalidInput(f"no row is called {word!r}; there are {', '.join(ROWS)}")
+        chosen |= found
+    return frozenset(chosen or ROWS)
 
 
 class Figure(NamedTuple):

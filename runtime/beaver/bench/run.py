@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from beaver.bench import inside, programs, served, stores, subject
+from beaver.bench import inside, programs, served, stores, stretches, subject
 from beaver.bench.peers.base import Peer
 from beaver.bench.probe import probe
-from beaver.bench.rows import BEAVER, MACHINE, Figures
+from beaver.bench.rows import BEAVER, MACHINE, Figures, choose
 from beaver.bench.served import Served, serving
 from beaver.bench.subject import Budget, Sizes, Subject
 
-Tell = Callable[[str], None]
+Tell = Callable[[int, int, str], None]
+"""Called with the parts that are done, how many there are, and what comes next."""
 
 
 class Plan(NamedTuple):
@@ -92,98 +93,170 @@ class Result(NamedTuple):
     """By subject: why it was not measured, or not wholly."""
 
 
-def run(directory: str | None, plan: Plan, peers: bool, tell: Tell) -> Result:
-    """Measures everything in a new directory below `directory`, which is removed after."""
-    result = Result(plan, Figures(), {}, {})
+class Part(NamedTuple):
+    """A piece of a round: what is measured together, and the rows that it gives."""
+
+    subject: str
+    name: str
+    rows: tuple[str, ...]
+    measure: Callable[[], dict[str, float]]
+
+
+def run(
+    directory: str | None, plan: Plan, peers: bool, tell: Tell, only: Sequence[str] = ()
+) -> Result:
+    """Measures everything in a new directory below `directory`, which is removed after.
+
+    Args:
+        directory: Its disk is measured; `None` for that of temporary files.
+        plan: How much is measured.
+        peers: Other queues are measured too, where they are installed.
+        tell: Hears how far it is.
+        only: Words of rows: what gives none of them is left out.
+
+    Raises:
+        InvalidInput: No row fits one of the words.
+    """
+    chosen = choose(only)
     # Entered by PostgreSQL's user, so it cannot lie in a directory that is closed to others.
     with tempfile.TemporaryDirectory(prefix="beaver-bench-", dir=directory) as scratch:
+        return _Run(plan, scratch, chosen, tell).run(peers)
+
+
+class _Run:
+    """One run, in a scratch directory."""
+
+    def __init__(self, plan: Plan, scratch: str, chosen: frozenset[str], tell: Tell) -> None:
+        self._plan, self._scratch, self._chosen, self._tell = plan, scratch, chosen, tell
+        self._result = Result(plan, Figures(), {}, {})
+        self._done = self._total = 0
+
+    def run(self, peers: bool) -> Result:
+        rounds = range(1, self._plan.rounds + 1)
         with ExitStack() as stack:
-            running = _start_peers(scratch, result, stack, tell) if peers else []
-            for number in range(plan.rounds):
-                _round(scratch, result, running, f"{number + 1}", tell)
-        for number in range(plan.rounds):
-            _large(scratch, result, f"{number + 1}", tell)
-    return result
+            of_all = [row for measure in subject.MEASURES.values() for row in measure.rows]
+            running = self._start_peers(stack) if peers and self._wants(of_all) else []
+            self._total = self._plan.rounds * self._count(1 + len(running))
+            for number in rounds:
+                self._round(f"{number}", running)
+        for number in rounds:
+            self._large(f"{number}")
+        return self._result
 
+    def _count(self, subjects: int) -> int:
+        """Returns the parts of a round."""
+        parts = [measure.rows for measure in subject.MEASURES.values()] * subjects
+        parts += [more.rows for more in served.MORE.values()] + [inside.ROWS]
+        parts += [part.rows for part in large_parts(self._plan, "")]
+        return sum(map(self._wants, parts))
 
-def _start_peers(scratch: str, result: Result, stack: ExitStack, tell: Tell) -> list[Peer]:
-    from beaver.bench.peers.catalogue import PEERS
+    def _wants(self, rows: Sequence[str]) -> bool:
+        return not self._chosen.isdisjoint(rows)
 
-    running = []
-    for name, kind in PEERS.items():
-        directory = Path(scratch, name)
-        directory.mkdir()
-        peer = kind(str(directory))
-        stack.callback(peer.stop)
-        tell(f"starting {name}")
+    def _measure(self, part: Part) -> None:
+        """Adds what one part finds; where it fails, says so and lets the others be measured."""
+        if not self._wants(part.rows):
+            return
+        result = self._result
+        self._tell(self._done, self._total, f"{part.subject}: {part.name}")
         try:
-            peer.start()
-        except Exception as error:  # noqa: BLE001 - the others are measured
-            result.missing[name] = f"not measured: {error}"
-            continue
-        result.setups[name] = f"{peer.versions()}; {peer.setup}"
-        running.append(peer)
-    return running
+            result.figures.add(MACHINE, probe(self._scratch, self._plan.probes))
+            result.figures.add(part.subject, part.measure())
+        except Exception as error:  # noqa: BLE001 - minutes of measurements are not thrown away
+            result.missing[part.subject] = f"{part.name}: {type(error).__name__}: {error}"
+        self._done += 1
+
+    def _start_peers(self, stack: ExitStack) -> list[Peer]:
+        from beaver.bench.peers.catalogue import PEERS
+
+        running = []
+        for name, kind in PEERS.items():
+            directory = Path(self._scratch, name)
+            directory.mkdir()
+            peer = kind(str(directory))
+            stack.callback(peer.stop)
+            self._tell(0, 0, f"{name}: start")
+            try:
+                peer.start()
+            except Exception as error:  # noqa: BLE001 - the others are measured
+                self._result.missing[name] = f"not measured: {error}"
+                continue
+            self._result.setups[name] = f"{peer.versions()}; {peer.setup}"
+            running.append(peer)
+        return running
+
+    def _round(self, tag: str, peers: list[Peer]) -> None:
+        """Measures row by row, each of all queues in turn, with the probe in between."""
+        plan = self._plan
+        parent = Path(self._scratch, f"round-{tag}")
+        (parent / "one").mkdir(parents=True)
+        rows = [row for measure in subject.MEASURES.values() for row in measure.rows]
+        if self._wants(rows + [row for more in served.MORE.values() for row in more.rows]):
+            self._round_of_servers(parent, tag, peers)
+        within = partial(
+            inside.measure_inside, str(parent), tag, plan.beaver.serial, plan.beaver.bulk
+        )
+        self._measure(Part(BEAVER, "in process", inside.ROWS, within))
+        shutil.rmtree(parent)
+
+    def _round_of_servers(self, parent: Path, tag: str, peers: list[Peer]) -> None:
+        plan = self._plan
+        # A new store in every round, so that all rounds meet the same.
+        with (
+            serving(str(parent / "data")) as server,
+            serving(str(parent / "one" / "data"), prefetch="1") as single,
+            closing(Served(server)) as ours,
+            closing(Served(single)) as one,
+        ):
+            subjects: list[tuple[Subject, Sizes]] = [(ours, plan.beaver)]
+            subjects += [(peer, plan.peer) for peer in peers]
+            for name, (rows, measure) in subject.MEASURES.items():
+                for measured, sizes in subjects:
+                    work = partial(measure, measured, f"{name}-{tag}", sizes)
+                    self._measure(Part(measured.name, name, rows, work))
+            for name, (rows, more) in served.MORE.items():
+                beside = partial(more, ours, one, f"{name}-{tag}", plan.beaver)
+                self._measure(Part(BEAVER, name, rows, beside))
+
+    def _large(self, tag: str) -> None:
+        """Measures what needs large states, and whole programs."""
+        parent = str(Path(self._scratch, f"large-{tag}"))
+        Path(parent).mkdir()
+        for part in large_parts(self._plan, parent):
+            self._measure(part)
+        shutil.rmtree(parent)
 
 
-def _round(scratch: str, result: Result, peers: list[Peer], tag: str, tell: Tell) -> None:
-    """Measures row by row, each of all queues in turn, with the probe in between."""
-    plan = result.plan
-    parent = Path(scratch, f"round-{tag}")
-    (parent / "one").mkdir(parents=True)
-    # A new store in every round, so that all rounds meet the same.
-    with (
-        serving(str(parent / "data")) as server,
-        serving(str(parent / "one" / "data"), prefetch="1") as single,
-        closing(Served(server)) as ours,
-        closing(Served(single)) as one_by_one,
-    ):
-        subjects: list[tuple[Subject, Sizes]] = [(ours, plan.beaver)]
-        subjects += [(peer, plan.peer) for peer in peers]
-        for row, measure in subject.MEASURES.items():
-            for measured, sizes in subjects:
-                result.figures.add(MACHINE, probe(scratch, plan.probes))
-                part = partial(measure, measured, f"{row}-{tag}", sizes)
-                _attempt(result, measured.name, row, part, tell)
-        more = partial(served.measure_more, ours, one_by_one, tag, plan.beaver)
-        _attempt(result, BEAVER, "more", more, tell)
-    inside_it = partial(
-        inside.measure_inside, str(parent), tag, plan.beaver.serial, plan.beaver.bulk
-    )
-    _attempt(result, BEAVER, "in process", inside_it, tell)
-    result.figures.add(MACHINE, probe(scratch, plan.probes))
-    shutil.rmtree(parent)
-
-
-def _large(scratch: str, result: Result, tag: str, tell: Tell) -> None:
-    """Measures what needs large states, and whole programs."""
-    plan = result.plan
-    parent = str(Path(scratch, f"large-{tag}"))
-    Path(parent).mkdir()
-    result.figures.add(MACHINE, probe(scratch, plan.probes))
+def large_parts(plan: Plan, parent: str) -> list[Part]:
+    """Returns what is measured of large states and of whole programs, below a directory."""
     few = min(plan.pending, 100_000)
-    parts: dict[str, Callable[[], dict[str, float]]] = {
-        "replay and snapshot": lambda: stores.measure_files(parent, plan.events, plan.pending),
-        "memory": lambda: {"memory_job": stores.measure_memory(parent, plan.memory)},
-        "restart": lambda: {"start_100k": stores.measure_restart_from_log(parent, few)},
-        "kill": lambda: {"kill": programs.measure_kill(parent)},
-        "idle": lambda: programs.measure_idle(parent),
-        "commands": lambda: programs.measure_commands(parent),
-        "growth": lambda: inside.measure_growth(plan.pending),
+    table: dict[str, tuple[tuple[str, ...], Callable[[], dict[str, float]]]] = {
+        "replay and snapshot": (
+            ("replay", "snapshot_load", "snapshot_index"),
+            lambda: stores.measure_files(parent, plan.events, plan.pending),
+        ),
+        "memory": (
+            ("memory_job",),
+            lambda: {"memory_job": stores.measure_memory(parent, plan.memory)},
+        ),
+        "restart": (
+            ("start_100k",),
+            lambda: {"start_100k": stores.measure_restart_from_log(parent, few)},
+        ),
+        "kill": (("kill",), lambda: {"kill": programs.measure_kill(parent)}),
+        "idle": (programs.IDLE_ROWS, lambda: programs.measure_idle(parent)),
+        "commands": (programs.COMMAND_ROWS, lambda: programs.measure_commands(parent)),
+        "growth": (inside.GROWTH_ROWS, lambda: inside.measure_growth(plan.pending)),
+        "shapes": (inside.SHAPE_ROWS, lambda: inside.measure_shapes(plan.pending)),
+        "eager": (
+            ("eager_p50", "eager_p99"),
+            lambda: served.measure_eager(parent, plan.beaver),
+        ),
+        "stretches": (stretches.ROWS, lambda: stretches.measure_stretches(parent)),
     }
     if plan.pending >= stores.SNAPSHOT_PENDING:
-        parts["large restart"] = lambda: stores.measure_restart(parent, plan.pending)
-    for name, measure in parts.items():
-        _attempt(result, BEAVER, name, measure, tell)
-    shutil.rmtree(parent)
-
-
-def _attempt(
-    result: Result, name: str, part: str, measure: Callable[[], dict[str, float]], tell: Tell
-) -> None:
-    """Adds what one part finds; where it fails, says so and lets the others be measured."""
-    tell(f"{name}: {part}")
-    try:
-        result.figures.add(name, measure())
-    except Exception as error:  # noqa: BLE001 - minutes of measurements are not thrown away
-        result.missing[name] = f"{part}: {type(error).__name__}: {error}"
+        table["large restart"] = (
+            ("start_1m_log", "start_1m", "pause_idle_p999", "pause_p999", "pause_max"),
+            lambda: stores.measure_restart(parent, plan.pending),
+        )
+    return [Part(BEAVER, name, rows, measure) for name, (rows, measure) in table.items()]

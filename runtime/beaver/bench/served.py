@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
 from beaver.async_client import AsyncClient
 from beaver.async_client import connect as connect_async
@@ -19,7 +19,7 @@ from beaver.bench import subject
 from beaver.bench.processes import tree, wait_until_gone
 from beaver.bench.records import RECORDS_VARIABLE, payload
 from beaver.bench.rows import BEAVER
-from beaver.bench.subject import WORKERS, Budget, Sent
+from beaver.bench.subject import WORKERS, Budget, Sent, Sizes
 from beaver.client import Client, connect
 from beaver.errors import BeaverError
 from beaver.layout import Layout
@@ -35,17 +35,27 @@ _SETTLE_S: Final = 15.0
 class ServerProcess:
     """One `beaver run`, from its start to its ready line and on to its end."""
 
-    def __init__(self, data: str, *, workers: int = WORKERS, **settings: str) -> None:
+    def __init__(
+        self,
+        data: str,
+        *,
+        workers: int = WORKERS,
+        http: str = "off",
+        program: Sequence[str] = ("-m", "beaver"),
+        **settings: str,
+    ) -> None:
         """Starts it and waits until it is ready.
 
         Args:
             data: The data directory; the jobs' records go to `records` beside it.
             workers: Worker processes.
+            http: Address of the pages.
+            program: What Python runs.
             **settings: Further settings, as their environment variables without `BEAVER_`.
         """
         self.data = data
         self.records = str(Path(data).parent / "records")
-        command = [sys.executable, "-m", "beaver", "run", "--data", data, "--http", "off"]
+        command = [sys.executable, *program, "run", "--data", data, "--http", http]
         command += ["-A", "beaver.bench.tasks:app", "--workers", str(workers), "--grace", "1s"]
         command += ["--log-level", "error"]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("BEAVER_")}
@@ -95,9 +105,11 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(data: str, *, workers: int = WORKERS, **settings: str) -> Iterator[ServerProcess]:
+def serving(
+    data: str, *, workers: int = WORKERS, http: str = "off", **settings: str
+) -> Iterator[ServerProcess]:
     """Runs a server while the block runs."""
-    server = ServerProcess(data, workers=workers, **settings)
+    server = ServerProcess(data, workers=workers, http=http, **settings)
     try:
         server.settle()
         yield server
@@ -218,20 +230,53 @@ class Served:
         return True
 
 
-def measure_more(served: Served, one: Served, tag: str, sizes: subject.Sizes) -> dict[str, float]:
-    """Measures once what is measured of Beaver alone.
+EAGER: Final = "eager"
+"""A queue whose jobs may start before their DISPATCH is durable."""
 
-    Args:
-        served: The server.
-        one: A server whose workers hold one job at a time.
-        tag: Keeps the queues of a round apart.
-        sizes: How much of each row.
-    """
+
+def measure_eager(directory: str, sizes: Sizes) -> dict[str, float]:
+    """Measures latency in a queue that has opted out of a durable DISPATCH."""
+    parent = Path(directory, EAGER)
+    parent.mkdir()
+    settings = parent / "beaver.yaml"
+    settings.write_text(f"queues: {{{EAGER}: {{durable_dispatch: false}}}}\n")
+    with (
+        serving(str(parent / "data"), config=str(settings)) as server,
+        closing(Served(server)) as ours,
+    ):
+        found = subject.measure_latency(ours, EAGER, sizes)
+    return {"eager_p50": found["latency_p50"], "eager_p99": found["latency_p99"]}
+
+
+class More(NamedTuple):
+    """A measurement of Beaver alone: of a server, and of one whose workers hold one job."""
+
+    rows: tuple[str, ...]
+    measure: Callable[[Served, Served, str, Sizes], dict[str, float]]
+
+
+def _bulk_made(served: Served, one: Served, queue: str, sizes: Sizes) -> dict[str, float]:
+    return {"bulk_made": served.send_made(queue, subject.BATCH, sizes.bulk).rate}
+
+
+def _drain_one(served: Served, one: Served, queue: str, sizes: Sizes) -> dict[str, float]:
+    return {"drain_one": subject.measure_drain(one, queue, sizes)}
+
+
+def _concurrent_bulk(served: Served, one: Served, queue: str, sizes: Sizes) -> dict[str, float]:
     batch = subject.BATCH
-    return {
-        "bulk_made": served.send_made(f"made-{tag}", batch, sizes.bulk).rate,
-        "drain_one": subject.measure_drain(one, f"drain-{tag}", sizes),
-        "concurrent_bulk": subject.measure_concurrent(
-            served, f"both-{tag}", 1, batch, sizes.concurrent
-        ),
-    }
+    rate = subject.measure_concurrent(served, queue, 1, batch, sizes.concurrent)
+    return {"concurrent_bulk": rate}
+
+
+def _bulk_crowd(served: Served, one: Served, queue: str, sizes: Sizes) -> dict[str, float]:
+    return {"bulk_8": served.send_loop(queue, 8, subject.BATCH, sizes.bulk).rate}
+
+
+MORE: Final[dict[str, More]] = {
+    "made": More(("bulk_made",), _bulk_made),
+    "crates": More(("bulk_8",), _bulk_crowd),
+    "one": More(("drain_one",), _drain_one),
+    "stream": More(("concurrent_bulk",), _concurrent_bulk),
+}
+"""What is measured of Beaver alone, by a name that begins the queue's."""

@@ -23,7 +23,7 @@ from beaver.requests import make_request
 from beaver.snapshot import load_snapshot, write_snapshot
 from beaver_model import Spec
 from beaver_model.bounds import DIGEST_BYTES
-from beaver_model.events import Acked, AnyEvent, Dispatched, Enqueued
+from beaver_model.events import Acked, AnyEvent, BoundsSet, Dispatched, Enqueued
 from beaver_model.rows import encode_spec
 
 TASK: Final = "bench.record"
@@ -44,10 +44,16 @@ SNAPSHOT_PENDING: Final = 600_000
 _SPACING_S: Final = 0.0005
 
 
-def write_history(data: str, events: int, *, live: int) -> int:
+def write_history(data: str, events: int, *, live: int, tombstones_max: int = 0) -> int:
     """Writes a log of about so many events, 99 a frame, of which `live` jobs stay pending.
 
     No worker knows their task, so they stay where they are while servers come and go.
+
+    Args:
+        data: The data directory, which is made.
+        events: How many; ENQUEUE, DISPATCH and ACK of each job that does not stay.
+        live: Jobs that stay.
+        tombstones_max: Finished jobs that are remembered; 0 for the default.
 
     Returns:
         The last seq.
@@ -71,6 +77,8 @@ def write_history(data: str, events: int, *, live: int) -> int:
         seq += len(batch)
         batch.clear()
 
+    if tombstones_max:
+        batch.append(BoundsSet(tombstones_max, 0))
     for index in range(live + finished):
         name = f"0193{index:08x}-7000-8000-000000000000"
         batch.append(Enqueued(name, spec, b'{"n":1000000,"note":"bench12"}', digest))
@@ -96,8 +104,12 @@ def measure_replay(data: str, written: int) -> float:
     return took_s
 
 
-def measure_snapshot_load(data: str) -> float:
-    """Returns the seconds that loading a snapshot takes; writes it first, from the log."""
+def measure_snapshot_load(data: str) -> dict[str, float]:
+    """Returns the seconds that a snapshot's load takes, and those of its indexes.
+
+    The two are phases of recovery, with the replay of what came after in between.  The
+    snapshot is written first, from the log.
+    """
     disk, layout = SystemDisk(), Layout(data)
     opened = open_store(disk, data, clock=SystemClock(), create=False)
     write_snapshot(disk, layout, opened.state, opened.wal.store)
@@ -105,11 +117,15 @@ def measure_snapshot_load(data: str) -> float:
     expected = len(opened.state.jobs)
     del opened
     started_s = time.perf_counter()
-    loaded = load_snapshot(disk, layout.snapshot)
-    took_s = time.perf_counter() - started_s
-    if len(loaded.state.jobs) != expected:
-        raise BeaverError(f"loaded {len(loaded.state.jobs)} jobs of {expected}")
-    return took_s
+    state = load_snapshot(disk, layout.snapshot, indexed=False).state
+    loaded_s = time.perf_counter()
+    state.index()
+    indexed_s = time.perf_counter()
+    if len(state.jobs) != expected or state.ready != expected:
+        raise BeaverError(
+            f"loaded {len(state.jobs)} jobs of {expected}, {state.ready} of them ready"
+        )
+    return {"snapshot_load": loaded_s - started_s, "snapshot_index": indexed_s - loaded_s}
 
 
 def measure_files(directory: str, events: int, pending: int) -> dict[str, float]:
@@ -117,10 +133,7 @@ def measure_files(directory: str, events: int, pending: int) -> dict[str, float]
     replayed, snapped = str(Path(directory, "replayed")), str(Path(directory, "snapped"))
     written = write_history(replayed, events, live=events // 3)
     write_history(snapped, pending, live=pending)
-    values = {
-        "replay": measure_replay(replayed, written),
-        "snapshot_load": measure_snapshot_load(snapped),
-    }
+    values = {"replay": measure_replay(replayed, written)} | measure_snapshot_load(snapped)
     shutil.rmtree(replayed)
     shutil.rmtree(snapped)
     return values

@@ -322,13 +322,27 @@ def measure_concurrent(
     return records.count() / ((ended_ns - started_ns) / 1e9)
 
 
-MEASURES: Final[dict[str, Callable[[Subject, str, Sizes], dict[str, float]]]] = {
-    "serial": measure_serial,
-    "many": lambda s, q, sizes: {"clients_8": s.send_loop(q, 8, 1, sizes.many).rate},
-    "crowd": lambda s, q, sizes: {"clients_64": s.send_loop(q, 64, 1, sizes.many).rate},
-    "bulk": measure_bulk,
-    "drain": lambda s, q, sizes: {"drain": measure_drain(s, q, sizes)},
-    "latency": measure_latency,
-    "both": lambda s, q, sizes: {"concurrent": measure_concurrent(s, q, 64, 1, sizes.concurrent)},
+class Measure(NamedTuple):
+    """One measurement of a queue, and the rows that it gives."""
+
+    rows: tuple[str, ...]
+    measure: Callable[[Subject, str, Sizes], dict[str, float]]
+
+
+MEASURES: Final[dict[str, Measure]] = {
+    "serial": Measure(("serial", "serial_p50", "serial_p99"), measure_serial),
+    "many": Measure(
+        ("clients_8",), lambda s, q, sizes: {"clients_8": s.send_loop(q, 8, 1, sizes.many).rate}
+    ),
+    "crowd": Measure(
+        ("clients_64",), lambda s, q, sizes: {"clients_64": s.send_loop(q, 64, 1, sizes.many).rate}
+    ),
+    "bulk": Measure(("bulk",), measure_bulk),
+    "drain": Measure(("drain",), lambda s, q, sizes: {"drain": measure_drain(s, q, sizes)}),
+    "latency": Measure(("latency_p50", "latency_p99"), measure_latency),
+    "both": Measure(
+        ("concurrent",),
+        lambda s, q, sizes: {"concurrent": measure_concurrent(s, q, 64, 1, sizes.concurrent)},
+    ),
 }
 """What is measured of every queue, by a name that begins the queue's."""

@@ -43,6 +43,10 @@ TARGETS: Final = (
     Target("concurrent", 45_000),
     Target("latency_p50", 0.7),
     Target("latency_p99", 1.5),
+    Target("eager_p50", 0.45),
+    Target("stretch_usual", 10.0),
+    Target("stretch_drain", 10.0),
+    Target("stretch_limit", 150.0),
     Target("replay", 1.0),
     Target("snapshot_load", 0.8),
     Target("start_1m", 2.0),
@@ -55,6 +59,10 @@ TARGETS: Final = (
     Target("growth_cancel", 1.5),
     Target("growth_status", 1.5),
     Target("growth_explain", 1.5),
+    Target("growth_queues", 1.5),
+    Target("growth_scheduled", 1.5),
+    Target("growth_paused", 1.5),
+    Target("growth_unknown", 1.5),
     Target("idle_cpu", 1.0),
     Target("idle_all_mb", 60.0),
     Target("help", 150.0),
@@ -82,6 +90,7 @@ GOALS: Final = (
     Goal("drain", 15.0, "drain"),
     Goal("concurrent", 10.0, "concurrent"),
     Goal("latency_p50", 2.0, "latency_p50"),
+    Goal("eager_p50", 1.0, "latency_p50"),
 )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from beaver.cli import flags
+from beaver.cli import flags, output
 
 
 def bench_command(
@@ -31,6 +31,10 @@ def bench_command(
             help="Write the tables into this Markdown page, plot and JSON beside it.",
         ),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="ROW", help="Measure only rows with this word; repeat it."),
+    ] = None,
     as_json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
@@ -42,6 +46,7 @@ def bench_command(
     Examples:
       beaver bench --quick
       beaver bench --dir /srv --json
+      beaver bench --only drain --only latency --rounds 1
       beaver bench --peers --report measured.md
     """
     from beaver.bench.report import require_marks, to_json, to_markdown, write_report
@@ -50,12 +55,10 @@ def bench_command(
     if report is not None and Path(report).exists():
         require_marks(Path(report).read_text(), report)
 
-    def tell(what: str) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(f"measuring {what} ...\n")
-
     plan = QUICK if quick else FULL
-    result = run(directory, plan._replace(rounds=rounds or plan.rounds), peers, tell)
+    plan = plan._replace(rounds=rounds or plan.rounds)
+    with output.steps() as tell:
+        result = run(directory, plan, peers, tell, only or ())
     sys.stdout.write(to_json(result) + "\n" if as_json else to_markdown(result))
     if report is not None:
         write_report(result, report)

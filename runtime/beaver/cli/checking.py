@@ -72,7 +72,7 @@ def check_command(
         raise InvalidInput(str(error.args[0])) from None
     if processes < 0:
         raise InvalidInput("--processes is 1 or more, or 0 for one a core")
-    included = [result for path in include or () for result in _included(checking, path)]
+    included = [_included(checking, path) for path in include or ()]
     with _progress(checking) as events:
         found = checking.run(
             scopes,
@@ -96,16 +96,15 @@ def check_command(
         raise typer.Exit(EXIT_FOUND)
 
 
-def _included(checking: Any, path: str) -> list[Any]:
+def _included(checking: Any, path: str) -> Any:
     import msgspec
 
     try:
-        results: list[Any] = checking.read_results(Path(path))
+        return checking.read_included(Path(path))
     except OSError as error:
         raise InvalidInput(f"{path}: {error.strerror}") from None
     except msgspec.MsgspecError as error:
         raise InvalidInput(f"{path} holds no results of a checker: {error}") from None
-    return results
 
 
 def _tell(found: Any, paths: list[Path]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -15,6 +15,13 @@ from beaver.views import ExplainView, JobView, StatusView
 
 PAGE = 1_000
 """Jobs that one question asks for."""
+
+
+STRETCH_MS_MAX: Final = 1_000.0
+"""A loop that heard nobody for longer is worth a line; `--json` has the figure always."""
+
+_LONG_RECOVERY_MS: Final = 100.0
+"""Time of a recovery from which its phases are shown too."""
 
 
 def connect(data: str) -> AbstractContextManager[Any]:
@@ -45,10 +52,11 @@ def status_command(
     if as_json:
         output.json_line(view)
     else:
-        _tell_status(view, settings.data)
+        tell_status(view, settings.data)
 
 
-def _tell_status(view: StatusView, data: str) -> None:
+def tell_status(view: StatusView, data: str) -> None:
+    """Writes a status for people."""
     if view.running:
         output.line(output.paint(f"a server runs on {data} (epoch {view.epoch})", "green"))
     else:
@@ -57,12 +65,22 @@ def _tell_status(view: StatusView, data: str) -> None:
         )
     if view.disk_full:
         output.line(output.paint("the disk is full: new jobs are refused", "red"))
+    if view.halted:
+        output.line(output.paint(f"nothing is dispatched until a restart; {view.halted}", "red"))
+    if view.longest_stretch_ms > STRETCH_MS_MAX:
+        where = f" by {view.longest_stretch_in}" if view.longest_stretch_in else ""
+        text = f"the server's loop was held up for {view.longest_stretch_ms:.0f} ms{where}"
+        output.line(output.paint(text, "yellow"))
+    if view.starts_overdue:
+        output.line(
+            output.paint(f"workers killed because they hung at start: {view.starts_overdue}", "red")
+        )
     scheduled = f" ({view.scheduled} of them later)" if view.scheduled else ""
     output.line(
         f"pending {view.pending}{scheduled}, in flight {view.in_flight}, completed "
         f"{view.completed}, dead {view.dead}, cancelled {view.cancelled}"
     )
-    output.line(f"last seq {view.last_seq}, recovered in {view.recovery_ms:.0f} ms")
+    output.line(f"last seq {view.last_seq}, recovered in {view.recovery_ms:.0f} ms{_phases(view)}")
     if view.queues:
         output.line()
         titles = ("queue", "pending", "in flight", "completed", "dead", "cancelled", "oldest", "")
@@ -81,13 +99,22 @@ def _tell_status(view: StatusView, data: str) -> None:
         workers = [
             (
                 str(worker.id),
-                str(worker.pid),
-                worker.job or "idle",
+                str(worker.pid) if worker.ready else "-",
+                worker.job or ("idle" if worker.ready else "starting"),
                 format_duration(worker.since_ms) if worker.job else "-",
             )
             for worker in view.workers
         ]
         output.table(("worker", "pid", "job", "for"), workers)
+
+
+def _phases(view: StatusView) -> str:
+    """Returns where the time of a recovery went, where it was long enough to ask."""
+    if view.recovery_ms < _LONG_RECOVERY_MS:
+        return ""
+    seconds: dict[str, float] = view.recovery.get("seconds", {})
+    parts = [f"{name} {took_s * 1000:.0f}" for name, took_s in seconds.items()]
+    return f" ({', '.join(parts)})"
 
 
 def list_command(
@@ -249,12 +276,12 @@ def explain_command(
     if as_json:
         output.json_line(view)
         return
-    _tell_explanation(view)
+    _tell_explanation(view, running=running)
     if not running and view.waiting != "finished":
         output.line(f"No server runs; `beaver run --data {settings.data}` starts one.")
 
 
-def _tell_explanation(view: ExplainView) -> None:
+def _tell_explanation(view: ExplainView, *, running: bool) -> None:
     from beaver.listing import event_line
 
     _tell_job(view.job)
@@ -264,14 +291,24 @@ def _tell_explanation(view: ExplainView) -> None:
     for event in view.events:
         output.line(event_line(event))
     output.line()
-    output.line(why_sentence(view))
+    output.line(why_sentence(view, running=running))
 
 
-def why_sentence(view: ExplainView) -> str:
-    """Returns in a sentence why the job does not run now, or what runs it."""
+def why_sentence(view: ExplainView, *, running: bool = True) -> str:
+    """Returns in a sentence why the job does not run now, or what runs it.
+
+    Args:
+        view: The job, explained.
+        running: A server runs; what stood in flight when the last one ended does not.
+    """
     from beaver_model.policy import WAITING
 
     reason = view.waiting
+    if reason == "running" and not running:
+        return (
+            f"It was on worker {view.held_by} when the server ended; the next one gives it back, "
+            "or tries it again if it had started."
+        )
     if reason == "running":
         return f"It is running on worker {view.held_by}."
     if reason == "finished":

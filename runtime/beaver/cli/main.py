@@ -99,7 +99,6 @@ def build(names: list[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         epilog=_examples(EXAMPLES),
-        no_args_is_help=True,
     )
     app.callback()(_root)
     for name, module in COMMANDS.items():
@@ -134,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal cannot show must not end a command.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    arguments = _hoist(sys.argv[1:] if arguments is None else arguments)
+    arguments = _hoist(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if "--json" in arguments:
         sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     asked = arguments[0] if arguments else ""
@@ -144,15 +143,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code = build(names)(arguments, prog_name="beaver", standalone_mode=False)
     except BeaverError as error:
-        return _report(error, str(error), error.exit_code, debug)
+        return report(error, str(error), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED  # typer passes on the one as the other.
     except SystemExit as ended:
         code = ended.code  # The completions of typer end so.
     except Exception as error:  # noqa: BLE001 - the last place that can say it in one line
         if hasattr(error, "format_message"):
-            return _report(error, _usage(error, asked), EXIT_USAGE, debug)
-        return _report(error, _bug(error), EXIT_BUG, debug)
+            return report(error, _usage(error, asked), EXIT_USAGE, debug)
+        return report_bug(error, debug)
     return code if isinstance(code, int) else 0
 
 
@@ -178,7 +177,13 @@ def _without_traceback(message: str) -> str:
     return f"{lines[0]}{where}\n{lines[-1]}\nRun it again with --debug for the traceback."
 
 
-def _report(error: BaseException, message: str, code: int, debug: bool) -> int:
+def report_bug(error: Exception, debug: bool) -> int:
+    """Tells of an error that nobody has foreseen; returns the exit code."""
+    return report(error, _bug(error), EXIT_BUG, debug)
+
+
+def report(error: BaseException, message: str, code: int, debug: bool) -> int:
+    """Tells of an error in a few lines, or with its traceback; returns the exit code."""
     if debug:
         traceback.print_exception(error)
     elif isinstance(error, AppImportError):

@@ -115,3 +115,39 @@ def progress(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
     ) as bar:
         task = bar.add_task(what, total=total or None)
         yield lambda done, of: bar.update(task, completed=done, total=of or None)
+
+
+def _unseen(done: int, of: int, what: str) -> None:
+    """Shows nothing."""
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[int, int, str], None]]:
+    """Shows on a terminal which part of long work is under way, and how many are to come.
+
+    Yields:
+        A function that takes the parts that are done, how many there are, and the next one.
+    """
+    if not sys.stderr.isatty():
+        yield _unseen
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, of, what: bar.update(
+            task, completed=done, total=of or None, description=what
+        )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from beaver.cli import flags
 
 
@@ -18,6 +16,7 @@ def run_command(
     timeout: Annotated[str | None, flags.setting("timeout", "TIME")] = None,
     max_attempts: Annotated[str | None, flags.setting("max_attempts", "N")] = None,
     grace: Annotated[str | None, flags.setting("grace", "TIME")] = None,
+    start_timeout: Annotated[str | None, flags.setting("start_timeout", "TIME")] = None,
     snapshot: Annotated[str | None, flags.setting("snapshot", "TIME")] = None,
     burst: Annotated[bool | None, flags.switch("burst")] = None,
     http: Annotated[str | None, flags.setting("http", "HOST:PORT|off")] = None,
@@ -48,6 +47,7 @@ def run_command(
         "timeout": timeout,
         "max_attempts": max_attempts,
         "grace": grace,
+        "start_timeout": start_timeout,
         "snapshot": snapshot,
         "burst": burst,
         "http": http,
@@ -58,6 +58,6 @@ def run_command(
         "log_format": log_format,
     }
     settings = flags.configuration(data, config, asked)
-    from beaver import serve
+    from beaver.cli.becoming import become_server
 
-    raise typer.Exit(serve.run(settings))
+    become_server(settings, debug=debug)

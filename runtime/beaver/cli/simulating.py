@@ -33,9 +33,9 @@ def simulate_command(
     steps: Annotated[
         int | None, typer.Option("--steps", metavar="N", min=1, help="Acts of one run.")
     ] = None,
-    acts: Annotated[
+    plan: Annotated[
         str | None,
-        typer.Option("--acts", metavar="N,N,...", help="Keep only these acts of the seed."),
+        typer.Option("--plan", metavar="JSON", help="Run this plan, as a failure tells it."),
     ] = None,
     favour: Annotated[
         str, typer.Option("--favour", metavar="FAULT", help="Let this fault strike often.")
@@ -60,10 +60,13 @@ def simulate_command(
     steps = steps or plans.STEPS_DEFAULT
     if favour and favour not in plans.FAULTS:
         raise InvalidInput(f"no fault {favour!r}; there are {', '.join(plans.FAULTS)}")
-    if acts is not None:
-        if seed is None:
-            raise InvalidInput("--acts keeps acts of one seed: give it with --seed")
-        campaign = campaigns.repeat(first, steps, _indexes(acts), favour)
+    if plan is not None:
+        if seed is not None or seeds is not None or minutes:
+            raise InvalidInput("--plan is one run: it takes no --seed, --seeds or --minutes")
+        try:
+            campaign = campaigns.repeat(_checker("sim_text").plan_of(plan))
+        except ValueError as error:
+            raise InvalidInput(f"--plan: {error}") from error
     else:
         count = seeds or (1 if seed is not None and not minutes else SEEDS_DEFAULT)
         numbers = itertools.count(first) if minutes else iter(range(first, first + count))
@@ -125,15 +128,6 @@ def _checker(name: str) -> Any:
     if find_spec(CHECKERS) is None:
         raise InvalidInput(f"the package {CHECKERS} is not installed; this command needs it")
     return import_module(f"{CHECKERS}.{name}")
-
-
-def _indexes(text: str) -> list[int]:
-    if text == "none":
-        return []
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise InvalidInput(f"--acts {text}: numbers with commas between are wanted") from error
 
 
 def _tell(campaign: Any) -> None:

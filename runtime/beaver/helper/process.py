@@ -1,8 +1,9 @@
 """The helper as the server sees it: `ports.Helper` on a process of its own.
 
-The process is started with the first request.  If it dies, what was asked of it fails with
-`HelperFailed` and the next request starts a new one; the server goes on either way, since
-nothing acknowledged depends on the helper.
+The process is started with the first request, and ended when nothing was asked for a while:
+a server that has nothing to do keeps no helper in memory.  If it dies, what was asked of it
+fails with `HelperFailed` and the next request starts a new one; the server goes on either way,
+since nothing acknowledged depends on the helper.
 """
 
 from __future__ import annotations
@@ -21,19 +22,23 @@ from beaver.protocol import FrameReader, decode_error, decode_message, encode_fr
 from beaver.snapshot import SnapshotTaken
 from beaver.workers.kinship import STORE_VARIABLE
 
+IDLE_S: Final = 20.0
+"""After so long without a request the process is ended; its next start takes 0.1 s."""
+
 _END_SECONDS: Final = 5.0
 
 
 class HelperProcess:
     """Starts and asks the helper of one store.  One request of a kind at a time."""
 
-    def __init__(self, data: str, store: str = "") -> None:
+    def __init__(self, data: str, store: str = "", idle_s: float = IDLE_S) -> None:
         """Args beyond the obvious.
 
         Args:
             data: The data directory.
             store: The store's id in hex: goes to the helper's environment, so that the next
                 server finds a helper that outlived its own and kills it.
+            idle_s: How long the process stays without a request.
         """
         self._data = _absolute(data)
         self._store = store
@@ -41,6 +46,10 @@ class HelperProcess:
         self._starting = asyncio.Lock()
         self._kinds = {kind: asyncio.Lock() for kind in ("prepare", "snapshot", "project")}
         self._stopped = False
+        self._idle_s = idle_s
+        self._asking = 0
+        self._rest: asyncio.TimerHandle | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -81,15 +90,33 @@ class HelperProcess:
     async def stop(self) -> None:
         """Ends the helper; what it is doing is undone or finished.  It is not started again."""
         self._stopped = True
+        if self._rest is not None:
+            self._rest.cancel()
+        await self._end()
+
+    async def _end(self) -> None:
+        """Ends the process, unless something is being asked and it is not to stop for good."""
         async with self._starting:
-            if self._connection is not None:
+            if self._connection is not None and (self._stopped or not self._asking):
                 await self._connection.end()
                 self._connection = None
 
+    def _idle(self) -> None:
+        self._ending = asyncio.get_running_loop().create_task(self._end())
+
     async def _ask(self, kind: str, args: list[Any]) -> Any:
-        async with self._kinds[kind]:
-            connection = await self._connected()
-            return await connection.ask(kind, args)
+        self._asking += 1
+        if self._rest is not None:
+            self._rest.cancel()
+        try:
+            async with self._kinds[kind]:
+                connection = await self._connected()
+                return await connection.ask(kind, args)
+        finally:
+            self._asking -= 1
+            if not self._asking and not self._stopped:
+                loop = asyncio.get_running_loop()
+                self._rest = loop.call_later(self._idle_s, self._idle)
 
     async def _connected(self) -> _Connection:
         async with self._starting:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import PurePath
@@ -37,6 +38,8 @@ from beaver.snapshot import (
     write_snapshot,
 )
 from beaver_model import State
+
+log = logging.getLogger("beaver")
 
 _SLICE_BYTES: Final = 1 << 20
 _SYNC_BYTES: Final = 8 << 20
@@ -114,10 +117,17 @@ def take_snapshot(disk: Disk, layout: Layout, last_seq: int, clock: Clock) -> Sn
                 f"the log of {layout.path} ends with seq {state.last_seq}, not {last_seq}"
             )
         store = segments(disk, layout)[-1].header.store
-        with _disk_full(f"no room for a snapshot at {layout.snapshot}"):
-            taken = write_snapshot(disk, layout, state, store, keep_previous=newest_is_good)
+        taken = save_snapshot(disk, layout, state, store, keep_previous=newest_is_good)
     taken.seconds = (clock.monotonic_ns() - started_ns) / 1e9
     return taken
+
+
+def save_snapshot(
+    disk: Disk, layout: Layout, state: State, store: bytes, *, keep_previous: bool
+) -> SnapshotTaken:
+    """Writes a snapshot as `write_snapshot` does; where it does not fit, `DiskFull` is raised."""
+    with _disk_full(f"no room for a snapshot at {layout.snapshot}"):
+        return write_snapshot(disk, layout, state, store, keep_previous=keep_previous)
 
 
 def _base(disk: Disk, layout: Layout, last_seq: int) -> tuple[LoadedSnapshot | None, bool]:
@@ -235,6 +245,13 @@ def _project(follower: Follower, path: str, store: bytes, oldest_seq: int, last_
     with History.open_or_create(path, store) as history:
         applied_seq = history.applied_seq
         if applied_seq > last_seq:
+            log.warning(
+                "%s holds events up to seq %d, and the log ends with seq %d: the log has lost "
+                "events that were acknowledged.  The history is made anew from what is left",
+                path,
+                applied_seq,
+                last_seq,
+            )
             raise HistoryUnusable(f"{path} holds seq {applied_seq}; the log ends with {last_seq}")
         after_seq = max(applied_seq, oldest_seq - 1)
         return history.apply(follower.commits(after_seq, last_seq))

@@ -60,6 +60,7 @@ Why so:
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import crcmod
@@ -80,7 +81,29 @@ CLOSE: Final = 2
 """As MARK, at a clean end or where a segment is sealed."""
 KNOWN_FLAGS: Final = MARK | CLOSE
 
-crc32c: Final = crcmod.mkCrcFun(0x11EDC6F41, initCrc=0, rev=True, xorOut=0xFFFFFFFF)
+crc32c_plain: Final[Callable[..., int]] = crcmod.mkCrcFun(
+    0x11EDC6F41, initCrc=0, rev=True, xorOut=0xFFFFFFFF
+)
+"""CRC-32C by `crcmod`, which is always there: half a gigabyte a second."""
+
+
+def _fastest_crc32c() -> Callable[..., int]:
+    """Returns `crcmod`'s function, or one that uses the processor's instruction for it.
+
+    The extra `fast` brings the latter, 3 times as fast for one job and 100 times for a batch
+    or a segment that is read.
+    """
+    try:
+        import google_crc32c
+    except ImportError:
+        return crc32c_plain
+    extend = google_crc32c.extend
+    if google_crc32c.implementation != "c" or extend(0, b"123456789") != 0xE3069283:
+        return crc32c_plain
+    return lambda data, seed=0: extend(seed, data)
+
+
+crc32c: Final = _fastest_crc32c()
 """`crc32c(data, seed=0)`."""
 
 _FILE: Final = struct.Struct("<8sII16sQI16s")
@@ -97,6 +120,8 @@ unpack_frame_header: Final = _FRAME.unpack_from
 
 def crc_is_fast() -> bool:
     """False where `crcmod` fell back to pure Python, twenty times slower: worth a warning."""
+    if crc32c is not crc32c_plain:
+        return True
     from crcmod import crcmod as implementation
 
     return bool(getattr(implementation, "_usingExtension", False))

@@ -45,6 +45,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 from pathlib import PurePath
 from typing import Final, NamedTuple, NoReturn
 
@@ -70,8 +71,10 @@ SEGMENT_BYTES: Final = 64 << 20
 EXTEND_BYTES: Final = 1 << 20
 """Least growth of a segment that is extended in place."""
 _ZEROS: Final = bytes(EXTEND_BYTES)
+_log: Final = logging.getLogger("beaver")
 _INTERRUPTED: Final = "the log was interrupted in the middle of a write; this process must end"
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 class Tail(NamedTuple):
@@ -162,6 +165,8 @@ class Wal:
         self._size = file.size()
         self._next: File | None = None
         self._unusable: str | None = None
+        self._links = True
+        """The file system makes hard links, as far as is known."""
         self._staged = False
         """A frame was handed out and is not confirmed: nothing may be written now."""
         self.segment_bytes = segment_bytes
@@ -354,6 +359,8 @@ class Wal:
         """
         if self._next is None or self._next_seq == self._header.first_seq:
             return False
+        if not self._links:
+            return False
         if not self._flags & CLOSE and not self._has_room_to_close:
             return False
         try:
@@ -378,11 +385,18 @@ class Wal:
             try:
                 disk.link(layout.log, archived)
             except OSError as error:
-                if error.errno in _NO_ROOM:
-                    # The old segment is whole and goes on; a CLOSE may stand anywhere.
-                    self._unusable = None
-                    return False
-                raise
+                if error.errno not in _NO_ROOM | _NO_LINKS:
+                    raise
+                if error.errno in _NO_LINKS:
+                    self._links = False
+                    _log.warning(
+                        "this file system makes no hard links (%s): the log goes on in one "
+                        "segment, which grows and is never pruned; another file system is better",
+                        error.strerror,
+                    )
+                # The old segment is whole and goes on; a CLOSE may stand anywhere.
+                self._unusable = None
+                return False
             doing, path = "syncing the names", layout.archive
             disk.sync_dir(layout.archive)
             doing, path = "renaming to wal.log", layout.adopted

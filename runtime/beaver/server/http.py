@@ -1,40 +1,50 @@
-"""HTTP: `/metrics`, `/healthz` and `/readyz`, on the stack that the service will extend.
+"""The door of HTTP: it listens from the start, and loads what answers with the first client.
 
-These three are open on loopback.  Everything else answers 404 until the service exists.
+aiohttp and prometheus_client take a quarter of a second and 12 MB, which a server that nobody
+scrapes need not have: a third of its start and of its memory.  So until somebody connects
+there are only listening sockets.  The first client waits in their backlog while `pages` is
+imported beside the loop; the jobs go on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import socket
+import sys
 from collections.abc import Callable
-from typing import Final
-
-from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
 from beaver.errors import InvalidInput
 
-BODY_BYTES_MAX: Final = 16 << 20
-KEEPALIVE_S: Final = 30.0
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from beaver.server.pages import Pages
+
+BACKLOG: Final = 128
+
+_SWITCH_S: Final = 0.0005
+"""While `pages` is imported the loop gets the interpreter back this soon, ten times the usual."""
 
 
 class HttpServer:
     """Serves the health and metrics pages of one server."""
 
-    def __init__(self, registry: CollectorRegistry, ready: Callable[[], str | None]) -> None:
+    def __init__(
+        self, make_registry: Callable[[], CollectorRegistry], ready: Callable[[], str | None]
+    ) -> None:
         """Args beyond the obvious.
 
         Args:
-            registry: What `/metrics` shows.
+            make_registry: Makes what `/metrics` shows, when it is first needed.
             ready: Returns why the server does not take work, or `None` where it does.
         """
-        self._registry, self._ready = registry, ready
-        app = web.Application(client_max_size=BODY_BYTES_MAX)
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/readyz", self._readyz)
-        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEPALIVE_S)
+        self._make_registry, self._ready = make_registry, ready
+        self._listeners: list[socket.socket] = []
+        self._opening: asyncio.Task[Pages] | None = None
 
     async def start(self, host: str, port: int, *, explicit: bool) -> str:
         """Listens and returns the address as `http://host:port`.
@@ -47,36 +57,75 @@ class HttpServer:
         Raises:
             InvalidInput: The address was named and cannot be had.
         """
-        await self._runner.setup()
         try:
-            site = web.TCPSite(self._runner, host, port)
-            await site.start()
+            self._listeners = await _listen(host, port)
         except OSError as error:
             if explicit or error.errno != errno.EADDRINUSE:
-                await self._runner.cleanup()
                 raise InvalidInput(
                     f"cannot listen on {host}:{port}: {error.strerror}\n"
                     "Give another address with --http, or --http off."
                 ) from error
-            site = web.TCPSite(self._runner, host, 0)
-            await site.start()
-        bound = self._runner.addresses[0][1]
+            self._listeners = await _listen(host, 0)
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.add_reader(listener, self._knocked)
+        bound = self._listeners[0].getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         return f"http://{shown}:{bound}"
 
     async def close(self) -> None:
         """Stops listening; open requests get a moment to end."""
-        await asyncio.shield(self._runner.cleanup())
+        if self._opening is None:
+            self._let_go()
+        else:
+            with contextlib.suppress(Exception):  # told when it happened
+                pages = await asyncio.shield(self._opening)
+                await asyncio.shield(pages.close())
+        for listener in self._listeners:
+            listener.close()
 
-    async def _metrics(self, request: web.Request) -> web.Response:
-        body = generate_latest(self._registry)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+    def _knocked(self) -> None:
+        """The first client is there: from now on the pages have the sockets."""
+        self._let_go()
+        self._opening = asyncio.get_running_loop().create_task(self._open())
 
-    async def _healthz(self, request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+    def _let_go(self) -> None:
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.remove_reader(listener)
 
-    async def _readyz(self, request: web.Request) -> web.Response:
-        reason = self._ready()
-        if reason is None:
-            return web.Response(text="ready\n")
-        return web.Response(status=503, text=f"{reason}\n")
+    async def _open(self) -> Pages:
+        usual_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
+        try:
+            module = await asyncio.to_thread(import_module, "beaver.server.pages")
+        finally:
+            sys.setswitchinterval(usual_s)
+        pages: Pages = module.Pages(self._make_registry(), self._ready)
+        await pages.open(self._listeners)
+        return pages
+
+
+async def _listen(host: str, port: int) -> list[socket.socket]:
+    """Returns a socket that listens for each address of a host, all on one port."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+    )
+    listeners: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            listener = socket.socket(family, kind, protocol)
+            listeners.append(listener)
+            listener.setblocking(False)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            chosen = port or (listeners[0].getsockname()[1] if len(listeners) > 1 else 0)
+            listener.bind((address[0], chosen, *address[2:]))
+            listener.listen(BACKLOG)
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners

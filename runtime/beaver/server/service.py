@@ -44,6 +44,33 @@ class HistoryReader(Protocol):
     async def result_of(self, job: str, as_of_seq: int) -> ResultView | None: ...
 
 
+class Watch:
+    """A client's wait for the end of a job."""
+
+    __slots__ = ("_respond", "forget", "over", "timer")
+
+    def __init__(self, respond: Respond) -> None:
+        self._respond = respond
+        self.over = False
+        """It is answered, or nobody wants the answer any more."""
+        self.forget: Callable[[], None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def answer(self, answer: Answer) -> None:
+        """Answers, once."""
+        if not self.over:
+            self.drop()
+            self._respond(answer)
+
+    def drop(self) -> None:
+        """Ends the wait: nothing of it stays in memory, and nothing more is answered."""
+        self.over = True
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.forget is not None:
+            self.forget()
+
+
 class Service:
     """Answers requests.  Every method belongs to the loop's thread."""
 
@@ -72,19 +99,26 @@ class Service:
         self._payload_bytes_max = payload_bytes_max
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def handle(self, op: str, body: Any, respond: Respond, origin: Origin = Origin.LOCAL) -> None:
-        """Carries out one request.  Whatever is wrong with it is its answer."""
+    def handle(
+        self, op: str, body: Any, respond: Respond, origin: Origin = Origin.LOCAL
+    ) -> Watch | None:
+        """Carries out one request.  Whatever is wrong with it is its answer.
+
+        Returns:
+            The wait for a job's end, to be dropped where nobody wants the answer any more.
+        """
         try:
             if op == "enqueue":
                 self._enqueue(body, respond, origin)
-                return
+                return None
             method = OPERATIONS.get(op)
             if method is None:
                 known = ", ".join(sorted(OPERATIONS))
                 raise InvalidInput(f"no operation {op!r}; there are enqueue, {known}")
-            method(self, body, respond)
+            return method(self, body, respond)
         except BeaverError as error:
             respond(error)
+        return None
 
     async def close(self) -> None:
         """Ends the questions that still wait."""
@@ -98,39 +132,23 @@ class Service:
         (requests,) = _arguments(body, _EnqueueBody, _decode_enqueue)
         if len(requests) > BATCH_JOBS_MAX:
             raise InvalidInput(f"{len(requests)} jobs in one commit; at most {BATCH_JOBS_MAX} fit")
-        size = sum(map(request_bytes, requests))
-        if size > BATCH_BYTES_MAX and len(requests) > 1:
-            raise InvalidInput(
-                f"jobs of {size} bytes in one commit; at most {BATCH_BYTES_MAX} fit: "
-                "send them in chunks"
-            )
-        now_ms = self._engine.now_ms()
-        jobs = [self._to_job(request, now_ms, origin) for request in requests]
-        engine = self._engine
-        last_seq = engine.state.last_seq
+        if len(requests) > 1:
+            size = sum(map(request_bytes, requests))
+            if size > BATCH_BYTES_MAX:
+                raise InvalidInput(
+                    f"jobs of {size} bytes in one commit; at most {BATCH_BYTES_MAX} fit: "
+                    "send them in chunks"
+                )
+        engine, to_job = self._engine, self._to_job
+        now_ms = engine.now_ms()
+        jobs = [to_job(request, now_ms, origin) for request in requests]
 
-        def accepted(state: State) -> list[Enqueued]:
-            found: list[Enqueued] = []
-            for job in jobs:
-                seq = state.seq_of(job.id)
-                if seq is not None:
-                    found.append(Enqueued(job.id, seq, seq > last_seq))
-            return found
+        def answer(reply: Reply) -> Answer:
+            if isinstance(reply, Applied):
+                return _enqueued(engine.state, jobs, reply)
+            return error_of(reply) if isinstance(reply, Rejection) else reply
 
-        # 1. The command is applied in memory.  2. The seqs are read off at once, since later
-        # commands may evict a tombstone.  3. Both are told when the commit is durable.
-        outcome: list[Reply] = []
-        answer: list[list[Enqueued]] = []
-
-        def done(reply: Reply) -> None:
-            outcome.append(reply)
-            if answer:
-                respond(_enqueued_answer(reply, answer[0]))
-
-        engine.submit(Enqueue(jobs), done)
-        answer.append(accepted(engine.state))
-        if outcome:
-            respond(_enqueued_answer(outcome[0], answer[0]))
+        engine.change(Enqueue(jobs), answer, respond)
 
     # -- questions ---------------------------------------------------------------------------
 
@@ -197,9 +215,15 @@ class Service:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def wait(self, body: Any, respond: Respond) -> None:
+    def wait(self, body: Any, respond: Respond) -> Watch:
+        """Answers once a job has ended."""
         job, timeout_ms = _arguments(body, _WaitBody)
-        engine = self._engine
+        watch = Watch(respond)
+        self._look(watch, job, timeout_ms)
+        return watch
+
+    def _look(self, watch: Watch, job: str, timeout_ms: int) -> None:
+        """Answers from what is there, or once the job has ended."""
 
         def look(state: State) -> ResultView | BeaverError | None:
             try:
@@ -208,69 +232,49 @@ class Service:
                 return error
 
         def found(view: ResultView | BeaverError | None) -> None:
+            if watch.over:
+                return
             if isinstance(view, BeaverError):
-                respond(view)
+                watch.answer(view)
             elif view is None:
-                self._wait_for_end(job, timeout_ms, respond)
+                self._wait_for_end(watch, job, timeout_ms)
             elif view.state == "expired":
-                self._later(lambda: self._old_result(job, view), respond)
+                self._later(lambda: self._old_result(job, view), watch.answer)
             else:
-                respond(_json(view))
+                watch.answer(_json(view))
 
-        engine.read(look, found)
+        self._engine.read(look, found)
 
     async def _old_result(self, job: str, expired: ResultView) -> bytes:
         view = await self._history.result_of(job, self._engine.durable_seq)
         return _json(view or expired)
 
-    def _wait_for_end(self, job: str, timeout_ms: int, respond: Respond) -> None:
+    def _wait_for_end(self, watch: Watch, job: str, timeout_ms: int) -> None:
         row = self._engine.state.jobs.get(job)
         if row is None or queries.result(self._engine.state, job, None) is not None:
             # It ended between the question and its answer.
-            self.wait([job, timeout_ms], respond)
+            self._look(watch, job, timeout_ms)
             return
-        timer: list[asyncio.TimerHandle] = []
-
-        def ended(view: ResultView) -> None:
-            for handle in timer:
-                handle.cancel()
-            respond(_json(view))
-
-        forget = self._results.wait(job, ended)
+        watch.forget = self._results.wait(job, lambda view: watch.answer(_json(view)))
 
         def too_late() -> None:
-            forget()
             waited_s = timeout_ms / 1000
-            respond(WaitTimeout(f"job {job} has not ended after {waited_s:g} s; it goes on"))
+            watch.answer(WaitTimeout(f"job {job} has not ended after {waited_s:g} s; it goes on"))
 
         if timeout_ms >= 0:
-            timer.append(asyncio.get_running_loop().call_later(timeout_ms / 1000, too_late))
+            watch.timer = asyncio.get_running_loop().call_later(timeout_ms / 1000, too_late)
 
     # -- changes by operators --------------------------------------------------------------------
 
     def _change(self, command: AnyCommand, told: Callable[[State], Any], respond: Respond) -> None:
         """Submits a command and answers with what the state says right after it."""
-        answers: list[Any] = []
-        replies: list[Reply] = []
 
-        def finish() -> None:
-            reply = replies[0]
+        def answer(reply: Reply) -> Answer:
             if isinstance(reply, Rejection):
-                respond(error_of(reply))
-            elif isinstance(reply, BeaverError):
-                respond(reply)
-            else:
-                respond(answers[0])
+                return error_of(reply)
+            return reply if isinstance(reply, BeaverError) else told(self._engine.state)
 
-        def done(reply: Reply) -> None:
-            replies.append(reply)
-            if answers:
-                finish()
-
-        self._engine.submit(command, done)
-        answers.append(told(self._engine.state))
-        if replies:
-            finish()
+        self._engine.change(command, answer, respond)
 
     def cancel(self, body: Any, respond: Respond) -> None:
         (job,) = _arguments(body, _JobBody)
@@ -287,7 +291,8 @@ class Service:
         self._change(Discard(job), lambda _: "discarded", respond)
 
     def set_queue(self, body: Any, respond: Respond) -> None:
-        queue, paused, weight, bytes_max = _arguments(body, _QueueBody)
+        command = SetQueue(*msgspec.structs.astuple(_arguments(body, _QueueBody)))
+        queue = command.queue
         check_name(queue, "queue")
 
         def told(state: State) -> bytes:
@@ -295,7 +300,7 @@ class Service:
             now_ms = self._engine.now_ms()
             return _json(queries.queue_view(index, now_ms) if index is not None else QueueView())
 
-        self._change(SetQueue(queue, paused, weight, bytes_max), told, respond)
+        self._change(command, told, respond)
 
     def hello(self, store: str) -> list[Any]:
         """Returns what the server says of itself behind the protocol version."""
@@ -309,10 +314,17 @@ def _word_of(state: State, job: str) -> str:
     return "cancel_requested" if row.cancel_requested else queries.state_word(row.state)
 
 
-def _enqueued_answer(reply: Reply, accepted: list[Enqueued]) -> Answer:
-    if isinstance(reply, Applied):
-        return accepted
-    return error_of(reply) if isinstance(reply, Rejection) else reply
+def _enqueued(state: State, jobs: list[Job], reply: Applied) -> list[Enqueued]:
+    """Returns id, seq and newness of each job, right after they were taken in."""
+    first_seq = reply.first_seq
+    if len(reply.events) == len(jobs):
+        return [Enqueued(job.id, seq, True) for seq, job in enumerate(jobs, first_seq)]
+    found = []
+    for job in jobs:
+        seq = state.seq_of(job.id)
+        assert seq is not None, "a job that was taken in is known"
+        found.append(Enqueued(job.id, seq, seq >= first_seq))
+    return found
 
 
 _EnqueueBody = tuple[list[Request]]
@@ -320,7 +332,14 @@ _JobBody = tuple[str]
 _ListBody = tuple[str, str, str, int, int]
 _WaitBody = tuple[str, int]
 _RequeueBody = tuple[str, bytes | None]
-_QueueBody = tuple[str, bool | None, int | None, int | None]
+
+
+class _QueueBody(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    queue: str
+    paused: bool | None
+    weight: int | None
+    bytes_max: int | None
+    durable_dispatch: bool | None = None
 
 
 _decode_enqueue: Final = msgspec.msgpack.Decoder(_EnqueueBody).decode
@@ -342,13 +361,13 @@ def _arguments(body: Any, shape: Any, decode: Callable[[Any], Any] | None = None
         raise InvalidInput(f"the arguments do not fit the operation: {error}") from error
 
 
-OPERATIONS: Final[dict[str, Callable[[Service, Any, Respond], None]]] = {
+OPERATIONS: Final[dict[str, Callable[[Service, Any, Respond], Watch | None]]] = {
     "status": Service.status,
     "list": Service.list_jobs,
     "show": Service.show,
     "explain": Service.explain,
-    "history": Service.history,
     "wait": Service.wait,
+    "history": Service.history,
     "cancel": Service.cancel,
     "requeue": Service.requeue,
     "discard": Service.discard,

@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import os
 import resource
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
@@ -18,7 +20,7 @@ import msgspec
 
 from beaver import protocol
 from beaver.errors import BeaverError, InvalidInput
-from beaver.server.service import Answer, Service
+from beaver.server.service import Answer, Service, Watch
 
 UNREAD_BYTES_MAX: Final = 64 << 20
 """A client that leaves more answers unread than this is cut off."""
@@ -61,9 +63,16 @@ class Connection(asyncio.Protocol):
         self._greeted = False
         self._out: list[bytes] = []
         self._out_bytes = 0
+        self._watches: dict[int, Watch] = {}
+        """Waits for the end of jobs, by the number of their request."""
         self._paused = False
         """The client does not read: requests that have arrived wait as well."""
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def watches(self) -> int:
+        """Waits of this client that are not answered yet."""
+        return len(self._watches)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
@@ -80,6 +89,9 @@ class Connection(asyncio.Protocol):
         """See `asyncio.Protocol`.  What was submitted goes on; its answers are dropped."""
         self._transport = None
         self._connections.discard(self)
+        watches, self._watches = self._watches, {}
+        for watch in watches.values():
+            watch.drop()
 
     def pause_writing(self) -> None:
         """Takes no more requests from a client that does not read."""
@@ -114,7 +126,9 @@ class Connection(asyncio.Protocol):
 
     def _request(self, number: int, op: str, body: msgspec.Raw) -> None:
         if self._greeted:
-            self._service.handle(op, body, lambda answer: self._answer(number, answer))
+            watch = self._service.handle(op, body, partial(self._answer, number))
+            if watch is not None and not watch.over:
+                self._watches[number] = watch
             return
         if op != "hello" or protocol.decode_message(body) != [protocol.VERSION]:
             raise InvalidInput(
@@ -129,6 +143,8 @@ class Connection(asyncio.Protocol):
             return
         if not self._out:
             self._loop.call_soon(self._flush)
+        if self._watches:
+            self._watches.pop(number, None)
         if isinstance(answer, BeaverError):
             frame = protocol.encode_error(number, answer)
         else:
@@ -159,6 +175,11 @@ class SocketServer:
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._path = ""
+
+    @property
+    def connections(self) -> Collection[Connection]:
+        """Those that are open."""
+        return self._connections
 
     async def start(self, path: str) -> None:
         """Listens at `path`; a socket that a dead server left there is replaced.

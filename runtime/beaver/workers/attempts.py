@@ -54,7 +54,7 @@ class Plan(NamedTuple):
     """Name of the parameter that gets the context."""
 
 
-class Call(NamedTuple):
+class Call(msgspec.Struct):
     """A call that is ready to be made."""
 
     function: Callable[..., Any]

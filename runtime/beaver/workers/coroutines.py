@@ -7,7 +7,6 @@ so that it does not hold up the others, and is stopped as in the thread executor
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from beaver import context as contexts
 from beaver.context import JobContext
 from beaver.messages import Attempt, Outcome
 from beaver.steering import CancelRequested, TimeLimit
+from beaver.workers import wire
 from beaver.workers.attempts import Call, Steps, close
 from beaver.workers.inbox import Inbox, Outbox
 from beaver.workers.stopping import Stoppable, TaskStop, ThreadStop
@@ -68,7 +68,7 @@ class Coroutines:
     def _take(self) -> None:
         while len(self._tasks) < self._concurrency:
             try:
-                attempt = self._inbox.take(socket.MSG_DONTWAIT)
+                attempt = self._inbox.take(wire.DONTWAIT)
             except BlockingIOError:
                 return
             if attempt is None:

@@ -51,7 +51,7 @@ class Inbox:
         One caller at a time.  The caller runs the attempt at once.
 
         Raises:
-            BlockingIOError: With `MSG_DONTWAIT`, where there is none now.
+            BlockingIOError: With `wire.DONTWAIT`, where there is none now.
         """
         if self.closed or self._left == 0 or self._too_large():
             self.closed = True
@@ -81,7 +81,11 @@ class Outbox:
         self._stream = stream
         self._frames = FrameReader()
         self._lock = threading.Lock()
-        self._pid = os.getpid()
+        self._is_worker = True
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        self._is_worker = False
 
     def fileno(self) -> int:
         return self._stream.fileno()
@@ -96,7 +100,7 @@ class Outbox:
         A job may fork, and its child may return from the job's code into ours.  The child
         is no worker: it ends here, before it can answer or take an attempt.
         """
-        if os.getpid() != self._pid:
+        if not self._is_worker:
             os._exit(0)
         self._write(wire.frame(outcome))
 
@@ -112,7 +116,7 @@ class Outbox:
         tokens: list[int] = []
         while True:
             try:
-                data = self._stream.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+                data = self._stream.recv(_READ_BYTES, wire.DONTWAIT)
             except BlockingIOError:
                 return tokens
             except OSError:

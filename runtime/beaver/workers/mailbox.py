@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import socket
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -48,6 +47,8 @@ class Mailbox:
         self.pid = 0
         """Known once the worker is ready."""
         self.killed = False
+        self.kill_is_told = False
+        """The zygote has said that it has sent the kill."""
         self._loop = loop
         self._owner = owner
         self._jobs, self._jobs_theirs = wire.jobs_pair()
@@ -73,16 +74,17 @@ class Mailbox:
         for attempt in attempts:
             data = wire.encode(attempt)
             if len(data) > wire.MESSAGE_BYTES_MAX:
-                item = Item(wire.IN_FILE, (wire.write_to_file(data),), attempt.token)
-            else:
-                item = Item(data, (), attempt.token)
+                self._send_file(data, attempt.token)
+                continue
             try:
-                self._outlet.send(item)
+                self._outlet.send_message(data, attempt.token)
             except OSError as error:
                 if error.errno != errno.EMSGSIZE:
                     raise
-                fd = wire.write_to_file(data)
-                self._outlet.send(Item(wire.IN_FILE, (fd,), attempt.token))
+                self._send_file(data, attempt.token)
+
+    def _send_file(self, data: bytes, token: int) -> None:
+        self._outlet.send(Item(wire.IN_FILE, (wire.write_to_file(data),), token))
 
     def recall(self) -> list[int]:
         """Takes back the attempts that the worker has not taken: their tokens, in order."""
@@ -90,7 +92,7 @@ class Mailbox:
         tokens = []
         while True:
             try:
-                message = wire.receive(self._jobs_theirs, socket.MSG_DONTWAIT)
+                message = wire.receive(self._jobs_theirs, wire.DONTWAIT)
             except BlockingIOError:
                 break
             if message and message != wire.END:

@@ -48,6 +48,17 @@ class Outlet:
                 self._waiting.append(rest)
                 self._loop.add_writer(self._socket, self._flush)
 
+    def send_message(self, data: bytes, token: int) -> None:
+        """Sends one message of a socket that keeps their boundaries; all of it or nothing."""
+        if not self._waiting and not self._closed:
+            try:
+                self._socket.send(data)
+            except OSError:
+                pass  # `send` meets the same error, and knows what it means.
+            else:
+                return
+        self.send(Item(data, (), token))
+
     def take_back(self) -> list[Item]:
         """Returns what has not been sent, in order; it never will be."""
         items = list(self._waiting)

@@ -33,6 +33,8 @@ FAILURES_MAX: Final = 5
 FAILURES_WITHIN_S: Final = 10.0
 BROKEN_WAIT_S: Final = 1.0
 """How long a worker may take to end after it has closed its stream."""
+ANSWER_WAIT_S: Final = 10.0
+"""How long a zygote may take to say that it has sent a kill; one that hangs is killed."""
 STOP_WAIT_S: Final = 6.0
 """How long a zygote may take to kill and reap its workers; it gives up a little earlier."""
 
@@ -58,6 +60,8 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_rss_bytes: int = 0
     """Resident memory beyond which a worker is replaced; 0 for never."""
     allow_exec: bool = False
+    start_limit_ms: int = 120_000
+    """How long the zygote may take to import the application."""
     log_level: str = "INFO"
     log_format: str = "text"
     """`text` or `json`: how the output of jobs is written."""
@@ -102,7 +106,7 @@ class ProcessPool:
         Call it before lock, log and sockets are opened.  Workers need `attach` as well.
 
         Raises:
-            AppImportError: The import failed; no process is left.
+            AppImportError: The import failed or took too long; no process is left.
         """
         self._loop = asyncio.get_running_loop()
         self._events = events
@@ -121,16 +125,35 @@ class ProcessPool:
         """
         return kill_leftovers(self.options.store_hex)
 
-    def attach(self, slots_path: str, store: bytes | None = None) -> None:
-        """Makes the slots afresh.  Call it once BOOT is durable, before the first `add`."""
+    def attach(self, slots_path: str, last_seq: int, store: bytes | None = None) -> None:
+        """Makes the slots afresh.  Call it once BOOT is durable, before the first `add`.
+
+        Args:
+            slots_path: Where they are.
+            last_seq: The log is durable up to here: every token to come is above.
+            store: Id of the store, where it is not that of the options.
+        """
         assert self._slots is None
         store = bytes.fromhex(self.options.store_hex) if store is None else store
-        self._slots = Slots.open(slots_path, self.options.workers, store)
+        self._slots = Slots.open(slots_path, self.options.workers, store, last_seq)
 
     def _start_zygote(self) -> ZygoteProcess:
-        return ZygoteProcess(
+        zygote = ZygoteProcess(
             self._config, self.options.store_hex, self._on_message, self._on_zygote_lost
         )
+        self._loop.call_later(self.options.start_limit_ms / 1000, self._overdue_import, zygote)
+        return zygote
+
+    def _overdue_import(self, zygote: ZygoteProcess) -> None:
+        """Ends a zygote whose import hangs: the first one's start fails, others are replaced."""
+        if zygote is self._zygote and not zygote.ready:
+            limit_s = self.options.start_limit_ms / 1000
+            self._give_up(zygote, f"was not ready after {limit_s:g} s (start_timeout)")
+
+    def _give_up(self, zygote: ZygoteProcess, how: str) -> None:
+        """Kills a zygote that hangs."""
+        zygote.hang_up()
+        self._lose(zygote, f"{how}, and {zygote.kill()}")
 
     # -- the port ---------------------------------------------------------------------------
 
@@ -183,6 +206,21 @@ class ProcessPool:
         if mailbox is not None and self._zygote is not None and not mailbox.killed:
             mailbox.killed = True
             self._zygote.send(wire.Kill(mailbox.birth))
+            self._expect_answer(self._zygote, mailbox)
+
+    def _expect_answer(self, zygote: ZygoteProcess, mailbox: Mailbox) -> None:
+        """Kills a zygote that hangs, so that it cannot keep a kill waiting for ever."""
+
+        def check() -> None:
+            gone = self._by_birth.get(mailbox.birth) is not mailbox
+            if zygote is not self._zygote or gone or mailbox.kill_is_told:
+                return
+            if not zygote.ready:
+                self._expect_answer(zygote, mailbox)  # It imports, which has a limit of its own.
+                return
+            self._give_up(zygote, "hung and did not answer")
+
+        self._loop.call_later(ANSWER_WAIT_S, check)
 
     async def stop(self) -> None:
         """Kills what is left, reaps it and ends the zygote; then reports each worker's end."""
@@ -228,7 +266,13 @@ class ProcessPool:
             mailbox = self._by_birth.get(message.birth)
             if mailbox is not None:
                 self._finish(mailbox, message.detail)
+        elif isinstance(message, wire.Killing):
+            mailbox = self._by_birth.get(message.birth)
+            if mailbox is not None:
+                mailbox.kill_is_told = True
         elif isinstance(message, wire.Ready):
+            if self._zygote is not None:
+                self._zygote.ready = True
             if message.notice and not self.notice:
                 self.notice = message.notice
                 _log.warning(
@@ -262,23 +306,25 @@ class ProcessPool:
     # -- a lost zygote ----------------------------------------------------------------------
 
     def _on_zygote_lost(self, zygote: ZygoteProcess) -> None:
-        """The zygote died, and its workers with it (PDEATHSIG): starts another one."""
+        if not self._stopping:
+            self._lose(zygote, zygote.kill())
+
+    def _lose(self, zygote: ZygoteProcess, how: str) -> None:
+        """The zygote is dead, and its workers with it (PDEATHSIG): starts another one."""
         assert self._ready is not None
-        if self._stopping:
-            return
         self._zygote = None
-        how = zygote.kill()
+        orphans = list(self._by_birth.values())
+        failed = False
         if not self._ready.done():
             self._ready.set_exception(
-                AppImportError(f"cannot import {self.options.app!r}: the process {how} meanwhile")
+                AppImportError(f"cannot import {self.options.app!r}: the process {how}")
             )
-            return
-        _log.error("the zygote %s; its workers are lost, a new one is started", how)
-        orphans = list(self._by_birth.values())
-        failed = _too_many(self._failures, FAILURES_MAX)
-        if not failed:
-            # Before anybody hears of a lost worker, so that a replacement finds a zygote.
-            self._zygote = self._start_zygote()
+        else:
+            _log.error("the zygote %s; its workers are lost, a new one is started", how)
+            failed = _too_many(self._failures, FAILURES_MAX)
+            if not failed:
+                # Before anybody hears of a lost worker, so that a replacement finds a zygote.
+                self._zygote = self._start_zygote()
         revival = self._loop.create_task(self._bury(zygote, orphans))
         self._revivals.add(revival)
         revival.add_done_callback(self._revivals.discard)

@@ -96,17 +96,20 @@ class Slots:
         self.workers = workers
 
     @classmethod
-    def open(cls, path: str, workers: int, store: bytes) -> Slots:
+    def open(cls, path: str, workers: int, store: bytes, last_seq: int) -> Slots:
         """Makes the file afresh, for workers 1 to `workers`.
 
         It replaces an older file by name, so a process that still maps that one cannot
-        write here.  Tokens of an older file of the same boot are carried over: they are
-        below every token to come, and until BOOT is durable they are still needed.  After
-        a power cut there is nothing to carry, so BOOT must be durable before this call.
+        write here.  Tokens of an older file of the same boot are carried over, as tokens
+        below every one to come.  An attempt that began before its DISPATCH was durable may
+        have left a token that the log never came to: it is cut at `last_seq`, the seq up to
+        which the log is durable, or later attempts with lower tokens would seem to have
+        started.  After a power cut there is nothing to carry.  BOOT is among what is durable.
         """
         assert 0 < workers <= WORKERS_MAX
         previous = read_previous(path)
         keep = previous.started if previous is not None and previous.same_boot else {}
+        keep = {worker: min(token, last_seq) for worker, token in keep.items()}
         count = max([workers, *keep])
         data = bytearray((count + 1) * _SLOT_BYTES)
         _HEADER.pack_into(data, 0, _MAGIC, count, store, boot_id())

@@ -20,7 +20,6 @@ import os
 import socket
 import struct
 import sys
-import tempfile
 from typing import Final
 
 import msgspec
@@ -28,6 +27,7 @@ import msgspec
 from beaver.messages import Attempt, Outcome, TaskInfo
 
 LENGTH: Final = struct.Struct("<I")
+_pack_length: Final = LENGTH.pack
 FRAME_BYTES_MAX: Final = 64 << 20
 MESSAGE_BYTES_MAX: Final = 64 << 10
 """Longest attempt that is sent as a message; longer ones go into a file."""
@@ -40,7 +40,9 @@ IN_FILE: Final = b"F"
 """Message whose attempt stands in the file that comes with it."""
 
 JOBS_KIND: Final = socket.SOCK_DGRAM if sys.platform == "darwin" else socket.SOCK_SEQPACKET
-CLOEXEC_FLAG: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+CLOEXEC_FLAG: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+DONTWAIT: Final = int(socket.MSG_DONTWAIT)
+"""Flags as plain numbers: to combine members of an enumeration takes longer than to receive."""
 _FD_SPACE: Final = socket.CMSG_SPACE(array.array("i").itemsize)
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -99,13 +101,21 @@ class Exited(msgspec.Struct, array_like=True, tag=5):
     detail: str
 
 
-decode_control: Final = msgspec.msgpack.Decoder(Add | Kill | Ready | ImportFailed | Exited).decode
+class Killing(msgspec.Struct, array_like=True, tag=6):
+    """Zygote to server: the kill was sent, if that birth was still there."""
+
+    birth: int
+
+
+decode_control: Final = msgspec.msgpack.Decoder(
+    Add | Kill | Ready | ImportFailed | Exited | Killing
+).decode
 
 
 def frame(message: object) -> bytes:
     """Returns a message as a frame of a stream."""
     body = encode(message)
-    return LENGTH.pack(len(body)) + body
+    return _pack_length(len(body)) + body
 
 
 def jobs_pair() -> tuple[socket.socket, socket.socket]:
@@ -132,6 +142,8 @@ def write_to_file(body: bytes) -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("beaver-attempt", os.MFD_CLOEXEC)
     else:
+        import tempfile
+
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     try:
@@ -151,7 +163,7 @@ def receive(jobs: socket.socket, flags: int = 0) -> bytes:
     Returns an attempt's bytes, `END`, or `b""` once the server is gone.
 
     Raises:
-        BlockingIOError: With `MSG_DONTWAIT`, where there is none.
+        BlockingIOError: With `DONTWAIT`, where there is none.
     """
     data, ancillary, _, _ = jobs.recvmsg(MESSAGE_BYTES_MAX, _FD_SPACE, flags | CLOEXEC_FLAG)
     if not ancillary:

@@ -186,13 +186,15 @@ class Zygote:
         )
 
     def _kill(self, birth: int) -> None:
+        """Kills a worker, and says so at once: the server sees that the zygote does not hang."""
         for worker in self._workers.values():
             if worker.birth == birth:
                 # Not reaped yet, so the number is its own.  It may not lead a group yet.
                 kinship.kill_group(worker.pid)
                 os.kill(worker.pid, signal.SIGKILL)
+        self._send(wire.Killing(birth))
 
-    def _send(self, message: wire.Ready | wire.Exited) -> None:
+    def _send(self, message: wire.Exited | wire.Killing) -> None:
         self._control.sendall(wire.frame(message))
 
     # -- deaths -----------------------------------------------------------------------------
@@ -201,20 +203,26 @@ class Zygote:
         """Reaps every dead child and reports the workers whose whole group is gone."""
         while (ended := _next_dead()) is not None:
             pid, detail = ended
-            worker = self._workers.pop(pid, None)
+            worker = self._collect(pid)
             if worker is not None:
-                # The leader is still a zombie, so the group's number cannot mean another
-                # group.  One kill is enough: a member's fork either fails or is hit too.
-                kinship.kill_group(pid)
-            os.waitpid(pid, 0)
-            if worker is not None:
-                if worker.process is not None:
-                    worker.process.returncode = 0
                 worker.detail = detail
                 worker.linger_until_s = time.monotonic() + _LINGER_S
                 self._lingering.append(worker)
         if self._lingering:
             self._lingering = [worker for worker in self._lingering if not self._gone(worker)]
+
+    def _collect(self, pid: int) -> Worker | None:
+        """Reaps a dead child, and kills what is left of its group where it was a worker."""
+        worker = self._workers.pop(pid, None)
+        if worker is not None:
+            # The leader is still a zombie, so the group's number cannot mean another
+            # group.  One kill is enough: a member's fork either fails or is hit too.
+            kinship.kill_group(pid)
+        os.waitpid(pid, 0)
+        if worker is not None and worker.process is not None:
+            # Only now may the handle go: it would reap the child itself.
+            worker.process.returncode = 0
+        return worker
 
     def _gone(self, worker: Worker) -> bool:
         """Reports a dead worker once nothing of its group, or marked as its own, is left."""
@@ -245,10 +253,7 @@ class Zygote:
         deadline_s = time.monotonic() + _LINGER_S
         while time.monotonic() < deadline_s:
             while (ended := _next_dead()) is not None:
-                pid, _ = ended
-                if self._workers.pop(pid, None) is not None:
-                    kinship.kill_group(pid)
-                os.waitpid(pid, 0)
+                self._collect(ended[0])
             adopted = self._adopted()
             for pid in adopted:
                 _kill_adopted(pid)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import subprocess
 import sys
 import time
@@ -33,11 +32,13 @@ class ZygoteProcess:
         on_lost: Callable[[ZygoteProcess], None],
     ) -> None:
         """Starts a zygote.  The calling thread must outlive it: PDEATHSIG is tied to threads."""
-        self.generation = secrets.token_hex(8)
+        self.generation = os.urandom(8).hex()
         leftovers.spare(self.generation)
         self._loop = asyncio.get_running_loop()
         self._on_message = on_message
         self._on_lost = on_lost
+        self.ready = False
+        """It has said that the application is imported."""
         self._frames = FrameReader()
         self._control, theirs = wire.stream_pair()
         with theirs:

@@ -18,6 +18,7 @@ def make(address: str) -> Any:
         broker_connection_retry_on_startup=True,
         broker_pool_limit=_CONNECTIONS_MAX,
         task_acks_late=True,
+        worker_prefetch_multiplier=32,
         task_ignore_result=True,
         worker_hijack_root_logger=False,
     )

@@ -36,10 +36,10 @@ class _RqSender:
 
     def send(self, numbers: Sequence[int]) -> None:
         if len(numbers) == 1:
-            self._queue.enqueue(JOB, numbers[0], NOTE)
+            self._queue.enqueue(JOB, args=(numbers[0], NOTE), result_ttl=0)
             return
         prepare = self._queue.prepare_data
-        self._queue.enqueue_many([prepare(JOB, (number, NOTE)) for number in numbers])
+        self._queue.enqueue_many([prepare(JOB, (number, NOTE), result_ttl=0) for number in numbers])
 
     def close(self) -> None:
         self._connection.close()
@@ -50,7 +50,7 @@ class Rq(_Redis):
     module = "rq"
     packages = ("rq", "redis")
     batches = True
-    setup = f"{SETUP}; 2 SimpleWorkers (no fork a job)"
+    setup = f"{SETUP}; 2 SimpleWorkers (no fork a job), no results"
 
     def connect(self, queue: str) -> Sender:
         """See `BlockingPeer`."""
@@ -112,7 +112,7 @@ class Celery(_Redis):
     name = "celery"
     module = "celery"
     packages = ("celery", "redis")
-    setup = f"{SETUP}; `acks_late`, prefork with 2 processes, no results"
+    setup = f"{SETUP}; `acks_late`, prefork with 2 processes, prefetch 64, no results"
 
     def connect(self, queue: str) -> Sender:
         """See `BlockingPeer`."""

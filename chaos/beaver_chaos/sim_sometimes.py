@@ -1,0 +1,67 @@
+"""What must happen sometimes: a simulator that never gets there checks nothing of it.
+
+Each is counted where it happens; over the seeds of CI none may stay at zero.  Events of the
+log and acts of the plans are counted as well, by name, in `sim_campaign`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from beaver.controller import KillCause
+from beaver.recovery_table import Row
+from beaver_chaos.sim_plan import REQUESTS
+from beaver_model.events import Cause
+
+RELEASES: Final = (
+    Cause.DRAIN,
+    Cause.SNOOZE,
+    Cause.NEVER_STARTED,
+    Cause.NEIGHBOUR,
+)
+CHARGES: Final = (
+    Cause.FAILED,
+    Cause.NOT_RETRYABLE,
+    Cause.WORKER_LOST,
+    Cause.TIME_LIMIT,
+    Cause.NODE_LOST,
+)
+
+ELSEWHERE: Final = (Row.SEALING_COPIED,)
+"""Rows that only a directory copied by people leads to; `tests/journal` makes such copies."""
+
+SOMETIMES: Final[tuple[str, ...]] = (
+    *(f"a client's {request} is done" for request in REQUESTS),
+    "a request is sent again, and the job is known",
+    "an id is forgotten and stands for a new job",
+    "a tombstone is evicted by number",
+    "a tombstone is evicted by age",
+    *(f"an attempt is given back: {cause}" for cause in RELEASES),
+    *(f"an attempt is charged: {cause}" for cause in CHARGES),
+    "a prefetch is taken back from a living worker",
+    "a dead worker's prefetch is given back",
+    "a suspect is dispatched",
+    "an attempt starts before its DISPATCH is durable",
+    "a crash takes the DISPATCH of what had started",
+    *(f"a worker is killed: {cause.value}" for cause in KillCause),
+    "a worker hangs before it is ready",
+    "a worker is stopped for ever",
+    "an outcome waits for room in the log",
+    "commits move to the writer",
+    "commits move back to the loop",
+    "the writer dies in the middle of a frame",
+    "a writer outlives its server",
+    "a segment is sealed",
+    "a snapshot is taken",
+    "a segment is pruned",
+    "the helper is killed during a snapshot",
+    "the helper is killed during a projection",
+    "the helper outlives its server",
+    "the log is projected",
+    "new jobs are refused for want of disk",
+    "a server ends itself",
+    "a server is killed during its recovery",
+    "a server refuses to start for a while",
+    *(f"recovery meets {row.label}" for row in Row if row.goes_on and row not in ELSEWHERE),
+    "the older snapshot has to do",
+)

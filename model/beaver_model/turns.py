@@ -1,0 +1,68 @@
+"""Turns: the queues whose jobs may be taken, in the order of stride scheduling.
+
+A heap by (virtual time, number of the queue).  Virtual times only grow, so an entry is never
+too late: one whose queue has moved on is put in its place when it comes to the top, and one
+whose queue has nothing to take is dropped there.  So a turn costs what a heap of the queues
+costs, whatever else waits: ten thousand queues that are paused, or whose tasks nobody knows,
+cost nothing.  Nothing here is frozen or fingerprinted.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from beaver_model.index import QueueIndex
+
+T = TypeVar("T")
+
+
+class Turns:
+    """The queues that have something to take.  Each is in it at most once."""
+
+    __slots__ = ("_heap", "_listed", "_prefetched")
+
+    def __init__(self, *, prefetched: bool) -> None:
+        """Args beyond the obvious.
+
+        Args:
+            prefetched: Only jobs count that may wait behind another one at a worker.
+        """
+        self._prefetched = prefetched
+        self._heap: list[tuple[int, int, QueueIndex]] = []
+        self._listed: set[int] = set()
+
+    def enter(self, queue: QueueIndex) -> None:
+        """Lists a queue; where there is nothing to take it is dropped when its turn comes."""
+        if queue.number not in self._listed:
+            self._listed.add(queue.number)
+            heapq.heappush(self._heap, (queue.stride_pass, queue.number, queue))
+
+    def first(self, take: Callable[..., T | None], *context: object) -> T | None:
+        """Returns what `take(queue, *context)` finds in the first queue that has something."""
+        heap = self._heap
+        passed_over = []
+        found = None
+        while heap:
+            stride_pass, number, queue = heap[0]
+            if stride_pass != queue.stride_pass and len(heap) > 1:
+                heapq.heapreplace(heap, (queue.stride_pass, number, queue))
+                continue
+            found = take(queue, *context)
+            if found is not None:
+                break
+            heapq.heappop(heap)
+            if queue.has_work(prefetched=self._prefetched):
+                passed_over.append((stride_pass, number, queue))
+            else:
+                self._listed.discard(number)
+        for entry in passed_over:
+            heapq.heappush(heap, entry)
+        return found
+
+    def __contains__(self, queue: QueueIndex) -> bool:
+        return queue.number in self._listed
+
+    def __iter__(self) -> Iterator[tuple[int, int, QueueIndex]]:
+        return iter(self._heap)

@@ -1,0 +1,67 @@
+"""How long the server's loop is held up by commits of the sizes that are promised.
+
+Measured by the server itself: the longest stretch in which its loop heard nobody, since it
+was ready.  A sync that a busy disk delays is part of it, as it is for whoever waits.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Final
+
+from beaver.bench.records import FIRST_NUMBER, payload
+from beaver.bench.served import serving
+from beaver.client import Client, connect
+from beaver.errors import BeaverError
+from beaver.messages import Request
+from beaver.requests import make_request
+from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
+
+ROWS: Final = ("stretch_usual", "stretch_drain", "stretch_limit")
+QUEUE: Final = "stretches"
+COMMITS: Final = 10
+USUAL_JOBS: Final = 1_000
+USUAL_BYTES: Final = 1 << 20
+_LIMITS: Final = 3
+_LARGE_JOBS: Final = 12
+_DRAIN_S: Final = 60.0
+
+
+def measure_stretches(directory: str) -> dict[str, float]:
+    """Returns the ms of the longest stretch: after usual commits, their drain, and the largest."""
+    data = str(Path(directory, "stretches"))
+    with serving(data) as server, connect(data) as client:
+        if not client.status().longest_stretch_ms:
+            raise BeaverError(f"the server of {server.data} does not measure its loop")
+        client.set_queue(QUEUE, True, None, None)
+        size = USUAL_BYTES // USUAL_JOBS
+        for _ in range(COMMITS):
+            client.enqueue(_requests(USUAL_JOBS, size))
+        usual = client.status().longest_stretch_ms
+        client.set_queue(QUEUE, False, None, None)
+        _wait(client, COMMITS * USUAL_JOBS)
+        drain = client.status().longest_stretch_ms
+        client.set_queue(QUEUE, True, None, None)
+        for _ in range(_LIMITS):
+            client.enqueue(_requests(BATCH_JOBS_MAX, 0))
+            client.enqueue(_requests(_LARGE_JOBS, BATCH_BYTES_MAX // (_LARGE_JOBS + 1)))
+        limit = client.status().longest_stretch_ms
+    return {"stretch_usual": usual, "stretch_drain": drain, "stretch_limit": limit}
+
+
+def _requests(count: int, size: int) -> list[Request]:
+    """Returns jobs whose payloads have about `size` bytes, or the benchmark's 30."""
+    numbers = range(FIRST_NUMBER, FIRST_NUMBER + count)
+    if not size:
+        return [make_request("bench.record", payload(n), queue=QUEUE) for n in numbers]
+    note = "x" * (size - len('{"n":1000000,"note":""}'))
+    return [make_request("bench.record", {"n": n, "note": note}, queue=QUEUE) for n in numbers]
+
+
+def _wait(client: Client, count: int) -> None:
+    deadline_s = time.monotonic() + _DRAIN_S
+    while client.status().queues[QUEUE].completed < count:
+        if time.monotonic() > deadline_s:
+            raise BeaverError("the workers did not finish")
+        time.sleep(0.05)

@@ -1,0 +1,71 @@
+"""The process of a server, begun anew once its settings are known.
+
+What reads a command line is large: typer with all that it imports holds 9 MB, for ever, in a
+process that never reads another.  So `beaver run` checks its settings, hands them over in an
+unnamed file, and executes Python again in the same process, with the same command line to be
+seen in `ps`.  The second time nothing but the server is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final, NoReturn
+
+import msgspec
+
+from beaver.config import Config
+from beaver.errors import BeaverError
+
+VARIABLE: Final = "BEAVER_SERVE"
+"""Number of the descriptor that holds the settings; gone from the environment at once."""
+
+
+class Handover(msgspec.Struct):
+    """What the new program is told."""
+
+    config: Config
+    debug: bool
+
+
+def become_server(config: Config, *, debug: bool) -> NoReturn:
+    """Replaces this program by the server; its exit code is the server's."""
+    # The file lives as long as a descriptor of it, and this one is left open on purpose.
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    file.write(msgspec.json.encode(Handover(config, debug)))
+    file.flush()
+    file.seek(0)
+    os.set_inheritable(file.fileno(), True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.environ[VARIABLE] = str(file.fileno())
+    # A command that was installed does not look for modules where it is called, `-m` would.
+    here = sys.path[:1] in ([""], [str(Path.cwd())])
+    flags = [] if here else ["-P"]
+    os.execv(  # noqa: S606 - the same interpreter, no shell
+        sys.executable, [sys.executable, *flags, "-m", "beaver", *sys.argv[1:]]
+    )
+
+
+def serve() -> int:
+    """Runs the server with the settings that were handed over; returns the exit code."""
+    with os.fdopen(int(os.environ.pop(VARIABLE)), "rb") as file:
+        told = msgspec.json.decode(file.read(), type=Handover)
+    from beaver.serve import run
+
+    try:
+        return run(told.config)
+    except BeaverError as error:
+        from beaver.cli.main import report
+
+        return report(error, str(error), error.exit_code, told.debug)
+    except KeyboardInterrupt:
+        from beaver.cli.main import EXIT_INTERRUPTED
+
+        return EXIT_INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - as in `main`
+        from beaver.cli.main import report_bug
+
+        return report_bug(error, told.debug)

@@ -1,0 +1,72 @@
+"""How many bytes the events of a command may take in the log, before anything is decided.
+
+Upper bounds, cheap to compute: room for them is made first, so that the disk cannot turn
+out to be full in the middle of a commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from beaver_model import State
+from beaver_model.bounds import ERROR_BYTES_MAX, ID_BYTES_MAX
+from beaver_model.commands import (
+    AnyCommand,
+    Boot,
+    Complete,
+    Enqueue,
+    Expire,
+    Fail,
+    Job,
+    Requeue,
+)
+
+EVENT_BYTES: Final = 384
+"""More than any event takes on disk beside its payload, result, error and tags."""
+
+
+def events_bytes_max(command: AnyCommand, state: State) -> int:
+    """Returns no less than what the events of `command` will take."""
+    return _BYTES.get(type(command), _small_bytes)(command, state)
+
+
+def _enqueue_bytes(command: Enqueue, state: State) -> int:
+    return sum(map(_job_bytes, command.jobs))
+
+
+def _complete_bytes(command: Complete, state: State) -> int:
+    children = sum(map(_job_bytes, command.children)) if command.children else 0
+    return EVENT_BYTES + ID_BYTES_MAX + len(command.result) + children
+
+
+def _failure_bytes(command: Fail | Expire, state: State) -> int:
+    return EVENT_BYTES + ID_BYTES_MAX + min(4 * len(command.error), 2 * ERROR_BYTES_MAX)
+
+
+def _requeue_bytes(command: Requeue, state: State) -> int:
+    return EVENT_BYTES + ID_BYTES_MAX + len(command.payload or b"")
+
+
+def _boot_bytes(command: Boot, state: State) -> int:
+    return (EVENT_BYTES + ID_BYTES_MAX) * (1 + len(state.in_flight))
+
+
+def _small_bytes(command: AnyCommand, state: State) -> int:
+    return EVENT_BYTES + ID_BYTES_MAX
+
+
+def _job_bytes(job: Job) -> int:
+    tags = sum(4 * len(tag) + 5 for tag in job.tags) if job.tags else 0
+    return EVENT_BYTES + 2 * ID_BYTES_MAX + len(job.spec) + len(job.payload) + tags
+
+
+_BYTES: Final[dict[type, Callable[[Any, State], int]]] = {
+    Enqueue: _enqueue_bytes,
+    Complete: _complete_bytes,
+    Fail: _failure_bytes,
+    Expire: _failure_bytes,
+    Requeue: _requeue_bytes,
+    Boot: _boot_bytes,
+}
+"""Upper bounds of the bytes that a command's events take in the log; others are small."""

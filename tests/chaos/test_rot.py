@@ -1,0 +1,241 @@
+"""Bit rot in every region of every file of a real server's store: never a silent loss.
+
+The cases are made from the files that are found, so that no file can be forgotten; a case
+compares with what is known of the intact store (`beaver_chaos.rot`).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from beaver.errors import Corruption
+from beaver.layout import Layout
+from beaver_chaos.faults import experiment
+from beaver_chaos.program import own_environment
+from beaver_chaos.rot import FAULT, GOOD, Verdict, start, tell, try_all, try_case
+from beaver_chaos.rot_cases import IN_REGIONS, Case, Damage, cases_of, copy, damage
+from beaver_chaos.rot_regions import Kind, UnknownFile, kind_of, regions_of
+from beaver_chaos.rot_store import Intact, make_store, prune
+
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc"),
+]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Intact:
+    """A store whose log is kept from the first event on."""
+    return make_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def pruned(whole: Intact, tmp_path_factory: pytest.TempPathFactory) -> Intact:
+    """The same once the archive was pruned: the snapshots alone know how it began."""
+    return prune(whole, tmp_path_factory.mktemp("pruned"))
+
+
+MAY_BE = {
+    Kind.LOG: {Verdict.REFUSED, Verdict.REPAIRED, Verdict.UNHARMED, Verdict.TAIL},
+    Kind.SEALED: {Verdict.REFUSED, Verdict.NOT_NEEDED, Verdict.UNHARMED},
+    Kind.SNAPSHOT: {Verdict.REPAIRED, Verdict.NOT_NEEDED, Verdict.UNHARMED},
+    Kind.SLOTS: {Verdict.ATTEMPTS, Verdict.UNHARMED},
+    Kind.PREPARED: {Verdict.UNHARMED},
+    Kind.HISTORY: {Verdict.UNHARMED},
+    Kind.HINT: {Verdict.UNHARMED},
+    Kind.LOCK: {Verdict.UNHARMED},
+    Kind.BROKEN: {Verdict.UNHARMED},
+}
+"""What may come of damage to a file of each kind."""
+
+
+@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name.lower())
+def test_no_damage_is_lost_in_silence(kind: Kind, whole: Intact, tmp_path: Path) -> None:
+    found = try_all(whole, tmp_path, lambda case: case.kind is kind)
+    tell(whole, found)
+    print(Counter(str(finding.verdict) for finding in found))
+    assert len(found) >= 5
+    assert [f for f in found if f.verdict not in GOOD] == []
+    assert {finding.verdict for finding in found} <= MAY_BE[kind]
+
+
+@pytest.mark.parametrize("kind", [Kind.SEALED, Kind.SNAPSHOT, Kind.HISTORY], ids=lambda k: k.name)
+def test_nor_where_the_archive_was_pruned(kind: Kind, pruned: Intact, tmp_path: Path) -> None:
+    def wanted(case: Case) -> bool:
+        return case.kind is kind and case.damage not in (Damage.FLIP_FIRST, Damage.FLIP_LAST)
+
+    found = try_all(pruned, tmp_path, wanted)
+    tell(pruned, found)
+    assert [f for f in found if f.verdict not in GOOD] == []
+    assert {finding.verdict for finding in found} <= MAY_BE[kind]
+
+
+def test_both_snapshots_gone_and_a_pruned_archive_are_refused(
+    pruned: Intact, tmp_path: Path
+) -> None:
+    """Two files at once: no case of one file leaves a log without a beginning."""
+    (tmp_path / "pruned").mkdir()
+    data = tmp_path / "pruned" / "data"
+    copy(pruned, None, data)
+    (data / "snapshot.old.json").unlink()
+    only_one = pruned._replace(data=data)
+    found = try_all(only_one, tmp_path, lambda case: case.kind is Kind.SNAPSHOT)
+    assert {finding.verdict for finding in found} == {Verdict.REFUSED, Verdict.UNHARMED}
+    assert {f.case.damage for f in found if f.verdict is Verdict.UNHARMED} <= {Damage.OLDER}
+
+
+@pytest.mark.parametrize("left", ["slots", "wal.adopted", "history.db", "snapshot.json"])
+def test_one_file_is_enough_to_show_that_there_was_a_log(
+    left: str, whole: Intact, tmp_path: Path
+) -> None:
+    """A server that is killed in its first second has slots and little else."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("LOCK", left):
+        (data / name).write_bytes((whole.data / name).read_bytes())
+    with pytest.raises(Corruption, match="there is no log") as caught:
+        start(data)
+    assert caught.value.file == str(data / "wal.log")
+    assert not (data / "wal.log").exists()
+
+
+# -- in processes ----------------------------------------------------------------------------------
+
+SAMPLE = [
+    (Kind.LOG, "last frame with events, payload", Damage.FLIP, 4),
+    (Kind.LOG, "last frame, MARK or CLOSE, header CRC", Damage.FLIP, 0),
+    (Kind.LOG, "file header, store id", Damage.FLIP, 4),
+    (Kind.SEALED, "last frame, MARK or CLOSE, flags", Damage.FLIP, None),
+    (Kind.SNAPSHOT, "first job", Damage.FLIP, 0),
+    (Kind.SLOTS, "whole file", Damage.EMPTY, 0),
+    (Kind.HISTORY, "file header", Damage.SECTOR, 0),
+    (Kind.HINT, "whole file", Damage.FLIP, 0),
+]
+
+
+@pytest.mark.parametrize(("kind", "region", "what", "code"), SAMPLE)
+def test_the_program_ends_as_the_case_did(
+    kind: Kind, region: str, what: Damage, code: int | None, whole: Intact, tmp_path: Path
+) -> None:
+    case = [c for c in cases_of(whole) if (c.kind, c.region, c.damage) == (kind, region, what)][-1]
+    verdict = try_case(whole, case, tmp_path / "tried").verdict
+    data = tmp_path / "data"
+    copy(whole, case, data)
+    damage(case, whole, data)
+    seen = beaver("verify", str(data), "--json")
+    # Slots, history and hints are no part of what `verify` looks at.
+    assert seen.returncode == (4 if kind in (Kind.SEALED, Kind.SNAPSHOT) else code), seen.stderr
+    if seen.returncode == 4:
+        error = json.loads(seen.stdout)["error"]
+        assert error["file"] == str(data / case.name)
+        assert error["offset"] >= 0
+    options = ["-A", "beaver_chaos.jobs:app", "--http", "off", "--workers", "2"]
+    done = beaver("run", "--burst", "--data", str(data), *options)
+    expected = code if code is not None else (4 if verdict is Verdict.REFUSED else 0)
+    assert done.returncode == expected, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    if expected == 4:
+        assert f"{data / case.name} at offset " in done.stderr
+        assert len(done.stderr.splitlines()) <= 3
+    else:
+        assert beaver("verify", str(data)).returncode == (4 if kind is Kind.SEALED else 0)
+
+
+def test_a_server_makes_a_damaged_history_anew_and_answers_right(
+    whole: Intact, tmp_path: Path
+) -> None:
+    """Also a row that SQLite itself takes for good."""
+    region = regions_of(whole.data, "history.db")[-1]
+    case = Case("history.db", Kind.HISTORY, region.name, Damage.FLIP, region.start, region.end)
+    data = tmp_path / "data"
+    copy(whole, case, data)
+    content = (data / "history.db").read_bytes()
+    pad = content.index(b"x" * 1_000)
+    (data / "history.db").write_bytes(content.replace(b"x" * 1_000, b"x" * 999 + b"y"))
+    assert pad
+    environment = own_environment()
+    command = [sys.executable, "-m", "beaver", "run", "--data", str(data), "--http", "off"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            stories = []
+            for name in ("r0-1", "r1-2", "r2-3"):
+                told = json.loads(beaver("show", name, "--json", "--data", str(data)).stdout)
+                stories.append(told["result"])
+        finally:
+            server.terminate()
+            _, said = server.communicate(timeout=60)
+    assert {json.dumps(story) for story in stories} == {json.dumps("x" * 5_000)}
+    assert "history.db is damaged, and is made anew" in said
+
+
+def beaver(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "beaver", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, env=own_environment()
+    )
+
+
+# -- the checks themselves -------------------------------------------------------------------------
+
+
+def test_a_file_of_an_unknown_kind_cannot_be_forgotten(whole: Intact, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    copy(whole, None, data)
+    (data / "new.index").write_bytes(b"1")
+    with pytest.raises(UnknownFile, match="tell the regions of this file"):
+        list(cases_of(whole._replace(data=data)))
+
+
+def test_every_file_of_the_layout_is_of_a_known_kind_and_is_tried(whole: Intact) -> None:
+    layout = Layout("data")
+    properties = [n for n, v in vars(Layout).items() if isinstance(v, property)]
+    names = {getattr(layout, name).removeprefix("data/") for name in properties}
+    names -= {"archive", "http.token"}  # A directory; and a file that no release writes yet.
+    assert {kind_of(name) for name in names} == set(Kind) - {Kind.SEALED, Kind.BROKEN}
+    assert {case.kind for case in cases_of(whole)} == set(Kind)
+    assert {case.damage for case in cases_of(whole)} == set(Damage)
+    assert set(IN_REGIONS) < set(Damage)
+
+
+SOWN = {
+    "the CRC of a frame is not compared": (
+        "beaver.journal.scan.frame_crc_of",
+        lambda buffer, position, *_: int.from_bytes(buffer[position + 4 : position + 8], "little"),
+        Kind.LOG,
+        "payload",
+    ),
+    "the CRC of a snapshot is not compared": (
+        "beaver.snapshot._check_crc",
+        lambda file, _: file.size(),
+        Kind.SNAPSHOT,
+        "",
+    ),
+    "the CRC of a row of the history is not compared": (
+        "beaver.history._checked",
+        lambda row: row[:-1],
+        Kind.HISTORY,
+        "page content",
+    ),
+}
+
+
+@pytest.mark.parametrize("bug", SOWN)
+def test_a_blind_reader_is_seen(
+    bug: str, whole: Intact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, blind, kind, region = SOWN[bug]
+    monkeypatch.setattr(place, blind)
+    with experiment(FAULT, str(kind), sown=bug) as told:
+        found = try_all(
+            whole,
+            tmp_path,
+            lambda case: case.kind is kind and region in case.region and case.damage is Damage.FLIP,
+        )
+        told.broken = [f"{f.case}: {f.words}" for f in found if f.verdict not in GOOD][:5]
+    assert told.broken, [(str(f.case), f.verdict) for f in found]

@@ -1,0 +1,15 @@
+"""All machines, and how many times the examples of the profile each gets."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.stateful import test_commits, test_lifecycle, test_scheduling, test_storage
+from tests.stateful.running import Machine
+
+MACHINES: Final[dict[Machine, float]] = {
+    test_lifecycle.Lifecycle: test_lifecycle.TIMES,
+    test_storage.Storage: test_storage.TIMES,
+    test_scheduling.Scheduling: test_scheduling.TIMES,
+    test_commits.Commits: test_commits.TIMES,
+}

@@ -1,0 +1,110 @@
+"""The machines reach what they are there for: nothing they claim to try has a count of zero.
+
+Counted over one run of every machine under the profile in force, the runs of the other
+tests of this folder where they are part of the session.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from beaver.recovery_table import Row
+from beaver_model.commands import REJECTIONS, AnyCommand
+from beaver_model.events import ALL_EVENTS
+from tests.stateful.machines import MACHINES
+from tests.stateful.running import SEEN, Runs
+
+pytestmark = pytest.mark.invariants
+
+UNREACHED_REJECTIONS = {
+    # A pending job always has an attempt left, or it would be dead: a guard.
+    "no_attempt_left",
+    # Takes ten thousand queues; `tests/model/test_decide.py` does it once.
+    "too_many_queues",
+}
+REACHED_ROWS = (
+    Row.NEW_STORE,
+    Row.EMPTY_LOG,
+    Row.OPEN_END,
+    Row.MARKED_END,
+    Row.CLOSED_END,
+    Row.SEALED_EMPTY,
+    Row.TORN_TAIL,
+    Row.PREPARED_UNUSED,
+    Row.SEALING_NOT_LINKED,
+    Row.SEALING_LINKED,
+    Row.SNAPSHOT_DAMAGED,
+    Row.SNAPSHOTS_USELESS,
+)
+"""Rows of the recovery table that a crash or rot of one file may lead to."""
+WITNESSES = (
+    "stale outcome",
+    "clock steps back",
+    "clock steps forwards",
+    "crash inside a commit",
+    "crash inside a recovery",
+    "and inside the next",
+    "a commit in doubt survived",
+    "sealed",
+    "pruned",
+    "replay from an older snapshot",
+    "went on: rot of the last frame",
+    "went on: rot behind the last frame",
+    "went on: rot of a snapshot",
+    "refused: rot before the last frame",
+    "refused: rot of a header",
+    "refused: a log shorter than its snapshot",
+    "refused: stale frame",
+    "refused: foreign segment",
+    "refused: missing segment",
+    "refused: cut segment",
+    "asked while a frame is under way",
+    "crash while a frame is under way",
+    "crash inside a commit of several",
+    "a batch in doubt survived",
+    "a failed write ends the engine",
+    "sealed between commits",
+    "prefetched",
+    "sent before its DISPATCH is on disk",
+    "in flight at a crash",
+    "in flight at a crash, begun",
+    "a worker dies with work",
+    "drain",
+    "killed for a limit",
+    "killed for a cancel",
+    "killed for stillness",
+    "killed for a drain",
+    "killed for a start that hangs",
+)
+
+
+@pytest.fixture(autouse=True)
+def _everything_was_run(runs: Runs) -> None:
+    for machine, times in MACHINES.items():
+        runs(machine, times)
+
+
+def test_every_command_is_asked() -> None:
+    assert _unmet(SEEN.commands, [command.__name__ for command in get_args(AnyCommand)]) == []
+
+
+def test_every_event_is_logged() -> None:
+    assert _unmet(SEEN.events, [event.NAME for event in ALL_EVENTS]) == []
+
+
+def test_every_rejection_is_met() -> None:
+    assert _unmet(SEEN.rejections, sorted(set(REJECTIONS) - UNREACHED_REJECTIONS)) == []
+
+
+def test_every_row_of_the_recovery_table_that_a_crash_leaves_is_met() -> None:
+    assert _unmet(SEEN.rows, [row.label for row in REACHED_ROWS]) == []
+
+
+def test_every_situation_that_a_machine_names_comes_about() -> None:
+    assert _unmet(SEEN.witnesses, WITNESSES) == []
+
+
+def _unmet(counts: dict[str, int], names: object) -> list[str]:
+    return [name for name in names if not counts[name]]  # type: ignore[attr-defined]

@@ -1,0 +1,375 @@
+"""The lifecycle over three implementations that must agree.
+
+- The *model* in memory: `decide` and `apply`.
+- The *log*: the events as frames of a real `Wal` on a simulated disk, read back from its
+  bytes by a follower that knows nothing else.
+- The *engine*: the real one, with its own log on a simulated disk, a clock and a loop.
+
+All get the same commands, in the same batches at the same times.  After every step answers,
+events, stamps and fingerprints are equal; invariants hold; the indexes are those that a scan
+gives, and so is what the policy picks; a second book, kept from acknowledged events alone,
+says the same of every job; replay from nothing and from every older snapshot, once and
+twice, gives the same fingerprint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from beaver.engine import Applied, Engine, Reply
+from beaver.errors import QueueFull
+from beaver.recovery import read_store
+from beaver_chaos.disk import Fault, SimDisk, Stopped
+from beaver_model import (
+    Offer,
+    Rejection,
+    State,
+    apply,
+    decide,
+    fingerprint,
+    freeze,
+    replay,
+    select,
+    thaw,
+)
+from beaver_model.commands import AnyCommand, Boot, Dispatch, Enqueue
+from beaver_model.events import AnyEvent
+from beaver_model.rows import ROW_BYTES, spec_of
+from beaver_model.state import Frozen
+from tests.stateful.book import Book
+from tests.stateful.played import SteppedLoop
+from tests.stateful.running import SEEN, Runs
+from tests.stateful.scan import advance, check_state, queue_bytes
+from tests.stateful.stores import (
+    Commit,
+    MovedClock,
+    append,
+    commits_after,
+    durable_seq,
+    open_sim,
+)
+from tests.stateful.strategies import (
+    CHANCE,
+    COMMANDS,
+    DISPATCHES,
+    ENDS,
+    ENQUEUES,
+    FIRST_BATCH,
+    NOW_MS,
+    OPERATIONS,
+    OUTCOMES,
+    WRONG,
+    Tokens,
+)
+
+pytestmark = pytest.mark.invariants
+
+Answer = list[AnyEvent] | Rejection | QueueFull
+TIMES = 1.0
+
+
+class Model:
+    """The model in memory."""
+
+    def __init__(self) -> None:
+        self.state = State()
+
+    def ask(self, commands: Sequence[AnyCommand], now_ms: int) -> list[Answer]:
+        return [self._ask(command, now_ms) for command in commands]
+
+    def _ask(self, command: AnyCommand, now_ms: int) -> Answer:
+        if isinstance(command, Enqueue) and self._is_full(command):
+            return QueueFull("a queue is full")
+        decision = decide(self.state, command, now_ms)
+        SEEN.asked(command, decision)
+        if not isinstance(decision, Rejection):
+            for event in decision:
+                apply(self.state, event, now_ms)
+        return decision
+
+    def _is_full(self, command: Enqueue) -> bool:
+        """What admission promises, by a scan."""
+        sizes: dict[str, int] = {}
+        for job in command.jobs:
+            queue = spec_of(job.spec).queue
+            sizes[queue] = sizes.get(queue, 0) + ROW_BYTES + len(job.payload) + len(job.id)
+        for queue, size in sizes.items():
+            index = self.state.queues.get(queue)
+            bound = index.row.bytes_max if index is not None else 0
+            if bound and queue_bytes(self.state, queue) + size > bound:
+                return True
+        return False
+
+
+class Log:
+    """Frames on a simulated disk, and a follower that reads their bytes."""
+
+    def __init__(self, clock: MovedClock) -> None:
+        self._clock = clock
+        self.disk = SimDisk("data")
+        self._wal = open_sim(self.disk, clock, create=True).wal
+        self.follower = State()
+        self.commits: list[Commit] = []
+
+    def write(self, now_ms: int, events: list[AnyEvent]) -> None:
+        append(self._wal, now_ms, events)
+        for commit in commits_after(self.disk, self.follower.last_seq):
+            replay(self.follower, *commit)
+            self.commits.append(commit)
+
+    def restart(self) -> None:
+        """Its process ends, and the next one recovers from the bytes."""
+        self.disk.kill()
+        opened = open_sim(self.disk, self._clock, create=False)
+        assert fingerprint(opened.state) == fingerprint(self.follower)
+        self._wal, self.follower = opened.wal, opened.state
+
+
+class Running:
+    """An engine over a log of its own."""
+
+    def __init__(self, clock: MovedClock) -> None:
+        self._clock = clock
+        self.disk = SimDisk("data")
+        self.commits: list[Commit] = []
+        self.start()
+
+    def start(self) -> None:
+        opened = open_sim(self.disk, self._clock, create=not self.commits)
+        self.failures: list[BaseException] = []
+        self.loop = SteppedLoop()
+        with self.loop.running():
+            self.engine = Engine(
+                opened.state, opened.wal, self._clock, on_failure=self.failures.append
+            )
+        self.engine.observers.append(lambda *commit: self.commits.append(commit))
+        self.replies: list[Reply] = []
+
+    def submit(self, commands: Sequence[AnyCommand]) -> None:
+        """Hands a batch over; nothing is committed before the loop runs."""
+        self.replies = []
+        for command in commands:
+            self._submit(command)
+
+    def _submit(self, command: AnyCommand) -> None:
+        state = self.engine.state
+
+        def done(reply: Reply) -> None:
+            wanted = seq[0] if seq else state.last_seq
+            assert durable_seq(self.disk, self._clock) >= wanted, "acknowledged, not durable"
+            self.replies.append(reply)
+
+        seq: list[int] = []
+        self.engine.submit(command, done)
+        seq.append(state.last_seq)
+
+
+class Lifecycle(RuleBasedStateMachine):
+    """One sequence of commands, over many lives of the server."""
+
+    @initialize(jobs=FIRST_BATCH)
+    def begin(self, jobs):
+        self.clock = MovedClock(NOW_MS)
+        self.model, self.log, self.running = Model(), Log(self.clock), Running(self.clock)
+        self.book = Book()
+        self.stamp_ms, self.stamp_ns = 0, self.clock.monotonic
+        self.tokens = Tokens()
+        self.snapshots: list[Frozen] = [freeze(State())]
+        self.do([Boot(), Enqueue(jobs)])
+
+    # -- one batch ---------------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        """Returns the stamp that a commit gets now: it never goes back."""
+        clock = self.clock
+        if clock.wall >= self.stamp_ms:
+            self.stamp_ms = clock.wall
+        else:
+            self.stamp_ms += (clock.monotonic - self.stamp_ns) // 1_000_000
+        self.stamp_ns = clock.monotonic
+        return self.stamp_ms
+
+    def do(self, commands: Sequence[AnyCommand]) -> None:
+        """Asks all three, and compares what they say."""
+        self.running.submit(commands)
+        self.running.loop.settle()
+        assert self.running.failures == []
+        self.follow(commands, self.now_ms(), self.running.replies)
+
+    def follow(
+        self, commands: Sequence[AnyCommand], now_ms: int, replies: Sequence[Reply] | None
+    ) -> None:
+        """Lets model and log do what the engine did; it has answered, or was cut short."""
+        model, seq = self.model, self.model.state.last_seq
+        answers = model.ask(commands, now_ms)
+        events = [event for answer in answers if isinstance(answer, list) for event in answer]
+        if replies is not None:
+            # What rests on durable state is told at once: order among replies is no promise.
+            assert sorted(map(_shape, replies)) == sorted(map(_shape, answers))
+        if events:
+            self.log.write(now_ms, events)
+            self.book.note(seq + 1, now_ms, events)
+        self.tokens.note(model.state)
+
+    # -- what is asked -----------------------------------------------------------------------
+
+    @rule(command=ENQUEUES)
+    def enqueue(self, command):
+        self.do([command])
+
+    @rule(command=OUTCOMES)
+    def outcome(self, command):
+        """Of an attempt in flight, or of one that is long over."""
+        command = self.tokens.aim(command)
+        before, is_stale = self.book.last_seq, command.token not in self.model.state.in_flight
+        self.do([command])
+        if is_stale:
+            SEEN.witness("stale outcome")
+            assert self.book.last_seq == before, "a stale token changed something"
+
+    @rule(command=OPERATIONS | WRONG)
+    def operate(self, command):
+        self.do([command])
+
+    @rule(command=DISPATCHES)
+    def dispatch_any(self, command):
+        self.do([command])
+
+    @rule(worker=st.integers(1, 3), idle=st.booleans())
+    def dispatch_what_the_policy_picks(self, worker, idle):
+        now_ms = self.now_ms()
+        advance(self.model.state, now_ms)
+        row = select(self.model.state, Offer(idle=idle), now_ms)
+        if row is not None:
+            before = self.book.last_seq
+            self.do([Dispatch(row.id, worker, prefetched=not idle)])
+            assert self.book.last_seq == before + 1, "what the policy picks is not refused"
+
+    @rule(worker=st.integers(1, 3), idle=st.booleans(), end=ENDS)
+    def an_attempt_that_ends(self, worker, idle, end):
+        self.dispatch_what_the_policy_picks(worker, idle)
+        self.do([self.tokens.aim(end)])
+
+    @rule(commands=st.lists(COMMANDS, min_size=2, max_size=6))
+    def several_in_one_commit(self, commands):
+        commits = len(self.running.commits)
+        self.do([self.tokens.aim(command) for command in commands])
+        assert len(self.running.commits) <= commits + 1, "one turn is one commit"
+
+    # -- time ----------------------------------------------------------------------------------
+
+    @rule(ms=st.sampled_from([1, 50, 1_000, 10_000, 200_000]))
+    def time_passes(self, ms):
+        self.running.loop.pass_ms(ms, self.clock)
+
+    @rule(ms=st.sampled_from([-100_000, -5_000, -1, 5_000, 3_600_000]))
+    def wall_clock_steps(self, ms):
+        self.clock.step_ms(ms)
+        SEEN.witness("clock steps back" if ms < 0 else "clock steps forwards")
+
+    # -- crashes -------------------------------------------------------------------------------
+
+    @rule(
+        commands=st.lists(COMMANDS, max_size=4),
+        chance=CHANCE,
+        power=st.booleans(),
+        at_bytes=st.sampled_from([None, 0, 1, 36, 100, 500, -1]),
+        started=st.integers(0, 7),
+    )
+    def crash(self, commands, chance, power, at_bytes, started):
+        """With an open batch: before its write, or inside it at any byte."""
+        running, disk = self.running, self.running.disk
+        commands = [self.tokens.aim(command) for command in commands]
+        before = fingerprint(self.model.state), self.model.state.last_seq
+        running.submit(commands)
+        now_ms = self.now_ms()
+        if at_bytes is not None:
+            disk.plan(disk.operations + 1, Fault(0, at_bytes, done=True))
+            try:
+                running.loop.settle()
+            except Stopped:
+                assert len(running.replies) < len(commands), "told inside a write"
+                SEEN.witness("crash inside a commit")
+        if power:
+            disk.crash(chance.randrange)
+        else:
+            disk.kill()
+        running.loop.discard()
+        running.start()
+        found = running.engine.state
+        if found.last_seq != before[1]:
+            self.follow(commands, now_ms, None)
+            assert found.last_seq == self.model.state.last_seq, "a part of a batch survived"
+            running.commits = commits_after(disk, 0)
+        assert fingerprint(found) == fingerprint(self.model.state)
+        self.book.check(found)
+        self.log.restart()
+        # Soft facts, such as what a clock since set back has made ready, end with the process.
+        self.model.state = thaw(*freeze(self.model.state))
+        self.stamp_ms, self.stamp_ns = found.time_ms, self.clock.monotonic
+        tokens = [t for n, t in enumerate(found.in_flight) if started >> n % 3 & 1]
+        self.do([Boot(frozenset(tokens), power_cut=power)])
+
+    @rule(chance=CHANCE)
+    def power_cut_with_much_in_flight(self, chance):
+        """What ran is suspect, and goes out again one at a time."""
+        for _ in range(2):
+            for job in list(self.model.state.jobs):
+                self.do([Dispatch(job, 1)])
+            suspects = [row.id for row in self.model.state.in_flight.values() if row.suspect]
+            assert len(suspects) <= 1, "two suspects are in flight at once"
+            self.crash([], chance, True, None, 0)
+
+    # -- what holds ------------------------------------------------------------------------------
+
+    @rule()
+    def keep_a_snapshot(self):
+        self.snapshots.append(freeze(self.model.state))
+
+    @invariant()
+    def all_agree(self):
+        model, now_ms = self.model.state, self.now_ms()
+        assert self.running.engine.now_ms() == now_ms, "the engine gives another stamp"
+        found = check_state(model, now_ms)
+        assert fingerprint(self.log.follower) == found, "the log gives another state"
+        assert check_state(self.running.engine.state, now_ms) == found, "the engine differs"
+        assert self.running.commits == self.log.commits, "the engine wrote other events"
+        self.book.check(model)
+
+    @invariant()
+    def replay_gives_the_same_from_anywhere(self):
+        """Once, twice, from one after the other of the older snapshots."""
+        commits, seq = self.log.commits, self.model.state.last_seq
+        self.check_replay(self.snapshots[seq % len(self.snapshots)], commits)
+
+    def check_replay(self, frozen: Frozen, commits: list[Commit]) -> None:
+        expected, state = fingerprint(self.model.state), thaw(*frozen)
+        for _ in range(2):
+            for first_seq, time_ms, events in commits:
+                if first_seq + len(events) - 1 > frozen.header.last_seq:
+                    replay(state, first_seq, time_ms, events)
+            assert fingerprint(state) == expected
+
+    def teardown(self) -> None:
+        if not hasattr(self, "snapshots"):
+            return
+        for frozen in self.snapshots:
+            self.check_replay(frozen, self.log.commits)
+        for disk in (self.log.disk, self.running.disk):
+            read, _ = read_store(disk, "data", clock=self.clock)
+            assert fingerprint(read) == fingerprint(self.model.state)
+
+
+def _shape(answer: Reply | Answer) -> str:
+    """Returns an answer as text, the same whoever gave it."""
+    if isinstance(answer, Applied):
+        return repr(list(answer.events))
+    return "full" if isinstance(answer, QueueFull) else repr(answer)
+
+
+def test_model_log_and_engine_agree(runs: Runs) -> None:
+    runs(Lifecycle, TIMES)
