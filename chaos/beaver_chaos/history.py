@@ -500,7 +500,9 @@ class History:
         """True where jobs of a queue waited for the sync of their DISPATCH before `seq`."""
         return next((w for at, w in reversed(self._waits.get(queue, ())) if at < seq), True)
 
-    def compare_charges(self, runs: Sequence[Run], *, power_was_cut: bool = False) -> None:
+    def compare_charges(
+        self, runs: Sequence[Run], *, power_was_cut: bool = False, at_once: bool = False
+    ) -> None:
         """Checks that what completed or was charged did run.  Read the runs after the log.
 
         A worker says that it starts an attempt before the attempt's code can: in between it
@@ -509,6 +511,7 @@ class History:
         Args:
             runs: What workers ran.
             power_was_cut: The machine did go down, and then everything in flight is charged.
+            at_once: Nothing comes between what a worker says and the code's first step.
         """
         ran = {(run.token, run.job) for run in runs}
         for token, name in self._acks.items():
@@ -522,7 +525,7 @@ class History:
             if dispatch is not None and (token, dispatch.job) not in ran:
                 charged[boot, dispatch.worker] += 1
         for (boot, worker), count in charged.items():
-            if count > 1:
+            if count > (0 if at_once else 1):
                 self._say(
                     f"the BOOT at seq {boot} charged {count} attempts of worker {worker} that "
                     "never ran"

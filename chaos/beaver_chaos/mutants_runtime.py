@@ -13,6 +13,8 @@ _ENGINE: Final = "tests/runtime/test_engine.py"
 _COMMITS: Final = "tests/runtime/test_commit_path.py"
 _CONTROLLER: Final = "tests/runtime/test_controller.py"
 _SAMPLING: Final = "tests/runtime/test_sampling.py"
+_EAGER: Final = "tests/runtime/test_durable_dispatch.py"
+_KILL: Final = "tests/scenarios/test_kill.py"
 _SERVICE: Final = "tests/runtime/test_service.py"
 _ANSWERS: Final = "tests/runtime/test_answers.py"
 _FUZZ: Final = "tests/fuzz/test_socket.py"
@@ -278,6 +280,42 @@ MUTANTS: Final = (
         why="A server that was told to stop starts new work.",
     ),
     Mutant(
+        name="sent-early-past-what-waits",
+        module="beaver.controller",
+        diff="""
+-        return (last is None or last.sent) and worker.returned_seq <= self._engine.durable_seq
++        mutant_reached()
++        return worker.returned_seq <= self._engine.durable_seq
+""",
+        tests=(f"{_EAGER}::test_it_waits_behind_what_the_same_worker_has_to_wait_for",),
+        why="After a crash the slot says that an attempt had started that waited for its sync.",
+    ),
+    Mutant(
+        name="sent-early-past-what-was-given-back",
+        module="beaver.controller",
+        diff="""
+-        return (last is None or last.sent) and worker.returned_seq <= self._engine.durable_seq
++        mutant_reached()
++        return last is None or last.sent
+""",
+        tests=(
+            f"{_EAGER}::test_it_waits_until_it_is_durable_that_an_earlier_one_was_given_back",
+            f"{_EAGER}::test_what_is_given_back_late_for_want_of_room_counts_as_well",
+        ),
+        why="After a crash a job that never started is charged an attempt.",
+    ),
+    Mutant(
+        name="suspect-sent-early",
+        module="beaver.controller",
+        diff="""
+-        if row.spec.queue not in self._eager or row.suspect:
++        mutant_reached()
++        if row.spec.queue not in self._eager:
+""",
+        tests=(f"{_EAGER}::test_a_suspect_is_counted_first",),
+        why="A job that takes the machine down does so again and again, uncounted.",
+    ),
+    Mutant(
         name="change-answered-before-its-sync",
         module="beaver.server.service",
         diff="""
@@ -430,6 +468,29 @@ MUTANTS: Final = (
 """,
         tests=(f"{_SLOTS}::test_another_boot_is_told_apart",),
         why="After a power cut jobs that had run count as never started.",
+    ),
+    Mutant(
+        name="slots-not-cut-at-the-logs-end",
+        module="beaver.workers.slots",
+        diff="""
+-        keep = {worker: min(token, last_seq) for worker, token in keep.items()}
++        mutant_reached()
+""",
+        tests=(f"{_SLOTS}::test_a_token_that_the_log_never_came_to_does_not_outlive_its_server",),
+        why="A crash in a queue that has opted out makes later jobs seem to have started.",
+    ),
+    Mutant(
+        name="server-takes-over-slots-uncut",
+        module="beaver.assembly",
+        diff="""
+-        ports.pool.attach(self._layout.slots, self.engine.durable_seq)
++        mutant_reached()
++        ports.pool.attach(self._layout.slots, 1 << 60)
+""",
+        tests=(
+            f"{_KILL}::test_a_token_that_the_log_never_came_to_charges_nothing_of_a_later_server",
+        ),
+        why="After a kill -9 a job that its worker never took is charged an attempt.",
     ),
     Mutant(
         name="recycled-worker-drops-what-it-was-sent",

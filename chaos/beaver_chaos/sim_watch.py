@@ -351,7 +351,8 @@ class Watch:
                 witness.acknowledged[name] = history.jobs[name].seq
         history.compare(witness)
         history.compare_runs(self.runs)
-        history.compare_charges(self.runs, power_was_cut=self._world.power_was_cut)
+        power_was_cut = self._world.power_was_cut
+        history.compare_charges(self.runs, power_was_cut=power_was_cut, at_once=True)
         history.settle(witness)
         for violation in history.violations:
             self.wrong(violation)

@@ -47,7 +47,7 @@ LATER: Final = {
     "expires": "expiry",
     "expires_at": "expiry",
     "deadline": "expiry",
-    "durable_dispatch": "dispatch without a sync",
+    "durable_dispatch": "it is a setting of a queue",
 }
 """Options of later releases, and what they bring: refused by name, never ignored."""
 

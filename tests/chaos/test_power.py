@@ -37,6 +37,9 @@ pytestmark = pytest.mark.chaos
 CUTS = len(Aim)
 SEED = 1
 STORES = 4
+"""Stores that are tried until a cut of one takes an acknowledged job."""
+TRIES = 12
+"""Cuts of one store; most of the time the first three do."""
 
 
 def by_name(file_system: FileSystem) -> str:
@@ -79,7 +82,7 @@ def test_nothing_acknowledged_is_lost_in_a_power_cut(
     # A run in which next to nothing happened would prove nothing.
     assert report.acknowledged > 50 * CUTS
     assert report.first_seq > 1, "nothing was ever pruned"
-    assert report.aimed.total() >= CUTS - 2, "most cuts come in the middle of something"
+    assert report.aimed.total() >= CUTS - 3, "most cuts come in the middle of something"
     assert not mounts_of(tmp_path)
     assert not loops_of(tmp_path)
 
@@ -113,8 +116,8 @@ def test_a_snapshot_that_gets_its_name_before_the_sync_is_seen_to_be_empty(
 ) -> None:
     """Once what it replaces was pruned, the store is gone; ext4 by itself hides the bug."""
     bug = "a snapshot gets its name before the sync"
-    seen = see_bug(SEED, [Aim.PRUNE] * 6, file_system, tmp_path, bug)
-    assert seen is not None, "six cuts, and the checker saw nothing"
+    seen = see_bug(SEED, [Aim.PRUNE] * TRIES, file_system, tmp_path, bug)
+    assert seen is not None, f"{TRIES} cuts, and the checker saw nothing"
     assert "snapshot.json at offset 0" in str(seen)
     assert not mounts_of(tmp_path)
 

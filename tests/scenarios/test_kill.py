@@ -77,8 +77,8 @@ def test_a_token_that_the_log_never_came_to_charges_nothing_of_a_later_server(da
         slots.write(struct.pack("=QQQ", 10_000, 1, 10_000 ^ 1))
     server = Server(data, "--workers", "1")
     server.ready()
-    (worker,) = eventually(server.status, "it answers")["workers"]
-    os.kill(worker["pid"], signal.SIGSTOP)
+    worker = eventually(lambda: server.status()["workers"][0]["pid"], "its worker is ready")
+    os.kill(worker, signal.SIGSTOP)
     enqueue(data, {"id": "waits"})
     eventually(lambda: server.status()["in_flight"] == 1, "the worker holds it")
     server.kill()

@@ -85,6 +85,17 @@ def _dispatch_before_sync(patch: Patch) -> None:
     patch.setattr(Controller, "_fill", eager)
 
 
+def _sent_early_past_what_waits(patch: Patch) -> None:
+    def eager(self: Controller, row: Any, worker: Any) -> bool:
+        return row.spec.queue in self._eager
+
+    patch.setattr(Controller, "_may_go_early", eager)
+
+
+def _sent_early_from_any_queue(patch: Patch) -> None:
+    patch.setattr(Controller, "_may_go_early", lambda self, row, worker: not worker.held)
+
+
 def _timeout_without_kill(patch: Patch) -> None:
     kill = Controller._kill
 
@@ -213,6 +224,8 @@ BUGS: dict[str, Bug] = {
     ),
     "log written and not synced": Bug(_log_written_and_not_synced, r"recovery lost|corrupt"),
     "dispatch before sync": Bug(_dispatch_before_sync, r"before its DISPATCH is durable"),
+    "sent early past what waits": Bug(_sent_early_past_what_waits, r"began token \d+ after token"),
+    "sent early from any queue": Bug(_sent_early_from_any_queue, r"before its DISPATCH is durable"),
     "timeout without kill": Bug(_timeout_without_kill, r"runs twice at once"),
     "prefetch of a dead worker is not given back": Bug(
         _prefetch_of_a_dead_worker_is_not_given_back, r"no worker holds it"

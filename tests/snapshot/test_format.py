@@ -83,10 +83,11 @@ def test_a_queue_that_waits_for_its_syncs_is_written_as_it_always_was(
     assert [queue[6:] for queue in freeze(state).queues] == [(), (), (False,)]
     write_snapshot(disk, layout, state, STORE)
     lines = Path(layout.snapshot).read_text().splitlines()
-    assert [line for line in lines if "durable_dispatch" in line] == [
+    (line,) = (line for line in lines if "durable_dispatch" in line)
+    assert line == (
         '{"kind":"queue","name":"quick","paused":false,"weight":10,'
-         '"bytes_max":0,"enqueued":0,"completed":0,"durable_dispatch":false}'
-    ]
+        '"bytes_max":0,"enqueued":0,"completed":0,"durable_dispatch":false}'
+    )
     loaded = load_snapshot(disk, layout.snapshot, check_fingerprint=True).state
     assert [queue.row.durable_dispatch for queue in loaded.queues.values()] == [True, True, False]
 
