@@ -134,7 +134,7 @@ MUTANTS: Final = (
 +        mutant_reached()
 +        return True
 """,
-        tests=(_LIFECYCLE,),
+        tests=("tests/model/test_policy.py::test_a_job_that_comes_back_stands_once_in_the_order",),
         why="A job stands twice in the order, or where nobody looks.",
     ),
     Mutant(

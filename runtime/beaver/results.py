@@ -71,7 +71,8 @@ class Results:
                 self._tell(ResultView(event.job, "discarded"))
 
     def _tell(self, view: ResultView) -> None:
-        for waiter in self._waiters.pop(view.id, ()):
+        # A copy: who is told takes its wish back, and would shift those that come next.
+        for waiter in list(self._waiters.pop(view.id, ())):
             waiter(view)
 
     def projected(self, applied_seq: int) -> None:

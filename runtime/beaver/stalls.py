@@ -136,7 +136,7 @@ class Stretches:
         before = f" (and {self._untold} times before)" if self._untold else ""
         self._told_ns, self._untold = now_ns, 0
         log.log(
-            logging.WARNING if took_s >= TOO_LONG_S else logging.INFO,
+            logging.WARNING if took_s >= TOO_LONG_S else logging.DEBUG,
             "the loop was held up for %.0f ms by %s%s; after %.0f ms it was in\n%s",
             took_s * 1000,
             sample.callback,

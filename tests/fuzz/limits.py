@@ -8,10 +8,13 @@ import signal
 import sys
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 SECONDS_MAX = 5.0
 """Far more than any input here takes, on a busy machine too."""
@@ -30,6 +33,23 @@ class Hung(BaseException):
 
 class TooMuchMemory(AssertionError):
     """An input took more memory than its size allows."""
+
+
+def within_limits(
+    run: Callable[[bytes], T], data: bytes, *, constant: int, factor: int, guarded: bool = True
+) -> T:
+    """Returns `run(data)`, under the limits that `limits` describes.
+
+    What an input takes it takes each time, so memory is held against it at the second try.
+    Once in some ten thousand runs the interpreter rebuilds its table of interned strings, which
+    is a megabyte or two and no input's fault.
+    """
+    try:
+        with limits(len(data), constant=constant, factor=factor, guarded=guarded):
+            return run(data)
+    except TooMuchMemory:
+        with limits(len(data), constant=constant, factor=factor, guarded=guarded):
+            return run(data)
 
 
 @contextmanager

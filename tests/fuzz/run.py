@@ -73,14 +73,15 @@ def fuzz(name: str, seconds: int) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["beaver", "beaver_model"]):
-        from tests.fuzz.limits import limits
+        from tests.fuzz.limits import within_limits
         from tests.fuzz.targets import TARGETS
 
     target = TARGETS[name]
 
     def one(data: bytes) -> None:
-        with limits(len(data), constant=target.constant, factor=target.factor, guarded=False):
-            target.run(data)
+        within_limits(
+            target.run, data, constant=target.constant, factor=target.factor, guarded=False
+        )
 
     corpus = KEPT / name
     atheris.Setup(

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz import test_http, test_socket
-from tests.fuzz.limits import Hung, TooMuchMemory, limits
+from tests.fuzz.limits import Hung, TooMuchMemory, limits, within_limits
 from tests.fuzz.mutations import inputs
 from tests.fuzz.targets import TARGETS, Target
 
@@ -19,8 +19,7 @@ pytestmark = pytest.mark.invariants
 
 def check(target: Target, data: bytes) -> set[str]:
     """Runs one input under the limits; returns the places that it reached."""
-    with limits(len(data), constant=target.constant, factor=target.factor):
-        return target.run(data)
+    return within_limits(target.run, data, constant=target.constant, factor=target.factor)
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -71,6 +70,20 @@ def test_the_limits_see_what_they_are_there_for(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(Hung), limits(10, constant=1 << 20, factor=10):
         while True:
             pass
+
+
+@pytest.mark.parametrize("greedy", [1, 2])
+def test_memory_counts_where_a_second_try_takes_it_too(greedy: int) -> None:
+    takes = [*[2 << 20] * greedy, 10]
+
+    def run(data: bytes) -> int:
+        return len(bytes(takes.pop(0)))
+
+    if greedy == 1:
+        assert within_limits(run, b"", constant=1 << 20, factor=10) == 10
+    else:
+        with pytest.raises(TooMuchMemory):
+            within_limits(run, b"", constant=1 << 20, factor=10)
 
 
 @given(data=st.binary(max_size=50))

@@ -159,6 +159,15 @@ def test_many_cancelled_jobs_leave_no_husks_behind(world: World) -> None:
     assert violations(world.state) == []
 
 
+def test_a_job_that_comes_back_stands_once_in_the_order(world: World) -> None:
+    world.enqueue(job("a"), job("b"), job("c"))
+    world.now_ms += 1
+    world.do(Cancel("b"))
+    world.do(Requeue("b"))
+    assert violations(world.state) == []
+    assert drain(world, 3) == ["a", "c", "b"]
+
+
 def test_turns_give_what_a_look_at_every_queue_would_give() -> None:
     """Against the plain rule: of the queues that have a job for the slot, the least far one."""
     draw = Random(7)

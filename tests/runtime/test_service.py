@@ -249,6 +249,21 @@ async def test_a_wait_leaves_nothing_behind_when_its_client_goes_away(tmp_path: 
 
 
 @on_loop
+async def test_all_who_wait_for_a_job_are_told_of_its_end(tmp_path: Path) -> None:
+    async with served(tmp_path) as (world, door):
+        clients = [await door.client() for _ in range(3)]
+        await clients[0].ask("enqueue", [make_request("echo", id="a")])
+        for client in clients:
+            client.send([2, "wait", ["a", -1]], [3, "wait", ["a", 60_000]])
+        await wait_until(lambda: door.results.waiting == 6)
+        token = (await world.engine.execute(Dispatch("a", 1))).first_seq
+        await world.engine.execute(Complete("a", token, b"1"))
+        for client in clients:
+            assert {(await client.answer())[0] for _ in range(2)} == {2, 3}
+        assert door.results.waiting == 0
+
+
+@on_loop
 async def test_a_wait_that_is_over_leaves_nothing_behind(tmp_path: Path) -> None:
     async with served(tmp_path) as (_, door):
         client = await door.client()

@@ -53,7 +53,7 @@ def test_a_stall_in_a_timer_is_measured_and_told_with_its_place(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, loop: str
 ) -> None:
     """Also after the loop was idle for so long that the thread that looks sleeps."""
-    caplog.set_level(logging.INFO, logger="beaver")
+    caplog.set_level(logging.DEBUG, logger="beaver")
     monkeypatch.setattr(stalls, "LOG_EVERY_S", 0.0)
 
     async def work() -> None:
@@ -118,7 +118,7 @@ def test_a_stretch_that_is_not_long_has_no_place_and_is_not_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What is usual is counted and not talked about."""
-    caplog.set_level(logging.INFO, logger="beaver")
+    caplog.set_level(logging.DEBUG, logger="beaver")
     stretches = Stretches()
     stretches.begin_stretch()
     stretches.end_stretch()

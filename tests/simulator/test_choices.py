@@ -65,7 +65,11 @@ def test_a_check_and_an_act_with_an_await_between_them_shrink_to_one_delay() -> 
         return result
 
     assert balance([]) == 0
-    smallest = find(DELAYS, lambda delays: balance(delays) < 0, settings=settings(database=None))
+    smallest = find(
+        DELAYS,
+        lambda delays: balance(delays) < 0,
+        settings=settings(max_examples=1_000, database=None),
+    )
     assert len(smallest) == 1
 
 

@@ -36,7 +36,7 @@ from beaver_model import (
     select,
     thaw,
 )
-from beaver_model.commands import AnyCommand, Boot, Dispatch, Enqueue
+from beaver_model.commands import AnyCommand, Boot, Dispatch, Enqueue, SetQueue
 from beaver_model.events import AnyEvent
 from beaver_model.rows import ROW_BYTES, spec_of
 from beaver_model.state import Frozen
@@ -248,6 +248,19 @@ class Lifecycle(RuleBasedStateMachine):
             before = self.book.last_seq
             self.do([Dispatch(row.id, worker, prefetched=not idle)])
             assert self.book.last_seq == before + 1, "what the policy picks is not refused"
+
+    @rule(worker=st.integers(1, 3))
+    def dispatch_from_a_queue_that_is_paused(self, worker):
+        now_ms = self.now_ms()
+        advance(self.model.state, now_ms)
+        row = select(self.model.state, Offer(), now_ms)
+        if row is not None:
+            before = self.book.last_seq
+            queue = row.spec.queue
+            self.do([SetQueue(queue, paused=True)])
+            self.do([Dispatch(row.id, worker)])
+            assert self.book.last_seq == before + 1, "a paused queue gives no job away"
+            self.do([SetQueue(queue, paused=False)])
 
     @rule(worker=st.integers(1, 3), idle=st.booleans(), end=ENDS)
     def an_attempt_that_ends(self, worker, idle, end):

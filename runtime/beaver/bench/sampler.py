@@ -73,7 +73,7 @@ class Sampler:
     def _write(self, number: int, innermost: FrameType | None) -> None:
         lines = [
             f"{';'.join((LOOP, *map(_name, codes)))} {took_ns / 1000:.0f}"
-            for codes, took_ns in self._counts.items()
+            for codes, took_ns in dict(self._counts).items()  # a copy: samples go on
         ]
         self._number += 1
         part = Path(f"{self._path}.part")
