@@ -134,9 +134,9 @@ def fuzz(arguments: list[str]) -> int:
 def nightly(arguments: list[str]) -> int:
     """Everything that looks for what nobody thought of: `--minutes M`, six hours by default.
 
-    Hypothesis, the fuzzers and the simulator share the time; mutants, chaos and the large
-    scopes take what they take, about a quarter of an hour, and Hypothesis tries no fewer
-    examples than in CI.  Other arguments go to pytest.
+    Hypothesis, the fuzzers, the simulator and rounds of chaos share the time; mutants, the tests
+    of chaos and the large scopes take what they take, about a quarter of an hour, and Hypothesis
+    tries no fewer examples than in CI.  Other arguments go to pytest.
     Every step runs, whatever became of those before it; which one failed is said at the end.
     """
     minutes = 360.0
@@ -145,14 +145,19 @@ def nightly(arguments: list[str]) -> int:
     os.environ["HYPOTHESIS_PROFILE"] = "nightly"
     os.environ["BEAVER_EXAMPLES"] = str(max(EXAMPLES_OF_CI, round(EXAMPLES_A_MINUTE * minutes)))
     readers = (ROOT / "tests" / "fuzz" / "targets.py").read_text().count(": Target(")
-    fuzzing = max(1, round(60 * minutes / 4 / readers))
+    fuzzing = max(1, round(60 * minutes / 5 / readers))
+    cuts = max(1, round(CUTS_A_MINUTE * minutes))
+    faults = ["python", "-m", "beaver_chaos"]
+    to_table = ["--report", str(REPORTS)]
     steps: dict[str, Callable[[], int]] = {
         "Hypothesis": lambda: run(["pytest", "-m", "invariants", *arguments]),
         "fuzzing": lambda: fuzz(["--seconds", str(fuzzing)]),
-        "simulator": lambda: run(["beaver", "simulate", "--minutes", str(minutes / 4)]),
+        "simulator": lambda: run(["beaver", "simulate", "--minutes", str(minutes / 5)]),
         "mutants": lambda: run(["pytest", "-m", "mutants", *arguments]),
         "chaos": lambda: chaos(arguments),
-        "model check": lambda: run([*model_check(), "--deep"]),
+        "rounds": lambda: run([*faults, "rounds", "--minutes", str(minutes / 12), *to_table]),
+        "power cuts": lambda: run([*faults, "power", "--cuts", str(cuts), *to_table]),
+        "model check": lambda: run(*fault_table()) or run([*model_check(), "--deep"]),
     }
     codes, lines = [], []
     for name, step in steps.items():
@@ -166,6 +171,9 @@ def nightly(arguments: list[str]) -> int:
 
 EXAMPLES_A_MINUTE = 14
 """Of each Hypothesis test: at that rate they take about half of the night."""
+
+CUTS_A_MINUTE = 300 / 360
+"""On each file system: 300 in a night."""
 
 EXAMPLES_OF_CI = 100
 """With fewer the machines do not reach all that they are there for."""

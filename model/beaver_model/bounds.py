@@ -57,9 +57,6 @@ BATCH_JOBS_MAX = 10_000
 BATCH_BYTES_MAX = 8 << 20
 """Bytes of events in one commit, except a single event that is itself within its bounds."""
 
-CASCADE_EVENTS_MAX = 1_000
-"""Events that follow from one command, beyond its own."""
-
 QUEUES_MAX = 10_000
 """Queues that a store may know at once."""
 

@@ -139,7 +139,6 @@ class Worker:
         self.number = number
         self.pid = 0
         self.ready = False
-        self.retired = False
         self.held: dict[int, Held] = {}
         self.killed: KillCause | None = None
         self.offenders: set[int] = set()
@@ -287,7 +286,7 @@ class Controller:
         self._arm_timer(state)
         if self._draining or self.halted:
             return
-        workers = [w for w in self.workers.values() if w.ready and not w.killed and not w.retired]
+        workers = [w for w in self.workers.values() if w.ready and not w.killed]
         if not state.ready and not self._rebalance(workers):
             return
         if self._unwritten or not self._engine.has_room(self._room_bytes):
@@ -508,8 +507,8 @@ class Controller:
         place.idle_ns = 0
         self._started(place)
         killed_at_work = place.killed not in (None, KillCause.START)
-        replace_at_once = killed_at_work or place.retired or place.useful
-        place.ready = place.retired = False
+        replace_at_once = killed_at_work or place.useful
+        place.ready = place.useful = False
         place.killed = None
         place.offenders.clear()
         self._engine.touch()

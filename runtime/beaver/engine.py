@@ -208,9 +208,13 @@ class Engine:
             raise NotOwner("commands are submitted on the loop's thread")
         if self._failed is not None or self._closed:
             return
-        first_seq = self._state.last_seq + 1
         outcome = self._carry_out(command)
-        reply = Applied(first_seq, outcome) if isinstance(outcome, list) else outcome
+        reply: Reply
+        if isinstance(outcome, list):
+            # Counted back: to make room a commit may have run, whose observers submit.
+            reply = Applied(self._state.last_seq + 1 - len(outcome), outcome)
+        else:
+            reply = outcome
         self._release(done, answer(reply))
 
     def submit_each(

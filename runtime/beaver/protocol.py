@@ -20,7 +20,7 @@ answers may come in any order, so requests can be pipelined.  The first request 
 | discard | `[job]` | `discarded` |
 | set_queue | `[queue, paused, weight, bytes_max, durable_dispatch]`, nil keeps | `QueueView` |
 
-Views travel as one MessagePack `bin` of JSON (`encode_view`), since they embed payloads and
+Views travel as one MessagePack `bin` of JSON, since they embed payloads and
 results as the JSON bytes that were sent; everything else is plain MessagePack.  An error
 answer has status 1 and the body `[class of `errors`, message]`.
 """
@@ -42,7 +42,6 @@ FRAME_BYTES_MAX: Final = 64 << 20
 _LENGTH: Final = struct.Struct("<I")
 _unpack_length: Final = _LENGTH.unpack_from
 _encode: Final = msgspec.msgpack.Encoder().encode
-_encode_json: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder().decode
 _decode_request: Final = msgspec.msgpack.Decoder(tuple[int, str, msgspec.Raw]).decode
 
@@ -121,16 +120,6 @@ def decode_request(body: bytes) -> tuple[int, str, msgspec.Raw]:
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise errors.InvalidInput(f"a frame is not MessagePack: {error}") from error
-
-
-def encode_answer(number: int, body: Any) -> bytes:
-    """Returns the frame that answers request `number`; views go through `encode_view` first."""
-    return encode_frame([number, 0, body])
-
-
-def encode_view(view: Any) -> bytes:
-    """Returns a view, or a list of views, as it travels in the body of an answer."""
-    return _encode_json(view)
 
 
 def encode_error(number: int, error: errors.BeaverError) -> bytes:

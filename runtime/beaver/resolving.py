@@ -49,11 +49,6 @@ class Resolver:
         self._memo: dict[tuple[bytes, int], bytes] = {}
         self.payload_bytes_max = payload_bytes_max
 
-    def set_tasks(self, tasks: Mapping[str, Options]) -> None:
-        """Replaces the tasks' declared options; jobs that are already in keep theirs."""
-        self._tasks = dict(tasks)
-        self._memo.clear()
-
     def spec(self, options: bytes, origin: int = Origin.LOCAL) -> bytes:
         """Returns the bytes of the whole `Spec` for a request's options.
 

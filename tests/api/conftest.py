@@ -110,7 +110,7 @@ class ModelServer:
             answer = getattr(self, f"op_{op}")(*body)
             if asyncio.iscoroutine(answer):
                 answer = await answer
-            frame = protocol.encode_answer(number, answer)
+            frame = protocol.encode_frame([number, 0, answer])
         except BeaverError as error:
             frame = protocol.encode_error(number, error)
         if self.before_answer is None or self.before_answer(op, writer):
@@ -137,7 +137,7 @@ class ModelServer:
         return [Enqueued(j.id, seq, seq > first) for j, seq in zip(jobs, seqs, strict=True)]
 
     def op_status(self) -> bytes:
-        return protocol.encode_view(
+        return msgspec.json.encode(
             queries.status(self.state, self.now_ms, running=True, store=self.store)
         )
 
@@ -145,17 +145,17 @@ class ModelServer:
         found = queries.list_jobs(
             self.state, state, queue=queue, task=task, after_seq=after, limit=limit
         )
-        return protocol.encode_view(found)
+        return msgspec.json.encode(found)
 
     def op_show(self, job: str) -> bytes:
-        return protocol.encode_view(queries.show(self.state, job))
+        return msgspec.json.encode(queries.show(self.state, job))
 
     def op_explain(self, job: str) -> bytes:
-        return protocol.encode_view(queries.explain(self.state, job, []))
+        return msgspec.json.encode(queries.explain(self.state, job, []))
 
     def op_history(self, job: str) -> bytes:
         queries.show(self.state, job)
-        return protocol.encode_view([])
+        return msgspec.json.encode([])
 
     async def op_wait(self, job: str, timeout_ms: int) -> bytes:
         while True:
@@ -164,7 +164,7 @@ class ModelServer:
                 kept = ResultView(job, "completed", msgspec.Raw(self.results[job]))
             found = queries.result(self.state, job, kept)
             if found is not None:
-                return protocol.encode_view(found)
+                return msgspec.json.encode(found)
             changed = self._changed
             try:
                 await asyncio.wait_for(changed.wait(), None if timeout_ms < 0 else timeout_ms / 1e3)
@@ -192,7 +192,7 @@ class ModelServer:
         durable_dispatch: bool | None,
     ) -> bytes:
         self._change(commands.SetQueue(queue, paused, weight, bytes_max, durable_dispatch))
-        return protocol.encode_view(queries.queue_view(self.state.queue(queue), self.now_ms))
+        return msgspec.json.encode(queries.queue_view(self.state.queue(queue), self.now_ms))
 
 
 def _job(request: Request) -> commands.Job:

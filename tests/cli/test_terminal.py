@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -56,6 +57,12 @@ def test_progress_is_shown_on_the_terminal_and_the_verdict_is_the_same(beaver, s
     shown, out = on_a_terminal(*command, "--json", stream="stderr")
     assert "ing data" in shown
     assert out == beaver(*command, "--json").out
+
+
+def test_a_simulation_counts_its_runs():
+    shown, _ = on_a_terminal("simulate", "--seeds", "40", stream="stderr")
+    assert "simulating" in shown
+    assert re.search(r"\d+/40 runs", re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown))
 
 
 def test_progress_of_chunks_is_shown(tmp_path):

@@ -161,11 +161,20 @@ def test_every_flag_that_is_mentioned_exists(document: Path) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_how_to_guide_is_in_the_index() -> None:
-    index = ROOT / "docs" / "how-to" / "README.md"
+@pytest.mark.parametrize("folder", ["how-to", "decisions"])
+def test_every_guide_and_every_decision_is_in_its_index(folder: str) -> None:
+    index = ROOT / "docs" / folder / "README.md"
     listed = {target for _, target in links(index.read_text())}
     there = {path.name for path in index.parent.glob("*.md")} - {index.name}
     assert there == listed
+
+
+@pytest.mark.parametrize("folder", ["reference", "explanation"])
+def test_every_other_page_is_in_the_index_of_all(folder: str) -> None:
+    index = ROOT / "docs" / "README.md"
+    listed = {target.partition("#")[0] for _, target in links(index.read_text())}
+    there = {f"{folder}/{path.name}" for path in (ROOT / "docs" / folder).glob("*.md")}
+    assert there <= listed
 
 
 def test_a_wrong_output_is_seen(tmp_path: Path) -> None:

@@ -328,8 +328,6 @@ def test_a_request_comes_before_the_task_the_task_before_the_server_and_that_bef
     other = spec(task="other")
     assert (other.queue, other.timeout_ms, other.max_attempts) == ("default", 1_000, 2)
     assert (other.priority, other.backoff_kind) == (5, BackoffKind.EXPONENTIAL)
-    resolver.set_tasks({})
-    assert spec().queue == "default"
 
 
 def test_the_origin_is_recorded_and_is_not_mixed_up_by_the_memo():

@@ -129,6 +129,19 @@ async def test_an_attempt_is_sent_only_once_its_dispatch_is_durable(tmp_path: Pa
 
 
 @on_loop
+async def test_a_worker_that_was_useful_is_not_restarted_again_and_again(tmp_path: Path) -> None:
+    """What the one before it has done says nothing of a process that dies in its start."""
+    world = ControllerWorld(tmp_path / "data")
+    await world.enqueue("a")
+    world.begin()
+    world.end(1)
+    world.controller.worker_exited(1, 0, "exited with 0")
+    assert world.pool.added == [1, 1], "replaced at once"
+    world.controller.worker_exited(1, 0, "was killed by signal 9")
+    assert world.pool.added == [1, 1], "replaced after a while"
+
+
+@on_loop
 async def test_a_timed_out_attempt_is_killed_and_reaped_before_the_log_says_so(
     tmp_path: Path,
 ) -> None:

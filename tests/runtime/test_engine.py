@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from beaver.disk import SystemDisk
@@ -14,6 +15,7 @@ from beaver.engine import Applied, NotOwner, Refused, Reply
 from beaver.errors import DiskFull, QueueFull
 from beaver.recovery import open_store
 from beaver_model import Rejection, fingerprint
+from beaver_model.bounds import BATCH_BYTES_MAX
 from beaver_model.commands import Boot, Cancel, Dispatch, Enqueue, SetQueue
 from tests.model.world import job
 from tests.runtime.world import EngineWorld, ManualClock, on_loop, turns
@@ -228,6 +230,30 @@ async def test_a_full_disk_refuses_new_jobs_and_takes_outcomes(tmp_path: Path) -
     assert isinstance(await world.engine.execute(Dispatch("a", 1)), Applied)
     world.engine.disk_full = False
     await world.engine.execute(Enqueue([job("b")]))
+
+
+@on_loop
+async def test_a_reply_tells_the_right_seq_where_a_commit_made_room_for_its_command(
+    tmp_path: Path,
+) -> None:
+    """The commit's observers submit as well: a cancelled attempt is confirmed, say."""
+    world = EngineWorld(tmp_path / "data")
+    observed: list[int] = []
+
+    def observe(first_seq: int, now_ms: int, events: Any) -> None:
+        observed.append(first_seq)
+        if len(observed) == 1:
+            world.engine.submit(Enqueue([job("between")]), lambda reply: None)
+
+    world.engine.observers.append(observe)
+    replies: list[Reply] = []
+    world.engine.submit(Enqueue([job(str(n)) for n in range(5_000)]), replies.append)
+    large = msgspec.structs.replace(job("large"), payload=b"1" * BATCH_BYTES_MAX)
+    world.engine.submit(Enqueue([large]), replies.append)
+    assert observed == [1], "there was no room for both in one commit"
+    await turns()
+    assert [reply.first_seq for reply in replies] == [1, 5_002]  # type: ignore[union-attr]
+    assert world.state.jobs["large"].seq == 5_002
 
 
 @on_loop

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -32,21 +31,36 @@ class Handover(msgspec.Struct):
 
 def become_server(config: Config, *, debug: bool) -> NoReturn:
     """Replaces this program by the server; its exit code is the server's."""
-    # The file lives as long as a descriptor of it, and this one is left open on purpose.
-    file = tempfile.TemporaryFile()  # noqa: SIM115
-    file.write(msgspec.json.encode(Handover(config, debug)))
-    file.flush()
-    file.seek(0)
-    os.set_inheritable(file.fileno(), True)
+    fd = _unnamed_file(msgspec.json.encode(Handover(config, debug)))
     sys.stdout.flush()
     sys.stderr.flush()
-    os.environ[VARIABLE] = str(file.fileno())
+    os.environ[VARIABLE] = str(fd)
     # A command that was installed does not look for modules where it is called, `-m` would.
     here = sys.path[:1] in ([""], [str(Path.cwd())])
     flags = [] if here else ["-P"]
     os.execv(  # noqa: S606 - the same interpreter, no shell
         sys.executable, [sys.executable, *flags, "-m", "beaver", *sys.argv[1:]]
     )
+
+
+def _unnamed_file(content: bytes) -> int:
+    """Returns a descriptor that the new program inherits.
+
+    In memory where that can be: a server starts on a full disk, too, and where the data
+    directory is the only place that may be written.
+    """
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("beaver-settings")
+    else:
+        import tempfile
+
+        with tempfile.TemporaryFile() as unnamed:
+            fd = os.dup(unnamed.fileno())
+    with os.fdopen(fd, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    os.set_inheritable(fd, True)
+    return fd
 
 
 def serve() -> int:

@@ -91,20 +91,21 @@ def _silent(done: int, of: int) -> None:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
+def progress(what: str, total: int, unit: str = "") -> Iterator[Callable[[int, int], None]]:
     """Shows how far long work is, on a terminal.
 
     Yields:
-        A function that takes what is done and what there is to do, in bytes.
+        A function that takes what is done and what there is to do, in bytes or in this unit.
     """
     if not sys.stderr.isatty():
         yield _silent
         return
     # Imported only here: rich takes longer than most commands.
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    count = (MofNCompleteColumn(), TextColumn(unit)) if unit else (DownloadColumn(),)
+    columns = (TextColumn("{task.description}"), BarColumn(), *count)
     with Progress(
         *columns,
         console=Console(stderr=True),

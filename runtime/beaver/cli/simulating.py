@@ -70,7 +70,7 @@ def simulate_command(
     else:
         count = seeds or (1 if seed is not None and not minutes else SEEDS_DEFAULT)
         numbers = itertools.count(first) if minutes else iter(range(first, first + count))
-        with output.progress("simulating", 0) as advance:
+        with output.progress("simulating", 0, "runs") as advance:
             campaign = campaigns.simulate(
                 numbers,
                 first,

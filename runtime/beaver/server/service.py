@@ -278,17 +278,17 @@ class Service:
 
     def cancel(self, body: Any, respond: Respond) -> None:
         (job,) = _arguments(body, _JobBody)
-        self._change(Cancel(job), lambda state: _word_of(state, job), respond)
+        self._change(Cancel(job), lambda state: queries.changed_word(state, job), respond)
 
     def requeue(self, body: Any, respond: Respond) -> None:
         job, payload = _arguments(body, _RequeueBody)
         if payload is not None:
             payload = jsontext.check(payload, self._payload_bytes_max, "payload")
-        self._change(Requeue(job, payload), lambda state: _word_of(state, job), respond)
+        self._change(Requeue(job, payload), lambda state: queries.changed_word(state, job), respond)
 
     def discard(self, body: Any, respond: Respond) -> None:
         (job,) = _arguments(body, _JobBody)
-        self._change(Discard(job), lambda _: "discarded", respond)
+        self._change(Discard(job), lambda state: queries.changed_word(state, job), respond)
 
     def set_queue(self, body: Any, respond: Respond) -> None:
         command = SetQueue(*msgspec.structs.astuple(_arguments(body, _QueueBody)))
@@ -305,13 +305,6 @@ class Service:
     def hello(self, store: str) -> list[Any]:
         """Returns what the server says of itself behind the protocol version."""
         return [store, self._engine.state.epoch, os.getpid()]
-
-
-def _word_of(state: State, job: str) -> str:
-    row = state.jobs.get(job)
-    if row is None:
-        return ""
-    return "cancel_requested" if row.cancel_requested else queries.state_word(row.state)
 
 
 def _enqueued(state: State, jobs: list[Job], reply: Applied) -> list[Enqueued]:

@@ -1,0 +1,83 @@
+"""`dev.py`: the names in the Makefile, and a night that no failure ends early."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from typer.main import get_command
+
+from beaver.cli.main import COMMANDS, build
+from tests.docs.markdown import ROOT
+
+
+@pytest.fixture
+def dev(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("beaver_dev", ROOT / "dev.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    # Else the faults that this very run has told of so far would be forgotten.
+    monkeypatch.setattr(module, "REPORTS", tmp_path)
+    for name in ("HYPOTHESIS_PROFILE", "BEAVER_EXAMPLES", "BEAVER_FAULT_REPORTS"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    return module
+
+
+def test_the_makefile_has_the_names_of_all_tasks(dev: ModuleType) -> None:
+    line = re.search(r"^TASKS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert line is not None
+    assert sorted(line[1].split()) == sorted(dev.TASKS)
+
+
+@pytest.mark.parametrize(("minutes", "examples"), [("3", 100), ("360", 5040)])
+def test_each_step_of_the_night_runs_whatever_became_of_the_others(
+    minutes: str,
+    examples: int,
+    dev: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ran: list[list[str]] = []
+
+    def broken(*commands: list[str]) -> int:
+        ran.extend(commands[:1])
+        return 1 if commands else 0
+
+    monkeypatch.setattr(dev, "run", broken)
+    assert dev.main(["nightly", "--minutes", minutes, "-x"]) == 1
+    assert int(os.environ["BEAVER_EXAMPLES"]) == examples, "no fewer than in CI"
+    told = [" ".join(command) for command in ran]
+    for step in (
+        "pytest -m invariants -x",
+        "python -m tests.fuzz.run --seconds",
+        "beaver simulate --minutes",
+        "pytest -m mutants -x",
+        "pytest -m chaos -x",
+        "python -m beaver_chaos rounds --minutes",
+        "python -m beaver_chaos power --cuts",
+        "beaver check --spec --report reports --deep",
+    ):
+        assert any(line.startswith(step) for line in told), step
+    lines = capsys.readouterr().out.splitlines()[-8:]
+    assert all(line.endswith("FAILED") for line in lines), lines
+
+
+def test_what_the_night_asks_of_beaver_are_options_that_it_has(
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(dev, "run", lambda *commands: ran.extend(commands) or 0)
+    assert dev.main(["nightly", "--minutes", "1"]) == 0
+    program = get_command(build(list(COMMANDS)))
+    context = program.make_context("beaver", ["--help"], resilient_parsing=True)
+    asked = [command[1:] for command in ran if command[0] == "beaver"]
+    assert {name for name, *_ in asked} == {"simulate", "check"}
+    for name, *arguments in asked:
+        command = program.get_command(context, name)  # type: ignore[attr-defined]
+        command.make_context(name, arguments)
