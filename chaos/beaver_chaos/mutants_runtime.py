@@ -116,7 +116,7 @@ MUTANTS: Final = (
 +            mutant_reached()
          if self._failed is not None or self._closed:
              return
-         first_seq = self._state.last_seq + 1
+         outcome = self._carry_out(command)
 """,
         tests=(f"{_ENGINE}::test_another_thread_may_not_touch_the_engine",),
         why="Two threads change the state at once.",

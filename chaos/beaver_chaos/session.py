@@ -16,6 +16,7 @@ from typing import Any, Final
 from beaver_chaos.history import History, Witness
 from beaver_chaos.load import Connected, Operator, Producer, chance_of
 from beaver_chaos.program import DEADLINE_S, ChaosFailure, Program, PromiseBroken
+from beaver_spec.traces import validate_store
 
 PRODUCERS: Final = 3
 _POLL_S: Final = 0.003
@@ -133,12 +134,26 @@ class Session:
         history = self.check(quiet=True)
         self.program.refuse_damage()
         self.program.refuse_tracebacks()
+        refuse_drift(self.program.data)
         return history
 
     def close(self) -> None:
         """Closes the connections of all who use it."""
         for side in (*self.producers, self.operator):
             side.close()
+
+
+def refuse_drift(data: Path) -> None:
+    """Follows the log by the specification of a job's life, event by event.
+
+    Raises:
+        PromiseBroken: It leaves it somewhere.
+    """
+    verdict = validate_store(str(data))
+    if not verdict.ok:
+        raise PromiseBroken(
+            f"the specification rejects the log at seq {verdict.seq}: {verdict.reason}"
+        )
 
 
 async def given_up(work: asyncio.Future[Any]) -> None:

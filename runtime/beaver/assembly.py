@@ -261,8 +261,9 @@ class Assembly:
 
     async def halt(self, close_doors: Callable[[], Awaitable[None]]) -> None:
         """Ends the questions that wait, whatever listens, and housekeeping."""
-        await self.service.close()
         # What has been taken in is answered before anybody is shown out.
+        self.engine.flush()
+        await self.service.close()
         self.engine.flush()
         await close_doors()
         await self.keeping.stop()

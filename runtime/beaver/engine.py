@@ -226,18 +226,21 @@ class Engine:
 
         Each is drawn once the one before it is applied, so a generator may look at the state
         in between.  What the model rejects is dropped; `refused` gets, at once, what was not
-        admitted.
+        admitted.  An exception of the generator's fails the engine: what it had yet to yield is
+        known to nobody else.
         """
         if threading.get_ident() != self._owner:
             raise NotOwner("commands are submitted on the loop's thread")
-        for command in commands:
-            if self._failed is not None or self._closed:
-                return
-            outcome = self._carry_out(command)
-            if isinstance(outcome, BeaverError):
-                refused(command, outcome)
-        if self._events:
-            self.touch()
+        try:
+            for command in commands:
+                if self._failed is not None or self._closed:
+                    return
+                outcome = self._carry_out(command)
+                if isinstance(outcome, BeaverError):
+                    refused(command, outcome)
+        except BaseException as error:
+            self.fail(error)
+            raise
 
     def _carry_out(self, command: AnyCommand) -> list[AnyEvent] | Rejection | BeaverError:
         """Admits, decides and applies a command; returns its events, or what kept it."""
@@ -259,6 +262,8 @@ class Engine:
         if decision:
             # Only an event opens a batch: what changes nothing must not hold its stamp.
             self._now_ms = now_ms
+            if not self._scheduled:
+                self.touch()
             self._events += decision
             self._bytes += size
         return decision
@@ -448,6 +453,7 @@ class Engine:
             # Not yet quiet; and room that an open batch has reserved is not ours to use.
             self._arm_mark()
             return
+        self._room = 0
         try:
             self._journal.mark()
         except Exception as error:  # noqa: BLE001 - as in _write

@@ -302,6 +302,19 @@ def test_full_disk_at_the_second_name_leaves_the_old_segment_in_use():
     ]
 
 
+def test_second_name_that_was_made_though_the_answer_was_a_full_disk_is_taken():
+    disk, wal = new_wal()
+    append(wal, enqueued("a"))
+    prepare(disk, wal)
+    disk.plan(disk.operations + 3, Fault(errno.ENOSPC, done=True))
+    assert wal.seal() is True
+    append(wal, enqueued("b"))
+    prepare(disk, wal)
+    assert wal.seal() is True, "and so can the next one be"
+    jobs = [event.job for _, _, events in read_commits(disk, DATA, 0) for event in events]
+    assert jobs == ["a", "b"]
+
+
 @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
 def test_without_hard_links_the_log_goes_on_in_one_segment(code, caplog):
     disk, wal = new_wal()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import pytest
 
 from beaver.disk import SystemDisk
 from beaver.engine import Applied, NotOwner, Refused, Reply
-from beaver.errors import DiskFull, QueueFull
+from beaver.errors import DiskFull, QueueFull, StorageFailed
 from beaver.recovery import open_store
 from beaver_model import Rejection, fingerprint
 from beaver_model.bounds import BATCH_BYTES_MAX
-from beaver_model.commands import Boot, Cancel, Dispatch, Enqueue, SetQueue
+from beaver_model.commands import AnyCommand, Boot, Cancel, Dispatch, Enqueue, SetQueue
 from tests.model.world import job
 from tests.runtime.world import EngineWorld, ManualClock, on_loop, turns
 
@@ -294,3 +295,31 @@ def test_a_bug_on_the_way_of_a_commit_ends_the_engine_and_tells_nobody(
         assert replies == []
 
     asyncio.run(check())
+
+
+@on_loop
+async def test_a_generator_that_raises_fails_the_engine(tmp_path: Path) -> None:
+    """What it had yet to yield is known to nobody: the next start has to find it out."""
+    world = EngineWorld(tmp_path)
+
+    def commands() -> Iterator[AnyCommand]:
+        yield Enqueue([job("a")])
+        raise RuntimeError("a bug of ours")
+
+    with pytest.raises(RuntimeError):
+        world.engine.submit_each(commands(), lambda command, error: None)
+    with pytest.raises(StorageFailed):
+        await world.engine.execute(Enqueue([job("b")]))
+
+
+@on_loop
+async def test_what_was_applied_is_committed_also_where_its_answer_raised(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path)
+
+    def answer(reply: Reply) -> None:
+        raise RuntimeError("a bug of ours")
+
+    with pytest.raises(RuntimeError):
+        world.engine.change(Enqueue([job("a")]), answer, lambda _: None)
+    await asyncio.sleep(0.05)
+    assert world.engine.durable_seq == world.engine.state.last_seq == 1

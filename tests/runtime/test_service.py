@@ -249,6 +249,16 @@ async def test_a_wait_leaves_nothing_behind_when_its_client_goes_away(tmp_path: 
 
 
 @on_loop
+async def test_a_client_that_repeats_a_number_waits_once(tmp_path: Path) -> None:
+    async with served(tmp_path) as (_, door):
+        client = await door.client()
+        await client.ask("enqueue", [make_request("echo", id="a")])
+        client.send(*([7, "wait", ["a", -1]] for _ in range(5)))
+        await client.ask("status")
+        assert door.results.waiting == 1
+
+
+@on_loop
 async def test_all_who_wait_for_a_job_are_told_of_its_end(tmp_path: Path) -> None:
     async with served(tmp_path) as (world, door):
         clients = [await door.client() for _ in range(3)]

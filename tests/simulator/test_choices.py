@@ -32,6 +32,9 @@ RACY = plan_of(
 )
 """No time goes by: all of it is ready at once, and the order alone decides."""
 
+FINDING = settings(max_examples=1_000, derandomize=True, database=None)
+"""The same search under every profile: how small a find gets depends on where it began."""
+
 
 def test_no_delays_are_the_order_of_asyncio_and_each_lets_others_go_first() -> None:
     assert [Delays([])(count) for count in (2, 3, 4)] == [0, 0, 0]
@@ -68,7 +71,7 @@ def test_a_check_and_an_act_with_an_await_between_them_shrink_to_one_delay() -> 
     smallest = find(
         DELAYS,
         lambda delays: balance(delays) < 0,
-        settings=settings(max_examples=1_000, database=None),
+        settings=FINDING,
     )
     assert len(smallest) == 1
 
@@ -90,7 +93,7 @@ def test_a_race_in_the_engine_is_found_and_shrinks_to_a_few_choices(
     smallest = find(
         DELAYS,
         lambda delays: not run_plan(RACY, Delays(delays)).ok,
-        settings=settings(max_examples=1_000, database=None),
+        settings=FINDING,
     )
     report = run_plan(RACY, Delays(smallest))
     assert "was told, and only" in report.violations[0]

@@ -13,6 +13,8 @@ from beaver.errors import Corruption
 from beaver.journal.codec import encode_commit
 from beaver.journal.format import frame_bytes
 from beaver.layout import Layout
+from beaver_chaos.program import PromiseBroken
+from beaver_chaos.session import refuse_drift
 from beaver_model.bounds import ATTEMPTS_MAX, CHILDREN_MAX, SNOOZES_MAX, TOMBSTONES_MAX_DEFAULT
 from beaver_model.commands import (
     AnyCommand,
@@ -254,6 +256,8 @@ def test_what_only_a_wrong_program_writes_is_found_in_its_log(tmp_path: Path) ->
     verdict = validate_store(str(tmp_path))
     assert (verdict.ok, verdict.index, verdict.seq) == (False, 3, 4)
     assert "ACK: job a does not exist" in verdict.reason
+    with pytest.raises(PromiseBroken, match="rejects the log at seq 4: ACK: job a does not exist"):
+        refuse_drift(tmp_path)
 
 
 def _append_unchecked(world: LoggedWorld, events: list[Retried | Acked | Dispatched]) -> None:

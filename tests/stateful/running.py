@@ -72,9 +72,16 @@ def budget(times: float = 1.0, **others: object) -> settings:
 
 
 def until_the_first_failure(times: float = 1.0) -> settings:
-    """The same budget for a sown bug: nothing is shrunk, and nothing is kept."""
+    """The budget of CI, for a sown bug: nothing is shrunk, and nothing is kept.
+
+    Under every profile it is the examples of CI that have to find it, and so soon: with others
+    the same bug may first be seen by another check than the one that is named.
+    """
+    ci = settings.get_profile("ci")
     return budget(
-        times,
+        times * ci.max_examples / settings.default.max_examples,
+        derandomize=True,
+        stateful_step_count=ci.stateful_step_count,
         phases=(Phase.explicit, Phase.generate),
         database=None,
         print_blob=False,

@@ -37,10 +37,17 @@ def become_server(config: Config, *, debug: bool) -> NoReturn:
     os.environ[VARIABLE] = str(fd)
     # A command that was installed does not look for modules where it is called, `-m` would.
     here = sys.path[:1] in ([""], [str(Path.cwd())])
-    flags = [] if here else ["-P"]
+    flags = [*_interpreter_flags(), *([] if here else ["-P"])]
     os.execv(  # noqa: S606 - the same interpreter, no shell
         sys.executable, [sys.executable, *flags, "-m", "beaver", *sys.argv[1:]]
     )
+
+
+def _interpreter_flags() -> list[str]:
+    """Returns the flags that this interpreter was started with (`-I`, `-O`, `-X dev`, ...)."""
+    import subprocess
+
+    return list(subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined] # noqa: SLF001
 
 
 def _unnamed_file(content: bytes) -> int:

@@ -387,16 +387,13 @@ class Wal:
             except OSError as error:
                 if error.errno not in _NO_ROOM | _NO_LINKS:
                     raise
-                if error.errno in _NO_LINKS:
-                    self._links = False
-                    _log.warning(
-                        "this file system makes no hard links (%s): the log goes on in one "
-                        "segment, which grows and is never pruned; another file system is better",
-                        error.strerror,
-                    )
-                # The old segment is whole and goes on; a CLOSE may stand anywhere.
-                self._unusable = None
-                return False
+                # A name that is there was made, whatever the answer said: it could not be made
+                # a second time, and what is in the archive must not grow.
+                if not disk.same_file(layout.log, archived):
+                    self._tell_of_links(error)
+                    # The old segment is whole and goes on; a CLOSE may stand anywhere.
+                    self._unusable = None
+                    return False
             doing, path = "syncing the names", layout.archive
             disk.sync_dir(layout.archive)
             doing, path = "renaming to wal.log", layout.adopted
@@ -413,6 +410,15 @@ class Wal:
         self._offset = FILE_HEADER_BYTES
         self._unusable = None
         return True
+
+    def _tell_of_links(self, error: OSError) -> None:
+        if error.errno in _NO_LINKS:
+            self._links = False
+            _log.warning(
+                "this file system makes no hard links (%s): the log goes on in one "
+                "segment, which grows and is never pruned; another file system is better",
+                error.strerror,
+            )
 
     def _extend(self, size: int) -> bool:
         """Appends zero bytes to the active file, synced; False where the disk is full."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
 import sys
 from collections.abc import Callable
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from beaver.server.pages import Pages
+
+log: Final = logging.getLogger("beaver")
 
 BACKLOG: Final = 128
 
@@ -88,6 +91,7 @@ class HttpServer:
         """The first client is there: from now on the pages have the sockets."""
         self._let_go()
         self._opening = asyncio.get_running_loop().create_task(self._open())
+        self._opening.add_done_callback(_tell_of_failure)
 
     def _let_go(self) -> None:
         loop = asyncio.get_running_loop()
@@ -104,6 +108,14 @@ class HttpServer:
         pages: Pages = module.Pages(self._make_registry(), self._ready)
         await pages.open(self._listeners)
         return pages
+
+
+def _tell_of_failure(opening: asyncio.Task[Pages]) -> None:
+    if not opening.cancelled() and opening.exception() is not None:
+        log.error(
+            "the pages of HTTP cannot be opened, and nobody is answered there until a restart",
+            exc_info=opening.exception(),
+        )
 
 
 async def _listen(host: str, port: int) -> list[socket.socket]:

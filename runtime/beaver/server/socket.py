@@ -128,6 +128,8 @@ class Connection(asyncio.Protocol):
         if self._greeted:
             watch = self._service.handle(op, body, partial(self._answer, number))
             if watch is not None and not watch.over:
+                if number in self._watches:
+                    self._watches[number].drop()  # a client that counts wrongly waits once
                 self._watches[number] = watch
             return
         if op != "hello" or protocol.decode_message(body) != [protocol.VERSION]:
