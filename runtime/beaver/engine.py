@@ -49,6 +49,9 @@ from beaver_model.events import AnyEvent
 MARK_IDLE_S: Final = 0.05
 """After so long without a commit, an empty frame proves that the last one was synced."""
 
+ENOUGH: Final = 100
+"""Answers and events with which a commit goes off at once: its sync costs each next to nothing."""
+
 FRAME_BYTES: Final = 64
 """More than the header and padding of a frame take."""
 
@@ -140,6 +143,14 @@ class Engine:
         self._room = 0
         """Bytes that the open batch may have without asking the log; 0 where not known."""
         self._waiting: list[tuple[Callable[[Any], None], Any]] = []
+        self._crowd = 0
+        """Answers that waited for the last commit."""
+        self._sync_ns = 0
+        """What a commit takes on the disk (moving mean)."""
+        self._looked_at = 0
+        """Answers and events of the open batch at the last look; 0 before the first."""
+        self._looking_ns = 0
+        """When that first look was."""
         self._now_ms = 0
         """Stamp of the open batch, 0 while there is none."""
         self._scheduled = False
@@ -238,7 +249,7 @@ class Engine:
                 outcome = self._carry_out(command)
                 if isinstance(outcome, BeaverError):
                     refused(command, outcome)
-        except BaseException as error:
+        except Exception as error:
             self.fail(error)
             raise
 
@@ -350,6 +361,9 @@ class Engine:
             # The open batch goes on collecting; `_written` makes it go next.
             self._scheduled, self._postponed = False, True
             return
+        if self._expects_more():
+            self._loop.call_soon(self._commit)
+            return
         if self._failed is None and not self._closed and self.before_commit is not None:
             try:
                 self.before_commit(self.now_ms())
@@ -360,11 +374,30 @@ class Engine:
         if self._failed is None and not self._closed and self._syncing is None:
             self._write()
 
+    def _expects_more(self) -> bool:
+        """True where the commit waits for one more look at what comes in.
+
+        Only where the last one answered several at once; as long as each look brings somebody;
+        and no longer than a sync takes.  Who is first loses a sync's time at most, and a sync
+        serves many instead of a few.
+        """
+        arrived = len(self._waiting) + len(self._events)
+        if self._crowd < 2 or arrived == self._looked_at or arrived > ENOUGH:
+            return False
+        now_ns = self._clock.monotonic_ns()
+        if not self._looked_at:
+            self._looking_ns = now_ns
+        elif now_ns - self._looking_ns > self._sync_ns:
+            return False
+        self._looked_at = arrived
+        return True
+
     def _write(self) -> None:
         """Writes the open batch in one frame, on the loop or by the writer process."""
         batch = Batch(self._durable_seq + 1, self._now_ms, self._events, self._waiting, self._bytes)
         self._events, self._waiting, self._bytes, self._now_ms = [], [], 0, 0
-        self._room = 0
+        self._room = self._looked_at = 0
+        self._crowd = len(batch.waiting)
         if not batch.events:
             self._tell_all(batch)
             return
@@ -400,6 +433,7 @@ class Engine:
         """A batch is on disk: it is counted, shown, and told to who waits for it."""
         events, figures = batch.events, self.figures
         self._commits.observe(seconds)
+        self._sync_ns += (int(seconds * 1e9) - self._sync_ns) // 8
         figures.syncs.observe(seconds)
         figures.batches.observe(float(len(events)))
         figures.commits += 1

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from beaver.disk import SystemDisk
-from beaver.engine import Applied, NotOwner, Refused, Reply
+from beaver.engine import ENOUGH, Applied, NotOwner, Refused, Reply
 from beaver.errors import DiskFull, QueueFull, StorageFailed
 from beaver.recovery import open_store
 from beaver_model import Rejection, fingerprint
@@ -323,3 +323,71 @@ async def test_what_was_applied_is_committed_also_where_its_answer_raised(tmp_pa
         world.engine.change(Enqueue([job("a")]), answer, lambda _: None)
     await asyncio.sleep(0.05)
     assert world.engine.durable_seq == world.engine.state.last_seq == 1
+
+
+async def submit_in_turns(world: EngineWorld, *names: str) -> None:
+    """Submits one job in each turn of the loop, as clients do whose requests come in a row."""
+    loop = asyncio.get_running_loop()
+
+    def come(left: tuple[str, ...]) -> None:
+        world.engine.submit(Enqueue([job(left[0])]), lambda _: None)
+        if left[1:]:
+            loop.call_soon(come, left[1:])
+
+    come(names)
+    await turns(2 * len(names) + 4)
+
+
+@on_loop
+async def test_a_lone_producer_waits_for_nobody(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+    await submit_in_turns(world, "a", "b", "c")
+    assert world.engine.figures.commits == 3
+
+
+@on_loop
+async def test_among_many_a_commit_waits_for_those_who_come_in_a_row(tmp_path: Path) -> None:
+    """As long as each look brings somebody, and not for who comes after that."""
+    world = EngineWorld(tmp_path / "data")
+    for name in "ab":
+        world.engine.submit(Enqueue([job(name)]), lambda _: None)
+    await turns()
+    before = world.engine.figures.commits
+    await submit_in_turns(world, *"cdefg")
+    assert world.engine.figures.commits == before + 1
+    assert world.engine.durable_seq == 7
+
+
+@on_loop
+async def test_no_commit_waits_longer_than_a_sync_takes(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+    clock = world.clock
+    for name in "ab":
+        world.engine.submit(Enqueue([job(name)]), lambda _: None)
+    await turns()
+    before = world.engine.figures.commits
+    loop = asyncio.get_running_loop()
+
+    def come(left: int) -> None:
+        clock.monotonic += 1_000_000  # far more than a sync has taken by this clock
+        world.engine.submit(Enqueue([job(f"late-{left}")]), lambda _: None)
+        if left:
+            loop.call_soon(come, left - 1)
+
+    come(9)
+    await turns(40)
+    assert world.engine.figures.commits >= before + 4
+
+
+@on_loop
+async def test_a_batch_that_is_large_enough_goes_off_at_once(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+    for name in "ab":
+        world.engine.submit(Enqueue([job(name)]), lambda _: None)
+    await turns()
+    before = world.engine.figures.commits
+    loop = asyncio.get_running_loop()
+    world.engine.submit(Enqueue([job(f"x{n}") for n in range(ENOUGH)]), lambda _: None)
+    loop.call_soon(world.engine.submit, Enqueue([job("next")]), lambda _: None)
+    await turns()
+    assert world.engine.figures.commits == before + 2
