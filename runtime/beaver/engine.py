@@ -387,6 +387,7 @@ class Engine:
         now_ns = self._clock.monotonic_ns()
         if not self._looked_at:
             self._looking_ns = now_ns
+            self.figures.gathered += 1
         elif now_ns - self._looking_ns > self._sync_ns:
             return False
         self._looked_at = arrived

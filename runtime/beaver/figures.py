@@ -36,6 +36,8 @@ class CommitFigures:
 
     def __init__(self) -> None:
         self.commits = 0
+        self.gathered = 0
+        """Commits that waited for one more look at what came in."""
         self.events = 0
         self.bytes = 0
         self.syncs = Histogram(SYNC_SECONDS)
