@@ -47,6 +47,7 @@ SOMETIMES: Final[tuple[str, ...]] = (
     "a worker hangs before it is ready",
     "a worker is stopped for ever",
     "an outcome waits for room in the log",
+    "a commit waits for others to come in",
     "commits move to the writer",
     "commits move back to the loop",
     "the writer dies in the middle of a frame",

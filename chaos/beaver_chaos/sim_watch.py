@@ -156,6 +156,8 @@ class Watch:
             where = "to the writer" if path == "writer" else "back to the loop"
             self._world.reach(f"commits move {where}")
         self._path = path
+        if life.parts.engine.figures.gathered:
+            self._world.reach("a commit waits for others to come in")
         last_seq = self.shadow.last_seq
         if not last_seq == wal.last_seq == life.parts.engine.durable_seq <= state.last_seq:
             self.wrong(f"log, engine and state end at different seqs, the log at {wal.last_seq}")
