@@ -39,7 +39,7 @@ from beaver_chaos.power_disk import FLUSH, NO_FLUSH, FileSystem, Flush, PowerDis
 from beaver_chaos.power_inside import environment
 from beaver_chaos.power_log import FollowedLog
 from beaver_chaos.program import ChaosFailure, PromiseBroken, eventually
-from beaver_chaos.session import PRODUCERS, Session, given_up, together
+from beaver_chaos.session import PRODUCERS, Session, given_up, refuse_drift, together
 
 REQUESTS: Final = 8
 """Requests of one producer between two cuts."""
@@ -315,6 +315,7 @@ class PowerCuts(Session):
         self.program.refuse_leftovers()
         self._check(quiet=True)
         self.program.refuse_damage()
+        refuse_drift(self.program.data)
         self.program.refuse_tracebacks()
         self._disk.unmount()
         self._disk.refuse_damage()

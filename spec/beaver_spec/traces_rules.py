@@ -97,6 +97,8 @@ class _Job(msgspec.Struct):
     is_to_cancel: bool = False
     is_known: bool = True
     """False where the trace begins after the job: its counts are not known."""
+    is_bounded: bool = True
+    """False where its ENQUEUE stands before the trace: how often it may be tried is not known."""
 
 
 class Validator:
@@ -175,9 +177,10 @@ class Validator:
     def _job_event(self, step: Step) -> str | None:
         name, fields = step.name, step.fields
         job_id = fields["job"]
-        if self._owed and job_id not in self._owed:
-            return f"BOOT left job {min(self._owed)} in flight"
         job = self._jobs.get(job_id)
+        is_strange = job is None and not self._is_whole  # it may have been in flight as well
+        if self._owed and job_id not in self._owed and not is_strange:
+            return f"BOOT left job {min(self._owed)} in flight"
         if name == "ENQUEUE":
             return self._enqueue(job_id, job, fields)
         if job is None:
@@ -273,6 +276,8 @@ class Validator:
     def _answers(self, job: _Job, step: Step) -> str | None:
         """An outcome carries the token of the attempt in flight."""
         token = step.fields["token"]
+        if job.state == IN_FLIGHT and not job.token and token < step.seq:
+            return None  # Its DISPATCH stands before the trace, and nothing has named it since.
         if job.state == IN_FLIGHT and token != job.token:
             return f"is in flight with token {job.token}, not {token}"
         if job.state == PENDING and token:
@@ -291,7 +296,7 @@ class Validator:
         if step.name == "TIMEOUT":
             if step.fields["cause"] not in TIMEOUT_CAUSES:
                 return f"times out with cause {step.fields['cause']}"
-            if bool(step.fields["suspect"]) != (self._owes(step) and self._is_power_cut):
+            if bool(step.fields["suspect"]) != (self._owes(job, step) and self._is_power_cut):
                 return "is a suspect exactly where the machine went down while it was in flight"
         return None
 
@@ -299,7 +304,7 @@ class Validator:
         reason = self._answers(job, step) or _unless_cancelled(job, step)
         if reason is not None:
             return reason
-        if self._owes(step) and self._is_power_cut:
+        if self._owes(job, step) and self._is_power_cut:
             return "is given back, though nobody knows whether it had started"
         if step.fields["cause"] == "snooze" and job.snoozes >= SNOOZES_MAX:
             return f"snoozes more than {SNOOZES_MAX} times"
@@ -309,7 +314,7 @@ class Validator:
         reason = self._answers(job, step) or _unless_cancelled(job, step)
         if reason is not None:
             return reason
-        has_attempts = job.is_known and job.attempt < job.attempts_max
+        has_attempts = job.is_known and job.is_bounded and job.attempt < job.attempts_max
         if job.state == IN_FLIGHT and step.fields["cause"] in TIMEOUT_CAUSES and has_attempts:
             return f"dies of {step.fields['cause']} after {job.attempt} of {job.attempts_max}"
         return None
@@ -320,8 +325,10 @@ class Validator:
     def _free(self, job: _Job, step: Step) -> str | None:
         return None
 
-    def _owes(self, step: Step) -> bool:
-        return step.fields["job"] in self._owed
+    def _owes(self, job: _Job, step: Step) -> bool:
+        """True where BOOT found the job in flight, as far as the trace tells."""
+        from_before = not job.is_known and step.fields["cause"] == "node_lost"
+        return step.fields["job"] in self._owed or from_before
 
     # -- events of the store -----------------------------------------------------------------
 
@@ -395,7 +402,7 @@ def _believe(name: str, fields: dict[str, Any]) -> _Job:
         state = IN_FLIGHT
     elif name in {"DEAD", "CANCEL"}:
         state = PENDING
-    return _Job(state, token=fields.get("token", 0), is_known=False)
+    return _Job(state, token=fields.get("token", 0), is_known=False, is_bounded=False)
 
 
 def options_of(raw: bytes) -> tuple[str, int] | None:

@@ -32,7 +32,7 @@ from beaver_model.commands import (
     SetBounds,
     SetQueue,
 )
-from beaver_model.events import ALL_EVENTS, Acked, Dispatched, Retried
+from beaver_model.events import ALL_EVENTS, Acked, Cause, Dispatched, Retried
 from beaver_model.lifecycle import CELLS, JobState, Trigger
 from beaver_spec import traces_rules as rules
 from beaver_spec.traces import SHAPES, Step, steps_of, validate, validate_store
@@ -91,6 +91,21 @@ def test_a_trace_with_every_event_follows_the_specification() -> None:
     verdict = validate(steps)
     assert (verdict.ok, verdict.reason) == (True, "")
     assert (verdict.index, verdict.seq) == (len(steps), steps[-1].seq)
+
+
+def test_a_trace_may_begin_anywhere_as_that_of_a_pruned_log_does() -> None:
+    """Also in the middle of a life: a job requeued there may die, however few its attempts."""
+    world = TracedWorld()
+    world.enqueue(job("a", max_attempts=1))
+    for _ in range(2):
+        world.dispatch("a")
+        world.do(Expire("a", world.token("a"), Cause.TIME_LIMIT))
+        world.do(Requeue("a"))
+    for steps in (world.steps, long_trace()):
+        for first, step in enumerate(steps):
+            if step.seq == step.commit:
+                verdict = validate(steps[first:], first_seq=step.seq)
+                assert verdict.ok, f"from seq {step.seq}: {verdict.reason}"
 
 
 NAMES = st.sampled_from("abc")
