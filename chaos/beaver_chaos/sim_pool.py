@@ -24,7 +24,7 @@ from beaver_chaos.loop import Process
 from beaver_chaos.sim_plan import JobPlan, Script
 
 if TYPE_CHECKING:
-    from beaver.controller import Worker as Place
+    from beaver.places import Worker as Place
     from beaver_chaos.sim_world import World
 
 MS: Final = 1_000_000

@@ -24,7 +24,7 @@ from typing import Final, NamedTuple, Protocol
 
 from beaver.commit_path import CommitPath
 from beaver.config import Config
-from beaver.controller import ROOM_BYTES, Concurrency, Controller
+from beaver.controller import ROOM_BYTES, Controller
 from beaver.engine import Engine
 from beaver.errors import BeaverError, StoreUnavailable
 from beaver.housekeeping import Housekeeping
@@ -32,6 +32,7 @@ from beaver.journal.wal import EXTEND_BYTES
 from beaver.layout import Layout
 from beaver.messages import Outcome, Request, TaskInfo
 from beaver.metrics import Metrics
+from beaver.places import Concurrency
 from beaver.ports import Clock, Disk, Entropy, Helper, LogWriter, Pool
 from beaver.recovery import Opened, open_store
 from beaver.resolving import Resolver, to_job

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from beaver.controller import TICK_S, Concurrency, Controller
+from beaver.controller import TICK_S, Controller
 from beaver.messages import Attempt, Outcome, OutcomeKind, TaskInfo
+from beaver.places import Concurrency
 from beaver.ports import PoolEvents
 from beaver_model import JobState, violations
 from beaver_model.commands import Boot, Cancel, Enqueue

@@ -6,9 +6,10 @@ import asyncio
 from pathlib import Path
 
 from beaver.commit_path import CommitPath
-from beaver.controller import IDLE_NS, Concurrency
+from beaver.controller import IDLE_NS
 from beaver.housekeeping import Housekeeping
 from beaver.metrics import Metrics
+from beaver.places import Concurrency
 from beaver.ports import File, Helper, SnapshotTaken, Written
 from beaver.results import Results
 from beaver_model.commands import Enqueue

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from beaver import assembly
-from beaver.controller import Controller, KillCause
+from beaver.controller import Controller
 from beaver.engine import Applied, Engine
 from beaver.helper import work
 from beaver.journal.scan import SegmentScan
 from beaver.journal.wal import Wal
+from beaver.places import KillCause
 from beaver_chaos.sim_disk import ProcessDisk
 from beaver_chaos.sim_pool import SimPool
 from beaver_chaos.sim_world import SimClock

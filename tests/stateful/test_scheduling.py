@@ -26,9 +26,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from beaver.assembly import boot_command
-from beaver.controller import START_LIMIT_MS, TICK_S, Concurrency, Controller
+from beaver.controller import START_LIMIT_MS, TICK_S, Controller
 from beaver.engine import Applied, Engine, Reply
 from beaver.messages import Attempt, Outcome, OutcomeKind, Request
+from beaver.places import Concurrency
 from beaver.workers.slots import PreviousSlots
 from beaver_chaos.disk import SimDisk
 from beaver_model import Rejection, fingerprint, violations

@@ -30,6 +30,7 @@ END: Final = "<!-- profiled: end -->"
 Samples = dict[tuple[str, ...], float]
 """Microseconds by stack, outermost frame first."""
 
+_CONTROLLER: Final = ("beaver/controller", "beaver/outcomes", "beaver/places")
 LAYERS: Final = (
     ("polling, reading and writing sockets, in C", (LOOP,)),
     ("frames and messages of clients: decode, answer, encode", (
@@ -54,7 +55,7 @@ LAYERS: Final = (
     ("select", ("beaver_model/policy", "beaver_model/turns",)),
     ("encode and CRC", ("journal/codec", "journal/format")),
     ("write and sync", ("beaver/disk", "journal/wal", "journal/writer")),
-    ("controller: places, limits, outcomes to commands", ("beaver/controller", "beaver/outcomes")),
+    ("controller: places, limits, outcomes to commands", _CONTROLLER),
     ("wire to the workers", ("workers/",)),
     ("results and metrics", ("beaver/results", "beaver/metrics")),
 )  # fmt: skip

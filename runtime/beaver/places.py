@@ -1,0 +1,91 @@
+"""The places of the pool as the controller sees them: what each worker holds, and since when.
+
+Plain data without I/O.  Nothing here is logged; after a crash all of it is found anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+
+import msgspec
+
+from beaver.messages import Attempt
+
+
+class KillCause(Enum):
+    """Why the server killed a worker."""
+
+    TIME_LIMIT = "time_limit"
+    CANCEL = "cancel"
+    DRAIN = "drain"
+    IDLE = "idle"
+    """It does not take what it was sent."""
+    START = "start"
+    """It did not get ready in time."""
+
+
+class Held(msgspec.Struct, gc=False):
+    """One attempt that a worker holds."""
+
+    attempt: Attempt
+    sent: bool = False
+    """It went to the worker: its DISPATCH is durable, or need not be."""
+    seen_ns: int = 0
+    """When it was first seen to have started (thread and async executors), 0 before."""
+    cancel_ns: int = 0
+    """When its cancel was told softly, 0 before."""
+
+    @property
+    def timeout_ns(self) -> int:
+        """Limit of the attempt."""
+        return self.attempt.timeout_ms * 1_000_000
+
+
+class TaskTime(msgspec.Struct, gc=False):
+    """How long the attempts of a task have run."""
+
+    seen: int = 0
+    mean_ms: float = 0.0
+    """Moving mean, the last attempts weighing most."""
+
+    def learn(self, elapsed_ms: float) -> None:
+        """Takes in one attempt."""
+        if self.seen:
+            self.mean_ms += (elapsed_ms - self.mean_ms) * 0.1
+        else:
+            self.mean_ms = elapsed_ms
+        self.seen += 1
+
+
+class Worker:
+    """One place in the pool, with the attempts that it holds in the order of their tokens."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.pid = 0
+        self.ready = False
+        self.held: dict[int, Held] = {}
+        self.killed: KillCause | None = None
+        self.offenders: set[int] = set()
+        self.useful = False
+        """It has ended an attempt since it was started."""
+        self.deaths = 0
+        """Deaths in a row without an attempt."""
+        self.idle_ns = 0
+        """Since when it has taken nothing of what it holds; 0 while it runs something."""
+        self.start_limit: asyncio.TimerHandle | None = None
+        """Runs while it is being started."""
+        self.returned_seq = 0
+        """Seq up to which the log says what was given back and had not started.  Until that is
+        durable nothing may start before its sync: after a crash the slot would say that what
+        was given back had started, too."""
+
+
+class Concurrency(Enum):
+    """How a worker runs what it holds."""
+
+    ONE = "process"
+    """One attempt at a time; others wait in its prefetch."""
+    MANY = "many"
+    """All at once (thread and async executors); nothing is prefetched."""
