@@ -13,6 +13,7 @@ from beaver.ports import Clock
 from beaver.recovery import Opened, open_store, read_store
 from beaver_chaos.disk import SimDisk
 from beaver_model.events import AnyEvent
+from tests.runtime.world import ManualClock
 from tests.stateful.running import SEEN
 
 DATA = Layout("data")
@@ -26,22 +27,8 @@ Commit = tuple[int, int, list[AnyEvent]]
 """First seq, stamp, events."""
 
 
-class MovedClock:
+class MovedClock(ManualClock):
     """A clock of which the machine moves both hands, each by itself."""
-
-    def __init__(self, wall_ms: int) -> None:
-        self.wall = wall_ms
-        self.monotonic = 1_000_000_000
-
-    def wall_ms(self) -> int:
-        return self.wall
-
-    def monotonic_ns(self) -> int:
-        return self.monotonic
-
-    def pass_ms(self, ms: int) -> None:
-        self.wall += ms
-        self.monotonic += ms * 1_000_000
 
     def step_ms(self, ms: int) -> None:
         """Someone sets the wall clock."""

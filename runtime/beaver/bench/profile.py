@@ -42,10 +42,8 @@ LAYERS: Final = (
         "beaver_model/rows", "beaver/durations",
     )),
     ("engine: admission, batch, replies", (
-        "beaver/engine",
-            "beaver/event_sizes",
-            "beaver/figures", "beaver/admission", "beaver/stamps", "beaver/commit_path",
-        "beaver/clock",
+        "beaver/engine", "beaver/event_sizes", "beaver/figures", "beaver/admission",
+        "beaver/stamps", "beaver/commit_path", "beaver/clock",
     )),
     ("decide", ("beaver_model/deciding", "beaver_model/commands")),
     ("apply: rows and indexes", (
