@@ -2,7 +2,8 @@
 
 What lives here: finding Spin and a C compiler, one run, and the bugs that the model must
 catch.  Nothing is seen outside before it is durable: replies, refusals, no-ops, reads and
-dispatches alike; and whoever asks is answered.
+dispatches alike, but for the dispatches of a queue that has durably opted out; and whoever
+asks is answered.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ SOWN: Final = {
     "DUPLICATE_EARLY": "a duplicate is answered before the original's sync",
     "READ_EARLY": "a read of speculative state is answered at once",
     "REFUSAL_EARLY": "a refusal that rests on speculative state is answered at once",
-    "DISPATCH_EARLY": "a worker gets a job before its DISPATCH is synced",
+    "DISPATCH_EARLY": "a worker gets a job before its DISPATCH is synced, and no queue opted out",
+    "SETTING_EARLY": "a queue has opted out before that is synced, and a worker gets its job",
+    "OPTED_ACK_EARLY": "a queue that has opted out answers its producers early as well",
+    "OUTCOME_EARLY": "the outcome of an attempt that was sent early is answered early as well",
     "JOINED_EARLY": "what was applied during a sync is told with that sync, not with its own",
     "GO_ON": "a failed sync is tried again instead of ending the process",
     "NOOP_WAITS": "an answer over a durable state waits for a commit that nobody needs",

@@ -1,11 +1,14 @@
 /*
  * The engine's release rule: nothing is seen outside before it is durable.
  *
- * One job goes from ENQUEUE over DISPATCH to ACK; its seqs are 1, 2 and 3, so a seq is also
- * the state of the job behind it.  Everyone who looks at the engine from outside is here: a
- * producer, one who sends the same request again, a reader, an operator whose cancel may be
- * refused, a worker that runs what it is given, and its outcome.  Each of them *sees*
- * something that rests on all events up to some seq.
+ * One job goes from ENQUEUE over DISPATCH to ACK; before, between or behind these, or never,
+ * QUEUE says that the job's queue opts out of a durable DISPATCH.  Everyone who looks at the
+ * engine from outside is here: a producer, one who sends the same request again, a reader, an
+ * operator who sets the queue and whose cancel may be refused, a worker that runs what it is
+ * given, and its outcome.  Each of them *sees* something that rests on all events up to some
+ * seq.  The one exception is a worker that is given a job of a queue which has opted out: that
+ * rests on QUEUE alone, not on the job's DISPATCH nor on its ENQUEUE, which a crash may then
+ * forget although user code ran.  Whatever else is told of such a job rests on all, as ever.
  *
  * `applied` is the engine's memory, ahead of the log by the open batch; `durable` is what the
  * engine takes for durable; `cache` is what processes read of the file; `disk` is what a
@@ -22,7 +25,11 @@
  *  DUPLICATE_EARLY  a resent request finds its job in memory, and is answered at once
  *  READ_EARLY       a read is answered at once
  *  REFUSAL_EARLY    a refusal is answered at once: it changes nothing, after all
- *  DISPATCH_EARLY   a job and its DISPATCH share a batch, and the worker gets it before the sync
+ *  DISPATCH_EARLY   a job and its DISPATCH share a batch, and the worker gets it before the sync,
+ *                   although its queue has not opted out
+ *  SETTING_EARLY    a queue has opted out once QUEUE is applied, and not once it is durable
+ *  OPTED_ACK_EARLY  a queue that has opted out answers its producers early, too
+ *  OUTCOME_EARLY    an attempt that was sent early is answered early when it ends
  *  JOINED_EARLY     what joined during a sync is told with it, and not with its own
  *  GO_ON            a failed sync is tried again
  *  NOOP_WAITS       an answer over a durable state waits for a commit that nobody needs
@@ -37,6 +44,8 @@
 
 #ifdef ACK_EARLY
 #define ack_early true
+#elif defined(OPTED_ACK_EARLY)
+#define ack_early opted_out(durable)
 #else
 #define ack_early false
 #endif
@@ -60,16 +69,32 @@
 #else
 #define dispatch_early false
 #endif
+#ifdef SETTING_EARLY
+#define counts_from applied
+#else
+#define counts_from durable
+#endif
+#ifdef OUTCOME_EARLY
+#define outcome_early sent_early
+#define sent(early) sent_early = early
+#else
+#define outcome_early false
+#define sent(early) skip
+#endif
 #ifdef NOOP_WAITS
 #define noop_waits true
 #else
 #define noop_waits false
 #endif
 
-#define NOTHING    0
+#define NOTHING    0    /* a seq before the first; and the state of a job that is not there */
 #define ENQUEUE    1
 #define DISPATCH   2
 #define ACK        3
+
+/* The job's last event up to a seq: every seq but QUEUE's is one of the job's. */
+#define job_at(seq)     (seq - opted_out(seq))
+#define opted_out(seq)  (queue_seq != NOTHING && queue_seq <= seq)
 
 #define PRODUCER   0
 #define RESENDER   1
@@ -81,12 +106,16 @@
 
 byte applied, durable;          /* the engine's memory */
 byte cache, disk;               /* the file */
+byte queue_seq;                 /* where QUEUE stands in the log, if it does */
 bool dirty;                     /* the kernel still means to write the cache to the disk */
 bool down;
 bool syncing;                   /* a frame up to seq `frame_end` is being synced */
 byte frame_end;
 byte seen;                      /* highest seq that anything told outside rests on */
 byte crashes;
+#ifdef OUTCOME_EARLY
+bool sent_early;                /* the attempt that runs was sent before its sync */
+#endif
 
 bool asks[EVERYONE], answered[EVERYONE], waits[EVERYONE];
 byte rests_on[EVERYONE];
@@ -130,14 +159,14 @@ end_up:
 
     :: atomic { !down && asks[PRODUCER] -> asks[PRODUCER] = false;
         if
-        :: applied == NOTHING -> applied = ENQUEUE; printf("MSC: ENQUEUE is applied\n");
+        :: job_at(applied) == NOTHING -> applied++; printf("MSC: ENQUEUE is applied\n");
             release(PRODUCER, ack_early)
         :: else -> release(PRODUCER, duplicate_early)
         fi }
 
     :: atomic { !down && asks[RESENDER] -> asks[RESENDER] = false;
         if
-        :: applied == NOTHING -> applied = ENQUEUE; printf("MSC: ENQUEUE is applied\n");
+        :: job_at(applied) == NOTHING -> applied++; printf("MSC: ENQUEUE is applied\n");
             release(RESENDER, ack_early)
         :: else -> release(RESENDER, duplicate_early)
         fi }
@@ -145,20 +174,27 @@ end_up:
     :: atomic { !down && asks[READER] -> asks[READER] = false; release(READER, read_early) }
 
     :: atomic { !down && asks[OPERATOR] -> asks[OPERATOR] = false;
+        if
+        :: queue_seq == NOTHING -> applied++; queue_seq = applied;
+            printf("MSC: QUEUE is applied: no durable DISPATCH\n"); release(OPERATOR, false)
         /* "finished" or "no such job": both say something of the state */
-        release(OPERATOR, refusal_early) }
+        :: release(OPERATOR, refusal_early)
+        fi }
 
     :: atomic { !down && asks[OUTCOME] -> asks[OUTCOME] = false;
         if
-        :: applied == DISPATCH -> applied = ACK; printf("MSC: ACK is applied\n")
+        :: job_at(applied) == DISPATCH -> applied++; printf("MSC: ACK is applied\n")
         :: else     /* stale, and refused */
         fi;
-        release(OUTCOME, false) }
+        release(OUTCOME, outcome_early) }
 
     /* The controller adds what has become possible to the open batch. */
-    :: atomic { !down && asks[WORKER] && applied == ENQUEUE -> asks[WORKER] = false;
-        applied = DISPATCH; printf("MSC: DISPATCH is applied\n");
-        release(WORKER, dispatch_early) }
+    :: atomic { !down && asks[WORKER] && job_at(applied) == ENQUEUE -> asks[WORKER] = false;
+        applied++; printf("MSC: DISPATCH is applied\n");
+        if
+        :: opted_out(counts_from) -> sent(true); tell(WORKER, queue_seq)
+        :: else -> sent(false); release(WORKER, dispatch_early)
+        fi }
 
     /* The commit: one write and one sync, in turn or beside the loop, which then goes on
      * collecting the next batch; one at a time. */
@@ -198,7 +234,8 @@ recover:
     atomic { down -> dirty = true; printf("MSC: recovery reads up to seq %d\n", cache);
         assert(cache >= seen) };
     if
-    :: atomic { disk = cache; dirty = false; applied = cache; durable = cache; down = false };
+    :: atomic { disk = cache; dirty = false; applied = cache; durable = cache; down = false;
+        if :: queue_seq > cache -> queue_seq = NOTHING :: else fi };
         goto end_up
     :: atomic { crashes < CRASHES -> dirty = false; crashes++; cache = disk };  /* and again */
         goto recover

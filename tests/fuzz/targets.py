@@ -62,6 +62,7 @@ from beaver_model.events import (
 )
 from beaver_model.rows import Origin
 from tests.fuzz.memory import MemoryFile, OneFile
+from tests.fuzz.visitor import visit
 from tests.journal.world import DATA, STORE, enqueued
 from tests.model.test_state import busy_world
 
@@ -265,6 +266,36 @@ def outcome(data: bytes) -> set[str]:
     return {"command"}
 
 
+# -- HTTP ----------------------------------------------------------------------------------
+
+
+def http(data: bytes) -> set[str]:
+    """Bytes on a connection to the pages, once for each parser that aiohttp has.
+
+    The first byte says where they are cut in two, whether the server takes work, and what
+    the client is like.
+    """
+    manner, stream = data[0] if data else 0, data[1:]
+    places: set[str] = set()
+    cut = (manner & 0x1F) * 4
+    for in_python in (False, True):
+        found = visit(
+            stream[:cut],
+            stream[cut:],
+            ready=not manner & 0x20,
+            reads=not manner & 0x40,
+            stays=not manner & 0x80,
+            in_python=in_python,
+        )
+        places.update(str(answer.status) for answer in found.answers)
+        places.add("hung up on" if found.hung_up else "let go")
+        if not found.answers:
+            places.add("unanswered")
+        if len(found.answers) > 2:
+            places.add("several")
+    return places
+
+
 # -- what to begin with --------------------------------------------------------------------
 
 
@@ -329,6 +360,37 @@ _CHILD = request_from_json(b'{"id": "child", "payload": [1]}')
 _ENQUEUE = protocol.encode_frame([5, "enqueue", [[_CHILD]]])
 _INFO = endpoint.ServerInfo(1, "/nowhere/beaver.sock", STORE.hex(), directory="")
 
+HTTP = {
+    "asked for each page": b"".join(
+        b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % page
+        for page in (b"healthz", b"readyz", b"metrics?x=%20y", b"nothing/..//%2e")
+    ),
+    "asked for a head": b"HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    "of an old version": b"GET http://x/healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    "a host that is no name": b"GET http://xn--a/readyz HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a body": b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12345",
+    "half a body": b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n12345",
+    "a body in chunks": b"PUT /readyz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+    b"Trailer: X\r\n\r\n5;a=b\r\n12345\r\n0\r\nX: y\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a body that is packed": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: deflate\r\n"
+    b"Content-Length: 11\r\n\r\n" + zlib.compress(b"[1]"),
+    "may it go on": b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+    b"Content-Length: 2\r\n\r\n[]",
+    "expects what there is not": b"GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: y\r\n\r\n",
+    "expects what is no text": b"GET /readyz HTTP/1.1\r\nHost: x\r\nExpect: \xa4\r\n\r\n",
+    "another protocol": b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\n"
+    b"Upgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    b"Sec-WebSocket-Version: 13\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "many headers": b"GET /metrics HTTP/1.1\r\nHost: [::1]:80\r\nCookie: a=b; c=\xff\r\n"
+    b"Accept-Encoding: gzip\r\nRange: bytes=5-1\r\nIf-None-Match: *\r\n"
+    b"Content-Type: multipart/form-data; boundary=x\r\nAuthorization: Basic eA==\r\n\r\n",
+    "a long line": b"GET /" + b"x" * 8_190 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "many at once": b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 40,
+    "half a head": b"OPTIONS * HTTP/1.1\r\nHost: x\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32),
+}
+"""Requests, each a bit of what HTTP can say."""
+
 TARGETS = {
     "log_file": Target(
         log_file,
@@ -392,5 +454,19 @@ TARGETS = {
         frozenset({"command", "undecodable"}),
         4 * MIB,
         300,
+    ),
+    "http": Target(
+        http,
+        [
+            bytes([manner]) + request
+            for request in HTTP.values()
+            for manner in (0x00, 0x05, 0x20, 0x4A, 0x80)
+        ],
+        frozenset(
+            {"100", "200", "400", "404", "405", "417", "503", "several", "unanswered", "let go"}
+            | {"hung up on"}
+        ),
+        2 * MIB,
+        100,
     ),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
@@ -14,11 +14,11 @@ from prometheus_client import CollectorRegistry
 
 from beaver.server.http import HttpServer
 from tests.fuzz.limits import TooMuchMemory, limits
+from tests.fuzz.visitor import STATUSES
 
 HALF_A_REQUEST_S = 0.05
 """How long an answer to garbage may take before we go: the server may wait for the rest."""
 
-STATUSES = {100, 200, 400, 404, 405, 408, 413, 414, 417, 431, 501, 503, 505}
 PATHS = ["/metrics", "/healthz", "/readyz", "/", "/v1/jobs", "*", "http://x/healthz"]
 
 WORDS = st.text(st.characters(codec="latin-1", exclude_characters="\r\n"), max_size=20)
@@ -43,9 +43,9 @@ BODIES = st.sampled_from([b"", b"0\r\n\r\n", b"zz\r\n", b"{", b"\0" * 100]) | st
 class Site:
     """A server on a free port of loopback, on a loop of its own for many requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_registry: Callable[[], CollectorRegistry] = CollectorRegistry) -> None:
         self.runner = asyncio.Runner()
-        self.server = HttpServer(CollectorRegistry, lambda: None)
+        self.server = HttpServer(make_registry, lambda: None)
         address = self.runner.run(self.server.start("127.0.0.1", 0, explicit=True))
         self.port = int(address.rpartition(":")[2])
 
@@ -62,6 +62,36 @@ class Site:
                 return b""  # It waits for more, or hung up on us.
             finally:
                 writer.close()
+
+        return self.runner.run(main())
+
+    def talk(self, raw: bytes, expected: int, moment_s: float) -> tuple[bytes, bool]:
+        """Sends bytes, reads as many as are expected, and for a moment whether more comes.
+
+        Returns:
+            What was answered, and whether the server hung up.
+        """
+
+        async def main() -> tuple[bytes, bool]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            found = bytearray()
+            try:
+                writer.write(raw)
+                async with asyncio.timeout(10):
+                    while len(found) < expected:
+                        piece = await reader.read(1 << 16)
+                        if not piece:
+                            return bytes(found), True
+                        found += piece
+                async with asyncio.timeout(moment_s):
+                    found += await reader.read()
+            except TimeoutError:
+                return bytes(found), False
+            except ConnectionResetError:
+                return bytes(found), True
+            finally:
+                writer.close()
+            return bytes(found), True
 
         return self.runner.run(main())
 
@@ -141,6 +171,24 @@ def test_any_request_is_answered_and_the_server_lives(
 def test_odd_paths_are_answered_at_once(site: Site, method: str, path: str) -> None:
     answer = site.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert int(answer[9:12]) in STATUSES
+
+
+@pytest.mark.parametrize(
+    ("request_line", "rest", "status"),
+    [
+        ("GET http://xn--a/healthz", b"\r\n", 200),
+        ("GET http://xn--a/nothing", b"\r\n", 404),
+        ("GET /healthz", b"Expect: \xa4\r\n\r\n", 400),
+        ("GET /nothing", b"Expect: 100-c\xa4\r\n\r\n", 400),
+        ("POST /healthz", b"Content-Encoding: deflate\r\nContent-Length: 3\r\n\r\nabc", 405),
+    ],
+)
+def test_what_aiohttp_alone_does_not_stand_is_answered(
+    site: Site, caplog: pytest.LogCaptureFixture, request_line: str, rest: bytes, status: int
+) -> None:
+    """A host that is no name, an `Expect` that is no text, and a body that was never packed."""
+    head = f"{request_line} HTTP/1.1\r\nHost: x\r\n"
+    assert check(site, caplog, head.encode() + rest) == [status]
 
 
 @pytest.mark.invariants

@@ -1,30 +1,63 @@
-"""Writes `docs/reference/model-check-sample.md` anew: `python -m tests.spec.sample`.
+"""Writes `docs/reference/model-check-sample.md` anew.
 
-The sample is the report of a run over the scopes of CI, then what a counterexample looks
-like, found in a model into which a bug was sown on purpose.
+    python -m tests.spec.sample                        explores, and injects real faults, first
+    python -m tests.spec.sample reports/faults.json    with the faults that `dev.py chaos` wrote
+
+The sample is the report of a run over the scopes of CI, with what the tests of `tests/chaos`
+told of their faults, less the details, which name files of the machine; then what a
+counterexample looks like, found in a model into which a bug was sown on purpose.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
+import msgspec
+
+from beaver_chaos.faults import REPORTS_VARIABLE
+from beaver_chaos.faults_report import write_faults
 from beaver_spec import checking, document, rendering
+from beaver_spec.report import Included
 from tests.spec.sown import BUGS, SCOPE_OF
 
-SAMPLE = Path(__file__).parents[2] / "docs" / "reference" / "model-check-sample.md"
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "docs" / "reference" / "model-check-sample.md"
 SOWN = "stale token accepted"
 
 OPENING = """\
 <!-- Written by `python -m tests.spec.sample`. -->
 
-> A sample of what `beaver check` writes to `reports/model-check.md`, with a counterexample
-> from a model with a sown bug at its end. Numbers of states are those pinned in
-> `spec/beaver_spec/counts.json`; times are of one machine.
+> A sample of what `beaver check` writes to `reports/model-check.md`: the report of
+> `beaver check --include reports/faults.json`, with the faults that `python3 dev.py chaos`
+> injects (what it says of each one is left out here), and at its end a counterexample from a
+> model with a sown bug. Numbers of states are those pinned in `spec/beaver_spec/counts.json`;
+> times are of one machine.
 """
 
 
-def sample() -> str:
-    found = checking.run(checking.chosen())
+def injected() -> Included:
+    """Injects real faults, which takes some minutes; returns what came of them.
+
+    Raises:
+        subprocess.CalledProcessError: A test failed, so there is nothing to show.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "chaos", "tests/chaos"]
+        environment = {**os.environ, REPORTS_VARIABLE: directory}
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+        return write_faults(Path(directory))
+
+
+def sample(faults: Included) -> str:
+    """Returns the page: a report that includes these faults, and a counterexample."""
+    brief = [msgspec.structs.replace(result, details=[]) for result in faults.results]
+    found = checking.run(
+        checking.chosen(), included=[msgspec.structs.replace(faults, results=brief)]
+    )
     (bug,) = [bug for bug in BUGS if bug.name == SOWN]
     row = checking.check_scope(SCOPE_OF[bug.scope], model=bug.model, rules=bug.rules)
     assert row.story is not None
@@ -35,4 +68,5 @@ def sample() -> str:
 
 
 if __name__ == "__main__":
-    SAMPLE.write_text(sample())
+    given = sys.argv[1:]
+    SAMPLE.write_text(sample(checking.read_included(Path(given[0])) if given else injected()))

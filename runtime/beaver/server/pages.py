@@ -7,8 +7,8 @@ Imported by `http` when the first client connects, and by nobody else.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -32,11 +32,18 @@ class Pages:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
-        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEPALIVE_S)
+        # No body is read, so none is unpacked: one that cannot be would be logged as a bug.
+        self._runner = web.AppRunner(
+            app, access_log=None, keepalive_timeout=KEEPALIVE_S, auto_decompress=False
+        )
 
     async def open(self, listeners: Sequence[socket.socket]) -> None:
         """Takes over the sockets, and who waits at them."""
         await self._runner.setup()
+        server = self._runner.server
+        assert server is not None, "set-up makes it"
+        server.request_factory = _without_host(server.request_factory)
+        server.request_handler = _refusing_what_is_no_text(server.request_handler)
         for listener in listeners:
             await web.SockSite(self._runner, listener).start()
 
@@ -56,3 +63,36 @@ class Pages:
         if reason is None:
             return web.Response(text="ready\n")
         return web.Response(status=503, text=f"{reason}\n")
+
+
+def _without_host(make_request: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:
+    """Returns what makes requests, deaf to the host of `GET http://host/path`.
+
+    aiohttp (3.14) decodes that host where no error of it is caught: one that is no name, as
+    `xn--a`, ends the task of its connection, which is then never answered nor closed.
+    """
+
+    def make(message: Any, *rest: Any) -> web.BaseRequest:
+        if message.url.is_absolute():
+            message = message._replace(url=message.url.relative())
+        return make_request(message, *rest)
+
+    return make
+
+
+def _refusing_what_is_no_text(
+    handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+    """Returns a handler that answers 400 where aiohttp cannot repeat what it was sent.
+
+    It puts an `Expect` that it does not know into its answer, and answers 500 where that is no
+    UTF-8.
+    """
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except UnicodeError:
+            return web.Response(status=400, text="400: Bad Request")
+
+    return answer
