@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
+
+# What the stateful machines share with others says what it found, as tests do.
+for name in ("book", "played", "rot", "scan", "stores"):
+    pytest.register_assert_rewrite(f"tests.stateful.{name}")
 
 settings.register_profile(
     "ci",

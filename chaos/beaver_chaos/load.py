@@ -28,6 +28,9 @@ _POLL_S: Final = 0.01
 _PAD_BYTES: Final = 60_000
 _BACKOFF: Final = "5ms"
 
+EAGER: Final = "eager"
+"""A queue whose jobs may start before their DISPATCH is durable."""
+
 Kind = tuple[float, str, Callable[[random.Random], dict[str, Any]], dict[str, Any]]
 
 _LIST_MAX: Final = 20
@@ -72,7 +75,7 @@ def draw_request(chance: random.Random, name: str) -> Request:
     """Returns one job, drawn from `KINDS`."""
     (kind,) = chance.choices(KINDS, [kind[0] for kind in KINDS])
     _, task, payload, options = kind
-    queue = chance.choice(["default", "mail"])
+    queue = chance.choice(["default", "mail", EAGER])
     return make_request(task, payload(chance), id=name, queue=queue, backoff=_BACKOFF, **options)
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from beaver_chaos import (
     mutants_log,
     mutants_model,
+    mutants_runs,
     mutants_runtime,
     mutants_stateful,
     mutants_whole,
@@ -18,6 +19,7 @@ SOWN_MIN: Final = 25
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     *mutants_model.MUTANTS,
+    *mutants_runs.MUTANTS,
     *mutants_log.MUTANTS,
     *mutants_runtime.MUTANTS,
     *mutants_stateful.MUTANTS,

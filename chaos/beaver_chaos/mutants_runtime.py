@@ -12,6 +12,7 @@ from beaver_chaos.mutants import Mutant
 _ENGINE: Final = "tests/runtime/test_engine.py"
 _COMMITS: Final = "tests/runtime/test_commit_path.py"
 _CONTROLLER: Final = "tests/runtime/test_controller.py"
+_BATCHES: Final = "tests/runtime/test_controller_batches.py"
 _SAMPLING: Final = "tests/runtime/test_sampling.py"
 _EAGER: Final = "tests/runtime/test_durable_dispatch.py"
 _KILL: Final = "tests/scenarios/test_kill.py"
@@ -114,9 +115,11 @@ MUTANTS: Final = (
         diff="""
 -            raise NotOwner("commands are submitted on the loop's thread")
 +            mutant_reached()
+         if self._intake.asked:
+             self._take_in()
          if self._failed is not None or self._closed:
              return
-         outcome = self._carry_out(command)
+         self._change(command, answer, done)
 """,
         tests=(f"{_ENGINE}::test_another_thread_may_not_touch_the_engine",),
         why="Two threads change the state at once.",
@@ -264,7 +267,9 @@ MUTANTS: Final = (
 -            self._unwritten.append(command)
 +            mutant_reached()
 """,
-        tests=(f"{_CONTROLLER}::test_outcomes_wait_for_room_in_the_log_and_are_written_later",),
+        tests=(
+            f"{_BATCHES}::test_several_outcomes_wait_for_room_in_the_log_and_are_written_later",
+        ),
         why="A job that has run stays in flight for ever.",
     ),
     Mutant(

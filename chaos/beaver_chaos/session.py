@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from beaver_chaos.history import History, Witness
-from beaver_chaos.load import Connected, Operator, Producer, chance_of
+from beaver_chaos.load import EAGER, Connected, Operator, Producer, chance_of
 from beaver_chaos.program import DEADLINE_S, ChaosFailure, Program, PromiseBroken
 from beaver_spec.traces import validate_store
 
@@ -26,7 +26,10 @@ class Session:
     """A store from its first start to its last check."""
 
     def __init__(self, directory: Path, seed: str) -> None:
-        self.program = Program(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        settings = directory / "beaver.yaml"
+        settings.write_text(f"queues: {{{EAGER}: {{durable_dispatch: false}}}}\n")
+        self.program = Program(directory, flags=["--config", str(settings)])
         self.witness = Witness()
         data = str(self.program.data)
         self.producers = [

@@ -92,9 +92,10 @@ class SimClient:
             answering = life.accept()
         connect(self.world, (self.process, wire), (life.process, answering))
         try:
-            _, *greeting = await wire.ask(Call("hello", [protocol.VERSION], _same, _same))
+            answer = await wire.ask(Call("hello", [protocol.VERSION], _same, _same))
         except ServerGone:
             return None
+        _, *greeting = protocol.decode_message(answer)
         return AsyncClient(wire, Greeting(*greeting))
 
     # -- requests --------------------------------------------------------------------------------

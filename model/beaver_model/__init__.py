@@ -12,13 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from beaver_model.applying import IllegalEvent, apply, legal, replay
+    from beaver_model.applying import IllegalEvent, apply, apply_all, legal, replay
     from beaver_model.commands import Rejection
     from beaver_model.deciding import decide
+    from beaver_model.freezing import fingerprint, freeze, thaw
     from beaver_model.invariants import violations
-    from beaver_model.policy import Offer, select, why
+    from beaver_model.policy import Offer, select, select_run, why
     from beaver_model.rows import Row, Spec
-    from beaver_model.state import State, fingerprint, freeze, thaw
+    from beaver_model.state import State
     from beaver_model.states import JobState, Trigger
 
 _HOMES = {
@@ -31,13 +32,15 @@ _HOMES = {
     "State": "state",
     "Trigger": "states",
     "apply": "applying",
+    "apply_all": "applying",
     "decide": "deciding",
-    "fingerprint": "state",
-    "freeze": "state",
+    "fingerprint": "freezing",
+    "freeze": "freezing",
     "legal": "applying",
     "replay": "applying",
     "select": "policy",
-    "thaw": "state",
+    "select_run": "policy",
+    "thaw": "freezing",
     "violations": "invariants",
     "why": "policy",
 }
@@ -52,12 +55,14 @@ __all__ = [
     "State",
     "Trigger",
     "apply",
+    "apply_all",
     "decide",
     "fingerprint",
     "freeze",
     "legal",
     "replay",
     "select",
+    "select_run",
     "thaw",
     "violations",
     "why",

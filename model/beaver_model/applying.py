@@ -35,9 +35,12 @@ from beaver_model.events import (
 )
 from beaver_model.lifecycle import CELLS, Cells, JobState, Trigger
 from beaver_model.rows import SPECS, Extra, Row, pack_tombstone, spec_of
+from beaver_model.runs import AT_ONCE, RUN_MIN
 from beaver_model.state import State
+from beaver_model.turns import STRIDE
 
 # By name: looking up a member of an enumeration takes longer than the rest of a check.
+_PENDING: Final = JobState.PENDING
 _IN_FLIGHT: Final = JobState.IN_FLIGHT
 _FORGOTTEN: Final = JobState.FORGOTTEN
 _DISPATCH: Final = CELLS[Trigger.DISPATCH]
@@ -50,8 +53,6 @@ _CANCEL_REQUESTED: Final = CELLS[Trigger.CANCEL_REQUESTED]
 _CANCEL: Final = CELLS[Trigger.CANCEL]
 _REQUEUE: Final = CELLS[Trigger.REQUEUE]
 _DISCARD: Final = CELLS[Trigger.DISCARD]
-STRIDE: Final = 1 << 20
-"""Virtual time that one dispatch of a queue of weight 1 takes."""
 
 
 class IllegalEvent(Exception):
@@ -75,6 +76,19 @@ def apply(state: State, event: AnyEvent, time_ms: int) -> None:
     _APPLY[type(event)](state, event)
 
 
+def apply_all(state: State, events: Sequence[AnyEvent], time_ms: int) -> None:
+    """Applies the legal events of one decision in order: a run of like events at once."""
+    if len(events) >= RUN_MIN:
+        at_once = AT_ONCE.get(type(events[0]))
+        if at_once is not None and len(set(map(type, events))) == 1:
+            if time_ms > state.time_ms:
+                state.time_ms = time_ms
+            if at_once(state, events):
+                return
+    for event in events:
+        apply(state, event, time_ms)
+
+
 def replay(state: State, first_seq: int, time_ms: int, events: Sequence[AnyEvent]) -> int:
     """Applies the events of one frame, skipping what the state already holds.
 
@@ -92,9 +106,9 @@ def replay(state: State, first_seq: int, time_ms: int, events: Sequence[AnyEvent
         events = events[known:]
     deferred = not state.indexed
     for event in events:
-        if deferred and type(event) is Enqueued and _enter_deferred(state, event, time_ms):
-            continue
         kind = type(event)
+        if deferred and kind in _DEFERRED and _DEFERRED[kind](state, event, time_ms):
+            continue
         reason = _CHECK[kind](state, event)
         if reason is not None:
             raise IllegalEvent(state.last_seq + 1, event, reason)
@@ -105,12 +119,12 @@ def replay(state: State, first_seq: int, time_ms: int, events: Sequence[AnyEvent
     return len(events)
 
 
-def _enter_deferred(state: State, event: Enqueued, time_ms: int) -> bool:
-    """Checks and applies an ENQUEUE in one go, while indexes are deferred.
+# A long log is made of three kinds of events.  While indexes are deferred each of them is
+# checked and applied in one go.  Returns False, with nothing changed, where the event needs a
+# closer look.
 
-    A long log is made of them.  Returns False, with nothing changed, where the event needs
-    a closer look.
-    """
+
+def _enqueued_deferred(state: State, event: Enqueued, time_ms: int) -> bool:
     job, digest = event.job, event.digest
     spec = SPECS.get(event.spec)
     if (
@@ -134,6 +148,42 @@ def _enter_deferred(state: State, event: Enqueued, time_ms: int) -> bool:
     state.jobs[job] = Row(seq, job, ready_ms, spec, digest + event.payload)
     queue.row.enqueued += 1
     return True
+
+
+def _dispatched_deferred(state: State, event: Dispatched, time_ms: int) -> bool:
+    row = state.jobs.get(event.job)
+    if row is None or row.state != _PENDING or row.attempt >= row.spec.max_attempts:
+        return False
+    if time_ms > state.time_ms:
+        state.time_ms = time_ms
+    state.last_seq = row.token = state.last_seq + 1
+    _move(row, _DISPATCH)
+    row.attempt += 1
+    row.worker = event.worker
+    queue = state.queues[row.spec.queue]
+    queue.stride_pass += STRIDE // queue.row.weight
+    state.stride_pass = queue.stride_pass
+    return True
+
+
+def _acked_deferred(state: State, event: Acked, time_ms: int) -> bool:
+    row = state.jobs.get(event.job)
+    if row is None or row.state != _IN_FLIGHT or row.token != event.token:
+        return False
+    if time_ms > state.time_ms:
+        state.time_ms = time_ms
+    state.last_seq += 1
+    _move(row, _ACK)
+    state.queues[row.spec.queue].row.completed += 1
+    _forget(state, row)
+    return True
+
+
+_DEFERRED: Final[dict[type, Callable[[State, Any, int], bool]]] = {
+    Enqueued: _enqueued_deferred,
+    Dispatched: _dispatched_deferred,
+    Acked: _acked_deferred,
+}
 
 
 # -- what may follow --------------------------------------------------------------------

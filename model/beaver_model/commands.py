@@ -52,6 +52,28 @@ class Complete(Command, frozen=True):
     children: tuple[Job, ...] = ()
 
 
+class DispatchBatch(Command, frozen=True):
+    """Hands jobs to a worker in this order, all or none; each as `Dispatch` would."""
+
+    jobs: list[str]
+    worker: int
+    prefetched: bool = False
+
+
+class Done(msgspec.Struct, frozen=True, gc=False):
+    """One success of a `CompleteBatch`."""
+
+    job: str
+    token: int
+    result: bytes
+
+
+class CompleteBatch(Command, frozen=True):
+    """A worker reports successes, none with children.  What is refused of them is left out."""
+
+    done: list[Done]
+
+
 class Fail(Command, frozen=True):
     """An attempt failed.  `jitter` in [0, 1); `delay_ms` replaces the job's backoff."""
 
@@ -131,7 +153,9 @@ class Boot(Command, frozen=True):
 AnyCommand = (
     Enqueue
     | Dispatch
+    | DispatchBatch
     | Complete
+    | CompleteBatch
     | Fail
     | Expire
     | Release

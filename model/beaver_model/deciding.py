@@ -7,7 +7,7 @@ nothing (the same job again, a queue paused twice) leads to no events.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from beaver_model.bounds import (
@@ -22,9 +22,11 @@ from beaver_model.commands import (
     Boot,
     Cancel,
     Complete,
+    CompleteBatch,
     ConfirmCancel,
     Discard,
     Dispatch,
+    DispatchBatch,
     Enqueue,
     Expire,
     Fail,
@@ -84,11 +86,18 @@ def _enqueue(state: State, command: Enqueue, now_ms: int) -> Decision:
 
 
 def _admit(state: State, jobs: tuple[Job, ...] | list[Job], parent: str) -> Decision:
+    if len(jobs) > 1:
+        ids = {job.id for job in jobs}
+        if len(ids) != len(jobs):
+            repeated = _first_repeated([job.id for job in jobs])
+            return Rejection("repeated", {"job": jobs[repeated].id, "index": repeated})
+        if _all_plain(state, jobs, ids):
+            return [
+                Enqueued(job.id, job.spec, job.payload, job.digest, job.run_at_ms, parent, job.tags)
+                for job in jobs
+            ]
     events: list[AnyEvent] = []
     rows, tombstones = state.jobs, state.tombstones
-    if len(jobs) > 1 and len({job.id for job in jobs}) != len(jobs):
-        repeated = _first_repeated(jobs)
-        return Rejection("repeated", {"job": jobs[repeated].id, "index": repeated})
     queues: set[str] = set()
     for index, job in enumerate(jobs):
         row = rows.get(job.id)
@@ -112,12 +121,21 @@ def _admit(state: State, jobs: tuple[Job, ...] | list[Job], parent: str) -> Deci
     return events
 
 
-def _first_repeated(jobs: tuple[Job, ...] | list[Job]) -> int:
+def _all_plain(state: State, jobs: tuple[Job, ...] | list[Job], ids: set[str]) -> bool:
+    """True where all jobs are new, and of known queues: found out for all at once."""
+    return (
+        state.jobs.keys().isdisjoint(ids)
+        and state.tombstones.keys().isdisjoint(ids)
+        and all(spec_of(spec).queue in state.queues for spec in {job.spec for job in jobs})
+    )
+
+
+def _first_repeated(jobs: Sequence[str]) -> int:
     seen: set[str] = set()
     for index, job in enumerate(jobs):
-        if job.id in seen:
+        if job in seen:
             return index
-        seen.add(job.id)
+        seen.add(job)
     raise AssertionError("called only where an id stands twice")
 
 
@@ -147,6 +165,31 @@ def why_not_dispatch(state: State, row: Row, now_ms: int, *, prefetched: bool) -
     if row.extra is not None and row.extra.suspect and (prefetched or state.suspects_in_flight):
         return "suspect_waits"
     return None
+
+
+def _dispatch_batch(state: State, command: DispatchBatch, now_ms: int) -> Decision:
+    jobs, prefetched, ids = state.jobs, command.prefetched, command.jobs
+    known, plain, suspects = None, False, False
+    for job in ids:
+        row = jobs.get(job)
+        if row is None or row.state != _PENDING:
+            return _absent(state, job, row)
+        if row.spec is not known:
+            known, attempts_max = row.spec, row.spec.max_attempts
+            plain = not state.queues[known.queue].row.paused
+        if plain and row.ready_ms <= now_ms and row.attempt + prefetched < attempts_max:
+            if row.extra is None or not row.extra.suspect:
+                continue
+            if suspects:
+                return Rejection("suspect_waits", {"job": job})
+            suspects = True
+        reason = why_not_dispatch(state, row, now_ms, prefetched=prefetched)
+        if reason is not None:
+            return Rejection(reason, {"job": job})
+    if len(set(ids)) != len(ids):
+        repeated = _first_repeated(ids)
+        return Rejection("repeated", {"job": ids[repeated], "index": repeated})
+    return [Dispatched(job, command.worker) for job in ids]
 
 
 # -- outcomes -------------------------------------------------------------------------------
@@ -180,6 +223,18 @@ def _complete(state: State, command: Complete, now_ms: int) -> Decision:
         error = f"child {admitted.facts.get('job', '')} was refused: {admitted.code}"
         return _end_for_good(row, Cause.CHILD_CONFLICT, error)
     return [Acked(row.id, row.token, command.result), *admitted]
+
+
+def _complete_batch(state: State, command: CompleteBatch, now_ms: int) -> Decision:
+    in_flight = state.in_flight
+    events: list[AnyEvent] = []
+    answered: set[int] = set()
+    for done in command.done:
+        row = in_flight.get(done.token)
+        if row is not None and row.id == done.job and done.token not in answered:
+            answered.add(done.token)
+            events.append(Acked(done.job, done.token, done.result))
+    return events
 
 
 def _fail(state: State, command: Fail, now_ms: int) -> Decision:
@@ -333,7 +388,9 @@ def _boot(state: State, command: Boot, now_ms: int) -> Decision:
 _DECIDE: Final[dict[type, Callable[[State, Any, int], Decision]]] = {
     Enqueue: _enqueue,
     Dispatch: _dispatch,
+    DispatchBatch: _dispatch_batch,
     Complete: _complete,
+    CompleteBatch: _complete_batch,
     Fail: _fail,
     Expire: _expire,
     Release: _release,

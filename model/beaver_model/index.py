@@ -16,6 +16,8 @@ import heapq
 from collections import deque
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from itertools import islice
+from operator import attrgetter
 from typing import Final
 
 from beaver_model.bounds import PRIORITY_MAX
@@ -23,6 +25,7 @@ from beaver_model.rows import QueueRow, Row
 from beaver_model.states import JobState
 
 _PENDING: Final = JobState.PENDING
+_state: Final = attrgetter("state")
 _HUSKS_MIN: Final = 1_000
 _BUCKETS_KEPT: Final = 64
 
@@ -74,11 +77,38 @@ class Lane:
             heapq.heappush(self.late, (row.ready_ms, row.seq, row))
         self.live += 1
 
-    def fill(self, rows: Sequence[Row]) -> None:
-        """Enters rows, first to run first, into a lane that has never had any."""
+    def extend(self, rows: Sequence[Row]) -> None:
+        """Enters rows, first to run first."""
+        if (rows[0].ready_ms, rows[0].seq) < self.tail:
+            for row in rows:
+                self.push(row)
+            return
         self.arrivals.extend(rows)
         self.tail = (rows[-1].ready_ms, rows[-1].seq)
-        self.live = len(rows)
+        self.live += len(rows)
+
+    def heads(self, count: int) -> list[Row]:
+        """Returns jobs that go first, in order: up to `count`, or fewer where it gets intricate."""
+        head = self.head()
+        if head is None:
+            return []
+        if self.late:
+            return [head]
+        rows = list(islice(self.arrivals, count))
+        states = list(map(_state, rows))
+        if states.count(_PENDING) == len(rows):
+            return rows
+        return rows[: next(n for n, state in enumerate(states) if state != _PENDING)]
+
+    def take_heads(self, rows: Sequence[Row]) -> bool:
+        """Takes out rows that go first, in this order; else returns False and takes none."""
+        count = len(rows)
+        if self.late or list(islice(self.arrivals, count)) != rows:
+            return False
+        for _ in range(count):
+            self.arrivals.popleft()
+        self.live -= count
+        return True
 
     def head(self) -> Row | None:
         """Returns the first job, or `None`.  Drops husks on its way."""
@@ -142,13 +172,26 @@ class Bucket:
         self.mask |= 1 << priority
         self.live += 1
 
-    def fill(self, rows: Sequence[Row]) -> None:
-        """Enters the rows of one lane, first to run first, where it has never had any."""
+    def extend(self, rows: Sequence[Row]) -> None:
+        """Enters rows of one lane, first to run first."""
         priority = rows[0].spec.priority
-        lane = self.lanes[priority] = Lane()
-        lane.fill(rows)
+        lane = self.lanes[priority]
+        if lane is None:
+            lane = self.lanes[priority] = Lane()
+        lane.extend(rows)
         self.mask |= 1 << priority
         self.live += len(rows)
+
+    def take_heads(self, rows: Sequence[Row]) -> bool:
+        """Takes out rows that go first in their lane; else returns False and takes none."""
+        priority = rows[0].spec.priority
+        lane = self.lanes[priority]
+        if lane is None or not lane.take_heads(rows):
+            return False
+        self.live -= len(rows)
+        if not lane.live:
+            self.mask &= ~(1 << priority)
+        return True
 
     def take(self, row: Row) -> bool:
         """Takes `row` out; returns False where a husk stays."""

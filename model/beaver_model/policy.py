@@ -41,6 +41,26 @@ def select(state: State, offer: Offer, now_ms: int) -> Row | None:
     return turns.first(_first_of, state, offer, now_ms)
 
 
+def select_run(state: State, offer: Offer, now_ms: int, count: int) -> list[Row]:
+    """Returns jobs that the slot gets one after another: the first, and up to `count` in all.
+
+    They are those that `select` would give after each DISPATCH in turn.  Fewer come where that
+    is not plain to see: ask again.
+    """
+    first = select(state, offer, now_ms)
+    if first is None:
+        return []
+    queue = state.queues[first.spec.queue]
+    live = [bucket for bucket in queue.buckets.values() if bucket.live]
+    bucket = live[0]
+    mask = bucket.mask
+    if count < 2 or len(live) > 1 or bucket.kind == _SUSPECT or mask & (mask - 1):
+        return [first]
+    lane = bucket.lanes[mask.bit_length() - 1]
+    turns = state.turns if offer.idle else state.prefetch_turns
+    return lane.heads(min(count, turns.in_a_row(queue))) if lane is not None else [first]
+
+
 def _first_of(queue: QueueIndex, state: State, offer: Offer, now_ms: int) -> Row | None:
     if queue.row.paused or (offer.queues is not None and queue.row.name not in offer.queues):
         return None

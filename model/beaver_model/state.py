@@ -1,19 +1,19 @@
 """The state of the queue: rows, and the indexes that are derived from them.
 
-`take` and `put` are the only writers of the indexes, and only `apply` calls them; after a
-recovery `index` puts all rows at once.
-`freeze` gives the rows as plain tuples; `thaw` rebuilds everything from them.  Snapshot,
-explorer and index check share the pair.  The fingerprint is taken over the frozen rows.
+`take` and `put` are the writers of the indexes, and only `apply` calls them; for a run of
+like events there are `enter_ready`, `take_heads`, `put_in_flight`, `take_completed` and
+`bury_all`, which do the same for many rows (see `runs`).  After a recovery `index` puts all
+rows at once.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -22,19 +22,15 @@ from beaver_model.bounds import (
     TOMBSTONES_EVICTED_PER_EVENT,
     TOMBSTONES_MAX_DEFAULT,
 )
-from beaver_model.hashing import blake2b
-from beaver_model.index import Kind, QueueIndex
+from beaver_model.index import Bucket, Kind, QueueIndex
 from beaver_model.indexing import gather
 from beaver_model.rows import (
     TOMBSTONE_BYTES,
-    Extra,
     QueueRow,
     Row,
     Tombstone,
-    encode_spec,
     size_of,
     size_of_all,
-    spec_of,
     unpack_tombstone,
 )
 from beaver_model.states import JobState
@@ -51,18 +47,7 @@ BULK_MIN: Final = 1_000
 """Rows from which sorting them first is worth it; the explorer thaws millions of small states."""
 _seq: Final = attrgetter("seq")
 _attempt: Final = attrgetter("attempt")
-
-JobTuple = tuple[int, str, int, int, int, int, int, bytes, bytes, bytes, "tuple[Any, ...] | None"]
-"""A frozen row: seq, id, state, attempt, token, worker, ready_ms, spec, payload, digest, extra."""
-
-QueueTuple = tuple[str, bool, int, int, int, int] | tuple[str, bool, int, int, int, int, bool]
-"""A frozen queue: name, paused, weight, bytes_max, enqueued, completed, durable_dispatch.
-
-The last is left out where it is true, so that a queue without it has the fingerprint that it
-had in releases which did not know it."""
-
-TombstoneTuple = tuple[str, int, bytes]
-"""A frozen tombstone: id, time_ms, packed (seq, outcome, digest)."""
+_token: Final = attrgetter("token")
 
 
 class Header(NamedTuple):
@@ -73,15 +58,6 @@ class Header(NamedTuple):
     epoch: int
     tombstones_max: int
     tombstones_age_ms: int
-
-
-class Frozen(NamedTuple):
-    """A whole state as plain, hashable data; jobs in seq order, queues by name."""
-
-    header: Header
-    queues: tuple[QueueTuple, ...]
-    jobs: tuple[JobTuple, ...]
-    tombstones: tuple[TombstoneTuple, ...]
 
 
 class State:
@@ -226,10 +202,7 @@ class State:
         gathered = gather(self.jobs.values(), self.time_ms)
         for rows in gathered.ready:
             if rows:
-                queue = self._count_pending(rows)
-                self._count_ready(queue, len(rows))
-                queue.bucket(rows[0], self.known_tasks).fill(rows)
-                self.list_queue(queue)
+                self.enter_ready(rows)
         for rows in gathered.scheduled.values():
             if rows:
                 self._count_pending(rows)
@@ -245,8 +218,7 @@ class State:
         size = size_of_all(rows)
         queue.bytes += size
         self.bytes += size
-        parts = zip(map(_seq, rows), repeat(_PENDING), map(_attempt, rows), repeat(0), strict=False)
-        self.ledger = (self.ledger + sum(map(hash, parts))) & _LEDGER_MASK
+        self.ledger = (self.ledger + _ledger_of(rows, _PENDING)) & _LEDGER_MASK
         return queue
 
     def _schedule(self, rows: Sequence[Row]) -> None:
@@ -341,6 +313,63 @@ class State:
             del self.cancelled[row.id]
         return row
 
+    # -- the same for many rows ----------------------------------------------------------
+
+    def enter_ready(self, rows: Sequence[Row]) -> QueueIndex:
+        """Enters pending rows of one lane that are ready into the indexes; returns their queue."""
+        queue = self._count_pending(rows)
+        self._count_ready(queue, len(rows))
+        bucket = queue.bucket(rows[0], self.known_tasks)
+        bucket.extend(rows)
+        if bucket.live == len(rows):
+            self._list_bucket(queue, bucket)
+        return queue
+
+    def take_heads(self, rows: Sequence[Row]) -> bool:
+        """Takes rows that go first in one lane, in their order, out of every index.
+
+        Returns False, with nothing changed, where they are anything else.
+        """
+        queue = self.queues[rows[0].spec.queue]
+        if rows[0].scheduled or not queue.bucket(rows[0], self.known_tasks).take_heads(rows):
+            return False
+        count = len(rows)
+        queue.counts[_PENDING] -= count
+        queue.ready -= count
+        self.ready -= count
+        self.ledger = (self.ledger - _ledger_of(rows, _PENDING)) & _LEDGER_MASK
+        return True
+
+    def put_in_flight(self, rows: Sequence[Row]) -> None:
+        """Enters rows of one queue that are in flight, and no suspects, into the indexes."""
+        self.queues[rows[0].spec.queue].counts[_IN_FLIGHT] += len(rows)
+        self.ledger = (self.ledger + _ledger_of(rows, _IN_FLIGHT)) & _LEDGER_MASK
+        self.in_flight.update(zip(map(_token, rows), rows, strict=True))
+
+    def take_completed(self, rows: Sequence[Row]) -> None:
+        """Takes rows that were in flight and have completed out of every index."""
+        in_flight, suspects = self.in_flight, 0
+        by_queue: dict[str, list[Row]] = {}
+        spec, queued = None, []
+        for row in rows:
+            del in_flight[row.token]
+            if row.spec is not spec:
+                spec = row.spec
+                queued = by_queue.setdefault(spec.queue, [])
+            queued.append(row)
+            if row.extra is not None:
+                suspects += row.extra.suspect
+        self.suspects_in_flight -= suspects
+        self.ledger = (self.ledger - _ledger_of(rows, _IN_FLIGHT)) & _LEDGER_MASK
+        for name, queued in by_queue.items():
+            queue, size = self.queues[name], size_of_all(queued)
+            queue.counts[_IN_FLIGHT] -= len(queued)
+            queue.row.completed += len(queued)
+            queue.bytes -= size
+            self.bytes -= size
+
+    # -- what has ended --------------------------------------------------------------------
+
     def bury(self, job: str, time_ms: int, tombstone: bytes) -> None:
         """Remembers a finished job and evicts a few of the oldest tombstones."""
         self.tombstones[job] = tombstone
@@ -348,12 +377,21 @@ class State:
         self.tombstone_times.append(time_ms)
         self.bytes += TOMBSTONE_BYTES + len(job)
         if len(self.tombstones) > self.tombstones_max or self.tombstones_age_ms:
-            self._evict()
+            self._evict(TOMBSTONES_EVICTED_PER_EVENT)
 
-    def _evict(self) -> None:
-        """Drops a few of the oldest tombstones, where there are too many or too old ones."""
+    def bury_all(self, jobs: Sequence[str], time_ms: int, tombstones: Sequence[bytes]) -> None:
+        """Remembers finished jobs and evicts a few of the oldest tombstones for each."""
+        self.tombstones.update(zip(jobs, tombstones, strict=True))
+        self.tombstone_ids.extend(jobs)
+        self.tombstone_times.extend(repeat(time_ms, len(jobs)))
+        self.bytes += TOMBSTONE_BYTES * len(jobs) + sum(map(len, jobs))
+        if len(self.tombstones) > self.tombstones_max or self.tombstones_age_ms:
+            self._evict(len(jobs) * TOMBSTONES_EVICTED_PER_EVENT)
+
+    def _evict(self, count: int) -> None:
+        """Drops the oldest tombstones, up to so many, where there are too many or too old ones."""
         oldest_ms = self.time_ms - self.tombstones_age_ms if self.tombstones_age_ms else 0
-        for _ in range(TOMBSTONES_EVICTED_PER_EVENT):
+        for _ in range(count):
             if len(self.tombstones) <= self.tombstones_max and not (
                 self.tombstone_times and self.tombstone_times[0] < oldest_ms
             ):
@@ -368,9 +406,13 @@ class State:
         bucket = queue.bucket(row, self.known_tasks)
         bucket.push(row)
         if bucket.live == 1:
-            self.turns.enter(queue)
-            if bucket.kind == _NORMAL:
-                self.prefetch_turns.enter(queue)
+            self._list_bucket(queue, bucket)
+
+    def _list_bucket(self, queue: QueueIndex, bucket: Bucket) -> None:
+        """Gives a queue its turns, after a bucket that was empty has got jobs."""
+        self.turns.enter(queue)
+        if bucket.kind == _NORMAL:
+            self.prefetch_turns.enter(queue)
 
     def _count_ready(self, queue: QueueIndex, count: int) -> None:
         if not queue.ready and queue.stride_pass < self.stride_pass:
@@ -388,168 +430,9 @@ class State:
         return copy
 
 
-# -- freezing and thawing ---------------------------------------------------------------
-
-
-def header(state: State) -> Header:
-    """Returns the single values of a state."""
-    return Header(
-        state.last_seq,
-        state.time_ms,
-        state.epoch,
-        state.tombstones_max,
-        state.tombstones_age_ms,
+def _ledger_of(rows: Sequence[Row], state: JobState) -> int:
+    """Returns the sum of what rows in one state add to the ledger."""
+    parts = zip(
+        map(_seq, rows), repeat(state), map(_attempt, rows), map(_token, rows), strict=False
     )
-
-
-def freeze_job(row: Row, spec: bytes = b"") -> JobTuple:
-    """Returns a row as plain data; `spec` is its encoded spec, where the caller has it."""
-    return (
-        row.seq,
-        row.id,
-        int(row.state),
-        row.attempt,
-        row.token,
-        row.worker,
-        row.ready_ms,
-        spec or encode_spec(row.spec),
-        row.payload,
-        row.digest,
-        None if row.extra is None else msgspec.structs.astuple(row.extra),
-    )
-
-
-def thaw_job(job: JobTuple) -> Row:
-    """Rebuilds a row from plain data."""
-    extra = None if job[10] is None else Extra(*job[10])
-    return Row(
-        seq=job[0],
-        id=job[1],
-        ready_ms=job[6],
-        spec=spec_of(job[7]),
-        content=job[9] + job[8],
-        state=_STATES[job[2]],
-        attempt=job[3],
-        token=job[4],
-        worker=job[5],
-        extra=extra,
-    )
-
-
-def freeze_queue(row: QueueRow) -> QueueTuple:
-    """Returns a queue's row as plain data."""
-    values: QueueTuple = msgspec.structs.astuple(row)
-    return values[:6] if row.durable_dispatch else values
-
-
-def frozen_queues(state: State) -> Iterator[QueueTuple]:
-    """Yields the queues by name."""
-    for name in sorted(state.queues):
-        yield freeze_queue(state.queues[name].row)
-
-
-def frozen_jobs(state: State) -> Iterator[JobTuple]:
-    """Yields the jobs in seq order."""
-    spec, raw = None, b""
-    for row in sorted(state.jobs.values(), key=_seq):
-        if row.spec is not spec:
-            spec, raw = row.spec, encode_spec(row.spec)
-        yield freeze_job(row, raw)
-
-
-def frozen_tombstones(state: State) -> Iterator[TombstoneTuple]:
-    """Yields the tombstones, oldest first."""
-    for job, time_ms in zip(state.tombstone_ids, state.tombstone_times, strict=True):
-        yield (job, time_ms, state.tombstones[job])
-
-
-def freeze(state: State) -> Frozen:
-    """Returns the state as plain, hashable data."""
-    return Frozen(
-        header(state),
-        tuple(frozen_queues(state)),
-        tuple(frozen_jobs(state)),
-        tuple(frozen_tombstones(state)),
-    )
-
-
-def thaw(
-    header: Header,
-    queues: Iterable[QueueTuple],
-    jobs: Iterable[JobTuple],
-    tombstones: Iterable[TombstoneTuple],
-    *,
-    indexed: bool = True,
-) -> State:
-    """Rebuilds a state, indexes and all; `thaw(*freeze(state))` equals `state`.
-
-    With `indexed` false the indexes are left to `State.index`, after more was replayed.
-    """
-    return assemble(
-        header, queues, [[thaw_job(job) for job in jobs]], [list(tombstones)], indexed=indexed
-    )
-
-
-def assemble(
-    header: Header,
-    queues: Iterable[QueueTuple],
-    rows: Iterable[Sequence[Row]],
-    tombstones: Iterable[Sequence[TombstoneTuple]],
-    *,
-    indexed: bool = True,
-) -> State:
-    """Makes a state of its parts; rows come in seq order, and as tombstones do in pieces.
-
-    Raises:
-        ValueError: Two rows or two tombstones have one id.
-    """
-    state = State(header)
-    state.defer_indexes()
-    for queue in queues:
-        state.queues[queue[0]] = QueueIndex(QueueRow(*queue), len(state.queues))
-    count = 0
-    for piece in rows:
-        state.jobs |= {row.id: row for row in piece}
-        count += len(piece)
-    for buried in tombstones:
-        for job_id, time_ms, packed in buried:
-            state.tombstones[job_id] = packed
-            state.tombstone_ids.append(job_id)
-            state.tombstone_times.append(time_ms)
-            state.bytes += TOMBSTONE_BYTES + len(job_id)
-    if len(state.jobs) != count or len(state.tombstones) != len(state.tombstone_ids):
-        raise ValueError("two rows have one id")
-    if indexed:
-        state.index()
-    return state
-
-
-class Fingerprinter:
-    """BLAKE2b over frozen parts, each a MessagePack array, in the order of `Frozen`.
-
-    Feed it the same parts that are written to or read from a snapshot, and the fingerprint
-    is taken on the way.
-    """
-
-    def __init__(self) -> None:
-        self._hash = blake2b(digest_size=16)
-        self._encode = msgspec.msgpack.Encoder().encode
-
-    def add(self, part: tuple[Any, ...]) -> None:
-        self._hash.update(self._encode(part))
-
-    def add_all(self, parts: Iterable[tuple[Any, ...]]) -> None:
-        self._hash.update(b"".join(map(self._encode, parts)))
-
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
-
-
-def fingerprint(state: State) -> str:
-    """Returns the fingerprint of a state: 32 hexadecimal digits, the same for equal rows."""
-    fingerprinter = Fingerprinter()
-    fingerprinter.add(header(state))
-    for parts in (frozen_queues(state), frozen_jobs(state), frozen_tombstones(state)):
-        for part in parts:
-            fingerprinter.add(part)
-    return fingerprinter.hexdigest()
+    return sum(map(hash, parts))

@@ -11,11 +11,16 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from beaver_model.index import QueueIndex
 
+STRIDE: Final = 1 << 20
+"""Virtual time that one turn of a queue of weight 1 takes."""
+
 T = TypeVar("T")
+
+_NO_END: Final = 1 << 30
 
 
 class Turns:
@@ -60,6 +65,25 @@ class Turns:
         for entry in passed_over:
             heapq.heappush(heap, entry)
         return found
+
+    def in_a_row(self, queue: QueueIndex) -> int:
+        """Returns how many turns the queue whose turn it is has, before it is another one's.
+
+        No less than one, and no more than there are for sure: what stands in the heap of
+        another queue may be too early.
+        """
+        others = self._heap[1:3]
+        if not others:
+            return _NO_END
+        stride_pass, number, _ = min(others)
+        gap, stride = stride_pass - queue.stride_pass, STRIDE // queue.row.weight
+        turns, rest = divmod(gap, stride)
+        # The turn that begins at the very time of the other's goes to the lower number.
+        return max(1, turns + (1 if rest or queue.number < number else 0))
+
+    def __bool__(self) -> bool:
+        """False where no queue has anything to take."""
+        return bool(self._heap)
 
     def __contains__(self, queue: QueueIndex) -> bool:
         return queue.number in self._listed

@@ -57,7 +57,7 @@ class _Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             for body in self._reader.feed(data):
-                number, status, answer = protocol.decode_message(body)
+                number, status, answer = protocol.decode_answer(body)
                 _, future = self._waiting.pop(number, (None, None))
                 if future is None or future.done():
                     continue

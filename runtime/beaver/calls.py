@@ -40,8 +40,8 @@ class Call(msgspec.Struct, Generic[T], frozen=True):
 
     op: str
     body: list[Any]
-    parse: Callable[[Any], Any]
-    """Turns the body of the server's answer into the value."""
+    parse: Callable[[bytes], Any]
+    """Turns the body of the server's answer, as MessagePack, into the value."""
     finish: Callable[[Any], T]
     """Turns the value into what the caller gets, or raises."""
     resend: bool = True
@@ -95,23 +95,28 @@ def _same(value: T) -> T:
     return value
 
 
+_decode_bytes: Final = msgspec.msgpack.Decoder(bytes).decode
+
+
 def _view(kind: type[T]) -> Callable[[Any], T]:
     decoder = msgspec.json.Decoder(kind)
 
-    def parse(body: Any) -> T:
+    def parse(body: bytes) -> T:
         try:
-            return decoder.decode(body)
-        except (msgspec.MsgspecError, TypeError) as error:
+            return decoder.decode(_decode_bytes(body))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise BeaverError(f"the server's answer is not what was asked for: {error}") from error
 
     return parse
 
 
 def _plain(kind: type[T]) -> Callable[[Any], T]:
-    def parse(body: Any) -> T:
+    decoder = msgspec.msgpack.Decoder(kind)
+
+    def parse(body: bytes) -> T:
         try:
-            return msgspec.convert(body, kind)
-        except msgspec.MsgspecError as error:
+            return decoder.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise BeaverError(f"the server's answer is not what was asked for: {error}") from error
 
     return parse

@@ -16,20 +16,26 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from beaver import endpoint, protocol
+from beaver import calls, endpoint, protocol
 from beaver.calls import Call, Operations, Synchronous
 from beaver.endpoint import Greeting, ServerInfo
 from beaver.errors import BeaverError, InvalidInput, ServerGone, StoreUnavailable
+from beaver.messages import Request
+from beaver.views import Enqueued
 
 T = TypeVar("T")
 
 PIPELINE_MAX: Final = 64
-"""Calls of one `call_many` that are under way at once: more could fill both directions."""
+"""Calls of one `call_each` that are under way at once: more could fill both directions."""
+
+BATCHES_MAX: Final = 4
+"""Batches of one `enqueue_each` that are under way at once."""
 
 _CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 _RECEIVE_BYTES: Final = 1 << 18
@@ -117,21 +123,27 @@ class Client(Operations, Synchronous):
         """Carries out one call; raises the error that answers it, or `ServerGone`."""
         return _answer(call, self._receive(self._send(call)))
 
-    def call_many(self, calls: Sequence[Call[T]]) -> list[T]:
-        """Carries out calls of which many are under way at once; raises the first error."""
-        slots: list[_Slot] = []
-        results: list[T] = []
+    def call_each(self, calls: Iterable[Call[T]], under_way: int = PIPELINE_MAX) -> Iterator[T]:
+        """Carries out calls, of which several are under way at once; yields in their order.
+
+        It raises the first error; calls that were sent by then are carried out all the same.
+        """
+        sent: deque[tuple[Call[T], _Slot]] = deque()
         for call in calls:
-            if len(slots) - len(results) >= PIPELINE_MAX:
-                index = len(results)
-                results.append(_answer(calls[index], self._receive(slots[index])))
-            slots.append(self._send(call))
-        first = len(results)
-        results += [
-            _answer(call, self._receive(slot))
-            for call, slot in zip(calls[first:], slots[first:], strict=True)
-        ]
-        return results
+            if len(sent) >= under_way:
+                first, slot = sent.popleft()
+                yield _answer(first, self._receive(slot))
+            sent.append((call, self._send(call)))
+        for first, slot in sent:
+            yield _answer(first, self._receive(slot))
+
+    def enqueue_each(self, batches: Iterable[Sequence[Request]]) -> Iterator[list[Enqueued]]:
+        """Takes in batches, each as `enqueue` does, without waiting for one to send the next.
+
+        Yields the answer to each, in order.  Where it raises, batches behind the one that was
+        refused may be in.
+        """
+        return self.call_each(map(calls.enqueue, batches), BATCHES_MAX)
 
     def close(self) -> None:
         """Ends the connection; calls under way get `ServerGone`."""
@@ -206,7 +218,7 @@ class Client(Operations, Synchronous):
             if not received:
                 self._lose()
             for body in self._reader.feed(received):
-                number, status, answer = protocol.decode_message(body)
+                number, status, answer = protocol.decode_answer(body)
                 slot = self._slots.pop(number, None)
                 if slot is not None:
                     slot.value, slot.done = (status, answer), True

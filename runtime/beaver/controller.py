@@ -25,16 +25,20 @@ from typing import Final
 
 from beaver.engine import Engine
 from beaver.errors import BeaverError, StorageFailed
-from beaver.messages import Attempt, Outcome, Request
+from beaver.messages import Attempt, Outcome, OutcomeKind, Request
 from beaver.outcomes import attempt_of, command_of
 from beaver.places import Concurrency, Held, KillCause, TaskTime, Worker
 from beaver.ports import Clock, Entropy, Pool
-from beaver_model import Offer, Row, State, select
+from beaver_model import Offer, Row, State, select, select_run
 from beaver_model.bounds import ADVANCE_MAX
 from beaver_model.commands import (
     AnyCommand,
+    Complete,
+    CompleteBatch,
     ConfirmCancel,
     Dispatch,
+    DispatchBatch,
+    Done,
     Expire,
     Fail,
     Job,
@@ -50,6 +54,7 @@ Batches = dict[int, list[Attempt]]
 log = logging.getLogger("beaver")
 
 _IN_FLIGHT: Final = JobState.IN_FLIGHT
+_OK: Final = OutcomeKind.OK
 
 TICK_S: Final = 0.05
 """How often limits are looked at while something runs."""
@@ -77,6 +82,9 @@ START_LIMIT_MS: Final = 120_000
 
 TASKS_TIMED_MAX: Final = 10_000
 """Tasks whose running times are known at once."""
+
+DONE_BYTES: Final = 64 << 10
+"""Successes with results of so many bytes are not made one command with more of them."""
 
 IDLE: Final = Offer(idle=True)
 PREFETCH: Final = Offer(idle=False)
@@ -207,7 +215,7 @@ class Controller:
         if self._draining or self.halted:
             return
         workers = [w for w in self.workers.values() if w.ready and not w.killed]
-        if not state.ready and not self._rebalance(workers):
+        if not state.turns and not self._rebalance(workers):
             return
         if self._unwritten or not self._engine.has_room(self._room_bytes):
             # What waits for room goes first.  Else a later attempt could start before the log
@@ -226,7 +234,7 @@ class Controller:
 
     def _dispatches(
         self, state: State, workers: list[Worker], batches: Batches, now_ms: int
-    ) -> Iterator[Dispatch]:
+    ) -> Iterator[Dispatch | DispatchBatch]:
         """Yields a DISPATCH for each free place; each is applied before the next is chosen."""
         places = [w for w in workers for _ in range(self._free_now(w))]
         places.sort(key=lambda w: len(w.held))
@@ -248,7 +256,7 @@ class Controller:
 
     def _prefetches(
         self, state: State, workers: list[Worker], batches: Batches, now_ms: int
-    ) -> Iterator[Dispatch]:
+    ) -> Iterator[DispatchBatch]:
         """Yields a DISPATCH for each job that may wait at a worker which runs another one."""
         now_ns = self._clock.monotonic_ns()
         task, depth = "", 0
@@ -257,17 +265,18 @@ class Controller:
                 continue  # Nothing waits behind a job that may take the machine down.
             if worker.held and self._runs_long(worker, now_ns):
                 continue
-            while True:
-                row = select(state, PREFETCH, now_ms)
-                if row is None:
+            while (room := (self._prefetch or ADAPTED_MAX) - len(worker.held)) > 0:
+                rows = select_run(state, PREFETCH, now_ms, room)
+                if not rows:
                     return
-                if row.spec.task != task:
-                    task = row.spec.task
+                if rows[0].spec.task != task:
+                    task = rows[0].spec.task
                     depth = self._depth(task)
                 if len(worker.held) >= depth:
                     break
-                yield Dispatch(row.id, worker.number, True)
-                if not self._hold(state.jobs[row.id], worker, batches):
+                del rows[depth - len(worker.held) :]
+                yield DispatchBatch([row.id for row in rows], worker.number, True)
+                if not self._hold_all([state.jobs[row.id] for row in rows], worker, batches):
                     return
 
     def _depth(self, task: str) -> int:
@@ -289,10 +298,18 @@ class Controller:
         if goes_early:
             self._send(worker, [attempt], None)
             return True
-        batch = batches.get(worker.number)
-        if batch is None:
-            batch = batches[worker.number] = []
-        batch.append(attempt)
+        batches.setdefault(worker.number, []).append(attempt)
+        return True
+
+    def _hold_all(self, rows: list[Row], worker: Worker, batches: Batches) -> bool:
+        """Notes jobs that were dispatched.  False where there was no room in the log for them."""
+        if self._eager or rows[0].state != _IN_FLIGHT:
+            return all(self._hold(row, worker, batches) for row in rows)
+        store, held = self._store, worker.held
+        attempts = [attempt_of(row, store) for row in rows]
+        for attempt in attempts:
+            held[attempt.token] = Held(attempt)
+        batches.setdefault(worker.number, []).extend(attempts)
         return True
 
     def _may_go_early(self, row: Row, worker: Worker) -> bool:
@@ -379,13 +396,28 @@ class Controller:
         self._check_drained()
 
     def _commands(self, place: Worker, outcomes: Sequence[Outcome]) -> Iterator[AnyCommand]:
-        """Yields the command of each outcome; the worker no longer holds its attempt."""
+        """Yields the commands of outcomes, in order; the worker no longer holds the attempts.
+
+        Successes that come one after another make one command.
+        """
         random = self._entropy.random
+        done: list[Done] = []
+        size = 0
         for outcome in outcomes:
             held = place.held.pop(outcome.token, None)
             if held is not None:
                 self._time_of(held.attempt.task).learn(outcome.elapsed_ms)
-            yield command_of(outcome, self._to_child, random)
+            plain = outcome.kind == _OK and not outcome.children
+            if done and not (plain and size < DONE_BYTES):
+                yield CompleteBatch(done)
+                done, size = [], 0
+            if plain:
+                done.append(Done(outcome.job, outcome.token, outcome.result))
+                size += len(outcome.result)
+            else:
+                yield command_of(outcome, self._to_child, random)
+        if done:
+            yield CompleteBatch(done)
 
     def _to_child(self, request: Request) -> Job:
         return self._to_job(request, self._engine.now_ms(), Origin.JOB)
@@ -403,7 +435,12 @@ class Controller:
         self._engine.submit_each(commands, self._keep)
 
     def _keep(self, command: AnyCommand, error: BeaverError) -> None:
-        if isinstance(error, StorageFailed):
+        if not isinstance(error, StorageFailed):
+            return
+        if isinstance(command, CompleteBatch):
+            # One by one they need no more room at once than the largest of them.
+            self._unwritten += [Complete(d.job, d.token, d.result) for d in command.done]
+        else:
             self._unwritten.append(command)
 
     def retry_unwritten(self) -> None:

@@ -214,8 +214,8 @@ def read_greeting(message: object) -> Greeting:
                     f"{protocol.VERSION}: use the same release of Beaver for both"
                 )
             return Greeting(store, epoch, pid)
-        case [0, 1, body]:
-            raise protocol.decode_error(body)
+        case [0, 1, [str(name), str(text)]]:
+            raise protocol.error_named(name, text)
         case _:
             raise StoreUnavailable("what answered on the socket is no Beaver server")
 

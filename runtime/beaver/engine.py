@@ -6,8 +6,10 @@ with one sync.  Only then is anything told: **a reply, also a refusal, a no-op o
 is released once the last seq that was applied when it was computed is durable**.
 
 Arrivals collect while the loop syncs; the commit runs when the loop has read what came in,
-so no timer delays a lone producer.  Just before a commit the controller adds the dispatches
-that have become possible: a job and its DISPATCH may share a sync.
+so no timer delays a lone producer.  Small requests for new jobs that come one after another
+are decided and applied together, before anything else is decided or read.  Just before a
+commit the controller adds the dispatches that have become possible: a job and its DISPATCH
+may share a sync.
 
 A failed write or sync makes the engine useless: nothing more is decided or released, and
 the process must end, since the page cache can no longer be trusted.
@@ -27,13 +29,14 @@ import msgspec
 from beaver.admission import refusal
 from beaver.commit_path import CommitPath
 from beaver.errors import BeaverError, DiskFull, StorageFailed, StoreUnavailable
-from beaver.event_sizes import events_bytes_max
+from beaver.event_sizes import events_bytes_max, events_max
 from beaver.figures import CommitFigures
+from beaver.intake import Asked, Intake
 from beaver.journal.codec import encode_commit
 from beaver.journal.wal import Staged
 from beaver.ports import Clock
 from beaver.stamps import Stamper
-from beaver_model import Rejection, State, apply, decide
+from beaver_model import Rejection, State, apply_all, decide
 from beaver_model.bounds import (
     BATCH_BYTES_MAX,
     BATCH_JOBS_MAX,
@@ -143,6 +146,7 @@ class Engine:
         self._room = 0
         """Bytes that the open batch may have without asking the log; 0 where not known."""
         self._waiting: list[tuple[Callable[[Any], None], Any]] = []
+        self._intake = Intake()
         self._crowd = 0
         """Answers that waited for the last commit."""
         self._sync_ns = 0
@@ -217,8 +221,60 @@ class Engine:
         """
         if threading.get_ident() != self._owner:
             raise NotOwner("commands are submitted on the loop's thread")
+        if self._intake.asked:
+            self._take_in()
         if self._failed is not None or self._closed:
             return
+        self._change(command, answer, done)
+
+    def enqueue(
+        self, jobs: list[Job], answer: Callable[[Reply], T], done: Callable[[T], None]
+    ) -> None:
+        """Submits an `Enqueue`, as `change` does, along with those of others that come now."""
+        if threading.get_ident() != self._owner:
+            raise NotOwner("commands are submitted on the loop's thread")
+        if self._intake.add(Asked(jobs, answer, done)):
+            self._take_in()
+        elif not self._scheduled:
+            self.touch()
+
+    def _take_in(self) -> None:
+        """Decides and applies what was asked for by `enqueue`: together, or else one by one."""
+        everyone = self._intake.take()
+        if self._failed is not None or self._closed:
+            return
+        if len(everyone) > 1 and self._take_in_together(everyone):
+            return
+        for asked in everyone:
+            if self._failed is None:
+                self._change(Enqueue(asked.jobs), asked.answer, asked.done)
+
+    def _take_in_together(self, everyone: list[Asked]) -> bool:
+        """Takes in all that was asked for; False, with nothing done, where some is not plain.
+
+        Plain is what is admitted, not refused, and new: then the events of each follow those of
+        the one before, as if it had been decided after it.
+        """
+        command = Enqueue([job for asked in everyone for job in asked.jobs])
+        size = events_bytes_max(command, self._state)
+        if self._admit(command, size) is not None:
+            return False
+        now_ms = self._now_ms or self._stamper.now_ms()
+        events = decide(self._state, command, now_ms)
+        if isinstance(events, Rejection) or len(events) != len(command.jobs):
+            return False
+        seq = self._state.last_seq + 1
+        self._apply(events, size, now_ms)
+        start = 0
+        for asked in everyone:
+            end = start + len(asked.jobs)
+            self._release(asked.done, asked.answer(Applied(seq + start, events[start:end])))
+            start = end
+        return True
+
+    def _change(
+        self, command: AnyCommand, answer: Callable[[Reply], T], done: Callable[[T], None]
+    ) -> None:
         outcome = self._carry_out(command)
         reply: Reply
         if isinstance(outcome, list):
@@ -242,6 +298,8 @@ class Engine:
         """
         if threading.get_ident() != self._owner:
             raise NotOwner("commands are submitted on the loop's thread")
+        if self._intake.asked:
+            self._take_in()
         try:
             for command in commands:
                 if self._failed is not None or self._closed:
@@ -262,25 +320,27 @@ class Engine:
             return refused
         now_ms = self._now_ms or self._stamper.now_ms()
         decision = decide(state, command, now_ms)
-        if isinstance(decision, Rejection):
-            return decision
+        if decision and not isinstance(decision, Rejection):
+            self._apply(decision, size, now_ms)
+        return decision
+
+    def _apply(self, events: list[AnyEvent], size: int, now_ms: int) -> None:
+        """Applies events and opens a batch for them: only an event does, for its stamp."""
         try:
-            for event in decision:
-                apply(state, event, now_ms)
+            apply_all(self._state, events, now_ms)
         except BaseException as error:
             self.fail(error)
             raise
-        if decision:
-            # Only an event opens a batch: what changes nothing must not hold its stamp.
-            self._now_ms = now_ms
-            if not self._scheduled:
-                self.touch()
-            self._events += decision
-            self._bytes += size
-        return decision
+        self._now_ms = now_ms
+        if not self._scheduled:
+            self.touch()
+        self._events += events
+        self._bytes += size
 
     def read(self, question: Callable[[State], T], done: Callable[[T], None]) -> None:
         """Asks the state and calls `done` once all that the answer rests on is durable."""
+        if self._intake.asked:
+            self._take_in()
         self._release(done, question(self.state))
 
     async def execute(self, command: AnyCommand) -> Applied:
@@ -331,6 +391,8 @@ class Engine:
 
     def flush(self) -> None:
         """Commits at once whatever is open, and returns when it is durable."""
+        if self._intake.asked:
+            self._take_in()
         while (self._events or self._waiting or self._syncing) and self._failed is None:
             if self._syncing is not None:
                 self._commits.wait()
@@ -364,6 +426,8 @@ class Engine:
         if self._expects_more():
             self._loop.call_soon(self._commit)
             return
+        if self._intake.asked:
+            self._take_in()
         if self._failed is None and not self._closed and self.before_commit is not None:
             try:
                 self.before_commit(self.now_ms())
@@ -381,7 +445,7 @@ class Engine:
         and no longer than a sync takes.  Who is first loses a sync's time at most, and a sync
         serves many instead of a few.
         """
-        arrived = len(self._waiting) + len(self._events)
+        arrived = len(self._waiting) + len(self._events) + len(self._intake.asked)
         if self._crowd < 2 or arrived == self._looked_at or arrived > ENOUGH:
             return False
         now_ns = self._clock.monotonic_ns()
@@ -510,6 +574,8 @@ class Engine:
             full = self._full((), size)
             if full is not None:
                 return full
+        else:
+            count = events_max(command)
         fits = self._bytes + size <= BATCH_BYTES_MAX and len(self._events) + count <= BATCH_JOBS_MAX
         if fits and self._bytes + size + reserve <= self._room:
             return None

@@ -6,7 +6,7 @@ out to be full in the middle of a commit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from beaver_model import State
@@ -15,6 +15,8 @@ from beaver_model.commands import (
     AnyCommand,
     Boot,
     Complete,
+    CompleteBatch,
+    DispatchBatch,
     Enqueue,
     Expire,
     Fail,
@@ -31,12 +33,31 @@ def events_bytes_max(command: AnyCommand, state: State) -> int:
     return _BYTES.get(type(command), _small_bytes)(command, state)
 
 
+def events_max(command: AnyCommand) -> int:
+    """Returns how many events of `command` count against the bound of one commit.
+
+    Those of a batch; what jobs enqueue and what a start finds in flight is bounded elsewhere.
+    """
+    if isinstance(command, Enqueue | DispatchBatch):
+        return len(command.jobs)
+    return len(command.done) if isinstance(command, CompleteBatch) else 1
+
+
 def _enqueue_bytes(command: Enqueue, state: State) -> int:
-    return sum(map(_job_bytes, command.jobs))
+    return _jobs_bytes(command.jobs)
+
+
+def _dispatches_bytes(command: DispatchBatch, state: State) -> int:
+    return (EVENT_BYTES + ID_BYTES_MAX) * len(command.jobs)
+
+
+def _completes_bytes(command: CompleteBatch, state: State) -> int:
+    results = sum([len(done.result) for done in command.done])
+    return (EVENT_BYTES + ID_BYTES_MAX) * len(command.done) + results
 
 
 def _complete_bytes(command: Complete, state: State) -> int:
-    children = sum(map(_job_bytes, command.children)) if command.children else 0
+    children = _jobs_bytes(command.children) if command.children else 0
     return EVENT_BYTES + ID_BYTES_MAX + len(command.result) + children
 
 
@@ -56,14 +77,20 @@ def _small_bytes(command: AnyCommand, state: State) -> int:
     return EVENT_BYTES + ID_BYTES_MAX
 
 
-def _job_bytes(job: Job) -> int:
-    tags = sum(4 * len(tag) + 5 for tag in job.tags) if job.tags else 0
-    return EVENT_BYTES + 2 * ID_BYTES_MAX + len(job.spec) + len(job.payload) + tags
+def _jobs_bytes(jobs: Sequence[Job]) -> int:
+    size = (EVENT_BYTES + 2 * ID_BYTES_MAX) * len(jobs)
+    for job in jobs:
+        size += len(job.spec) + len(job.payload)
+        if job.tags:
+            size += sum(4 * len(tag) + 5 for tag in job.tags)
+    return size
 
 
 _BYTES: Final[dict[type, Callable[[Any, State], int]]] = {
     Enqueue: _enqueue_bytes,
+    DispatchBatch: _dispatches_bytes,
     Complete: _complete_bytes,
+    CompleteBatch: _completes_bytes,
     Fail: _failure_bytes,
     Expire: _failure_bytes,
     Requeue: _requeue_bytes,

@@ -44,6 +44,8 @@ _unpack_length: Final = _LENGTH.unpack_from
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder().decode
 _decode_request: Final = msgspec.msgpack.Decoder(tuple[int, str, msgspec.Raw]).decode
+_decode_answer: Final = msgspec.msgpack.Decoder(tuple[int, int, msgspec.Raw]).decode
+_decode_error: Final = msgspec.msgpack.Decoder(tuple[str, str]).decode
 
 
 class FrameTooLong(errors.InvalidInput):
@@ -69,6 +71,14 @@ class FrameReader:
         Raises:
             FrameTooLong: Before anything of that frame is kept.
         """
+        size = len(data)
+        if size >= 4 and not self._buffer and size <= self._limit:
+            (length,) = _unpack_length(data)
+            if length == size - 4:
+                return iter((data[4:],))  # One whole frame, as mostly.
+        return self._cut(data)
+
+    def _cut(self, data: bytes) -> Iterator[bytes]:
         buffer = self._buffer
         if buffer:
             buffer += data
@@ -122,6 +132,18 @@ def decode_request(body: bytes) -> tuple[int, str, msgspec.Raw]:
         raise errors.InvalidInput(f"a frame is not MessagePack: {error}") from error
 
 
+def decode_answer(body: bytes) -> tuple[int, int, msgspec.Raw]:
+    """Returns number and status of an answer, and its body still encoded, as in `decode_request`.
+
+    Raises:
+        InvalidInput: The frame is no answer.
+    """
+    try:
+        return _decode_answer(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise errors.InvalidInput(f"a frame is no answer: {error}") from error
+
+
 def encode_error(number: int, error: errors.BeaverError) -> bytes:
     """Returns the frame that answers request `number` with an error.
 
@@ -131,9 +153,17 @@ def encode_error(number: int, error: errors.BeaverError) -> bytes:
     return encode_frame([number, 1, [kind.__name__, str(error)]])
 
 
-def decode_error(body: Any) -> errors.BeaverError:
-    """Rebuilds the error of an answer, of the class that the server raised."""
-    name, message = body
+def decode_error(body: bytes) -> errors.BeaverError:
+    """Rebuilds the error of an answer from its body."""
+    try:
+        name, message = _decode_error(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+        return errors.BeaverError(f"the server answered with what is no error: {wrong}")
+    return error_named(name, message)
+
+
+def error_named(name: str, message: str) -> errors.BeaverError:
+    """Returns an error of the class that the server raised."""
     kind = getattr(errors, name, errors.BeaverError)
     if not (isinstance(kind, type) and issubclass(kind, errors.BeaverError)):
         kind = errors.BeaverError

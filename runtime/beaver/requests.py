@@ -89,6 +89,8 @@ _decode_options: Final = msgspec.msgpack.Decoder(Options).decode
 _DRAWN_AHEAD: Final = 128
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _random: Final[list[str]] = []
+_drawn = (0, "")
+"""The millisecond of the last id, and its text."""
 os.register_at_fork(after_in_child=_random.clear)
 
 
@@ -98,13 +100,19 @@ def draw_id() -> str:
     The random bits come from the kernel, many at a time: a call to it costs more than all
     the rest.  A forked child throws away what its parent has drawn ahead.
     """
+    global _drawn  # noqa: PLW0603 - a memo
     try:
         random = _random.pop()
     except IndexError:
         random, *ahead = _draw_ahead()
         _random.extend(ahead)
-    time_ms = f"{time.time_ns() // 1_000_000:012x}"
-    return f"{time_ms[:8]}-{time_ms[8:]}-{random}"
+    time_ms = time.time_ns() // 1_000_000
+    last_ms, text = _drawn
+    if time_ms != last_ms:
+        digits = f"{time_ms:012x}"
+        text = f"{digits[:8]}-{digits[8:]}-"
+        _drawn = time_ms, text
+    return text + random
 
 
 def _draw_ahead() -> Iterator[str]:

@@ -39,10 +39,8 @@ from beaver.snapshot_lines import (
     job_line,
     tombstone_line,
 )
-from beaver_model.rows import spec_of
-from beaver_model.state import (
+from beaver_model.freezing import (
     Fingerprinter,
-    State,
     assemble,
     freeze_job,
     frozen_jobs,
@@ -50,6 +48,8 @@ from beaver_model.state import (
     frozen_tombstones,
     header,
 )
+from beaver_model.rows import spec_of
+from beaver_model.state import State
 
 __all__ = [
     "LoadedSnapshot",

@@ -32,6 +32,7 @@ import msgspec
 from beaver.errors import Corruption, NewerFormat
 from beaver.ports import File
 from beaver_model.bounds import DIGEST_BYTES, PAYLOAD_DEPTH_MAX
+from beaver_model.freezing import JobTuple, QueueTuple, TombstoneTuple, freeze_queue
 from beaver_model.rows import (
     Extra,
     QueueRow,
@@ -42,13 +43,7 @@ from beaver_model.rows import (
     spec_of,
     unpack_tombstone,
 )
-from beaver_model.state import (
-    Header,
-    JobTuple,
-    QueueTuple,
-    TombstoneTuple,
-    freeze_queue,
-)
+from beaver_model.state import Header
 from beaver_model.states import JobState
 
 FORMAT: Final = "beaver-snapshot"

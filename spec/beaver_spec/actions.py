@@ -30,6 +30,7 @@ KINDS: Final[tuple[str, ...]] = (
     "enqueue other",
     "enqueue later",
     "dispatch",
+    "dispatch-several",
     "sync",
     "crash",
     "crash forgets",

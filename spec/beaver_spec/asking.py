@@ -10,9 +10,12 @@ from beaver_model.commands import (
     Boot,
     Cancel,
     Complete,
+    CompleteBatch,
     ConfirmCancel,
     Discard,
     Dispatch,
+    DispatchBatch,
+    Done,
     Enqueue,
     Expire,
     Fail,
@@ -42,6 +45,10 @@ def _complete(space: Space, ask: Any, worker: int) -> AnyCommand:
     return Complete(NAMES[ask[1]], space.token(ask[1], ask[2]), b"null", children)
 
 
+def _complete_several(space: Space, ask: Any, worker: int) -> AnyCommand:
+    return CompleteBatch([Done(NAMES[j], space.token(j, label), b"null") for j, label in ask[1]])
+
+
 def _fail(space: Space, ask: Any, worker: int) -> AnyCommand:
     job, token = NAMES[ask[1]], space.token(ask[1], ask[2])
     retry = ask[3] != "not_retryable"
@@ -60,7 +67,9 @@ _COMMANDS: Final[dict[str, Callable[[Space, Any, int], AnyCommand]]] = {
     "bad-weight": lambda _s, _a, _w: SetQueue(QUEUE, weight=0),
     "bad-bounds": lambda _s, _a, _w: SetBounds(-1),
     "dispatch": lambda _s, a, w: Dispatch(NAMES[a[1]], w, bool(a[3])),
+    "dispatch-several": lambda _s, a, w: DispatchBatch([NAMES[j] for j in a[1]], w, bool(a[3])),
     "complete": _complete,
+    "complete-several": _complete_several,
     "fail": _fail,
     "expire": lambda s, a, _w: Expire(NAMES[a[1]], s.token(a[1], a[2]), jitter=s.jitter(a[1])),
     "release": _release,

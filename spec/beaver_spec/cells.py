@@ -23,9 +23,12 @@ from beaver_model.commands import (
     Boot,
     Cancel,
     Complete,
+    CompleteBatch,
     ConfirmCancel,
     Discard,
     Dispatch,
+    DispatchBatch,
+    Done,
     Enqueue,
     Expire,
     Fail,
@@ -222,10 +225,12 @@ def _commands(row: Row) -> Iterator[AnyCommand]:
     name = NAMES[0]
     yield Enqueue((Job(name, _RAW, b"null", SAME),))
     yield from (Dispatch(name, 1, prefetched) for prefetched in (True, False))
+    yield from (DispatchBatch([name], 1, prefetched) for prefetched in (True, False))
     yield from (Cancel(name), Requeue(name), Requeue(name, b"1"), Discard(name))
     current = token_of(0, row.label)
     for token in (current, current + len(NAMES)):
         yield Complete(name, token, b"null")
+        yield CompleteBatch([Done(name, token, b"null")] * 2)
         yield Complete(name, token, b"null", (Job(name, _RAW, b"1", SAME),))
         yield from (Fail(name, token, "", retry=retry) for retry in (True, False))
         yield Expire(name, token)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 from beaver_spec.moment import Moment
 from beaver_spec.properties import Ask
 from beaver_spec.rows import ABSENT, LIVE, PENDING
@@ -78,6 +80,30 @@ def dispatches(m: Moment) -> None:
             phase = SENT if m.rules.sends_at_once(row, worker) else UNSENT
             crew = m.with_worker(place, (*worker, Held(job, step.label, phase)))
             m.submit(("dispatch", job, place), ask, crew=crew, worker=place)
+
+
+def dispatches_of_several(m: Moment) -> None:
+    """Any two jobs that may wait, in any order, to every worker that is busy and has room."""
+    if m.full or not m.scope.several:
+        return
+    for place, worker in enumerate(m.crew):
+        holds = [held for held in worker if held.phase in HELD]
+        room = m.scope.prefetch - len(holds)
+        if not holds or room < 2 or any(h.phase == LOST for h in holds):
+            continue
+        pending = [job for job, row in enumerate(m.rows) if row.state == PENDING]
+        for jobs in permutations(pending, 2):
+            labels = tuple(1 + max(_labels(m, job), default=0) for job in jobs)
+            ask = ("dispatch-several", jobs, labels, True)
+            action = ("dispatch-several", *jobs, place)
+            step = m.space.step(m.memory, ask, place + 1)
+            if step.refusal:
+                if step.wrong:
+                    m.add(action, m.rest, step.wrong)
+                continue
+            # A model that is broken on purpose may dispatch fewer.
+            given = (Held(j, label, UNSENT) for j, label in zip(jobs, step.labels, strict=False))
+            m.submit(action, ask, crew=m.with_worker(place, (*worker, *given)), worker=place)
 
 
 def _labels(m: Moment, job: int) -> list[int]:

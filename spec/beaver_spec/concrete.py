@@ -18,7 +18,8 @@ from typing import Any, Final, NamedTuple
 
 from beaver_model import Rejection, freeze, thaw
 from beaver_model.events import AnyEvent
-from beaver_model.state import Frozen, Header, State
+from beaver_model.freezing import Frozen
+from beaver_model.state import Header, State
 from beaver_spec.actions import Action
 from beaver_spec.explorer import Explorer, can_end
 from beaver_spec.moment import Next
@@ -148,6 +149,8 @@ class ConcreteSpace(Space):
             self.model.apply(state, event, self.now)
         if ask[0] == "dispatch":
             step.label = state.last_seq
+        elif ask[0] == "dispatch-several":
+            step.labels = tuple(range(state.last_seq + 1 - len(decision), state.last_seq + 1))
         step.moves = tuple(map(move_of, filter(is_job_event, decision)))
         wrong = [Wrong(*message.split(": ", 1)) for message in self.model.violations(state)]
         frozen = freeze(state)

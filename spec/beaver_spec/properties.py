@@ -49,7 +49,8 @@ class Wrong(NamedTuple):
 
 PROPERTIES: Final[dict[str, str]] = {
     "events_are_legal": "every event that `decide` returns is legal, and every refusal is known",
-    "replay_agrees": "freezing, thawing and replaying events, once and twice, give one state",
+    "replay_agrees": "freezing, thawing and replaying events, once, twice and all at once, give "
+    "one state",
     "fenced": "P3: an outcome changes something only with the token that is in flight, and never "
     "where a dead server gave it",
     "completes_once": "P3: a job that has completed never runs or completes again",
@@ -57,6 +58,9 @@ PROPERTIES: Final[dict[str, str]] = {
     "starts afresh, and nothing else changes the count",
     "dispatch_is_guarded": "P5, P6, P12: a pending job can be dispatched exactly where its time "
     "has come, its queue runs, an attempt is left, and neither last-attempt nor suspect forbids",
+    "several_are_as_each": "one command for several jobs does what one for each in turn would do: "
+    "it dispatches all or none, and of the successes that it reports exactly those count that "
+    "answer an attempt in flight",
     "death_is_earned": "P6: a job dies only with its attempts spent, or for good",
     "cancel_is_kept": "once its cancel is asked, an attempt ends in ACK or CANCEL, nothing else",
     "suspects_are_marked": "what a power cut interrupts is suspect until it ends otherwise",
@@ -83,6 +87,7 @@ ALL_PROPERTIES: Final[dict[str, str]] = {
 }
 
 _OUTCOMES: Final = frozenset({"complete", "fail", "expire", "release", "confirm"})
+_SEVERAL: Final = frozenset({"dispatch-several", "complete-several"})
 _FOR_GOOD: Final = frozenset({Cause.NOT_RETRYABLE, Cause.CHILD_CONFLICT, Cause.SNOOZE_LIMIT})
 
 
@@ -104,6 +109,11 @@ def check_step(
             led = ", ".join(move.trigger.name for move in moves)
             message = f"an outcome of {_name(ask)} without the token in flight led to {led}"
             yield Wrong("fenced", message)
+    if ask[0] in _SEVERAL:
+        wanted, found = as_each(before, ask), [move.job for move in moves]
+        if found != wanted:
+            message = f"{_names(found)} moved, and one by one {_names(wanted)} would"
+            yield Wrong("several_are_as_each", message)
     for move in moves:
         old, new = before.rows[move.job], after.rows[move.job]
         yield from _check_move(move, old, new, limits)
@@ -155,6 +165,37 @@ def why_not(model: Model, job: int, attempts: int, *, prefetched: bool) -> str:
     if row.suspect and (prefetched or others):
         return "suspect_waits"
     return ""
+
+
+def as_each(model: Model, ask: Ask) -> list[int]:
+    """Returns which jobs a command for several moves, in order: the rule, told a second time."""
+    named = ask[1]
+    assert isinstance(named, tuple)
+    if ask[0] == "dispatch-several":
+        return list(named)
+    answered = [
+        job
+        for job, label in dict.fromkeys(named)
+        if model.rows[job].state == IN_FLIGHT and model.rows[job].label == label
+    ]
+    assert len(set(answered)) == len(answered), "one token is in flight"
+    return answered
+
+
+def why_not_several(model: Model, ask: Ask, attempts: int) -> str:
+    """Returns what forbids to dispatch several jobs with one command, or nothing."""
+    jobs = ask[1]
+    assert isinstance(jobs, tuple)
+    if len(set(jobs)) < len(jobs):
+        return "repeated"
+    if sum(model.rows[job].suspect for job in jobs) > 1:
+        return "suspect_waits"
+    reasons = (why_not(model, job, attempts, prefetched=bool(ask[3])) for job in jobs)
+    return next(filter(None, reasons), "")
+
+
+def _names(jobs: Sequence[int]) -> str:
+    return ", ".join(NAMES[job] for job in jobs) or "nothing"
 
 
 _ATTEMPTS: Final = {Trigger.DISPATCH: 1, Trigger.RELEASE: -1}
@@ -249,6 +290,16 @@ def _leaves_suspects(before: Model, ask: Ask, _moves: Sequence[Move], _after: Mo
     return any(place != _place(ask) for place in waiting)
 
 
+def _several(kind: str, *, left_out: bool = False) -> Situation:
+    def met(_before: Model, ask: Ask, moves: Sequence[Move], _after: Model) -> bool:
+        if ask[0] != kind:
+            return False
+        assert isinstance(ask[1], tuple)
+        return (len(moves) == 1) if left_out else (len(moves) > 1)
+
+    return met
+
+
 SITUATIONS: Final[dict[str, Situation]] = {
     "a tombstone is evicted": _evicts,
     "one BOOT charges one job and gives another back": _sorts_at_boot,
@@ -272,6 +323,9 @@ SITUATIONS: Final[dict[str, Situation]] = {
         Trigger.DEAD, when=lambda _row, move: move.cause not in _FOR_GOOD
     ),
     "a requeued job completes": _moved(Trigger.ACK, when=lambda row, _move: row.generation > 0),
+    "several jobs are dispatched with one command": _several("dispatch-several"),
+    "several successes are reported with one command": _several("complete-several"),
+    "of two successes one is left out": _several("complete-several", left_out=True),
     "a neighbour is given back": _moved(
         Trigger.RELEASE, when=lambda _row, move: move.cause == Cause.NEIGHBOUR
     ),

@@ -242,6 +242,7 @@ USES: Final = {
     "power": "cut",
     "early": "crash forgets",
     "unheard": "hear",
+    "several": "dispatch-several",
     "stale": "late ok",
     "timeouts": "finish timeout",
     "fatal": "finish fatal",

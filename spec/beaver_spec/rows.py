@@ -14,8 +14,9 @@ from typing import Any, Final, NamedTuple
 
 from beaver_model import State
 from beaver_model.bounds import DIGEST_BYTES
+from beaver_model.freezing import JobTuple
 from beaver_model.rows import Extra, Spec, encode_spec, pack_tombstone
-from beaver_model.state import Header, JobTuple
+from beaver_model.state import Header
 from beaver_model.states import JobState
 
 NEW: Final = int(JobState.NEW)

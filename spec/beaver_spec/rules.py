@@ -99,6 +99,7 @@ class Rules:
             client_rules.wakes(moment)
             client_rules.clients(moment)
             client_rules.dispatches(moment)
+            client_rules.dispatches_of_several(moment)
         else:
             server_rules.drained(moment)
         return moment.out

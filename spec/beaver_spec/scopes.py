@@ -34,6 +34,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """A queue opts out of the sync before a start: attempts go out with their DISPATCH unsynced."""
     unheard: int = 0
     """Outcomes of one worker that the server has not read yet; it then reads several at once."""
+    several: bool = False
+    """One command may dispatch two jobs, or report the successes of several."""
     stale: bool = False
     """Workers outlive the server and report late, as remote ones may."""
     fails: bool = True
@@ -190,6 +192,20 @@ SCOPES: Final[tuple[Scope, ...]] = (
         unheard=2,
         losses=1,
         cancels=1,
+    ),
+    Scope(
+        name="several",
+        claim="two jobs are dispatched with one command, all or none, and several successes are "
+        "reported with one; a crash keeps such a command whole or not at all",
+        jobs=3,
+        workers=1,
+        attempts=2,
+        crashes=1,
+        prefetch=3,
+        unheard=2,
+        several=True,
+        power=True,
+        timeouts=False,
     ),
     Scope(
         name="early",

@@ -22,8 +22,9 @@ from beaver_model.commands import (
     Job,
 )
 from beaver_model.events import AnyEvent, JobEvent, TimedOut
+from beaver_model.freezing import Frozen
 from beaver_model.rows import encode_spec
-from beaver_model.state import Frozen
+from beaver_model.runs import AT_ONCE
 from beaver_model.states import JobState, Trigger
 from beaver_spec.asking import command_of
 from beaver_spec.properties import (
@@ -38,6 +39,7 @@ from beaver_spec.properties import (
     Wrong,
     check_step,
     why_not,
+    why_not_several,
 )
 from beaver_spec.rows import (
     ABSENT,
@@ -67,6 +69,17 @@ Effect = tuple[int, int]
 """What a release tells: a job's place, and a `TOLD_*` bit, `FORGET` or `REVIVE`."""
 
 
+def at_once(state: State, events: Sequence[AnyEvent], time_ms: int) -> None:
+    """Applies the events of one decision as `apply_all` does, and a run of two is long enough."""
+    kinds = set(map(type, events))
+    run = AT_ONCE.get(kinds.pop()) if len(kinds) == 1 else None
+    if run is not None:
+        state.time_ms = max(state.time_ms, time_ms)
+        if run(state, events):
+            return
+    beaver_model.apply_all(state, events, time_ms)
+
+
 class ModelUnderTest(NamedTuple):
     """The functions of the model that are explored; tests replace some by broken ones."""
 
@@ -75,12 +88,23 @@ class ModelUnderTest(NamedTuple):
     legal: Callable[[State, AnyEvent], str | None] = beaver_model.legal
     violations: Callable[[State], list[str]] = beaver_model.violations
     select: Callable[[State, Offer, int], ModelRow | None] = beaver_model.select
+    at_once: Callable[[State, Sequence[AnyEvent], int], None] = at_once
 
 
 class Step:
     """What one command led to on one state."""
 
-    __slots__ = ("edges", "effects", "events", "label", "mid", "moves", "refusal", "wrong")
+    __slots__ = (
+        "edges",
+        "effects",
+        "events",
+        "label",
+        "labels",
+        "mid",
+        "moves",
+        "refusal",
+        "wrong",
+    )
 
     def __init__(self, mid: int) -> None:
         self.mid = mid
@@ -89,6 +113,8 @@ class Step:
         self.refusal = ""
         self.label = 0
         """The token that DISPATCH gave, as a label."""
+        self.labels: tuple[int, ...] = ()
+        """The same of a command for several."""
         self.effects: tuple[Effect, ...] = ()
         """What its events let a client know, once they are durable."""
         self.wrong: tuple[Wrong, ...] = ()
@@ -235,6 +261,10 @@ class Space:
             assert isinstance(ask[2], int)
             step.label = ask[2]
             labels[state.last_seq] = step.label
+        elif ask[0] == "dispatch-several":
+            assert isinstance(ask[2], tuple)
+            step.labels = ask[2][: len(events)]
+            labels |= dict(enumerate(step.labels, state.last_seq + 1 - len(events)))
         rows = seen_rows(state, len(model.rows), NOW_MS, labels)
         after = Model(rows, state.queues[QUEUE].row.paused, seen_buried(state, ordered=True))
         step.moves = tuple(map(move_of, filter(is_job_event, events)))
@@ -266,6 +296,9 @@ class Space:
             if not reason:
                 message = f"{NAMES[ask[1]]} could not be dispatched: {refusal.code}"
                 return [Wrong("dispatch_is_guarded", message)]
+        if ask[0] == "dispatch-several" and not why_not_several(model, ask, self.scope.attempts):
+            message = f"one by one they could be dispatched: {refusal.code}"
+            return [Wrong("several_are_as_each", message)]
         return ()
 
     def _check_replay(self, mid: int, events: list[AnyEvent], expected: Frozen) -> Sequence[Wrong]:
@@ -280,6 +313,13 @@ class Space:
             return [Wrong("replay_agrees", "replaying the events gives another state")]
         if again.ledger != state.ledger or again.bytes != state.bytes:
             return [Wrong("replay_agrees", "thawing gives another ledger or another size")]
+        if self.model.apply is not beaver_model.apply:
+            return ()  # Broken by a test: runs do not know of it, and another property has to.
+        together = self.thawed(mid)
+        self.model.at_once(together, events, self.now_ms())
+        wrong = freeze(together) != expected or self.model.violations(together)
+        if wrong or (together.ledger, together.bytes) != (state.ledger, state.bytes):
+            return [Wrong("replay_agrees", "applying all events at once gives another state")]
         return ()
 
     # -- asking for the witnesses ----------------------------------------------------------------
@@ -323,6 +363,8 @@ class Space:
             asks += [("enqueue", job, "same"), ("enqueue", job, "other"), ("enqueue", job, "later")]
             asks += [("dispatch", job, row.label + 1, wait) for wait in (True, False)]
             asks += [(kind, job) for kind in ("cancel", "requeue", "discard")]
+            if self.scope.several:
+                asks += self._probes_of_several(mid, job)
             for label in {row.label, row.label + 1}:
                 asks += [
                     ("complete", job, label, -1),
@@ -333,6 +375,19 @@ class Space:
                     ("release", job, label, "never_started"),
                     ("confirm", job, label),
                 ]
+        return asks
+
+    def _probes_of_several(self, mid: int, job: int) -> Sequence[Ask]:
+        """Every pair that begins with a job: the same twice, and tokens of nobody, too."""
+        asks: list[Ask] = []
+        rows = self.rows[mid]
+        for other, row in enumerate(rows):
+            labels = (rows[job].label + 1, row.label + 1)
+            asks += [("dispatch-several", (job, other), labels, wait) for wait in (True, False)]
+            asks += [
+                ("complete-several", ((job, rows[job].label), (other, label)))
+                for label in (row.label, row.label + 1)
+            ]
         return asks
 
     # -- from the explorer's words to the model's ------------------------------------------------

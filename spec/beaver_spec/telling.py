@@ -103,6 +103,10 @@ class _Teller:
             "dispatch": lambda h: (
                 f"The server gives {quoted(h.action[1])} to worker {h.action[2] + 1}, in memory"
             ),
+            "dispatch-several": lambda h: (
+                f"The server gives {quoted(h.action[1])} and {quoted(h.action[2])} to worker "
+                f"{h.action[3] + 1} with one command, in memory"
+            ),
             "wake": lambda h: f"Time passes: {quoted(h.action[1])} may run now",
             "cancel": lambda h: f"An operator cancels {quoted(h.action[1])}",
             "requeue": lambda h: f"An operator requeues {quoted(h.action[1])}",
@@ -252,6 +256,11 @@ def _arrow(happened: Happened) -> tuple[str, str]:
         return "Note over S,D", f"{'kill -9' if kind == 'crash' else 'power cut'}, {place} kept"
     if kind == "dispatch":
         return "Note over S", f"{NAMES[place]} is for worker {action[2] + 1}"
+    if kind == "dispatch-several":
+        return (
+            "Note over S",
+            f"{NAMES[place]} and {NAMES[action[2]]} are for worker {action[3] + 1}",
+        )
     if kind in {"start", "die"}:
         return f"Note over W{place + 1}", kind
     if kind == "finish":

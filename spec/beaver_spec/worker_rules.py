@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from beaver_model.events import Cause
 from beaver_spec.moment import Moment, killed, set_phase
@@ -86,13 +87,28 @@ def _outcomes(worker: Worker) -> list[tuple[int, Ask]]:
     ]
 
 
+def _commands(m: Moment, asks: Sequence[Ask]) -> list[Ask]:
+    """Returns the commands of outcomes: successes one after another make one, where they may."""
+    if not m.scope.several:
+        return list(asks)
+    commands: list[Ask] = []
+    for ends_well, group in groupby(asks, lambda ask: ask[0] == "complete"):
+        found = list(group)
+        if ends_well:
+            commands.append(("complete-several", tuple((ask[1], ask[2]) for ask in found)))
+        else:
+            commands += found
+    return commands
+
+
 def _hear(m: Moment, place: int, worker: Worker) -> None:
     """The server reads the first outcomes that wait, and puts them to the model in one go."""
     asks: list[Ask] = []
     for count, (index, ask) in enumerate(_outcomes(worker), 1):
         asks.append(ask)
         worker = set_phase(worker, index, SPENT)
-        m.chain(("hear", place, count), asks, crew=m.with_worker(place, worker), worker=place)
+        crew = m.with_worker(place, worker)
+        m.chain(("hear", place, count), _commands(m, asks), crew=crew, worker=place)
 
 
 def _last_words(m: Moment, worker: Worker) -> tuple[list[Ask], Worker]:
@@ -101,7 +117,7 @@ def _last_words(m: Moment, worker: Worker) -> tuple[list[Ask], Worker]:
     for index, ask in _outcomes(worker) if m.rules.last_words(worker) else ():
         asks.append(ask)
         worker = set_phase(worker, index, SPENT)
-    return asks, worker
+    return _commands(m, asks), worker
 
 
 def _overtaken(m: Moment, place: int, worker: Worker) -> None:

@@ -114,7 +114,7 @@ def test_many_threads_share_a_connection_and_each_gets_its_own_answer(connected)
 
 def test_pipelined_calls_are_answered_in_the_order_asked(connected):
     batches = [calls.enqueue([request(f"p-{n}")]) for n in range(500)]
-    made = connected.call_many(batches)
+    made = connected.call_each(batches)
     assert [one.id for [one] in made] == [f"p-{n}" for n in range(500)]
 
 

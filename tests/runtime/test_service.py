@@ -62,7 +62,7 @@ class Peer:
         number, status, answer = await self.answer()
         assert number == 1
         if status:
-            raise protocol.decode_error(answer)
+            raise protocol.error_named(*answer)
         return msgspec.json.decode(answer) if isinstance(answer, bytes) else answer
 
 

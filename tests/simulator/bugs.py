@@ -22,8 +22,8 @@ from beaver_chaos.sim_disk import ProcessDisk
 from beaver_chaos.sim_pool import SimPool
 from beaver_chaos.sim_world import SimClock
 from beaver_model import State, deciding
-from beaver_model.commands import AnyCommand, Boot, Enqueue, Expire
-from beaver_model.events import Cause
+from beaver_model.commands import AnyCommand, Boot, CompleteBatch, Enqueue, Expire
+from beaver_model.events import Acked, Cause
 from beaver_model.index import Lane
 
 Patch = pytest.MonkeyPatch
@@ -50,7 +50,7 @@ def _reply_before_sync(patch: Patch) -> None:
 
 
 def _duplicate_before_the_originals_sync(patch: Patch) -> None:
-    change = Engine.change
+    change = Engine._change
 
     def early(self: Engine, command: AnyCommand, answer: Any, done: Any) -> None:
         if isinstance(command, Enqueue) and deciding.decide(self.state, command, 0) == []:
@@ -58,7 +58,7 @@ def _duplicate_before_the_originals_sync(patch: Patch) -> None:
         else:
             change(self, command, answer, done)
 
-    patch.setattr(Engine, "change", early)
+    patch.setattr(Engine, "_change", early)
 
 
 def _log_written_and_not_synced(patch: Patch) -> None:
@@ -170,7 +170,12 @@ def _stale_token_is_accepted(patch: Patch) -> None:
             return row
         return deciding._absent(state, job, row)
 
+    def complete_batch(state: State, command: CompleteBatch, now_ms: int) -> Any:
+        rows = [(state.jobs.get(done.job), done) for done in command.done]
+        return [Acked(row.id, row.token, done.result) for row, done in rows if row and row.token]
+
     patch.setattr(deciding, "_fenced", fenced)
+    patch.setitem(deciding._DECIDE, CompleteBatch, complete_batch)
 
 
 def _limits_follow_the_wall_clock(patch: Patch) -> None:

@@ -7,7 +7,7 @@ switches off the properties that would see it first, to show that the deeper one
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -18,7 +18,9 @@ from beaver_model.commands import (
     AnyCommand,
     Boot,
     Complete,
+    CompleteBatch,
     Dispatch,
+    DispatchBatch,
     Enqueue,
     Expire,
     Fail,
@@ -40,7 +42,7 @@ from beaver_model.rows import TOMBSTONE_BYTES, Extra
 from beaver_spec.moment import set_phase
 from beaver_spec.rules import Rules
 from beaver_spec.scopes import SCOPES, Scope
-from beaver_spec.space import ModelUnderTest
+from beaver_spec.space import ModelUnderTest, at_once
 from beaver_spec.world import SPENT, Entry, Worker
 
 Decision = list[AnyEvent] | Rejection
@@ -112,6 +114,54 @@ def dispatched_despite(code: str) -> ModelUnderTest:
         return decision
 
     return deciding(decide)
+
+
+def last_of_several_left_out(state: State, command: AnyCommand, now_ms: int) -> Decision:
+    if isinstance(command, CompleteBatch):
+        command = CompleteBatch(command.done[:1] + command.done[2:])
+    return beaver_model.decide(state, command, now_ms)
+
+
+def part_of_several_dispatched(state: State, command: AnyCommand, now_ms: int) -> Decision:
+    decision = beaver_model.decide(state, command, now_ms)
+    if isinstance(command, DispatchBatch) and isinstance(decision, Rejection):
+        singles = [Dispatch(job, command.worker, command.prefetched) for job in command.jobs]
+        decisions = [beaver_model.decide(state, single, now_ms) for single in singles]
+        events = [e for each in decisions if isinstance(each, list) for e in each]
+        return events[:1] or decision
+    return decision
+
+
+def suspects_counted_as_one(state: State, command: AnyCommand, now_ms: int) -> Decision:
+    """Each of several is looked at as if it were alone."""
+    decision = beaver_model.decide(state, command, now_ms)
+    waits = isinstance(decision, Rejection) and decision.code == "suspect_waits"
+    if not isinstance(command, DispatchBatch) or command.prefetched:
+        return decision
+    if waits and len(set(command.jobs)) > 1 and not state.suspects_in_flight:
+        return [Dispatched(job, command.worker) for job in command.jobs]
+    return decision
+
+
+def several_never_go_together(state: State, command: AnyCommand, now_ms: int) -> Decision:
+    if isinstance(command, DispatchBatch) and len(set(command.jobs)) > 1:
+        return Rejection("not_ready", {"job": command.jobs[1]})
+    return beaver_model.decide(state, command, now_ms)
+
+
+def run_leaves_no_tombstone(state: State, events: Sequence[AnyEvent], time_ms: int) -> None:
+    at_once(state, events, time_ms)
+    if len(events) > 1 and isinstance(events[-1], Acked):
+        forgotten = state.tombstone_ids.pop()
+        state.tombstone_times.pop()
+        del state.tombstones[forgotten]
+        state.bytes -= TOMBSTONE_BYTES + len(forgotten)
+
+
+def run_is_counted_twice(state: State, events: Sequence[AnyEvent], time_ms: int) -> None:
+    at_once(state, events, time_ms)
+    if len(events) > 1 and isinstance(events[0], Dispatched):
+        state.ready += 1
 
 
 def failed_jobs_never_run_again(state: State, command: AnyCommand, now_ms: int) -> Decision:
@@ -363,6 +413,18 @@ BUGS = [
     Sown("lost and never given back", "small-loss", "no_job_stuck",
          rules=LostAndNeverGivenBack),
     Sown("started before the sync", "core", "started_is_durable", rules=SentBeforeTheSync),
+    Sown("of several successes one is left out", "several", "several_are_as_each",
+         deciding(last_of_several_left_out)),
+    Sown("of several jobs a part is dispatched", "several", "several_are_as_each",
+         deciding(part_of_several_dispatched)),
+    Sown("several jobs are never dispatched together", "several", "several_are_as_each",
+         deciding(several_never_go_together)),
+    Sown("two suspects are dispatched together", "several", "one_suspect_at_a_time",
+         deciding(suspects_counted_as_one)),
+    Sown("a run at once leaves no tombstone", "several", "replay_agrees",
+         ModelUnderTest(at_once=run_leaves_no_tombstone)),
+    Sown("a run at once counts wrongly", "several", "replay_agrees",
+         ModelUnderTest(at_once=run_is_counted_twice)),
     Sown("started early behind what is given back", "early", "started_is_charged",
          rules=SentBeforeTheSync),
     Sown("expired before the kill, where starts are early", "early", "exclusive",

@@ -7,6 +7,7 @@ into the token of an attempt that is in flight, or of one that is long over.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
 from hypothesis import strategies as st
@@ -16,9 +17,12 @@ from beaver_model.commands import (
     AnyCommand,
     Cancel,
     Complete,
+    CompleteBatch,
     ConfirmCancel,
     Discard,
     Dispatch,
+    DispatchBatch,
+    Done,
     Enqueue,
     Expire,
     Fail,
@@ -31,6 +35,7 @@ from beaver_model.commands import (
 from beaver_model.events import Cause
 from beaver_model.rows import BackoffKind, Spec, encode_spec
 
+Aimed = TypeVar("Aimed", bound=msgspec.Struct)
 Token = tuple[str, int]
 """A job and the token of one of its attempts."""
 
@@ -95,6 +100,18 @@ CHILDREN = st.one_of(
 
 ENQUEUES = st.builds(Enqueue, batches())
 DISPATCHES = st.builds(Dispatch, JOBS, st.integers(1, 3), st.booleans())
+DISPATCH_BATCHES = st.builds(
+    DispatchBatch, st.lists(JOBS, min_size=1, max_size=4), st.integers(1, 3), st.booleans()
+)
+COMPLETE_BATCHES = st.builds(
+    CompleteBatch,
+    st.lists(
+        st.builds(Done, JOBS, PICKS, st.sampled_from([b"1", b'{"ok":true}'])),
+        min_size=1,
+        max_size=5,
+    ),
+)
+"""Some answer one attempt twice, or one that is long over."""
 OUTCOMES = st.one_of(
     st.builds(Complete, JOBS, PICKS, st.sampled_from([b"1", b'{"ok":true}']), CHILDREN),
     st.builds(
@@ -141,15 +158,27 @@ WRONG = st.sampled_from(
 ENDS = OUTCOMES.map(lambda command: msgspec.structs.replace(command, token=0))
 """Outcomes of the attempt that was dispatched last."""
 COMMANDS: st.SearchStrategy[AnyCommand] = st.one_of(
-    ENQUEUES, DISPATCHES, DISPATCHES, OUTCOMES, OUTCOMES, OPERATIONS
+    ENQUEUES,
+    DISPATCHES,
+    DISPATCHES,
+    OUTCOMES,
+    OUTCOMES,
+    OPERATIONS,
+    DISPATCH_BATCHES | COMPLETE_BATCHES,
 )
 
 
 def aim(command: AnyCommand, tokens: Sequence[Token]) -> AnyCommand:
     """Turns the pick of an outcome into a token of `tokens`, rather one of the last.
 
-    One in eight names another job than the token's.
+    One in eight names another job than the token's.  Of a batch each is aimed.
     """
+    if isinstance(command, CompleteBatch):
+        return CompleteBatch([_aimed(done, tokens) for done in command.done])
+    return _aimed(command, tokens)
+
+
+def _aimed(command: Aimed, tokens: Sequence[Token]) -> Aimed:
     pick = getattr(command, "token", None)
     if pick is None or not tokens:
         return command

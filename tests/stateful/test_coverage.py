@@ -41,6 +41,8 @@ REACHED_ROWS = (
 """Rows of the recovery table that a crash or rot of one file may lead to."""
 WITNESSES = (
     "stale outcome",
+    "several dispatched at once",
+    "several completed at once",
     "clock steps back",
     "clock steps forwards",
     "crash inside a commit",

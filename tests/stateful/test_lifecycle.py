@@ -1,9 +1,10 @@
 """The lifecycle over three implementations that must agree.
 
-- The *model* in memory: `decide` and `apply`.
+- The *model* in memory: `decide`, and `apply` for one event after the other.
 - The *log*: the events as frames of a real `Wal` on a simulated disk, read back from its
   bytes by a follower that knows nothing else.
-- The *engine*: the real one, with its own log on a simulated disk, a clock and a loop.
+- The *engine*: the real one, which applies runs at once, with its own log on a simulated
+  disk, a clock and a loop.
 
 All get the same commands, in the same batches at the same times.  After every step answers,
 events, stamps and fingerprints are equal; invariants hold; the indexes are those that a scan
@@ -22,6 +23,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from beaver.engine import Applied, Engine, Reply
 from beaver.errors import QueueFull
+from beaver.event_sizes import events_bytes_max, events_max
+from beaver.journal.codec import encode_commit
 from beaver.recovery import read_store
 from beaver_chaos.disk import Fault, SimDisk, Stopped
 from beaver_model import (
@@ -34,12 +37,23 @@ from beaver_model import (
     freeze,
     replay,
     select,
+    select_run,
     thaw,
 )
-from beaver_model.commands import AnyCommand, Boot, Dispatch, Enqueue, SetQueue
+from beaver_model.commands import (
+    AnyCommand,
+    Boot,
+    Complete,
+    CompleteBatch,
+    Dispatch,
+    DispatchBatch,
+    Done,
+    Enqueue,
+    SetQueue,
+)
 from beaver_model.events import AnyEvent
+from beaver_model.freezing import Frozen
 from beaver_model.rows import ROW_BYTES, spec_of
-from beaver_model.state import Frozen
 from tests.stateful.book import Book
 from tests.stateful.played import SteppedLoop
 from tests.stateful.running import SEEN, Runs
@@ -55,6 +69,8 @@ from tests.stateful.stores import (
 from tests.stateful.strategies import (
     CHANCE,
     COMMANDS,
+    COMPLETE_BATCHES,
+    DISPATCH_BATCHES,
     DISPATCHES,
     ENDS,
     ENQUEUES,
@@ -87,6 +103,11 @@ class Model:
         decision = decide(self.state, command, now_ms)
         SEEN.asked(command, decision)
         if not isinstance(decision, Rejection):
+            size = len(encode_commit(now_ms, decision)) - len(encode_commit(now_ms, []))
+            assert size <= events_bytes_max(command, self.state), "more than was asked for"
+            children = command.children if isinstance(command, Complete) else ()
+            most = events_max(command) + len(children)
+            assert isinstance(command, Boot) or len(decision) <= most, "more events than announced"
             for event in decision:
                 apply(self.state, event, now_ms)
         return decision
@@ -238,6 +259,40 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(command=DISPATCHES)
     def dispatch_any(self, command):
         self.do([command])
+
+    @rule(command=DISPATCH_BATCHES)
+    def dispatch_several(self, command):
+        """All of them or none."""
+        before = self.book.last_seq
+        self.do([command])
+        assert self.book.last_seq - before in {0, len(command.jobs)}, "a part was dispatched"
+
+    @rule(worker=st.integers(1, 3), idle=st.booleans(), count=st.integers(2, 6))
+    def dispatch_a_run_that_the_policy_picks(self, worker, idle, count):
+        now_ms = self.now_ms()
+        advance(self.model.state, now_ms)
+        rows = select_run(self.model.state, Offer(idle=idle), now_ms, count)
+        if rows:
+            before = self.book.last_seq
+            self.do([DispatchBatch([row.id for row in rows], worker, prefetched=not idle)])
+            assert self.book.last_seq == before + len(rows), "what the policy picks is not refused"
+            SEEN.witness("several dispatched at once", len(rows) > 1)
+
+    @rule(command=COMPLETE_BATCHES)
+    def complete_several(self, command):
+        """Those that are in flight, whatever else is reported with them."""
+        self.do([self.tokens.aim(command)])
+
+    @rule(odd=st.booleans())
+    def complete_all_that_is_in_flight(self, odd):
+        """One of them twice, and one with a token of nobody, where `odd`."""
+        rows = list(self.model.state.in_flight.values())
+        done = [Done(row.id, row.token, b"1") for row in rows]
+        wrong = [*done[:1], Done("job-0", 1 << 40, b"1")] if odd else []
+        before = self.book.last_seq
+        self.do([CompleteBatch([*wrong, *done])])
+        assert self.book.last_seq == before + len(rows), "what is in flight is not left out"
+        SEEN.witness("several completed at once", len(rows) > 2)
 
     @rule(worker=st.integers(1, 3), idle=st.booleans())
     def dispatch_what_the_policy_picks(self, worker, idle):

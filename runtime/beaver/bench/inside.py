@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from beaver import queries
 from beaver.bench.records import payload
 from beaver.bench.subject import BATCH, Budget, run_on_loop
+from beaver.client import BATCHES_MAX
 from beaver.clock import SystemClock
 from beaver.disk import SystemDisk
 from beaver.engine import Engine, Reply
@@ -54,7 +55,7 @@ def _fail(error: BaseException) -> None:
 
 
 def measure_inside(directory: str, name: str, serial: Budget, bulk: Budget) -> dict[str, float]:
-    """Enqueues over a real, zero-filled log: one by one, then in batches of 100."""
+    """Enqueues over a real, zero-filled log: one by one, then in batches, several under way."""
     data = str(Path(directory, f"inside-{name}"))
     disk, clock = SystemDisk(), SystemClock()
     prepare_directory(disk, data)
@@ -70,16 +71,27 @@ def measure_inside(directory: str, name: str, serial: Budget, bulk: Budget) -> d
             now_ms = engine.now_ms()
             await engine.execute(Enqueue([to_job(r, now_ms, resolver) for r in requests]))
 
-        async def rate(requests: list[Request], batch: int, seconds: float) -> float:
+        async def rate(
+            requests: list[Request], batch: int, under_way: int, limit_s: float
+        ) -> float:
+            """Lets so many producers enqueue, each one batch after the other."""
             done, started_s = 0, time.perf_counter()
-            while done < len(requests) and time.perf_counter() - started_s < seconds:
-                await enqueue(requests[done : done + batch])
-                done += batch
-            return min(done, len(requests)) / (time.perf_counter() - started_s)
+            batches = (requests[at : at + batch] for at in range(0, len(requests), batch))
+
+            async def produce() -> None:
+                nonlocal done
+                for part in batches:
+                    if time.perf_counter() - started_s >= limit_s:
+                        return
+                    await enqueue(part)
+                    done += len(part)
+
+            await asyncio.gather(*(produce() for _ in range(under_way)))
+            return done / (time.perf_counter() - started_s)
 
         return {
-            "inside_serial": await rate(one, 1, serial.seconds),
-            "inside_bulk": await rate(many, BATCH, bulk.seconds),
+            "inside_serial": await rate(one, 1, 1, serial.seconds),
+            "inside_bulk": await rate(many, BATCH, BATCHES_MAX, bulk.seconds),
         }
 
     try:

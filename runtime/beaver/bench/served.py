@@ -122,6 +122,35 @@ def request(number: int, queue: str) -> Request:
     return make_request("bench.record", payload(number), queue=queue)
 
 
+def _send_batches(
+    data: str,
+    build: Callable[[Sequence[int]], list[Request]],
+    numbers: Sequence[int],
+    batch: int,
+    seconds: float,
+) -> Sent:
+    """Sends batches with one client, which sends the next ones before the first is answered."""
+    sent_ns: dict[int, int] = {}
+    started_ns = time.monotonic_ns()
+    limit_ns = started_ns + int(seconds * 1e9)
+
+    def batches() -> Iterator[list[Request]]:
+        for at in range(0, len(numbers), batch):
+            now_ns = time.monotonic_ns()
+            if now_ns >= limit_ns:
+                return
+            part = numbers[at : at + batch]
+            sent_ns[part[0]] = now_ns
+            yield build(part)
+
+    client = connect(data)
+    try:
+        done = sum(map(len, client.enqueue_each(batches())))
+    finally:
+        client.close()
+    return Sent(done, (time.monotonic_ns() - started_ns) / 1e9, [], sent_ns)
+
+
 class _Blocking:
     def __init__(self, client: Client, queue: str) -> None:
         self._client, self._queue = client, queue
@@ -163,6 +192,13 @@ class Served:
     def send_loop(self, queue: str, clients: int, batch: int, budget: Budget) -> Sent:
         """See `subject.Subject`.  One client blocks; several share an event loop."""
         self._pause(queue)
+        if clients == 1 and batch > 1:
+
+            def build(part: Sequence[int]) -> list[Request]:
+                return [request(number, queue) for number in part]
+
+            numbers = subject.draw_numbers(budget.jobs)
+            return _send_batches(self._data, build, numbers, batch, budget.seconds)
         if clients == 1:
             sender = _Blocking(connect(self._data), queue)
             try:
@@ -190,21 +226,10 @@ class Served:
         numbers = subject.draw_numbers(budget.jobs)
         made = {number: request(number, queue) for number in numbers}
 
-        class Sender:
-            def __init__(self, client: Client) -> None:
-                self._client = client
+        def build(part: Sequence[int]) -> list[Request]:
+            return [made[number] for number in part]
 
-            def send(self, numbers: Sequence[int]) -> None:
-                self._client.enqueue([made[number] for number in numbers])
-
-            def close(self) -> None:
-                self._client.close()
-
-        sender = Sender(connect(self._data))
-        try:
-            return subject.send_one_by_one(sender, numbers, batch, budget.seconds)
-        finally:
-            sender.close()
+        return _send_batches(self._data, build, numbers, batch, budget.seconds)
 
     @contextmanager
     def workers(self, queue: str) -> Iterator[None]:

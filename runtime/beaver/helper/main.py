@@ -34,8 +34,8 @@ from beaver.protocol import FrameReader, decode_message, encode_error, encode_fr
 from beaver.workers.kinship import die_with_parent
 
 _READ_BYTES: Final = 1 << 16
-_NICE: Final = 5
-"""Children yield to the server and its workers where both want a core."""
+_NICE: Final = 10
+"""Children yield where server and workers want the cores as well: a tenth of them is left."""
 
 
 def main() -> None:

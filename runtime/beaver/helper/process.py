@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from beaver.errors import BeaverError, HelperFailed
-from beaver.protocol import FrameReader, decode_error, decode_message, encode_frame
+from beaver.protocol import FrameReader, decode_message, encode_frame, error_named
 from beaver.snapshot import SnapshotTaken
 from beaver.workers.kinship import STORE_VARIABLE
 
@@ -221,7 +221,7 @@ class _Connection(asyncio.Protocol):
                 if status == 0:
                     answer.set_result(result)
                 else:
-                    answer.set_exception(decode_error(result))
+                    answer.set_exception(error_named(*result))
         except (BeaverError, ValueError, TypeError) as error:
             self._fail(f"the helper process answered nonsense: {error}")
 

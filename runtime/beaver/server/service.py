@@ -24,7 +24,7 @@ from beaver.results import Results
 from beaver.views import Enqueued, EventView, QueueView, ResultView, StatusView
 from beaver_model import Rejection, State
 from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
-from beaver_model.commands import AnyCommand, Cancel, Discard, Enqueue, Job, Requeue, SetQueue
+from beaver_model.commands import AnyCommand, Cancel, Discard, Job, Requeue, SetQueue
 from beaver_model.rows import Origin
 
 Respond = Callable[["Answer"], None]
@@ -148,7 +148,7 @@ class Service:
                 return _enqueued(engine.state, jobs, reply)
             return error_of(reply) if isinstance(reply, Rejection) else reply
 
-        engine.change(Enqueue(jobs), answer, respond)
+        engine.enqueue(jobs, answer, respond)
 
     # -- questions ---------------------------------------------------------------------------
 

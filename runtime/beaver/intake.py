@@ -1,0 +1,48 @@
+"""Intake: small requests for new jobs that wait to be decided and applied together.
+
+One by one, half of what a single job costs is looking up the same queue and adding one to the
+same counts.  Plain data; what is decided stands in `engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from beaver_model.commands import Job
+
+JOBS_MAX: Final = 1_000
+BYTES_MAX: Final = 256 << 10
+"""With so many jobs, or bytes of payload, an intake is full."""
+
+
+class Asked(NamedTuple):
+    """A request for new jobs, and who gets which answer to the reply."""
+
+    jobs: list[Job]
+    answer: Callable[[Any], Any]
+    done: Callable[[Any], None]
+
+
+class Intake:
+    """What was asked for, in the order in which it came."""
+
+    __slots__ = ("_bytes", "_jobs", "asked")
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self._jobs = self._bytes = 0
+
+    def add(self, asked: Asked) -> bool:
+        """Takes in a request; True where nothing more may be added to it now."""
+        self.asked.append(asked)
+        self._jobs += len(asked.jobs)
+        for job in asked.jobs:
+            self._bytes += len(job.payload)
+        return self._jobs >= JOBS_MAX or self._bytes >= BYTES_MAX
+
+    def take(self) -> list[Asked]:
+        """Returns what was asked for, and is empty."""
+        asked, self.asked = self.asked, []
+        self._jobs = self._bytes = 0
+        return asked

@@ -1,0 +1,325 @@
+"""Runs of like events, applied at once, and batches of them: what one by one gives as well.
+
+Each property draws a past, then one run or batch, then what comes after it.  The past is lived
+twice; one life goes on at once, the other one event by event, and nothing that can be asked of
+the two may differ.  Mutants of the functions stand in `beaver_chaos.mutants_runs`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+
+from beaver_model import (
+    JobState,
+    Offer,
+    Rejection,
+    State,
+    apply_all,
+    fingerprint,
+    freeze,
+    select_run,
+    violations,
+)
+from beaver_model.commands import (
+    Boot,
+    Complete,
+    CompleteBatch,
+    Dispatch,
+    DispatchBatch,
+    Done,
+    Enqueue,
+)
+from beaver_model.events import Acked, AnyEvent, Dispatched
+from beaver_model.runs import AT_ONCE, RUN_MIN
+from tests.model.pasts import FAR_MS, Ask, Case, Life, cases, job_of, nth, rows_in
+from tests.stateful.running import budget
+from tests.stateful.scan import derived
+
+pytestmark = pytest.mark.invariants
+
+TIMES: Final = 10.0
+"""Times the examples of a profile: most pasts are short."""
+
+
+def facts(state: State) -> dict[str, Any]:
+    """Returns all that may be asked of a state but the order of its jobs."""
+    return {
+        "rows": freeze(state),
+        "fingerprint": fingerprint(state),
+        "derived": derived(state),
+        "ready": (state.ready, state.scheduled_live),
+        "passes": (state.stride_pass, {n: q.stride_pass for n, q in state.queues.items()}),
+        "numbers": {name: queue.number for name, queue in state.queues.items()},
+        "turns": [
+            [queue.row.name for queue in state.queues.values() if queue in turns]
+            for turns in (state.turns, state.prefetch_turns)
+        ],
+        "masks": {
+            (name, *key): (bucket.mask, bucket.live, bucket.known)
+            for name, queue in state.queues.items()
+            for key, bucket in queue.buckets.items()
+            if bucket.live
+        },
+        "places": {row.id: row.scheduled for row in state.jobs.values()},
+    }
+
+
+def check_same(
+    case: Case, one_way: Callable[[Life], None], other_way: Callable[[Life], None]
+) -> None:
+    """Checks that two ways on from one past come to the same, whatever comes after."""
+    past, _, future = case
+    lives = Life(past), Life(past)
+    one_way(lives[0])
+    other_way(lives[1])
+    for _ in range(2):
+        assert violations(lives[0].state) == violations(lives[1].state) == []
+        assert facts(lives[0].state) == facts(lives[1].state)
+        for life in lives:
+            life.live(future)
+    for idle in (True, False):
+        orders = []
+        for way in (one_way, other_way):
+            life = Life(past)
+            way(life)
+            orders.append(life.hand_out(Offer(idle=idle)))
+        assert orders[0] == orders[1]
+        ends = [life.hand_out(Offer(idle=idle)) for life in lives]
+        assert ends[0] == ends[1]
+
+
+# -- runs ------------------------------------------------------------------------------------
+
+
+RUNS: Final = ("enqueued", "handed out", "dispatched", "acked", "booted")
+
+
+def run_of(life: Life, ask: Ask) -> list[AnyEvent]:
+    """Returns events that are legal in a row; the state stays as it is."""
+    state = life.state
+    match ask:
+        case ("enqueued", jobs):
+            taken = state.jobs.keys() | state.tombstones.keys()
+            new = [job for job in jobs if f"job-{job[0]}" not in taken]
+            decision = life.decide(Enqueue([job_of(job, life.now_ms) for job in new]))
+        case ("booted", power_cut):
+            decision = life.decide(Boot(frozenset(), power_cut))
+        case ("handed out", offer, count, workers):
+            life.advance()
+            rows = select_run(state, offer, life.now_ms, count)
+            return [Dispatched(row.id, 1 + n % workers) for n, row in enumerate(rows)]
+        case ("dispatched", picks, workers, _):
+            # A suspect runs alone among suspects, and a log says nothing else.
+            suspects = [row for row in rows_in(state, JobState.PENDING) if row.suspect]
+            barred = suspects if state.suspects_in_flight else suspects[1:]
+            pending = [row for row in rows_in(state, JobState.PENDING) if row not in barred]
+            ids = dict.fromkeys(row.id for pick in picks if (row := nth(pending, pick)))
+            return [Dispatched(job, 1 + n % workers) for n, job in enumerate(ids)]
+        case ("acked", picks):
+            held = list(state.in_flight.values())
+            ends = {row.id: row.token for pick in picks if (row := nth(held, pick))}
+            return [Acked(job, token, b"1") for job, token in ends.items()]
+        case _:
+            raise AssertionError(ask)
+    assert isinstance(decision, list)
+    return decision
+
+
+def test_a_run_applied_at_once_leaves_what_its_events_leave_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    met: Counter[tuple[str, bool]] = Counter()
+    for kind, at_once in AT_ONCE.items():
+        monkeypatch.setitem(AT_ONCE, kind, counted(met, kind.NAME, at_once))  # type: ignore[attr-defined]
+
+    @budget(TIMES)
+    @given(cases(RUNS))
+    def holds(case: Case) -> None:
+        def at_once(life: Life) -> None:
+            apply_all(life.state, run_of(life, case.act), life.now_ms)
+
+        def one_by_one(life: Life) -> None:
+            life.apply(run_of(life, case.act))
+
+        check_same(case, at_once, one_by_one)
+
+    holds()
+    expected = {(name, True) for name in ("ENQUEUE", "DISPATCH", "ACK")}
+    expected |= {(name, False) for name in ("ENQUEUE", "DISPATCH")}
+    assert expected <= set(met), "each kind of run was met, plain and not"
+
+
+def counted(met: Counter[Any], name: str, at_once: Any) -> Any:
+    def wrapped(state: State, events: Sequence[AnyEvent]) -> bool:
+        before = freeze(state)
+        done: bool = at_once(state, events)
+        assert done or freeze(state) == before, "nothing changes where it returns False"
+        met[name, done] += 1
+        return done
+
+    return wrapped
+
+
+def test_a_short_run_is_applied_one_by_one_and_a_mixed_one_too() -> None:
+    life, other = Life([]), Life([])
+    life.ask(Enqueue([job_of((n, 0, 0, ()), 0) for n in range(RUN_MIN - 1)]))
+    other.ask(Enqueue([job_of((n, 0, 0, ()), 0) for n in range(RUN_MIN - 1)]))
+    events: list[AnyEvent] = [
+        Dispatched("job-0", 1),
+        Acked("job-0", 3, b""),
+        Dispatched("job-1", 1),
+    ]
+    apply_all(life.state, events, life.now_ms)
+    other.apply(events)
+    assert facts(life.state) == facts(other.state)
+
+
+# -- batches ---------------------------------------------------------------------------------
+
+
+def ids_of(life: Life, act: Ask) -> list[str]:
+    """Returns the jobs of a DISPATCH of several."""
+    match act:
+        case ("handed out", offer, count, _):
+            life.advance()
+            return [row.id for row in select_run(life.state, offer, life.now_ms, count)]
+        case ("any", picks, *_):
+            rows = list(life.state.jobs.values())
+            found = [row.id for pick in picks if (row := nth(rows, pick))]
+            return found if picks[0] % 3 else [*found, "nobody"]
+        case (kind, picks, *_):
+            rows = rows_in(life.state, JobState.PENDING)
+            if kind == "suspects":
+                rows = [row for row in rows if row.suspect] or rows
+            return list(dict.fromkeys(row.id for pick in picks if (row := nth(rows, pick))))
+    raise AssertionError(act)
+
+
+def test_a_batch_is_dispatched_where_each_in_turn_would_be_and_refused_whole_otherwise() -> None:
+    met: Counter[str] = Counter()
+
+    @budget(TIMES)
+    @given(cases(("handed out", "pending", "suspects", "any")))
+    def holds(case: Case) -> None:
+        life, other = Life(case.past), Life(case.past)
+        ids = ids_of(life, case.act)
+        idle = case.act[1].idle if case.act[0] == "handed out" else case.act[3]
+        prefetched = not idle
+        assert ids_of(other, case.act) == ids
+        before = facts(life.state)
+        decision = life.decide(DispatchBatch(ids, 1, prefetched))
+        assert facts(life.state) == before, "deciding changes nothing"
+        events: list[AnyEvent] = []
+        refusal: Rejection | None = None
+        for job in ids:
+            single = other.ask(Dispatch(job, 1, prefetched))
+            if isinstance(single, Rejection):
+                refusal = single
+                break
+            events += single
+        if isinstance(decision, Rejection):
+            met[decision.code] += 1
+            assert refusal is not None
+            if len(set(ids)) == len(ids):
+                assert decision == refusal
+            return
+        met["dispatched", min(len(events), 3)] += 1  # type: ignore[index]
+        assert refusal is None
+        assert decision == events
+
+        def at_once(life: Life) -> None:
+            apply_all(life.state, decision, life.now_ms)
+
+        def in_turn(life: Life) -> None:
+            for job in ids:
+                assert isinstance(life.ask(Dispatch(job, 1, prefetched)), list)
+
+        check_same(case, at_once, in_turn)
+
+    holds()
+    reasons = {"no_such_job", "not_ready", "paused", "last_attempt", "suspect_waits", "repeated"}
+    assert met.keys() >= {*reasons, "wrong_state", ("dispatched", 1), ("dispatched", 3)}
+
+
+def test_one_suspect_of_a_batch_may_go_and_a_second_one_may_not() -> None:
+    life = Life([])
+    life.ask(Enqueue([job_of((n, 0, 0, ()), 0) for n in range(3)]))
+    for job in ("job-0", "job-1"):
+        life.ask(Dispatch(job, 1))
+    life.ask(Boot(power_cut=True))
+    life.now_ms += FAR_MS
+    life.advance()
+    refused = Rejection("suspect_waits", {"job": "job-1"})
+    assert life.decide(DispatchBatch(["job-0", "job-2", "job-1"], 1)) == refused
+    assert len(life.decide(DispatchBatch(["job-2", "job-1"], 1))) == 2  # type: ignore[arg-type]
+    life.ask(Dispatch("job-0", 1))
+    assert life.decide(DispatchBatch(["job-2", "job-1"], 1)) == refused
+
+
+@budget(TIMES)
+@given(cases(("completed",)))
+def test_of_a_batch_that_completes_exactly_those_are_left_out_that_would_be_refused(
+    case: Case,
+) -> None:
+    life, other = Life(case.past), Life(case.past)
+    held = list(life.state.in_flight.values())
+    done = [
+        Done(
+            "job-0" if pick % 7 == 1 else row.id,
+            row.token + (pick % 7 == 2),
+            b"%d" % pick,
+        )
+        for pick in case.act[1]
+        if (row := nth(held, pick))
+    ]
+    decision = life.decide(CompleteBatch(done))
+    assert isinstance(decision, list)
+    events: list[AnyEvent] = []
+    for each in done:
+        single = other.ask(Complete(each.job, each.token, each.result))
+        events += [] if isinstance(single, Rejection) else single
+    assert decision == events
+
+    def at_once(life: Life) -> None:
+        apply_all(life.state, decision, life.now_ms)
+
+    def in_turn(life: Life) -> None:
+        for each in done:
+            life.ask(Complete(each.job, each.token, each.result))
+
+    check_same(case, at_once, in_turn)
+
+
+# -- what a slot gets one after another ------------------------------------------------------
+
+
+def test_a_run_for_a_slot_is_what_the_policy_gives_one_after_another() -> None:
+    met: Counter[str] = Counter()
+
+    @budget(TIMES)
+    @given(cases(("handed out",)))
+    def holds(case: Case) -> None:
+        life, other = Life(case.past), Life(case.past)
+        _, offer, count, _ = case.act
+        life.advance()
+        rows = select_run(life.state, offer, life.now_ms, count)
+        assert len(rows) <= count
+        assert all(row is life.state.jobs[row.id] for row in rows)
+        assert bool(rows) == (other.select(offer) is not None)
+        for row in rows:
+            wanted = other.select(offer)
+            assert wanted is not None
+            assert row.id == wanted.id
+            assert isinstance(other.ask(Dispatch(row.id, 1, prefetched=not offer.idle)), list)
+        queues = sum(queue.ready > 0 for queue in life.state.queues.values())
+        met["several"] += len(rows) > 1
+        met["several, beside another queue"] += len(rows) > 1 and queues > 1
+        met["one of several"] += len(rows) == 1 and count > 1
+
+    holds()
+    assert min(met.values()) > 3, met

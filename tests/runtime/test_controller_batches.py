@@ -1,0 +1,119 @@
+"""The controller asks for many at once: what a worker reports, and what waits at it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from beaver.controller import DONE_BYTES, PREFETCH_LEARN, PREFETCH_SPAN_MS
+from beaver.messages import Outcome, OutcomeKind, Request
+from beaver_model import violations
+from beaver_model.events import AnyEvent
+from tests.runtime.test_controller import ControllerWorld
+from tests.runtime.world import on_loop, turns
+
+
+class ReportingWorld(ControllerWorld):
+    """One worker that reports on several attempts in one message, and the log of it."""
+
+    def __init__(self, path: Path, **options: object) -> None:
+        super().__init__(path, **options)  # type: ignore[arg-type]
+        self.logged: list[AnyEvent] = []
+        self.engine.observers.append(lambda seq, now_ms, events: self.logged.extend(events))
+
+    async def report(self, *outcomes: Outcome) -> list[tuple[str, str]]:
+        """Returns what it led to: names of events, and their jobs."""
+        self.logged.clear()
+        sent = self.pool.sent[1]
+        answered = {outcome.token for outcome in outcomes}
+        self.pool.sent[1] = [each for each in sent if each.token not in answered]
+        self.controller.outcomes(1, outcomes)
+        await turns()
+        assert violations(self.state) == []
+        return [(event.NAME, getattr(event, "job", "")) for event in self.logged]
+
+    def outcomes(self, kinds: Sequence[OutcomeKind], ms: float = 0.1) -> list[Outcome]:
+        """Returns how the first attempts end that were sent."""
+        return [
+            Outcome(attempt.token, attempt.job, kind, elapsed_ms=ms)
+            for attempt, kind in zip(self.pool.sent[1], kinds, strict=False)
+        ]
+
+
+@on_loop
+async def test_outcomes_are_logged_in_the_order_in_which_they_came(tmp_path: Path) -> None:
+    world = ReportingWorld(tmp_path / "data", prefetch=6)
+    await world.enqueue(*"abcdef")
+    ok, failed = OutcomeKind.OK, OutcomeKind.FAILED
+    led = await world.report(*world.outcomes([ok, ok, failed, ok, failed, ok]))
+    names = ["ACK", "ACK", "RETRY", "ACK", "RETRY", "ACK"]
+    assert led == list(zip(names, "abcdef", strict=True))
+    assert world.controller.workers[1].held == {}
+
+
+@on_loop
+async def test_a_success_with_children_among_others_enqueues_them(tmp_path: Path) -> None:
+    world = ReportingWorld(tmp_path / "data", prefetch=3)
+    await world.enqueue(*"abc")
+    first, second, third = world.outcomes([OutcomeKind.OK] * 3)
+    second.children = (Request("child", b"", b"1", b"child-digest"),)
+    led = await world.report(first, second, third)
+    assert led[:4] == [("ACK", "a"), ("ACK", "b"), ("ENQUEUE", "child"), ("ACK", "c")]
+    assert world.state.jobs["child"].extra is not None
+    assert world.state.jobs["child"].extra.parent == "b"
+
+
+@on_loop
+async def test_a_stale_success_among_others_is_left_out(tmp_path: Path) -> None:
+    world = ReportingWorld(tmp_path / "data", prefetch=3)
+    await world.enqueue(*"abc")
+    first, second, third = world.outcomes([OutcomeKind.OK] * 3)
+    second.token += 1_000
+    assert await world.report(first, second, third) == [("ACK", "a"), ("ACK", "c")]
+
+
+@on_loop
+async def test_large_results_are_told_a_few_at_a_time(tmp_path: Path) -> None:
+    """One command with all of them could be larger than a commit may be."""
+    world = ReportingWorld(tmp_path / "data", prefetch=6)
+    await world.enqueue(*"abcdef")
+    outcomes = world.outcomes([OutcomeKind.OK] * 6)
+    for outcome in outcomes:
+        outcome.result = b'"%b"' % (b"x" * (DONE_BYTES // 2))
+    asked = list(world.controller._commands(world.controller.workers[1], outcomes))
+    assert [len(command.done) for command in asked] == [2, 2, 2]  # type: ignore[union-attr]
+    assert await world.report(*outcomes) == [("ACK", job) for job in "abcdef"]
+
+
+@on_loop
+async def test_several_outcomes_wait_for_room_in_the_log_and_are_written_later(
+    tmp_path: Path,
+) -> None:
+    world = ReportingWorld(tmp_path / "data", prefetch=4)
+    await world.enqueue(*"abcd")
+    reserve = world.wal.reserve
+    world.wal.reserve = lambda size: False  # type: ignore[method-assign]
+    ok, failed = OutcomeKind.OK, OutcomeKind.FAILED
+    assert await world.report(*world.outcomes([ok, ok, failed, ok])) == []
+    world.wal.reserve = reserve  # type: ignore[method-assign]
+    world.controller.retry_unwritten()
+    await turns()
+    assert [event.NAME for event in world.logged] == ["ACK", "ACK", "RETRY", "ACK"]
+    assert world.state.completed == 3
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 7])
+@on_loop
+async def test_a_worker_is_given_no_more_than_its_task_is_due(depth: int, tmp_path: Path) -> None:
+    """Jobs of a task are many, and their run is cut where the worker holds enough."""
+    world = ReportingWorld(tmp_path / "data")
+    for number in range(PREFETCH_LEARN):
+        await world.enqueue(f"learn-{number}")
+        await world.report(*world.outcomes([OutcomeKind.OK], ms=PREFETCH_SPAN_MS / (depth + 0.5)))
+    await world.enqueue(*(f"job-{number}" for number in range(20)))
+    assert [each.job for each in world.pool.sent[1]] == [f"job-{n}" for n in range(depth)]
+    assert len(world.controller.workers[1].held) == depth
+    await world.report(*world.outcomes([OutcomeKind.OK], ms=PREFETCH_SPAN_MS / (depth + 0.5)))
+    assert [each.job for each in world.pool.sent[1]] == [f"job-{n + 1}" for n in range(depth)]
