@@ -10,7 +10,7 @@ What may not live here: sockets, files, and what Python users see (`app`, `handl
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from types import MethodType
 from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -59,6 +59,13 @@ class Synchronous:
     def call(self, call: Call[T]) -> T:
         """Carries out one call; raises the `BeaverError` that answers it."""
         raise NotImplementedError
+
+    def enqueue_each(self, batches: Iterable[Sequence[Request]]) -> Iterator[list[Enqueued]]:
+        """Takes in batches, each as `enqueue` does; yields the answer to each, in order.
+
+        Where one is refused, those behind it that were sent already may be in.
+        """
+        return map(self.call, map(enqueue, batches))
 
 
 class Asynchronous:

@@ -126,23 +126,31 @@ class Client(Operations, Synchronous):
     def call_each(self, calls: Iterable[Call[T]], under_way: int = PIPELINE_MAX) -> Iterator[T]:
         """Carries out calls, of which several are under way at once; yields in their order.
 
-        It raises the first error; calls that were sent by then are carried out all the same.
+        It raises the first error that answers one; calls that were sent by then are carried out
+        all the same.  What `calls` itself raises comes behind the answers to what was sent.
         """
         sent: deque[tuple[Call[T], _Slot]] = deque()
-        for call in calls:
+        failure: Exception | None = None
+        source = iter(calls)
+        while failure is None:
+            try:
+                call = next(source)
+            except StopIteration:
+                break
+            except Exception as error:  # noqa: BLE001 - raised below
+                failure = error
+                break
             if len(sent) >= under_way:
                 first, slot = sent.popleft()
                 yield _answer(first, self._receive(slot))
             sent.append((call, self._send(call)))
         for first, slot in sent:
             yield _answer(first, self._receive(slot))
+        if failure is not None:
+            raise failure
 
     def enqueue_each(self, batches: Iterable[Sequence[Request]]) -> Iterator[list[Enqueued]]:
-        """Takes in batches, each as `enqueue` does, without waiting for one to send the next.
-
-        Yields the answer to each, in order.  Where it raises, batches behind the one that was
-        refused may be in.
-        """
+        """See `Synchronous`: several batches are under way at once."""
         return self.call_each(map(calls.enqueue, batches), BATCHES_MAX)
 
     def close(self) -> None:

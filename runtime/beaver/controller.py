@@ -266,7 +266,7 @@ class Controller:
             if worker.held and self._runs_long(worker, now_ns):
                 continue
             while (room := (self._prefetch or ADAPTED_MAX) - len(worker.held)) > 0:
-                rows = select_run(state, PREFETCH, now_ms, room)
+                rows = select_run(state, PREFETCH, now_ms, min(room, ADAPTED_MAX))
                 if not rows:
                     return
                 if rows[0].spec.task != task:

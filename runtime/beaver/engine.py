@@ -233,6 +233,8 @@ class Engine:
         """Submits an `Enqueue`, as `change` does, along with those of others that come now."""
         if threading.get_ident() != self._owner:
             raise NotOwner("commands are submitted on the loop's thread")
+        if self._failed is not None or self._closed:
+            return
         if self._intake.add(Asked(jobs, answer, done)):
             self._take_in()
         elif not self._scheduled:
@@ -257,7 +259,7 @@ class Engine:
         """
         command = Enqueue([job for asked in everyone for job in asked.jobs])
         size = events_bytes_max(command, self._state)
-        if self._admit(command, size) is not None:
+        if size > BATCH_BYTES_MAX or self._admit(command, size) is not None:
             return False
         now_ms = self._now_ms or self._stamper.now_ms()
         events = decide(self._state, command, now_ms)

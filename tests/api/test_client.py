@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from beaver import calls, client, endpoint, protocol
+from beaver.client import BATCHES_MAX
 from beaver.errors import (
     Conflict,
     InvalidInput,
@@ -18,6 +19,7 @@ from beaver.errors import (
     WaitTimeout,
 )
 from beaver.messages import Options, Request
+from beaver.views import Enqueued
 
 OPTIONS = msgspec.msgpack.encode(Options("echo"))
 
@@ -116,6 +118,45 @@ def test_pipelined_calls_are_answered_in_the_order_asked(connected):
     batches = [calls.enqueue([request(f"p-{n}")]) for n in range(500)]
     made = connected.call_each(batches)
     assert [one.id for [one] in made] == [f"p-{n}" for n in range(500)]
+
+
+def test_batches_are_sent_before_the_first_is_answered(connected):
+    made: list[list[Enqueued]] = []
+    answered = []
+
+    def batches():
+        for n in range(BATCHES_MAX + 2):
+            answered.append(len(made))
+            yield [request(f"b-{n}"), request(f"c-{n}")]
+
+    for answer in connected.enqueue_each(batches()):
+        made.append(answer)  # noqa: PERF402 - one by one, to be counted meanwhile
+    assert answered == [0] * (BATCHES_MAX + 1) + [1]
+    assert [[one.id for one in batch] for batch in made] == [
+        [f"b-{n}", f"c-{n}"] for n in range(BATCHES_MAX + 2)
+    ]
+
+
+def test_what_a_source_of_batches_raises_comes_behind_the_answers_to_what_was_sent(connected):
+    def batches():
+        yield [request("a")]
+        yield [request("b")]
+        raise InvalidInput("line 3 is wrong")
+
+    answers = connected.enqueue_each(batches())
+    assert [next(answers)[0].id, next(answers)[0].id] == ["a", "b"]
+    with pytest.raises(InvalidInput, match="line 3"):
+        next(answers)
+
+
+def test_a_refused_batch_ends_the_batches_and_the_connection_goes_on(connected):
+    connected.enqueue([request("known")])
+    batches = [[request("a")], [request("known", b'"other"')], [request("b")]]
+    answers = connected.enqueue_each(batches)
+    assert next(answers)[0].id == "a"
+    with pytest.raises(Conflict):
+        next(answers)
+    assert connected.show("a").id == "a"
 
 
 def test_answers_that_come_in_pieces_are_put_together(connected, server):

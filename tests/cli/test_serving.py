@@ -87,6 +87,16 @@ def test_a_file_in_chunks_goes_through_the_server(beaver):
         assert beaver("status", "--json").one["completed"] == 4_500
 
 
+def test_of_a_file_in_chunks_that_ends_badly_what_is_in_is_counted(beaver):
+    lines = [f'{{"id": "job-{n}"}}' for n in range(4_500)]
+    with serving():
+        told = beaver("enqueue", "--file", "-", "--chunked", stdin="\n".join([*lines, "{"]))
+        assert told.code == 2
+        assert "The 4000 jobs before it are in" in told.err
+        told = beaver("enqueue", "--file", "-", "--chunked", stdin="\n".join(lines))
+        assert told.out.startswith("500 jobs enqueued")
+
+
 def test_a_job_of_a_task_that_no_worker_knows_is_explained_with_near_names(beaver):
     with serving():
         beaver("enqueue", "ecoh", "--id", "a")

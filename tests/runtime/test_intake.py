@@ -10,7 +10,7 @@ from beaver.engine import Applied, Reply
 from beaver.errors import QueueFull
 from beaver.intake import BYTES_MAX, JOBS_MAX, Asked, Intake
 from beaver_model import Rejection, fingerprint
-from beaver_model.bounds import BATCH_JOBS_MAX
+from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
 from beaver_model.commands import Cancel, Job, SetQueue
 from beaver_model.rows import ROW_BYTES
 from tests.model.world import job
@@ -149,6 +149,26 @@ async def test_together_and_one_by_one_lead_to_the_same_state(tmp_path: Path) ->
         states.append((fingerprint(world.state), clients.seqs))
         assert world.engine.figures.commits == (1 if together else 50)
     assert states[0] == states[1]
+
+
+@on_loop
+async def test_a_commit_stays_within_its_bytes_whoever_comes_together(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data", segment_bytes=4 * BATCH_BYTES_MAX)
+    clients = Clients(world)
+    frames: list[int] = []
+    append = world.wal.append
+
+    def noted(payload: bytes, count: int) -> None:
+        frames.append(len(payload))
+        append(payload, count)
+
+    world.wal.append = noted  # type: ignore[method-assign]
+    clients.ask(job("small"))
+    clients.ask(Job("large", job().spec, b"x" * (BATCH_BYTES_MAX - 1_200), b"d" * 12))
+    await turns()
+    assert [len(seqs) for seqs in clients.seqs] == [1, 1]
+    assert max(frames) <= BATCH_BYTES_MAX
+    assert len(frames) == 2, "together they would have been too long"
 
 
 @pytest.mark.parametrize(

@@ -36,10 +36,13 @@ class ManualClock(Clock):
 class EngineWorld:
     """An engine, its log and its clock."""
 
-    def __init__(self, path: Path, disk: Disk | None = None, **options: Any) -> None:
+    def __init__(
+        self, path: Path, disk: Disk | None = None, segment_bytes: int = 0, **options: Any
+    ) -> None:
         self.path = path
         self.clock = ManualClock()
-        opened = open_store(disk or SystemDisk(), str(path), clock=self.clock, create=True)
+        sizes = {"segment_bytes": segment_bytes} if segment_bytes else {}
+        opened = open_store(disk or SystemDisk(), str(path), clock=self.clock, create=True, **sizes)
         self.wal, self.state = opened.wal, opened.state
         self.failures: list[BaseException] = []
         self.engine = Engine(

@@ -226,8 +226,7 @@ class _Sender:
         total = _size_of(stream)
         with output.progress(f"enqueueing {file}", total) as advance, self._client() as client:
             try:
-                for batch in batches:
-                    answers = client.enqueue(batch)
+                for answers in client.enqueue_each(batches):
                     self._tell(answers, one_by_one=False)
                     count += len(answers)
                     if self._wait:
@@ -240,7 +239,8 @@ class _Sender:
                     wrong = isinstance(error, InvalidInput)
                     what = "mend the file and send it again" if wrong else "send the file again"
                     raise type(error)(
-                        f"{error}\nThe {count} jobs before it are in; {what}."
+                        f"{error}\nThe {count} jobs before it are in, and some behind it may be; "
+                        f"{what}: what is in is not enqueued twice."
                     ) from None
                 raise
             if not count:
