@@ -21,6 +21,9 @@ Waiter = Callable[[ResultView], None]
 RESULTS_BYTES_MAX: Final = 256 << 20
 """Results that wait for their projection; beyond, the older half leaves the memory."""
 
+RESULT_BYTES: Final = 260
+"""Bytes of memory charged for a result beside what it holds (measured, rounded up)."""
+
 _NULL: Final = msgspec.Raw(b"null")
 
 
@@ -33,7 +36,7 @@ class Results:
         self._order: deque[tuple[int, str]] = deque()
         self._waiters: dict[str, list[Waiter]] = {}
         self.bytes = 0
-        """Bytes of results that wait for their projection."""
+        """Memory of the results that wait for their projection."""
 
     @property
     def waiting(self) -> int:
@@ -51,10 +54,10 @@ class Results:
                 job, result = event.job, event.result
                 if job in ended:
                     # The id was used again; what was said of it first is history.
-                    self.bytes -= len(ended[job])
+                    self.bytes -= RESULT_BYTES + len(ended[job])
                 ended[job] = result
                 order.append((seq, job))
-                self.bytes += len(result)
+                self.bytes += RESULT_BYTES + len(result)
                 if self.bytes > RESULTS_BYTES_MAX:
                     # The projection lags: the log has them, and readers wait for it.
                     self.projected(order[len(order) // 2][0])
@@ -81,7 +84,7 @@ class Results:
             _, job = self._order.popleft()
             result = self._ended.pop(job, None)
             if result is not None:
-                self.bytes -= len(result)
+                self.bytes -= RESULT_BYTES + len(result)
 
     def get(self, job: str) -> ResultView | None:
         """Returns how a completed job ended, where that still stands in memory."""
