@@ -186,6 +186,8 @@ class History:
         """Jobs that were forgotten but for their tombstone."""
         self._boot = 0
         self._boots: list[int] = []
+        self._starts: list[int] = []
+        """Seqs at which a server began, or one that is yet to come may."""
         self._waits: dict[str, list[tuple[int, bool]]] = {}
         """By queue: from which seq on its jobs waited for the sync of their DISPATCH, or did
         not."""
@@ -434,12 +436,17 @@ class History:
         completed = parent is not None and parent.state == COMPLETED
         return not completed and name not in self._completed_earlier
 
-    def compare_runs(self, runs: Sequence[Run]) -> None:
+    def compare_runs(self, runs: Sequence[Run], *, closed: bool = False) -> None:
         """Checks what workers ran.  The runs were read before the log was.
 
         A job of a queue that has opted out of a durable DISPATCH may run with a token that a
         crash then took; see `_may_be_lost`.
+
+        Args:
+            runs: What workers ran.
+            closed: The log has ended well.  Else a server writes it, or was killed at its end.
         """
+        self._starts = self._boots if closed else [*self._boots, self.last_seq + 1]
         ran: dict[int, tuple[int, bool]] = {}
         """By token: the process, and whether a crash may have taken it."""
         newest: dict[str, int] = {}
@@ -481,8 +488,8 @@ class History:
         """True where a crash may have taken the DISPATCH of an attempt that had started.
 
         Its queue had opted out of waiting for it, and the next server began at or below its
-        seq, while its worker had started nothing that is logged behind that.  A job whose
-        ENQUEUE went with it may be of any queue.
+        seq, or the log ends there so far, while its worker had started nothing that is logged
+        behind that.  A job whose ENQUEUE went with it may be of any queue.
 
         Args:
             run: Where the attempt began.
@@ -492,7 +499,7 @@ class History:
         queues = (job.queue,) if job is not None and job.queue else self._waits
         return any(
             before < boot <= run.token and not self._waited(queue, boot)
-            for boot in self._boots
+            for boot in self._starts
             for queue in queues
         )
 

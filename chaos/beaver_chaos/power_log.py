@@ -64,7 +64,7 @@ class FollowedLog:
             raise PromiseBroken(f"the store cannot be read: {error}") from error
         history.compare(witness)
         history.compare_state(recovered)
-        history.compare_runs(runs)
+        history.compare_runs(runs, closed=quiet)
         history.compare_charges(account(), power_was_cut=True)
         if quiet:
             history.settle(witness)

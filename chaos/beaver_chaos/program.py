@@ -250,7 +250,7 @@ class Program:
             except FileNotFoundError:
                 continue  # A segment was sealed between its listing and its reading.
         history.compare(witness)
-        history.compare_runs(before)
+        history.compare_runs(before, closed=quiet)
         history.compare_charges(read_runs(self.runs))
         if quiet:
             history.settle(witness)

@@ -352,7 +352,7 @@ class Watch:
                 # It was forgotten since, and then the id stood for a new job.
                 witness.acknowledged[name] = history.jobs[name].seq
         history.compare(witness)
-        history.compare_runs(self.runs)
+        history.compare_runs(self.runs, closed=True)
         power_was_cut = self._world.power_was_cut
         history.compare_charges(self.runs, power_was_cut=power_was_cut, at_once=True)
         history.settle(witness)

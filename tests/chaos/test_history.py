@@ -145,10 +145,25 @@ def test_any_other_token_that_is_not_in_the_log_is_seen(
 ) -> None:
     fill = [Booted(1, False) for _ in range(3 - len(settings))]
     history = log_of(*settings, *fill, job("a"), job("b"), Dispatched("b", 1))
-    history.compare_runs([*before, begins(9)])
+    history.compare_runs([*before, begins(9)], closed=True)
     assert only(history) == (
         "process 7 ran job a with token 9, which is no DISPATCH of that job in the log"
     )
+
+
+def test_at_the_end_of_a_log_that_goes_on_a_dispatch_may_be_on_its_way() -> None:
+    """Or a server was killed there, and no other one has started yet."""
+    history = log_of(eager("default"), Booted(1, False), job("a"), Dispatched("a", 1), job("b"))
+    history.compare_runs([begins(4), begins(6, "b")])
+    assert history.violations == []
+    history.compare_runs([begins(4), begins(6, "b")], closed=True)
+    assert "no DISPATCH of that job" in only(history)
+
+
+def test_a_job_of_a_queue_that_waits_is_not_on_its_way_before_its_dispatch() -> None:
+    history = log_of(Booted(1, False), job("a"), Dispatched("a", 1), job("b"))
+    history.compare_runs([begins(3), begins(5, "b")])
+    assert "no DISPATCH of that job" in only(history)
 
 
 def test_one_process_that_runs_a_token_twice_is_seen_in_such_a_queue_too() -> None:
