@@ -20,6 +20,8 @@ _SERVICE: Final = "tests/runtime/test_service.py"
 _ANSWERS: Final = "tests/runtime/test_answers.py"
 _FUZZ: Final = "tests/fuzz/test_socket.py"
 _MAILBOX: Final = "tests/workers/test_mailbox.py"
+_PERMITS: Final = "tests/workers/test_permits.py"
+_PERMITS_MODEL: Final = "tests/workers/test_permits_model.py"
 _SLOTS: Final = "tests/workers/test_slots.py"
 _DEATHS: Final = "tests/workers/test_deaths.py"
 _RECALL: Final = "tests/workers/test_recall.py"
@@ -410,17 +412,11 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="recall-loses-a-message",
-        module="beaver.workers.mailbox",
+        module="beaver.workers.permits",
         diff="""
--            if message and message != wire.END:
-+            if message and message != wire.END and tokens:
-                 tokens.append(wire.decode_attempt(message).token)
-+            elif message:
-+                mutant_reached()
-+                tokens.append(0)
-@@
--        return tokens
-+        return [token for token in tokens if token]
+-        tokens = self._read_permits()
++        mutant_reached()
++        tokens = self._read_permits()[1:]
 """,
         tests=(
             f"{_RECALL}::test_recall_takes_back_all_but_the_running_attempt",
@@ -429,10 +425,39 @@ MUTANTS: Final = (
         why="A job stays in flight for ever: neither the worker nor the server has it.",
     ),
     Mutant(
+        name="body-of-a-read-permit-not-sent-again",
+        module="beaver.workers.permits",
+        diff="""
+             if permitted:
+-                self._owe(wire.only(message, permitted[-1]))
++                mutant_reached()
+""",
+        tests=(
+            f"{_PERMITS}::test_a_recall_between_permit_and_body_sends_the_body_again",
+            f"{_PERMITS_MODEL}::test_every_attempt_is_started_or_recalled_and_never_both",
+        ),
+        why="A worker waits for ever for an attempt that the server has read back.",
+    ),
+    Mutant(
+        name="body-started-without-its-permit",
+        module="beaver.workers.inbox",
+        diff="""
+-                if attempt.token == token:
+-                    return attempt
++                mutant_reached()
++                return attempt
+""",
+        tests=(
+            f"{_PERMITS}::test_a_recalled_body_that_comes_again_is_found_once",
+            f"{_PERMITS_MODEL}::test_every_attempt_is_started_or_recalled_and_never_both",
+        ),
+        why="A worker runs what was taken back from it, beside the worker that has it now.",
+    ),
+    Mutant(
         name="slot-written-after-the-user-code",
         module="beaver.workers.inbox",
         diff="""
--        self._slot.start(attempt.token, time.monotonic_ns())
+-        self._slot.start(token, time.monotonic_ns())
 +        self._slot.start(self.started, time.monotonic_ns())
 +        mutant_reached()
 """,
@@ -501,12 +526,12 @@ MUTANTS: Final = (
         name="recycled-worker-drops-what-it-was-sent",
         module="beaver.workers.inbox",
         diff="""
-+        message = wire.receive(self._jobs, flags)
++        token = self._permit(wait)
          if self.closed or self._left == 0 or self._too_large():
 +            mutant_reached()
              self.closed = True
              return None
--        message = wire.receive(self._jobs, flags)
+-        token = self._permit(wait)
 """,
         tests=(f"{_RECYCLING}::test_recycling_loses_nothing_and_repeats_nothing",),
         why="Each recycling of a worker loses the job that comes next.",

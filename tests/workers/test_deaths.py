@@ -16,7 +16,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from beaver.workers import wire
 from beaver.workers.leftovers import find_leftovers, kill_leftovers
+from beaver.workers.permits import Permits
 from beaver.workers.slots import read_previous
 from tests.workers.world import APPS, World, alive, in_world, pid_in, until, wait_until
 
@@ -300,6 +302,45 @@ class Server:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+def test_a_worker_killed_between_permit_and_body_has_started_nothing(tmp_path: Path) -> None:
+    """It has read a permit and waits for the body, which a recall has read back, say."""
+
+    async def test(world: World) -> None:
+        done = await world.call(1, "nothing")
+        permits = permits_of(world)
+        os.write(permits._pipe, wire.PERMIT.pack(done.token + 1))
+        await until(lambda: not permits._holds_permits())
+        world.pool.kill(1)
+        await until(lambda: world.events.exits)
+        assert world.events.exits[0][:2] == (1, done.token)
+
+    in_world(tmp_path, test)
+
+
+@pytest.mark.parametrize("executor", ["process", "thread", "async"])
+@pytest.mark.parametrize("waits_for", ["permit", "body"])
+def test_a_worker_ends_where_its_server_is_gone(
+    tmp_path: Path, executor: str, waits_for: str
+) -> None:
+    """Also without a zygote that would kill it."""
+
+    async def test(world: World) -> None:
+        permits = permits_of(world)
+        if waits_for == "body":
+            os.write(permits._pipe, wire.PERMIT.pack(1))
+            await until(lambda: not permits._holds_permits())
+        permits.close()
+        await until(lambda: world.events.exits)
+        assert world.events.exits == [(1, 0, "killed by signal 9 (SIGKILL)")]
+
+    in_world(tmp_path, test, executor=executor, concurrency=2)
+
+
+def permits_of(world: World) -> Permits:
+    """Returns the server's side of the first worker's permits."""
+    return world.pool._by_number[1]._permits
 
 
 StartServer = Callable[..., Server]

@@ -34,8 +34,9 @@ def test_outcomes_that_a_reaped_worker_has_sent_are_delivered_at_its_end() -> No
     async def main() -> list[object]:
         listener = Listener()
         mailbox = Mailbox(asyncio.get_running_loop(), 1, 1, listener)
-        jobs, stream = mailbox.hand_over()
+        jobs, permits, stream = mailbox.hand_over()
         os.close(jobs)
+        os.close(permits)
         with socket.socket(fileno=stream) as worker:
             worker.sendall(wire.frame(os.getpid()))
             for token in (5, 9):

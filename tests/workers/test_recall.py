@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
+from typing import Final
 
+import msgspec
 import pytest
 
 from tests.workers.world import World, in_world, until
 
+ROUNDS: Final = 2_000
 EXECUTORS = ["process", "thread", "async"]
+
+
+async def started(world: World, token: int) -> None:
+    """Waits until the worker has started that attempt."""
+    await until(lambda: world.pool.started(1)[0] >= token)
 
 
 def test_recall_takes_back_all_but_the_running_attempt(tmp_path: Path) -> None:
@@ -52,8 +61,10 @@ def test_a_recall_in_a_race_splits_the_attempts_exactly(tmp_path: Path, executor
             attempts = [world.attempt("nothing") for _ in range(40)]
             sent += [attempt.token for attempt in attempts]
             world.pool.dispatch(1, attempts)
-            for _ in range(round_number % 7):
+            for _ in range(round_number % 30):
                 await asyncio.sleep(0)
+            if round_number % 30 == 29:
+                await started(world, attempts[0].token)
             recalled += world.pool.recall(1)
         expected = set(sent) - set(recalled)
         await until(lambda: len(world.events.by_token) >= len(expected))
@@ -62,6 +73,52 @@ def test_a_recall_in_a_race_splits_the_attempts_exactly(tmp_path: Path, executor
         assert set(world.events.by_token) == expected | {probe}
         assert recalled, "the race was never won"
         assert expected, "the race was never lost"
+
+    in_world(tmp_path, test, executor=executor, concurrency=4)
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_thousands_of_recalls_lose_nothing_and_repeat_nothing(
+    tmp_path: Path, executor: str
+) -> None:
+    """By what the worker itself has written down; some of what comes back goes out again."""
+    notes = tmp_path / "notes"
+    chance = random.Random(7)
+
+    async def test(world: World) -> None:
+        dropped: set[int] = set()
+        kept: set[int] = set()
+        split = 0
+        number = 0
+        for _ in range(ROUNDS):
+            attempts = {}
+            for _ in range(chance.choice((1, 2, 5, 40))):
+                number += 1
+                long = b" " * 70_000 if chance.random() < 0.01 else b""
+                payload = msgspec.json.encode({"path": str(notes), "number": number}) + long
+                attempts[number] = world.attempt("note", payload)
+            world.pool.dispatch(1, list(attempts.values()))
+            for _ in range(chance.choice((0, 0, 1, 3))):
+                for _ in range(chance.choice((0, 1, 10))):
+                    await asyncio.sleep(0)
+                taken = world.pool.recall(1)
+                assert taken == sorted(set(taken)), "out of order"
+                gone = taken[: chance.choice((0, 1, 100))]
+                again = taken[len(gone) :]
+                dropped.update(gone)
+                split += 0 < len(taken) < len(attempts)
+                if again:
+                    world.pool.dispatch(1, [attempts[token] for token in again])
+            if not dropped.issuperset(attempts):
+                last = max(set(attempts) - dropped)
+                await started(world, last)
+            kept.update(set(attempts) - dropped)
+        await until(lambda: len(world.events.by_token) == len(kept))
+        ran = [int(line) for line in notes.read_text().split()]
+        assert len(ran) == len(set(ran)), "an attempt ran twice"
+        assert not dropped.intersection(ran), "what was recalled has started"
+        assert set(ran) == kept, "an attempt was lost"
+        assert split > ROUNDS / 100, "a recall was hardly ever in the middle of it"
 
     in_world(tmp_path, test, executor=executor, concurrency=4)
 

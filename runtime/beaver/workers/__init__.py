@@ -9,6 +9,8 @@ reports facts (an outcome, a process that is gone) and the controller decides.
 |---|---|---|
 | `pool` | server | `ProcessPool`, the port's real side |
 | `mailbox` | server | one worker as the pool sees it: sending, recall, outcomes |
+| `permits` | server | attempts on their way to a worker, and how they are taken back |
+| `outlet`, `zygote_process` | server | sending without waiting; the zygote as the pool sees it |
 | `zygote` | zygote | import once, fork or spawn, reap, kill groups |
 | `child` | worker | from the fork to the executor |
 | `inbox`, `attempts` | worker | taking attempts in; one attempt as a pipeline of steps |

@@ -23,7 +23,7 @@ from beaver.workers import apps, kinship
 from beaver.workers.attempts import Steps
 from beaver.workers.inbox import Inbox, Outbox
 from beaver.workers.slots import SlotWriter
-from beaver.workers.wire import Add, WorkerConfig
+from beaver.workers.wire import Add, Ends, WorkerConfig
 
 EXIT_IMPORT: Final = 71
 """Exit code of a spawned worker that cannot import the application."""
@@ -31,18 +31,18 @@ EXIT_BUG: Final = 70
 """Exit code after an exception in Beaver's own code."""
 
 
-def run(config: WorkerConfig, registry: Registry, add: Add, jobs_fd: int, stream_fd: int) -> None:
+def run(config: WorkerConfig, registry: Registry, add: Add, ends: Ends) -> None:
     """Runs attempts until the server says that it is enough, or this worker has done enough."""
     kinship.name_process(f"beaver-{add.worker}")
     joblog.configure_worker(config.log_level)
     steps = Steps(registry, builtin_tasks(config.executor, allow_exec=config.allow_exec))
     # The server holds this end of the jobs socket too, and blocking is a property that both
-    # share: it stays blocking, and whoever must not wait says so call by call.
-    jobs, stream = socket.socket(fileno=jobs_fd), socket.socket(fileno=stream_fd)
+    # share: it stays blocking, and the server, which must not wait, says so call by call.
+    jobs, stream = socket.socket(fileno=ends.jobs), socket.socket(fileno=ends.stream)
     for end in (jobs, stream):
         end.settimeout(None)  # the application may have set a default for all sockets
     slot = SlotWriter(add.slots_path, add.worker)
-    inbox = Inbox(jobs, slot, config.max_jobs, config.max_rss_bytes)
+    inbox = Inbox(jobs, ends.permits, slot, config.max_jobs, config.max_rss_bytes)
     outbox = Outbox(stream)
     if config.executor == "thread":
         from beaver.workers.threads import Threads
@@ -62,8 +62,7 @@ def run_forked(
     config: WorkerConfig,
     registry: Registry,
     add: Add,
-    jobs_fd: int,
-    stream_fd: int,
+    ends: Ends,
     zygote_pid: int,
 ) -> NoReturn:
     """The whole life of a forked worker; never returns into the zygote's code."""
@@ -72,7 +71,7 @@ def run_forked(
         os.setsid()
         kinship.die_with_parent(zygote_pid, signal.SIGKILL)
         os.environ[kinship.WORKER_VARIABLE] = str(add.birth)
-        run(config, registry, add, jobs_fd, stream_fd)
+        run(config, registry, add, ends)
         code = 0
     except BaseException:  # noqa: BLE001 -- nothing may unwind into the zygote
         traceback.print_exc()
@@ -84,11 +83,12 @@ def main() -> NoReturn:
     """Entry point of a spawned worker."""
     config = msgspec.json.decode(sys.argv[1], type=WorkerConfig)
     add = msgspec.json.decode(sys.argv[2], type=Add)
-    jobs_fd, stream_fd, zygote_pid = map(int, sys.argv[3:6])
+    *fds, zygote_pid = map(int, sys.argv[3:])
+    ends = Ends(*fds)
     code = EXIT_BUG
     try:
         kinship.die_with_parent(zygote_pid, signal.SIGKILL)
-        for fd in (jobs_fd, stream_fd):
+        for fd in ends:
             os.set_inheritable(fd, False)
         joblog.install(config.log_format)
         try:
@@ -97,7 +97,7 @@ def main() -> NoReturn:
             print(error, file=sys.stderr)  # noqa: T201 -- the log of a worker is its stderr
             code = EXIT_IMPORT
         else:
-            run(config, registry, add, jobs_fd, stream_fd)
+            run(config, registry, add, ends)
             code = 0
     except BaseException:  # noqa: BLE001 -- the code below must be reached
         traceback.print_exc()

@@ -15,7 +15,6 @@ from beaver import context as contexts
 from beaver.context import JobContext
 from beaver.messages import Attempt, Outcome
 from beaver.steering import CancelRequested, TimeLimit
-from beaver.workers import wire
 from beaver.workers.attempts import Call, Steps, close
 from beaver.workers.inbox import Inbox, Outbox
 from beaver.workers.stopping import Stoppable, TaskStop, ThreadStop
@@ -68,7 +67,7 @@ class Coroutines:
     def _take(self) -> None:
         while len(self._tasks) < self._concurrency:
             try:
-                attempt = self._inbox.take(wire.DONTWAIT)
+                attempt = self._inbox.take(wait=False)
             except BlockingIOError:
                 return
             if attempt is None:

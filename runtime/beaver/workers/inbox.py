@@ -1,8 +1,8 @@
-"""A worker's two sockets as the worker sees them, and its recycling.
+"""What a worker reads and writes, as the worker sees it, and its recycling.
 
 Taking an attempt and writing its token into the slot belong together: what was taken and
 is not in the slot has not started, and the server gives it back.  Attempts that this worker
-never takes stay in the socket, where the server finds them.
+never takes stay in the pipe, where the server finds their permits.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
 import signal
 import socket
 import sys
 import threading
 import time
+from collections import deque
 from typing import Final, NoReturn
 
 from beaver.messages import Attempt, Outcome
@@ -23,6 +25,8 @@ from beaver.workers import wire
 from beaver.workers.slots import SlotWriter
 
 _READ_BYTES: Final = 64 << 10
+_unpack_permit: Final = wire.PERMIT.unpack
+_PERMIT_BYTES: Final = wire.PERMIT.size
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _HAS_PROC: Final[bool] = sys.platform == "linux"
 
@@ -31,9 +35,19 @@ class Inbox:
     """Where a worker takes its attempts from, until it ends or has done enough."""
 
     def __init__(
-        self, jobs: socket.socket, slot: SlotWriter, max_jobs: int, max_rss_bytes: int
+        self,
+        jobs: socket.socket,
+        permits: int,
+        slot: SlotWriter,
+        max_jobs: int,
+        max_rss_bytes: int,
     ) -> None:
         self._jobs = jobs
+        self._permits = permits
+        self._permits_poll = select.poll()
+        self._permits_poll.register(permits, select.POLLIN)
+        self._bodies: deque[Attempt] = deque()
+        """Received, and not permitted so far."""
         self._slot = slot
         self._left = max_jobs or -1
         self._max_rss_bytes = max_rss_bytes
@@ -43,30 +57,59 @@ class Inbox:
         """Highest token taken."""
 
     def fileno(self) -> int:
-        return self._jobs.fileno()
+        return self._permits
 
-    def take(self, flags: int = 0) -> Attempt | None:
+    def take(self, *, wait: bool = True) -> Attempt | None:
         """Takes the next attempt and says in the slot that it starts; `None` at the end.
 
         One caller at a time.  The caller runs the attempt at once.
 
         Raises:
-            BlockingIOError: With `wire.DONTWAIT`, where there is none now.
+            BlockingIOError: There is none now, and the caller does not wait.
         """
         if self.closed or self._left == 0 or self._too_large():
             self.closed = True
             return None
-        message = wire.receive(self._jobs, flags)
-        if message == wire.END:
+        token = self._permit(wait)
+        if token == wire.END:
             self.closed = True
             return None
-        if not message:
-            die_with_group()
-        attempt = wire.decode_attempt(message)
-        self._slot.start(attempt.token, time.monotonic_ns())
-        self.started = attempt.token
+        attempt = self._body(token)
+        self._slot.start(token, time.monotonic_ns())
+        self.started = token
         self._left -= 1
         return attempt
+
+    def _permit(self, wait: bool) -> int:
+        """Reads one permit: from here on nobody can take that attempt back."""
+        while True:
+            try:
+                data = os.read(self._permits, _PERMIT_BYTES)
+            except BlockingIOError:
+                if not wait:
+                    raise
+                self._permits_poll.poll()
+            else:
+                if not data:
+                    die_with_group()
+                return int(_unpack_permit(data)[0])
+
+    def _body(self, token: int) -> Attempt:
+        """Finds the attempt of a permit; whatever else comes before it has been recalled.
+
+        It was sent before its permit.  Where the server has read it back with others, it is
+        on its way again, so to wait for it is no wait for another attempt.
+        """
+        bodies = self._bodies
+        while True:
+            while bodies:
+                attempt = bodies.popleft()
+                if attempt.token == token:
+                    return attempt
+            received = wire.receive(self._jobs)
+            if not received:
+                die_with_group()
+            bodies.extend(received)
 
     def _too_large(self) -> bool:
         # Only after a job: a bound below what an idle worker takes must not stop all work.

@@ -1,15 +1,11 @@
 """One worker as the server sees it: attempts go in, outcomes come out.
 
-The server holds both ends of the jobs socket.  So `recall` is a plain read: a message that
-the server has read back cannot be read by the worker, and one that the worker has read
-cannot be recalled.  The kernel decides each race, one message at a time.
+How attempts are sent and taken back is the business of `permits`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -20,6 +16,7 @@ from beaver.messages import Attempt, Outcome
 from beaver.protocol import FrameReader
 from beaver.workers import wire
 from beaver.workers.outlet import Item, Outlet
+from beaver.workers.permits import Permits
 
 _READ_BYTES: Final = 256 << 10
 
@@ -37,7 +34,7 @@ class Owner(Protocol):
 
 
 class Mailbox:
-    """The sockets of one worker process."""
+    """The sockets and the pipe of one worker process."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, worker: int, birth: int, owner: Owner
@@ -51,66 +48,33 @@ class Mailbox:
         """The zygote has said that it has sent the kill."""
         self._loop = loop
         self._owner = owner
-        self._jobs, self._jobs_theirs = wire.jobs_pair()
         self._stream, self._stream_theirs = wire.stream_pair()
         self._frames = FrameReader(wire.FRAME_BYTES_MAX)
-        self._outlet = Outlet(loop, self._jobs)
+        self._permits = Permits(loop)
         self._stream_outlet = Outlet(loop, self._stream)
-        self._ended = False
         loop.add_reader(self._stream, self._read)
 
-    def hand_over(self) -> tuple[int, int]:
-        """Returns descriptors of the worker's ends, for the caller to pass on and close.
+    def hand_over(self) -> wire.Ends:
+        """Returns the worker's ends, for the caller to pass on and close.
 
-        The worker's end of the stream is then open in the worker alone; that of the jobs
-        socket stays open here.
+        That of the stream is then open in the worker alone; the others stay open here.
         """
-        return os.dup(self._jobs_theirs.fileno()), self._stream_theirs.detach()
+        jobs, permits = self._permits.hand_over()
+        return wire.Ends(jobs, permits, self._stream_theirs.detach())
 
     # -- in ---------------------------------------------------------------------------------
 
     def dispatch(self, attempts: Sequence[Attempt]) -> None:
         """Sends attempts, in order."""
-        for attempt in attempts:
-            data = wire.encode(attempt)
-            if len(data) > wire.MESSAGE_BYTES_MAX:
-                self._send_file(data, attempt.token)
-                continue
-            try:
-                self._outlet.send_message(data, attempt.token)
-            except OSError as error:
-                if error.errno != errno.EMSGSIZE:
-                    raise
-                self._send_file(data, attempt.token)
-
-    def _send_file(self, data: bytes, token: int) -> None:
-        self._outlet.send(Item(wire.IN_FILE, (wire.write_to_file(data),), token))
+        self._permits.give(attempts)
 
     def recall(self) -> list[int]:
         """Takes back the attempts that the worker has not taken: their tokens, in order."""
-        waiting = self._outlet.take_back()
-        tokens = []
-        while True:
-            try:
-                message = wire.receive(self._jobs_theirs, wire.DONTWAIT)
-            except BlockingIOError:
-                break
-            if message and message != wire.END:
-                tokens.append(wire.decode_attempt(message).token)
-        for item in waiting:
-            if item.token:
-                tokens.append(item.token)
-            for fd in item.fds:
-                os.close(fd)
-        if self._ended:
-            self._outlet.send(Item(wire.END))
-        return tokens
+        return self._permits.take_back()
 
     def end(self) -> None:
         """Lets the worker end once it has run what it was sent."""
-        if not self._ended:
-            self._ended = True
-            self._outlet.send(Item(wire.END))
+        self._permits.end()
 
     def cancel(self, token: int) -> None:
         """Passes on that an attempt is to be stopped softly."""
@@ -154,7 +118,7 @@ class Mailbox:
         while self._read():
             pass
         self._loop.remove_reader(self._stream)
-        self._outlet.close()
+        self._permits.close()
         self._stream_outlet.close()
-        for end in (self._jobs, self._jobs_theirs, self._stream, self._stream_theirs):
+        for end in (self._stream, self._stream_theirs):
             end.close()

@@ -1,4 +1,4 @@
-"""Sending without waiting: what the socket does not take now goes out when it does."""
+"""Sending a stream without waiting: what the socket does not take now goes out when it does."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import socket
 from collections import deque
 from typing import Final, NamedTuple
 
-_RETRY_S: Final = 0.001
-_FULL: Final = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS)
+RETRY_S: Final = 0.001
+FULL: Final = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS)
 
 
 class Item(NamedTuple):
@@ -19,7 +19,6 @@ class Item(NamedTuple):
 
     data: bytes
     fds: tuple[int, ...] = ()
-    token: int = 0
 
 
 class Outlet:
@@ -48,27 +47,11 @@ class Outlet:
                 self._waiting.append(rest)
                 self._loop.add_writer(self._socket, self._flush)
 
-    def send_message(self, data: bytes, token: int) -> None:
-        """Sends one message of a socket that keeps their boundaries; all of it or nothing."""
-        if not self._waiting and not self._closed:
-            try:
-                self._socket.send(data)
-            except OSError:
-                pass  # `send` meets the same error, and knows what it means.
-            else:
-                return
-        self.send(Item(data, (), token))
-
-    def take_back(self) -> list[Item]:
-        """Returns what has not been sent, in order; it never will be."""
-        items = list(self._waiting)
+    def close(self) -> None:
+        for item in self._waiting:
+            _close(item)
         self._waiting.clear()
         self._stop_waiting()
-        return items
-
-    def close(self) -> None:
-        for item in self.take_back():
-            _close(item)
         self._closed = True
 
     def _try(self, item: Item) -> Item | None:
@@ -80,7 +63,7 @@ class Outlet:
             else:
                 sent = self._socket.send(item.data)
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in FULL:
                 return item
             if error.errno in (errno.EPIPE, errno.ECONNRESET):
                 _close(item)  # the other side is gone, and its end is reported elsewhere
@@ -99,7 +82,7 @@ class Outlet:
                 # macOS reports a full buffer of the *receiver* as an error while the socket
                 # counts as writable: try again a little later instead of at once.
                 self._stop_waiting()
-                self._timer = self._loop.call_later(_RETRY_S, self._resume)
+                self._timer = self._loop.call_later(RETRY_S, self._resume)
                 return
             self._waiting.popleft()
         self._stop_waiting()

@@ -1,6 +1,6 @@
 """The thread executor: several attempts at once in one worker, stopped softly.
 
-N threads take attempts from one socket, one thread at a time, so that starts follow the
+N threads take attempts from one inbox, one thread at a time, so that starts follow the
 order of the tokens.  The main thread runs no user code: it watches limits and cancels.
 A soft stop cannot reach code that sits in a C call; then the server kills this worker
 after a grace, and gives the attempts of the other threads back.

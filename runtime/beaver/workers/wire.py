@@ -1,26 +1,29 @@
 """The messages between server, zygote and workers.  `docs/reference/worker-protocol.md`.
 
-A worker has two sockets to the server:
+A worker has three ways to the server:
 
-- the *jobs* socket keeps message boundaries; each message is one `Attempt`.  The server
-  holds both of its ends, so it can read back what the worker has not read: whoever reads a
-  message has it, and nobody else.
+- the *jobs* socket keeps message boundaries; a message holds the bodies of some attempts.
+- the *permits* pipe carries a token of 8 bytes for each of them: whoever reads it has that
+  attempt, and nobody else.  The server holds both ends of both, so it can read back what the
+  worker has not read.  How the two fit together stands in `permits`.
 - the *outcomes* socket is a stream of frames, a little-endian u32 length and MessagePack.
   The worker sends its pid, then an `Outcome` for each attempt; the server sends tokens, to
   be cancelled softly.
 
 An attempt that is too long for a message goes into an unlinked file, whose descriptor
-travels with a message of one byte.  So it is recalled like any other.
+travels with a short message.  So it is recalled like any other.
 """
 
 from __future__ import annotations
 
 import array
+import errno
 import os
 import socket
 import struct
 import sys
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -30,14 +33,19 @@ LENGTH: Final = struct.Struct("<I")
 _pack_length: Final = LENGTH.pack
 FRAME_BYTES_MAX: Final = 64 << 20
 MESSAGE_BYTES_MAX: Final = 64 << 10
-"""Longest attempt that is sent as a message; longer ones go into a file."""
+"""Longest message; an attempt that is longer by itself goes into a file."""
+BODIES_MAX: Final = 32
+"""Attempts in one message: a worker keeps so many at most that it may not start."""
 SOCKET_BYTES: Final = 256 << 10
 """Buffer asked for on each socket; the system may give less."""
 
-END: Final = b"E"
-"""Message that ends a worker: it takes no more after it."""
+PERMIT: Final = struct.Struct("=Q")
+END: Final = 0
+"""Permit that ends a worker: it takes no more after it.  No attempt has this token."""
+PERMITS_AT_ONCE: Final = 512 // PERMIT.size
+"""Permits in one write.  Every pipe takes 512 bytes (POSIX) whole or not at all."""
 IN_FILE: Final = b"F"
-"""Message whose attempt stands in the file that comes with it."""
+"""First byte of a message whose attempt stands in the file that comes with it."""
 
 JOBS_KIND: Final = socket.SOCK_DGRAM if sys.platform == "darwin" else socket.SOCK_SEQPACKET
 CLOEXEC_FLAG: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
@@ -48,6 +56,7 @@ _FD_SPACE: Final = socket.CMSG_SPACE(array.array("i").itemsize)
 _encoder: Final = msgspec.msgpack.Encoder()
 encode: Final = _encoder.encode
 decode_attempt: Final = msgspec.msgpack.Decoder(Attempt).decode
+decode_attempts: Final = msgspec.msgpack.Decoder(list[Attempt]).decode
 decode_outcome: Final = msgspec.msgpack.Decoder(Outcome).decode
 decode_int: Final = msgspec.msgpack.Decoder(int).decode
 
@@ -66,12 +75,20 @@ class WorkerConfig(msgspec.Struct, frozen=True):
 
 
 class Add(msgspec.Struct, array_like=True, tag=1):
-    """Server to zygote: start a worker.  Its two descriptors come with the message."""
+    """Server to zygote: start a worker.  Its descriptors, `Ends`, come with the message."""
 
     worker: int
     birth: int
     """Number of this start, never used again: a kill cannot hit a successor."""
     slots_path: str
+
+
+class Ends(NamedTuple):
+    """A worker's ends, as descriptors, in the order in which they travel."""
+
+    jobs: int
+    permits: int
+    stream: int
 
 
 class Kill(msgspec.Struct, array_like=True, tag=2):
@@ -107,6 +124,9 @@ class Killing(msgspec.Struct, array_like=True, tag=6):
     birth: int
 
 
+_ARRAY_HEAD_BYTES: Final = 3
+_pack_array_head: Final = struct.Struct(">BH").pack
+
 decode_control: Final = msgspec.msgpack.Decoder(
     Add | Kill | Ready | ImportFailed | Exited | Killing
 ).decode
@@ -137,6 +157,127 @@ def stream_pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
+def permits_pipe() -> tuple[int, int]:
+    """Returns the worker's end, to be read, and the server's end, to be written.
+
+    Neither ever blocks.  The server reads from the worker's end too, and being non-blocking
+    is a property that both share: a worker that finds nothing polls.
+    """
+    theirs, ours = os.pipe()
+    os.set_blocking(theirs, False)
+    os.set_blocking(ours, False)
+    return theirs, ours
+
+
+# -- bodies ---------------------------------------------------------------------------------
+
+
+class Message(NamedTuple):
+    """A message of the jobs socket; its descriptors belong to whoever holds it."""
+
+    data: bytes
+    tokens: tuple[int, ...]
+    """Those of the attempts in it, in order."""
+    fds: tuple[int, ...] = ()
+
+    def close(self) -> None:
+        """Closes its descriptors."""
+        for fd in self.fds:
+            os.close(fd)
+
+
+def messages(attempts: Sequence[Attempt], *, bodies_max: int = BODIES_MAX) -> list[Message]:
+    """Returns attempts as messages, in order.
+
+    Raises:
+        OSError: There is no file for a long one.  No descriptor is left open.
+    """
+    if len(attempts) == 1:
+        data = encode(attempts)
+        if len(data) <= MESSAGE_BYTES_MAX:
+            return [Message(data, (attempts[0].token,))]
+    result: list[Message] = []
+    bodies: list[bytes] = []
+    tokens: list[int] = []
+    room = MESSAGE_BYTES_MAX - _ARRAY_HEAD_BYTES
+    left = room
+    for attempt in attempts:
+        body = encode(attempt)
+        left -= len(body)
+        if left < 0 or len(bodies) == bodies_max:
+            if bodies:
+                result.append(Message(_array_of(bodies), tuple(tokens)))
+                bodies, tokens = [], []
+            left = room - len(body)
+            if left < 0:
+                try:
+                    result.append(in_file(body, attempt.token))
+                except OSError:
+                    for message in result:
+                        message.close()
+                    raise
+                left = room
+                continue
+        bodies.append(body)
+        tokens.append(attempt.token)
+    if bodies:
+        result.append(Message(_array_of(bodies), tuple(tokens)))
+    return result
+
+
+def _array_of(bodies: Sequence[bytes]) -> bytes:
+    """Returns the MessagePack array of values that are encoded already."""
+    return _pack_array_head(0xDC, len(bodies)) + b"".join(bodies)
+
+
+def in_file(body: bytes, token: int) -> Message:
+    """Returns the message of an attempt whose body stands in a file."""
+    return Message(IN_FILE + PERMIT.pack(token), (token,), (write_to_file(body),))
+
+
+def smaller(message: Message) -> list[Message]:
+    """Returns a message that is too long for the system in smaller ones."""
+    if message.fds:
+        raise OSError(errno.EMSGSIZE, "the system takes no message on the jobs socket")
+    attempts = decode_attempts(message.data)
+    if len(attempts) == 1:
+        return [in_file(encode(attempts[0]), attempts[0].token)]
+    return messages(attempts, bodies_max=len(attempts) // 2)
+
+
+def receive(jobs: socket.socket) -> list[Attempt]:
+    """Waits for a message and returns its attempts; none once the server is gone."""
+    data, ancillary, _, _ = jobs.recvmsg(MESSAGE_BYTES_MAX, _FD_SPACE, CLOEXEC_FLAG)
+    if not ancillary:
+        return decode_attempts(data) if data else []
+    fds = descriptors(ancillary)
+    try:
+        return [decode_attempt(_read_file(fds[0]))]
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def read_back(jobs: socket.socket) -> Message | None:
+    """Takes a message that the worker has not received; `None` where there is none now."""
+    try:
+        data, ancillary, _, _ = jobs.recvmsg(MESSAGE_BYTES_MAX, _FD_SPACE, CLOEXEC_FLAG | DONTWAIT)
+    except BlockingIOError:
+        return None
+    if not data.startswith(IN_FILE):
+        return Message(data, tuple(attempt.token for attempt in decode_attempts(data)))
+    (token,) = PERMIT.unpack_from(data, len(IN_FILE))
+    return Message(data, (token,), tuple(descriptors(ancillary)))
+
+
+def only(message: Message, token: int) -> Message:
+    """Returns the message with one of its attempts alone."""
+    if len(message.tokens) == 1:
+        return message
+    bodies = [encode(a) for a in decode_attempts(message.data) if a.token == token]
+    return Message(_array_of(bodies), (token,))
+
+
 def write_to_file(body: bytes) -> int:
     """Returns the descriptor of a new unlinked file that holds `body`."""
     if hasattr(os, "memfd_create"):
@@ -155,25 +296,6 @@ def write_to_file(body: bytes) -> int:
         os.close(fd)
         raise
     return fd
-
-
-def receive(jobs: socket.socket, flags: int = 0) -> bytes:
-    """Takes one message from a jobs socket, wherever its body stands.
-
-    Returns an attempt's bytes, `END`, or `b""` once the server is gone.
-
-    Raises:
-        BlockingIOError: With `DONTWAIT`, where there is none.
-    """
-    data, ancillary, _, _ = jobs.recvmsg(MESSAGE_BYTES_MAX, _FD_SPACE, flags | CLOEXEC_FLAG)
-    if not ancillary:
-        return data
-    fds = descriptors(ancillary)
-    try:
-        return _read_file(fds[0])
-    finally:
-        for fd in fds:
-            os.close(fd)
 
 
 def descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

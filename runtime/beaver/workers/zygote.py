@@ -34,7 +34,7 @@ from beaver.workers import apps, child, kinship, wire
 
 _READ_BYTES: Final = 64 << 10
 _FDS_MAX: Final = 64
-_FDS_PER_ADD: Final = 2
+_FDS_PER_ADD: Final = len(wire.Ends._fields)
 _LINGER_S: Final = 5.0
 """How long the death of a worker waits for killed subprocesses that hang in the kernel."""
 _LINGER_POLL_MS: Final = 2
@@ -138,22 +138,22 @@ class Zygote:
                 self._kill(message.birth)
 
     def _add(self, add: wire.Add) -> None:
-        jobs_fd, stream_fd = (self._fds.popleft() for _ in range(_FDS_PER_ADD))
+        ends = wire.Ends(*(self._fds.popleft() for _ in range(_FDS_PER_ADD)))
         try:
             if self._spawns:
-                process = self._spawn(add, jobs_fd, stream_fd)
+                process = self._spawn(add, ends)
                 worker = Worker(add.birth, process.pid, process)
             else:
-                worker = Worker(add.birth, self._fork(add, jobs_fd, stream_fd), None)
+                worker = Worker(add.birth, self._fork(add, ends), None)
         except OSError as error:
             self._send(wire.Exited(add.birth, f"could not be started: {error}"))
             return
         finally:
-            os.close(jobs_fd)
-            os.close(stream_fd)
+            for fd in ends:
+                os.close(fd)
         self._workers[worker.pid] = worker
 
-    def _fork(self, add: wire.Add, jobs_fd: int, stream_fd: int) -> int:
+    def _fork(self, add: wire.Add, ends: wire.Ends) -> int:
         zygote_pid = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -164,10 +164,10 @@ class Zygote:
                 end.close()
             for fd in self._fds:
                 os.close(fd)
-            child.run_forked(self._config, self._registry, add, jobs_fd, stream_fd, zygote_pid)
+            child.run_forked(self._config, self._registry, add, ends, zygote_pid)
         return pid
 
-    def _spawn(self, add: wire.Add, jobs_fd: int, stream_fd: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, add: wire.Add, ends: wire.Ends) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [
                 sys.executable,
@@ -175,13 +175,12 @@ class Zygote:
                 "beaver.workers.child",
                 msgspec.json.encode(self._config).decode(),
                 msgspec.json.encode(add).decode(),
-                str(jobs_fd),
-                str(stream_fd),
+                *map(str, ends),
                 str(os.getpid()),
             ],
             env={**os.environ, kinship.WORKER_VARIABLE: str(add.birth)},
             stdin=subprocess.DEVNULL,
-            pass_fds=(jobs_fd, stream_fd),
+            pass_fds=ends,
             start_new_session=True,
         )
 
