@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from beaver.recovery import RecoveryReport
@@ -103,6 +103,11 @@ class Runs:
         error = self._ended[machine]
         if error is not None:
             raise error
+
+    def again(self, machine: Machine, times: float, number: int) -> None:
+        """Runs a machine with other examples: those of a number, the same every time."""
+        other = seed(number)(type(machine.__name__, (machine,), {}))
+        run_state_machine_as_test(other, settings=budget(times, derandomize=False, database=None))
 
 
 def _caught(work: Callable[[], None]) -> BaseException | None:

@@ -6,6 +6,8 @@ tests of this folder where they are part of the session.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import get_args
 
 import pytest
@@ -82,31 +84,42 @@ WITNESSES = (
 )
 
 
+MORE_RUNS = 4
+"""What is rare may be missing from one run: any change of the code changes what is drawn."""
+
+
 @pytest.fixture(autouse=True)
 def _everything_was_run(runs: Runs) -> None:
     for machine, times in MACHINES.items():
         runs(machine, times)
 
 
-def test_every_command_is_asked() -> None:
-    assert _unmet(SEEN.commands, [command.__name__ for command in get_args(AnyCommand)]) == []
+def test_every_command_is_asked(runs: Runs) -> None:
+    meet(runs, SEEN.commands, [command.__name__ for command in get_args(AnyCommand)])
 
 
-def test_every_event_is_logged() -> None:
-    assert _unmet(SEEN.events, [event.NAME for event in ALL_EVENTS]) == []
+def test_every_event_is_logged(runs: Runs) -> None:
+    meet(runs, SEEN.events, [event.NAME for event in ALL_EVENTS])
 
 
-def test_every_rejection_is_met() -> None:
-    assert _unmet(SEEN.rejections, sorted(set(REJECTIONS) - UNREACHED_REJECTIONS)) == []
+def test_every_rejection_is_met(runs: Runs) -> None:
+    meet(runs, SEEN.rejections, sorted(set(REJECTIONS) - UNREACHED_REJECTIONS))
 
 
-def test_every_row_of_the_recovery_table_that_a_crash_leaves_is_met() -> None:
-    assert _unmet(SEEN.rows, [row.label for row in REACHED_ROWS]) == []
+def test_every_row_of_the_recovery_table_that_a_crash_leaves_is_met(runs: Runs) -> None:
+    meet(runs, SEEN.rows, [row.label for row in REACHED_ROWS])
 
 
-def test_every_situation_that_a_machine_names_comes_about() -> None:
-    assert _unmet(SEEN.witnesses, WITNESSES) == []
+def test_every_situation_that_a_machine_names_comes_about(runs: Runs) -> None:
+    meet(runs, SEEN.witnesses, WITNESSES)
 
 
-def _unmet(counts: dict[str, int], names: object) -> list[str]:
-    return [name for name in names if not counts[name]]  # type: ignore[attr-defined]
+def meet(runs: Runs, counts: Counter[str], names: Iterable[str]) -> None:
+    """Looks for what was not met yet in a few more runs."""
+    wanted = list(names)
+    for number in range(MORE_RUNS):
+        if all(counts[name] for name in wanted):
+            break
+        for machine, times in MACHINES.items():
+            runs.again(machine, times, number)
+    assert [name for name in wanted if not counts[name]] == []

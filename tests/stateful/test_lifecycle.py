@@ -28,8 +28,10 @@ from beaver.journal.codec import encode_commit
 from beaver.recovery import read_store
 from beaver_chaos.disk import Fault, SimDisk, Stopped
 from beaver_model import (
+    JobState,
     Offer,
     Rejection,
+    Spec,
     State,
     apply,
     decide,
@@ -40,6 +42,7 @@ from beaver_model import (
     select_run,
     thaw,
 )
+from beaver_model.bounds import DIGEST_BYTES
 from beaver_model.commands import (
     AnyCommand,
     Boot,
@@ -49,11 +52,12 @@ from beaver_model.commands import (
     DispatchBatch,
     Done,
     Enqueue,
+    Job,
     SetQueue,
 )
 from beaver_model.events import AnyEvent
 from beaver_model.freezing import Frozen
-from beaver_model.rows import ROW_BYTES, spec_of
+from beaver_model.rows import ROW_BYTES, encode_spec, spec_of
 from tests.stateful.book import Book
 from tests.stateful.played import SteppedLoop
 from tests.stateful.running import SEEN, Runs
@@ -277,6 +281,23 @@ class Lifecycle(RuleBasedStateMachine):
             self.do([DispatchBatch([row.id for row in rows], worker, prefetched=not idle)])
             assert self.book.last_seq == before + len(rows), "what the policy picks is not refused"
             SEEN.witness("several dispatched at once", len(rows) > 1)
+
+    @rule(count=st.integers(3, 6), worker=st.integers(1, 3), rest=st.integers(0, 2))
+    def new_jobs_of_one_kind_run_together(self, count, worker, rest):
+        """As a busy server has them: enqueued, dispatched and completed in runs."""
+        first = self.book.last_seq + 1
+        ids = [f"run-{first}-{n}" for n in range(count)]
+        spec = encode_spec(Spec("echo", "runs"))
+        self.do([Enqueue([Job(job, spec, b"null", b"d" * DIGEST_BYTES) for job in ids])])
+        assert self.book.last_seq == first + count - 1
+        if self.model.state.queues["runs"].counts[JobState.PENDING] > count:
+            return  # Those that an earlier run has left over go first.
+        self.do([DispatchBatch(ids, worker)])
+        rows = [self.model.state.jobs[job] for job in ids[rest:]]
+        assert self.book.last_seq == first + 2 * count - 1
+        SEEN.witness("several dispatched at once")
+        self.do([CompleteBatch([Done(row.id, row.token, b"1") for row in rows])])
+        SEEN.witness("several completed at once", len(rows) > 2)
 
     @rule(command=COMPLETE_BATCHES)
     def complete_several(self, command):
