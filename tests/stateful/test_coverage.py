@@ -118,8 +118,8 @@ def meet(runs: Runs, counts: Counter[str], names: Iterable[str]) -> None:
     """Looks for what was not met yet in a few more runs."""
     wanted = list(names)
     for number in range(MORE_RUNS):
-        if all(counts[name] for name in wanted):
-            break
         for machine, times in MACHINES.items():
+            if all(counts[name] for name in wanted):
+                return
             runs.again(machine, times, number)
     assert [name for name in wanted if not counts[name]] == []
