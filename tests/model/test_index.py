@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from beaver_model import State, fingerprint, replay, violations
+from beaver_model import Row, Spec, State, fingerprint, replay, violations
 from beaver_model.commands import Release
 from beaver_model.events import Cause
+from beaver_model.index import Lane
 from tests.model.world import World, job
 
 pytestmark = pytest.mark.invariants
@@ -28,3 +29,16 @@ def test_a_job_may_come_back_beside_its_own_husk_at_the_same_place_in_the_order(
     for seq, (time_ms, event) in enumerate(world.log, 1):
         replay(again, seq, time_ms, [event])
     assert fingerprint(again) == fingerprint(world.state)
+
+
+def test_rows_that_go_before_what_has_arrived_are_put_in_their_place() -> None:
+    lane = Lane()
+    spec = Spec("echo")
+    lane.push(Row(1, "a", 2_000, spec, b"d" * 12))
+    lane.extend([Row(seq, f"b{seq}", 1_000, spec, b"d" * 12) for seq in (2, 3)])
+    order = []
+    while (row := lane.head()) is not None:
+        order.append(row.seq)
+        lane.take(row)
+    assert order == [2, 3, 1]
+    assert lane.live == 0
