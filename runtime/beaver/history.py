@@ -39,7 +39,7 @@ _Answer = TypeVar("_Answer")
 Commit = tuple[int, int, Sequence[AnyEvent]]
 """First seq, time in ms, events: one frame of the log."""
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 _APPLICATION_ID: Final = 0x42454156
 _TRANSACTION_EVENTS: Final = 20_000
 _CACHED_JOBS_MAX: Final = 100_000
@@ -58,22 +58,37 @@ CREATE TABLE jobs (
 );
 CREATE INDEX jobs_by_id ON jobs (id, seq);
 CREATE INDEX jobs_by_end ON jobs (end_seq) WHERE end_seq > 0;
-CREATE TABLE events (
-    seq INTEGER PRIMARY KEY, job INTEGER NOT NULL, time_ms INTEGER NOT NULL,
-    attempt INTEGER NOT NULL, worker INTEGER NOT NULL, body BLOB NOT NULL, crc INTEGER NOT NULL
+CREATE TABLE chapters (
+    seq INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB NOT NULL, crc INTEGER NOT NULL
 );
-CREATE INDEX events_by_job ON events (job);
+CREATE INDEX later_chapters ON chapters (job) WHERE seq != job;
 """
 _JOB_COLUMNS: Final = (
     "seq, id, task, queue, state, enqueued_ms, finished_ms, attempts, token, worker, end_seq, crc"
 )
-_EVENT_COLUMNS: Final = "seq, job, time_ms, attempt, worker, body, crc"
-_UPSERT_JOB: Final = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)"
+_UPSERT_JOB: Final = (
+    "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (seq) DO UPDATE SET "
+    "(task, queue, state, enqueued_ms, finished_ms, attempts, token, worker, end_seq, crc) = "
+    "(excluded.task, excluded.queue, excluded.state, excluded.enqueued_ms, excluded.finished_ms, "
+    "excluded.attempts, excluded.token, excluded.worker, excluded.end_seq, excluded.crc)"
+)
+_INSERT_CHAPTER: Final = "INSERT INTO chapters VALUES (?, ?, ?, ?)"
+CHAPTERS: Final = (
+    "SELECT seq, job, body, crc FROM chapters WHERE seq = ?1 "
+    "UNION ALL SELECT seq, job, body, crc FROM chapters WHERE job = ?1 AND seq != job ORDER BY seq"
+)
+"""A job's story: the first chapter has the seq of the job, and the others are few."""
+_ENDED: Final = "FROM jobs WHERE end_seq > 0 AND end_seq < ? AND state IN (?, ?)"
+PRUNE_CHAPTERS: Final = (
+    f"DELETE FROM chapters WHERE seq IN (SELECT seq {_ENDED})",  # noqa: S608 - a constant
+    f"DELETE FROM chapters WHERE job IN (SELECT seq {_ENDED}) AND seq != job",  # noqa: S608
+)
 
-_encode_row: Final = msgspec.msgpack.Encoder().encode
-_encode_event: Final = msgspec.msgpack.Encoder().encode
-_decode_event: Final = msgspec.msgpack.Decoder(AnyEvent).decode
+Entry = tuple[int, int, int, int, Any]
+"""Seq, time in ms, attempt, worker, and the `JobEvent`; on disk without the id of its job."""
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode_chapter: Final = msgspec.msgpack.Decoder(list[tuple[int, int, int, int, AnyEvent]]).decode
 
 
 class HistoryUnusable(HelperFailed):
@@ -216,31 +231,20 @@ class History:
         found = self._newest(job)
         if found is None:
             return []
-        with _translated():
-            rows = self._db.execute(
-                f"SELECT {_EVENT_COLUMNS} FROM events WHERE job = ? ORDER BY seq",  # noqa: S608 - a constant
-                (found.seq,),
-            ).fetchall()
-            return [
-                event_view(
-                    seq, time_ms, _decode_event(body), attempt=attempt or None, worker=worker
-                )
-                for seq, _, time_ms, attempt, worker, body in map(_checked, rows)
-            ]
+        return [
+            event_view(seq, time_ms, event, attempt=attempt or None, worker=worker)
+            for seq, time_ms, attempt, worker, event in self._story(found)
+        ]
 
     def result_of(self, job: str) -> ResultView | None:
         """Returns how the newest job with this id ended; `None` where it has not, or is unknown."""
         found = self._newest(job)
         if found is None or not found.end_seq:
             return None
-        with _translated():
-            row = self._db.execute(
-                f"SELECT {_EVENT_COLUMNS} FROM events WHERE seq = ?",  # noqa: S608 - a constant
-                (found.end_seq,),
-            ).fetchone()
-            if row is None:
-                raise HistoryDamaged(f"{self.path} has lost event {found.end_seq}")
-            event = _decode_event(_checked(row)[5])
+        ends = (entry[-1] for entry in self._story(found) if entry[0] == found.end_seq)
+        event = next(ends, None)
+        if event is None:
+            raise HistoryDamaged(f"{self.path} has lost event {found.end_seq}")
         view = ResultView(job, END_NAMES[JobState(found.state)])
         if isinstance(event, Acked):
             view.result = msgspec.Raw(event.result)
@@ -249,6 +253,18 @@ class History:
         elif isinstance(event, Cancelled):
             view.cause = event.cause
         return view
+
+    def _story(self, job: JobRecord) -> list[Entry]:
+        """Returns every kept event of a job, in order."""
+        story: list[Entry] = []
+        with _translated():
+            for row in self._db.execute(CHAPTERS, (job.seq,)).fetchall():
+                for seq, time_ms, attempt, worker, event in _decode_chapter(_checked(row)[2]):
+                    if not isinstance(event, JobEvent):
+                        raise TypeError(f"event {seq} is of no job")
+                    event.job = job.id
+                    story.append((seq, time_ms, attempt, worker, event))
+        return story
 
     def _newest(self, job: str) -> JobRecord | None:
         with _translated():
@@ -281,15 +297,14 @@ class History:
 
     def _apply_batch(self, batch: list[Commit], applied: int) -> int:
         """Projects a few commits in one transaction."""
-        changed: dict[int, JobRecord] = {}
-        rows: list[tuple[Any, ...]] = []
+        told: dict[int, tuple[JobRecord, list[Entry]]] = {}
         first_seq = batch[0][0]
         if first_seq > applied + 1:
             self._jobs.clear()
         with _translated(), self._transaction():
             if first_seq > applied + 1:
                 self._db.execute("DELETE FROM jobs")
-                self._db.execute("DELETE FROM events")
+                self._db.execute("DELETE FROM chapters")
                 self._set_meta(first_seq, applied)
             for commit_seq, time_ms, events in batch:
                 for seq, event in enumerate(events, commit_seq):
@@ -297,13 +312,20 @@ class History:
                         continue
                     job = self._job(event, seq)
                     attempt, worker = advance(job, event, seq, time_ms)
-                    changed[job.seq] = job
-                    body = _encode_event(event)
-                    rows.append(_with_crc((seq, job.seq, time_ms, attempt, worker, body)))
+                    entry = (seq, time_ms, attempt, worker, event)
+                    known = told.get(job.seq)
+                    if known is None:
+                        told[job.seq] = job, [entry]
+                    else:
+                        known[1].append(entry)
                 applied = commit_seq + len(events) - 1
-            jobs = map(msgspec.structs.astuple, changed.values())
-            self._db.executemany(_UPSERT_JOB, map(_with_crc, jobs))
-            self._db.executemany(_INSERT_EVENT, rows)
+            jobs = (_with_crc(msgspec.structs.astuple(job)) for job, _ in told.values())
+            self._db.executemany(_UPSERT_JOB, jobs)
+            chapters = (
+                _with_crc((chapter[0][0], job.seq, _encode_chapter(chapter)))
+                for job, chapter in told.values()
+            )
+            self._db.executemany(_INSERT_CHAPTER, chapters)
             self._set_meta(self.first_seq, applied)
         self._tidy_cache()
         return applied
@@ -342,12 +364,9 @@ class History:
         """
         with _translated(), self._transaction():
             ended = (before_seq, JobState.COMPLETED, JobState.FORGOTTEN)
-            which = "FROM jobs WHERE end_seq > 0 AND end_seq < ? AND state IN (?, ?)"
-            self._db.execute(
-                f"DELETE FROM events WHERE job IN (SELECT seq {which})",  # noqa: S608 - a constant
-                ended,
-            )
-            count = self._db.execute(f"DELETE {which}", ended).rowcount
+            for statement in PRUNE_CHAPTERS:
+                self._db.execute(statement, ended)
+            count = self._db.execute(f"DELETE {_ENDED}", ended).rowcount
             self._set_meta(max(self.first_seq, before_seq), self.applied_seq)
         return count
 
@@ -403,9 +422,20 @@ class HistoryReader:
             return otherwise
 
 
+def _encode_chapter(chapter: list[Entry]) -> bytes:
+    """Returns the events of one job as they are stored: its id would stand in each of them."""
+    job = chapter[0][-1].job
+    for entry in chapter:
+        entry[-1].job = ""
+    body = _encode(chapter)
+    for entry in chapter:
+        entry[-1].job = job
+    return body
+
+
 def _with_crc(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """Returns a row with the CRC over its columns behind it."""
-    return (*row, zlib.crc32(_encode_row(row)))
+    return (*row, zlib.crc32(_encode(row)))
 
 
 def _checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -415,7 +445,7 @@ def _checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
         HistoryDamaged: The CRC is that of another row.
     """
     *columns, crc = row
-    if zlib.crc32(_encode_row(tuple(columns))) != crc:
+    if zlib.crc32(_encode(tuple(columns))) != crc:
         raise HistoryDamaged(f"the row of {row[0]} has been changed")
     return tuple(columns)
 

@@ -5,7 +5,8 @@ Independent loops, so that a long snapshot delays nothing else:
 - the next log segment is prepared ahead; while that does not succeed for want of disk, new
   jobs are refused and outcomes go on in what is left of the active segment, and it is tried
   again every second;
-- the log is projected into the history, and results that it holds leave the memory;
+- the log is projected into the history, and results that it holds leave the memory; while the
+  server is busy that is put off, since it wants a core and the disk that everybody else wants;
 - a snapshot is taken when the log since the last one has grown enough;
 - a sample of the state is held against the invariants; a violation stops dispatch.
 """
@@ -20,6 +21,7 @@ from typing import Any, Final, Protocol
 
 from beaver.engine import Engine
 from beaver.errors import BeaverError, DiskFull, StorageFailed
+from beaver.figures import CommitFigures
 from beaver.metrics import Metrics
 from beaver.ports import Clock, Helper
 from beaver.results import Results
@@ -32,6 +34,18 @@ SNAPSHOT_LOG_BYTES: Final = 64 << 20
 """Least growth of the log that is worth a snapshot by its bytes."""
 SNAPSHOT_EVENTS: Final = 500_000
 """Growth of the log that takes about a second to replay."""
+
+BUSY_EVENTS_S: Final = 1_000
+"""A server that writes more events a second is busy: the history is put off."""
+LAG_EVENTS_MAX: Final = 500_000
+"""So far the history of a busy server may lag: one to two seconds of projecting."""
+LAG_S_MAX: Final = 10.0
+"""So long it may lag, however few events that are."""
+PIECE_EVENTS: Final = 50_000
+"""A calm server's history is brought up in pieces: after each the server may be busy."""
+
+
+UNBOUNDED: Final = 1 << 62
 
 
 class Segments(Protocol):
@@ -98,6 +112,9 @@ class Housekeeping:
         self._is_violated = False
         engine.observers.append(self._sampler.observe)
         self._history_seq = 0
+        self._current_ns = clock.monotonic_ns()
+        """The history holds all that was durable then."""
+        self._load = _Load(engine.figures, clock)
         self._projecting = asyncio.Lock()
         self._snapping = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -174,16 +191,38 @@ class Housekeeping:
         return self._history_seq
 
     async def _project(self) -> None:
-        await self.project(self._engine.durable_seq)
+        """Brings the history up to the log, as far as it is not put off."""
+        while self._history_seq < self._engine.durable_seq:
+            if self._lags_too_far():
+                await self.project(self._engine.durable_seq)
+                return
+            if self._load.is_high():
+                return
+            async with self._projecting:
+                before = self._history_seq
+                # What the file holds is known once it was asked, and never more is asked for less.
+                await self._project_to(before + PIECE_EVENTS if before else UNBOUNDED)
+                if self._history_seq == before:
+                    await self._project_to(UNBOUNDED)  # One commit is larger than a piece.
+
+    def _lags_too_far(self) -> bool:
+        lag_s = (self._clock.monotonic_ns() - self._current_ns) / 1e9
+        return lag_s > LAG_S_MAX or self._engine.durable_seq - self._history_seq > LAG_EVENTS_MAX
 
     async def project(self, seq: int) -> None:
         """Returns once the history holds everything up to `seq`, which is durable."""
         if self._history_seq >= seq:
             return
         async with self._projecting:
-            if self._history_seq >= seq:
-                return
-            self._history_seq = await self._helper.project(self._engine.durable_seq)
+            if self._history_seq < seq:
+                await self._project_to(UNBOUNDED)
+
+    async def _project_to(self, seq: int) -> None:
+        """Has commits up to `seq` projected, or all that are durable where these are fewer."""
+        durable_seq, now_ns = self._engine.durable_seq, self._clock.monotonic_ns()
+        self._history_seq = await self._helper.project(min(seq, durable_seq))
+        if self._history_seq >= durable_seq:
+            self._current_ns = now_ns
         self._results.projected(self._history_seq)
         self._metrics.history_seq = self._history_seq
 
@@ -251,3 +290,18 @@ class Housekeeping:
                 sampled.wrong,
             )
             self._on_violation(f"at seq {seq}: {sampled.wrong}")
+
+
+class _Load:
+    """How busy the server is: the events that it has written since the last look."""
+
+    def __init__(self, figures: CommitFigures, clock: Clock) -> None:
+        self._figures, self._clock = figures, clock
+        self._events, self._looked_ns = figures.events, clock.monotonic_ns()
+
+    def is_high(self) -> bool:
+        """True where more was written than a busy server's rate, on average."""
+        events, now_ns = self._figures.events, self._clock.monotonic_ns()
+        written, seconds = events - self._events, (now_ns - self._looked_ns) / 1e9
+        self._events, self._looked_ns = events, now_ns
+        return written > BUSY_EVENTS_S * seconds

@@ -10,7 +10,14 @@ import msgspec
 import pytest
 
 from beaver.helper.work import project
-from beaver.history import Commit, History, HistoryReader, HistoryUnusable
+from beaver.history import (
+    CHAPTERS,
+    PRUNE_CHAPTERS,
+    Commit,
+    History,
+    HistoryReader,
+    HistoryUnusable,
+)
 from beaver.listing import attempt_of, event_view
 from beaver.views import EventView
 from beaver_model import State, apply
@@ -153,8 +160,14 @@ def test_projecting_twice_changes_nothing(history: History) -> None:
     for end in (3, 10, 7, len(commits), len(commits)):
         history.apply(commits[:end])
     assert as_json(history.events_of("dead")) == as_json(told_by_the_model(busy_world(), "dead"))
-    (count,) = history._db.execute("SELECT count(*) FROM events").fetchone()
-    assert count == sum(isinstance(e, JobEvent) for _, _, events in commits for e in events)
+    names = {e.job for _, _, events in commits for e in events if isinstance(e, JobEvent)}
+    told = [event.seq for name in names for event in history.events_of(name)]
+    assert sorted(told) == [
+        seq
+        for first_seq, _, events in commits
+        for seq, e in enumerate(events, first_seq)
+        if isinstance(e, JobEvent)
+    ]
 
 
 def test_many_small_transactions_give_what_one_gives(
@@ -257,9 +270,40 @@ def test_pruning_forgets_what_ended_before_and_nothing_else(
     for name in ("dead", "waiting", "new"):
         assert as_json(history.events_of(name)) == as_json(told_by_the_model(world, name))
     (orphans,) = history._db.execute(
-        "SELECT count(*) FROM events WHERE job NOT IN (SELECT seq FROM jobs)"
+        "SELECT count(*) FROM chapters WHERE job NOT IN (SELECT seq FROM jobs)"
     ).fetchone()
     assert orphans == 0
+
+
+@pytest.mark.parametrize("statement", [CHAPTERS, *PRUNE_CHAPTERS])
+def test_no_question_reads_all_chapters(history: History, statement: str) -> None:
+    plan = history._db.execute(
+        f"EXPLAIN QUERY PLAN {statement}", (1,) if statement is CHAPTERS else (1, 2, 3)
+    )
+    steps = [str(step[3]) for step in plan]
+    assert any("chapters USING" in step for step in steps)
+    assert not any(step.startswith("SCAN") for step in steps), steps
+
+
+def test_a_story_of_many_chapters_is_told_in_order_and_pruned_whole(
+    history: History, world: LoggingWorld
+) -> None:
+    world.enqueue(job("a"), job("b"))
+    history.apply(world.commits())
+    for name in ("a", "b"):
+        world.dispatch(name)
+        history.apply(world.commits())
+    for name in ("b", "a"):
+        world.complete(name)
+        history.apply(world.commits())
+    for name in ("a", "b"):
+        assert as_json(history.events_of(name)) == as_json(told_by_the_model(world, name))
+    (count,) = history._db.execute("SELECT count(*) FROM chapters").fetchone()
+    assert count == 6
+    assert history.prune(world.state.last_seq) == 1, "a ended with the last event"
+    (count,) = history._db.execute("SELECT count(*) FROM chapters").fetchone()
+    assert count == 3
+    assert as_json(history.events_of("a")) == as_json(told_by_the_model(world, "a"))
 
 
 # -- files ------------------------------------------------------------------------------------
@@ -336,8 +380,8 @@ def test_a_reader_waits_for_no_writer(history: History, world: LoggingWorld, pat
 @pytest.mark.parametrize(
     "change",
     [
-        "UPDATE events SET time_ms = time_ms + 1",
-        "UPDATE events SET body = replace(body, '1', '2')",
+        "UPDATE chapters SET job = job + 1",
+        "UPDATE chapters SET body = replace(body, '1', '2')",
         "UPDATE jobs SET state = state + 1",
         "UPDATE jobs SET end_seq = 1 WHERE end_seq",
         "UPDATE meta SET first_seq = 2",

@@ -310,16 +310,20 @@ def measure_latency(subject: Subject, queue: str, sizes: Sizes) -> dict[str, flo
 def measure_concurrent(
     subject: Subject, queue: str, clients: int, batch: int, budget: Budget
 ) -> float:
-    """Returns the jobs a second that are enqueued and finished, both at once."""
+    """Returns the jobs a second that are enqueued and finished, both at once.
+
+    From the first call that enqueues one to the last record, so no client's coming and going
+    counts.
+    """
     with subject.workers(queue):
         warm = Records(subject.records)
         warm.wait(subject.send_loop(queue, 1, 1, Budget(20, 1.0)).jobs, DRAIN_S)
         records = Records(subject.records)
-        started_ns = time.monotonic_ns()
         sent = subject.send_loop(queue, clients, batch, budget)
         records.wait(sent.jobs, DRAIN_S)
-        ended_ns = time.monotonic_ns()
-    return records.count() / ((ended_ns - started_ns) / 1e9)
+    ran = records.read()
+    ended_ns = max(record.started_ns for record in ran)
+    return len(ran) / ((ended_ns - min(sent.sent_ns.values())) / 1e9)
 
 
 class Measure(NamedTuple):

@@ -1,0 +1,207 @@
+"""Housekeeping: when the log is projected into the history of a server that is busy."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from beaver import housekeeping
+from beaver.engine import Observer
+from beaver.figures import CommitFigures
+from beaver.housekeeping import (
+    BUSY_EVENTS_S,
+    LAG_EVENTS_MAX,
+    LAG_S_MAX,
+    PIECE_EVENTS,
+    Housekeeping,
+)
+from beaver.metrics import Metrics
+from beaver.ports import SnapshotTaken
+from beaver.results import Results
+from beaver_model import State
+from tests.runtime.world import ManualClock, on_loop
+
+
+class Roomy:
+    wants_next = False
+    segment_bytes = 1 << 20
+
+    def adopt(self, path: str) -> None:
+        raise AssertionError("nothing was prepared")
+
+
+class Projects:
+    """A helper that projects; what it was asked for is noted."""
+
+    def __init__(self, step: int = 1) -> None:
+        self.asked: list[int] = []
+        self.step = step
+        """Commits have so many events: what is asked for inside of one ends before it."""
+        self.applied = 0
+        self.meanwhile = lambda: None
+
+    async def prepare(self, path: str, size: int) -> None:
+        raise AssertionError("there is room")
+
+    async def snapshot(self, last_seq: int, keep_bytes: int, keep_ms: int) -> SnapshotTaken:
+        raise AssertionError("nobody asked for a snapshot")
+
+    async def project(self, last_seq: int) -> int:
+        self.asked.append(last_seq)
+        assert last_seq >= self.applied, "a helper takes that for a log that has lost events"
+        self.applied = max(self.applied, last_seq - last_seq % self.step)
+        self.meanwhile()
+        return self.applied
+
+    async def stop(self) -> None: ...
+
+
+class Writes:
+    """What housekeeping looks at of an engine."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.figures = CommitFigures()
+        self.observers: list[Observer] = []
+        self.durable_seq = 0
+
+
+class World:
+    """Housekeeping, beat by beat, beside an engine that only counts."""
+
+    def __init__(self, helper: Projects) -> None:
+        self.clock = ManualClock()
+        self.engine = Writes()
+        self.helper = helper
+        self.metrics = Metrics()
+        self.keeping = Housekeeping(
+            self.engine,  # type: ignore[arg-type]
+            Roomy(),
+            helper,
+            Results(),
+            self.metrics,
+            clock=self.clock,
+            next_path="wal.next",
+            snapshot_ms=60_000,
+            snapshot_seq=0,
+            snapshot_bytes=0,
+            retention_bytes=0,
+            retention_ms=0,
+            on_room=lambda: None,
+            on_violation=lambda what: None,
+        )
+
+    def write(self, events: int, ms: int = 0) -> None:
+        """So many events become durable, within so many ms."""
+        self.engine.durable_seq += events
+        self.engine.figures.events += events
+        self.clock.pass_ms(ms)
+
+    async def beat(self) -> list[int]:
+        """One beat; returns what the helper was asked for."""
+        before = len(self.helper.asked)
+        await self.keeping._project()
+        return self.helper.asked[before:]
+
+
+@on_loop
+async def test_a_calm_server_s_history_is_brought_up_at_each_beat() -> None:
+    world = World(Projects())
+    for _ in range(3):
+        world.write(BUSY_EVENTS_S, ms=1_000)
+        assert await world.beat() == [world.engine.durable_seq]
+        assert world.metrics.history_seq == world.engine.durable_seq
+    assert await world.beat() == [], "there is nothing new"
+
+
+@on_loop
+async def test_a_busy_server_s_history_is_put_off_until_it_is_calm() -> None:
+    world = World(Projects())
+    for _ in range(3):
+        world.write(BUSY_EVENTS_S + 1, ms=1_000)
+        assert await world.beat() == []
+    world.write(BUSY_EVENTS_S, ms=1_000)
+    assert await world.beat() == [world.engine.durable_seq]
+
+
+@on_loop
+async def test_it_is_put_off_for_no_more_than_so_many_events() -> None:
+    world = World(Projects())
+    world.write(100, ms=1_000)
+    await world.beat()
+    world.write(LAG_EVENTS_MAX, ms=1_000)
+    assert await world.beat() == []
+    world.write(1)
+    assert await world.beat() == [world.engine.durable_seq], "in one go: it is late"
+    world.write(LAG_EVENTS_MAX, ms=1_000)
+    assert await world.beat() == [], "and put off again"
+
+
+@on_loop
+async def test_it_is_put_off_for_no_longer_than_so_many_seconds() -> None:
+    world = World(Projects())
+    for _ in range(2):
+        for _ in range(round(LAG_S_MAX)):
+            world.write(2 * BUSY_EVENTS_S, ms=1_000)
+            assert await world.beat() == []
+        world.write(2, ms=1)
+        assert await world.beat() == [world.engine.durable_seq]
+
+
+@on_loop
+async def test_who_asks_gets_all_at_once_however_busy_the_server_is() -> None:
+    world = World(Projects())
+    world.write(LAG_EVENTS_MAX, ms=10)
+    asked_for = world.engine.durable_seq - 7
+    await world.keeping.project(asked_for)
+    assert world.helper.asked == [world.engine.durable_seq]
+    assert world.keeping.history_seq >= asked_for
+    await world.keeping.project(asked_for)
+    assert len(world.helper.asked) == 1
+
+
+@on_loop
+async def test_between_two_pieces_a_server_may_have_become_busy() -> None:
+    world = World(Projects())
+    world.write(100, ms=1_000)
+    await world.beat()
+    start = world.keeping.history_seq
+    world.write(3 * PIECE_EVENTS, ms=1_000)
+    assert await world.beat() == []
+    world.clock.pass_ms(1_000)
+    world.helper.meanwhile = lambda: world.write(500, ms=100)
+    assert await world.beat() == [start + PIECE_EVENTS]
+    world.clock.pass_ms(1_000)
+    last = world.engine.durable_seq
+
+    def quietly() -> None:
+        if world.engine.durable_seq == last:
+            world.write(5, ms=100)
+
+    world.helper.meanwhile = quietly
+    assert await world.beat() == [start + 2 * PIECE_EVENTS, start + 3 * PIECE_EVENTS, last + 5]
+
+
+@on_loop
+async def test_what_a_history_holds_already_is_never_asked_for_in_part() -> None:
+    """A start: the file is ahead of a first piece, which would read as a log that lost events."""
+    helper = Projects()
+    helper.applied = 5 * PIECE_EVENTS
+    world = World(helper)
+    world.write(6 * PIECE_EVENTS)
+    world.clock.pass_ms(1_000_000)
+    assert await world.beat() == [world.engine.durable_seq]
+
+
+@on_loop
+async def test_a_commit_that_is_larger_than_a_piece_is_projected_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(housekeeping, "PIECE_EVENTS", 10)
+    world = World(Projects(step=100))
+    world.write(100, ms=1_000)
+    await world.beat()
+    world.write(100, ms=1_000)
+    async with asyncio.timeout(10):
+        assert await world.beat() == [110, 200]
