@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -228,9 +229,12 @@ class Engine:
         self._change(command, answer, done)
 
     def enqueue(
-        self, jobs: list[Job], answer: Callable[[Reply], T], done: Callable[[T], None]
+        self, jobs: list[Job], answer: Callable[[list[Job], Reply], T], done: Callable[[T], None]
     ) -> None:
-        """Submits an `Enqueue`, as `change` does, along with those of others that come now."""
+        """Submits an `Enqueue`, as `change` does, along with those of others that come now.
+
+        `answer` gets the jobs too, so that who asks often needs no function for each.
+        """
         if threading.get_ident() != self._owner:
             raise NotOwner("commands are submitted on the loop's thread")
         if self._failed is not None or self._closed:
@@ -249,7 +253,7 @@ class Engine:
             return
         for asked in everyone:
             if self._failed is None:
-                self._change(Enqueue(asked.jobs), asked.answer, asked.done)
+                self._change(Enqueue(asked.jobs), partial(asked.answer, asked.jobs), asked.done)
 
     def _take_in_together(self, everyone: list[Asked]) -> bool:
         """Takes in all that was asked for; False, with nothing done, where some is not plain.
@@ -263,14 +267,17 @@ class Engine:
             return False
         now_ms = self._now_ms or self._stamper.now_ms()
         events = decide(self._state, command, now_ms)
-        if isinstance(events, Rejection) or len(events) != len(command.jobs):
+        if isinstance(events, Rejection) or not events or len(events) != len(command.jobs):
             return False
         seq = self._state.last_seq + 1
         self._apply(events, size, now_ms)
-        start = 0
+        # What was applied just now is not durable: every answer waits.
+        waiting, start = self._waiting, 0
         for asked in everyone:
-            end = start + len(asked.jobs)
-            self._release(asked.done, asked.answer(Applied(seq + start, events[start:end])))
+            jobs = asked.jobs
+            end = start + len(jobs)
+            reply = Applied(seq + start, events[start:end])
+            waiting.append((asked.done, asked.answer(jobs, reply)))
             start = end
         return True
 

@@ -5,6 +5,7 @@ Without locks: the loop adds, and a scrape on the same loop reads.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Final
 
 SYNC_SECONDS: Final = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
@@ -22,12 +23,7 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        index = 0
-        for bound in self.bounds:
-            if value <= bound:
-                break
-            index += 1
-        self.counts[index] += 1
+        self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
 

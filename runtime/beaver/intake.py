@@ -7,7 +7,9 @@ same counts.  Plain data; what is decided stands in `engine`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from beaver_model.commands import Job
 
@@ -16,11 +18,11 @@ BYTES_MAX: Final = 256 << 10
 """With so many jobs, or bytes of payload, an intake is full."""
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True, gc=False):
     """A request for new jobs, and who gets which answer to the reply."""
 
     jobs: list[Job]
-    answer: Callable[[Any], Any]
+    answer: Callable[[list[Job], Any], Any]
     done: Callable[[Any], None]
 
 

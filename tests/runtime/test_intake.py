@@ -27,7 +27,7 @@ class Clients:
         """How far the log had got with each reply."""
 
     def ask(self, *jobs: Job) -> None:
-        self.world.engine.enqueue(list(jobs), lambda reply: reply, self._told)
+        self.world.engine.enqueue(list(jobs), lambda _, reply: reply, self._told)
 
     def _told(self, reply: Reply) -> None:
         self.replies.append(reply)
@@ -187,7 +187,7 @@ def test_an_intake_is_full_at_its_bounds(jobs: int, size: int, full: bool) -> No
     one = Job("a", b"", b"x" * size, b"d" * 12)
 
     def asked(count: int) -> Asked:
-        return Asked([one] * count, lambda reply: reply, lambda answer: None)
+        return Asked([one] * count, lambda jobs, reply: reply, lambda answer: None)
 
     assert intake.add(asked(jobs)) is full
     intake.take()

@@ -140,15 +140,24 @@ class Service:
                     "send them in chunks"
                 )
         engine, to_job = self._engine, self._to_job
-        now_ms = engine.now_ms()
+        # A lone job mostly has no delay, which is all that wants to know the time.
+        now_ms = engine.now_ms() if len(requests) != 1 or requests[0].delay_ms else 0
         jobs = [to_job(request, now_ms, origin) for request in requests]
+        engine.enqueue(jobs, self._enqueued, respond)
 
-        def answer(reply: Reply) -> Answer:
-            if isinstance(reply, Applied):
-                return _enqueued(engine.state, jobs, reply)
+    def _enqueued(self, jobs: list[Job], reply: Reply) -> Answer:
+        """Answers with id, seq and newness of each job, right after they were taken in."""
+        if not isinstance(reply, Applied):
             return error_of(reply) if isinstance(reply, Rejection) else reply
-
-        engine.enqueue(jobs, answer, respond)
+        first_seq = reply.first_seq
+        if len(reply.events) == len(jobs):
+            return [Enqueued(job.id, seq, True) for seq, job in enumerate(jobs, first_seq)]
+        found = []
+        for job in jobs:
+            seq = self._engine.state.seq_of(job.id)
+            assert seq is not None, "a job that was taken in is known"
+            found.append(Enqueued(job.id, seq, seq >= first_seq))
+        return found
 
     # -- questions ---------------------------------------------------------------------------
 
@@ -305,19 +314,6 @@ class Service:
     def hello(self, store: str) -> list[Any]:
         """Returns what the server says of itself behind the protocol version."""
         return [store, self._engine.state.epoch, os.getpid()]
-
-
-def _enqueued(state: State, jobs: list[Job], reply: Applied) -> list[Enqueued]:
-    """Returns id, seq and newness of each job, right after they were taken in."""
-    first_seq = reply.first_seq
-    if len(reply.events) == len(jobs):
-        return [Enqueued(job.id, seq, True) for seq, job in enumerate(jobs, first_seq)]
-    found = []
-    for job in jobs:
-        seq = state.seq_of(job.id)
-        assert seq is not None, "a job that was taken in is known"
-        found.append(Enqueued(job.id, seq, seq >= first_seq))
-    return found
 
 
 _EnqueueBody = tuple[list[Request]]
