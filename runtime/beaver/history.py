@@ -54,7 +54,7 @@ CREATE TABLE jobs (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL, task TEXT NOT NULL, queue TEXT NOT NULL,
     state INTEGER NOT NULL, enqueued_ms INTEGER NOT NULL, finished_ms INTEGER NOT NULL,
     attempts INTEGER NOT NULL, token INTEGER NOT NULL, worker INTEGER NOT NULL,
-    end_seq INTEGER NOT NULL, crc INTEGER NOT NULL
+    end_seq INTEGER NOT NULL, events INTEGER NOT NULL, crc INTEGER NOT NULL
 );
 CREATE INDEX jobs_by_id ON jobs (id, seq);
 CREATE INDEX jobs_by_end ON jobs (end_seq) WHERE end_seq > 0;
@@ -64,13 +64,15 @@ CREATE TABLE chapters (
 CREATE INDEX later_chapters ON chapters (job) WHERE seq != job;
 """
 _JOB_COLUMNS: Final = (
-    "seq, id, task, queue, state, enqueued_ms, finished_ms, attempts, token, worker, end_seq, crc"
+    "seq, id, task, queue, state, enqueued_ms, finished_ms, attempts, token, worker, end_seq, "
+    "events, crc"
 )
 _UPSERT_JOB: Final = (
-    "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (seq) DO UPDATE SET "
-    "(task, queue, state, enqueued_ms, finished_ms, attempts, token, worker, end_seq, crc) = "
-    "(excluded.task, excluded.queue, excluded.state, excluded.enqueued_ms, excluded.finished_ms, "
-    "excluded.attempts, excluded.token, excluded.worker, excluded.end_seq, excluded.crc)"
+    "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (seq) DO UPDATE SET (task, queue, state, enqueued_ms, finished_ms, attempts, "
+    "token, worker, end_seq, events, crc) = (excluded.task, excluded.queue, excluded.state, "
+    "excluded.enqueued_ms, excluded.finished_ms, excluded.attempts, excluded.token, "
+    "excluded.worker, excluded.end_seq, excluded.events, excluded.crc)"
 )
 _INSERT_CHAPTER: Final = "INSERT INTO chapters VALUES (?, ?, ?, ?)"
 CHAPTERS: Final = (
@@ -264,6 +266,9 @@ class History:
                         raise TypeError(f"event {seq} is of no job")
                     event.job = job.id
                     story.append((seq, time_ms, attempt, worker, event))
+        if len(story) != job.events or not story or story[0][0] != job.seq:
+            # A row may also be missed: its key has rotted.
+            raise HistoryDamaged(f"{self.path} has lost events of job {job.id}")
         return story
 
     def _newest(self, job: str) -> JobRecord | None:
@@ -302,6 +307,8 @@ class History:
         if first_seq > applied + 1:
             self._jobs.clear()
         with _translated(), self._transaction():
+            if self.applied_seq != applied:
+                raise HelperFailed(f"{self.path}: another process projects as well; try again")
             if first_seq > applied + 1:
                 self._db.execute("DELETE FROM jobs")
                 self._db.execute("DELETE FROM chapters")
@@ -312,6 +319,7 @@ class History:
                         continue
                     job = self._job(event, seq)
                     attempt, worker = advance(job, event, seq, time_ms)
+                    job.events += 1
                     entry = (seq, time_ms, attempt, worker, event)
                     known = told.get(job.seq)
                     if known is None:

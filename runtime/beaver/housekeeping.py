@@ -24,7 +24,7 @@ from beaver.errors import BeaverError, DiskFull, StorageFailed
 from beaver.figures import CommitFigures
 from beaver.metrics import Metrics
 from beaver.ports import Clock, Helper
-from beaver.results import Results
+from beaver.results import RESULTS_BYTES_MAX, Results
 from beaver.sampling import Sampler
 
 log = logging.getLogger("beaver")
@@ -111,7 +111,7 @@ class Housekeeping:
         self._sampler = Sampler(engine.state)
         self._is_violated = False
         engine.observers.append(self._sampler.observe)
-        self._history_seq = 0
+        self._history_seq = self._asked_seq = 0
         self._current_ns = clock.monotonic_ns()
         """The history holds all that was durable then."""
         self._load = _Load(engine.figures, clock)
@@ -171,7 +171,10 @@ class Housekeeping:
             if not self._engine.disk_full:
                 log.warning("the disk is full, new jobs are refused for now: %s", error)
                 self._engine.disk_full = True
-                # A snapshot lets the helper delete what it may of the archive.
+                # A snapshot lets the helper delete what it may of the archive, which is what the
+                # history holds as well.
+                with contextlib.suppress(BeaverError):
+                    await self.project(self._engine.durable_seq)
                 with contextlib.suppress(BeaverError):
                     await self.snapshot()
             return False
@@ -191,23 +194,31 @@ class Housekeeping:
         return self._history_seq
 
     async def _project(self) -> None:
-        """Brings the history up to the log, as far as it is not put off."""
-        while self._history_seq < self._engine.durable_seq:
+        """Brings the history up to the log as it is now, as far as that is not put off."""
+        goal, is_busy = self._engine.durable_seq, self._load.is_high()
+        if self._history_seq >= goal:
+            self._current_ns = self._clock.monotonic_ns()
+        while self._history_seq < goal:
             if self._lags_too_far():
-                await self.project(self._engine.durable_seq)
+                await self.project(goal)
                 return
-            if self._load.is_high():
+            if is_busy:
                 return
             async with self._projecting:
                 before = self._history_seq
-                # What the file holds is known once it was asked, and never more is asked for less.
+                # What the file holds is known once it was asked for everything.
                 await self._project_to(before + PIECE_EVENTS if before else UNBOUNDED)
                 if self._history_seq == before:
                     await self._project_to(UNBOUNDED)  # One commit is larger than a piece.
+            is_busy = self._load.is_high()
 
     def _lags_too_far(self) -> bool:
         lag_s = (self._clock.monotonic_ns() - self._current_ns) / 1e9
-        return lag_s > LAG_S_MAX or self._engine.durable_seq - self._history_seq > LAG_EVENTS_MAX
+        return (
+            lag_s > LAG_S_MAX
+            or self._engine.durable_seq - self._history_seq > LAG_EVENTS_MAX
+            or self._results.bytes > RESULTS_BYTES_MAX // 2
+        )
 
     async def project(self, seq: int) -> None:
         """Returns once the history holds everything up to `seq`, which is durable."""
@@ -218,9 +229,14 @@ class Housekeeping:
                 await self._project_to(UNBOUNDED)
 
     async def _project_to(self, seq: int) -> None:
-        """Has commits up to `seq` projected, or all that are durable where these are fewer."""
+        """Has commits up to `seq` projected, or all that are durable where these are fewer.
+
+        Never less than was asked for before: one that failed may have got so far all the same,
+        and a history ahead of what is asked for would pass for a log that has lost events.
+        """
         durable_seq, now_ns = self._engine.durable_seq, self._clock.monotonic_ns()
-        self._history_seq = await self._helper.project(min(seq, durable_seq))
+        self._asked_seq = max(self._asked_seq, min(seq, durable_seq))
+        self._history_seq = await self._helper.project(self._asked_seq)
         if self._history_seq >= durable_seq:
             self._current_ns = now_ns
         self._results.projected(self._history_seq)

@@ -54,6 +54,8 @@ class JobRecord(msgspec.Struct, gc=False):
     token: int = 0
     worker: int = 0
     end_seq: int = 0
+    events: int = 0
+    """How many of its events are kept."""
 
 
 def advance(job: JobRecord, event: JobEvent, seq: int, time_ms: int) -> tuple[int, int]:

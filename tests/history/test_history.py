@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from beaver.errors import HelperFailed
 from beaver.helper.work import project
 from beaver.history import (
     CHAPTERS,
@@ -382,6 +383,10 @@ def test_a_reader_waits_for_no_writer(history: History, world: LoggingWorld, pat
     [
         "UPDATE chapters SET job = job + 1",
         "UPDATE chapters SET body = replace(body, '1', '2')",
+        "UPDATE chapters SET seq = seq + 100",
+        "DELETE FROM chapters",
+        "DELETE FROM chapters WHERE seq = job",
+        "DELETE FROM chapters WHERE seq != job",
         "UPDATE jobs SET state = state + 1",
         "UPDATE jobs SET end_seq = 1 WHERE end_seq",
         "UPDATE meta SET first_seq = 2",
@@ -390,8 +395,11 @@ def test_a_reader_waits_for_no_writer(history: History, world: LoggingWorld, pat
 def test_a_row_that_has_rotted_is_seen_and_not_told(
     history: History, world: LoggingWorld, path: str, change: str
 ) -> None:
-    """SQLite takes such a row for good."""
-    world.run("a", b"1")
+    """SQLite takes such a row for good, and one whose key has rotted for none."""
+    world.enqueue(job("a"))
+    history.apply(world.commits())
+    world.dispatch("a")
+    world.complete("a", b"1")
     history.apply(world.commits())
     with HistoryReader(path, STORE) as reader:
         questions = (reader.result_of, reader.events_of)
@@ -402,6 +410,26 @@ def test_a_row_that_has_rotted_is_seen_and_not_told(
             assert as_json(question("a")) in (intact, as_json(None), as_json([]))
         assert reader.first_seq == 1
         assert reader.damaged
+
+
+def test_two_that_project_at_once_take_nothing_for_damage(
+    history: History, world: LoggingWorld, path: str
+) -> None:
+    world.run("a")
+    world.run("b")
+    commits = world.commits()
+
+    def others() -> Iterator[Commit]:
+        yield from commits[:4]
+        with History(path, STORE, write=True) as other:
+            other.apply(world.commits())
+        yield from commits[4:]
+
+    with pytest.raises(HelperFailed, match="try again") as told:
+        history.apply(others())
+    assert not isinstance(told.value, HistoryUnusable)
+    assert history.apply(world.commits()) == 6
+    assert as_json(history.events_of("b")) == as_json(told_by_the_model(world, "b"))
 
 
 # -- projecting a store -------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 
 from beaver import housekeeping
 from beaver.engine import Observer
+from beaver.errors import HelperFailed
 from beaver.figures import CommitFigures
 from beaver.housekeeping import (
     BUSY_EVENTS_S,
@@ -18,8 +19,9 @@ from beaver.housekeeping import (
 )
 from beaver.metrics import Metrics
 from beaver.ports import SnapshotTaken
-from beaver.results import Results
+from beaver.results import RESULT_BYTES, Results
 from beaver_model import State
+from beaver_model.events import Acked
 from tests.runtime.world import ManualClock, on_loop
 
 
@@ -74,12 +76,12 @@ class World:
         self.clock = ManualClock()
         self.engine = Writes()
         self.helper = helper
-        self.metrics = Metrics()
+        self.metrics, self.results = Metrics(), Results()
         self.keeping = Housekeeping(
             self.engine,  # type: ignore[arg-type]
             Roomy(),
             helper,
-            Results(),
+            self.results,
             self.metrics,
             clock=self.clock,
             next_path="wal.next",
@@ -173,14 +175,61 @@ async def test_between_two_pieces_a_server_may_have_become_busy() -> None:
     world.helper.meanwhile = lambda: world.write(500, ms=100)
     assert await world.beat() == [start + PIECE_EVENTS]
     world.clock.pass_ms(1_000)
-    last = world.engine.durable_seq
+    world.helper.meanwhile = lambda: world.write(5, ms=100)
+    goal = world.engine.durable_seq
+    assert await world.beat() == [start + 2 * PIECE_EVENTS, start + 3 * PIECE_EVENTS, goal + 10]
 
-    def quietly() -> None:
-        if world.engine.durable_seq == last:
-            world.write(5, ms=100)
 
-    world.helper.meanwhile = quietly
-    assert await world.beat() == [start + 2 * PIECE_EVENTS, start + 3 * PIECE_EVENTS, last + 5]
+@on_loop
+async def test_what_comes_in_meanwhile_waits_for_the_next_beat() -> None:
+    world = World(Projects())
+    world.helper.meanwhile = lambda: world.write(1, ms=10)
+    for _ in range(5):
+        world.write(10, ms=1_000)
+        assert len(await world.beat()) == 1
+
+
+@on_loop
+async def test_a_rush_is_put_off_however_long_the_server_was_idle_before() -> None:
+    world = World(Projects())
+    world.write(10, ms=1_000)
+    await world.beat()
+    for _ in range(100):
+        world.clock.pass_ms(1_000)
+        assert await world.beat() == []
+    for _ in range(5):
+        world.write(60_000, ms=1_000)
+        assert await world.beat() == []
+
+
+@on_loop
+async def test_results_that_fill_the_memory_bring_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "RESULTS_BYTES_MAX", 4 * RESULT_BYTES + 2)
+    world = World(Projects())
+    for job, asks in (("a", 0), ("b", 1)):
+        world.results.observe(1, 0, [Acked(job, 1, b"1")])
+        world.write(2 * BUSY_EVENTS_S, ms=1_000)
+        assert len(await world.beat()) == asks
+
+
+@on_loop
+async def test_after_a_projection_that_failed_no_less_is_asked_for() -> None:
+    """It may have got far before it failed."""
+    world = World(Projects())
+    world.write(100, ms=1_000)
+    await world.beat()
+    world.write(4 * PIECE_EVENTS, ms=1_000)
+
+    def fail() -> None:
+        raise HelperFailed("the helper process died")
+
+    world.helper.meanwhile = fail
+    with pytest.raises(HelperFailed):
+        await world.keeping.project(world.engine.durable_seq)
+    world.helper.meanwhile = lambda: None
+    world.clock.pass_ms(1_000)
+    await world.beat()
+    assert await world.beat() == [world.engine.durable_seq]
 
 
 @on_loop

@@ -16,7 +16,7 @@ import pytest
 
 from beaver.errors import Corruption, HelperFailed
 from beaver.helper.process import HelperProcess
-from beaver.history import History
+from beaver.history import History, HistoryReader
 from beaver.snapshot import load_snapshot
 from beaver_model import fingerprint, freeze
 from tests.model.world import job
@@ -124,6 +124,26 @@ def test_it_follows_a_log_that_grows_and_is_sealed(world: LoggedWorld) -> None:
     with History(world.layout.history, STORE) as history:
         assert history.applied_seq == world.state.last_seq
         assert history.result_of("more-5") is not None
+
+
+def test_who_is_cancelled_leaves_a_projection_that_the_next_waits_for(world: LoggedWorld) -> None:
+    """Two at once would take each other's rows for damage, and make the history anew."""
+    for batch in range(8):
+        world.enqueue(*(job(f"job-{batch}-{number}") for number in range(5_000)))
+    with History.create(world.layout.history, STORE), open(world.layout.history, "rb") as file:
+
+        async def use(helper: HelperProcess) -> None:
+            asked = asyncio.create_task(helper.project(world.state.last_seq))
+            with HistoryReader(world.layout.history, STORE) as history:
+                while not history.applied_seq:  # noqa: ASYNC110 - another process writes it
+                    await asyncio.sleep(0.001)
+            asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+            assert await helper.project(world.state.last_seq) == world.state.last_seq
+            assert os.fstat(file.fileno()).st_nlink == 1, "it is the same file"
+
+        with_helper(world.path, use)
 
 
 def test_a_damaged_history_is_made_anew(world: LoggedWorld) -> None:

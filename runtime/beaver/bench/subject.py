@@ -312,8 +312,8 @@ def measure_concurrent(
 ) -> float:
     """Returns the jobs a second that are enqueued and finished, both at once.
 
-    From the first call that enqueues one to the last record, so no client's coming and going
-    counts.
+    From the first call that enqueues one to the last record, which is all that a job does; no
+    client's coming and going counts.
     """
     with subject.workers(queue):
         warm = Records(subject.records)
@@ -322,8 +322,9 @@ def measure_concurrent(
         sent = subject.send_loop(queue, clients, batch, budget)
         records.wait(sent.jobs, DRAIN_S)
     ran = records.read()
-    ended_ns = max(record.started_ns for record in ran)
-    return len(ran) / ((ended_ns - min(sent.sent_ns.values())) / 1e9)
+    started_ns = min(sent.sent_ns.values())
+    ended_ns = max((record.started_ns for record in ran), default=time.monotonic_ns())
+    return len(ran) / ((ended_ns - started_ns) / 1e9)
 
 
 class Measure(NamedTuple):

@@ -48,6 +48,8 @@ class HelperProcess:
         self._stopped = False
         self._idle_s = idle_s
         self._asking = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        """What is being done, whether or not anybody still waits for it."""
         self._rest: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[None] | None = None
 
@@ -105,6 +107,22 @@ class HelperProcess:
         self._ending = asyncio.get_running_loop().create_task(self._end())
 
     async def _ask(self, kind: str, args: list[Any]) -> Any:
+        """Has something done, one of a kind at a time.
+
+        Who is cancelled stops waiting.  What was asked for goes on, and the next of its kind
+        waits for it: two that project at once would take each other's rows for damage.
+        """
+        task = asyncio.get_running_loop().create_task(self._have_done(kind, args))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # Whoever asked may be gone.
+
+    async def _have_done(self, kind: str, args: list[Any]) -> Any:
         self._asking += 1
         if self._rest is not None:
             self._rest.cancel()
