@@ -1,6 +1,7 @@
 """The asyncio client: the calls of `calls`, pipelined over one connection.
 
-Frames that are sent in one turn of the loop leave in one write.  A call that is cancelled
+A lone call leaves at once; while one is under way, those of one turn of the loop leave in one
+write.  A call that is cancelled
 stops waiting; what it asked for may still happen.
 """
 
@@ -39,10 +40,13 @@ class _Wire(asyncio.Protocol):
         self._number += 1
         frame = blocking.frame_of(self._number, call)
         future: asyncio.Future[Any] = self.loop.create_future()
+        if not self._waiting and self.transport is not None:
+            self.transport.write(frame)
+        else:
+            if not self._frames:
+                self.loop.call_soon(self._flush)
+            self._frames.append(frame)
         self._waiting[self._number] = (call.op, future)
-        if not self._frames:
-            self.loop.call_soon(self._flush)
-        self._frames.append(frame)
         return future
 
     def _flush(self) -> None:

@@ -175,7 +175,11 @@ BUGS = {
         applying, "_APPLY", _release_keeps_the_charge, Lifecycle, "differ|ready_index_matches"
     ),
     "tombstone-evicted-early": Bug(
-        State, "bury", _one_more_evicted, Lifecycle, "remembered of finished jobs"
+        State,
+        "bury",
+        _one_more_evicted,
+        Lifecycle,
+        "remembered of finished jobs|the engine differs",
     ),
     "frame-not-verified": Bug(
         scan, "frame_crc_of", _stored_crc_believed, Storage, "not refused|another state|no commit"

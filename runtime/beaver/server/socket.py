@@ -46,6 +46,30 @@ def _descriptors() -> int:
     return soft
 
 
+class Outbox:
+    """Connections with answers that leave in the next turn of the loop: one callback for all."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._full: list[Connection] = []
+
+    def add(self, connection: Connection) -> None:
+        """Has a connection's answers sent in the next turn."""
+        if not self._full:
+            self._loop.call_soon(self._send)
+        self._full.append(connection)
+
+    def _send(self) -> None:
+        full, self._full = self._full, []
+        for connection in full:
+            try:
+                connection.flush()
+            except Exception as error:  # noqa: BLE001 - the others get theirs
+                self._loop.call_exception_handler(
+                    {"message": "answers could not be sent", "exception": error}
+                )
+
+
 class Connection(asyncio.Protocol):
     """One client."""
 
@@ -55,9 +79,11 @@ class Connection(asyncio.Protocol):
         store: str,
         connections: set[Connection],
         connections_max: int = DESCRIPTORS_WANTED,
+        outbox: Outbox | None = None,
     ) -> None:
         self._service, self._store, self._connections = service, store, connections
         self._connections_max = connections_max
+        self._outbox = outbox or Outbox()
         self._reader = protocol.FrameReader()
         self._transport: asyncio.Transport | None = None
         self._greeted = False
@@ -67,7 +93,6 @@ class Connection(asyncio.Protocol):
         """Waits for the end of jobs, by the number of their request."""
         self._paused = False
         """The client does not read: requests that have arrived wait as well."""
-        self._loop = asyncio.get_running_loop()
 
     @property
     def watches(self) -> int:
@@ -116,12 +141,12 @@ class Connection(asyncio.Protocol):
             for frame in self._reader.feed(data):
                 self._request(*protocol.decode_request(frame))
                 if self._out_bytes >= PAUSE_BYTES:
-                    self._flush()
+                    self.flush()
                 if self._paused:
                     break
         except InvalidInput as error:
             self._answer(0, error)
-            self._flush()
+            self.flush()
             self.close()
 
     def _request(self, number: int, op: str, body: msgspec.Raw) -> None:
@@ -144,7 +169,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             return
         if not self._out:
-            self._loop.call_soon(self._flush)
+            self._outbox.add(self)
         if self._watches:
             self._watches.pop(number, None)
         if isinstance(answer, BeaverError):
@@ -154,7 +179,8 @@ class Connection(asyncio.Protocol):
         self._out.append(frame)
         self._out_bytes += len(frame)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Sends what is queued."""
         out, self._out, self._out_bytes = self._out, [], 0
         if self._transport is None or not out:
             return
@@ -164,7 +190,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Sends what is queued, then hangs up."""
-        self._flush()
+        self.flush()
         if self._transport is not None:
             self._transport.close()
 
@@ -190,12 +216,13 @@ class SocketServer:
             path: At most `endpoint.SOCKET_PATH_BYTES_MAX` bytes.
         """
         _unlink(path)
-        loop = asyncio.get_running_loop()
+        loop, outbox = asyncio.get_running_loop(), Outbox()
         most = max(CONNECTIONS_MIN, _descriptors() - DESCRIPTORS_KEPT)
         mask = os.umask(0o177)
         try:
             self._server = await loop.create_unix_server(
-                lambda: Connection(self._service, self._store, self._connections, most), path
+                lambda: Connection(self._service, self._store, self._connections, most, outbox),
+                path,
             )
         finally:
             os.umask(mask)
