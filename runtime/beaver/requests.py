@@ -87,7 +87,9 @@ _decode_options: Final = msgspec.msgpack.Decoder(Options).decode
 
 
 _DRAWN_AHEAD: Final = 128
-_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+_RANDOM_CHARS: Final = 22
+"""Characters of a UUID from its version on: `7xxx-yxxx-xxxxxxxxxxxx`."""
+_VARIANT: Final = bytes.maketrans(b"0123456789abcdef", b"89ab" * 4)
 _random: Final[list[str]] = []
 _drawn = (0, "")
 """The millisecond of the last id, and its text."""
@@ -117,10 +119,14 @@ def draw_id() -> str:
 
 def _draw_ahead() -> Iterator[str]:
     """Yields the random parts of many ids, with the bits of version 7 and variant set."""
-    digits = os.urandom(10 * _DRAWN_AHEAD).hex()
-    for at in range(0, len(digits), 20):
-        part = digits[at : at + 20]
-        yield f"7{part[1:4]}-{_VARIANT[part[4]]}{part[5:8]}-{part[8:]}"
+    count, step = _DRAWN_AHEAD, _RANDOM_CHARS
+    chars = bytearray(os.urandom(count * step // 2).hex().encode())
+    chars[0::step] = b"7" * count
+    chars[4::step] = chars[9::step] = b"-" * count
+    chars[5::step] = chars[5::step].translate(_VARIANT)
+    text = chars.decode()
+    for at in range(0, count * step, step):
+        yield text[at : at + step]
 
 
 # -- making requests ----------------------------------------------------------------------
@@ -213,11 +219,11 @@ def build_request(
     )
 
 
-_heads: dict[tuple[Any, ...], tuple[bytes, bytes]] = {}
+_heads: dict[tuple[Any, ...], tuple[bytes, blake2b]] = {}
 
 
-def _options_and_head(fields: tuple[Any, ...]) -> tuple[bytes, bytes]:
-    """Returns the bytes of `Options(*fields)` and their canonical form, by a memo if known.
+def _options_and_head(fields: tuple[Any, ...]) -> tuple[bytes, blake2b]:
+    """Returns the bytes of `Options(*fields)`, and their canonical form hashed; both by a memo.
 
     The types stand in the key, since `True == 1 == 1.0` would find a checked entry.
     """
@@ -231,7 +237,8 @@ def _options_and_head(fields: tuple[Any, ...]) -> tuple[bytes, bytes]:
         check_options(options)
         if len(_heads) >= _MEMO_MAX:
             _heads.clear()
-        known = _heads[key] = (_encode_options(options), _canonical_options(options))
+        head = blake2b(_canonical_options(options) + b"\n", digest_size=DIGEST_BYTES)
+        known = _heads[key] = (_encode_options(options), head)
     return known
 
 
@@ -246,7 +253,7 @@ def _canonical_options(options: Options) -> bytes:
 
 
 def _digest(
-    head: bytes,
+    head: blake2b,
     payload: bytes,
     run_at_ms: int | None,
     delay_ms: int | None,
@@ -257,8 +264,9 @@ def _digest(
     if run_at_ms or delay_ms or tags:
         given = {"delay_ms": delay_ms, "run_at_ms": run_at_ms, "tags": tags}
         rest = jsontext.canonical({name: value for name, value in given.items() if value})
-    text = b"%b\n%b\n%b" % (head, rest, jsontext.canonical_of(payload))
-    return blake2b(text, digest_size=DIGEST_BYTES).digest()
+    digest = head.copy()
+    digest.update(rest + b"\n" + jsontext.canonical_of(payload))
+    return digest.digest()
 
 
 # -- from JSON ----------------------------------------------------------------------------
