@@ -105,18 +105,23 @@ Begin = Callable[[], object]
 
 
 def profile(directory: str, seconds: float) -> Profile:
-    """Returns, by load, the jobs that were done and what was sampled meanwhile."""
-    server = SampledServer(str(Path(directory, "data")), str(Path(directory, "samples")))
-    try:
-        server.settle()
-        with closing(Served(server)) as served:
-            found = {}
-            for index, (name, load) in enumerate(LOADS.items()):
-                jobs = load(served, f"load-{index}", seconds, server.take)
+    """Returns, by load, the jobs that were done and what was sampled meanwhile.
+
+    Each load meets a new store, with no history to be written of the load before.
+    """
+    found = {}
+    for index, (name, load) in enumerate(LOADS.items()):
+        home = Path(directory, f"load-{index}")
+        home.mkdir()
+        server = SampledServer(str(home / "data"), str(home / "samples"))
+        try:
+            server.settle()
+            with closing(Served(server)) as served:
+                jobs = load(served, "profiled", seconds, server.take)
                 found[name] = jobs, server.take()
-            return found
-    finally:
-        server.stop()
+        finally:
+            server.stop()
+    return found
 
 
 def _clients(served: Served, queue: str, seconds: float, begin: Begin) -> int:
