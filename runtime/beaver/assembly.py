@@ -30,18 +30,18 @@ from beaver.errors import BeaverError, StoreUnavailable
 from beaver.housekeeping import Housekeeping
 from beaver.journal.wal import EXTEND_BYTES
 from beaver.layout import Layout
-from beaver.messages import Outcome, Request, TaskInfo
+from beaver.messages import Outcome, TaskInfo
 from beaver.metrics import Metrics
 from beaver.places import Concurrency
 from beaver.ports import Clock, Disk, Entropy, Helper, LogWriter, Pool
 from beaver.recovery import Opened, open_store
-from beaver.resolving import Resolver, to_job
+from beaver.resolving import Resolver
 from beaver.results import Results
 from beaver.server.service import HistoryReader, Service
 from beaver.views import StatusView
 from beaver.workers.slots import PreviousSlots
 from beaver_model import State
-from beaver_model.commands import Boot, Job, SetBounds, SetQueue
+from beaver_model.commands import Boot, SetBounds, SetQueue
 
 RESERVE_BYTES: Final = 4 << 20
 """Room in the log that new jobs leave to outcomes, also before a full disk was noticed."""
@@ -194,9 +194,6 @@ class Assembly:
             payload_bytes_max=config.payload_bytes_max,
         )
 
-        def resolve(request: Request, now_ms: int, origin: int) -> Job:
-            return to_job(request, now_ms, resolver, origin)
-
         self.results, self.metrics = Results(), Metrics()
         self.metrics.recovery = dict(report.seconds)
         engine.observers += [self.results.observe, self.metrics.observe]
@@ -211,7 +208,7 @@ class Assembly:
             concurrency=config.concurrency,
             mode=Concurrency.ONE if config.executor == "process" else Concurrency.MANY,
             grace_ms=config.grace_ms,
-            to_job=resolve,
+            to_job=resolver.job,
             prefetch=config.prefetch,
             room_bytes=min(ROOM_BYTES, config.segment_bytes // 8),
             start_limit_ms=config.start_timeout_ms,
@@ -239,7 +236,7 @@ class Assembly:
             engine,
             self.results,
             ports.make_history(self.store, self.keeping),
-            to_job=resolve,
+            to_job=resolver.job,
             status=status,
             payload_bytes_max=config.payload_bytes_max,
         )

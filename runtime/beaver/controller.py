@@ -214,6 +214,8 @@ class Controller:
         self._arm_timer(state)
         if self._draining or self.halted:
             return
+        if not state.turns and not state.in_flight:
+            return  # Nothing to hand out, nothing to take back.
         workers = [w for w in self.workers.values() if w.ready and not w.killed]
         if not state.turns and not self._rebalance(workers):
             return

@@ -34,7 +34,7 @@ from beaver.recovery import Opened, open_store, peek_store, read_store
 from beaver.refusals import error_of
 from beaver.replaying import explain_from_files
 from beaver.requests import check_name
-from beaver.resolving import Resolver, to_job
+from beaver.resolving import Resolver
 from beaver.stamps import Stamper
 from beaver.views import (
     ABSENT,
@@ -124,7 +124,7 @@ class EmbeddedClient(Operations, Synchronous):
             return []
         with self._opened(create=True) as (opened, now_ms):
             state = opened.state
-            jobs = [to_job(request, now_ms, self._resolver) for request in requests]
+            jobs = [self._resolver.job(request, now_ms) for request in requests]
             full = refusal(state, jobs)
             if full is not None:
                 raise full

@@ -1,7 +1,7 @@
 """Requests: what a producer sends for one job, made, checked, and turned into the model's.
 
 Every rule on the content of a job stands here, whichever way it comes in: from Python
-(`make_request`), as JSON (`request_from_json`), or over a socket (`to_job`, which trusts no
+(`make_request`), as JSON (`request_from_json`), or over a socket (`Resolver.job`, which trusts no
 client and fills in what a request leaves open: see `resolving`).
 
 A request's digest says whether two requests with one id ask for the same.  It is taken over
@@ -35,7 +35,7 @@ from beaver.options import (
     check_range,
     check_tags,
 )
-from beaver.resolving import Resolver, to_job
+from beaver.resolving import Resolver
 from beaver_model.bounds import (
     DIGEST_BYTES,
     PAYLOAD_BYTES_MAX,
@@ -55,7 +55,6 @@ __all__ = [
     "request_bytes",
     "request_from_json",
     "request_to_json",
-    "to_job",
 ]
 
 KEYS: Final = (

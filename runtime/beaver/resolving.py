@@ -46,7 +46,7 @@ class Resolver:
         self._server = Options("server", None, None, timeout_ms, max_attempts)
         check_options(self._server)
         self._tasks = dict(tasks or {})
-        self._memo: dict[tuple[bytes, int], bytes] = {}
+        self._memo: dict[int, dict[bytes, bytes]] = {origin: {} for origin in Origin}
         self.payload_bytes_max = payload_bytes_max
 
     def spec(self, options: bytes, origin: int = Origin.LOCAL) -> bytes:
@@ -55,13 +55,37 @@ class Resolver:
         Raises:
             InvalidInput: The bytes are no options, or a value is out of its bounds.
         """
-        key = (options, origin)
-        spec = self._memo.get(key)
+        memo = self._memo[origin]
+        spec = memo.get(options)
         if spec is None:
-            if len(self._memo) >= _MEMO_MAX:
-                self._memo.clear()
-            spec = self._memo[key] = encode_spec(self._resolve(options, origin))
+            if len(memo) >= _MEMO_MAX:
+                memo.clear()
+            spec = memo[options] = encode_spec(self._resolve(options, origin))
         return spec
+
+    def job(self, request: Request, now_ms: int, origin: int = Origin.LOCAL) -> Job:
+        """Returns the model's job for a request, which may come from any client.
+
+        A delay counts from `now_ms`.
+
+        Raises:
+            InvalidInput: A field is out of its bounds, or the payload is not JSON on one line.
+        """
+        job_id, payload = request.id, request.payload
+        if not (job_id.isprintable() and 0 < len(job_id) <= _SHORT):
+            check_id(job_id)
+        if len(request.digest) != DIGEST_BYTES:
+            raise InvalidInput(f"job {job_id}: a digest has {DIGEST_BYTES} bytes")
+        jsontext.check_line(payload, self.payload_bytes_max, job_id)
+        run_at_ms = request.run_at_ms
+        if request.delay_ms:
+            run_at_ms = now_ms + request.delay_ms
+        if not 0 <= run_at_ms <= TIME_MS_MAX or request.delay_ms < 0:
+            raise InvalidInput(f"job {job_id}: its time lies outside the years 1970 to 9999")
+        if request.tags:
+            check_tags(request.tags)
+        spec = self.spec(request.options, origin)
+        return Job(job_id, spec, payload, request.digest, run_at_ms, request.tags)
 
     def _resolve(self, raw: bytes, origin: int) -> Spec:
         try:
@@ -88,28 +112,3 @@ class Resolver:
             backoff_jitter=backoff.jitter,
             origin=origin,
         )
-
-
-def to_job(request: Request, now_ms: int, resolver: Resolver, origin: int = Origin.LOCAL) -> Job:
-    """Returns the model's job for a request, which may come from any client.
-
-    A delay counts from `now_ms`.
-
-    Raises:
-        InvalidInput: A field is out of its bounds, or the payload is not JSON on one line.
-    """
-    job_id, payload = request.id, request.payload
-    if not (job_id.isprintable() and 0 < len(job_id) <= _SHORT):
-        check_id(job_id)
-    if len(request.digest) != DIGEST_BYTES:
-        raise InvalidInput(f"job {job_id}: a digest has {DIGEST_BYTES} bytes")
-    jsontext.check_line(payload, resolver.payload_bytes_max, job_id)
-    run_at_ms = request.run_at_ms
-    if request.delay_ms:
-        run_at_ms = now_ms + request.delay_ms
-    if not 0 <= run_at_ms <= TIME_MS_MAX or request.delay_ms < 0:
-        raise InvalidInput(f"job {job_id}: its time lies outside the years 1970 to 9999")
-    if request.tags:
-        check_tags(request.tags)
-    spec = resolver.spec(request.options, origin)
-    return Job(job_id, spec, payload, request.digest, run_at_ms, request.tags)

@@ -31,7 +31,7 @@ from beaver.messages import Attempt, Outcome, Request
 from beaver.outcomes import attempt_of, command_of
 from beaver.refusals import error_of
 from beaver.requests import check_name
-from beaver.resolving import Resolver, to_job
+from beaver.resolving import Resolver
 from beaver.steering import Steering
 from beaver.views import (
     Enqueued,
@@ -179,7 +179,7 @@ class Testing(Operations, Synchronous):
         outcome = _outside_loops(lambda: _run_attempt(steps, attempt, raised))
 
         def to_child(request: Request) -> Job:
-            return to_job(request, self._now_ms, self._resolver, Origin.JOB)
+            return self._resolver.job(request, self._now_ms, Origin.JOB)
 
         self._change(command_of(outcome, to_child, lambda: _JITTER))
         if raised and (self._raise_errors or not isinstance(raised[0], Exception)):
@@ -214,7 +214,7 @@ class Testing(Operations, Synchronous):
 
     def do_enqueue(self, requests: Sequence[Request]) -> list[Enqueued]:
         state = self._state
-        jobs = [to_job(request, self._now_ms, self._resolver) for request in requests]
+        jobs = [self._resolver.job(request, self._now_ms) for request in requests]
         full = refusal(state, jobs)
         if full is not None:
             raise full

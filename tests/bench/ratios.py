@@ -36,7 +36,7 @@ from beaver.disk import SystemDisk
 from beaver.engine import Engine
 from beaver.locking import prepare_directory
 from beaver.recovery import open_store
-from beaver.resolving import Resolver, to_job
+from beaver.resolving import Resolver
 from beaver_model.commands import Enqueue
 
 PINNED = Path(__file__).with_name("pinned.json")
@@ -135,7 +135,7 @@ class Bench:
             engine = Engine(opened.state, opened.wal, clock, on_failure=_fail)
 
             def enqueue() -> None:
-                job = to_job(request(next(numbers), "default"), engine.now_ms(), resolver)
+                job = resolver.job(request(next(numbers), "default"), engine.now_ms())
                 engine.submit(Enqueue([job]), lambda _: None)
                 engine.flush()
 

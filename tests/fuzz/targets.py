@@ -35,7 +35,7 @@ from beaver.journal.scan import SegmentScan, read_header
 from beaver.messages import Outcome, OutcomeKind
 from beaver.outcomes import command_of
 from beaver.requests import request_from_json, request_to_json
-from beaver.resolving import Resolver, to_job
+from beaver.resolving import Resolver
 from beaver.server.service import _decode_enqueue as decode_enqueue
 from beaver.settings import SETTINGS
 from beaver.snapshot import inspect_snapshot, load_snapshot, write_snapshot
@@ -217,7 +217,7 @@ def job_file(data: bytes) -> set[str]:
     try:
         for request in read_requests(io.BytesIO(data)):
             places.add("job")
-            job = to_job(request, 1_000, RESOLVER)
+            job = RESOLVER.job(request, 1_000)
             assert job.id == request.id
             again = request_from_json(request_to_json(request))
             assert (again.id, again.digest, again.options) == (
@@ -246,7 +246,7 @@ def frames(data: bytes) -> set[str]:
                     (requests,) = decode_enqueue(arguments)
                     places.add("jobs")
                     for request in requests:
-                        to_job(request, 1_000, RESOLVER)
+                        RESOLVER.job(request, 1_000)
                         places.add("job")
     except InvalidInput as error:
         places.add("refused")
@@ -262,7 +262,7 @@ def outcome(data: bytes) -> set[str]:
         found = wire.decode_outcome(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return {"undecodable"}
-    command_of(found, lambda request: to_job(request, 1_000, RESOLVER, Origin.JOB), lambda: 0.5)
+    command_of(found, lambda request: RESOLVER.job(request, 1_000, Origin.JOB), lambda: 0.5)
     return {"command"}
 
 

@@ -20,7 +20,7 @@ from beaver.engine import Engine
 from beaver.messages import Request
 from beaver.recovery import open_store, read_store
 from beaver.requests import make_request
-from beaver.resolving import Resolver, to_job
+from beaver.resolving import Resolver
 from beaver.results import Results
 from beaver.server.service import OPERATIONS, Service
 from beaver.server.socket import PAUSE_BYTES, Connection
@@ -85,7 +85,7 @@ class World:
             self.engine,
             results,
             NoHistory(),
-            to_job=lambda request, now_ms, origin: to_job(request, now_ms, resolver, origin),
+            to_job=resolver.job,
             status=lambda state: queries.status(state, self.engine.now_ms(), running=True),
             payload_bytes_max=1 << 20,
         )

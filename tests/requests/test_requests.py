@@ -21,7 +21,6 @@ from beaver.requests import (
     make_request,
     request_from_json,
     request_to_json,
-    to_job,
 )
 from beaver_model.bounds import (
     ATTEMPTS_MAX,
@@ -333,14 +332,14 @@ def test_a_request_comes_before_the_task_the_task_before_the_server_and_that_bef
 def test_the_origin_is_recorded_and_is_not_mixed_up_by_the_memo():
     resolver, request = Resolver(), make_request("exec")
     for origin in (Origin.HTTP, Origin.LOCAL, Origin.JOB, Origin.HTTP):
-        assert spec_of(to_job(request, 0, resolver, origin).spec).origin == origin
+        assert spec_of(resolver.job(request, 0, origin).spec).origin == origin
 
 
 def test_a_delay_counts_from_when_the_job_came_in():
     resolver = Resolver()
-    assert to_job(make_request("echo", delay=5), 1_000, resolver).run_at_ms == 6_000
-    assert to_job(make_request("echo", run_at=77), 1_000, resolver).run_at_ms == 77
-    assert to_job(make_request("echo"), 1_000, resolver).run_at_ms == 0
+    assert resolver.job(make_request("echo", delay=5), 1_000).run_at_ms == 6_000
+    assert resolver.job(make_request("echo", run_at=77), 1_000).run_at_ms == 77
+    assert resolver.job(make_request("echo"), 1_000).run_at_ms == 0
 
 
 GOOD = make_request("echo", [1], id="a")
@@ -377,7 +376,7 @@ GOOD = make_request("echo", [1], id="a")
 def test_the_server_trusts_no_client(changes):
     fields = {**msgspec.structs.asdict(GOOD), **changes}
     with pytest.raises(InvalidInput):
-        to_job(Request(**fields), 1_000, Resolver())
+        Resolver().job(Request(**fields), 1_000)
 
 
 def test_a_forked_child_does_not_draw_the_ids_of_its_parent() -> None:

@@ -10,7 +10,7 @@ import pytest
 from beaver import queries
 from beaver.errors import BeaverError
 from beaver.requests import make_request
-from beaver.resolving import Resolver, to_job
+from beaver.resolving import Resolver
 from beaver.results import Results
 from beaver.server.service import Service
 from beaver.server.socket import UNREAD_BYTES_MAX
@@ -51,7 +51,7 @@ class ServiceWorld(EngineWorld):
             self.engine,
             results,
             NoHistory(),
-            to_job=lambda request, now_ms, origin: to_job(request, now_ms, resolver, origin),
+            to_job=resolver.job,
             status=lambda state: queries.status(state, self.engine.now_ms(), running=True),
             payload_bytes_max=1 << 20,
         )

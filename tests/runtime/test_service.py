@@ -15,15 +15,14 @@ import pytest
 
 from beaver import protocol, queries
 from beaver.errors import NotFound, WaitTimeout
-from beaver.messages import Request
 from beaver.requests import make_request
-from beaver.resolving import Resolver, to_job
+from beaver.resolving import Resolver
 from beaver.results import Results
 from beaver.server.service import OPERATIONS, Service
 from beaver.server.socket import SocketServer
 from beaver.views import EventView, ResultView
 from beaver_model import State
-from beaver_model.commands import Complete, Dispatch, Job
+from beaver_model.commands import Complete, Dispatch
 from tests.runtime.world import EngineWorld, on_loop
 
 
@@ -93,14 +92,11 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[EngineWorld, Door]]:
     results, resolver = Results(), Resolver()
     world.engine.observers.append(results.observe)
 
-    def resolve(request: Request, now_ms: int, origin: int) -> Job:
-        return to_job(request, now_ms, resolver, origin)
-
     def status(state: State) -> Any:
         return queries.status(state, world.engine.now_ms(), running=True)
 
     service = Service(
-        world.engine, results, NoHistory(), to_job=resolve, status=status,
+        world.engine, results, NoHistory(), to_job=resolver.job, status=status,
         payload_bytes_max=1 << 20,
     )  # fmt: skip
     server = SocketServer(service, "store")

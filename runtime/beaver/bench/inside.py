@@ -27,7 +27,7 @@ from beaver.locking import prepare_directory
 from beaver.messages import Request
 from beaver.recovery import open_store
 from beaver.requests import make_request
-from beaver.resolving import Resolver, to_job
+from beaver.resolving import Resolver
 from beaver_model import Offer, Spec, State, select
 from beaver_model.bounds import DIGEST_BYTES, TIME_MS_MAX
 from beaver_model.commands import Cancel, Dispatch, Enqueue, Job, SetQueue
@@ -69,7 +69,7 @@ def measure_inside(directory: str, name: str, serial: Budget, bulk: Budget) -> d
 
         async def enqueue(requests: list[Request]) -> None:
             now_ms = engine.now_ms()
-            await engine.execute(Enqueue([to_job(r, now_ms, resolver) for r in requests]))
+            await engine.execute(Enqueue([resolver.job(r, now_ms) for r in requests]))
 
         async def rate(
             requests: list[Request], batch: int, under_way: int, limit_s: float
@@ -227,7 +227,7 @@ class _Pending:
     def time_job(self) -> float:
         """What a server does with a request before it decides."""
         requests, resolver = _requests(_OPERATIONS), Resolver()
-        return _timed(lambda: [to_job(request, 0, resolver) for request in requests])
+        return _timed(lambda: [resolver.job(request, 0) for request in requests])
 
     def time_dispatch(self) -> float:
         offer, now_ms = Offer(idle=True), self.engine.now_ms()
