@@ -17,7 +17,7 @@ from beaver.layout import Layout
 from beaver.ports import DirectoryLock
 from beaver.queries import status
 from beaver.recovery import peek_store
-from beaver.server.socket import Connection
+from beaver.server.socket import Connection, Outbox
 from beaver.views import StatusView
 from beaver.workers.slots import PreviousSlots
 from beaver_chaos.disk import Fault
@@ -55,6 +55,8 @@ class Life:
         self.writer: SimWriter | None = None
         self._stop: asyncio.Event | None = None
         self._connections: set[Connection] = set()
+        self._outbox: Outbox | None = None
+        """Of all connections; made within the server's process, with the first one."""
 
     def _ports(self) -> Ports:
         world = self.world
@@ -136,7 +138,10 @@ class Life:
 
     def accept(self) -> Connection:
         """Returns the server's side of a new connection."""
-        connection = Connection(self.parts.service, self.world.store.hex(), self._connections)
+        self._outbox = self._outbox or Outbox()
+        connection = Connection(
+            self.parts.service, self.world.store.hex(), self._connections, outbox=self._outbox
+        )
         connection.order = self.world.next_pid()  # type: ignore[attr-defined]
         return connection
 

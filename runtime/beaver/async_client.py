@@ -1,8 +1,7 @@
 """The asyncio client: the calls of `calls`, pipelined over one connection.
 
 A lone call leaves at once; while one is under way, those of one turn of the loop leave in one
-write.  A call that is cancelled
-stops waiting; what it asked for may still happen.
+write.  A call that is cancelled stops waiting; what it asked for may still happen.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     "beaver_last_seq": ("gauge", "Last seq that is durable"),
     "beaver_snapshot_seq": ("gauge", "Seq of the last snapshot"),
     "beaver_snapshot_seconds": ("gauge", "Time that the last snapshot took"),
-    "beaver_history_seq": ("gauge", "Last seq that the history holds"),
+    "beaver_history_seq": ("gauge", "Last seq that the history holds; it is put off while busy"),
     "beaver_epoch": ("gauge", "Starts of this store so far"),
     "beaver_commit_beside_loop": ("gauge", "1 while a writer process writes the log"),
     "beaver_sampled_rows_total": ("counter", "Jobs that were held against the invariants"),

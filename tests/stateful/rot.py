@@ -151,12 +151,21 @@ def rot_before_the_end(victim: Victim, pick: int, where: int, bit: int) -> None:
 
 
 def rot_of_a_snapshot(victim: Victim, older: bool, where: int, bit: int) -> None:
-    """One bit of a snapshot: with the other one, or the log, the state is the same."""
-    path = DATA.snapshot_old if older else DATA.snapshot
+    """One bit of a snapshot: with the other one, or the log, the state is the same.
+
+    A crash between the two renames of a new snapshot leaves the older one alone until the next is
+    taken; where the log does not reach back to the beginning, nothing stands in for it.
+    """
+    path, other = DATA.snapshot, DATA.snapshot_old
+    if older:
+        path, other = other, path
     if not victim.disk.exists(path):
         return
     victim.disk.flip(path, where % len(victim.disk.contents(path)), bit)
-    victim.must_go_on(victim.print, "rot of a snapshot")
+    if victim.disk.exists(other) or victim.segments[0].info.first_seq == 1:
+        victim.must_go_on(victim.print, "rot of a snapshot")
+    else:
+        victim.must_refuse("rot of the only snapshot")
 
 
 def stranger(victim: Victim, kind: str) -> None:
