@@ -48,6 +48,8 @@ def main() -> None:
     connection = socket.socket(fileno=0)
     try:
         _Dispatcher(connection, Layout(data)).run()
+    except ConnectionError:
+        pass  # The server hung up on an answer that nobody waits for: an end like any other.
     except OSError as error:
         print(f"beaver helper: {error}", file=sys.stderr)  # noqa: T201 - no logging here
     finally:
