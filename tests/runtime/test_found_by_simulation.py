@@ -7,15 +7,12 @@ from pathlib import Path
 
 from beaver.commit_path import CommitPath
 from beaver.controller import IDLE_NS
-from beaver.housekeeping import Housekeeping
-from beaver.metrics import Metrics
 from beaver.places import Concurrency
 from beaver.ports import File, Helper, SnapshotTaken, Written
-from beaver.results import Results
 from beaver_model.commands import Enqueue
 from tests.model.world import job
 from tests.runtime.test_controller import ControllerWorld
-from tests.runtime.world import on_loop, turns
+from tests.runtime.world import make_housekeeping, on_loop, turns
 
 
 class HeldWriter:
@@ -85,26 +82,10 @@ async def test_an_outcome_without_room_is_tried_again_without_a_new_segment(
     await turns()
     world.wal.reserve = reserve  # type: ignore[method-assign]
 
-    class Roomy:
-        wants_next = False
-        segment_bytes = 1 << 20
-
-        def adopt(self, path: str) -> None:
-            raise AssertionError("nothing was prepared")
-
-    keeping = Housekeeping(
+    keeping = make_housekeeping(
         world.engine,
-        Roomy(),
         NeverHelps(),
-        Results(),
-        Metrics(),
-        clock=world.clock,
-        next_path="wal.next",
-        snapshot_ms=60_000,
-        snapshot_seq=0,
-        snapshot_bytes=0,
-        retention_bytes=0,
-        retention_ms=0,
+        world.clock,
         on_room=world.controller.retry_unwritten,
         on_violation=world.failures.append,  # type: ignore[arg-type]
     )

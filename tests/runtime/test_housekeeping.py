@@ -8,29 +8,20 @@ import pytest
 
 from beaver import housekeeping
 from beaver.engine import Observer
-from beaver.errors import HelperFailed
+from beaver.errors import DiskFull, HelperFailed
 from beaver.figures import CommitFigures
 from beaver.housekeeping import (
     BUSY_EVENTS_S,
     LAG_EVENTS_MAX,
     LAG_S_MAX,
     PIECE_EVENTS,
-    Housekeeping,
 )
 from beaver.metrics import Metrics
 from beaver.ports import SnapshotTaken
 from beaver.results import RESULT_BYTES, Results
 from beaver_model import State
 from beaver_model.events import Acked
-from tests.runtime.world import ManualClock, on_loop
-
-
-class Roomy:
-    wants_next = False
-    segment_bytes = 1 << 20
-
-    def adopt(self, path: str) -> None:
-        raise AssertionError("nothing was prepared")
+from tests.runtime.world import ManualClock, make_housekeeping, on_loop
 
 
 class Projects:
@@ -67,6 +58,10 @@ class Writes:
         self.figures = CommitFigures()
         self.observers: list[Observer] = []
         self.durable_seq = 0
+        self.disk_full = False
+
+    def flush(self) -> None:
+        """All is durable."""
 
 
 class World:
@@ -77,21 +72,8 @@ class World:
         self.engine = Writes()
         self.helper = helper
         self.metrics, self.results = Metrics(), Results()
-        self.keeping = Housekeeping(
-            self.engine,  # type: ignore[arg-type]
-            Roomy(),
-            helper,
-            self.results,
-            self.metrics,
-            clock=self.clock,
-            next_path="wal.next",
-            snapshot_ms=60_000,
-            snapshot_seq=0,
-            snapshot_bytes=0,
-            retention_bytes=0,
-            retention_ms=0,
-            on_room=lambda: None,
-            on_violation=lambda what: None,
+        self.keeping = make_housekeeping(
+            self.engine, helper, self.clock, results=self.results, metrics=self.metrics
         )
 
     def write(self, events: int, ms: int = 0) -> None:
@@ -254,3 +236,23 @@ async def test_a_commit_that_is_larger_than_a_piece_is_projected_whole(
     world.write(100, ms=1_000)
     async with asyncio.timeout(10):
         assert await world.beat() == [110, 200]
+
+
+@on_loop
+async def test_a_full_disk_has_the_history_brought_up_before_the_archive_is_pruned() -> None:
+    """What the history does not hold yet is kept, and takes the room that is wanted."""
+
+    class Full(Projects):
+        async def prepare(self, path: str, size: int) -> None:
+            raise DiskFull("no room")
+
+        async def snapshot(self, last_seq: int, keep_bytes: int, keep_ms: int) -> SnapshotTaken:
+            pruned_below.append(self.applied)
+            raise HelperFailed("no room for that either")
+
+    pruned_below: list[int] = []
+    world = World(Full())
+    world.write(3 * PIECE_EVENTS, ms=1)
+    assert not await world.keeping.prepare_next()
+    assert world.engine.disk_full
+    assert pruned_below == [3 * PIECE_EVENTS]

@@ -15,16 +15,14 @@ from typing import Any
 
 import pytest
 
-from beaver.housekeeping import Housekeeping
 from beaver.metrics import Metrics
-from beaver.results import Results
 from beaver.sampling import ROWS_EACH, Sampler
 from beaver_model import JobState, State, decide
 from beaver_model.commands import Cancel, Complete, Dispatch, Enqueue, Fail
 from beaver_model.index import Lane
 from tests.model.world import World, job
 from tests.runtime.test_controller import ControllerWorld
-from tests.runtime.world import on_loop, turns
+from tests.runtime.world import make_housekeeping, on_loop, turns
 from tests.support.program import beaver, enqueue, environment, eventually, serving, status
 
 JOBS = 3_000
@@ -123,30 +121,17 @@ class NeverAsked:
         return last_seq
 
 
-class Roomy:
-    wants_next = False
-    segment_bytes = 1 << 20
-
-
 @on_loop
 async def test_a_violation_stops_dispatch_names_the_seq_and_a_restart_mends_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = ControllerWorld(tmp_path / "data", workers=2)
     metrics, told = Metrics(), []
-    keeping = Housekeeping(
+    keeping = make_housekeeping(
         world.engine,
-        Roomy(),  # type: ignore[arg-type]
-        NeverAsked(),  # type: ignore[arg-type]
-        Results(),
-        metrics,
-        clock=world.clock,
-        next_path="wal.next",
-        snapshot_ms=60_000,
-        snapshot_seq=0,
-        snapshot_bytes=0,
-        retention_bytes=0,
-        retention_ms=0,
+        NeverAsked(),
+        world.clock,
+        metrics=metrics,
         on_room=world.controller.retry_unwritten,
         on_violation=lambda what: (told.append(what), world.controller.halt(what)),
     )

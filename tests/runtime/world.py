@@ -9,8 +9,11 @@ from typing import Any, TypeVar
 
 from beaver.disk import SystemDisk
 from beaver.engine import Engine
+from beaver.housekeeping import Housekeeping
+from beaver.metrics import Metrics
 from beaver.ports import Clock, Disk
 from beaver.recovery import open_store
+from beaver.results import Results
 
 T = TypeVar("T")
 
@@ -65,3 +68,42 @@ async def turns(count: int = 5) -> None:
     """Lets the loop run what is ready, a few times."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+class Roomy:
+    """A log that wants no next segment."""
+
+    wants_next = False
+    segment_bytes = 1 << 20
+
+    def adopt(self, path: str) -> None:
+        raise AssertionError("nothing was prepared")
+
+
+def make_housekeeping(
+    engine: Any,
+    helper: Any,
+    clock: Clock,
+    *,
+    results: Results | None = None,
+    metrics: Metrics | None = None,
+    on_room: Callable[[], None] = lambda: None,
+    on_violation: Callable[[str], None] = lambda what: None,
+) -> Housekeeping:
+    """Housekeeping of a log with room, with nothing to prune and no snapshot that is due."""
+    return Housekeeping(
+        engine,
+        Roomy(),
+        helper,
+        results or Results(),
+        metrics or Metrics(),
+        clock=clock,
+        next_path="wal.next",
+        snapshot_ms=60_000,
+        snapshot_seq=0,
+        snapshot_bytes=0,
+        retention_bytes=0,
+        retention_ms=0,
+        on_room=on_room,
+        on_violation=on_violation,
+    )
