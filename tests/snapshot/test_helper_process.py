@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ import pytest
 from beaver.errors import Corruption, HelperFailed
 from beaver.helper.process import HelperProcess
 from beaver.history import History, HistoryReader
+from beaver.protocol import encode_frame
 from beaver.snapshot import load_snapshot
 from beaver_model import fingerprint, freeze
 from tests.model.world import job
@@ -312,3 +315,20 @@ def test_the_data_directory_may_be_relative(
 
     assert with_helper("data", use) == world.state.last_seq
     assert Path(world.layout.next).stat().st_size == 4096
+
+
+def test_a_server_that_hangs_up_on_an_answer_is_an_end_like_any_other(world: LoggedWorld) -> None:
+    """Closed with bytes that were not read, a socket resets its other end."""
+    ours, theirs = socket.socketpair()
+    helper = subprocess.Popen(
+        [sys.executable, "-m", "beaver.helper", str(world.path), str(os.getpid())],
+        stdin=theirs,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    theirs.close()
+    ours.sendall(encode_frame([1, "project", [world.state.last_seq]]))
+    assert select.select([ours], [], [], 30)[0], "there is an answer"
+    ours.close()
+    _, said = helper.communicate(timeout=30)
+    assert said == b""
