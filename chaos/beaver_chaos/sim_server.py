@@ -138,7 +138,7 @@ class Life:
 
     def accept(self) -> Connection:
         """Returns the server's side of a new connection."""
-        self._outbox = self._outbox or Outbox()
+        self._outbox = self._outbox or Outbox(self.parts.service.once_told)
         connection = Connection(
             self.parts.service, self.world.store.hex(), self._connections, outbox=self._outbox
         )

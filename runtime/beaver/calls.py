@@ -47,6 +47,11 @@ class Call(msgspec.Struct, Generic[T], frozen=True):
     resend: bool = True
     """Doing it twice does no harm, so it may be sent again when an answer was lost."""
 
+    @property
+    def jobs(self) -> int:
+        """Jobs that it asks to take in."""
+        return len(self.body[0]) if self.op == "enqueue" else 0
+
     def then(self, finish: Callable[[T], U]) -> Call[U]:
         """Returns the same call, whose result goes through `finish`."""
         first = self.finish

@@ -28,14 +28,18 @@ from beaver.endpoint import Greeting, ServerInfo
 from beaver.errors import BeaverError, InvalidInput, ServerGone, StoreUnavailable
 from beaver.messages import Request
 from beaver.views import Enqueued
+from beaver_model.bounds import BATCH_JOBS_MAX
 
 T = TypeVar("T")
 
 PIPELINE_MAX: Final = 64
 """Calls of one `call_each` that are under way at once: more could fill both directions."""
 
-BATCHES_MAX: Final = 4
-"""Batches of one `enqueue_each` that are under way at once."""
+BATCHES_MAX: Final = 16
+"""Batches of one `enqueue_each` that are under way at once: the server commits several together."""
+
+BATCHES_MIN: Final = 2
+"""So many batches are under way at once, however large they are."""
 
 _CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 _RECEIVE_BYTES: Final = 1 << 18
@@ -126,10 +130,14 @@ class Client(Operations, Synchronous):
     def call_each(self, calls: Iterable[Call[T]], under_way: int = PIPELINE_MAX) -> Iterator[T]:
         """Carries out calls, of which several are under way at once; yields in their order.
 
+        Those are `under_way` at most; and no more jobs, in more than `BATCHES_MIN` batches, than
+        a commit may have, so that neither side fills while the other waits.
+
         It raises the first error that answers one; calls that were sent by then are carried out
         all the same.  What `calls` itself raises comes behind the answers to what was sent.
         """
         sent: deque[tuple[Call[T], _Slot]] = deque()
+        jobs = 0
         failure: Exception | None = None
         source = iter(calls)
         while failure is None:
@@ -140,8 +148,10 @@ class Client(Operations, Synchronous):
             except Exception as error:  # noqa: BLE001 - raised below
                 failure = error
                 break
-            if len(sent) >= under_way:
+            jobs += call.jobs
+            while len(sent) >= under_way or (len(sent) >= BATCHES_MIN and jobs > BATCH_JOBS_MAX):
                 first, slot = sent.popleft()
+                jobs -= first.jobs
                 yield _answer(first, self._receive(slot))
             sent.append((call, self._send(call)))
         for first, slot in sent:

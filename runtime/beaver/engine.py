@@ -165,6 +165,9 @@ class Engine:
         """A commit, and with it the controller's look for work, waits for that batch."""
         self._failed: BaseException | None = None
         self._closed = False
+        self._telling = False
+        """The answers of a commit are being told."""
+        self._once_told: list[Callable[[], None]] = []
         self._mark_armed = False
         self._marked_commit = 0
 
@@ -378,6 +381,16 @@ class Engine:
             raise reply
         return reply
 
+    def once_told(self, callback: Callable[[], None]) -> None:
+        """Calls back when all answers of the commit under way are told, else in the next turn.
+
+        Who sends answers on sends those of a commit together, before the loop turns again.
+        """
+        if self._telling:
+            self._once_told.append(callback)
+        else:
+            self._loop.call_soon(callback)
+
     def touch(self) -> None:
         """Makes a commit run soon, so that the controller looks for work."""
         if not self._scheduled and self._failed is None and not self._closed:
@@ -525,9 +538,17 @@ class Engine:
         self._tell_all(batch)
 
     def _tell_all(self, batch: Batch) -> None:
+        self._telling = True
         for done, answer in batch.waiting:
             try:
                 done(answer)
+            except Exception as error:  # noqa: BLE001 - as in _tell
+                self._tell_of(error)
+        self._telling = False
+        callbacks, self._once_told = self._once_told, []
+        for callback in callbacks:
+            try:
+                callback()
             except Exception as error:  # noqa: BLE001 - as in _tell
                 self._tell_of(error)
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from beaver import calls, client, endpoint, protocol
-from beaver.client import BATCHES_MAX
+from beaver.client import BATCHES_MAX, BATCHES_MIN
 from beaver.errors import (
     Conflict,
     InvalidInput,
@@ -20,6 +20,7 @@ from beaver.errors import (
 )
 from beaver.messages import Options, Request
 from beaver.views import Enqueued
+from beaver_model.bounds import BATCH_JOBS_MAX
 
 OPTIONS = msgspec.msgpack.encode(Options("echo"))
 
@@ -135,6 +136,31 @@ def test_batches_are_sent_before_the_first_is_answered(connected):
     assert [[one.id for one in batch] for batch in made] == [
         [f"b-{n}", f"c-{n}"] for n in range(BATCHES_MAX + 2)
     ]
+
+
+@pytest.mark.parametrize(
+    ("size", "under_way"),
+    [
+        (BATCH_JOBS_MAX // 5, 5),
+        (BATCH_JOBS_MAX // 5 + 1, 4),
+        (BATCH_JOBS_MAX // BATCHES_MAX, BATCHES_MAX),
+        (BATCH_JOBS_MAX // 2 + 1, BATCHES_MIN),
+        (BATCH_JOBS_MAX, BATCHES_MIN),
+    ],
+)
+def test_no_more_jobs_are_under_way_than_a_commit_may_have(connected, size, under_way):
+    made = 0
+    before = []
+
+    def batches():
+        for n in range(under_way + 2):
+            before.append(made)
+            yield [request(f"{n}-{m}") for m in range(size)]
+
+    for answer in connected.enqueue_each(batches()):
+        assert len(answer) == size
+        made += 1
+    assert before == [0] * (under_way + 1) + [1]
 
 
 def test_what_a_source_of_batches_raises_comes_behind_the_answers_to_what_was_sent(connected):

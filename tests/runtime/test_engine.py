@@ -64,6 +64,35 @@ async def test_a_reply_that_rests_on_durable_state_is_given_at_once(tmp_path: Pa
 
 
 @on_loop
+async def test_who_sends_answers_on_is_called_once_when_a_whole_commit_is_told(
+    tmp_path: Path,
+) -> None:
+    """At once, before the loop turns; also where one of them raises."""
+    world = EngineWorld(tmp_path / "data")
+    asyncio.get_running_loop().set_exception_handler(lambda *_: seen.append("reported"))
+    seen: list[str] = []
+
+    def done(reply: Reply) -> None:
+        world.engine.once_told(lambda: seen.append("sent"))
+        seen.append("told")
+
+    def broken() -> None:
+        raise ValueError
+
+    world.engine.submit(Enqueue([job("a")]), done)
+    world.engine.submit(Enqueue([job("b")]), lambda _: world.engine.once_told(broken))
+    world.engine.submit(Enqueue([job("c")]), done)
+    world.engine.flush()
+    assert seen == ["told", "told", "sent", "reported", "sent"]
+
+    seen.clear()
+    world.engine.submit(Enqueue([job("a")]), done)  # Known, and durable: told without a commit.
+    assert seen == ["told"]
+    await turns()
+    assert seen == ["told", "sent"]
+
+
+@on_loop
 async def test_a_later_command_of_a_batch_sees_the_earlier_one(tmp_path: Path) -> None:
     world = EngineWorld(tmp_path / "data")
     replies: list[Reply] = []

@@ -120,6 +120,10 @@ class Service:
             respond(error)
         return None
 
+    def once_told(self, callback: Callable[[], None]) -> None:
+        """See `Engine.once_told`."""
+        self._engine.once_told(callback)
+
     async def close(self) -> None:
         """Ends the questions that still wait."""
         for task in self._tasks:

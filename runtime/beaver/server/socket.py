@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import resource
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
@@ -47,16 +47,17 @@ def _descriptors() -> int:
 
 
 class Outbox:
-    """Connections with answers that leave in the next turn of the loop: one callback for all."""
+    """Connections with answers to be sent: those of a commit leave together."""
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, once_told: Callable[[Callable[[], None]], None]) -> None:
+        """`once_told` calls back once no more answers are told for now."""
+        self._once_told = once_told
         self._full: list[Connection] = []
 
     def add(self, connection: Connection) -> None:
-        """Has a connection's answers sent in the next turn."""
+        """Has a connection's answers sent soon."""
         if not self._full:
-            self._loop.call_soon(self._send)
+            self._once_told(self._send)
         self._full.append(connection)
 
     def _send(self) -> None:
@@ -65,7 +66,7 @@ class Outbox:
             try:
                 connection.flush()
             except Exception as error:  # noqa: BLE001 - the others get theirs
-                self._loop.call_exception_handler(
+                asyncio.get_running_loop().call_exception_handler(
                     {"message": "answers could not be sent", "exception": error}
                 )
 
@@ -83,7 +84,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self._service, self._store, self._connections = service, store, connections
         self._connections_max = connections_max
-        self._outbox = outbox or Outbox()
+        self._outbox = outbox or Outbox(service.once_told)
         self._reader = protocol.FrameReader()
         self._transport: asyncio.Transport | None = None
         self._greeted = False
@@ -216,7 +217,7 @@ class SocketServer:
             path: At most `endpoint.SOCKET_PATH_BYTES_MAX` bytes.
         """
         _unlink(path)
-        loop, outbox = asyncio.get_running_loop(), Outbox()
+        loop, outbox = asyncio.get_running_loop(), Outbox(self._service.once_told)
         most = max(CONNECTIONS_MIN, _descriptors() - DESCRIPTORS_KEPT)
         mask = os.umask(0o177)
         try:
