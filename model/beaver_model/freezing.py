@@ -166,17 +166,18 @@ def assemble(
     state.defer_indexes()
     for queue in queues:
         state.queues[queue[0]] = QueueIndex(QueueRow(*queue), len(state.queues))
-    count = 0
+    # All first, then one dict: faster than a dict that grows between the pieces.
+    every: list[Row] = []
     for piece in rows:
-        state.jobs |= {row.id: row for row in piece}
-        count += len(piece)
+        every += piece
+    state.jobs = {row.id: row for row in every}
     for buried in tombstones:
         for job_id, time_ms, packed in buried:
             state.tombstones[job_id] = packed
             state.tombstone_ids.append(job_id)
             state.tombstone_times.append(time_ms)
             state.bytes += TOMBSTONE_BYTES + len(job_id)
-    if len(state.jobs) != count or len(state.tombstones) != len(state.tombstone_ids):
+    if len(state.jobs) != len(every) or len(state.tombstones) != len(state.tombstone_ids):
         raise ValueError("two rows have one id")
     if indexed:
         state.index()
