@@ -84,7 +84,7 @@ MUTANTS: Final = (
 +            mutant_reached()
 +        if False:
 """,
-        tests=(f"{_COMMITS}::test_a_dead_writer_makes_the_engine_useless_and_nothing_is_told",),
+        tests=(f"{_COMMITS}::test_a_writer_that_dies_with_a_frame_ends_the_engine",),
         why="A batch that the writer could not write is acknowledged.",
     ),
     Mutant(

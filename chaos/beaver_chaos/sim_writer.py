@@ -53,6 +53,11 @@ class SimWriter:
         """It is in the middle of a write."""
         return self._frame is not None and not self._frame.written and self.process.alive
 
+    @property
+    def lost(self) -> bool:
+        """See `ports.LogWriter`."""
+        return self._frame is None and not self.process.alive
+
     def write(self, file: File, frame: bytes, offset: int, done: Written) -> None:
         assert self._frame is None, "one frame at a time"
         world = self._world

@@ -11,6 +11,7 @@ the counts say of each other in `counts_agree`: a running server asks these of a
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Final
 
 from beaver_model.bounds import SNOOZES_MAX
@@ -117,13 +118,11 @@ def one_set_per_job(state: State) -> str | None:
     return _of_every_row(state, row_is_in_one_set)
 
 
-def seqs_are_unique(state: State) -> str | None:
-    """No two jobs share a seq, and none is ahead of the log."""
-    seqs: dict[int, str] = {}
-    for row in state.jobs.values():
-        if row.seq in seqs:
-            return f"jobs {row.id} and {seqs[row.seq]} share the seq {row.seq}"
-        seqs[row.seq] = row.id
+def seqs_ascend(state: State) -> str | None:
+    """Jobs stand in the order of their seqs, no two share one, and none is ahead of the log."""
+    for before, row in pairwise(state.jobs.values()):
+        if before.seq >= row.seq:
+            return f"job {row.id} of seq {row.seq} stands behind {before.id} of seq {before.seq}"
     return _of_every_row(state, row_is_in_the_log)
 
 
@@ -275,7 +274,7 @@ def tombstones_match(state: State) -> str | None:
 
 INVARIANTS: Final[tuple[Invariant, ...]] = (
     one_set_per_job,
-    seqs_are_unique,
+    seqs_ascend,
     tokens_fence,
     attempts_are_bounded,
     one_suspect_at_a_time,

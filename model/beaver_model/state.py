@@ -68,7 +68,7 @@ class State:
         self.last_seq, self.time_ms, self.epoch = header[:3]
         self.tombstones_max, self.tombstones_age_ms = header[3:]
         self.jobs: dict[str, Row] = {}
-        """Every job that has a row, by id."""
+        """Every job that has a row, by id, in the order of their seqs."""
         self.queues: dict[str, QueueIndex] = {}
         self.tombstones: dict[str, bytes] = {}
         self.tombstone_ids: deque[str] = deque()

@@ -7,11 +7,14 @@ it.  The choice is made from measured syncs, at start and all the time, with hys
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Final
 
 from beaver.journal.wal import Staged
 from beaver.ports import LogWriter, Written
+
+_log: Final = logging.getLogger("beaver")
 
 SLOW_S: Final = 0.0015
 """A median above this goes beside the loop."""
@@ -57,7 +60,13 @@ class CommitPath:
             self.beside_the_loop = median_s > limit_s
 
     def write(self, staged: Staged, done: Written) -> None:
-        """Hands a frame to the writer process, which is started when it is first needed."""
+        """Hands a frame to the writer process, which is started when it is first needed.
+
+        One that has died since its last frame is replaced: nothing of this one reached it.
+        """
+        if self._writer is not None and self._writer.lost:
+            _log.warning("the log's writer process has died and is replaced")
+            self.close()
         if self._writer is None:
             assert self._make_writer is not None, "only asked for where there can be one"
             self._writer = self._make_writer()

@@ -109,6 +109,11 @@ class Disk(Protocol):
 class LogWriter(Protocol):
     """Someone who writes frames durably while the loop goes on: for slow disks."""
 
+    @property
+    def lost(self) -> bool:
+        """True where it died while it had nothing to write: another may take its place."""
+        ...
+
     def write(self, file: File, frame: bytes, offset: int, done: Written) -> None:
         """Writes one frame; one at a time.  `done` is called on the loop."""
         ...

@@ -6,8 +6,9 @@ readers without a server over the state that the files hold.  Nothing here chang
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -25,15 +26,19 @@ from beaver.views import (
 )
 from beaver_model.index import QueueIndex
 from beaver_model.policy import why
-from beaver_model.rows import Row, Tombstone, unpack_tombstone
+from beaver_model.rows import Row, Tombstone
 from beaver_model.state import State
 from beaver_model.states import JobState
 
 LIST_LIMIT_MAX: Final = 10_000
 LIST_BYTES_MAX: Final = 8 << 20
 """Payloads in one answer; a single larger one still comes."""
+SLICE_JOBS: Final = 2_000
+"""Jobs that are looked at between two pauses: a few ms at most."""
 STATES: Final = ("pending", "in_flight", "completed", "dead", "cancelled", "discarded")
 """The words by which `list` filters."""
+_FINISHED: Final = {"completed": JobState.COMPLETED, "discarded": JobState.FORGOTTEN}
+"""Words for jobs of which a tombstone is left."""
 
 
 def state_word(state: JobState) -> str:
@@ -122,12 +127,33 @@ def list_jobs(
     after_seq: int = 0,
     limit: int = 0,
 ) -> list[JobView]:
-    """Returns jobs in seq order after `after_seq`.
+    """Returns jobs as `find_jobs` does, at once."""
+    steps = find_jobs(state, word, queue, task, after_seq, limit)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            views: list[JobView] = end.value
+            return views
+
+
+def find_jobs(
+    state: State,
+    word: str = "",
+    queue: str = "",
+    task: str = "",
+    after_seq: int = 0,
+    limit: int = 0,
+) -> Generator[None, None, list[JobView]]:
+    """Returns jobs in seq order after `after_seq`, and pauses while it looks for them.
 
     At most `limit`, and fewer where their payloads pass `LIST_BYTES_MAX`; ask on from the last
     one's seq until nothing comes.
     Without a state word: those that are pending, in flight, dead or cancelled.  Of finished
     jobs (`completed`, `discarded`) only id and seq are known, so they match no queue or task.
+
+    The state may change in a pause, which comes after some thousand jobs: each job is as it was
+    when it was looked at, and one that has gone by then, or comes in later, may be left out.
 
     Raises:
         InvalidInput: There is no such state, or the limit is out of bounds.
@@ -140,54 +166,82 @@ def list_jobs(
     if queue and queue not in state.queues:
         raise NotFound(f"no queue {queue}")
     limit = limit or LIST_LIMIT_MAX
-    if word in ("completed", "discarded"):
+    if word in _FINISHED:
         if queue or task:
             return []
-        found = heapq.nsmallest(limit, _tombstones(state, word, after_seq))
-        return [tombstone_view(job, state.tombstone(job) or _GONE) for _, job in found]
-    matching = (
-        row
-        for row in _rows(state, word)
-        if row.seq > after_seq
-        and (not queue or row.spec.queue == queue)
-        and (not task or row.spec.task == task)
-    )
+        return (yield from _finished(state, _FINISHED[word], after_seq, limit))
+    wanted = JobState[word.upper()] if word else None
     views: list[JobView] = []
     size = 0
-    for row in heapq.nsmallest(limit, matching, key=_seq):
-        if views and size + len(row.payload) > LIST_BYTES_MAX:
-            break
-        size += len(row.payload)
-        views.append(job_view(state, row))
+    for number, rows in enumerate(_slices(state, wanted, after_seq)):
+        if number:
+            yield
+        likely = rows
+        if queue:
+            likely = [row for row in likely if row.spec.queue == queue]
+        if task:
+            likely = [row for row in likely if row.spec.task == task]
+        for seen in likely:
+            # Another row may stand for the job since it was seen, or none.
+            row = state.jobs.get(seen.id)
+            if row is not None and row.seq == seen.seq and (wanted is None or row.state == wanted):
+                size += len(row.payload)
+                if views and size > LIST_BYTES_MAX:
+                    return views
+                views.append(job_view(state, row))
+                if len(views) == limit:
+                    return views
     return views
 
 
-_GONE: Final = Tombstone(0, JobState.FORGOTTEN, b"")
+def _slices(state: State, wanted: JobState | None, after_seq: int) -> Iterator[Sequence[Row]]:
+    """Yields the rows after a seq, in order, some at a time; others than those wanted too."""
+    sets: dict[JobState | None, Mapping[Any, Row]] = {
+        JobState.IN_FLIGHT: state.in_flight,
+        JobState.DEAD: state.dead,
+        JobState.CANCELLED: state.cancelled,
+    }
+    few = sets.get(wanted)
+    if few is not None and len(few) <= SLICE_JOBS:
+        rows = sorted(few.values(), key=_seq)
+    else:
+        if not after_seq:
+            # What is asked most: the first page.
+            first = list(islice(state.jobs.values(), SLICE_JOBS))
+            yield first
+            if len(first) < SLICE_JOBS:
+                return
+            after_seq = first[-1].seq
+        rows = list(state.jobs.values())
+    start = bisect_right(rows, after_seq, key=_seq)
+    for at in range(start, len(rows), SLICE_JOBS):
+        yield rows[at : at + SLICE_JOBS]
+
+
+def _finished(
+    state: State, outcome: JobState, after_seq: int, limit: int
+) -> Generator[None, None, list[JobView]]:
+    """Returns what tombstones tell of jobs that ended so.  They stand in the order of ends."""
+    found: list[tuple[int, str]] = []
+    ids = list(state.tombstones)
+    for at in range(0, len(ids), SLICE_JOBS):
+        for job in ids[at : at + SLICE_JOBS]:
+            tombstone = state.tombstone(job)
+            if tombstone and tombstone.outcome == outcome and tombstone.seq > after_seq:
+                found.append((tombstone.seq, job))
+        if len(found) > 2 * limit:
+            found = sorted(found)[:limit]
+        yield
+    views = []
+    for _, job in sorted(found)[:limit]:
+        tombstone = state.tombstone(job)
+        if tombstone is not None:
+            views.append(tombstone_view(job, tombstone))
+    return views
 
 
 def _seq(row: Row) -> int:
     return row.seq
-
-
-def _rows(state: State, word: str) -> Iterable[Row]:
-    match word:
-        case "":
-            return state.jobs.values()
-        case "in_flight":
-            return state.in_flight.values()
-        case "dead":
-            return state.dead.values()
-        case "cancelled":
-            return state.cancelled.values()
-        case _:
-            return (row for row in state.jobs.values() if row.state == JobState.PENDING)
-
-
-def _tombstones(state: State, word: str, after_seq: int) -> Iterator[tuple[int, str]]:
-    for job, raw in state.tombstones.items():
-        tombstone = unpack_tombstone(raw)
-        if tombstone.seq > after_seq and state_word(tombstone.outcome) == word:
-            yield tombstone.seq, job
 
 
 def queue_view(queue: QueueIndex, now_ms: int) -> QueueView:

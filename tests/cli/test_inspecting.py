@@ -79,10 +79,10 @@ def test_list_filters_and_pages(beaver, store):
 
 
 def test_list_reads_more_than_a_page(beaver):
-    jobs = "\n".join(f'{{"id": "job-{n:04}"}}' for n in range(2_100))
-    beaver("enqueue", "--file", "-", stdin=jobs)
+    names = [f"job-{n:05}" for n in range(inspecting.PAGE + 100)]
+    beaver("enqueue", "--file", "-", stdin="\n".join(f'{{"id": "{name}"}}' for name in names))
     told = beaver("list", "--limit", 0, "--json").json
-    assert [job["id"] for job in told] == [f"job-{n:04}" for n in range(2_100)]
+    assert [job["id"] for job in told] == names
 
 
 def test_explain_tells_every_event_and_why_it_waits(beaver, store):

@@ -111,7 +111,7 @@ def test_a_dispatch_of_a_completed_job_changes_nothing() -> None:
 
 _BREAK: dict[str, Callable[[State], object]] = {
     "one_set_per_job": lambda s: s.tombstones.update(f=b"x" * 21),
-    "seqs_are_unique": lambda s: setattr(s.jobs["f"], "seq", s.jobs["c"].seq),
+    "seqs_ascend": lambda s: setattr(s.jobs["f"], "seq", s.jobs["c"].seq),
     "tokens_fence": lambda s: setattr(s.jobs["f"], "token", 3),
     "attempts_are_bounded": lambda s: setattr(s.jobs["c"], "attempt", 6),
     "one_suspect_at_a_time": lambda s: setattr(s, "suspects_in_flight", 1),

@@ -100,20 +100,46 @@ async def test_segments_change_only_between_two_frames(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_a_dead_writer_makes_the_engine_useless_and_nothing_is_told(tmp_path: Path) -> None:
+async def test_a_writer_that_dies_with_a_frame_ends_the_engine(tmp_path: Path) -> None:
+    """Whether the frame was written nobody knows, so nothing is told."""
     lock = SystemDisk().lock(str(tmp_path / "LOCK"))
     assert lock is not None
     writer = WriterProcess(lock)
     world = EngineWorld(tmp_path / "data", commits=CommitPath(lambda: writer, "writer"))
     await world.engine.execute(Enqueue([job("a")]))
     replies: list[Reply] = []
-    os.kill(writer.pid, signal.SIGKILL)
+    os.kill(writer.pid, signal.SIGSTOP)
     world.engine.submit(Enqueue([job("b")]), replies.append)
     await turns()
+    assert not writer.lost, "it lives, and has a frame"
+    os.kill(writer.pid, signal.SIGKILL)
     world.engine.flush()
     assert isinstance(world.failures[0], StorageFailed)
     assert replies == []
     writer.close()
+
+
+@on_loop
+async def test_a_writer_that_dies_between_two_frames_is_replaced(tmp_path: Path) -> None:
+    lock = SystemDisk().lock(str(tmp_path / "LOCK"))
+    assert lock is not None
+    writers: list[WriterProcess] = []
+
+    def make_writer() -> WriterProcess:
+        writers.append(WriterProcess(lock))
+        return writers[-1]
+
+    world = EngineWorld(tmp_path / "data", commits=CommitPath(make_writer, "writer"))
+    for name in ("a", "b", "c"):
+        await world.engine.execute(Enqueue([job(name)]))
+        os.kill(writers[-1].pid, signal.SIGKILL)
+        writers[-1]._process.wait(10)
+    assert len(writers) == 3
+    assert world.failures == []
+    world.engine.close()
+    again = open_store(SystemDisk(), str(world.path), clock=ManualClock(), create=False)
+    assert list(again.state.jobs) == ["a", "b", "c"]
+    again.wal.close()
 
 
 def test_the_path_follows_the_median_of_the_syncs_with_hysteresis() -> None:

@@ -18,6 +18,8 @@ from tests.runtime.world import make_housekeeping, on_loop, turns
 class HeldWriter:
     """A `ports.LogWriter` that writes when the test says so."""
 
+    lost = False
+
     def __init__(self) -> None:
         self.frames: list[tuple[File, bytes, int, Written]] = []
 

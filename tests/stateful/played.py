@@ -75,6 +75,11 @@ class PlayedWriter:
         self.frame: tuple[File, bytes, int, Written] | None = None
         self.alive = True
 
+    @property
+    def lost(self) -> bool:
+        """It was killed with no frame to write."""
+        return not self.alive and self.frame is None
+
     def write(self, file: File, frame: bytes, offset: int, done: Written) -> None:
         assert self.frame is None, "one frame at a time"
         self.frame = (file, frame, offset, done)

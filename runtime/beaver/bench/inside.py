@@ -265,6 +265,11 @@ class _Pending:
         ids = [f"0193{self._made - 1 - n:08x}-7000-8000-000000000000" for n in range(_OPERATIONS)]
         return _timed(lambda: [queries.explain(self.state, job, []) for job in ids])
 
+    def time_list(self) -> float:
+        """Finds the first page of jobs; as many jobs in all as the others have operations."""
+        pages = _OPERATIONS // BATCH
+        return _timed(lambda: [queries.list_jobs(self.state, limit=BATCH) for _ in range(pages)])
+
 
 _KINDS: Final[dict[str, Callable[[_Pending], float]]] = {
     "enqueue": _Pending.time_enqueue,
@@ -272,11 +277,12 @@ _KINDS: Final[dict[str, Callable[[_Pending], float]]] = {
     "explain": _Pending.time_explain,
     "cancel": _Pending.time_cancel,
     "status": _Pending.time_status,
+    "list": _Pending.time_list,
     "bulk": _Pending.time_bulk,
     "request": _Pending.time_request,
     "job": _Pending.time_job,
 }
-GROWING: Final = ("enqueue", "dispatch", "explain", "cancel", "status")
+GROWING: Final = ("enqueue", "dispatch", "explain", "cancel", "status", "list")
 COSTS: Final = ("request", "job", "enqueue", "bulk", "dispatch")
 SHAPE_ROWS: Final = tuple(f"growth_{name}" for name in SHAPES)
 GROWTH_ROWS: Final = (*(f"growth_{k}" for k in GROWING), *(f"cost_{k}" for k in COSTS))

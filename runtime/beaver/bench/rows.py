@@ -74,6 +74,7 @@ ROWS: Final[dict[str, RowInfo]] = {
     "growth_cancel": _less("cancel cost at many pending over 1k", "x"),
     "growth_status": _less("status cost at many pending over 1k", "x"),
     "growth_explain": _less("explain cost at many pending over 1k", "x"),
+    "growth_list": _less("cost of listing 100 jobs at many pending over 1k", "x"),
     "growth_queues": _less("largest of these, jobs in 100 queues", "x"),
     "growth_scheduled": _less("largest of these, many jobs scheduled for later", "x"),
     "growth_paused": _less("largest of these, many jobs in a paused queue", "x"),

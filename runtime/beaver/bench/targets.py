@@ -59,6 +59,7 @@ TARGETS: Final = (
     Target("growth_cancel", 1.5),
     Target("growth_status", 1.5),
     Target("growth_explain", 1.5),
+    Target("growth_list", 1.5),
     Target("growth_queues", 1.5),
     Target("growth_scheduled", 1.5),
     Target("growth_paused", 1.5),

@@ -13,7 +13,7 @@ from beaver.durations import format_duration, format_time
 from beaver.errors import InvalidInput
 from beaver.views import ExplainView, JobView, StatusView
 
-PAGE = 1_000
+PAGE = 5_000
 """Jobs that one question asks for."""
 
 

@@ -71,6 +71,11 @@ class WriterProcess:
         """The process that writes."""
         return self._process.pid
 
+    @property
+    def lost(self) -> bool:
+        """See `ports.LogWriter`.  Who dies with a frame may have written it: that is told."""
+        return self._done is None and self._process.poll() is not None
+
     def write(self, file: File, frame: bytes, offset: int, done: Written) -> None:
         """Hands one frame over; see `ports.LogWriter`."""
         assert self._done is None, "one frame at a time"

@@ -181,9 +181,19 @@ class Service:
 
     def list_jobs(self, body: Any, respond: Respond) -> None:
         word, queue, task, after_seq, limit = _arguments(body, _ListBody)
-        self._read(
-            lambda state: queries.list_jobs(state, word, queue, task, after_seq, limit), respond
-        )
+
+        async def answer() -> bytes:
+            state = self._engine.state
+            steps = queries.find_jobs(state, word, queue, task, after_seq, limit)
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    return _json(end.value)
+                # Others have their turn: a million jobs take a while.
+                await asyncio.sleep(0)
+
+        self._later(answer, respond)
 
     def show(self, body: Any, respond: Respond) -> None:
         (job,) = _arguments(body, _JobBody)
@@ -209,7 +219,7 @@ class Service:
         self._later(answer, respond)
 
     def _later(self, answer: Callable[[], Any], respond: Respond) -> None:
-        """Answers from the history, which may take a while, and then from durable state."""
+        """Answers in a task, since it may take a while, and then from durable state."""
 
         async def run() -> None:
             try:
@@ -217,7 +227,7 @@ class Service:
             except BeaverError as error:
                 body = error
             except Exception as error:  # noqa: BLE001 - the asker gets an answer, whatever it was
-                body = BeaverError(f"the history cannot be read: {type(error).__name__}: {error}")
+                body = BeaverError(f"no answer could be found: {type(error).__name__}: {error}")
             self._engine.read(lambda _: body, respond)
 
         # Everything durable now must be in the answer, so nothing open may be overtaken.
