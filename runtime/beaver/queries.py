@@ -150,13 +150,14 @@ def find_jobs(
     At most `limit`, and fewer where their payloads pass `LIST_BYTES_MAX`; ask on from the last
     one's seq until nothing comes.
     Without a state word: those that are pending, in flight, dead or cancelled.  Of finished
-    jobs (`completed`, `discarded`) only id and seq are known, so they match no queue or task.
+    jobs (`completed`, `discarded`) only id and seq are known here.
 
     The state may change in a pause, which comes after some thousand jobs: each job is as it was
     when it was looked at, and one that has gone by then, or comes in later, may be left out.
 
     Raises:
-        InvalidInput: There is no such state, or the limit is out of bounds.
+        InvalidInput: There is no such state, finished jobs are asked for by queue or task, or
+            the limit is out of bounds.
         NotFound: No such queue.
     """
     if word and word not in STATES:
@@ -168,7 +169,10 @@ def find_jobs(
     limit = limit or LIST_LIMIT_MAX
     if word in _FINISHED:
         if queue or task:
-            return []
+            raise InvalidInput(
+                f"{word} jobs cannot be listed by queue or task: a finished job is kept as its id "
+                "and seq; list them all, and `beaver show` tells the rest of each"
+            )
         return (yield from _finished(state, _FINISHED[word], after_seq, limit))
     wanted = JobState[word.upper()] if word else None
     views: list[JobView] = []

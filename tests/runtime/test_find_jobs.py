@@ -42,7 +42,7 @@ def by_a_scan(state: State, word: str, queue: str, task: str) -> list[tuple[int,
     for name in state.tombstones:
         tombstone = state.tombstone(name)
         assert tombstone is not None
-        if word == queries.state_word(tombstone.outcome) and not (queue or task):
+        if word == queries.state_word(tombstone.outcome):
             rows.append((tombstone.seq, name))
     return sorted(rows)
 
@@ -69,8 +69,9 @@ def test_it_finds_what_a_scan_finds(seed: bytes, length: int) -> None:
         [pasts.drawn_ask(draw, range(len(pasts.SPECS))) for _ in range(length)]
     ).state
     for word in ("", *STATES):
-        for queue in ("", *state.queues):
-            for task in ("", "send"):
+        unfinished = word not in ("completed", "discarded")
+        for queue in ("", *state.queues) if unfinished else ("",):
+            for task in ("", "send") if unfinished else ("",):
                 found = by_a_scan(state, word, queue, task)
                 assert names(list_jobs(state, word, queue, task)) == found
                 for at in {0, len(found) // 2, len(found) - 1} & set(range(len(found))):
@@ -123,6 +124,15 @@ def test_a_page_has_so_many_bytes_of_payload_and_no_more() -> None:
         pages.append([view.id for view in page])
         after_seq = page[-1].seq
     assert pages == [["0", "1"], ["2"], ["3"]]
+
+
+@pytest.mark.parametrize("word", ["completed", "discarded"])
+def test_finished_jobs_are_not_known_by_queue_or_task(word: str) -> None:
+    world = World()
+    world.enqueue(job())
+    for asked in ({"queue": "default"}, {"task": "echo"}):
+        with pytest.raises(queries.InvalidInput, match=f"{word} jobs cannot be listed"):
+            list_jobs(world.state, word, **asked)
 
 
 def test_a_limit_is_bounded() -> None:
