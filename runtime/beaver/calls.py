@@ -170,7 +170,14 @@ def list_jobs(
     after_seq: int = 0,
     limit: int = LIST_LIMIT_DEFAULT,
 ) -> Call[list[JobView]]:
-    """Returns jobs in the order in which they came in, from after `after_seq`."""
+    """Returns jobs in the order in which they came in, from after `after_seq`.
+
+    Each is as it was when it was looked at: a list of many is no single moment.
+
+    Raises:
+        InvalidInput: No such state, too large a limit, or finished jobs by queue or task.
+        NotFound: No such queue.
+    """
     return Call("list", [state, queue, task, after_seq, limit], _jobs, _same)
 
 

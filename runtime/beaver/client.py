@@ -13,11 +13,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import select
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -43,6 +44,8 @@ BATCHES_MIN: Final = 2
 
 _CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 _RECEIVE_BYTES: Final = 1 << 18
+_OTHER_READS_S: Final = 0.01
+"""For so long a thread that has to send leaves the reading to another one, and looks again."""
 _SPIN_S: Final = 0.0003
 """For so long an answer is looked for before the thread sleeps: a few syncs of a fast disk."""
 
@@ -130,8 +133,8 @@ class Client(Operations, Synchronous):
     def call_each(self, calls: Iterable[Call[T]], under_way: int = PIPELINE_MAX) -> Iterator[T]:
         """Carries out calls, of which several are under way at once; yields in their order.
 
-        Those are `under_way` at most; and no more jobs, in more than `BATCHES_MIN` batches, than
-        a commit may have, so that neither side fills while the other waits.
+        Those are `under_way` at most, and no more jobs, in more than `BATCHES_MIN` batches, than
+        a commit may have.
 
         It raises the first error that answers one; calls that were sent by then are carried out
         all the same.  What `calls` itself raises comes behind the answers to what was sent.
@@ -200,8 +203,8 @@ class Client(Operations, Synchronous):
             self._slots[number] = slot
         try:
             with self._sending:
-                self._connection.sendall(frame)
-        except OSError:
+                self._put(frame)
+        except (OSError, ValueError):  # Of a closed socket: its descriptor is -1.
             with self._changed:
                 self._lose()
         except BaseException:
@@ -211,27 +214,57 @@ class Client(Operations, Synchronous):
             raise
         return slot
 
+    def _put(self, frame: bytes) -> None:
+        """Sends a frame, and reads answers where it has to wait for room.
+
+        The server takes no more requests while its answers are not read: whoever only sends,
+        and all others behind him, would wait for ever.
+        """
+        rest = memoryview(frame)
+        while True:
+            try:
+                rest = rest[self._connection.send(rest, socket.MSG_DONTWAIT) :]
+            except BlockingIOError:
+                self._await_room()
+            if not rest:
+                return
+
+    def _await_room(self) -> None:
+        """Waits until there is room, or an answer was read."""
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN | select.POLLOUT)
+        [(_, events)] = poll.poll()
+        if events & select.POLLOUT:
+            return
+        with self._changed:
+            if self._reads:
+                self._changed.wait(_OTHER_READS_S)
+            else:
+                self._read_for_all(_receive_now)
+
     def _receive(self, slot: _Slot) -> _Slot:
         with self._changed:
             while not slot.done:
                 if self._reads:
                     self._changed.wait()
                 else:
-                    self._read_for_all()
+                    self._read_for_all(_receive_soon)
         return slot
 
-    def _read_for_all(self) -> None:
+    def _read_for_all(self, receive: Callable[[socket.socket], bytes | None]) -> None:
         """Reads once and hands out what came.  Called with the condition held."""
         self._reads = True
         self._changed.release()
-        received = b""
+        received: bytes | None = b""
         try:
             with contextlib.suppress(OSError):
-                received = _receive_soon(self._connection)
+                received = receive(self._connection)
         finally:
             self._changed.acquire()
             self._reads = False
             self._changed.notify_all()
+        if received is None:
+            return
         try:
             if not received:
                 self._lose()
@@ -264,6 +297,14 @@ def _receive_soon(connection: socket.socket) -> bytes:
         except BlockingIOError:
             os.sched_yield()
     return connection.recv(_RECEIVE_BYTES)
+
+
+def _receive_now(connection: socket.socket) -> bytes | None:
+    """Receives what is there; `None` where somebody else has read it."""
+    try:
+        return connection.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return None
 
 
 def _answer(call: Call[T], slot: _Slot) -> T:

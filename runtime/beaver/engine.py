@@ -528,23 +528,30 @@ class Engine:
         figures.bytes += batch.size
         self._durable_seq += len(events)
         assert self._durable_seq == self._journal.last_seq, "the log counts as the state does"
+        # Observers tell too: of ends that somebody waits for.
+        self._telling = True
         try:
             for observer in self.observers:
                 observer(batch.first_seq, batch.now_ms, events)
         except Exception as error:  # noqa: BLE001 - who missed a commit cannot be trusted
             self.fail(error)
             return
+        finally:
+            self._telling = False
         self._arm_mark()
         self._tell_all(batch)
 
     def _tell_all(self, batch: Batch) -> None:
+        """Tells who waits for a batch, and then who sends it all on (see `once_told`)."""
         self._telling = True
-        for done, answer in batch.waiting:
-            try:
-                done(answer)
-            except Exception as error:  # noqa: BLE001 - as in _tell
-                self._tell_of(error)
-        self._telling = False
+        try:
+            for done, answer in batch.waiting:
+                try:
+                    done(answer)
+                except Exception as error:  # noqa: BLE001 - as in _tell
+                    self._tell_of(error)
+        finally:
+            self._telling = False
         callbacks, self._once_told = self._once_told, []
         for callback in callbacks:
             try:

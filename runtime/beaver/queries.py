@@ -35,6 +35,8 @@ LIST_BYTES_MAX: Final = 8 << 20
 """Payloads in one answer; a single larger one still comes."""
 SLICE_JOBS: Final = 2_000
 """Jobs that are looked at between two pauses: a few ms at most."""
+SORTED_MAX: Final = 50_000
+"""So many jobs of a state are sorted by seq to find the next; of more, there is one nearby."""
 STATES: Final = ("pending", "in_flight", "completed", "dead", "cancelled", "discarded")
 """The words by which `list` filters."""
 _FINISHED: Final = {"completed": JobState.COMPLETED, "discarded": JobState.FORGOTTEN}
@@ -119,6 +121,10 @@ def with_history(view: JobView, events: Iterable[EventView]) -> JobView:
     return view
 
 
+Search = Generator[None, None, list[JobView]]
+"""Looks for jobs, and pauses."""
+
+
 def list_jobs(
     state: State,
     word: str = "",
@@ -144,7 +150,7 @@ def find_jobs(
     task: str = "",
     after_seq: int = 0,
     limit: int = 0,
-) -> Generator[None, None, list[JobView]]:
+) -> Search:
     """Returns jobs in seq order after `after_seq`, and pauses while it looks for them.
 
     At most `limit`, and fewer where their payloads pass `LIST_BYTES_MAX`; ask on from the last
@@ -177,9 +183,10 @@ def find_jobs(
     wanted = JobState[word.upper()] if word else None
     views: list[JobView] = []
     size = 0
-    for number, rows in enumerate(_slices(state, wanted, after_seq)):
-        if number:
+    for rows in _slices(state, wanted, after_seq):
+        if rows is None:
             yield
+            continue
         likely = rows
         if queue:
             likely = [row for row in likely if row.spec.queue == queue]
@@ -198,15 +205,22 @@ def find_jobs(
     return views
 
 
-def _slices(state: State, wanted: JobState | None, after_seq: int) -> Iterator[Sequence[Row]]:
-    """Yields the rows after a seq, in order, some at a time; others than those wanted too."""
+def _slices(
+    state: State, wanted: JobState | None, after_seq: int
+) -> Iterator[Sequence[Row] | None]:
+    """Yields the rows after a seq, in order, some at a time, and `None` for a pause.
+
+    Rows of other states than the one that is wanted may be among them.
+    """
     sets: dict[JobState | None, Mapping[Any, Row]] = {
         JobState.IN_FLIGHT: state.in_flight,
         JobState.DEAD: state.dead,
         JobState.CANCELLED: state.cancelled,
     }
     few = sets.get(wanted)
-    if few is not None and len(few) <= SLICE_JOBS:
+    if few is not None and len(few) <= SORTED_MAX:
+        if len(few) > SLICE_JOBS:
+            yield None
         rows = sorted(few.values(), key=_seq)
     else:
         if not after_seq:
@@ -216,30 +230,35 @@ def _slices(state: State, wanted: JobState | None, after_seq: int) -> Iterator[S
             if len(first) < SLICE_JOBS:
                 return
             after_seq = first[-1].seq
+        yield None
         rows = list(state.jobs.values())
     start = bisect_right(rows, after_seq, key=_seq)
     for at in range(start, len(rows), SLICE_JOBS):
+        if at > start:
+            yield None
         yield rows[at : at + SLICE_JOBS]
 
 
-def _finished(
-    state: State, outcome: JobState, after_seq: int, limit: int
-) -> Generator[None, None, list[JobView]]:
+def _finished(state: State, outcome: JobState, after_seq: int, limit: int) -> Search:
     """Returns what tombstones tell of jobs that ended so.  They stand in the order of ends."""
+    if len(state.tombstones) > SLICE_JOBS:
+        yield
     found: list[tuple[int, str]] = []
     ids = list(state.tombstones)
     for at in range(0, len(ids), SLICE_JOBS):
+        if at:
+            yield
         for job in ids[at : at + SLICE_JOBS]:
             tombstone = state.tombstone(job)
             if tombstone and tombstone.outcome == outcome and tombstone.seq > after_seq:
                 found.append((tombstone.seq, job))
         if len(found) > 2 * limit:
             found = sorted(found)[:limit]
-        yield
     views = []
-    for _, job in sorted(found)[:limit]:
+    for seq, job in sorted(found)[:limit]:
+        # It may be forgotten by now, and its id used again.
         tombstone = state.tombstone(job)
-        if tombstone is not None:
+        if tombstone and (tombstone.seq, tombstone.outcome) == (seq, outcome):
             views.append(tombstone_view(job, tombstone))
     return views
 

@@ -111,8 +111,9 @@ async def test_a_writer_that_dies_with_a_frame_ends_the_engine(tmp_path: Path) -
     os.kill(writer.pid, signal.SIGSTOP)
     world.engine.submit(Enqueue([job("b")]), replies.append)
     await turns()
-    assert not writer.lost, "it lives, and has a frame"
     os.kill(writer.pid, signal.SIGKILL)
+    writer._process.wait(10)
+    assert not writer.lost, "it has a frame, so nobody may take its place"
     world.engine.flush()
     assert isinstance(world.failures[0], StorageFailed)
     assert replies == []

@@ -93,6 +93,37 @@ async def test_who_sends_answers_on_is_called_once_when_a_whole_commit_is_told(
 
 
 @on_loop
+async def test_what_observers_tell_leaves_with_the_answers(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+    seen: list[str] = []
+    world.engine.observers.append(
+        lambda *_: world.engine.once_told(lambda: seen.append("sent")),
+    )
+    world.engine.submit(Enqueue([job("a")]), lambda _: seen.append("told"))
+    world.engine.flush()
+    assert seen == ["told", "sent"]
+
+
+@on_loop
+async def test_an_answer_that_makes_another_commit_leaves_after_all_the_same(
+    tmp_path: Path,
+) -> None:
+    world = EngineWorld(tmp_path / "data")
+    seen: list[str] = []
+
+    def done(_: Reply) -> None:
+        world.engine.submit(Enqueue([job("inner")]), lambda _: seen.append("inner told"))
+        world.engine.flush()
+        world.engine.once_told(lambda: seen.append("sent"))
+        seen.append("told")
+
+    world.engine.submit(Enqueue([job("outer")]), done)
+    world.engine.flush()
+    await turns()
+    assert seen == ["inner told", "told", "sent"]
+
+
+@on_loop
 async def test_a_later_command_of_a_batch_sees_the_earlier_one(tmp_path: Path) -> None:
     world = EngineWorld(tmp_path / "data")
     replies: list[Reply] = []

@@ -9,17 +9,20 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
 
-from beaver import protocol, queries
+from beaver import calls, protocol, queries
+from beaver.client import connect
 from beaver.errors import NotFound, WaitTimeout
+from beaver.queries import SLICE_JOBS
 from beaver.requests import make_request
 from beaver.resolving import Resolver
 from beaver.results import Results
 from beaver.server.service import OPERATIONS, Service
-from beaver.server.socket import SocketServer
+from beaver.server.socket import PAUSE_BYTES, UNREAD_BYTES_MAX, SocketServer
 from beaver.views import EventView, ResultView
 from beaver_model import State
 from beaver_model.commands import Complete, Dispatch
@@ -231,6 +234,77 @@ async def wait_until(met: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.002)
     raise AssertionError("it did not come to pass")
+
+
+@on_loop
+async def test_large_lists_are_found_one_by_one_as_they_are_read(tmp_path: Path) -> None:
+    """And what comes behind one waits for it; other clients do not."""
+    async with served(tmp_path) as (world, door):
+        client, other = await door.client(), await door.client()
+        jobs = [make_request("echo", "x" * 1_000) for _ in range(2 * SLICE_JOBS)]
+        await client.ask("enqueue", jobs)
+        page = sum(len(row.payload) for row in world.state.jobs.values())
+        assert 30 * page > UNREAD_BYTES_MAX
+        client.send(*([n, "list", ["", "", "", 0, 0]] for n in range(1, 31)), [31, "status", []])
+        [connection, _] = sorted(door.server.connections, key=lambda one: -one.watches)
+        transport = connection._transport
+        for _ in range(50):
+            await other.ask("status")
+            assert transport is not None
+            assert transport.get_write_buffer_size() < PAUSE_BYTES + 3 * page
+            assert connection.watches <= 1
+        answers = [await client.answer() for _ in range(31)]
+        assert [number for number, _, _ in answers] == list(range(1, 32))
+        assert {len(msgspec.json.decode(body)) for _, _, body in answers[:-1]} == {len(jobs)}
+
+
+@on_loop
+async def test_a_search_ends_with_its_connection_and_the_next_has_its_turn(
+    tmp_path: Path,
+) -> None:
+    find_jobs = queries.find_jobs
+
+    def forever(*_: Any) -> queries.Search:
+        while True:
+            yield
+
+    def after_a_pause(*asked: Any) -> queries.Search:
+        yield
+        return (yield from find_jobs(*asked))
+
+    async with served(tmp_path) as (_, door):
+        client = await door.client()
+        [connection] = door.server.connections
+        other = await door.client()
+        await other.ask("enqueue", [make_request("echo", 1)])
+        with patch.object(queries, "find_jobs", forever):
+            client.send([1, "list", ["", "", "", 0, 0]])
+            await wait_until(lambda: connection.watches == 1)
+        with patch.object(queries, "find_jobs", after_a_pause):
+            listed = asyncio.create_task(other.ask("list", "", "", "", 0, 0))
+            await asyncio.sleep(0.05)
+            assert not listed.done()
+            connection.close()
+            assert len(await listed) == 1
+
+
+@on_loop
+async def test_a_client_that_sends_while_answers_fill_its_side_reads_them(tmp_path: Path) -> None:
+    """Else the server waits until it reads, and it waits until the server reads."""
+
+    def work(path: str) -> list[int]:
+        with connect(f"unix:{path}") as client:
+            client.enqueue([make_request("echo", "x" * 1_500) for _ in range(3_000)])
+            lists = [calls.list_jobs(limit=3_000)] * 4
+            more = [
+                calls.enqueue([make_request("echo", "x" * 1_500) for _ in range(2_000)])
+                for _ in range(4)
+            ]
+            return [len(answer) for answer in client.call_each([*lists, *more])]
+
+    async with served(tmp_path) as (_, door):
+        found = await asyncio.wait_for(asyncio.to_thread(work, door.path), 60)
+        assert found == [3_000] * 4 + [2_000] * 4
 
 
 @on_loop

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -45,12 +46,14 @@ class HistoryReader(Protocol):
 
 
 class Watch:
-    """A client's wait for the end of a job."""
+    """A client's wait for an answer that does not come at once."""
 
-    __slots__ = ("_respond", "forget", "over", "timer")
+    __slots__ = ("_respond", "forget", "holds", "over", "timer")
 
-    def __init__(self, respond: Respond) -> None:
+    def __init__(self, respond: Respond, *, holds: bool = False) -> None:
         self._respond = respond
+        self.holds = holds
+        """The answer may be large: no other request of the client is taken before it."""
         self.over = False
         """It is answered, or nobody wants the answer any more."""
         self.forget: Callable[[], None] | None = None
@@ -98,6 +101,7 @@ class Service:
         self._to_job, self._status = to_job, status
         self._payload_bytes_max = payload_bytes_max
         self._tasks: set[asyncio.Task[None]] = set()
+        self._searching = asyncio.Lock()
 
     def handle(
         self, op: str, body: Any, respond: Respond, origin: Origin = Origin.LOCAL
@@ -105,7 +109,7 @@ class Service:
         """Carries out one request.  Whatever is wrong with it is its answer.
 
         Returns:
-            The wait for a job's end, to be dropped where nobody wants the answer any more.
+            The wait for an answer, to be dropped where nobody wants it any more.
         """
         try:
             if op == "enqueue":
@@ -179,21 +183,42 @@ class Service:
     def status(self, body: Any, respond: Respond) -> None:
         self._read(self._status, respond)
 
-    def list_jobs(self, body: Any, respond: Respond) -> None:
+    def list_jobs(self, body: Any, respond: Respond) -> Watch:
+        """Answers at once where a few thousand jobs have to be looked at, else in a while."""
         word, queue, task, after_seq, limit = _arguments(body, _ListBody)
+        watch = Watch(respond, holds=True)
+        search: queries.Search | None = None
 
-        async def answer() -> bytes:
-            state = self._engine.state
-            steps = queries.find_jobs(state, word, queue, task, after_seq, limit)
-            while True:
+        def begin(state: State) -> Answer | None:
+            nonlocal search
+            search = queries.find_jobs(state, word, queue, task, after_seq, limit)
+            try:
+                next(search)
+            except StopIteration as end:
+                return _json(end.value)
+            except BeaverError as error:
+                return error
+            return None
+
+        def found(answer: Answer | None) -> None:
+            if answer is not None:
+                watch.answer(answer)
+            elif search is not None and not watch.over:
+                self._later(partial(self._go_on, search, watch), watch.answer)
+
+        self._engine.read(begin, found)
+        return watch
+
+    async def _go_on(self, search: queries.Search, watch: Watch) -> bytes:
+        """Ends a search while others have their turns; one at a time has a table of all jobs."""
+        async with self._searching:
+            while not watch.over:
                 try:
-                    next(steps)
+                    next(search)
                 except StopIteration as end:
                     return _json(end.value)
-                # Others have their turn: a million jobs take a while.
                 await asyncio.sleep(0)
-
-        self._later(answer, respond)
+        return b""  # Nobody wants it any more.
 
     def show(self, body: Any, respond: Respond) -> None:
         (job,) = _arguments(body, _JobBody)

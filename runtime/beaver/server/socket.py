@@ -91,7 +91,9 @@ class Connection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._watches: dict[int, Watch] = {}
-        """Waits for the end of jobs, by the number of their request."""
+        """Answers that do not come at once, by the number of their request."""
+        self._holder: Watch | None = None
+        """One of them that the client's next requests wait for."""
         self._paused = False
         """The client does not read: requests that have arrived wait as well."""
 
@@ -113,7 +115,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`.  What was submitted goes on; its answers are dropped."""
-        self._transport = None
+        self._transport = self._holder = None
         self._connections.discard(self)
         watches, self._watches = self._watches, {}
         for watch in watches.values():
@@ -126,24 +128,31 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """See `asyncio.Protocol`.  What has arrived meanwhile comes first."""
+        """See `asyncio.Protocol`."""
         self._paused = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Takes requests again: first what has arrived meanwhile."""
+        if self._transport is None or self._paused or self._holder is not None:
+            return
         self.data_received(b"")
-        if self._transport is not None and not self._paused:
+        if self._transport is not None and not self._paused and self._holder is None:
             self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Handles every request that these bytes complete, as long as answers are read.
 
         A read brings thousands of small requests, each of which may have a large answer: so
-        it stops between two of them where the client falls behind.
+        it stops between two of them where the client falls behind, or where an answer has to
+        be looked for.
         """
         try:
             for frame in self._reader.feed(data):
                 self._request(*protocol.decode_request(frame))
                 if self._out_bytes >= PAUSE_BYTES:
                     self.flush()
-                if self._paused:
+                if self._paused or self._holder is not None:
                     break
         except InvalidInput as error:
             self._answer(0, error)
@@ -157,6 +166,9 @@ class Connection(asyncio.Protocol):
                 if number in self._watches:
                     self._watches[number].drop()  # a client that counts wrongly waits once
                 self._watches[number] = watch
+                if watch.holds and self._transport is not None:
+                    self._holder = watch
+                    self._transport.pause_reading()
             return
         if op != "hello" or protocol.decode_message(body) != [protocol.VERSION]:
             raise InvalidInput(
@@ -166,13 +178,16 @@ class Connection(asyncio.Protocol):
         self._answer(number, [protocol.VERSION, *self._service.hello(self._store)])
 
     def _answer(self, number: int, answer: Answer) -> None:
-        """Queues an answer; all answers of one turn leave in one write."""
+        """Queues an answer; those of a commit leave in one write."""
         if self._transport is None:
             return
         if not self._out:
             self._outbox.add(self)
         if self._watches:
-            self._watches.pop(number, None)
+            watch = self._watches.pop(number, None)
+            if watch is not None and watch is self._holder:
+                self._holder = None
+                self._service.once_told(self._go_on)
         if isinstance(answer, BeaverError):
             frame = protocol.encode_error(number, answer)
         else:
