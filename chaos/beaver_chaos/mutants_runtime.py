@@ -361,7 +361,7 @@ MUTANTS: Final = (
         name="burst-of-requests-answered-at-once",
         module="beaver.server.socket",
         diff="""
-                 if self._paused:
+                 if self._paused or self._holder is not None:
 -                    break
 +                    mutant_reached()
 """,
