@@ -34,7 +34,7 @@ from beaver_model.bounds import BATCH_JOBS_MAX
 T = TypeVar("T")
 
 PIPELINE_MAX: Final = 64
-"""Calls of one `call_each` that are under way at once: more could fill both directions."""
+"""Calls of one `call_each` that are under way at once."""
 
 BATCHES_MAX: Final = 16
 """Batches of one `enqueue_each` that are under way at once: the server commits several together."""

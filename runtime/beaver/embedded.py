@@ -267,7 +267,8 @@ class EmbeddedClient(Operations, Synchronous):
     def do_list(
         self, word: str, queue: str, task: str, after_seq: int, limit: int
     ) -> list[JobView]:
-        return queries.list_jobs(self._read()[0], word, queue, task, after_seq, limit)
+        state = self._read()[0]
+        return queries.at_once(queries.find_jobs(state, word, queue, task, after_seq, limit))
 
     def do_show(self, job: str) -> JobView:
         return queries.show(self._read()[0], job)

@@ -125,19 +125,11 @@ Search = Generator[None, None, list[JobView]]
 """Looks for jobs, and pauses."""
 
 
-def list_jobs(
-    state: State,
-    word: str = "",
-    queue: str = "",
-    task: str = "",
-    after_seq: int = 0,
-    limit: int = 0,
-) -> list[JobView]:
-    """Returns jobs as `find_jobs` does, at once."""
-    steps = find_jobs(state, word, queue, task, after_seq, limit)
+def at_once(search: Search) -> list[JobView]:
+    """Returns what a search finds, without its pauses."""
     while True:
         try:
-            next(steps)
+            next(search)
         except StopIteration as end:
             views: list[JobView] = end.value
             return views

@@ -149,7 +149,7 @@ class Testing(Operations, Synchronous):
         """Returns the jobs in the order in which they came in; the finished ones by `state`."""
         if queue and queue not in self._state.queues:
             return []
-        return queries.list_jobs(self._state, state, queue, task)
+        return queries.at_once(queries.find_jobs(self._state, state, queue, task))
 
     def results(self, task: str = "") -> list[Any]:
         """Returns the results of the completed jobs, of one task or of all, in their order."""
@@ -229,7 +229,8 @@ class Testing(Operations, Synchronous):
     def do_list(
         self, word: str, queue: str, task: str, after_seq: int, limit: int
     ) -> list[JobView]:
-        return queries.list_jobs(self._state, word, queue, task, after_seq, limit)
+        search = queries.find_jobs(self._state, word, queue, task, after_seq, limit)
+        return queries.at_once(search)
 
     def do_show(self, job: str) -> JobView:
         return queries.show(self._state, job)

@@ -142,8 +142,8 @@ class ModelServer:
         )
 
     def op_list(self, state: str, queue: str, task: str, after: int, limit: int) -> bytes:
-        found = queries.list_jobs(
-            self.state, state, queue=queue, task=task, after_seq=after, limit=limit
+        found = queries.at_once(
+            queries.find_jobs(self.state, state, queue, task, after_seq=after, limit=limit)
         )
         return msgspec.json.encode(found)
 

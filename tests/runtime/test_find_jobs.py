@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beaver import queries
-from beaver.queries import LIST_BYTES_MAX, LIST_LIMIT_MAX, STATES, find_jobs, list_jobs
+from beaver.queries import LIST_BYTES_MAX, LIST_LIMIT_MAX, STATES, at_once, find_jobs
 from beaver.requests import make_request
 from beaver.views import JobView
 from beaver_model import State
@@ -73,12 +73,12 @@ def test_it_finds_what_a_scan_finds(seed: bytes, length: int) -> None:
         for queue in ("", *state.queues) if unfinished else ("",):
             for task in ("", "send") if unfinished else ("",):
                 found = by_a_scan(state, word, queue, task)
-                assert names(list_jobs(state, word, queue, task)) == found
+                assert names(at_once(find_jobs(state, word, queue, task))) == found
                 for at in {0, len(found) // 2, len(found) - 1} & set(range(len(found))):
                     after_seq = found[at][0]
-                    rest = names(list_jobs(state, word, queue, task, after_seq))
+                    rest = names(at_once(find_jobs(state, word, queue, task, after_seq)))
                     assert rest == found[at + 1 :]
-                    page = names(list_jobs(state, word, queue, task, after_seq, 2))
+                    page = names(at_once(find_jobs(state, word, queue, task, after_seq, 2)))
                     assert page == found[at + 1 : at + 3]
 
 
@@ -120,7 +120,7 @@ def test_a_page_has_so_many_bytes_of_payload_and_no_more() -> None:
         plain = job(str(n))
         world.do(Enqueue([Job(plain.id, plain.spec, b"1" * size, plain.digest)]))
     pages, after_seq = [], 0
-    while page := list_jobs(world.state, after_seq=after_seq):
+    while page := at_once(find_jobs(world.state, after_seq=after_seq)):
         pages.append([view.id for view in page])
         after_seq = page[-1].seq
     assert pages == [["0", "1"], ["2"], ["3"]]
@@ -132,13 +132,13 @@ def test_finished_jobs_are_not_known_by_queue_or_task(word: str) -> None:
     world.enqueue(job())
     for asked in ({"queue": "default"}, {"task": "echo"}):
         with pytest.raises(queries.InvalidInput, match=f"{word} jobs cannot be listed"):
-            list_jobs(world.state, word, **asked)
+            at_once(find_jobs(world.state, word, **asked))
 
 
 def test_a_limit_is_bounded() -> None:
     with pytest.raises(queries.InvalidInput, match=f"{LIST_LIMIT_MAX + 1}"):
-        list_jobs(State(), limit=LIST_LIMIT_MAX + 1)
-    assert list_jobs(State(), limit=LIST_LIMIT_MAX) == list_jobs(State()) == []
+        at_once(find_jobs(State(), limit=LIST_LIMIT_MAX + 1))
+    assert at_once(find_jobs(State(), limit=LIST_LIMIT_MAX)) == []
 
 
 @on_loop

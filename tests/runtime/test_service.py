@@ -276,13 +276,14 @@ async def test_a_search_ends_with_its_connection_and_the_next_has_its_turn(
         client = await door.client()
         [connection] = door.server.connections
         other = await door.client()
+        [others] = set(door.server.connections) - {connection}
         await other.ask("enqueue", [make_request("echo", 1)])
         with patch.object(queries, "find_jobs", forever):
             client.send([1, "list", ["", "", "", 0, 0]])
             await wait_until(lambda: connection.watches == 1)
         with patch.object(queries, "find_jobs", after_a_pause):
             listed = asyncio.create_task(other.ask("list", "", "", "", 0, 0))
-            await asyncio.sleep(0.05)
+            await wait_until(lambda: others.watches == 1)
             assert not listed.done()
             connection.close()
             assert len(await listed) == 1

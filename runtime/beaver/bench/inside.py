@@ -268,7 +268,8 @@ class _Pending:
     def time_list(self) -> float:
         """Finds the first page of jobs; as many jobs in all as the others have operations."""
         pages = _OPERATIONS // BATCH
-        return _timed(lambda: [queries.list_jobs(self.state, limit=BATCH) for _ in range(pages)])
+        find = partial(queries.find_jobs, self.state, limit=BATCH)
+        return _timed(lambda: [queries.at_once(find()) for _ in range(pages)])
 
 
 _KINDS: Final[dict[str, Callable[[_Pending], float]]] = {
