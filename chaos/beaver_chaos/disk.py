@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections import deque
 from typing import Final, NamedTuple
 
@@ -124,6 +125,8 @@ class SimDisk:
             capacity: Bytes that all files together may take.
         """
         self.capacity = capacity
+        self.file_limit = sys.maxsize
+        """How far into a file may be written (`ulimit -f`)."""
         self.life = 0
         """Counts processes: a descriptor of a dead one is stale."""
         self.operations = 0
@@ -339,6 +342,9 @@ class SimDisk:
     def free_bytes(self, path: str) -> int:
         return max(0, self.capacity - self._used())
 
+    def file_bytes_max(self) -> int:
+        return self.file_limit
+
     def lock(self, path: str) -> SimLock | None:
         if path in self._locks:
             return None
@@ -368,6 +374,8 @@ class SimDisk:
             raise _outcome(fault, described)
 
     def _allocate(self, path: str, inode: Inode, data: bytes, offset: int) -> None:
+        if offset + len(data) > self.file_limit:
+            raise _error(errno.EFBIG, path)
         growth = offset + len(data) - len(inode.cache)
         if growth > 0 and self._used() + growth > self.capacity:
             raise _error(errno.ENOSPC, path)

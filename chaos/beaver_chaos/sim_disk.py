@@ -135,6 +135,9 @@ class ProcessDisk:
     def free_bytes(self, path: str) -> int:
         return self._as_user().free_bytes(path)
 
+    def file_bytes_max(self) -> int:
+        return self._as_user().file_bytes_max()
+
     def lock(self, path: str) -> DirectoryLock | None:
         lock = self._as_user().lock(path)
         if lock is not None:

@@ -3,11 +3,18 @@
 import os
 import sys
 
-if "BEAVER_SERVE" in os.environ:
-    from beaver.cli.becoming import serve
+from beaver.standard import open_standard_descriptors
 
-    sys.exit(serve())
 
-from beaver.cli.main import main
+def _main() -> int:
+    open_standard_descriptors()
+    if "BEAVER_SERVE" in os.environ:
+        from beaver.cli.becoming import serve
 
-sys.exit(main())
+        return serve()
+    from beaver.cli.main import main
+
+    return main()
+
+
+sys.exit(_main())

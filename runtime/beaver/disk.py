@@ -15,10 +15,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+
+from beaver.errors import NO_ROOM
 
 _RWF_DSYNC: Final[int] = getattr(os, "RWF_DSYNC", 0)
 _FULL_SYNC: Final[int] = getattr(fcntl, "F_FULLFSYNC", 0)
@@ -176,6 +179,10 @@ class SystemDisk:
         figures = os.statvfs(path)
         return figures.f_bavail * figures.f_frsize
 
+    def file_bytes_max(self) -> int:
+        soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
     def lock(self, path: str) -> SystemLock | None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -192,7 +199,7 @@ class SystemDisk:
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         except OSError as error:
             # A full disk has no room for a pid; the lock is held all the same.
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in NO_ROOM:
                 os.close(descriptor)
                 raise
         return SystemLock(descriptor)

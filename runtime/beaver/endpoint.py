@@ -11,7 +11,6 @@ What may not live here: the protocol (`protocol`) and the calls (`client`).
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
 import stat
@@ -21,7 +20,7 @@ from typing import Final
 import msgspec
 
 from beaver import protocol
-from beaver.errors import NotFound, ServerGone, StoreUnavailable
+from beaver.errors import NO_ROOM, NotFound, ServerGone, StoreUnavailable
 from beaver_model.hashing import blake2b
 
 FILE_NAME: Final = "server.json"
@@ -61,7 +60,7 @@ def write(data: str, info: ServerInfo) -> None:
     try:
         _replace(path, text)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in NO_ROOM:
             raise
         # On a full disk the block of a dead server's file has to do.
         path.unlink(missing_ok=True)

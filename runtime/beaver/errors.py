@@ -6,7 +6,12 @@ next.  The command line prints it in one to three lines, without a traceback.
 
 from __future__ import annotations
 
-from typing import ClassVar
+import errno
+from typing import ClassVar, Final
+
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says where a file cannot grow: no space, no quota, or a limit on its size
+(`ulimit -f`, a file system's largest file).  Room may come; it is no failure of the disk."""
 
 
 class BeaverError(Exception):

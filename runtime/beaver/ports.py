@@ -101,6 +101,10 @@ class Disk(Protocol):
 
     def free_bytes(self, path: str) -> int: ...
 
+    def file_bytes_max(self) -> int:
+        """Returns how far into a file this process may write (`ulimit -f`)."""
+        ...
+
     def lock(self, path: str) -> DirectoryLock | None:
         """Locks a lock file, made if need be; `None` where another process holds it."""
         ...

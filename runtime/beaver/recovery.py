@@ -37,7 +37,13 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from beaver.clock import SystemClock, SystemEntropy
-from beaver.errors import BeaverError, NotFound, StorageFailed, StoreUnavailable
+from beaver.errors import (
+    NO_ROOM,
+    BeaverError,
+    NotFound,
+    StorageFailed,
+    StoreUnavailable,
+)
 from beaver.journal.format import (
     CLOSE,
     FILE_HEADER_BYTES,
@@ -170,9 +176,14 @@ def _told_as_errors(path: str) -> Iterator[None]:
             raise StoreUnavailable(
                 f"cannot use the data directory {path}: {where}: {error.strerror}"
             ) from error
+        check = (
+            "Raise the limit on file sizes (ulimit -f)"
+            if error.errno == errno.EFBIG
+            else ("Check the disk")
+        )
         raise StorageFailed(
             f"cannot recover {path}: {where}: {error.strerror or error}\n"
-            "Check the disk and start again; nothing acknowledged was given up."
+            f"{check} and start again; nothing acknowledged was given up."
         ) from error
 
 
@@ -251,7 +262,7 @@ def _keep_tail(reading: Rebuilding, file: File, end: End) -> None:
             kept.close()
         disk.sync_dir(reading.layout.path)
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno not in NO_ROOM:
             raise
         with contextlib.suppress(OSError):
             disk.unlink(path)

@@ -188,6 +188,33 @@ def test_full_disk_refuses_room_and_changes_nothing():
     assert wal.reserve(room + 1) is True
 
 
+def test_a_limit_on_file_sizes_is_a_full_disk():
+    """`ulimit -f`: what does not fit is refused, and what was reserved before is still there."""
+    disk, wal = new_wal()
+    append(wal, enqueued("a"))
+    disk.file_limit = EXTEND_BYTES + 1_000
+    room, before = wal.room, disk.contents(DATA.log)
+    assert wal.reserve(room + 1) is False
+    assert (wal.room, disk.contents(DATA.log)) == (room, before)
+    append(wal, enqueued("b"))
+    disk.file_limit = 10 * EXTEND_BYTES
+    assert wal.reserve(room + 1) is True
+
+
+def test_a_segment_that_was_prepared_under_a_higher_limit_has_the_room_of_the_lower_one():
+    """A restart under `ulimit -f`: the file is longer than this process may write."""
+    disk, wal = new_wal()
+    append(wal, enqueued("a"))
+    wal.close()
+    disk.file_limit = EXTEND_BYTES // 2
+    wal = open_sim(disk).wal
+    assert EXTEND_BYTES // 4 < wal.room < EXTEND_BYTES // 2
+    assert wal.reserve(EXTEND_BYTES) is False
+    while wal.reserve(1_000):
+        append(wal, enqueued("b", b"x" * 500))
+    wal.close()
+
+
 def test_disk_that_fills_up_in_the_middle_of_an_extension_is_refused_and_shrunk():
     disk, wal = new_wal()
     disk.plan(disk.operations + 2, Fault(errno.ENOSPC, done_bytes=700))

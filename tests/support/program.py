@@ -70,13 +70,25 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, **more}
 
 
+def in_shell(first: str, *command: str) -> list[str]:
+    """Returns a command that a shell becomes, after what it does `first` (`ulimit -f 8`)."""
+    return ["/bin/bash", "-c", f'{first}; exec "$0" "$@"', *command]
+
+
 class Server:
     """A running `beaver run`."""
 
-    def __init__(self, data: Path, *arguments: str, cwd: Path | None = None, **env: str) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *arguments: str,
+        cwd: Path | None = None,
+        first: str = ":",
+        **env: str,
+    ) -> None:
         self.data = data
         self.process = subprocess.Popen(
-            [*BEAVER, "run", "--data", str(data), "--http", "off", *arguments],
+            in_shell(first, *BEAVER, "run", "--data", str(data), "--http", "off", *arguments),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from beaver.config import Config
-from beaver.errors import BeaverError
+from beaver.errors import BeaverError, DiskFull
 
 VARIABLE: Final = "BEAVER_SERVE"
 """Number of the descriptor that holds the settings; gone from the environment at once."""
@@ -63,8 +63,11 @@ def _unnamed_file(content: bytes) -> int:
 
         with tempfile.TemporaryFile() as unnamed:
             fd = os.dup(unnamed.fileno())
-    with os.fdopen(fd, "wb", closefd=False) as file:
-        file.write(content)
+    try:
+        with os.fdopen(fd, "wb", closefd=False) as file:
+            file.write(content)
+    except OSError as error:
+        raise DiskFull(f"no room for {len(content)} bytes of settings: {error.strerror}") from error
     os.lseek(fd, 0, os.SEEK_SET)
     os.set_inheritable(fd, True)
     return fd

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from beaver.cli import output
 from beaver.errors import AppImportError, BeaverError
+from beaver.standard import open_standard_descriptors
 
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
@@ -130,6 +131,7 @@ def _hoist(arguments: list[str]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
+    open_standard_descriptors()
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal cannot show must not end a command.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -30,7 +30,8 @@ def run_command(
 ) -> None:
     """Serve a queue: recover it and run its jobs.
 
-    Ctrl-C or SIGTERM ends it after the running jobs, or after --grace; a second one at once.
+    Ctrl-C, SIGTERM or SIGQUIT ends it after the running jobs, or after --grace; a second one
+    at once.
     Times are 500ms, 30s, 5m, 2h or 1d; a bare number means seconds.
 
     Examples:

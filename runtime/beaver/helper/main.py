@@ -42,9 +42,9 @@ def main() -> None:
     """Serves the store named by the arguments until standard input ends."""
     data, parent_pid = sys.argv[1], int(sys.argv[2])
     die_with_parent(parent_pid, signal.SIGKILL)
-    # Ctrl-C and TERM are for the server; this process ends when the server does.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # These are for the server; this process ends when the server does.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=0)
     try:
         _Dispatcher(connection, Layout(data)).run()

@@ -15,14 +15,13 @@ Why a snapshot never endangers anything:
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import PurePath
 from typing import Final
 
-from beaver.errors import DiskFull, HelperFailed
+from beaver.errors import NO_ROOM, DiskFull, HelperFailed
 from beaver.helper.follow import Cursor, Follower
 from beaver.history import History, HistoryUnusable
 from beaver.journal.reader import SegmentInfo, decode_frame, frames, segments
@@ -87,7 +86,7 @@ def _disk_full(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_ROOM:
             raise DiskFull(f"{what}: {error.strerror}") from error
         raise
 

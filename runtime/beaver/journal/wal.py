@@ -49,7 +49,7 @@ import logging
 from pathlib import PurePath
 from typing import Final, NamedTuple, NoReturn
 
-from beaver.errors import DiskFull, StorageFailed
+from beaver.errors import NO_ROOM, DiskFull, StorageFailed
 from beaver.journal.format import (
     CLOSE,
     EMPTY_FRAME_BYTES,
@@ -73,7 +73,6 @@ EXTEND_BYTES: Final = 1 << 20
 _ZEROS: Final = bytes(EXTEND_BYTES)
 _log: Final = logging.getLogger("beaver")
 _INTERRUPTED: Final = "the log was interrupted in the middle of a write; this process must end"
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
@@ -110,7 +109,7 @@ def create_log(disk: Disk, layout: Layout, store: bytes, extend_bytes: int = EXT
         finally:
             file.close()
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in NO_ROOM:
             raise
         with contextlib.suppress(OSError):
             disk.unlink(layout.next)
@@ -162,7 +161,7 @@ class Wal:
         self._header = header
         self._seed = header_seed(header.store)
         self._offset, self._next_seq, self._crc, self._flags = tail
-        self._size = file.size()
+        self._size = min(file.size(), disk.file_bytes_max())
         self._next: File | None = None
         self._unusable: str | None = None
         self._links = True
@@ -364,7 +363,7 @@ class Wal:
         if not self._flags & CLOSE and not self._has_room_to_close:
             return False
         try:
-            next_size = self._next.size()
+            next_size = min(self._next.size(), self._disk.file_bytes_max())
         except OSError as error:
             self._fail("reading its size", self._layout.adopted, error)
         return next_size - FILE_HEADER_BYTES - EMPTY_FRAME_BYTES >= size
@@ -385,7 +384,7 @@ class Wal:
             try:
                 disk.link(layout.log, archived)
             except OSError as error:
-                if error.errno not in _NO_ROOM | _NO_LINKS:
+                if error.errno not in NO_ROOM | _NO_LINKS:
                     raise
                 # A name that is there was made, whatever the answer said: it could not be made
                 # a second time, and what is in the archive must not grow.
@@ -402,7 +401,7 @@ class Wal:
             disk.sync_dir(layout.path)
             self._file.close()
             doing, path = "reading the size", layout.log
-            self._size = following.size()
+            self._size = min(following.size(), disk.file_bytes_max())
         except OSError as error:
             self._fail(doing, path, error)
         self._file, self._next = following, None
@@ -429,7 +428,7 @@ class Wal:
             for offset in range(before, after, EXTEND_BYTES):
                 self._file.pwrite(_ZEROS[: min(EXTEND_BYTES, after - offset)], offset)
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in NO_ROOM:
                 self._fail(f"extending it from {before} to {after} bytes", self.path, error)
             self._shrink(before)
             return False

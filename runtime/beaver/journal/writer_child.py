@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import signal
 import socket
 import sys
 import time
@@ -50,6 +51,9 @@ def _receive(channel: socket.socket, size: int) -> bytes:
 
 
 if __name__ == "__main__":
+    # These are for the server; this process ends when the server does.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
     # A server that was killed resets the connection: that is an end like any other.
     with contextlib.suppress(ConnectionError):
         serve(socket.socket(fileno=0))

@@ -87,6 +87,7 @@ def main() -> NoReturn:
     ends = Ends(*fds)
     code = EXIT_BUG
     try:
+        kinship.outlive_hangups()
         kinship.die_with_parent(zygote_pid, signal.SIGKILL)
         for fd in ends:
             os.set_inheritable(fd, False)

@@ -56,6 +56,16 @@ def die_with_parent(parent_pid: int, signum: signal.Signals) -> None:
         os._exit(1)
 
 
+def outlive_hangups() -> None:
+    """Keeps SIGHUP and SIGQUIT, which are for the server, from ending this process.
+
+    A supervisor may send them to all of its service.  The handlers that do nothing are not
+    passed on to programs, as ignored signals would be; an application may set its own.
+    """
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, lambda *_: None)
+
+
 def become_subreaper() -> None:
     """Makes orphans among the descendants children of this process, where that exists."""
     if _IS_LINUX:

@@ -26,7 +26,6 @@ unresolved token of that worker up to it has started.
 from __future__ import annotations
 
 import contextlib
-import errno
 import mmap
 import os
 import struct
@@ -34,6 +33,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from beaver.errors import NO_ROOM
 
 _MAGIC: Final = b"BVRSLOT1"
 _HEADER: Final = struct.Struct("=8sQ16s32s")
@@ -120,7 +121,7 @@ class Slots:
         try:
             _replace(path, data)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in NO_ROOM:
                 raise
             # On a full disk the old file's block has to do.  Nothing needs the old one: who
             # calls has logged BOOT.

@@ -303,6 +303,7 @@ def main() -> NoReturn:
     control_fd, server_pid = int(sys.argv[2]), int(sys.argv[3])
     sys.argv[:] = ["beaver"]
     os.set_inheritable(control_fd, False)
+    kinship.outlive_hangups()
     # Until the import is done nothing of ours runs, so SIGTERM may simply end this process.
     kinship.die_with_parent(server_pid, signal.SIGTERM)
     kinship.become_subreaper()
