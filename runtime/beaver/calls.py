@@ -145,7 +145,11 @@ _result: Final = _view(ResultView)
 _queue: Final = _view(QueueView)
 
 
-def enqueue(requests: Sequence[Request]) -> Call[list[Enqueued]]:
+@overload
+def enqueue(requests: Sequence[Request]) -> Call[list[Enqueued]]: ...
+@overload
+def enqueue(requests: Sequence[Request], finish: Callable[[list[Enqueued]], T]) -> Call[T]: ...
+def enqueue(requests: Sequence[Request], finish: Callable[[Any], Any] = _same) -> Call[Any]:
     """Takes in jobs with one commit, all or none; durable on return.
 
     A job that exists with the same content is a no-op (`created` is false).  After
@@ -155,7 +159,7 @@ def enqueue(requests: Sequence[Request]) -> Call[list[Enqueued]]:
         Conflict: An id exists with different content; nothing was enqueued.
         QueueFull, DiskFull: There is no room; nothing was enqueued.
     """
-    return Call("enqueue", [list(requests)], _enqueued, _same)
+    return Call("enqueue", [list(requests)], _enqueued, finish)
 
 
 def status() -> Call[StatusView]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import inspect
 
     from beaver.context import JobContext
+    from beaver.templates import Template
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,7 +52,7 @@ LATER: Final = {
 }
 """Options of later releases, and what they bring: refused by name, never ignored."""
 
-_MERGED_MAX: Final = 1_000
+_SHAPES_MAX: Final = 1_000
 _decode_options: Final = msgspec.msgpack.Decoder(Options).decode
 _encode_options: Final = msgspec.msgpack.Encoder().encode
 
@@ -76,7 +77,9 @@ class Producer(Linked, Generic[P, R]):
         self.link = link
         self.task = task
         self._given = dict(given)
-        self._merged: dict[bytes, bytes] = {}
+        self._template: Template | None = None
+        self._shapes: set[tuple[Any, ...]] = set()
+        """Calls that fit: how many arguments by position, and the names of the others."""
         self._signature: inspect.Signature | None = None
         self._decode: Callable[[bytes], Any] | None = None
 
@@ -94,12 +97,11 @@ class Producer(Linked, Generic[P, R]):
             TypeError: The arguments do not fit the function.
             InvalidInput: They are no JSON, or too large.
         """
-        from beaver.requests import make_request
-
-        self._check_arguments(args, kwargs)
-        made = make_request(self.task.name, pack_arguments(args, kwargs), **self._given)
-        made.options = self._with_declared(made.options)
-        return made
+        shape = (len(args), *kwargs)
+        if shape not in self._shapes:
+            self._check_arguments(args, kwargs, shape)
+        template = self._template or self._make_template()
+        return template.fill(pack_arguments(args, kwargs))
 
     def _enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[Handle[R]]:
         """Enqueues a job for this call; it is durable on return.
@@ -109,12 +111,12 @@ class Producer(Linked, Generic[P, R]):
             Conflict: A job with the given id exists, with different content.
             StoreUnavailable: The store cannot be used now.
         """
-        return calls.enqueue([self.request(*args, **kwargs)]).then(self._handle)
+        return calls.enqueue([self.request(*args, **kwargs)], self._handle)
 
     def _handle(self, made: list[Enqueued]) -> Handle[R]:
         (one,) = made
         return Handle(
-            self.link, one.id, seq=one.seq, created=one.created, decode=self._result_decoder()
+            self.link, one.id, seq=one.seq, created=one.created, decode=self._decode_result
         )
 
     enqueue = blocking(_enqueue)
@@ -163,10 +165,17 @@ class Producer(Linked, Generic[P, R]):
             "tags": tags or None,
         }
         given = {name: value for name, value in given.items() if value is not None}
-        return Producer(self.link, self.task, {**self._given, **given})
+        other: Producer[P, R] = Producer(self.link, self.task, {**self._given, **given})
+        other._shapes = self._shapes
+        return other
 
-    def _check_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Finds a wrong call here, where its traceback helps, and not in a worker."""
+    def _check_arguments(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], shape: tuple[Any, ...]
+    ) -> None:
+        """Finds a wrong call here, where its traceback helps, and not in a worker.
+
+        Whether a call fits depends on its shape alone, so one that does is remembered.
+        """
         signature = self._signature
         if signature is None:
             signature = self._signature = _signature_of(self.task)
@@ -174,24 +183,27 @@ class Producer(Linked, Generic[P, R]):
             signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}.enqueue(): {error}") from None
+        if len(self._shapes) >= _SHAPES_MAX:
+            self._shapes.clear()
+        self._shapes.add(shape)
 
-    def _with_declared(self, sent: bytes) -> bytes:
-        """Returns options as they travel: what was sent, then what the decorator says.
+    def _make_template(self) -> Template:
+        """Returns what all jobs have in common; their options travel with the decorator's.
 
         The digest of a request stays that of what was sent, so that a changed declaration
         does not make a resent job a conflict.
         """
-        merged = self._merged.get(sent)
-        if merged is None:
-            if len(self._merged) >= _MERGED_MAX:
-                self._merged.clear()
-            merged = self._merged[sent] = merge(sent, self.task.options)
-        return merged
+        from beaver.requests import make_template
 
-    def _result_decoder(self) -> Callable[[bytes], Any]:
+        template = make_template(self.task.name, **self._given)
+        template.travel_with(merge(template.options, self.task.options))
+        self._template = template
+        return template
+
+    def _decode_result(self, raw: bytes) -> Any:
         if self._decode is None:
             self._decode = decoder_of(self.task.function)
-        return self._decode
+        return self._decode(raw)
 
 
 def merge(sent: bytes, declared: Options) -> bytes:

@@ -33,7 +33,6 @@ _sorted_encode: Final = msgspec.json.Encoder(order="sorted").encode
 _decode: Final = msgspec.json.Decoder().decode
 _decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
-_PLAIN: Final = frozenset({str, int, bool, type(None)})
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _STRINGS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS: Final = bytes(sorted(set(range(256)) - set(b"[]{}")))
@@ -64,13 +63,32 @@ def encode(value: Any, bytes_max: int, what: str) -> bytes:
     Raises:
         InvalidInput: The value is not JSON (a date, bytes, NaN, ...), or is out of bounds.
     """
+    return encode_both(value, bytes_max, what)[0]
+
+
+def encode_both(value: Any, bytes_max: int, what: str) -> tuple[bytes, bytes]:
+    """Returns the JSON text of a Python value, as `encode`, and its canonical form.
+
+    `msgspec` is quick and lenient: it writes NaN as null, a date as a string and a key of any
+    kind.  So what it wrote is read again, and holds where that equals the value.
+    """
     try:
-        if type(value) is dict and _is_plain(value):
-            text = _encode(value)
-        else:
-            text = _strict_encode(value).encode()
-    except OverflowError:
+        text = _encode(value)
+        found = _decode(text)
+        if found != value:
+            text, found = _encode_slow(value, what)
+    except Exception:  # noqa: BLE001 - also of a comparison with what is no JSON
+        text, found = _encode_slow(value, what)
+    if len(text) > bytes_max or (len(text) > _FEW and _brackets(text) > _FEW):
+        _check_bounds(text, bytes_max, what)
+    return text, canonical(found)
+
+
+def _encode_slow(value: Any, what: str) -> tuple[bytes, Any]:
+    """Does it with the standard library, which keeps long integers; says what is wrong."""
+    try:
         text = _strict_encode(value).encode()
+        return text, _decode(text)
     except UnicodeEncodeError:
         raise InvalidInput(f"{what}: a string holds a lone surrogate") from None
     except TypeError as error:
@@ -81,17 +99,6 @@ def encode(value: Any, bytes_max: int, what: str) -> bytes:
         raise InvalidInput(f"{what}: {error}") from None
     except RecursionError:
         _refuse_depth(what)
-    if len(text) > bytes_max or (len(text) > _FEW and _brackets(text) > _FEW):
-        _check_bounds(text, bytes_max, what)
-    return text
-
-
-def _is_plain(members: dict[Any, Any]) -> bool:
-    """True for a flat object without floats: there both encoders write the same text."""
-    for key, value in members.items():
-        if type(key) is not str or type(value) not in _PLAIN:
-            return False
-    return True
 
 
 # -- from text ------------------------------------------------------------------------------

@@ -4,20 +4,16 @@ Every rule on the content of a job stands here, whichever way it comes in: from 
 (`make_request`), as JSON (`request_from_json`), or over a socket (`Resolver.job`, which trusts no
 client and fills in what a request leaves open: see `resolving`).
 
-A request's digest says whether two requests with one id ask for the same.  It is taken over
-what was sent, in canonical form: options that were left open stay open in it, keys are in
-order, and white space is gone.  So a resent `delay=5` is the same request, a day later too.
+What makes it one is a `templates.Template`, which also takes its digest.
 
 What may not live here: connections, the log, the state.
 """
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 import msgspec
 
@@ -31,17 +27,12 @@ from beaver.options import (
     backoff_to_json,
     check_id,
     check_name,
-    check_options,
     check_range,
     check_tags,
 )
 from beaver.resolving import Resolver
-from beaver_model.bounds import (
-    DIGEST_BYTES,
-    PAYLOAD_BYTES_MAX,
-    TIME_MS_MAX,
-)
-from beaver_model.hashing import blake2b
+from beaver.templates import Template, draw_id
+from beaver_model.bounds import PAYLOAD_BYTES_MAX, TIME_MS_MAX
 
 __all__ = [
     "KEYS",
@@ -78,62 +69,65 @@ TASK_DEFAULT: Final = "echo"
 _LATER_KEYS: Final = frozenset(
     {"unique", "after", "concurrency_key", "expires", "expires_at", "schedule", "deadline"}
 )
-_MEMO_MAX: Final = 10_000
 _OVERHEAD_BYTES: Final = 48
 """What an ENQUEUE event takes beside what the request holds."""
-_encode_options: Final = msgspec.msgpack.Encoder().encode
 _decode_options: Final = msgspec.msgpack.Decoder(Options).decode
-
-
-_DRAWN_AHEAD: Final = 128
-_RANDOM_CHARS: Final = 22
-"""Characters of a UUID from its version on: `7xxx-yxxx-xxxxxxxxxxxx`."""
-_VARIANT: Final = bytes.maketrans(b"0123456789abcdef", b"89ab" * 4)
-_random: Final[list[str]] = []
-_drawn = (0, "")
-"""The millisecond of the last id, and its text."""
-os.register_at_fork(after_in_child=_random.clear)
-
-
-def draw_id() -> str:
-    """Returns a new UUIDv7: its time comes first, so ids sort by when they were drawn.
-
-    The random bits come from the kernel, many at a time: a call to it costs more than all
-    the rest.  A forked child throws away what its parent has drawn ahead.
-    """
-    global _drawn  # noqa: PLW0603 - a memo
-    try:
-        random = _random.pop()
-    except IndexError:
-        random, *ahead = _draw_ahead()
-        _random.extend(ahead)
-    time_ms = time.time_ns() // 1_000_000
-    last_ms, text = _drawn
-    if time_ms != last_ms:
-        digits = f"{time_ms:012x}"
-        text = f"{digits[:8]}-{digits[8:]}-"
-        _drawn = time_ms, text
-    return text + random
-
-
-def _draw_ahead() -> Iterator[str]:
-    """Yields the random parts of many ids, with the bits of version 7 and variant set."""
-    count, step = _DRAWN_AHEAD, _RANDOM_CHARS
-    chars = bytearray(os.urandom(count * step // 2).hex().encode())
-    chars[0::step] = b"7" * count
-    chars[4::step] = chars[9::step] = b"-" * count
-    chars[5::step] = chars[5::step].translate(_VARIANT)
-    text = chars.decode()
-    for at in range(0, count * step, step):
-        yield text[at : at + step]
 
 
 # -- making requests ----------------------------------------------------------------------
 
 
+class Given(TypedDict, total=False):
+    """Options of a job as Python code gives them; what they mean stands in `make_template`."""
+
+    id: str | None
+    queue: str | None
+    priority: int | None
+    run_at: datetime | str | int | None
+    delay: timedelta | str | float | None
+    timeout: timedelta | str | float | None
+    max_attempts: int | None
+    backoff: Backoff | Mapping[str, Any] | timedelta | str | float | None
+    tags: Sequence[str]
+
+
+class GivenMs(TypedDict, total=False):
+    """The same in ms, as JSON gives them."""
+
+    job_id: str | None
+    queue: str | None
+    priority: int | None
+    run_at_ms: int | None
+    delay_ms: int | None
+    timeout_ms: int | None
+    max_attempts: int | None
+    backoff: Backoff | None
+    tags: Sequence[str]
+
+
 def make_request(
     task: str,
     payload: Any = None,
+    *,
+    payload_bytes_max: int = PAYLOAD_BYTES_MAX,
+    **options: Unpack[Given],
+) -> Request:
+    """Returns a checked request for one job.
+
+    Args:
+        task: Name of the task.
+        payload: Any JSON value; tuples become arrays.
+        payload_bytes_max: Bound on the JSON of the payload.
+        **options: As those of `make_template`.
+
+    Raises:
+        InvalidInput: A value is wrong; the message names it.
+    """
+    return make_template(task, **options).fill(payload, payload_bytes_max)
+
+
+def make_template(
+    task: str,
     *,
     id: str | None = None,  # noqa: A002 - the key's name in every surface
     queue: str | None = None,
@@ -144,13 +138,11 @@ def make_request(
     max_attempts: int | None = None,
     backoff: Backoff | Mapping[str, Any] | timedelta | str | float | None = None,
     tags: Sequence[str] = (),
-    payload_bytes_max: int = PAYLOAD_BYTES_MAX,
-) -> Request:
-    """Returns a checked request for one job.
+) -> Template:
+    """Returns what jobs with these options have in common.
 
     Args:
         task: Name of the task.
-        payload: Any JSON value; tuples become arrays.
         id: Identity of the job; a UUIDv7 is drawn where there is none.
         queue: Name of its queue.
         priority: 0 (first) to 9 (last).
@@ -162,14 +154,12 @@ def make_request(
         backoff: A fixed wait between attempts, or a mapping as in a job file
             (`{"kind": "exponential", "base_ms": 1000, ...}`).
         tags: Up to 16 words to find it by.
-        payload_bytes_max: Bound on the JSON of the payload.
 
     Raises:
         InvalidInput: A value is wrong; the message names it.
     """
-    return build_request(
+    return build_template(
         task,
-        jsontext.encode(payload, payload_bytes_max, "payload"),
         job_id=id,
         queue=queue,
         priority=priority,
@@ -182,9 +172,17 @@ def make_request(
     )
 
 
-def build_request(
+def build_request(task: str, payload: bytes, **options: Unpack[GivenMs]) -> Request:
+    """Returns a request from values in ms and a payload that `jsontext` has checked.
+
+    Raises:
+        InvalidInput: A value is wrong; the message names it.
+    """
+    return build_template(task, **options).request(payload, jsontext.canonical_of(payload))
+
+
+def build_template(
     task: str,
-    payload: bytes,
     *,
     job_id: str | None = None,
     queue: str | None = None,
@@ -195,8 +193,8 @@ def build_request(
     max_attempts: int | None = None,
     backoff: Backoff | None = None,
     tags: Sequence[str] = (),
-) -> Request:
-    """Returns a request from values in ms and a payload that `jsontext` has checked.
+) -> Template:
+    """Returns a template from values in ms.
 
     Raises:
         InvalidInput: A value is wrong; the message names it.
@@ -205,67 +203,13 @@ def build_request(
         raise InvalidInput("run_at and delay: only one of them may be given")
     if delay_ms is not None:
         check_range("delay", delay_ms, 0, TIME_MS_MAX, "ms")
-    checked_tags = check_tags(tags) if tags else ()
-    options, head = _options_and_head((task, queue, priority, timeout_ms, max_attempts, backoff))
-    return Request(
-        draw_id() if job_id is None else check_id(job_id),
-        options,
-        payload,
-        _digest(head, payload, run_at_ms, delay_ms, checked_tags),
-        run_at_ms or 0,
-        delay_ms or 0,
-        checked_tags,
+    return Template(
+        (task, queue, priority, timeout_ms, max_attempts, backoff),
+        None if job_id is None else check_id(job_id),
+        run_at_ms,
+        delay_ms,
+        check_tags(tags) if tags else (),
     )
-
-
-_heads: dict[tuple[Any, ...], tuple[bytes, blake2b]] = {}
-
-
-def _options_and_head(fields: tuple[Any, ...]) -> tuple[bytes, blake2b]:
-    """Returns the bytes of `Options(*fields)`, and their canonical form hashed; both by a memo.
-
-    The types stand in the key, since `True == 1 == 1.0` would find a checked entry.
-    """
-    key = (fields, type(fields[2]), type(fields[3]), type(fields[4]))
-    try:
-        known = _heads.get(key)
-    except TypeError:
-        known = None  # A list or an object somewhere: refused just below.
-    if known is None:
-        options = Options(*fields)
-        check_options(options)
-        if len(_heads) >= _MEMO_MAX:
-            _heads.clear()
-        head = blake2b(_canonical_options(options) + b"\n", digest_size=DIGEST_BYTES)
-        known = _heads[key] = (_encode_options(options), head)
-    return known
-
-
-def _canonical_options(options: Options) -> bytes:
-    """Returns the options that were given, by name: what is added later changes no digest."""
-    given = {
-        name: msgspec.structs.asdict(value) if isinstance(value, Backoff) else value
-        for name, value in msgspec.structs.asdict(options).items()
-        if value is not None
-    }
-    return jsontext.canonical(given)
-
-
-def _digest(
-    head: blake2b,
-    payload: bytes,
-    run_at_ms: int | None,
-    delay_ms: int | None,
-    tags: tuple[str, ...],
-) -> bytes:
-    """BLAKE2b-96 over three lines: options, the rest but the id, payload; each canonical."""
-    rest = b""
-    if run_at_ms or delay_ms or tags:
-        given = {"delay_ms": delay_ms, "run_at_ms": run_at_ms, "tags": tags}
-        rest = jsontext.canonical({name: value for name, value in given.items() if value})
-    digest = head.copy()
-    digest.update(rest + b"\n" + jsontext.canonical_of(payload))
-    return digest.digest()
 
 
 # -- from JSON ----------------------------------------------------------------------------

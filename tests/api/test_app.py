@@ -110,6 +110,27 @@ def test_the_same_job_by_hand_and_from_python_is_the_same_request(app):
     assert made.payload == b'{"to":"a"}'
 
 
+def test_a_call_that_fits_does_not_let_one_of_another_shape_pass(app):
+    """Calls that were checked are remembered by what decides, and by nothing less."""
+
+    @app.job
+    def send(to: str, *, copy: bool = False) -> None: ...
+
+    send.request("a")
+    send.request("a", copy=True)
+    send.request(to="a")
+    for wrong in (
+        lambda: send.request("a", True),
+        send.request,
+        lambda: send.request(2, to=1),
+    ):
+        for _ in range(2):
+            with pytest.raises(TypeError, match=r"send\.enqueue\(\)"):
+                wrong()
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        send.options(priority=1).request("a", cc="b")
+
+
 @pytest.mark.parametrize(
     "name", ["unique", "concurrency_key", "after", "rate_limit", "cron", "expires_at"]
 )

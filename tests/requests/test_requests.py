@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import decimal
 import json
 import os
+import pathlib
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -256,6 +259,47 @@ def test_nesting_bounds_hold_at_and_above_the_limit_and_brackets_in_strings_do_n
 def test_python_values_that_are_no_json_are_refused(value):
     with pytest.raises(InvalidInput, match=r"^payload: "):
         make_request("echo", value)
+
+
+@dataclasses.dataclass
+class _Point:
+    x: int = 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"),
+        float("-inf"),
+        {1, 2},
+        b"bytes",
+        datetime(2030, 1, 1, tzinfo=UTC),
+        timedelta(seconds=1),
+        uuid.UUID(int=1),
+        decimal.Decimal("1.5"),
+        _Point(),
+        Options("echo"),
+        pathlib.PurePath("a"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("place", [lambda v: v, lambda v: {"a": [1, {"b": v}]}, lambda v: [v]])
+def test_what_the_fast_encoder_would_turn_into_json_is_refused_wherever_it_stands(value, place):
+    """`msgspec` writes null for NaN and strings for dates: a payload arrives as it was, or not."""
+    with pytest.raises(InvalidInput, match=r"^payload: "):
+        make_request("echo", place(value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2**64, -(2**63) - 1, 10**400, {"a": [{"b": 2**70, "c": 1.5}]}, [1, (2, {"z": 1, "a": 2})]],
+)
+def test_long_integers_and_tuples_survive_at_any_depth(value):
+    """The standard library takes over where msgspec has no such number, or gives a list back."""
+    made = make_request("echo", value, id="a")
+    assert json.loads(made.payload) == json.loads(json.dumps(value))
+    raw = json.dumps({"id": "a", "task": "echo", "payload": value}).encode()
+    assert request_from_json(raw).digest == made.digest
 
 
 def test_a_payload_that_contains_itself_is_refused():
