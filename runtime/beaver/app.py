@@ -10,21 +10,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Never, Unpack
 
 from beaver import calls
 from beaver.calls import Call
 from beaver.errors import InvalidInput
 from beaver.handles import Handle
-from beaver.jobs import Declaration, Duration, merge, refuse_unknown
+from beaver.job_options import Duration, refuse_unknown
+from beaver.jobs import Declaration, merge
 from beaver.link import AsyncLink, Link, Linked, awaited, blocking
 from beaver.messages import Backoff, Request
 from beaver.tasks import Registry
 from beaver.views import Enqueued, StatusView
 
 if TYPE_CHECKING:
+    from beaver.settings import WorkerSettings
     from beaver.testing import Testing
 
 DATA_DEFAULT: Final = "data"
@@ -74,20 +76,26 @@ class Beaver(Linked):
         priority: int | None = None,
         timeout: Duration | None = None,
         max_attempts: int | None = None,
-        backoff: Backoff | Mapping[str, Any] | Duration | None = None,
+        backoff: Backoff | Mapping[str, Any] | timedelta | str | None = None,
         tags: Sequence[str] = (),
-        **later: Any,
+        **unknown: Never,
     ) -> Request:
         """Returns a job for a task by its name; nothing is sent.
 
-        The task need not be known here.  Options as those of `Job.options`.
+        The task need not be known here; where it is, the payload must fit its parameters.
+        Options as those of `Job.options`.
 
         Raises:
-            InvalidInput: The payload is no JSON, or a value is out of its bounds.
+            InvalidInput: The payload is no JSON or does not fit the task, or a value is out of
+                its bounds.
+            TypeError: There is no such option.
         """
         from beaver.requests import make_request
 
-        refuse_unknown(later, "Beaver.enqueue()")
+        refuse_unknown(unknown, "Beaver.enqueue()")
+        declared = self.registry.get(task)
+        if declared is not None:
+            declared.bind(payload)
         made = make_request(
             task,
             payload,
@@ -101,20 +109,51 @@ class Beaver(Linked):
             backoff=backoff,
             tags=tags,
         )
-        declared = self.registry.get(task)
         if declared is not None:
             made.options = merge(made.options, declared.options)
         return made
 
-    def _enqueue(self, task: str, payload: Any = None, /, **options: Any) -> Call[Handle[Any]]:
+    def _enqueue(
+        self,
+        /,
+        task: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,  # noqa: A002 - the key's name in every surface
+        at: datetime | str | int | None = None,
+        delay: Duration | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        timeout: Duration | None = None,
+        max_attempts: int | None = None,
+        backoff: Backoff | Mapping[str, Any] | timedelta | str | None = None,
+        tags: Sequence[str] = (),
+        **unknown: Never,
+    ) -> Call[Handle[Any]]:
         """Enqueues a job for a task by its name; it is durable on return.
 
-        Args:
-            task: Name of the task.
-            payload: Any JSON value.
-            **options: As those of `request`.
+        Options as those of `Job.options`.
+
+        Raises:
+            InvalidInput: As for `request`.
+            Conflict: A job with the given id exists, with different content.
+            StoreUnavailable: The store cannot be used now.
         """
-        return self._enqueue_many([self.request(task, payload, **options)]).then(_only)
+        made = self.request(
+            task,
+            payload,
+            id=id,
+            at=at,
+            delay=delay,
+            queue=queue,
+            priority=priority,
+            timeout=timeout,
+            max_attempts=max_attempts,
+            backoff=backoff,
+            tags=tags,
+            **unknown,
+        )
+        return self._enqueue_many([made]).then(_only)
 
     def _enqueue_many(self, requests: Iterable[Request]) -> Call[list[Handle[Any]]]:
         """Enqueues jobs with one commit, all or none; durable on return.
@@ -158,7 +197,7 @@ class Beaver(Linked):
 
     # -- running jobs --------------------------------------------------------------------------
 
-    def run_worker(self, **settings: Any) -> int:
+    def run_worker(self, **settings: Unpack[WorkerSettings]) -> int:
         """Serves the store in this process until it is told to stop, as `beaver run` does.
 
         Workers are processes of their own and import this application by its name, so it
@@ -179,7 +218,7 @@ class Beaver(Linked):
         from beaver.config import load_config
         from beaver.serve import run
         from beaver.setting import unknown_name
-        from beaver.settings import SETTINGS
+        from beaver.settings import WorkerSettings
 
         if "BEAVER_GENERATION" in os.environ:
             raise InvalidInput(
@@ -188,9 +227,10 @@ class Beaver(Linked):
             )
         if socket_of_url(self.store) is not None:
             raise InvalidInput(f"run_worker() needs a data directory, and {self.store} is a URL")
+        known = tuple(WorkerSettings.__annotations__)
         for name in settings:
-            if name not in SETTINGS:
-                hint = unknown_name(name, tuple(SETTINGS))
+            if name not in known:
+                hint = unknown_name(name, known) or f"; known are {', '.join(known)}"
                 raise InvalidInput(f"run_worker(): no setting {name!r}{hint}")
         flags = {"data": self.store, "app": self._import_name(), **settings}
         return run(load_config(flags))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from types import MethodType
-from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Self, TypeVar, overload
 
 import msgspec
 
@@ -27,6 +27,9 @@ from beaver.views import (
     ResultView,
     StatusView,
 )
+
+if TYPE_CHECKING:
+    import inspect
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,11 +88,24 @@ class Operation(Generic[P, T]):
     """Makes a builder of calls a method of every client."""
 
     def __init__(self, build: Callable[P, Call[T]]) -> None:
-        def method(client: Any, *args: P.args, **kwargs: P.kwargs) -> Any:
-            return client.call(build(*args, **kwargs))
+        self._build = build
+        self.__doc__, self.__module__ = build.__doc__, build.__module__
+        self.__name__, self.__qualname__ = build.__name__, f"Operations.{build.__name__}"
 
-        self._method = method
-        self.__doc__ = method.__doc__ = build.__doc__
+    def __call__(self, client: Any, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return client.call(self._build(*args, **kwargs))
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """What `inspect` shows: the builder's parameters behind the client."""
+        import inspect
+
+        own = inspect.signature(self._build)
+        client = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        returned = str(own.return_annotation).removeprefix("Call[").removesuffix("]")
+        return own.replace(
+            parameters=[client, *own.parameters.values()], return_annotation=returned
+        )
 
     @overload
     def __get__(self, client: None, owner: type[Any]) -> Self: ...
@@ -98,9 +114,7 @@ class Operation(Generic[P, T]):
     @overload
     def __get__(self, client: Asynchronous, owner: type[Any]) -> Callable[P, Awaitable[T]]: ...
     def __get__(self, client: Synchronous | Asynchronous | None, owner: type[Any]) -> Any:
-        if client is None:
-            return self
-        return MethodType(self._method, client)
+        return self if client is None else MethodType(self, client)
 
 
 def _same(value: T) -> T:

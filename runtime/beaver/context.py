@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import contextvars
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Never, Protocol
 
 from beaver.errors import InvalidInput
-from beaver.messages import Attempt, Request
+from beaver.messages import Attempt, Backoff, Request
 from beaver_model.bounds import BATCH_BYTES_MAX, CHILDREN_MAX, RESULT_BYTES_MAX
 
 if TYPE_CHECKING:
+    from beaver.job_options import Duration
     from beaver.joblog import LineBuffers
 
 CHILD_BYTES_MAX: Final = BATCH_BYTES_MAX - 2 * RESULT_BYTES_MAX
@@ -144,11 +145,45 @@ class JobContext:
         """
         return self._add(task.request(*args, **kwargs))
 
-    def enqueue_json(self, task: str, payload: Any = None, **options: Any) -> str:
-        """Enqueues a child by the name of its task; options as those of `make_request`."""
+    def enqueue_json(
+        self,
+        task: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,  # noqa: A002 - the key's name in every surface
+        at: datetime | str | int | None = None,
+        delay: Duration | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        timeout: Duration | None = None,
+        max_attempts: int | None = None,
+        backoff: Backoff | Mapping[str, Any] | timedelta | str | None = None,
+        tags: Sequence[str] = (),
+        **unknown: Never,
+    ) -> str:
+        """Enqueues a child by the name of its task; returns its id.
+
+        Options as those of `Job.options`; otherwise as `enqueue`.
+        """
+        from beaver.job_options import refuse_unknown
         from beaver.requests import make_request
 
-        return self._add(make_request(task, payload, **options))
+        refuse_unknown(unknown, "JobContext.enqueue_json()")
+        return self._add(
+            make_request(
+                task,
+                payload,
+                id=id,
+                run_at=at,
+                delay=delay,
+                queue=queue,
+                priority=priority,
+                timeout=timeout,
+                max_attempts=max_attempts,
+                backoff=backoff,
+                tags=tags,
+            )
+        )
 
     def _add(self, request: Request) -> str:
         if len(self.children) >= CHILDREN_MAX:

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from beaver import calls
 from beaver.calls import Call
 from beaver.errors import JobFailed, NotFound
 from beaver.link import Link, Linked, awaited, blocking
 from beaver.views import EventView, ExplainView, JobView, ResultView
+from beaver_model.bounds import PAYLOAD_BYTES_MAX
 
 R = TypeVar("R")
 
@@ -85,6 +87,34 @@ class Handle(Linked, Generic[R]):
         """
         return calls.cancel(self.id)
 
+    def _retry(self, payload: Any = UNSET) -> Call[str]:
+        """Runs the job again, dead or cancelled, with all its attempts; returns its state then.
+
+        `requeue` is another name for it: that of the event in the log, and of `app.client`.
+
+        Args:
+            payload: Another payload, any JSON; left out, it keeps the one that it has.
+
+        Raises:
+            Conflict: It is neither dead nor cancelled.
+            NotFound: There is no such job.
+            InvalidInput: The payload is no JSON, or out of bounds.
+        """
+        if payload is UNSET:
+            return calls.requeue(self.id)
+        from beaver import jsontext
+
+        return calls.requeue(self.id, jsontext.encode(payload, PAYLOAD_BYTES_MAX, "payload"))
+
+    def _discard(self) -> Call[str]:
+        """Removes the job for good where it is pending, dead or cancelled; a tombstone stays.
+
+        Raises:
+            Conflict: It runs, or has completed.
+            NotFound: There is no such job.
+        """
+        return calls.discard(self.id)
+
     def _history(self) -> Call[list[EventView]]:
         """Returns the events of the job in the log, as far back as it is kept."""
         return calls.history(self.id)
@@ -99,6 +129,12 @@ class Handle(Linked, Generic[R]):
     astatus = awaited(_status)
     cancel = blocking(_cancel)
     acancel = awaited(_cancel)
+    retry = blocking(_retry)
+    aretry = awaited(_retry)
+    requeue = retry
+    arequeue = aretry
+    discard = blocking(_discard)
+    adiscard = awaited(_discard)
     history = blocking(_history)
     ahistory = awaited(_history)
     explain = blocking(_explain)

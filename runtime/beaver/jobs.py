@@ -9,8 +9,18 @@ What may not live here: running jobs (`workers`), connections (`link`).
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
+from datetime import datetime
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    Never,
+    ParamSpec,
+    TypeVar,
+    overload,
+)
 
 import msgspec
 
@@ -18,6 +28,7 @@ from beaver import calls
 from beaver.calls import Call
 from beaver.errors import InvalidInput
 from beaver.handles import Handle
+from beaver.job_options import DECLARED, Duration, refuse_unknown
 from beaver.link import Link, Linked, awaited, blocking
 from beaver.messages import Backoff, Options, Request
 from beaver.tasks import Registry, Task, pack_arguments
@@ -25,6 +36,7 @@ from beaver.views import Enqueued
 
 if TYPE_CHECKING:
     import inspect
+    from datetime import timedelta
 
     from beaver.context import JobContext
     from beaver.templates import Template
@@ -32,42 +44,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Duration = timedelta | str | float
-"""A `timedelta`, a text such as `"5m"`, or seconds."""
-
-LATER: Final = {
-    "unique": "unique jobs",
-    "unique_key": "unique jobs",
-    "unique_for": "unique jobs",
-    "after": "dependencies between jobs",
-    "depends_on": "dependencies between jobs",
-    "concurrency_key": "limits by key",
-    "rate_limit": "rate limits",
-    "schedule": "schedules",
-    "cron": "schedules",
-    "expires": "expiry",
-    "expires_at": "expiry",
-    "deadline": "expiry",
-    "durable_dispatch": "it is a setting of a queue",
-}
-"""Options of later releases, and what they bring: refused by name, never ignored."""
-
 _SHAPES_MAX: Final = 1_000
 _decode_options: Final = msgspec.msgpack.Decoder(Options).decode
 _encode_options: Final = msgspec.msgpack.Encoder().encode
-
-
-def refuse_unknown(options: Mapping[str, Any], where: str) -> None:
-    """Refuses options that are none, or none yet.
-
-    Raises:
-        InvalidInput: It belongs to a later release.
-        TypeError: It is no option at all.
-    """
-    for name in options:
-        if name in LATER:
-            raise InvalidInput(f"{where}: {name}= is not available in this release ({LATER[name]})")
-        raise TypeError(f"{where} has no option {name!r}")
 
 
 class Producer(Linked, Generic[P, R]):
@@ -134,9 +113,9 @@ class Producer(Linked, Generic[P, R]):
         priority: int | None = None,
         timeout: Duration | None = None,
         max_attempts: int | None = None,
-        backoff: Backoff | Mapping[str, Any] | Duration | None = None,
+        backoff: Backoff | Mapping[str, Any] | timedelta | str | None = None,
         tags: Sequence[str] = (),
-        **later: Any,
+        **unknown: Never,
     ) -> Producer[P, R]:
         """Returns the same task with options for its next jobs: `.options(delay=5).enqueue(x)`.
 
@@ -148,11 +127,12 @@ class Producer(Linked, Generic[P, R]):
             priority: 0 (first) to 9 (last).
             timeout: Limit of one attempt.
             max_attempts: Attempts, the first included.
-            backoff: A fixed wait between attempts, or a mapping as in a job file.
+            backoff: A fixed wait between attempts (`"5s"`, a `timedelta`), or a mapping as in a
+                job file.  A bare number is refused: there it would mean ms.
             tags: Up to 16 words to find it by.
-            **later: Refused by name.
+            **unknown: Refused by name.
         """
-        refuse_unknown(later, f"{self.name}.options()")
+        refuse_unknown(unknown, f"{self.name}.options()")
         given = {
             "id": id,
             "run_at": at,
@@ -335,23 +315,45 @@ class Declaration:
         priority: int | None = None,
         timeout: Duration | None = None,
         max_attempts: int | None = None,
-        backoff: Backoff | Mapping[str, Any] | Duration | None = None,
+        backoff: Backoff | Mapping[str, Any] | timedelta | str | None = None,
     ) -> Declaration: ...
-    def __call__(self, function: Any = None, /, **options: Any) -> Any:
-        """Declares a job.
+    def __call__(
+        self,
+        function: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        timeout: Duration | None = None,
+        max_attempts: int | None = None,
+        backoff: Backoff | Mapping[str, Any] | timedelta | str | None = None,
+        **unknown: Never,
+    ) -> Any:
+        """Declares a job.  What `options` of a call says wins over the declaration.
 
         Args:
             function: The function; its name is the task's unless `name` gives another.
-            **options: `name`, `queue`, `priority` (0 first to 9 last), `timeout` of one
-                attempt, `max_attempts`, `backoff`.  What `options` of a call says wins.
+            name: Name of the task in the log and on the command line.
+            queue: Queue of its jobs.
+            priority: 0 (first) to 9 (last).
+            timeout: Limit of one attempt, from the start of user code.
+            max_attempts: Attempts, the first included.
+            backoff: A fixed wait between attempts (`"5s"`, a `timedelta`), or a mapping as in a
+                job file.
+            **unknown: Refused by name.
 
         Raises:
-            InvalidInput: A value is wrong, an option belongs to a later release, or another
-                function has this name.
+            InvalidInput: A value is wrong, an option belongs to a later release, another
+                function has this name, or no worker could run this one (a generator, a method).
+            TypeError: There is no such option.
         """
-        known = ("name", "queue", "priority", "timeout", "max_attempts", "backoff")
-        refuse_unknown({k: v for k, v in options.items() if k not in known}, "@app.job")
-        given = {**self._given, **options}
+        refuse_unknown(unknown, "@app.job", DECLARED)
+        values = (name, queue, priority, timeout, max_attempts, backoff)
+        given = {
+            **self._given,
+            **{k: v for k, v in zip(DECLARED, values, strict=True) if v is not None},
+        }
         if function is None:
             return Declaration(self._link, self._registry, given)
         if not callable(function):

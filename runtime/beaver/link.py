@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
 from beaver import client
@@ -222,8 +223,7 @@ def blocking(
     def method(self: L, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.link.call(build(self, *args, **kwargs))
 
-    method.__doc__ = build.__doc__
-    return method
+    return _shown_as(method, build, "")
 
 
 def awaited(
@@ -234,5 +234,32 @@ def awaited(
     async def method(self: L, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.link.acall(build(self, *args, **kwargs))
 
-    method.__doc__ = build.__doc__
+    return _shown_as(method, build, "a")
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _shown_as(method: F, build: Callable[..., Any], prefix: str) -> F:
+    """Gives a method the name, the text and the signature of its builder.
+
+    The signature that `inspect` and editors show is found by `__wrapped__`: a copy of the
+    builder that returns what the method does, and not a `Call` of it.
+    """
+    assert isinstance(build, FunctionType)
+    assert isinstance(method, FunctionType)
+    shown = FunctionType(
+        build.__code__, build.__globals__, build.__name__, build.__defaults__, build.__closure__
+    )
+    returned = build.__annotations__.get("return", "Any")
+    shown.__kwdefaults__ = build.__kwdefaults__
+    shown.__annotations__ = {
+        **build.__annotations__,
+        "return": returned.removeprefix("Call[").removesuffix("]"),
+    }
+    method.__name__ = prefix + build.__name__.removeprefix("_")
+    scope, dot, _ = build.__qualname__.rpartition(".")
+    method.__qualname__ = scope + dot + method.__name__
+    method.__module__, method.__doc__ = build.__module__, build.__doc__
+    method.__wrapped__ = shown  # type: ignore[attr-defined]
     return method

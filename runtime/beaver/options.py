@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from beaver.durations import parse_duration_ms
 from beaver.errors import InvalidInput
@@ -31,6 +31,7 @@ BACKOFF_DEFAULT: Final = Backoff(BackoffKind.EXPONENTIAL, 1_000, 3_600_000, 0.1)
 
 _KINDS: Final = {kind.name.lower(): int(kind) for kind in BackoffKind}
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
+_BARE: Final = re.compile(r"[0-9.]+")
 _BACKOFF_KEYS: Final = ("kind", "base_ms", "max_ms", "jitter")
 
 
@@ -140,22 +141,27 @@ def fixed_backoff(wait_ms: int) -> Backoff:
 
 
 def backoff_from_json(value: Any) -> Backoff:
-    """Returns a backoff from its JSON form: a fixed wait in ms, or an object.
+    """Returns a backoff from its JSON form: a fixed wait, in ms or as text, or an object.
 
     Raises:
-        InvalidInput: It is neither, or a member of the object is wrong.
+        InvalidInput: It is none of these, or a member of the object is wrong.
     """
     if type(value) is int:
         return fixed_backoff(value)
+    if isinstance(value, str):
+        return _fixed_from_text(value)
     if not isinstance(value, Mapping):
-        raise InvalidInput(f"backoff: ms or an object is expected, found {kind_of(value)}")
+        raise InvalidInput(
+            f'backoff: ms, a text such as "5s" or an object is expected, found {kind_of(value)}'
+        )
     for key in value:
         if key not in _BACKOFF_KEYS:
-            known = ", ".join(_BACKOFF_KEYS)
-            raise InvalidInput(f"backoff: {key!r:.80}: unknown key; known are {known}")
+            hint = _near(key, _BACKOFF_KEYS) or f"; known are {', '.join(_BACKOFF_KEYS)}"
+            raise InvalidInput(f"backoff: {key!r:.80}: unknown key{hint}")
     kind = value.get("kind", "exponential")
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise InvalidInput(f"backoff: kind {kind!r:.80} is unknown; known are {_known_kinds()}")
+        hint = _near(kind, tuple(_KINDS)) or f"; known are {_known_kinds()}"
+        raise InvalidInput(f"backoff: kind {kind!r:.80} is unknown{hint}")
     base_ms = value.get("base_ms", BACKOFF_DEFAULT.base_ms)
     check_range("backoff: base_ms", base_ms, 0, BACKOFF_MS_MAX, "ms")
     max_ms = value.get("max_ms", max(BACKOFF_DEFAULT.max_ms, base_ms))
@@ -163,6 +169,26 @@ def backoff_from_json(value: Any) -> Backoff:
     if type(jitter) not in (int, float):
         raise InvalidInput(f"backoff: jitter: a number is expected, found {kind_of(jitter)}")
     return _check_backoff(Backoff(_KINDS[kind], base_ms, max_ms, float(jitter)))
+
+
+def _near(name: Any, known: tuple[str, ...]) -> str:
+    from beaver.setting import unknown_name
+
+    return unknown_name(str(name), known)
+
+
+def _fixed_from_text(text: str) -> Backoff:
+    """Reads a duration with its unit; a bare number would be ms here and seconds elsewhere."""
+    if _BARE.fullmatch(text.strip()):
+        _refuse_bare(text.strip())
+    return fixed_backoff(parse_duration_ms(text, "backoff"))
+
+
+def _refuse_bare(number: Any) -> NoReturn:
+    raise InvalidInput(
+        f'backoff: {number} has no unit: write "{number}s" or "{number}ms" '
+        "(a number alone means ms, and only in a job file)"
+    )
 
 
 def backoff_to_json(backoff: Backoff) -> dict[str, Any]:
@@ -175,16 +201,23 @@ def backoff_to_json(backoff: Backoff) -> dict[str, Any]:
     }
 
 
-def backoff_from_python(
-    value: Backoff | Mapping[str, Any] | timedelta | str | float,
-) -> Backoff:
-    """Returns a backoff from what Python code passes; numbers are seconds, as elsewhere there.
+def backoff_from_python(value: object) -> Backoff:
+    """Returns a backoff from what Python code or a command line passes.
+
+    A number alone is refused: it means ms in a job file, and durations are seconds elsewhere.
 
     Raises:
         InvalidInput: It has none of these forms.
     """
     if isinstance(value, Backoff):
         return _check_backoff(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, timedelta):
+        return fixed_backoff(parse_duration_ms(value, "backoff"))
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        _refuse_bare(value)
+    if isinstance(value, (str, Mapping)):
         return backoff_from_json(value)
-    return fixed_backoff(parse_duration_ms(value, "backoff"))
+    raise InvalidInput(
+        f'backoff: a text such as "5s", a timedelta or a mapping is expected, '
+        f"found {kind_of(value)}"
+    )

@@ -87,7 +87,7 @@ class Given(TypedDict, total=False):
     delay: timedelta | str | float | None
     timeout: timedelta | str | float | None
     max_attempts: int | None
-    backoff: Backoff | Mapping[str, Any] | timedelta | str | float | None
+    backoff: Backoff | Mapping[str, Any] | timedelta | str | None
     tags: Sequence[str]
 
 
@@ -136,7 +136,7 @@ def make_template(
     delay: timedelta | str | float | None = None,
     timeout: timedelta | str | float | None = None,
     max_attempts: int | None = None,
-    backoff: Backoff | Mapping[str, Any] | timedelta | str | float | None = None,
+    backoff: Backoff | Mapping[str, Any] | timedelta | str | None = None,
     tags: Sequence[str] = (),
 ) -> Template:
     """Returns what jobs with these options have in common.
@@ -147,12 +147,12 @@ def make_template(
         queue: Name of its queue.
         priority: 0 (first) to 9 (last).
         run_at: Not before this time: a `datetime` with a zone, ISO 8601, or ms since the epoch.
-        delay: Not before this long after it came in.  Here as in `timeout` and `backoff`,
-            a number means seconds, and `"5m"` or a `timedelta` says it otherwise.
+        delay: Not before this long after it came in.  Here as in `timeout`, a number means
+            seconds, and `"5m"` or a `timedelta` says it otherwise.
         timeout: Limit of one attempt, from the start of user code.
         max_attempts: Attempts, the first included.
-        backoff: A fixed wait between attempts, or a mapping as in a job file
-            (`{"kind": "exponential", "base_ms": 1000, ...}`).
+        backoff: A fixed wait between attempts (`"5s"`, a `timedelta`), or a mapping as in a job
+            file (`{"kind": "exponential", "base_ms": 1000, ...}`).
         tags: Up to 16 words to find it by.
 
     Raises:
@@ -275,10 +275,9 @@ def _from_json(raw: bytes, payload_bytes_max: int, need_id: bool) -> Request:
 def _unknown_key(key: str) -> str:
     if key in _LATER_KEYS:
         return f"{key}: this option is not available yet"
-    from difflib import get_close_matches
+    from beaver.setting import unknown_name
 
-    near = get_close_matches(key, KEYS, n=1)
-    hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(KEYS)}"
+    hint = unknown_name(key, KEYS) or f"; known are {', '.join(KEYS)}"
     return f"{key!r:.80}: unknown key{hint}"
 
 

@@ -6,7 +6,8 @@ page is generated from it, so that none of them can drift from what `config` acc
 
 from __future__ import annotations
 
-from typing import Final
+from datetime import timedelta
+from typing import Any, Final, Literal, TypedDict
 
 import msgspec
 
@@ -245,3 +246,37 @@ SETTINGS: Final = _table(
     ),
 )
 """Every setting, by name, in the order in which they are shown."""
+
+
+class WorkerSettings(TypedDict, total=False):
+    """Settings that `Beaver.run_worker` takes: the table above, typed.
+
+    `data` and `app` are missing, which the application is itself.  Durations are seconds, or
+    texts such as `"5m"`.
+    """
+
+    workers: int
+    executor: Literal["process", "thread", "async"]
+    concurrency: int
+    prefetch: int
+    timeout: float | str | timedelta
+    max_attempts: int
+    grace: float | str | timedelta
+    start_timeout: float | str | timedelta
+    snapshot: float | str | timedelta
+    burst: bool
+    http: str
+    max_jobs: int
+    max_rss: int | str
+    allow_exec: bool
+    segment_size: int | str
+    retention_age: float | str | timedelta
+    retention_size: int | str
+    state_size_max: int | str
+    payload_size_max: int | str
+    tombstones_max: int
+    tombstones_age: float | str | timedelta
+    commit: Literal["auto", "inline", "writer"]
+    log_level: Literal["debug", "info", "warning", "error"]
+    log_format: Literal["text", "json"]
+    queues: dict[str, dict[str, Any]]

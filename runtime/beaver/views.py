@@ -10,7 +10,31 @@ ABSENT: Final = msgspec.Raw(b"")
 """Stands for no JSON at all: a field with it is left out."""
 
 
-class JobView(msgspec.Struct, omit_defaults=False):
+_SHOWN_CHARS: Final = 200
+"""So much of a payload, a result or an error stands in a `repr`."""
+
+
+class View(msgspec.Struct):
+    """A struct whose `repr` is for people: what differs from the default, JSON as text."""
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{field.name}={_shown(value)}"
+            for field in msgspec.structs.fields(self)
+            if (value := getattr(self, field.name)) != field.default
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, msgspec.Raw):
+        text = bytes(value).decode("utf-8", "backslashreplace")
+    else:
+        text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 1]}…"
+
+
+class JobView(View, omit_defaults=False):
     """A job as `show` and `list` give it.  Times are ms since the epoch, 0 where none."""
 
     id: str
@@ -41,7 +65,7 @@ class JobView(msgspec.Struct, omit_defaults=False):
     """Why it does not run now; a key of `beaver_model.policy.WAITING`."""
 
 
-class QueueView(msgspec.Struct):
+class QueueView(View):
     """A queue as `status` gives it."""
 
     pending: int = 0
@@ -57,7 +81,7 @@ class QueueView(msgspec.Struct):
     """Its jobs start only once their DISPATCH is on disk."""
 
 
-class WorkerView(msgspec.Struct):
+class WorkerView(View):
     """A worker as `status` gives it."""
 
     id: int
@@ -69,7 +93,7 @@ class WorkerView(msgspec.Struct):
     """It takes jobs; otherwise it is being started, or waits for its replacement."""
 
 
-class StatusView(msgspec.Struct):
+class StatusView(View):
     """The whole queue at a glance."""
 
     pending: int
@@ -102,7 +126,7 @@ class StatusView(msgspec.Struct):
     """What recovery found and how long each phase took."""
 
 
-class EventView(msgspec.Struct, omit_defaults=True):
+class EventView(View, omit_defaults=True):
     """One event of the log, as `replay --json` and `explain` give it."""
 
     seq: int
@@ -128,7 +152,7 @@ class EventView(msgspec.Struct, omit_defaults=True):
     """Fields of events that belong to no job."""
 
 
-class ExplainView(msgspec.Struct):
+class ExplainView(View):
     """Everything that is known of one job."""
 
     job: JobView
@@ -144,7 +168,7 @@ class ExplainView(msgspec.Struct):
     """Known tasks with a similar name, where no worker knows the job's."""
 
 
-class ResultView(msgspec.Struct):
+class ResultView(View):
     """How a job ended."""
 
     id: str

@@ -18,7 +18,7 @@ from beaver import Beaver, Dead, JobContext
 app = Beaver("data")
 
 
-@app.job(max_attempts=2, backoff=0)
+@app.job(max_attempts=2, backoff="0s")
 def add(a: int, b: int = 0) -> int:
     return a + b
 

@@ -62,7 +62,9 @@ def test_a_plain_call_passes_the_context_as_it_is_given(app):
 
 
 def test_declared_options_travel_with_each_job_and_options_of_a_call_win(app):
-    @app.job(name="mail.send", queue="mail", priority=2, timeout="90s", max_attempts=3, backoff=5)
+    @app.job(
+        name="mail.send", queue="mail", priority=2, timeout="90s", max_attempts=3, backoff="5s"
+    )
     def send(to: str) -> None: ...
 
     sent = options(send.request("a"))

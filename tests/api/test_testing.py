@@ -43,7 +43,7 @@ def test_jobs_run_when_the_test_says_so_and_nothing_is_written(app, tmp_path):
 def test_failures_are_retried_after_their_backoff(app):
     attempts = []
 
-    @app.job(max_attempts=3, backoff=10)
+    @app.job(max_attempts=3, backoff="10s")
     def flaky() -> str:
         attempts.append(current().attempt)
         if len(attempts) < 3:
@@ -112,7 +112,7 @@ def test_children_come_with_the_success_of_their_parent_only(app):
     def child(n: int) -> int:
         return n
 
-    @app.job(max_attempts=2, backoff=1)
+    @app.job(max_attempts=2, backoff="1s")
     def parent(ctx: JobContext) -> None:
         for n in range(3):
             ctx.enqueue(child, n)

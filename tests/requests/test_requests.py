@@ -188,7 +188,8 @@ def test_what_is_no_job_is_refused_naming_place_and_key(raw, said):
         ("delay", [-1, "soon", [], True, 10**15]),
         ("timeout_ms", [0, -1, "5s", 5.5, True, TIMEOUT_MS_MAX + 1, []]),
         ("max_attempts", [0, -1, "5", 2.0, True, ATTEMPTS_MAX + 1]),
-        ("backoff", [-1, "5s", 1.5, True, [], {"kind": "cubic"}, {"base_ms": -1}, {"base": 1}]),
+        ("backoff", [-1, 1.5, True, [], {"kind": "cubic"}, {"base_ms": -1}, {"base": 1}]),
+        ("backoff", ["5", "0.5", "soon"]),
         ("backoff", [{"jitter": 2}, {"jitter": "a"}, {"base_ms": 10, "max_ms": 5}, {"kind": 1}]),
         ("tags", ["a", {"a": 1}, [1], [""], ["a"] * (TAGS_MAX + 1)]),
     ],
@@ -322,9 +323,10 @@ def test_numbers_of_a_bool_are_not_found_in_the_memo_of_an_integer():
         make_request("echo", priority=True, max_attempts=1)
 
 
-def test_a_fixed_backoff_is_exact_in_ms_as_json_and_in_seconds_from_python():
+def test_a_backoff_with_its_unit_means_the_same_in_a_file_and_from_python():
     in_file = from_json(backoff=2_000)
-    assert in_file.digest == make_request("echo", backoff=2).digest
+    assert in_file.digest == from_json(backoff="2s").digest == from_json(backoff="2000ms").digest
+    assert in_file.digest == make_request("echo", backoff="2s").digest
     spec = spec_of(Resolver().spec(in_file.options))
     assert [spec.backoff_ms(attempt, 0.9) for attempt in (1, 2, 9)] == [2_000] * 3
 
@@ -341,7 +343,9 @@ def test_a_fixed_backoff_is_exact_in_ms_as_json_and_in_seconds_from_python():
         delay=st.none() | st.integers(0, 10**6),
         timeout=st.none() | st.floats(0.01, 1000),
         max_attempts=st.none() | st.integers(1, 100),
-        backoff=st.none() | st.just({"kind": "linear", "jitter": 0.25}) | st.integers(0, 99),
+        backoff=st.none()
+        | st.just({"kind": "linear", "jitter": 0.25})
+        | st.integers(0, 99).map("{}ms".format),
         tags=st.lists(st.sampled_from(["a", "ü"]), max_size=3),
     )
 )

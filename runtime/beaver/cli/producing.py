@@ -53,7 +53,9 @@ def enqueue_command(
     backoff: Annotated[
         str | None,
         typer.Option(
-            "--backoff", metavar="TIME|JSON", help="Wait between attempts, or as in a job file."
+            "--backoff",
+            metavar="TIME|JSON",
+            help="Wait between attempts, with its unit (5s), or an object as in a job file.",
         ),
     ] = None,
     tags: Annotated[

@@ -63,6 +63,10 @@ assert_type(crawl.enqueue(url="u").cancel(), str)
 assert_type(app.enqueue("by name", {"a": 1}, priority=1), Handle[Any])
 assert_type(app.enqueue_many([add.request(1), send.request("a", subject="b")]), list[Handle[Any]])
 assert_type(app.status(), StatusView)
+assert_type(crawl.enqueue("u").retry(), str)
+assert_type(crawl.enqueue("u").requeue({"url": "v"}), str)
+assert_type(crawl.enqueue("u").discard(), str)
+assert_type(app.run_worker(workers=2, executor="thread", timeout="5m", grace=1.5), int)
 assert_type(app.client.status(), StatusView)
 
 

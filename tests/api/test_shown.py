@@ -1,0 +1,143 @@
+"""What a person sees of the API: signatures, the `repr` of views, words, refusals of options."""
+
+from __future__ import annotations
+
+import inspect
+
+import msgspec
+import pytest
+
+from beaver import Beaver, Handle, InvalidInput
+from beaver.client import Client
+from beaver.context import JobContext
+from beaver.settings import SETTINGS, WorkerSettings
+from beaver.views import EventView, JobView, QueueView, ResultView
+
+
+@pytest.fixture
+def app(data) -> Beaver:
+    return Beaver(data)
+
+
+def public_methods(kind: type):
+    for name in dir(kind):
+        if not name.startswith("_") and callable(getattr(kind, name)):
+            yield name, getattr(kind, name)
+
+
+@pytest.mark.parametrize("kind", [Beaver, Handle, Client, JobContext])
+def test_every_public_method_has_a_real_signature(kind):
+    """Its parameters by name, also where it is made from a builder."""
+    generic = {
+        name
+        for name, method in public_methods(kind)
+        if {"args", "kwargs"} <= set(inspect.signature(method).parameters)
+    }
+    # `ctx.enqueue(task, ...)` takes what the task takes.
+    assert generic == ({"enqueue"} if kind is JobContext else set())
+
+
+def test_a_made_method_shows_the_parameters_and_the_result_of_what_it_does(app):
+    for method in (Handle.result, Handle.aresult):
+        shown = inspect.signature(method)
+        assert list(shown.parameters) == ["self", "timeout"]
+        assert shown.return_annotation == "R"
+    assert "Call" not in str(inspect.signature(app.enqueue_many))
+    assert list(inspect.signature(app.enqueue).parameters)[:3] == ["task", "payload", "id"]
+    assert "state" in inspect.signature(app.client.list_jobs).parameters
+    assert "self" not in inspect.signature(app.client.list_jobs).parameters
+    assert inspect.iscoroutinefunction(app.aenqueue)
+    assert not inspect.iscoroutinefunction(app.enqueue)
+    assert (Handle.aresult.__name__, Handle.aresult.__qualname__) == ("aresult", "Handle.aresult")
+
+
+def test_a_job_shows_the_signature_of_its_function(app):
+    @app.job
+    def add(a: int, b: int = 0) -> int:
+        return a + b
+
+    assert str(inspect.signature(add)).replace("'", "") == "(a: int, b: int = 0) -> int"
+
+
+def test_the_repr_of_a_view_shows_what_differs_from_the_default_and_json_as_text():
+    view = JobView("a", 3, "pending", task="send", payload=msgspec.Raw(b'{"to":"x"}'))
+    assert repr(view) == (
+        "JobView(id='a', seq=3, state='pending', task='send', payload={\"to\":\"x\"})"
+    )
+    assert repr(QueueView()) == "QueueView()"
+    assert repr(QueueView(weight=11)) == "QueueView(weight=11)"
+    assert "Raw object" not in repr(ResultView("a", "completed", msgspec.Raw(b"[1]")))
+    long = repr(EventView(1, 2, "ACK", "a", result=msgspec.Raw(b'"' + b"x" * 5_000 + b'"')))
+    assert len(long) < 400
+
+
+def test_what_was_sent_can_be_seen_in_the_repr_of_a_status(app):
+    handle = app.enqueue("send", {"to": "a@b.c"}, id="order-7")
+    assert '{"to":"a@b.c"}' in repr(handle.status())
+
+
+# -- one word for one thing ----------------------------------------------------------------------
+
+
+def test_a_handle_has_the_words_of_the_command_line(app):
+    handle = app.enqueue("send", 1)
+    assert handle.cancel() == "cancelled"
+    assert handle.retry() == "pending"
+    assert bytes(handle.status().payload) == b"1"
+    handle.cancel()
+    assert handle.retry({"to": "b"}) == "pending"
+    assert bytes(handle.status().payload) == b'{"to":"b"}'
+    handle.cancel()
+    assert handle.retry(None) == "pending"
+    assert bytes(handle.status().payload) == b"null"
+    assert handle.discard() == "discarded"
+    assert Handle.requeue is Handle.retry
+    with pytest.raises(InvalidInput):
+        handle.retry(object())
+
+
+# -- options that are none ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [("qeue", "queue"), ("max_retries", "max_attempts"), ("run_at", "at"), ("countdown", "delay")],
+)
+def test_an_unknown_option_names_the_one_that_was_meant(app, wrong, meant):
+    job = app.job(name="f")(lambda: None)
+    with pytest.raises(TypeError, match=rf"no option '{wrong}'; did you mean {meant}\?"):
+        job.options(**{wrong: 1})
+    with pytest.raises(TypeError, match=rf"did you mean {meant}\?"):
+        app.enqueue("f", None, **{wrong: 1})
+
+
+def test_a_declaration_knows_its_own_options_only(app):
+    with pytest.raises(TypeError, match=r"no option 'tags'; known are name, queue"):
+        app.job(tags=["a"])
+
+
+def test_run_worker_takes_every_setting_but_its_own_address():
+    assert set(WorkerSettings.__annotations__) == set(SETTINGS) - {"data", "app"}
+
+
+def test_run_worker_names_the_setting_that_was_meant(app):
+    with pytest.raises(InvalidInput, match=r"no setting 'max_attemps'; did you mean max_attempts"):
+        app.run_worker(max_attemps=2)
+    with pytest.raises(InvalidInput, match="no setting 'data'"):
+        app.run_worker(data="elsewhere")
+
+
+# -- backoff ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bare", [5, 0.5, "5", " 5 "])
+def test_a_backoff_without_a_unit_is_refused_and_told_what_to_write(app, bare):
+    """A job file counts it in ms, and every other duration of Python is seconds."""
+    number = str(bare).strip()
+    for declare in (
+        lambda: app.job(backoff=bare)(lambda: None),
+        lambda: app.job(name="f")(lambda: None).options(backoff=bare).request(),
+        lambda: app.request("f", None, backoff=bare),
+    ):
+        with pytest.raises(InvalidInput, match=rf'write "{number}s" or "{number}ms"'):
+            declare()
