@@ -23,6 +23,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 import beaver_model.bounds
@@ -38,6 +39,12 @@ from beaver_model.lifecycle import MACHINE, JobState, Trigger
 from beaver_model.policy import WAITING
 
 DOCS = Path(__file__).resolve().parent
+LIMITS = (
+    "beaver.descriptors",
+    "beaver.server.doors",
+    "beaver.queue_figures",
+)
+"""Modules whose constants bound what clients may take."""
 BLOCK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
 
 
@@ -205,18 +212,33 @@ def waiting() -> str:
 
 def bounds() -> str:
     """Every bound of the model, with the sentence that follows it in the source."""
-    body = ast.parse(inspect.getsource(beaver_model.bounds)).body
+    return table(("bound", "value", "meaning"), _constants(beaver_model.bounds))
+
+
+def limits() -> str:
+    """Every limit on what clients may take of a server, with the sentence that follows it."""
+    rows = [row for name in LIMITS for row in _constants(import_module(name)) if row[2]]
+    return table(("limit", "value", "meaning"), rows)
+
+
+def _constants(module: ModuleType) -> list[tuple[str, str, str]]:
+    """Returns name, value and meaning of the public numbers of a module."""
+    body = ast.parse(inspect.getsource(module)).body
     rows = []
     for index, node in enumerate(body):
-        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+        target = node.targets[0] if isinstance(node, ast.Assign) else None
+        target = node.target if isinstance(node, ast.AnnAssign) else target
+        value = getattr(module, target.id, None) if isinstance(target, ast.Name) else None
+        if not isinstance(target, ast.Name) or target.id.startswith("_"):
             continue
-        name = node.targets[0].id
+        if not isinstance(value, int | float):
+            continue
         after = body[index + 1] if index + 1 < len(body) else None
         text = ""
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             text = first_sentence(str(after.value.value))
-        rows.append((code(name), f"{getattr(beaver_model.bounds, name):,}", text))
-    return table(("bound", "value", "meaning"), rows)
+        rows.append((code(target.id), f"{value:,}", text))
+    return rows
 
 
 # -- the runtime ---------------------------------------------------------------------------
@@ -254,6 +276,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "rejections": rejections,
     "waiting": waiting,
     "bounds": bounds,
+    "limits": limits,
     "recovery": recovery,
     "metrics": metrics,
 }

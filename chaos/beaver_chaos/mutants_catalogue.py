@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from beaver_chaos import (
+    mutants_bounds,
     mutants_log,
     mutants_model,
     mutants_runs,
@@ -21,6 +22,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *mutants_model.MUTANTS,
     *mutants_runs.MUTANTS,
     *mutants_log.MUTANTS,
+    *mutants_bounds.MUTANTS,
     *mutants_runtime.MUTANTS,
     *mutants_stateful.MUTANTS,
     *mutants_whole.MUTANTS,

@@ -91,7 +91,7 @@ MUTANTS: Final = (
         name="batch-told-when-the-writer-gets-it",
         module="beaver.engine",
         diff="""
-             if self._commits.beside_the_loop:
+             if self._commits.beside_the_loop and self._commits.is_ready():
 +                mutant_reached()
 +                self._tell_all(batch)
 +                batch = batch._replace(waiting=[])

@@ -39,6 +39,8 @@ class CommitPath:
         self._make_writer = make_writer
         self._choice = choice
         self._writer: LogWriter | None = None
+        self._is_told = False
+        """It was said that no writer can be started."""
         self._seconds: list[float] = []
         self.beside_the_loop = make_writer is not None and choice == "writer"
         """The next commit goes to the writer process."""
@@ -59,17 +61,35 @@ class CommitPath:
             limit_s = FAST_S if self.beside_the_loop else SLOW_S
             self.beside_the_loop = median_s > limit_s
 
-    def write(self, staged: Staged, done: Written) -> None:
-        """Hands a frame to the writer process, which is started when it is first needed.
+    def is_ready(self) -> bool:
+        """True once there is a writer process; it is started when it is first needed.
 
-        One that has died since its last frame is replaced: nothing of this one reached it.
+        One that has died since its last frame is replaced: nothing of the next one reached it.
+        Where none can be started now, for want of descriptors or processes, the next commits
+        are written on the loop.
         """
         if self._writer is not None and self._writer.lost:
             _log.warning("the log's writer process has died and is replaced")
             self.close()
         if self._writer is None:
             assert self._make_writer is not None, "only asked for where there can be one"
-            self._writer = self._make_writer()
+            try:
+                self._writer = self._make_writer()
+            except OSError as error:
+                if not self._is_told:
+                    self._is_told = True
+                    _log.warning(
+                        "the log's writer process cannot be started (%s); commits are written "
+                        "on the loop until it can",
+                        error.strerror or error,
+                    )
+                return False
+            self._is_told = False
+        return True
+
+    def write(self, staged: Staged, done: Written) -> None:
+        """Hands a frame to the writer process, which `is_ready`."""
+        assert self._writer is not None, "it is ready"
         self._writer.write(staged.file, staged.frame, staged.offset, done)
 
     def wait(self) -> None:

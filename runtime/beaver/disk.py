@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from beaver.descriptors import Spares
 from beaver.errors import NO_ROOM
 
 _RWF_DSYNC: Final[int] = getattr(os, "RWF_DSYNC", 0)
@@ -130,11 +131,16 @@ class SystemLock:
 class SystemDisk:
     """`ports.Disk` on the machine's file systems."""
 
+    def __init__(self, spares: Spares | None = None) -> None:
+        """`spares` are for a server, whose clients may have taken every other descriptor."""
+        self._spares = spares
+        self._open = os.open if spares is None else spares.open
+
     def open(self, path: str, *, write: bool = False, create: bool = False) -> SystemFile:
         flags = os.O_CLOEXEC | (os.O_RDWR if write or create else os.O_RDONLY)
         if create:
             flags |= os.O_CREAT | os.O_EXCL
-        return SystemFile(os.open(path, flags, 0o600))
+        return SystemFile(self._open(path, flags, 0o600))
 
     def exists(self, path: str) -> bool:
         return os.path.lexists(path)
@@ -165,7 +171,7 @@ class SystemDisk:
         Path(path).unlink()
 
     def sync_dir(self, path: str) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        descriptor = self._open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         try:
             # A directory has no data of its own to tell apart: whole fsync, everywhere.
             if _FULL_SYNC and sys.platform == "darwin":
@@ -174,6 +180,8 @@ class SystemDisk:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
+            if self._spares is not None:
+                self._spares.fill()
 
     def free_bytes(self, path: str) -> int:
         figures = os.statvfs(path)

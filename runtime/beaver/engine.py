@@ -491,7 +491,7 @@ class Engine:
         try:
             payload = encode_commit(batch.now_ms, batch.events)
             batch = batch._replace(size=len(payload) + FRAME_BYTES)
-            if self._commits.beside_the_loop:
+            if self._commits.beside_the_loop and self._commits.is_ready():
                 self._syncing = batch
                 self._commits.write(self._journal.stage(payload, len(batch.events)), self._written)
                 return

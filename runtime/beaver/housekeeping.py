@@ -19,8 +19,9 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
+from beaver.descriptors import is_pressure
 from beaver.engine import Engine
-from beaver.errors import BeaverError, DiskFull, StorageFailed
+from beaver.errors import BeaverError, DiskFull, StorageFailed, StoreUnavailable
 from beaver.figures import CommitFigures
 from beaver.metrics import Metrics
 from beaver.ports import Clock, Helper
@@ -57,7 +58,7 @@ class Segments(Protocol):
     @property
     def segment_bytes(self) -> int: ...
 
-    def adopt(self, path: str) -> None: ...
+    def adopt(self, path: str) -> bool: ...
 
 
 class Housekeeping:
@@ -142,10 +143,16 @@ class Housekeeping:
                     # A trouble that lasts is told once.
                     said = str(error)
                     log.warning("%s: %s", work.__name__.strip("_"), error)
-            except Exception:
+            except Exception as error:
                 # A bug of ours, or no descriptors: the loop must go on all the same.
+                if is_pressure(error):
+                    if str(error) != said:
+                        said = str(error)
+                        log.warning("%s waits: %s", work.__name__.strip("_"), error)
+                    continue
                 log.exception("%s failed and is tried again", work.__name__.strip("_"))
-            await asyncio.sleep(BEAT_S)
+            finally:
+                await asyncio.sleep(BEAT_S)
 
     # -- segments ------------------------------------------------------------------------
 
@@ -164,7 +171,11 @@ class Housekeeping:
             self._on_room()
 
     async def prepare_next(self) -> bool:
-        """Prepares and adopts the next segment; False where the disk is full."""
+        """Prepares and adopts the next segment; False where the disk is full.
+
+        Raises:
+            BeaverError: There is no descriptor for it, or no helper: to be tried again.
+        """
         try:
             await self._helper.prepare(self._next_path, self._segments.segment_bytes)
         except DiskFull as error:
@@ -179,11 +190,16 @@ class Housekeeping:
                     await self.snapshot()
             return False
         try:
-            self._segments.adopt(self._next_path)
+            adopted = self._segments.adopt(self._next_path)
         except StorageFailed as error:
             # The log refuses everything from here on, so nothing may be waited for.
             self._engine.fail(error)
             return False
+        if not adopted:
+            raise StoreUnavailable(
+                "no descriptor is left for the next segment; the log goes on in this one, and it "
+                "is tried again (ulimit -n says how many there may be)"
+            )
         return True
 
     # -- history ----------------------------------------------------------------------------

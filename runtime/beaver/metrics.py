@@ -7,10 +7,12 @@ one list of names; the reference table in `docs/` is generated from it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from beaver.figures import CommitFigures, Histogram
+from beaver.queue_figures import QueueFigures, Taking, at_once
 from beaver.stalls import Stretches
 from beaver.views import StatusView
 from beaver_model.events import (
@@ -42,12 +44,12 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     "queue_jobs_cancelled_total": ("counter", "Jobs cancelled"),
     "queue_job_latency_seconds": ("histogram", "From the commit of DISPATCH to that of ACK"),
     "queue_recovery_time_seconds": ("gauge", "Time that the last recovery took, by phase"),
-    "queue_jobs_pending": ("gauge", "Jobs that wait, by queue"),
+    "queue_jobs_pending": ("gauge", "Jobs that wait, by queue: the 100 largest, and `other`"),
     "queue_jobs_in_flight": ("gauge", "Jobs that a worker holds, by queue"),
     "queue_jobs_dead": ("gauge", "Jobs that are dead now, by queue"),
     "queue_jobs_scheduled": ("gauge", "Pending jobs whose time has not come"),
     "queue_oldest_pending_seconds": ("gauge", "For how long the oldest ready job waits, by queue"),
-    "queue_paused": ("gauge", "1 where the queue is paused"),
+    "queue_paused": ("gauge", "1 where the queue is paused; of `other`, how many are"),
     "beaver_commits_total": ("counter", "Frames written to the log, one sync each"),
     "beaver_commits_gathered_total": ("counter", "Commits that waited for others to come in"),
     "beaver_events_total": ("counter", "Events written to the log"),
@@ -119,11 +121,35 @@ class Collector:
         metrics: Metrics,
         figures: CommitFigures,
         status: Callable[[], StatusView],
+        take_queues: Callable[[], Taking],
         results_bytes: Callable[[], int],
         stretches: Stretches,
     ) -> None:
+        """Takes where the figures come from.
+
+        Args:
+            metrics: What was counted of events.
+            figures: What was counted of commits.
+            status: The state at a glance, without its queues.
+            take_queues: Begins to look at the queues, which may be many.
+            results_bytes: What waits for its projection.
+            stretches: How long the loop heard nobody.
+        """
         self._metrics, self._figures, self._stretches = metrics, figures, stretches
         self._status, self._results_bytes = status, results_bytes
+        self._take_queues = take_queues
+        self._queues: QueueFigures | None = None
+
+    async def prepare(self) -> None:
+        """Looks at the queues while others have their turns; the next `collect` uses it."""
+        taking = self._take_queues()
+        while True:
+            try:
+                next(taking)
+            except StopIteration as end:
+                self._queues = end.value
+                return
+            await asyncio.sleep(0)
 
     def collect(self) -> Iterator[Any]:
         """Yields every family of `METRICS`, in that order."""
@@ -133,7 +159,7 @@ class Collector:
 
     def _values(self) -> dict[str, Any]:
         counts, figures, status = self._metrics.counts, self._figures, self._status()
-        queues = status.queues
+        queues, self._queues = self._queues or at_once(self._take_queues()), None
         busy = sum(1 for worker in status.workers if worker.job is not None)
         starting = sum(1 for worker in status.workers if not worker.ready)
         return {
@@ -148,15 +174,12 @@ class Collector:
             "queue_jobs_cancelled_total": counts[Cancelled],
             "queue_job_latency_seconds": self._metrics.latency,
             "queue_recovery_time_seconds": ("phase", self._metrics.recovery),
-            "queue_jobs_pending": ("queue", {n: q.pending for n, q in queues.items()}),
-            "queue_jobs_in_flight": ("queue", {n: q.in_flight for n, q in queues.items()}),
-            "queue_jobs_dead": ("queue", {n: q.dead for n, q in queues.items()}),
+            "queue_jobs_pending": ("queue", queues.pending),
+            "queue_jobs_in_flight": ("queue", queues.in_flight),
+            "queue_jobs_dead": ("queue", queues.dead),
             "queue_jobs_scheduled": status.scheduled,
-            "queue_oldest_pending_seconds": (
-                "queue",
-                {n: q.oldest_pending_ms / 1000 for n, q in queues.items()},
-            ),
-            "queue_paused": ("queue", {n: int(q.paused) for n, q in queues.items()}),
+            "queue_oldest_pending_seconds": ("queue", queues.oldest_s),
+            "queue_paused": ("queue", queues.paused),
             "beaver_commits_total": figures.commits,
             "beaver_commits_gathered_total": figures.gathered,
             "beaver_events_total": figures.events,

@@ -280,6 +280,7 @@ def status(
     now_ms: int,
     *,
     running: bool,
+    with_queues: bool = True,
     store: str = "",
     recovery_ms: float = 0.0,
     recovery: dict[str, Any] | None = None,
@@ -307,7 +308,10 @@ def status(
         disk_full=disk_full,
         commit_path=commit_path,
         state_bytes=state.bytes,
-        queues={name: queue_view(queue, now_ms) for name, queue in sorted(state.queues.items())},
+        queues={
+            name: queue_view(queue, now_ms)
+            for name, queue in (sorted(state.queues.items()) if with_queues else ())
+        },
         workers=workers or [],
         starts_overdue=starts_overdue,
         halted=halted,

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from beaver import endpoint, joblog
+from beaver import descriptors, endpoint, joblog, queue_figures
 from beaver.assembly import Assembly, PoolSink, Ports
 from beaver.clock import SystemClock, SystemEntropy
 from beaver.config import Config
@@ -116,7 +116,7 @@ class Server:
         self._config, self._stretches = config, stretches
         self._layout = Layout(config.data)
         self._clock, self._entropy = SystemClock(), SystemEntropy()
-        self._disk = SystemDisk()
+        self._disk = SystemDisk(descriptors.Spares())
         self._stop: asyncio.Event | None = None
         self._failure: str | None = None
         self._ending = False
@@ -185,7 +185,10 @@ class Server:
             on_quiet=partial(self._stop_if_done, engine) if config.burst else None,
             on_violation=self._pool_failed if config.burst else None,
         )
-        socket = SocketServer(parts.service, store)
+        shares = descriptors.shares(
+            descriptors.raise_limit(), descriptors.open_now(), config.workers
+        )
+        socket = SocketServer(parts.service, store, shares.sockets)
         http: HttpServer | None = None
 
         async def close_doors() -> None:
@@ -199,11 +202,17 @@ class Server:
                 collector = Collector(
                     parts.metrics,
                     engine.figures,
-                    lambda: figures(engine.state),
+                    lambda: figures(engine.state, with_queues=False),
+                    lambda: queue_figures.take(engine.state, engine.now_ms()),
                     lambda: parts.results.bytes,
                     self._stretches,
                 )
-                http = HttpServer(partial(registry_of, collector), partial(self._not_ready, parts))
+                http = HttpServer(
+                    partial(registry_of, collector),
+                    partial(self._not_ready, parts),
+                    shares.http,
+                    collector.prepare,
+                )
                 host, port = config.http_address
                 address = await http.start(host, port, explicit=config.http_is_explicit)
             socket_path = endpoint.socket_path(config.data)
@@ -243,7 +252,9 @@ class Server:
 
     # -- while it runs -----------------------------------------------------------------------
 
-    def _status(self, parts: Assembly, pool: ProcessPool, state: State) -> StatusView:
+    def _status(
+        self, parts: Assembly, pool: ProcessPool, state: State, *, with_queues: bool = True
+    ) -> StatusView:
         opened, engine = parts.opened, parts.engine
         now_ns = self._clock.monotonic_ns()
         workers = []
@@ -263,6 +274,7 @@ class Server:
             state,
             engine.now_ms(),
             running=True,
+            with_queues=with_queues,
             store=opened.wal.store.hex(),
             recovery_ms=sum(opened.report.seconds.values()) * 1000,
             recovery=msgspec.to_builtins(opened.report),

@@ -49,6 +49,7 @@ import logging
 from pathlib import PurePath
 from typing import Final, NamedTuple, NoReturn
 
+from beaver.descriptors import is_pressure
 from beaver.errors import NO_ROOM, DiskFull, StorageFailed
 from beaver.journal.format import (
     CLOSE,
@@ -323,8 +324,11 @@ class Wal:
             return True
         return self._extend(size)
 
-    def adopt(self, path: str) -> None:
+    def adopt(self, path: str) -> bool:
         """Takes a prepared segment, zero-filled and synced, to go on in once it is needed.
+
+        Returns:
+            False where no descriptor is left for it.  Nothing was changed.
 
         Raises:
             StorageFailed: It cannot be opened; every further call raises.
@@ -334,9 +338,16 @@ class Wal:
         try:
             # Not synced: a crash may show either name, and recovery drops both.
             self._disk.rename(path, self._layout.adopted)
-            self._next = self._disk.open(self._layout.adopted, write=True)
+            try:
+                self._next = self._disk.open(self._layout.adopted, write=True)
+            except OSError as error:
+                if not is_pressure(error):
+                    raise
+                self._disk.rename(self._layout.adopted, path)
+                return False
         except OSError as error:
             self._fail("adopting the prepared segment", path, error)
+        return True
 
     def seal(self) -> bool:
         """Seals the active segment now, if a next one was adopted and there are events.

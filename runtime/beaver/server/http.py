@@ -14,10 +14,11 @@ import errno
 import logging
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from beaver.descriptors import HTTP_MAX
 from beaver.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -37,15 +38,22 @@ class HttpServer:
     """Serves the health and metrics pages of one server."""
 
     def __init__(
-        self, make_registry: Callable[[], CollectorRegistry], ready: Callable[[], str | None]
+        self,
+        make_registry: Callable[[], CollectorRegistry],
+        ready: Callable[[], str | None],
+        connections_max: int = HTTP_MAX,
+        prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Args beyond the obvious.
+        """Takes what the pages are made of.
 
         Args:
             make_registry: Makes what `/metrics` shows, when it is first needed.
             ready: Returns why the server does not take work, or `None` where it does.
+            connections_max: More clients than that get 503.
+            prepare: Gets together what the registry is to show, while others have their turns.
         """
         self._make_registry, self._ready = make_registry, ready
+        self._connections_max, self._prepare = connections_max, prepare
         self._listeners: list[socket.socket] = []
         self._opening: asyncio.Task[Pages] | None = None
 
@@ -105,7 +113,9 @@ class HttpServer:
             module = await asyncio.to_thread(import_module, "beaver.server.pages")
         finally:
             sys.setswitchinterval(usual_s)
-        pages: Pages = module.Pages(self._make_registry(), self._ready)
+        pages: Pages = module.Pages(
+            self._make_registry(), self._ready, self._connections_max, self._prepare
+        )
         await pages.open(self._listeners)
         return pages
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Final, cast
 import msgspec
 
 from beaver import protocol
-from beaver.errors import BeaverError, InvalidInput
+from beaver.descriptors import SOCKETS_MAX
+from beaver.errors import BeaverError, InvalidInput, StoreUnavailable
 from beaver.server.service import Answer, Service, Watch
 
 UNREAD_BYTES_MAX: Final = 64 << 20
@@ -27,23 +27,6 @@ UNREAD_BYTES_MAX: Final = 64 << 20
 
 PAUSE_BYTES: Final = 4 << 20
 """Requests of a client wait while it has so many answers unread."""
-
-
-DESCRIPTORS_KEPT: Final = 256
-"""Descriptors that clients leave to log, workers, helper and HTTP."""
-
-CONNECTIONS_MIN: Final = 16
-DESCRIPTORS_WANTED: Final = 65_536
-
-
-def _descriptors() -> int:
-    """Returns how many descriptors this process may have, raised as far as it may."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else hard
-    if soft < min(wanted, DESCRIPTORS_WANTED):
-        soft = min(wanted, DESCRIPTORS_WANTED)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return soft
 
 
 class Outbox:
@@ -79,7 +62,7 @@ class Connection(asyncio.Protocol):
         service: Service,
         store: str,
         connections: set[Connection],
-        connections_max: int = DESCRIPTORS_WANTED,
+        connections_max: int = SOCKETS_MAX,
         outbox: Outbox | None = None,
     ) -> None:
         self._service, self._store, self._connections = service, store, connections
@@ -108,7 +91,13 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         if len(self._connections) >= self._connections_max:
             # The log and the workers need descriptors too, and come first.
-            self._transport.abort()
+            full = StoreUnavailable(
+                f"the server has {self._connections_max} connections open, which is the limit; "
+                "close some, or try again"
+            )
+            self._transport.write(protocol.encode_error(0, full))
+            self._transport.close()
+            self._transport = None
             return
         self._transport.set_write_buffer_limits(high=PAUSE_BYTES)
         self._connections.add(self)
@@ -214,8 +203,9 @@ class Connection(asyncio.Protocol):
 class SocketServer:
     """Listens on a Unix socket (0600) until it is closed."""
 
-    def __init__(self, service: Service, store: str) -> None:
+    def __init__(self, service: Service, store: str, connections_max: int = SOCKETS_MAX) -> None:
         self._service, self._store = service, store
+        self._connections_max = connections_max
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._path = ""
@@ -233,7 +223,7 @@ class SocketServer:
         """
         _unlink(path)
         loop, outbox = asyncio.get_running_loop(), Outbox(self._service.once_told)
-        most = max(CONNECTIONS_MIN, _descriptors() - DESCRIPTORS_KEPT)
+        most = self._connections_max
         mask = os.umask(0o177)
         try:
             self._server = await loop.create_unix_server(

@@ -58,8 +58,15 @@ class Mailbox:
         """Returns the worker's ends, for the caller to pass on and close.
 
         That of the stream is then open in the worker alone; the others stay open here.
+
+        Raises:
+            OSError: There are no descriptors for it.  All ends are closed.
         """
-        jobs, permits = self._permits.hand_over()
+        try:
+            jobs, permits = self._permits.hand_over()
+        except OSError:
+            self.close()
+            raise
         return wire.Ends(jobs, permits, self._stream_theirs.detach())
 
     # -- in ---------------------------------------------------------------------------------

@@ -82,7 +82,12 @@ class Permits:
 
     def hand_over(self) -> tuple[int, int]:
         """Returns the worker's ends of socket and pipe, to be closed by the caller."""
-        return os.dup(self._jobs_theirs.fileno()), os.dup(self._pipe_theirs)
+        jobs = os.dup(self._jobs_theirs.fileno())
+        try:
+            return jobs, os.dup(self._pipe_theirs)
+        except OSError:
+            os.close(jobs)
+            raise
 
     def give(self, attempts: Sequence[Attempt]) -> None:
         """Sends attempts and permits, now or as soon as there is room."""

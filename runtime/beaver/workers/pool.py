@@ -38,6 +38,9 @@ ANSWER_WAIT_S: Final = 10.0
 STOP_WAIT_S: Final = 6.0
 """How long a zygote may take to kill and reap its workers; it gives up a little earlier."""
 
+PUT_OFF_S: Final = 1.0
+"""After so long a worker is tried again for which there was no descriptor."""
+
 _PAUSE_S: Final = 0.002
 
 _log: Final = logging.getLogger("beaver.workers")
@@ -93,6 +96,9 @@ class ProcessPool:
         self._by_number: dict[int, Mailbox] = {}
         self._by_birth: dict[int, Mailbox] = {}
         self._births = 0
+        self._put_off_adds: dict[int, asyncio.TimerHandle] = {}
+        """Workers that could not be started for want of descriptors."""
+        self._put_off_told = False
         self._failures: deque[float] = deque()
         self._early_deaths: deque[float] = deque()
         self._revivals: set[asyncio.Task[None]] = set()
@@ -165,10 +171,39 @@ class ProcessPool:
         assert self._slots is not None, "attach comes first"
         assert self._zygote is not None, "start comes first"
         self._births += 1
-        mailbox = Mailbox(self._loop, worker, self._births, self)
+        try:
+            mailbox = Mailbox(self._loop, worker, self._births, self)
+            ends = mailbox.hand_over()
+        except OSError as error:
+            self._put_off(worker, error)
+            return
+        self._put_off_told = False
         self._by_number[worker] = self._by_birth[mailbox.birth] = mailbox
         message = wire.Add(worker, mailbox.birth, self._slots.path)
-        self._zygote.send(message, mailbox.hand_over())
+        self._zygote.send(message, ends)
+
+    def _put_off(self, worker: int, error: OSError) -> None:
+        """Starts a worker later, since there is no descriptor for it now."""
+        if not self._put_off_told:
+            self._put_off_told = True
+            _log.warning(
+                "worker %d cannot be started (%s), and is tried again every %g s",
+                worker,
+                error.strerror or error,
+                PUT_OFF_S,
+            )
+        self._put_off_adds[worker] = self._loop.call_later(PUT_OFF_S, self._add_again, worker)
+
+    def _add_again(self, worker: int) -> None:
+        del self._put_off_adds[worker]
+        self.add(worker)
+
+    def _forget_add(self, worker: int) -> None:
+        """Reports the end of a worker that was to be started later."""
+        timer = self._put_off_adds.pop(worker, None)
+        if timer is not None:
+            timer.cancel()
+            self._loop.call_soon(self._events.worker_exited, worker, 0, "was never started")
 
     def dispatch(self, worker: int, attempts: Sequence[Attempt]) -> None:
         """Sends attempts, which start in this order."""
@@ -199,9 +234,11 @@ class ProcessPool:
         mailbox = self._by_number.get(worker)
         if mailbox is not None:
             mailbox.end()
+        self._forget_add(worker)
 
     def kill(self, worker: int) -> None:
         """Kills the worker's process group.  `worker_exited` follows once it is reaped."""
+        self._forget_add(worker)
         mailbox = self._by_number.get(worker)
         if mailbox is not None and self._zygote is not None and not mailbox.killed:
             mailbox.killed = True
@@ -225,6 +262,8 @@ class ProcessPool:
     async def stop(self) -> None:
         """Kills what is left, reaps it and ends the zygote; then reports each worker's end."""
         self._stopping = True
+        for timer in self._put_off_adds.values():
+            timer.cancel()
         zygote, self._zygote = self._zygote, None
         if zygote is not None:
             zygote.hang_up()

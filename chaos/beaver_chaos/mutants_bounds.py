@@ -1,0 +1,85 @@
+"""Mutants of the bounds on what clients may take: descriptors, memory, names.
+
+What may not live here: how they are tried (`mutants`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from beaver_chaos.mutants import Mutant
+
+_DESCRIPTORS: Final = "tests/scenarios/test_descriptors.py"
+_DOORS: Final = "tests/runtime/test_doors.py"
+_FIGURES: Final = "tests/runtime/test_queue_figures.py"
+
+MUTANTS: Final = (
+    Mutant(
+        name="no-descriptor-for-a-segment-taken-for-a-failed-log",
+        module="beaver.journal.wal",
+        diff="""
+-                if not is_pressure(error):
+-                    raise
+-                self._disk.rename(self._layout.adopted, path)
+-                return False
++                mutant_reached()
++                raise
+""",
+        tests=(f"{_DESCRIPTORS}::test_a_server_without_a_free_descriptor_goes_on_and_recovers",),
+        why="Clients that take every descriptor end the server.",
+    ),
+    Mutant(
+        name="no-descriptor-for-a-worker-forgets-the-worker",
+        module="beaver.workers.pool",
+        diff="""
+-        self._put_off_adds[worker] = self._loop.call_later(PUT_OFF_S, self._add_again, worker)
++        mutant_reached()
+""",
+        tests=(f"{_DESCRIPTORS}::test_a_server_without_a_free_descriptor_goes_on_and_recovers",),
+        why="A worker that cannot be started once is never started again.",
+    ),
+    Mutant(
+        name="no-descriptor-for-the-writer-ends-the-server",
+        module="beaver.commit_path",
+        diff="""
+-                return False
++                mutant_reached()
++                raise
+""",
+        tests=(f"{_DESCRIPTORS}::test_a_server_without_a_free_descriptor_goes_on_and_recovers",),
+        why="A writer process that cannot be started passes for a log that failed.",
+    ),
+    Mutant(
+        name="http-takes-every-client",
+        module="beaver.server.doors",
+        diff="""
+-        if len(self._doors) >= self._connections_max:
++        mutant_reached()
++        if len(self._doors) > self._connections_max:
+""",
+        tests=(f"{_DOORS}::test_at_the_limit_clients_are_served_and_one_more_gets_503",),
+        why="One more connection than the limit.",
+    ),
+    Mutant(
+        name="each-byte-of-a-head-buys-time",
+        module="beaver.server.doors",
+        diff="""
+-        elif not self._waits_for_head:
++        else:
++            mutant_reached()
+""",
+        tests=(f"{_DOORS}::test_a_head_in_single_bytes_has_no_more_time_than_another",),
+        why="A client that drips holds a connection for ever.",
+    ),
+    Mutant(
+        name="a-queue-called-other-has-a-label-of-its-own",
+        module="beaver.queue_figures",
+        diff="""
+-            if name != OTHER:  # One label cannot stand for itself and for the rest.
++            mutant_reached()
++            if True:
+""",
+        tests=(f"{_FIGURES}::test_a_queue_called_as_the_rest_is_part_of_it",),
+        why="One queue's jobs are counted among all the rest, or instead of them.",
+    ),
+)

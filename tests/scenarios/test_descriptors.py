@@ -1,0 +1,188 @@
+"""Descriptors run out: clients take their share and no more, and nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from beaver import endpoint
+from beaver.client import Client, connect
+from beaver.errors import StoreUnavailable
+from beaver.requests import make_request
+from tests.support import program
+from tests.support.program import Server, enqueue, events, eventually, run_beaver, serving, status
+
+pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="counts descriptors in /proc")
+
+LIMIT = 128
+SMALL_SEGMENTS = {"BEAVER_SEGMENT_SIZE": "16MiB"}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def limited(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """Has every `beaver` started with so many descriptors, and no means to get more."""
+    shell = ["sh", "-c", f'ulimit -n {limit}; exec "$0" "$@"', sys.executable, "-m", "beaver"]
+    monkeypatch.setattr(program, "BEAVER", shell)
+
+
+def http_of(data: Path) -> tuple[str, int]:
+    address = json.loads((data / "server.json").read_text())["http"]
+    host, _, port = address.removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
+def half_requests(address: tuple[str, int], count: int, stack: ExitStack) -> None:
+    """Opens connections to HTTP that begin a request and never end it."""
+    for _ in range(count):
+        connection = stack.enter_context(closing(socket.create_connection(address, timeout=10)))
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+
+
+def dial(path: str, stack: ExitStack) -> str:
+    """Connects to the socket; returns why not, where that is refused."""
+    try:
+        stack.enter_context(closing(endpoint.dial(path)[0]))
+    except StoreUnavailable as error:
+        return str(error)
+    return ""
+
+
+def fill(client: Client, count: int, size: int = 1_000_000) -> int:
+    """Enqueues jobs that nobody runs, each large: the log seals a segment every sixteen."""
+    for n in range(count):
+        client.enqueue([make_request("nobody", "x" * size, id=f"big-{n}")])
+    return count
+
+
+def is_alive(server: Server) -> bool:
+    assert server.process.poll() is None, "".join(server.stderr)
+    return True
+
+
+def test_clients_that_take_every_descriptor_cannot_end_the_server(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P8: half-sent requests and open sockets, many times the limit, while segments are sealed."""
+    limited(monkeypatch, LIMIT)
+    with (
+        ExitStack() as stack,
+        serving(data, "--http", "127.0.0.1:0", "--workers", "1", **SMALL_SEGMENTS) as server,
+        closing(connect(str(data))) as client,
+    ):
+        half_requests(http_of(data), 2 * LIMIT, stack)
+        path = json.loads((data / "server.json").read_text())["socket"]
+        said = [said for _ in range(2 * LIMIT) if (said := dial(path, stack))]
+        assert all("connections open, which is the limit" in why for why in said)
+        assert LIMIT < len(said) < 2 * LIMIT, "some get in, and the rest are told why not"
+        count = fill(client, 60)
+        assert client.explain("big-0").events, "the history is read, by a helper that was started"
+        assert is_alive(server)
+        eventually(lambda: list((data / "archive").iterdir()), "a segment is sealed")
+    assert status(data)["pending"] == count
+
+
+def test_http_answers_503_beyond_its_share_and_200_again_below_it(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(monkeypatch, LIMIT)
+    with serving(data, "--http", "127.0.0.1:0", "--workers", "1"):
+        host, port = http_of(data)
+
+        def answer() -> str:
+            with closing(socket.create_connection((host, port), timeout=10)) as one:
+                one.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                said = b""
+                while piece := one.recv(1 << 16):
+                    said += piece
+            return said.decode()
+
+        with ExitStack() as stack:
+            half_requests((host, port), LIMIT // 2, stack)
+            refused = answer()
+            assert refused.startswith("HTTP/1.1 503 ")
+            assert "Retry-After: 1" in refused
+            assert json.loads(refused.partition("\r\n\r\n")[2])["type"] == "urn:beaver:unavailable"
+        eventually(lambda: answer().startswith("HTTP/1.1 200 "), "there is room again")
+
+
+@contextmanager
+def exhausted(server: Server) -> Iterator[None]:
+    """Leaves a running server without one free descriptor."""
+    pid = server.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    numbers = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    lowest_free = next(n for n in range(len(numbers) + 1) if n not in numbers)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("commit", ["inline", "writer"])
+def test_a_server_without_a_free_descriptor_goes_on_and_recovers(data: Path, commit: str) -> None:
+    """No sealing, no helper, no worker, no writer finds one: it is put off, and told once."""
+    more = {**SMALL_SEGMENTS, "BEAVER_COMMIT": commit}
+    with serving(data, "--workers", "1", **more) as server, closing(connect(str(data))) as client:
+        client.enqueue([make_request("echo", 1, id="before")])
+        eventually(lambda: client.status().completed == 1, "a job ran")
+        with exhausted(server):
+            worker = eventually(lambda: client.status().workers, "there is a worker")[0]
+            os.kill(worker.pid, 9)
+            count = fill(client, 40)
+            client.enqueue([make_request("echo", 2, id="within")])
+            eventually(lambda: "is tried again" in "".join(server.stderr), "it is told")
+            assert is_alive(server)
+        eventually(lambda: client.status().completed == 2, "the worker was started again")
+        assert client.explain("within").events
+        client.enqueue([make_request("nobody", "x" * 1_000_000, id="last")])
+        eventually(
+            lambda: list((data / "archive").iterdir()), "a segment is sealed when there is room"
+        )
+        said = [line for line in server.stderr if "Traceback" in line]
+        assert not said, "".join(server.stderr)
+        assert sum("cannot be started" in line for line in server.stderr) <= 2, server.stderr
+    assert status(data)["pending"] == count + 1
+    assert {e["job"] for e in events(data) if e["event"] == "ACK"} == {"before", "within"}
+
+
+def test_a_limit_too_low_for_anybody_is_said_at_the_start(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(monkeypatch, 40)
+    done = run_beaver("run", "--data", str(data), "--http", "off", "--workers", "1")
+    assert done.returncode == 3
+    assert "ulimit -n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_smallest_limit_that_is_taken_serves(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the refusal names is enough: with it a server starts and does its work."""
+    limited(monkeypatch, 40)
+    said = run_beaver("run", "--data", str(data), "--http", "off", "--workers", "1").stderr
+    wanted = int(said.split("needs ")[1].split(";")[0])
+    limited(monkeypatch, wanted + 1)
+    enqueue(data, *({"id": str(n)} for n in range(50)))
+    with serving(data, "--http", "127.0.0.1:0", "--workers", "1", **SMALL_SEGMENTS) as server:
+        server.drained(50)
+        host, port = http_of(data)
+        with urllib.request.urlopen(f"http://{host}:{port}/metrics") as page:
+            assert b"queue_jobs_completed_total 50.0" in page.read()
+        with closing(connect(str(data))) as client:
+            fill(client, 30)
+            assert client.explain("0").events
