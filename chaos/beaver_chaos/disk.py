@@ -24,7 +24,7 @@ import sys
 from collections import deque
 from typing import Final, NamedTuple
 
-from beaver_chaos.platter import BLOCK_BYTES, Chooser, Inode
+from beaver_chaos.platter import BLOCK_BYTES, NUMBERS, Chooser, Inode
 
 __all__ = ["BLOCK_BYTES", "Chooser", "Fault", "SimDisk", "SimFile", "Stopped"]
 
@@ -48,6 +48,9 @@ class Fault(NamedTuple):
 
 class _Directory:
     """A directory; its names stand in the disk's tables under whole paths."""
+
+    def __init__(self) -> None:
+        self.number = next(NUMBERS)
 
 
 _Node = Inode | _Directory
@@ -318,6 +321,9 @@ class SimDisk:
             raise _error(errno.EEXIST, new)
         self._change("link", f"{old} -> {new}", {new: inode})
 
+    def identity(self, path: str) -> str:
+        return f"{0:016x}:{self._node(path).number:016x}"
+
     def same_file(self, one: str, other: str) -> bool:
         node = self._names.get(one)
         return node is not None and node is self._names.get(other)
@@ -383,12 +389,16 @@ class SimDisk:
     def _used(self) -> int:
         return sum(len(inode.cache) for inode in self._inodes())
 
-    def _inode(self, path: str) -> Inode:
+    def _node(self, path: str) -> _Node:
         node = self._names.get(path)
         if node is None:
             parent = path.rpartition("/")[0]
             is_below_file = isinstance(self._names.get(parent), Inode)
             raise _error(errno.ENOTDIR if is_below_file else errno.ENOENT, path)
+        return node
+
+    def _inode(self, path: str) -> Inode:
+        node = self._node(path)
         if isinstance(node, _Directory):
             raise _error(errno.EISDIR, path)
         return node

@@ -6,6 +6,7 @@ from typing import Final
 
 from beaver_chaos import (
     mutants_bounds,
+    mutants_files,
     mutants_log,
     mutants_model,
     mutants_runs,
@@ -26,4 +27,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *mutants_runtime.MUTANTS,
     *mutants_stateful.MUTANTS,
     *mutants_whole.MUTANTS,
+    *mutants_files.MUTANTS,
 )

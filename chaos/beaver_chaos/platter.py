@@ -6,9 +6,12 @@ What lives here: the bytes of one file.  Names, descriptors and planned faults a
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Final
 
 BLOCK_BYTES: Final = 512
+NUMBERS: Final = count(1)
+"""Tells files and directories apart; no number comes twice, on whatever disk."""
 
 Chooser = Callable[[int], int]
 """Asked with n, returns a choice from 0 to n - 1."""
@@ -18,6 +21,7 @@ class Inode:
     """A file: what the page cache holds, and what the platter does."""
 
     def __init__(self) -> None:
+        self.number = next(NUMBERS)
         self.cache = bytearray()
         self.platter = bytearray()
         self.dirty: set[int] = set()

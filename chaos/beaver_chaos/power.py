@@ -26,10 +26,10 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from beaver.assembly import peek_mark
 from beaver.disk import SystemDisk
 from beaver.errors import Corruption
 from beaver.layout import Layout
-from beaver.recovery import peek_store
 from beaver.requests import make_request
 from beaver.workers.leftovers import find_leftovers
 from beaver_chaos.faults import Experiment, experiment
@@ -162,7 +162,7 @@ class PowerCuts(Session):
         self._filler = Producer(str(disk.path), FILLER, self.witness, self._chance)
         self._log = FollowedLog(self._layout)
         self._boot = 0
-        self._store = b""
+        self._mark = ""
         self._cuts: Counter[str] = Counter()
         self._aimed: Counter[str] = Counter()
         self._last = "no cut yet"
@@ -276,7 +276,7 @@ class PowerCuts(Session):
             program.wait(_GONE_S)
 
         def are_gone() -> bool:
-            left = find_leftovers(self._store.hex()) if self._store else []
+            left = find_leftovers(self._mark) if self._mark else []
             left += filter(_lives, own)
             for pid in left:
                 with suppress(ProcessLookupError):
@@ -298,7 +298,7 @@ class PowerCuts(Session):
             code = self.program.exit_code
             kind = PromiseBroken if code == Corruption.exit_code else ChaosFailure
             raise kind(f"it ended with {code} instead of starting")
-        self._store = peek_store(SystemDisk(), str(self.program.data)) or b""
+        self._mark = peek_mark(SystemDisk(), str(self.program.data)) or ""
         return time.monotonic() - self.program.started_s
 
     # -- the checks ----------------------------------------------------------------------------

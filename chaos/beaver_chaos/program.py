@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from beaver import endpoint
+from beaver.assembly import peek_mark
 from beaver.disk import SystemDisk
 from beaver.journal.reader import read_commits
 from beaver.layout import Layout
-from beaver.recovery import peek_store, read_store
+from beaver.recovery import read_store
 from beaver.verifying import verify
 from beaver.workers.leftovers import find_leftovers
 from beaver_chaos.history import History, Run, Witness
@@ -214,8 +215,8 @@ class Program:
 
     def processes(self) -> list[int]:
         """Returns whatever carries the store's mark; the server itself does not."""
-        store = peek_store(SystemDisk(), str(self.data))
-        return [] if store is None else find_leftovers(store.hex())
+        mark = peek_mark(SystemDisk(), str(self.data))
+        return [] if mark is None else find_leftovers(mark)
 
     def refuse_leftovers(self) -> None:
         """Checks that no process and no lock of the store is left once the server is gone.

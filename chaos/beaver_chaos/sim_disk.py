@@ -122,6 +122,9 @@ class ProcessDisk:
     def link(self, old: str, new: str) -> None:
         self._as_user().link(old, new)
 
+    def identity(self, path: str) -> str:
+        return self._as_user().identity(path)
+
     def same_file(self, one: str, other: str) -> bool:
         return self._as_user().same_file(one, other)
 

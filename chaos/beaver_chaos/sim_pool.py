@@ -206,7 +206,7 @@ class SimPool:
         self._events = events
         return [TaskInfo(Options(TASK))]
 
-    def kill_leftovers(self) -> int:
+    def claim(self, mark: str) -> int:
         """Kills what a dead server left; what has ended since counts as well."""
         left = [worker for worker in self._world.workers if worker.pool is not self]
         for worker in left:

@@ -16,7 +16,6 @@ from beaver.errors import BeaverError, DiskFull, StorageFailed, StoreUnavailable
 from beaver.layout import Layout
 from beaver.ports import DirectoryLock
 from beaver.queries import status
-from beaver.recovery import peek_store
 from beaver.server.socket import Connection, Outbox
 from beaver.views import StatusView
 from beaver.workers.slots import PreviousSlots
@@ -99,11 +98,10 @@ class Life:
 
     async def _run(self) -> None:
         world, config, parts = self.world, self.world.config, self.parts
-        store = peek_store(self.disk, config.data) or world.store
         sink = PoolSink()
         tasks = await self.pool.start(sink)
         lock = await self._acquire(Layout(config.data).lock)
-        await parts.recover(store, tasks)
+        await parts.recover(world.store, tasks)
         parts.build(
             sink,
             status=self._status,

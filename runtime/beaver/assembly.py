@@ -3,7 +3,8 @@
 `serve` hands in the real ports and the simulator its own, so the order below is the same
 in both, and it matters:
 
-1. `recover`: leftovers of a dead server are killed, *then* the slots are read, *then*
+1. `recover`: the workers to come get the store's mark, *then* leftovers of a dead server
+   are killed, *then* the slots are read, *then*
    recovery turns the files into the state, and BOOT is logged with what the slots say.
    Settings that decisions depend on are logged.  Only then may workers be attached.
 2. `build`: engine, controller, housekeeping and service are wired.
@@ -26,7 +27,7 @@ from beaver.commit_path import CommitPath
 from beaver.config import Config
 from beaver.controller import ROOM_BYTES, Controller
 from beaver.engine import Engine
-from beaver.errors import BeaverError, StoreUnavailable
+from beaver.errors import BeaverError
 from beaver.housekeeping import Housekeeping
 from beaver.journal.wal import EXTEND_BYTES
 from beaver.layout import Layout
@@ -34,11 +35,12 @@ from beaver.messages import Outcome, TaskInfo
 from beaver.metrics import Metrics
 from beaver.places import Concurrency
 from beaver.ports import Clock, Disk, Entropy, Helper, LogWriter, Pool
-from beaver.recovery import Opened, open_store
+from beaver.recovery import Opened, open_store, peek_store
 from beaver.resolving import Resolver
 from beaver.results import Results
 from beaver.server.service import HistoryReader, Service
 from beaver.views import StatusView
+from beaver.workers.kinship import store_mark
 from beaver.workers.slots import PreviousSlots
 from beaver_model import State
 from beaver_model.commands import Boot, SetBounds, SetQueue
@@ -52,8 +54,8 @@ log = logging.getLogger("beaver")
 class LocalPool(Pool, Protocol):
     """A pool whose workers run on this machine, beside what a dead server left."""
 
-    def kill_leftovers(self) -> int:
-        """Kills and awaits what a dead server of this store left; returns how many."""
+    def claim(self, mark: str) -> int:
+        """Marks its workers as the store's, kills what a dead server left; returns how many."""
         ...
 
     def attach(self, slots_path: str, last_seq: int) -> None:
@@ -91,8 +93,8 @@ class Ports(NamedTuple):
     pool: LocalPool
     read_slots: Callable[[str], PreviousSlots | None]
     """Reads the slots file at a path."""
-    make_helper: Callable[[bytes], Helper]
-    """Makes the helper of the store with that id."""
+    make_helper: Callable[[str], Helper]
+    """Makes the helper of the store with that mark."""
     make_history: Callable[[bytes, Housekeeping], HistoryReader]
     """Makes what reads the history."""
     make_writer: Callable[[], LogWriter] | None = None
@@ -119,11 +121,14 @@ class Assembly:
         """Opens the store and logs BOOT; the caller holds the lock.
 
         Args:
-            store: Id of the store, or the one that a new store gets.
+            store: Id that a new store gets.  Where another process has made the store
+                meanwhile, it is that one's.
             tasks: What the workers know.
         """
         config, ports = self._config, self._ports
-        killed = ports.pool.kill_leftovers()
+        store = peek_store(ports.disk, config.data) or store
+        self.mark = store_mark(store.hex(), ports.disk.identity(config.data))
+        killed = ports.pool.claim(self.mark)
         if killed:
             log.warning("killed %d processes that a dead server left behind", killed)
         previous = ports.read_slots(self._layout.slots)
@@ -138,12 +143,7 @@ class Assembly:
         )
         state = self.opened.state
         self.store = self.opened.wal.store
-        if self.store != store:
-            # Two servers raced for a new directory: our workers carry the loser's mark.
-            self.opened.wal.abandon()
-            raise StoreUnavailable(
-                f"{config.data} was made by another process meanwhile; start again"
-            )
+        assert self.store == store, "under the lock nobody else makes a store"
         self.tasks = tasks
         self.engine = Engine(
             state,
@@ -197,7 +197,7 @@ class Assembly:
         self.results, self.metrics = Results(), Metrics()
         self.metrics.recovery = dict(report.seconds)
         engine.observers += [self.results.observe, self.metrics.observe]
-        self.helper = ports.make_helper(self.store)
+        self.helper = ports.make_helper(self.mark)
         self.controller = Controller(
             engine,
             ports.pool,
@@ -274,6 +274,12 @@ class Assembly:
             await self.keeping.snapshot()
         self.engine.close()
         await self.helper.stop()
+
+
+def peek_mark(disk: Disk, path: str) -> str | None:
+    """Returns the mark that the store at `path` has now; `None` where there is none to read."""
+    store = peek_store(disk, path)
+    return store_mark(store.hex(), disk.identity(path)) if store is not None else None
 
 
 def boot_command(state: State, previous: PreviousSlots | None, store: bytes) -> Boot:

@@ -89,6 +89,13 @@ class Disk(Protocol):
         """Makes a hard link; fails where `new` exists."""
         ...
 
+    def identity(self, path: str) -> str:
+        """Returns what tells the file or directory of that name from every other: 33 chars.
+
+        A copy has another identity; the same thing under a new name keeps its own.
+        """
+        ...
+
     def same_file(self, one: str, other: str) -> bool:
         """True where both paths name one file."""
         ...

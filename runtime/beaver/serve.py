@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from beaver import descriptors, endpoint, joblog, queue_figures
-from beaver.assembly import Assembly, PoolSink, Ports
+from beaver.assembly import Assembly, PoolSink, Ports, peek_mark
 from beaver.clock import SystemClock, SystemEntropy
 from beaver.config import Config
 from beaver.disk import SystemDisk
@@ -42,12 +42,12 @@ from beaver.locking import acquire, prepare_directory
 from beaver.metrics import Collector, registry_of
 from beaver.ports import LogWriter
 from beaver.queries import status
-from beaver.recovery import peek_store
 from beaver.server.http import HttpServer
 from beaver.server.socket import SocketServer
 from beaver.stalls import Stretches
 from beaver.stamps import BEHIND_WARN_MS
 from beaver.views import EventView, ResultView, StatusView, WorkerView
+from beaver.workers.kinship import UNMARKED
 from beaver.workers.pool import PoolOptions, ProcessPool
 from beaver.workers.slots import read_previous
 from beaver_model import JobState, State
@@ -127,9 +127,8 @@ class Server:
         # From the beginning: a signal during a long start ends it cleanly once it is ready.
         self._catch_signals()
         config = self._config
-        store = peek_store(self._disk, config.data) or self._entropy.token_bytes(16)
         sink = PoolSink()
-        pool = ProcessPool(self._pool_options(store))
+        pool = ProcessPool(self._pool_options())
         tasks = await pool.start(sink)
         try:
             prepare_directory(self._disk, config.data)
@@ -137,7 +136,7 @@ class Server:
             try:
                 ports = self._ports(pool, partial(WriterProcess, lock))
                 parts = Assembly(config, ports, on_failure=self._fail)
-                await parts.recover(store, tasks)
+                await parts.recover(self._entropy.token_bytes(16), tasks)
                 # What was recovered lives long: no collection need look at it again.
                 gc.freeze()
                 return await self._serve(parts, pool, sink)
@@ -154,16 +153,17 @@ class Server:
             disk=self._disk,
             pool=pool,
             read_slots=read_previous,
-            make_helper=lambda store: HelperProcess(config.data, store.hex()),
+            make_helper=partial(HelperProcess, config.data),
             make_history=partial(_HistoryFile, self._layout.history),
             make_writer=make_writer,
         )
 
-    def _pool_options(self, store: bytes) -> PoolOptions:
+    def _pool_options(self) -> PoolOptions:
         config = self._config
         return PoolOptions(
             workers=config.workers,
-            store_hex=store.hex(),
+            # What is there now is most probably what is served; `recover` makes it certain.
+            mark=peek_mark(self._disk, config.data) or UNMARKED,
             app=config.app,
             executor=config.executor,
             concurrency=config.concurrency,

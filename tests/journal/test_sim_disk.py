@@ -134,6 +134,11 @@ class Agreement(RuleBasedStateMachine):
     def same_file(self, one, other):
         self.agree(lambda d, r: d.same_file(f"{r}/{one}", f"{r}/{other}"))
 
+    @rule(one=NAMES, other=NAMES)
+    def identity(self, one, other):
+        """It is the same for two names of one thing, and for nothing else."""
+        self.agree(lambda d, r: d.identity(f"{r}/{one}") == d.identity(f"{r}/{other}"))
+
     @rule(name=st.sampled_from(["sub", ""]))
     def sync_dir(self, name):
         if not name or self.sim.exists(f"root/{name}"):

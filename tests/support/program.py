@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from beaver.assembly import peek_mark
 from beaver.disk import SystemDisk
 from beaver.embedded import open_client
-from beaver.recovery import peek_store
 from beaver.workers.leftovers import find_leftovers
 from beaver_spec.traces import validate_store
 
@@ -195,5 +195,5 @@ def enqueue(data: Path, *jobs: dict[str, Any]) -> list[dict[str, Any]]:
 
 def processes_of(data: Path) -> list[int]:
     """Pids of processes that carry the store's mark in their environment, zombies excluded."""
-    store = peek_store(SystemDisk(), str(data))
-    return [] if store is None else find_leftovers(store.hex())
+    mark = peek_mark(SystemDisk(), str(data))
+    return [] if mark is None else find_leftovers(mark)

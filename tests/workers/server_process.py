@@ -1,6 +1,6 @@
 """A server that starts a pool, has it run one job, and waits to be killed.
 
-Usage: server_process.py STORE_HEX SLOTS TASK PAYLOAD_JSON READY_FILE
+Usage: server_process.py MARK SLOTS TASK PAYLOAD_JSON READY_FILE
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from tests.workers.world import Recorder, until
 
 
 async def main() -> None:
-    store_hex, slots, task, payload, ready = sys.argv[1:6]
-    pool = ProcessPool(PoolOptions(workers=2, store_hex=store_hex, app="jobs:registry"))
+    mark, slots, task, payload, ready = sys.argv[1:6]
+    pool = ProcessPool(PoolOptions(workers=2, mark=mark, app="jobs:registry"))
     events = Recorder()
     await pool.start(events)
-    pool.kill_leftovers()
+    pool.claim(pool.options.mark)
     pool.attach(slots, 0)
     pool.add(1)
     pool.add(2)

@@ -269,7 +269,7 @@ def test_stop_reports_every_worker_and_leaves_no_process(tmp_path: Path) -> None
         await until(lambda: world.pool.started(1)[0])
         pids.extend(world.events.pids.values())
 
-    world = in_world(tmp_path, test, workers=(1, 2), store_hex=store)
+    world = in_world(tmp_path, test, workers=(1, 2), mark=store)
     assert sorted(world.events.exits) == [
         (1, 1, "ended with the pool"),
         (2, 0, "ended with the pool"),
@@ -424,12 +424,12 @@ def test_a_pool_spares_its_own_zygote_and_kills_another_servers(
     pid_in(tmp_path / "pid")
 
     async def test(world: World) -> None:
-        assert world.pool.kill_leftovers() >= 3, "its zygote and two workers"
+        assert world.pool.claim(store) >= 3, "its zygote and two workers"
         assert not any(alive(pid) for pid in [server.zygote, *server.workers])
         assert await world.result(1, "add", 1) == 11
         assert not world.events.exits
 
-    in_world(tmp_path, test, store_hex=store)
+    in_world(tmp_path, test, mark=store)
 
 
 # -- descriptors --------------------------------------------------------------------------------

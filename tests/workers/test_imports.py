@@ -20,7 +20,7 @@ def fail_to_start(app: str) -> str:
     store = secrets.token_hex(16)
 
     async def main() -> str:
-        pool = ProcessPool(PoolOptions(workers=1, store_hex=store, app=app))
+        pool = ProcessPool(PoolOptions(workers=1, mark=store, app=app))
         with pytest.raises(AppImportError) as caught:
             await pool.start(Recorder())
         return str(caught.value)

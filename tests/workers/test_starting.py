@@ -63,7 +63,7 @@ def test_the_first_import_that_hangs_ends_the_start_and_leaves_no_process(
     async def start() -> None:
         options = PoolOptions(
             workers=1,
-            store_hex=secrets.token_hex(16),
+            mark=secrets.token_hex(16),
             app="hangs:registry",
             start_limit_ms=500,
         )

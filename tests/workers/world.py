@@ -113,7 +113,7 @@ def in_world(
     """Runs a test over a started pool, and stops the pool whatever happens."""
 
     async def main() -> World:
-        settings = {"workers": 4, "store_hex": secrets.token_hex(16), "app": "jobs:registry"}
+        settings = {"workers": 4, "mark": secrets.token_hex(16), "app": "jobs:registry"}
         pool = ProcessPool(PoolOptions(**{**settings, **options}))
         world = World(pool, Recorder())
         world.tasks = await pool.start(world.events)

@@ -31,17 +31,17 @@ _END_SECONDS: Final = 5.0
 class HelperProcess:
     """Starts and asks the helper of one store.  One request of a kind at a time."""
 
-    def __init__(self, data: str, store: str = "", idle_s: float = IDLE_S) -> None:
+    def __init__(self, data: str, mark: str = "", idle_s: float = IDLE_S) -> None:
         """Args beyond the obvious.
 
         Args:
             data: The data directory.
-            store: The store's id in hex: goes to the helper's environment, so that the next
-                server finds a helper that outlived its own and kills it.
+            mark: The store's mark: goes to the helper's environment, so that the next server
+                finds a helper that outlived its own and kills it.
             idle_s: How long the process stays without a request.
         """
         self._data = _absolute(data)
-        self._store = store
+        self._mark = mark
         self._connection: _Connection | None = None
         self._starting = asyncio.Lock()
         self._kinds = {kind: asyncio.Lock() for kind in ("prepare", "snapshot", "project")}
@@ -144,7 +144,7 @@ class HelperProcess:
                 await self._connection.end()
                 self._connection = None
             if self._connection is None:
-                self._connection = await _start(self._data, self._store)
+                self._connection = await _start(self._data, self._mark)
             return self._connection
 
 
@@ -152,14 +152,14 @@ def _absolute(path: str) -> str:
     return str(Path(path).absolute())
 
 
-async def _start(data: str, store: str) -> _Connection:
+async def _start(data: str, mark: str) -> _Connection:
     try:
         ours, theirs = socket.socketpair()
     except OSError as error:
         raise HelperFailed(f"the helper process cannot be started: {error}") from error
     try:
         ours.setblocking(False)
-        environment = os.environ | ({STORE_VARIABLE: store} if store else {})
+        environment = os.environ | ({STORE_VARIABLE: mark} if mark else {})
         # The only descriptors that it gets are these three; above all not the lock's.
         process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
             [sys.executable, "-P", "-m", "beaver.helper", data, str(os.getpid())],

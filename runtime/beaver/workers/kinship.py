@@ -6,8 +6,8 @@ Three ties hold a worker, since each alone has a hole:
    dead already: the parent is checked afterwards.)
 2. The zygote watches its socket to the server and kills every worker's process group when
    it ends: a worker's own subprocesses get no PDEATHSIG.
-3. Every process carries the store and the zygote's generation in its environment, so that
-   the next start finds what survived both (`leftovers`).
+3. Every process carries the mark of the store and the zygote's generation in its
+   environment, so that the next start finds what survived both (`leftovers`).
 
 On Linux the zygote is also the subreaper of everything below it: a process that left its
 worker's group is handed to the zygote when its parent dies, which can then reap it.
@@ -29,11 +29,52 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _IS_LINUX: Final = sys.platform == "linux"
 
 STORE_VARIABLE: Final = "BEAVER_STORE"
-"""Environment variable with the store id (hex) of whatever a server started."""
+"""Environment variable with the mark of whatever a server started: see `store_mark`."""
 GENERATION_VARIABLE: Final = "BEAVER_GENERATION"
 """Environment variable that names one zygote and everything below it."""
 WORKER_VARIABLE: Final = "BEAVER_WORKER"
 """Environment variable that names one worker process among those of its zygote."""
+
+
+def store_mark(store_hex: str, directory: str) -> str:
+    """Returns the mark of what a server of this store starts, always of one length.
+
+    Args:
+        store_hex: The store's id.
+        directory: Identity of its data directory, as `ports.Disk.identity` gives it.  The
+            copy of a store has the same id: whoever serves the copy must not take the
+            processes of the original for its own.
+    """
+    return f"{store_hex}@{directory}"
+
+
+UNMARKED: Final = store_mark("0" * 32, f"{0:016x}:{0:016x}")
+"""The mark of a zygote that starts before it is known whose it is."""
+
+
+class Label:
+    """The mark of this process in the block of memory that `/proc/PID/environ` shows.
+
+    A zygote starts before its server holds the lock, and only then is it certain which
+    store it serves: the store may not exist yet, or another process may just make it.  So
+    the mark can be written again.  What is forked later inherits the new one, and what is
+    exec'd gets it from `os.environ`.
+    """
+
+    def __init__(self) -> None:
+        """Finds the mark's place.  Call it before the application can change the environment."""
+        self._address: int | None = None
+        if _IS_LINUX:
+            getenv = ctypes.CDLL(None).getenv
+            getenv.restype, getenv.argtypes = ctypes.c_void_p, [ctypes.c_char_p]
+            self._address = getenv(STORE_VARIABLE.encode())
+
+    def write(self, mark: str) -> None:
+        """Replaces the mark that this process was exec'd with, which is as long."""
+        if self._address is not None:
+            assert len(mark) == len(UNMARKED), "it is written over the old one"
+            ctypes.memmove(self._address, mark.encode(), len(mark))
+        os.environ[STORE_VARIABLE] = mark
 
 
 def _prctl(option: int, value: int | bytes) -> None:

@@ -2,8 +2,11 @@
 
 A server that was killed takes its zygote and workers with it; a subprocess of a job may
 survive when the zygote was killed in the same moment.  Everything below a zygote carries
-the store's id in its environment, so the next start finds it.  It must do so before it
+the store's mark in its environment, so the next start finds it.  It must do so before it
 reads the slots and logs BOOT: only then can no attempt start or go on behind its back.
+
+The mark names the store and its data directory, so that the server of a copy kills nothing
+of the original.
 """
 
 from __future__ import annotations
@@ -34,24 +37,24 @@ def spare(generation: str) -> None:
     _own_generations.add(f"{GENERATION_VARIABLE}={generation}".encode())
 
 
-def find_leftovers(store_hex: str, *, only: str | None = None) -> list[int]:
+def find_leftovers(mark: str, *, only: str | None = None) -> list[int]:
     """Returns the pids of live processes that belong to a store.
 
     Args:
-        store_hex: The store's id, as its zygotes carry it.
-        only: The one generation that is looked for, be it one of our own.  Without it all
-            are, our own excepted.
+        mark: The store's mark, as its zygotes carry it.
+        only: The one generation that is looked for instead, be it one of our own.  Without
+            it all of the store are, our own excepted.
 
     Zombies are not listed: they run no code.  Linux only; elsewhere nothing is found.
     """
-    store = f"{STORE_VARIABLE}={store_hex}".encode()
-    wanted = f"{GENERATION_VARIABLE}={only}".encode()
+    if only is not None:
+        wanted, spared = f"{GENERATION_VARIABLE}={only}".encode(), set[bytes]()
+    else:
+        wanted, spared = f"{STORE_VARIABLE}={mark}".encode(), _own_generations
     found = []
     for pid in _pids():
         environment = environment_of(pid)
-        if store not in environment:
-            continue
-        if wanted in environment if only is not None else _own_generations.isdisjoint(environment):
+        if wanted in environment and spared.isdisjoint(environment):
             found.append(pid)
     return found
 
@@ -64,15 +67,15 @@ class Hunt:
     those that were found are watched until they are reaped, or zombies.
     """
 
-    def __init__(self, store_hex: str, *, only: str | None = None) -> None:
+    def __init__(self, mark: str, *, only: str | None = None) -> None:
         self.killed: dict[int, str] = {}
         """Pids of those that were found, each with what tells it from a later process."""
-        self._store_hex = store_hex
+        self._mark = mark
         self._only = only
 
     def step(self) -> bool:
         """Looks and kills; true once there is nothing left to wait for."""
-        for pid in find_leftovers(self._store_hex, only=self._only):
+        for pid in find_leftovers(self._mark, only=self._only):
             identity = identity_of(pid)
             if identity is not None:
                 self.killed[pid] = identity
@@ -84,13 +87,13 @@ class Hunt:
         return [pid for pid, identity in self.killed.items() if identity_of(pid) == identity]
 
 
-def kill_leftovers(store_hex: str, *, wait_s: float = _WAIT_S) -> int:
+def kill_leftovers(mark: str, *, wait_s: float = _WAIT_S) -> int:
     """Kills what is left of earlier servers of a store; returns how many, once they are gone.
 
     Raises:
         TimeoutError: Some are still there after `wait_s` (in an uninterruptible call).
     """
-    hunt = Hunt(store_hex)
+    hunt = Hunt(mark)
     deadline_s = time.monotonic() + wait_s
     while not hunt.step():
         if time.monotonic() > deadline_s:

@@ -50,8 +50,8 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a pool has to know before it starts."""
 
     workers: int
-    store_hex: str
-    """The store's id: marks every process, so that the next start finds leftovers."""
+    mark: str
+    """Of every process, so that the next start finds leftovers: see `kinship.store_mark`."""
     app: str = ""
     """`module:name`; empty for the built-in tasks alone."""
     executor: str = "process"
@@ -90,6 +90,7 @@ class ProcessPool:
         self.notice = ""
         """Why workers are spawned instead of forked; empty where they are forked."""
         self._config = options.worker_config()
+        self._mark = options.mark
         self._slots: Slots | None = None
         self._zygote: ZygoteProcess | None = None
         self._ready: asyncio.Future[Sequence[TaskInfo]] | None = None
@@ -124,29 +125,34 @@ class ProcessPool:
             await self.stop()
             raise
 
-    def kill_leftovers(self) -> int:
-        """Kills what a dead server of this store left, and returns how many processes.
+    def claim(self, mark: str) -> int:
+        """Marks what this pool starts, and kills what a dead server of that mark left.
 
-        Call it under the lock, before the slots are read and BOOT is decided.
+        Call it under the lock, before the slots are read and BOOT is decided.  A zygote that
+        was started under another mark gets this one before its first worker.
+
+        Returns:
+            How many processes were killed.
         """
-        return kill_leftovers(self.options.store_hex)
+        if mark != self._mark:
+            self._mark = mark
+            if self._zygote is not None:
+                self._zygote.send(wire.Claim(mark))
+        return kill_leftovers(mark)
 
-    def attach(self, slots_path: str, last_seq: int, store: bytes | None = None) -> None:
+    def attach(self, slots_path: str, last_seq: int) -> None:
         """Makes the slots afresh.  Call it once BOOT is durable, before the first `add`.
 
         Args:
             slots_path: Where they are.
             last_seq: The log is durable up to here: every token to come is above.
-            store: Id of the store, where it is not that of the options.
         """
         assert self._slots is None
-        store = bytes.fromhex(self.options.store_hex) if store is None else store
+        store = bytes.fromhex(self._mark.partition("@")[0])
         self._slots = Slots.open(slots_path, self.options.workers, store, last_seq)
 
     def _start_zygote(self) -> ZygoteProcess:
-        zygote = ZygoteProcess(
-            self._config, self.options.store_hex, self._on_message, self._on_zygote_lost
-        )
+        zygote = ZygoteProcess(self._config, self._mark, self._on_message, self._on_zygote_lost)
         self._loop.call_later(self.options.start_limit_ms / 1000, self._overdue_import, zygote)
         return zygote
 
@@ -388,7 +394,7 @@ class ProcessPool:
 
     async def _kill_generation(self, generation: str) -> None:
         """Kills whatever still carries a dead zygote's mark, and waits until it is gone."""
-        hunt = Hunt(self.options.store_hex, only=generation)
+        hunt = Hunt(self._mark, only=generation)
         deadline_s = time.monotonic() + STOP_WAIT_S
         while not hunt.step():
             if time.monotonic() > deadline_s:

@@ -97,6 +97,12 @@ class Kill(msgspec.Struct, array_like=True, tag=2):
     birth: int
 
 
+class Claim(msgspec.Struct, array_like=True, tag=7):
+    """Server to zygote: the mark of the store that it serves, now that this is certain."""
+
+    mark: str
+
+
 class Ready(msgspec.Struct, array_like=True, tag=3):
     """Zygote to server: the application is imported."""
 
@@ -128,7 +134,7 @@ _ARRAY_HEAD_BYTES: Final = 3
 _pack_array_head: Final = struct.Struct(">BH").pack
 
 decode_control: Final = msgspec.msgpack.Decoder(
-    Add | Kill | Ready | ImportFailed | Exited | Killing
+    Add | Kill | Claim | Ready | ImportFailed | Exited | Killing
 ).decode
 
 

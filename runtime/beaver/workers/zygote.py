@@ -64,12 +64,14 @@ class Zygote:
         config: wire.WorkerConfig,
         registry: Registry,
         control: socket.socket,
+        label: kinship.Label,
         *,
         spawns: bool,
     ) -> None:
         self._config = config
         self._registry = registry
         self._control = control
+        self._label = label
         self._spawns = spawns
         self._frames = FrameReader()
         self._fds: deque[int] = deque()
@@ -136,6 +138,8 @@ class Zygote:
                 self._add(message)
             elif isinstance(message, wire.Kill):
                 self._kill(message.birth)
+            elif isinstance(message, wire.Claim):
+                self._label.write(message.mark)
 
     def _add(self, add: wire.Add) -> None:
         ends = wire.Ends(*(self._fds.popleft() for _ in range(_FDS_PER_ADD)))
@@ -302,6 +306,7 @@ def main() -> NoReturn:
     config = msgspec.json.decode(sys.argv[1], type=wire.WorkerConfig)
     control_fd, server_pid = int(sys.argv[2]), int(sys.argv[3])
     sys.argv[:] = ["beaver"]
+    label = kinship.Label()
     os.set_inheritable(control_fd, False)
     kinship.outlive_hangups()
     # Until the import is done nothing of ours runs, so SIGTERM may simply end this process.
@@ -323,7 +328,7 @@ def main() -> NoReturn:
     tasks = _task_infos(config, registry)
     if not why:
         _preload(config, tasks)
-    zygote = Zygote(config, registry, control, spawns=bool(why))
+    zygote = Zygote(config, registry, control, label, spawns=bool(why))
     with contextlib.suppress(ConnectionError):
         control.sendall(wire.frame(wire.Ready(tasks, why)))
         zygote.run()

@@ -27,7 +27,7 @@ class ZygoteProcess:
     def __init__(
         self,
         config: wire.WorkerConfig,
-        store_hex: str,
+        mark: str,
         on_message: Callable[[Any], None],
         on_lost: Callable[[ZygoteProcess], None],
     ) -> None:
@@ -53,7 +53,7 @@ class ZygoteProcess:
                 ],
                 env={
                     **os.environ,
-                    STORE_VARIABLE: store_hex,
+                    STORE_VARIABLE: mark,
                     GENERATION_VARIABLE: self.generation,
                 },
                 stdin=subprocess.DEVNULL,
@@ -67,7 +67,7 @@ class ZygoteProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def send(self, message: wire.Add | wire.Kill, fds: tuple[int, ...] = ()) -> None:
+    def send(self, message: wire.Add | wire.Kill | wire.Claim, fds: tuple[int, ...] = ()) -> None:
         """Sends a message; the descriptors are closed here once they are on their way."""
         self._outlet.send(Item(wire.frame(message), fds))
 
