@@ -95,7 +95,7 @@ class Beaver(Linked):
         refuse_unknown(unknown, "Beaver.enqueue()")
         declared = self.registry.get(task)
         if declared is not None:
-            declared.bind(payload)
+            declared.bind(payload)  # Wrong keys are told here, and not by a dead job.
         made = make_request(
             task,
             payload,

@@ -35,7 +35,6 @@ from beaver.tasks import Registry, Task, pack_arguments
 from beaver.views import Enqueued
 
 if TYPE_CHECKING:
-    import inspect
     from datetime import timedelta
 
     from beaver.context import JobContext
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_SHAPES_MAX: Final = 1_000
 _decode_options: Final = msgspec.msgpack.Decoder(Options).decode
 _encode_options: Final = msgspec.msgpack.Encoder().encode
 
@@ -57,9 +55,6 @@ class Producer(Linked, Generic[P, R]):
         self.task = task
         self._given = dict(given)
         self._template: Template | None = None
-        self._shapes: set[tuple[Any, ...]] = set()
-        """Calls that fit: how many arguments by position, and the names of the others."""
-        self._signature: inspect.Signature | None = None
         self._decode: Callable[[bytes], Any] | None = None
 
     @property
@@ -76,9 +71,11 @@ class Producer(Linked, Generic[P, R]):
             TypeError: The arguments do not fit the function.
             InvalidInput: They are no JSON, or too large.
         """
-        shape = (len(args), *kwargs)
-        if shape not in self._shapes:
-            self._check_arguments(args, kwargs, shape)
+        try:
+            self.task.check_call(args, kwargs)
+        except TypeError as error:
+            # Found here, where its traceback helps, and not in a worker.
+            raise TypeError(f"{self.name}.enqueue(): {error}") from None
         template = self._template or self._make_template()
         return template.fill(pack_arguments(args, kwargs))
 
@@ -145,27 +142,7 @@ class Producer(Linked, Generic[P, R]):
             "tags": tags or None,
         }
         given = {name: value for name, value in given.items() if value is not None}
-        other: Producer[P, R] = Producer(self.link, self.task, {**self._given, **given})
-        other._shapes = self._shapes
-        return other
-
-    def _check_arguments(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], shape: tuple[Any, ...]
-    ) -> None:
-        """Finds a wrong call here, where its traceback helps, and not in a worker.
-
-        Whether a call fits depends on its shape alone, so one that does is remembered.
-        """
-        signature = self._signature
-        if signature is None:
-            signature = self._signature = _signature_of(self.task)
-        try:
-            signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{self.name}.enqueue(): {error}") from None
-        if len(self._shapes) >= _SHAPES_MAX:
-            self._shapes.clear()
-        self._shapes.add(shape)
+        return Producer(self.link, self.task, {**self._given, **given})
 
     def _make_template(self) -> Template:
         """Returns what all jobs have in common; their options travel with the decorator's.
@@ -194,24 +171,6 @@ def merge(sent: bytes, declared: Options) -> bytes:
     return _encode_options(Options(**chosen))
 
 
-def _signature_of(task: Task[..., Any]) -> inspect.Signature:
-    """Returns the parameters that a producer gives: all but the context."""
-    import inspect
-
-    try:
-        signature = inspect.signature(task.function)
-    except (TypeError, ValueError):
-        return inspect.Signature(
-            [
-                inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
-                inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
-            ]
-        )
-    context = task.parameters.context
-    given = [p for p in signature.parameters.values() if p.name != context]
-    return signature.replace(parameters=given)
-
-
 def decoder_of(function: Callable[..., Any]) -> Callable[[bytes], Any]:
     """Returns what turns a result's JSON into the type that the function says it returns.
 
@@ -223,17 +182,29 @@ def decoder_of(function: Callable[..., Any]) -> Callable[[bytes], Any]:
     plain = msgspec.json.Decoder().decode
     try:
         kind = typing.get_type_hints(function).get("return", Any)
-        typed = msgspec.json.Decoder(kind).decode
+        typed = _model_decoder(kind) or msgspec.json.Decoder(kind).decode
     except Exception:  # noqa: BLE001 - annotations are the user's, and may fail in any way
         return plain
 
     def decode(raw: bytes) -> Any:
         try:
             return typed(raw)
-        except msgspec.ValidationError:
+        except ValueError:  # msgspec's and pydantic's
             return plain(raw)
 
     return decode
+
+
+def _model_decoder(kind: Any) -> Callable[[bytes], Any] | None:
+    """Returns what reads a type in which models of pydantic stand; `None` for any other."""
+    if hasattr(kind, "model_validate_json"):
+        decode: Callable[[bytes], Any] = kind.model_validate_json
+        return decode
+    if not any(map(_model_decoder, getattr(kind, "__args__", None) or ())):
+        return None
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind).validate_json
 
 
 # -- the four kinds, which differ in a plain call -----------------------------------------------
@@ -362,7 +333,9 @@ class Declaration:
 
     def _declare(self, function: Callable[..., Any], given: dict[str, Any]) -> Any:
         from beaver.options import backoff_from_python, check_name, check_options
+        from beaver.parameters import refuse_uncallable
 
+        refuse_uncallable(function)
         name = check_name(given.get("name") or getattr(function, "__name__", ""), "@app.job: name")
         if given.get("queue") is not None:
             check_name(given["queue"], "@app.job: queue")
@@ -377,8 +350,9 @@ class Declaration:
         )
         check_options(declared)
         task: Task[..., Any] = Task(function, declared)
+        kind = _kind_of(task)
         self._registry.add(task)
-        return _kind_of(task)(self._link, task)
+        return kind(self._link, task)
 
 
 def _duration_ms(value: Duration) -> int:

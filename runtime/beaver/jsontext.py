@@ -20,6 +20,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from beaver.errors import InvalidInput
+from beaver.lossless import refuse_changed
 from beaver_model.bounds import PAYLOAD_DEPTH_MAX
 
 _strict_encode: Final = json.JSONEncoder(
@@ -87,8 +88,11 @@ def encode_both(value: Any, bytes_max: int, what: str) -> tuple[bytes, bytes]:
 def _encode_slow(value: Any, what: str) -> tuple[bytes, Any]:
     """Does it with the standard library, which keeps long integers; says what is wrong."""
     try:
+        refuse_changed(value)
         text = _strict_encode(value).encode()
         return text, _decode(text)
+    except InvalidInput as error:
+        raise InvalidInput(f"{what}: {error}") from None
     except UnicodeEncodeError:
         raise InvalidInput(f"{what}: a string holds a lone surrogate") from None
     except TypeError as error:

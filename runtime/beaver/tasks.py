@@ -7,6 +7,7 @@ exactly; what somebody wrote by hand binds as they would expect:
 |---|---|
 | `{"args": [...], "kwargs": {...}}`, these two keys alone | the call that they describe |
 | an object whose keys fit the parameters | keyword arguments |
+| an object that names a parameter and does not fit | refused: a key is wrong, or one is missing |
 | `null`, where no argument is needed | a call without arguments |
 | anything else | the one positional argument |
 
@@ -15,17 +16,22 @@ The parameter annotated `JobContext` gets the context and takes no part in this.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Generic, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar
 
 from beaver.errors import InvalidInput
 from beaver.messages import Options, Request, TaskInfo
+from beaver.parameters import Parameters, parameters_of, producer_signature
+
+if TYPE_CHECKING:
+    import inspect
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _SPREAD: Final = {"args", "kwargs"}
-_CONTEXT_NAME: Final = "JobContext"
+_SHAPES_MAX: Final = 1_000
 
 
 class BindError(InvalidInput):
@@ -43,60 +49,6 @@ def pack_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return {"args": list(args), "kwargs": kwargs}
 
 
-class Parameters(NamedTuple):
-    """What of a function's signature decides about binding, the context left out."""
-
-    positional: tuple[str, ...]
-    """Parameters that may be given by position, in order."""
-    keywords: frozenset[str]
-    """Parameters that may be given by name."""
-    required: frozenset[str]
-    required_positional_only: int
-    any_positional: bool
-    any_keyword: bool
-    context: str | None
-    """Name of the parameter that gets the context."""
-    context_index: int = -1
-    """Parameters before that one, where it may be given by position."""
-
-    @property
-    def callable_with_one(self) -> bool:
-        """True where a call with one positional argument, and nothing else, is complete."""
-        if self.positional:
-            return not self.required - {self.positional[0]}
-        return self.any_positional and not self.required
-
-    def fit(self, names: dict[str, Any]) -> bool:
-        """True where a call with exactly these keyword arguments is complete."""
-        keys = names.keys()
-        return (
-            not self.required_positional_only
-            and self.required <= keys
-            and (self.any_keyword or keys <= self.keywords)
-            and self.context not in keys
-        )
-
-    def with_context(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Returns a bound call with the context in its place among the arguments."""
-        if self.context is None:
-            return args, kwargs
-        index = self.context_index
-        if 0 <= index <= len(args):
-            # By name it would meet the argument that stands in its place.
-            return (*args[:index], context, *args[index:]), kwargs
-        return args, {**kwargs, self.context: context}
-
-    def __str__(self) -> str:
-        names = [*self.positional, *sorted(self.keywords - set(self.positional))]
-        if self.any_positional:
-            names.append("*args")
-        if self.any_keyword:
-            names.append("**kwargs")
-        return ", ".join(names) or "no parameters"
-
-
 class Task(Generic[P, R]):
     """A function under a name.  Calling it just calls the function."""
 
@@ -104,11 +56,16 @@ class Task(Generic[P, R]):
         self.function = function
         self.options = options
         self._parameters: Parameters | None = None
+        self._signature: inspect.Signature | None = None
+        self._shapes: set[tuple[Any, ...]] = set()
+        """Calls that fit: how many arguments by position, and the names of the others."""
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", options.task)
         self.__module__ = getattr(function, "__module__", __name__)
         self.__qualname__ = getattr(function, "__qualname__", options.task)
         self.__wrapped__ = function
+        self.module_spec = getattr(sys.modules.get(self.__module__), "__spec__", None)
+        """The import during which it was declared; a reload is another one."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
@@ -134,6 +91,28 @@ class Task(Generic[P, R]):
             self._parameters = parameters_of(self.function)
         return self._parameters
 
+    @property
+    def signature(self) -> inspect.Signature:
+        """The parameters that a producer gives."""
+        if self._signature is None:
+            self._signature = producer_signature(self.function, self.parameters.context)
+        return self._signature
+
+    def check_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Checks that a call fits.
+
+        Whether it does depends on its shape alone, so a shape that fits is remembered.
+
+        Raises:
+            TypeError: It does not.
+        """
+        shape = (len(args), *kwargs)
+        if shape not in self._shapes:
+            self.signature.bind(*args, **kwargs)
+            if len(self._shapes) >= _SHAPES_MAX:
+                self._shapes.clear()
+            self._shapes.add(shape)
+
     def info(self) -> TaskInfo:
         return TaskInfo(self.options, self.is_async)
 
@@ -156,16 +135,30 @@ class Task(Generic[P, R]):
                 and isinstance(payload["args"], list)
                 and isinstance(payload["kwargs"], dict)
             ):
-                return tuple(payload["args"]), payload["kwargs"]
+                return self._spread(tuple(payload["args"]), payload["kwargs"])
             if parameters.fit(payload):
                 return (), payload
+            if not parameters.take_whole(payload):
+                raise BindError(self._misfit(payload) + _wrong_keys(payload, parameters))
         elif payload is None and not parameters.required:
             return (), {}
         if parameters.callable_with_one:
             return (payload,), {}
-        raise BindError(
+        raise BindError(self._misfit(payload))
+
+    def _spread(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        try:
+            self.check_call(args, kwargs)
+        except TypeError as error:
+            raise BindError(f"the payload does not fit task {self.name!r}: {error}") from None
+        return args, kwargs
+
+    def _misfit(self, payload: Any) -> str:
+        return (
             f"the payload ({_describe(payload)}) does not fit the parameters of task "
-            f"{self.name!r}: {parameters}"
+            f"{self.name!r}: {self.parameters}"
         )
 
 
@@ -173,75 +166,25 @@ def _describe(payload: Any) -> str:
     if isinstance(payload, dict):
         keys = ", ".join(sorted(payload)[:10])
         return f"an object with the keys {keys}" if keys else "an empty object"
-    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(payload), "a number")
+    kinds = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(payload), "a number")
 
 
-def parameters_of(function: Callable[..., Any]) -> Parameters:
-    """Reads a function's signature.
+def _wrong_keys(payload: dict[str, Any], parameters: Parameters) -> str:
+    """Says which keys of an object are none of the parameters, and which are missing."""
+    from beaver.setting import unknown_name
 
-    Raises:
-        InvalidInput: It has more than one parameter for the context.
-    """
-    import inspect
-
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # a builtin without a signature takes what it gets
-        return Parameters((), frozenset(), frozenset(), 0, True, True, None)
-    contexts = [p.name for p in signature.parameters.values() if _is_context(p.annotation)]
-    if len(contexts) > 1:
-        raise InvalidInput(f"{function!r} has more than one {_CONTEXT_NAME} parameter")
-    context = contexts[0] if contexts else None
-    positional: list[str] = []
-    keywords: set[str] = set()
-    required: set[str] = set()
-    required_positional_only = 0
-    context_index = -1
-    any_positional = any_keyword = False
-    for name, parameter in signature.parameters.items():
-        if parameter.kind == parameter.VAR_POSITIONAL:
-            any_positional = True
-        elif parameter.kind == parameter.VAR_KEYWORD:
-            any_keyword = True
-        elif name == context:
-            if parameter.kind == parameter.POSITIONAL_ONLY:
-                raise InvalidInput(f"the {_CONTEXT_NAME} parameter of {function!r} needs a name")
-            if parameter.kind != parameter.KEYWORD_ONLY:
-                context_index = len(positional)
-        else:
-            needed = parameter.default is parameter.empty
-            if needed:
-                required.add(name)
-            if parameter.kind != parameter.KEYWORD_ONLY:
-                positional.append(name)
-            if parameter.kind != parameter.POSITIONAL_ONLY:
-                keywords.add(name)
-            elif needed:
-                required_positional_only += 1
-    return Parameters(
-        tuple(positional),
-        frozenset(keywords),
-        frozenset(required),
-        required_positional_only,
-        any_positional,
-        any_keyword,
-        context,
-        context_index,
-    )
-
-
-def _is_context(annotation: Any) -> bool:
-    """True for `JobContext`, written as a name, a string, or one side of a union with None."""
-    if isinstance(annotation, str):
-        names = [part.strip().rsplit(".", 1)[-1] for part in annotation.strip("'\"").split("|")]
-        return _CONTEXT_NAME in names
-    options = getattr(annotation, "__args__", None) or (annotation,)
-    return any(
-        getattr(option, "__name__", "") == _CONTEXT_NAME
-        and getattr(option, "__module__", "") == "beaver.context"
-        for option in options
-    )
+    known = tuple(sorted(parameters.keywords))
+    parts = []
+    for key in sorted(payload.keys() - parameters.keywords):
+        if key == parameters.context:
+            parts.append(f"{key!r} is the context, which no producer gives")
+        elif not parameters.any_keyword:
+            parts.append(f"no parameter {key!r:.60}{unknown_name(key, known)}")
+    if missing := sorted(parameters.required - payload.keys()):
+        parts.append(f"missing: {', '.join(missing)}")
+    as_one = 'as one argument it is {"args": [...], "kwargs": {}}'
+    return f"\n{'; '.join([*parts[:5], as_one])}"
 
 
 class Registry:
@@ -253,17 +196,17 @@ class Registry:
     def add(self, task: Task[..., Any]) -> None:
         """Adds a task.
 
-        A function that was defined again under the same qualified name replaces the older
-        one (a module that was reloaded).
+        One that is declared again as its module is reloaded, or typed again at a prompt,
+        replaces the older one.
 
         Raises:
             InvalidInput: Another function has this name.
         """
         known = self._tasks.get(task.name)
-        if known is not None and _place(known) != _place(task):
+        if known is not None and not _again(known, task):
             raise InvalidInput(
-                f"two tasks are named {task.name!r}: {'.'.join(_place(known))} and "
-                f"{'.'.join(_place(task))}; give one of them a name of its own"
+                f"two tasks are named {task.name!r}: {_place(known)} and {_place(task)}; "
+                'give one of them a name of its own (`@app.job(name="...")`)'
             )
         self._tasks[task.name] = task
 
@@ -280,5 +223,26 @@ class Registry:
         return name in self._tasks
 
 
-def _place(task: Task[..., Any]) -> tuple[str, str]:
-    return task.__module__, task.__qualname__
+def _again(known: Task[..., Any], task: Task[..., Any]) -> bool:
+    """True where `task` is `known`, declared once more on purpose."""
+    if known.function is task.function:
+        return known.options == task.options
+    if (known.__module__, known.__qualname__) != (task.__module__, task.__qualname__):
+        return False
+    return known.module_spec is not task.module_spec or _is_typed(task)
+
+
+def _is_typed(task: Task[..., Any]) -> bool:
+    """True for what was entered at a prompt or in a notebook."""
+    return task.__module__ == "__main__" and (
+        hasattr(sys, "ps1") or not hasattr(sys.modules["__main__"], "__file__")
+    )
+
+
+def _place(task: Task[..., Any]) -> str:
+    """Returns where a task's function stands, for people."""
+    import inspect
+
+    code = getattr(inspect.unwrap(task.function), "__code__", None)
+    name = f"{task.__module__}.{task.__qualname__}"
+    return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"

@@ -119,7 +119,7 @@ def test_a_result_that_cannot_be_kept_is_dead_and_says_why(tmp_path: Path, how: 
 def test_a_payload_that_fits_no_call_is_dead_and_names_the_parameters(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         outcome = await world.call(1, "add", {"x": 1, "y": 2})
-        assert outcome.kind == OutcomeKind.FAILED, "one object is a possible first argument"
+        assert outcome.kind == OutcomeKind.DEAD, "an object is no `int`, the first argument"
         outcome = await world.call(1, "have_children", [1, 2])
         assert outcome.kind == OutcomeKind.DEAD
         assert "have_children" in outcome.error

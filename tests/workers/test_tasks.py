@@ -42,6 +42,10 @@ def two(to: Any, text: Any = "hi") -> Any:
     return ("two", to, text)
 
 
+def texts(to: str) -> Any:
+    return ("texts", to)
+
+
 def keyword_only(*, to: Any) -> Any:
     return ("keyword", to)
 
@@ -76,7 +80,7 @@ def with_context(to: Any, ctx: JobContext) -> Any:
         (two, {"to": "x"}, ("two", "x", "hi")),
         (two, {"to": "x", "text": "y"}, ("two", "x", "y")),
         (two, "x", ("two", "x", "hi")),
-        (two, {"text": "y"}, ("two", {"text": "y"}, "hi")),
+        (two, {"other": "y"}, ("two", {"other": "y"}, "hi")),
         (keyword_only, {"to": 1}, ("keyword", 1)),
         (positional_only, {"to": 1}, ("positional", {"to": 1}, "hi")),
         (positional_only, 1, ("positional", 1, "hi")),
@@ -91,7 +95,17 @@ def test_a_payload_binds_as_its_writer_expects(function: Any, payload: Any, resu
 
 @pytest.mark.parametrize(
     ("function", "payload"),
-    [(none, 1), (none, {"a": 1}), (keyword_only, 1), (keyword_only, {"from": 1})],
+    [
+        (none, 1),
+        (none, {"a": 1}),
+        (keyword_only, 1),
+        (keyword_only, {"from": 1}),
+        (two, {"text": "y"}),
+        (two, {"to": "x", "txet": "y"}),
+        (two, {"args": [1, 2, 3], "kwargs": {}}),
+        (two, {"args": [], "kwargs": {"text": 1}}),
+        (texts, {"other": 1}),
+    ],
 )
 def test_a_payload_that_fits_no_call_is_refused_by_name(function: Any, payload: Any) -> None:
     with pytest.raises(BindError, match=function.__name__):
@@ -102,7 +116,8 @@ def test_the_context_parameter_takes_no_part_in_binding() -> None:
     assert task(with_context).parameters.context == "ctx"
     assert task(with_context).bind({"to": 1}) == ((), {"to": 1})
     assert task(with_context).bind(1) == ((1,), {})
-    assert task(with_context).bind({"to": 1, "ctx": 2}) == (({"to": 1, "ctx": 2},), {})
+    with pytest.raises(BindError, match="'ctx' is the context, which no producer gives"):
+        task(with_context).bind({"to": 1, "ctx": 2})
 
 
 def context_first(ctx: JobContext, to: Any, text: Any = "hi") -> Any:
@@ -126,6 +141,13 @@ def test_the_context_comes_where_the_function_wants_it(
     bound = task(function)
     args, kwargs = bound.parameters.with_context(*bound.bind(payload), "CTX")
     assert function(*args, **kwargs) == result
+
+
+def test_a_misfit_says_which_keys_are_wrong_and_which_are_missing() -> None:
+    with pytest.raises(BindError) as refused:
+        task(two).bind({"text": "y", "tto": 1})
+    assert "no parameter 'tto'; did you mean to?" in str(refused.value)
+    assert "missing: to" in str(refused.value)
 
 
 def test_two_contexts_are_refused() -> None:
@@ -169,6 +191,8 @@ def test_two_functions_of_one_name_are_refused_and_a_reload_is_not() -> None:
     registry.add(Task(one, Options("mail")))
     with pytest.raises(InvalidInput, match="two tasks are named 'mail'"):
         registry.add(Task(two, Options("mail")))
+    with pytest.raises(InvalidInput, match="two tasks are named 'mail'"):
+        registry.add(Task(one, Options("mail", queue="other")))
     assert len(registry) == 1
     assert "mail" in registry
 

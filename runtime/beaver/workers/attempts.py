@@ -20,6 +20,7 @@ import msgspec
 from beaver import joblog
 from beaver.builtins import BuiltinTask
 from beaver.context import JobContext
+from beaver.errors import InvalidInput
 from beaver.messages import Outcome, OutcomeKind
 from beaver.steering import (
     Cancel,
@@ -32,10 +33,10 @@ from beaver.steering import (
 )
 from beaver.tasks import BindError, Registry, Task
 from beaver.workers import failures
+from beaver.workers.returned import encode_result
 from beaver_model.bounds import RESULT_BYTES_MAX
 
 _decode_json: Final = msgspec.json.Decoder().decode
-_encode_json: Final = msgspec.json.Encoder().encode
 _OK: Final = int(OutcomeKind.OK)
 
 
@@ -100,21 +101,13 @@ class Steps:
         """Returns the outcome of an attempt that returned `value`."""
         if isinstance(value, Steering):
             return self.failed(context, value)
-        if value is None:
-            result = b"null"
-        elif type(value) is msgspec.Raw:
-            result = bytes(value)
-        else:
-            try:
-                result = _encode_json(value)
-            except (TypeError, ValueError, RecursionError, OverflowError) as error:
-                return self._dead(
-                    context, f"the result cannot be written as JSON: {failures.headline(error)}"
-                )
+        try:
+            result = encode_result(value)
+        except InvalidInput as error:
+            # Trying again gives the same: its code has to change, and `beaver retry` runs it then.
+            return self._dead(context, str(error))
         if len(result) > RESULT_BYTES_MAX:
-            return self._dead(
-                context, f"the result has {len(result)} bytes; at most {RESULT_BYTES_MAX} are kept"
-            )
+            return self._dead(context, _too_large(len(result)))
         attempt = context._attempt  # noqa: SLF001 -- two sides of one thing
         children = tuple(context.children) if context.children else ()
         return Outcome(attempt.token, attempt.job, _OK, result, "", None, children)
@@ -146,6 +139,13 @@ def close(context: JobContext, outcome: Outcome) -> Outcome:
     joblog.finish(context)
     outcome.elapsed_ms = (time.monotonic() - context._started_s) * 1000  # noqa: SLF001
     return outcome
+
+
+def _too_large(size: int) -> str:
+    return (
+        f"the result has {size} bytes; at most {RESULT_BYTES_MAX} are kept, which no setting "
+        "changes: store it elsewhere and return its place"
+    )
 
 
 def _plan(task: Task[..., Any]) -> Plan:
