@@ -37,7 +37,7 @@ class _Wire(asyncio.Protocol):
         if self.lost:
             raise ServerGone("the connection to the server is closed; nothing was sent")
         self._number += 1
-        frame = blocking.frame_of(self._number, call)
+        frame = protocol.encode_request(self._number, call.op, call.body)
         future: asyncio.Future[Any] = self.loop.create_future()
         if not self._waiting and self.transport is not None:
             self.transport.write(frame)

@@ -10,6 +10,7 @@ the two methods of each from it.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -48,44 +49,73 @@ class Link(Operations, Synchronous):
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopLink] = (
             weakref.WeakKeyDictionary()
         )
+        self._last_loop: tuple[weakref.ref[asyncio.AbstractEventLoop], _LoopLink] | None = None
+        """What was looked up last: mostly there is one loop."""
         client.socket_of_url(store)  # Refuses a URL that cannot be reached at all.
+        _links.add(self)
 
     def call(self, call: Call[T]) -> T:
         """Carries out one call; raises the `BeaverError` that answers it."""
         if self.instead is not None:
             return self.instead.call(call)
-        effort = _Effort(call)
+        started_s = time.monotonic()
+        try:
+            client = self._client
+            if client is None or client.closed or client.process != os.getpid():
+                return self._connected().call(call)
+            return client.call(call)
+        except (ServerGone, NoServer) as error:
+            return self._persist(_Effort(call, started_s), error)
+
+    def _persist(self, effort: _Effort[T], error: ServerGone | NoServer) -> T:
+        """Carries out a call whose first try met no server, or lost it."""
         while True:
+            effort.lost(error)
             try:
-                return self._connected().call(effort.remaining())
-            except ServerGone as error:
-                effort.lost(error)
-            except NoServer as error:
-                effort.lost(error)
-                while self._find() is None and not effort.overdue:
+                while isinstance(error, NoServer) and self._find() is None and not effort.overdue:
                     time.sleep(_POLL_S)
+                return self._connected().call(effort.remaining())
+            except (ServerGone, NoServer) as again:
+                error = again
 
     async def acall(self, call: Call[T]) -> T:
         """Carries out one call without holding up the event loop."""
-        import asyncio
-
         if self.instead is not None:
             return self.instead.call(call)
         link = self._of_this_loop()
-        effort = _Effort(call)
+        started_s = time.monotonic()
+        try:
+            client = link.client
+            if client is None or client.closed:
+                return await self._carry_out(link, call)
+            return await client.call(call)
+        except (ServerGone, NoServer) as error:
+            return await self._apersist(link, _Effort(call, started_s), error)
+
+    async def _apersist(
+        self, link: _LoopLink, effort: _Effort[T], error: ServerGone | NoServer
+    ) -> T:
+        """The same as `_persist`."""
+        import asyncio
+
         while True:
+            effort.lost(error)
             try:
-                connected = await link.find()
-                if connected is not None:
-                    return await connected.call(effort.remaining())
-                return await asyncio.to_thread(self._embedded().call, effort.remaining())
-            except ServerGone as error:
-                effort.lost(error)
-            except NoServer as error:
-                effort.lost(error)
-                # A server is another process: nothing but looking tells that it is there.
-                while await link.find() is None and not effort.overdue:  # noqa: ASYNC110
-                    await asyncio.sleep(_POLL_S)
+                if isinstance(error, NoServer):
+                    # A server is another process: nothing but looking tells that it is there.
+                    while await link.find() is None and not effort.overdue:  # noqa: ASYNC110
+                        await asyncio.sleep(_POLL_S)
+                return await self._carry_out(link, effort.remaining())
+            except (ServerGone, NoServer) as again:
+                error = again
+
+    async def _carry_out(self, link: _LoopLink, call: Call[T]) -> T:
+        import asyncio
+
+        connected = await link.find()
+        if connected is not None:
+            return await connected.call(call)
+        return await asyncio.to_thread(self._embedded().call, call)
 
     def close(self) -> None:
         """Ends the connection of the blocking calls; the next call connects anew."""
@@ -94,13 +124,15 @@ class Link(Operations, Synchronous):
                 self._client.close()
                 self._client = None
 
+    def begin_anew(self) -> None:
+        """In a forked child: the thread that held the lock is not there to let go of it."""
+        self._lock = threading.Lock()
+
     def _connected(self) -> Synchronous:
         return self._find() or self._embedded()
 
     def _find(self) -> client.Client | None:
         """Returns the connection to the server, made anew where it was lost or inherited."""
-        import os
-
         with self._lock:
             found = self._client
             if found is None or found.closed or found.process != os.getpid():
@@ -120,13 +152,28 @@ class Link(Operations, Synchronous):
         return EmbeddedClient(self.store)
 
     def _of_this_loop(self) -> _LoopLink:
-        import asyncio
+        from asyncio import get_running_loop
 
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
+        last = self._last_loop
+        if last is not None and last[0]() is loop:
+            return last[1]
         link = self._loops.get(loop)
         if link is None:
             link = self._loops[loop] = _LoopLink(self.store)
+        self._last_loop = weakref.ref(loop), link
         return link
+
+
+_links: Final[weakref.WeakSet[Link]] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    for link in list(_links):
+        link.begin_anew()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 class AsyncLink(Operations, Asynchronous):
@@ -147,28 +194,29 @@ class _LoopLink:
 
         self._store = store
         self._lock = asyncio.Lock()
-        self._client: AsyncClient | None = None
+        self.client: AsyncClient | None = None
 
     async def find(self) -> AsyncClient | None:
         from beaver import async_client
 
-        if self._client is not None and not self._client.closed:
-            return self._client
+        if self.client is not None and not self.client.closed:
+            return self.client
         async with self._lock:
-            if self._client is None or self._client.closed:
+            if self.client is None or self.client.closed:
                 try:
-                    self._client = await async_client.find(self._store)
+                    self.client = await async_client.find(self._store)
                 except NotFound:
-                    self._client = None
-            return self._client
+                    self.client = None
+            return self.client
 
 
 class _Effort(Generic[T]):
     """One call, carried through restarts of the server: what to send, and until when."""
 
-    def __init__(self, call: Call[T]) -> None:
+    def __init__(self, call: Call[T], started_s: float) -> None:
+        """`started_s` is when the call was made, and was sent first."""
         self._call = call
-        self._sent_s = self._started_s = time.monotonic()
+        self._sent_s = self._started_s = started_s
         self._limit_s: float | None = None
         """Length of a `wait` that has one."""
         if call.op == "wait" and call.body[1] >= 0:

@@ -40,6 +40,7 @@ FRAME_BYTES_MAX: Final = 64 << 20
 """A batch of the largest size (10,000 jobs, 8 MiB) fits with room to spare."""
 
 _LENGTH: Final = struct.Struct("<I")
+_pack_length: Final = _LENGTH.pack
 _unpack_length: Final = _LENGTH.unpack_from
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder().decode
@@ -56,6 +57,21 @@ def encode_frame(message: Any) -> bytes:
     """Returns a whole frame for a message."""
     body = _encode(message)
     return _LENGTH.pack(len(body)) + body
+
+
+def encode_request(number: int, op: str, body: Any) -> bytes:
+    """Returns the frame of a request.
+
+    Raises:
+        InvalidInput: It is longer than a server reads.
+    """
+    message = _encode((number, op, body))
+    size = len(message)
+    if size > FRAME_BYTES_MAX:
+        raise errors.InvalidInput(
+            f"a request of {size} bytes; at most {FRAME_BYTES_MAX} are sent at once"
+        )
+    return _pack_length(size) + message
 
 
 class FrameReader:

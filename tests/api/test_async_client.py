@@ -8,7 +8,7 @@ import inspect
 import msgspec
 import pytest
 
-from beaver import async_client, calls, client
+from beaver import Beaver, async_client, calls, client
 from beaver.errors import Conflict, NotFound, ServerGone, StoreUnavailable
 from beaver.messages import Options, Request
 
@@ -58,6 +58,30 @@ def test_a_cancelled_wait_leaves_the_connection_usable(data, server):
             assert (await found.wait("a")).state == "completed"
 
     asyncio.run(main())
+
+
+def test_cancelled_enqueues_leave_the_link_usable_and_the_others_their_answers(data, server):
+    """Of sixty-four at once, half are cancelled: the rest come in, each with its own answer."""
+    app = Beaver(data)
+
+    @app.job
+    def echo(n: int) -> None: ...
+
+    async def main() -> None:
+        for turn in range(5):
+            jobs = [echo.options(id=f"{turn}-{n}") for n in range(64)]
+            tasks = [asyncio.ensure_future(job.aenqueue(1)) for job in jobs]
+            for _ in range(turn):
+                await asyncio.sleep(0)
+            for task in tasks[::2]:
+                task.cancel()
+            found = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [handle.id for handle in found[1::2]] == [f"{turn}-{n}" for n in range(1, 64, 2)]
+            again = await asyncio.gather(*(job.aenqueue(1) for job in jobs[::2]))
+            assert [handle.id for handle in again] == [f"{turn}-{n}" for n in range(0, 64, 2)]
+
+    asyncio.run(main())
+    assert app.status().pending == 5 * 64
 
 
 def test_who_waits_hears_that_the_server_is_gone(data, server):

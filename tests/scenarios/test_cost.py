@@ -26,12 +26,13 @@ def loaded():
 """
 
 WORKER = """
-beaver beaver.app beaver.builtins beaver.calls beaver.client beaver.context beaver.durations
-beaver.endpoint beaver.errors beaver.handles beaver.jobs beaver.joblog beaver.jsontext beaver.link
-beaver.messages beaver.options beaver.protocol beaver.steering
+beaver beaver.app beaver.builtins beaver.calls beaver.channel beaver.client beaver.context
+beaver.durations beaver.endpoint beaver.errors beaver.handles beaver.job_options beaver.jobs
+beaver.joblog beaver.jsontext beaver.link beaver.looking beaver.lossless beaver.messages
+beaver.options beaver.parameters beaver.protocol beaver.steering
 beaver.tasks beaver.views beaver.workers beaver.workers.apps beaver.workers.attempts
 beaver.workers.child beaver.workers.failures beaver.workers.inbox beaver.workers.kinship
-beaver.workers.one_by_one beaver.workers.slots beaver.workers.wire
+beaver.workers.one_by_one beaver.workers.returned beaver.workers.slots beaver.workers.wire
 beaver_model beaver_model.bounds beaver_model.hashing beaver_model.rows beaver_model.states
 """
 """Our modules in a worker: running jobs, and what an application gets of the Python API.

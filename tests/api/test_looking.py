@@ -1,0 +1,102 @@
+"""Looking for an answer before sleeping: while a core is idle, and not otherwise."""
+
+from __future__ import annotations
+
+import pytest
+
+from beaver import looking
+from beaver.looking import LOOK_S, PAUSE_MAX_S, PAUSE_S, SLOW_YIELD_S, Looking
+
+
+class Machine:
+    """Time, cores and what a yield takes on them."""
+
+    def __init__(self, cores: int = 2, running: int | None = 1) -> None:
+        self.now_s, self.yield_s, self.running = 0.0, 1e-6, running
+        self.looks = self.asked = 0
+        self.answer_after: float | None = None
+        self.looking = Looking(cores, self._runnable, lambda: self.now_s, self._yield)
+
+    def _runnable(self) -> int | None:
+        self.asked += 1
+        return self.running
+
+    def _yield(self) -> None:
+        self.now_s += self.yield_s
+
+    def look_for_one_that_comes(self, after_s: float | None) -> bool:
+        due_s = None if after_s is None else self.now_s + after_s
+
+        def look(timeout: int) -> bool:
+            assert timeout == 0
+            self.looks += 1
+            return due_s is not None and self.now_s >= due_s
+
+        return self.looking.sees(look)
+
+
+def test_an_answer_that_comes_soon_is_seen_without_sleeping_or_asking_the_kernel():
+    machine = Machine()
+    assert machine.look_for_one_that_comes(LOOK_S / 2)
+    assert machine.asked == 0
+
+
+def test_it_is_looked_for_a_moment_only():
+    machine = Machine()
+    assert not machine.look_for_one_that_comes(None)
+    assert machine.now_s == pytest.approx(LOOK_S, abs=2e-6)
+    assert machine.look_for_one_that_comes(LOOK_S / 2)  # with an idle core, the next time again
+
+
+def test_a_slow_yield_beside_an_idle_core_is_no_reason_to_sleep():
+    machine = Machine(running=2)
+    machine.yield_s = SLOW_YIELD_S * 2
+    assert machine.look_for_one_that_comes(LOOK_S / 2)
+    assert machine.asked > 0
+
+
+@pytest.mark.parametrize("running", [3, None])
+def test_where_others_want_the_cores_the_thread_sleeps_at_once_and_longer_each_time(running):
+    """Also where nobody says how many there are: then a slow yield is all that is known."""
+    machine = Machine(running=running)
+    machine.yield_s = SLOW_YIELD_S * 2
+    pauses = []
+    assert not machine.look_for_one_that_comes(LOOK_S)
+    for _ in range(10):
+        paused_s, looks = machine.now_s, machine.looks
+        while machine.looks == looks:
+            machine.now_s += PAUSE_S / 10
+            assert not machine.look_for_one_that_comes(LOOK_S)
+        pauses.append(machine.now_s - paused_s)
+    assert pauses[0] == pytest.approx(PAUSE_S, rel=0.2)
+    assert pauses[1] == pytest.approx(2 * PAUSE_S, rel=0.2)
+    assert pauses[-1] == pytest.approx(PAUSE_MAX_S, rel=0.1)
+
+
+def test_no_answer_and_busy_cores_are_a_reason_to_sleep_however_quick_the_yields():
+    """The server may wait for the other core while we hold this one."""
+    machine = Machine(running=3)
+    assert not machine.look_for_one_that_comes(None)
+    looks = machine.looks
+    assert not machine.look_for_one_that_comes(0.0)
+    assert machine.looks == looks
+
+
+def test_it_is_looked_on_once_the_cores_are_free_again():
+    machine = Machine(running=3)
+    assert not machine.look_for_one_that_comes(None)
+    machine.now_s += PAUSE_S
+    machine.running = 1
+    assert machine.look_for_one_that_comes(LOOK_S / 2)
+
+
+def test_on_a_single_core_nobody_looks():
+    machine = Machine(cores=1)
+    assert not machine.look_for_one_that_comes(0.0)
+    assert machine.looks == 0
+
+
+def test_the_kernel_says_how_many_tasks_are_runnable():
+    found = looking.runnable()
+    assert found is not None
+    assert found >= 1
