@@ -236,7 +236,7 @@ MUTANTS: Final = (
         module="beaver.controller",
         diff="""
 -            if rest:
--                self._pool.dispatch(place.number, rest)
+-                place.crew.pool.dispatch(place.number, rest)
 +            mutant_reached()
 """,
         tests=(f"{_CONTROLLER}::test_cancelling_what_waits_in_a_prefetch_disturbs_nothing_else",),

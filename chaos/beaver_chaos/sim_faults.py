@@ -193,9 +193,16 @@ def _late_outcome(world: World, number: int, part: float) -> None:
             worker.report(Outcome(run.token, run.job, OutcomeKind.OK, b"0"))
 
 
+def _reload(world: World, how: str, workers: int) -> None:
+    if world.life is not None:
+        world.life.reload(how, workers)
+
+
 def _lose_zygote(world: World) -> None:
     if world.life is not None:
-        world.life.pool.lose_zygote()
+        pools = world.life.pools
+        pool = pools[world.chance.below(len(pools))] if len(pools) > 1 else pools[0]
+        pool.lose_zygote()
 
 
 # -- clock and network -------------------------------------------------------------------------
@@ -234,5 +241,6 @@ FAULTS: Final[dict[str, Callable[..., None]]] = {
     "snapshot": _snapshot,
     "prepare": _prepare,
     "restart": _restart,
+    "reload": _reload,
 }
 """What each act that is no request of a client does."""

@@ -170,6 +170,10 @@ def draw_plan(seed: int, steps: int = STEPS_DEFAULT, favour: str = "") -> Plan:
         acts.insert(0, Act(0, "kill_server", (chance.between(1, 12), chance.one_in(2), -1)))
     if setup.commit == "auto" and chance.one_in(6):
         acts = sorted(acts + drawing.busy_time(setup.sync_us), key=_time)
+    # Drawn apart: seeds that have none mean what they have always meant.
+    reloads = Chance(seed, "reload")
+    if favour == "reload" or reloads.one_in(4):
+        acts = sorted(acts + drawing.reloads(reloads), key=_time)
     return Plan(seed, setup, tuple(acts), favour)
 
 
@@ -184,7 +188,7 @@ class _Drawing:
         # A run has a temper: some are calm, some have one kind of fault again and again.
         self._faulty = chance.pick((0, 6, 3, 3))
         self._favourite = chance.pick(FAULTS)
-        if favour:
+        if favour in FAULTS:
             self._faulty, self._favourite = 3, favour
         self._orders = _UPKEEP if chance.one_in(4) else _ORDERS
         self._span_ms = steps * chance.pick(_SPACINGS_MS)
@@ -206,6 +210,15 @@ class _Drawing:
             self._number += 1
             job = JobPlan(f"j{self._number}", QUEUES[0], 5, (Script("ok", 0),), 400, 3, 5, 0)
             acts.append(Act(begin_ms + n * _BUSY_EACH_MS, "enqueue", (n % CLIENTS, (job,))))
+        return acts
+
+    def reloads(self, chance: Chance) -> list[Act]:
+        """Draws one reload or more; some fail, and some change the number of workers."""
+        acts = []
+        for _ in range(chance.pick((1, 1, 2, 6))):
+            how = chance.pick(("ok", "ok", "ok", "broken"))
+            at_ms = chance.between(0, self._span_ms)
+            acts.append(Act(at_ms, "reload", (how, chance.between(1, 3))))
         return acts
 
     def _draw(self) -> tuple[str, tuple[Any, ...]]:
@@ -329,3 +342,5 @@ _FAULT_ARGS: Final[dict[str, Callable[[Chance], tuple[Any, ...]]]] = {
 """Each fault, and how its arguments are drawn."""
 
 FAULTS: Final = tuple(_FAULT_ARGS)
+FAVOURS: Final = (*FAULTS, "reload")
+"""What may be asked to strike often."""

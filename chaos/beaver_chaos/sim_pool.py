@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from beaver import jsontext
+from beaver.errors import AppImportError
 from beaver.messages import Attempt, Backoff, Options, Outcome, OutcomeKind, Request, TaskInfo
 from beaver.ports import PoolEvents
 from beaver.requests import build_request
@@ -81,6 +82,8 @@ class Worker:
         self.how = ""
         """How it ended; empty while it lives."""
         self.killed = False
+        self.retired = False
+        """It ends once it has ended what it was sent."""
         self.stuck = False
         """It was stopped, and nobody will let it go on."""
         self._places = max(1, world.plan.setup.concurrency)
@@ -104,6 +107,15 @@ class Worker:
             self.mailbox.clear()
         while self.mailbox and len(self.running) < self._places:
             self._start(self.mailbox.popleft())
+        if self.retired and not self.mailbox and not self.running:
+            self.die("exited with 0")
+
+    def retire(self) -> None:
+        """Reads the permit that ends it, behind all others."""
+        self.retired = True
+        if self.running:
+            self.world.reach("a former worker ends its job")
+        self.wake()
 
     def _start(self, attempt: Attempt) -> None:
         world = self.world
@@ -194,8 +206,10 @@ def _child(parent: str, number: int) -> Request:
 class SimPool:
     """A server's pool, over the machine's workers."""
 
-    def __init__(self, world: World, process: Process) -> None:
+    def __init__(self, world: World, process: Process, how: str = "ok") -> None:
         self._world = world
+        self._how = how
+        """`ok`, or `broken`: the application cannot be imported."""
         self.process = process
         """The server."""
         self._workers: dict[int, Worker] = {}
@@ -204,7 +218,16 @@ class SimPool:
 
     async def start(self, events: PoolEvents) -> Sequence[TaskInfo]:
         self._events = events
+        if self._how == "broken":
+            raise AppImportError("cannot import 'shop:app'")
         return [TaskInfo(Options(TASK))]
+
+    def join(self, former: SimPool) -> None:
+        """The slots are the machine's."""
+        self._attached = True
+
+    def leave(self) -> None:
+        """Nothing is added any more: the controller sees to that."""
 
     def claim(self, mark: str) -> int:
         """Kills what a dead server left; what has ended since counts as well."""
@@ -255,7 +278,9 @@ class SimPool:
             self._world.after(place.process, self._world.latency_ns(), place.cancel, token)
 
     def retire(self, worker: int) -> None:
-        self.kill(worker)
+        place = self._workers.get(worker)
+        if place is not None and not place.how:
+            self._world.after(place.process, self._world.latency_ns(), place.retire)
 
     def kill(self, worker: int) -> None:
         place = self._workers.get(worker)

@@ -11,7 +11,10 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from beaver.assembly import Assembly, PoolSink, Ports
+from beaver.config import Config
 from beaver.errors import BeaverError, DiskFull, StorageFailed, StoreUnavailable
 from beaver.layout import Layout
 from beaver.ports import DirectoryLock
@@ -45,7 +48,9 @@ class Life:
             on_stop=self.stopped_in_operation,
             on_sync=world.sync_takes_time,
         )
-        self.pool = SimPool(world, self.process)
+        self.pools = [SimPool(world, self.process)]
+        self._next_pool = "ok"
+        self.reloading = 0
         self.parts = Assembly(world.config, self._ports(), on_failure=self._failed)
         self.power_goes = False
         """Whether a planned stop is a power cut."""
@@ -64,12 +69,18 @@ class Life:
             clock=world.clock,
             entropy=world.entropy,
             disk=self.disk,
-            pool=self.pool,
+            pool=self.pools[0],
+            make_pool=self._make_pool,
             read_slots=self._read_slots,
             make_helper=lambda _: SimHelper(world, self.process, layout),
             make_history=lambda *_: SimHistory(),
             make_writer=lambda: SimWriter(self),
         )
+
+    def _make_pool(self, config: Config, mark: str) -> SimPool:
+        pool = SimPool(self.world, self.process, self._next_pool)
+        self.pools.append(pool)
+        return pool
 
     def _read_slots(self, path: str) -> PreviousSlots | None:
         world = self.world
@@ -99,7 +110,7 @@ class Life:
     async def _run(self) -> None:
         world, config, parts = self.world, self.world.config, self.parts
         sink = PoolSink()
-        tasks = await self.pool.start(sink)
+        tasks = await self.pools[0].start(sink)
         lock = await self._acquire(Layout(config.data).lock)
         await parts.recover(world.store, tasks)
         parts.build(
@@ -117,7 +128,7 @@ class Life:
         await parts.drain(config.grace_ms)
         await parts.halt(self._close_doors)
         await parts.finish()
-        await self.pool.stop()
+        await parts.stop_pools()
         lock.release()
 
     async def _acquire(self, path: str) -> DirectoryLock:
@@ -147,6 +158,27 @@ class Life:
         """SIGTERM."""
         if self._stop is not None:
             self.world.after(self.process, 0, self._stop.set)
+
+    def reload(self, how: str, workers: int) -> None:
+        """`beaver reload`: new workers with the code as it is now."""
+        if self._is_up:
+            self._begin(partial(self._reload, how, workers))
+
+    async def _reload(self, how: str, workers: int) -> None:
+        world, before = self.world, self.parts.controller.crew
+        self.reloading += 1
+        self._next_pool = how
+        try:
+            await self.parts.renew(msgspec.structs.replace(world.config, workers=workers))
+        except BeaverError:
+            if self.parts.controller.crew is before:
+                world.reach("a reload fails, and the former workers serve on")
+            raise
+        finally:
+            self.reloading -= 1
+        world.reach("a reload takes over")
+        if len({place.crew for place in self.parts.controller.workers.values()}) > 1:
+            world.reach("two crews are side by side")
 
     def take_snapshot(self) -> None:
         """Takes a snapshot now, as if the log had grown enough."""
@@ -199,7 +231,8 @@ class Life:
             self.disk.end()
         else:
             self.world.reach("a writer outlives its server")
-        self.pool.lose_server()
+        for pool in self.pools:
+            pool.lose_server()
 
     def arm_stop(self, ahead: int, fault: Fault, *, power_goes: bool) -> None:
         """Ends the process in the middle of a later disk operation."""

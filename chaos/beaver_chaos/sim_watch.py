@@ -186,6 +186,8 @@ class Watch:
                 self._check_dispatch(shadow.jobs[event.job], event.worker, now_ms)
             elif type(event) is Acked and event.token not in self._ended:
                 self.wrong(f"job {event.job} completes, and its token {event.token} has not ended")
+            elif type(event) is Released:
+                self._check_give_back(event)
             elif type(event) is TimedOut or type(event) is Died:
                 self._check_limit(event)
             end = _ENDS.get(type(event))
@@ -196,6 +198,14 @@ class Watch:
             if type(event) is Acked or type(event) is Discarded:
                 self._buried.append(event.job)
                 self._look_at_evictions()
+
+    def _check_give_back(self, event: Released) -> None:
+        """A reload gives back what has not started, and nothing else."""
+        drains = self._life is None or self._life.ending
+        if event.cause == Cause.DRAIN and not drains:
+            self._world.reach("a reload gives back a prefetch")
+            if event.token in self._began_ns:
+                self.wrong(f"job {event.job} had started, and a reload gives it back")
 
     def _count(self, event: AnyEvent) -> None:
         """Counts what comes to be, before the event is applied."""
@@ -320,7 +330,7 @@ class Watch:
             token = min(lost)
             self.wrong(f"job {state.in_flight[token].id} is in flight and no worker holds it")
         idle = any(
-            place.ready and not place.held and place.killed is None
+            place.ready and place.serving and not place.held and place.killed is None
             for place in controller.workers.values()
         )
         row = select(state, Offer(idle=True), engine.now_ms()) if idle else None

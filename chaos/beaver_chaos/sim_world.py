@@ -338,8 +338,9 @@ class World:
             if queue.row.paused:
                 self._begin(0, "resume", (name,))
                 return False
-        if not all(place.ready for place in life.parts.controller.workers.values()):
-            return False  # P5: no slot stays without a worker.
+        places = life.parts.controller.workers.values()
+        if life.reloading or not all(place.ready and place.serving for place in places):
+            return False  # P5: no slot stays without a worker, and no former worker stays.
         return not state.in_flight and not state.scheduled_live and not state.ready
 
     def _begin(self, client: int, kind: str, args: tuple[Any, ...]) -> None:

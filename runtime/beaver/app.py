@@ -233,7 +233,7 @@ class Beaver(Linked):
                 hint = unknown_name(name, known) or f"; known are {', '.join(known)}"
                 raise InvalidInput(f"run_worker(): no setting {name!r}{hint}")
         flags = {"data": self.store, "app": self._import_name(), **settings}
-        return run(load_config(flags))
+        return run(load_config(flags), lambda: load_config(flags))
 
     def _import_name(self) -> str:
         """Returns `module:name` by which another process can import this application."""

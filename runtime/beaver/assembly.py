@@ -9,6 +9,7 @@ in both, and it matters:
    Settings that decisions depend on are logged.  Only then may workers be attached.
 2. `build`: engine, controller, housekeeping and service are wired.
 3. `start`, once the caller listens: workers and housekeeping.
+   `renew`, at any time: new workers with code and settings as they are now.
 4. `drain`, `halt`, `finish`: no new work and the grace; nobody asks any more; history and
    snapshot are brought up to the log, and the log is closed.
 
@@ -17,11 +18,12 @@ What may not live here: real ports, signals, sockets, what is printed.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 from beaver.commit_path import CommitPath
 from beaver.config import Config
@@ -33,13 +35,13 @@ from beaver.journal.wal import EXTEND_BYTES
 from beaver.layout import Layout
 from beaver.messages import Outcome, TaskInfo
 from beaver.metrics import Metrics
-from beaver.places import Concurrency
+from beaver.places import Concurrency, Crew
 from beaver.ports import Clock, Disk, Entropy, Helper, LogWriter, Pool
 from beaver.recovery import Opened, open_store, peek_store
 from beaver.resolving import Resolver
 from beaver.results import Results
 from beaver.server.service import HistoryReader, Service
-from beaver.views import StatusView
+from beaver.views import ReloadView, StatusView
 from beaver.workers.kinship import store_mark
 from beaver.workers.slots import PreviousSlots
 from beaver_model import State
@@ -65,11 +67,23 @@ class LocalPool(Pool, Protocol):
         """
         ...
 
+    def join(self, former: Any) -> None:
+        """Uses the slots of another pool of the same server, instead of `attach`."""
+        ...
+
+    def leave(self) -> None:
+        """No worker is added any more: nothing that is lost is replaced."""
+        ...
+
 
 class PoolSink:
     """Passes a pool's events on once there is a controller."""
 
     controller: Controller
+
+    def __init__(self) -> None:
+        self.on_failed: Callable[[str], None] | None = None
+        """Told in the controller's place that the pool has failed."""
 
     def worker_ready(self, worker: int, pid: int) -> None:
         self.controller.worker_ready(worker, pid)
@@ -81,7 +95,10 @@ class PoolSink:
         self.controller.worker_exited(worker, started, detail)
 
     def pool_failed(self, message: str) -> None:
-        self.controller.pool_failed(message)
+        if self.on_failed is not None:
+            self.on_failed(message)
+        else:
+            self.controller.pool_failed(message)
 
 
 class Ports(NamedTuple):
@@ -91,6 +108,8 @@ class Ports(NamedTuple):
     entropy: Entropy
     disk: Disk
     pool: LocalPool
+    make_pool: Callable[[Config, str], LocalPool]
+    """Makes a pool with other settings, for the store with that mark."""
     read_slots: Callable[[str], PreviousSlots | None]
     """Reads the slots file at a path."""
     make_helper: Callable[[str], Helper]
@@ -115,6 +134,10 @@ class Assembly:
             on_failure: Called once the log cannot be trusted; ends the process.
         """
         self._config, self._ports, self._on_failure = config, ports, on_failure
+        self._renewing = asyncio.Lock()
+        self._pools: dict[LocalPool, PoolSink] = {}
+        """All that have workers; the last one is given jobs."""
+        self._tasks: set[asyncio.Task[None]] = set()
         self._layout = Layout(config.data)
 
     async def recover(self, store: bytes, tasks: Sequence[TaskInfo]) -> None:
@@ -156,12 +179,11 @@ class Assembly:
         )
         state.set_known_tasks(frozenset(info.options.task for info in tasks))
         await self.engine.execute(boot_command(state, previous, self.store))
-        await self._apply_settings()
+        await self._apply_settings(config)
         ports.pool.attach(self._layout.slots, self.engine.durable_seq)
 
-    async def _apply_settings(self) -> None:
+    async def _apply_settings(self, config: Config) -> None:
         """Logs the settings of the configuration that decisions depend on."""
-        config = self._config
         await self.engine.execute(SetBounds(config.tombstones_max, config.tombstones_age_ms))
         for name, queue in config.queues.items():
             await self.engine.execute(
@@ -176,6 +198,7 @@ class Assembly:
         on_pool_failure: Callable[[str], None],
         on_quiet: Callable[[], None] | None = None,
         on_violation: Callable[[str], None] | None = None,
+        reload: Callable[[], Awaitable[ReloadView]] | None = None,
     ) -> None:
         """Wires the parts.  Nothing runs yet.
 
@@ -185,15 +208,11 @@ class Assembly:
             on_pool_failure: Called where workers cannot be started any more.
             on_quiet: Called after a commit that leaves nothing that can run by itself.
             on_violation: Called once dispatch was stopped, since an invariant does not hold.
+            reload: Reads the settings anew and calls `renew`, for a client that asks.
         """
         config, ports, engine, report = self._config, self._ports, self.engine, self.opened.report
-        resolver = Resolver(
-            timeout_ms=config.timeout_ms,
-            max_attempts=config.max_attempts,
-            tasks={info.options.task: info.options for info in self.tasks},
-            payload_bytes_max=config.payload_bytes_max,
-        )
-
+        self._resolver = resolver = Resolver(**_defaults(config, self.tasks))
+        self._pools[ports.pool] = sink
         self.results, self.metrics = Results(), Metrics()
         self.metrics.recovery = dict(report.seconds)
         engine.observers += [self.results.observe, self.metrics.observe]
@@ -206,7 +225,7 @@ class Assembly:
             store=self.store.hex(),
             workers=config.workers,
             concurrency=config.concurrency,
-            mode=Concurrency.ONE if config.executor == "process" else Concurrency.MANY,
+            mode=_mode(config),
             grace_ms=config.grace_ms,
             to_job=resolver.job,
             prefetch=config.prefetch,
@@ -214,6 +233,7 @@ class Assembly:
             start_limit_ms=config.start_timeout_ms,
             on_pool_failure=on_pool_failure,
             on_quiet=on_quiet,
+            on_crew_gone=self._crew_gone,
         )
         sink.controller = self.controller
         self.keeping = Housekeeping(
@@ -239,6 +259,7 @@ class Assembly:
             to_job=resolver.job,
             status=status,
             payload_bytes_max=config.payload_bytes_max,
+            reload=reload,
         )
 
     def _violated(self, tell: Callable[[str], None] | None, what: str) -> None:
@@ -250,6 +271,77 @@ class Assembly:
         """Starts workers and housekeeping."""
         self.controller.start()
         self.keeping.start()
+
+    # -- new code and settings -----------------------------------------------------------------
+
+    async def renew(self, config: Config) -> Renewed:
+        """Starts workers with code and settings as they are now; returns once they serve.
+
+        The former workers end what they run and leave; what they had not started is given
+        back.  Nothing is charged, and there is no moment in which nobody is given jobs.
+
+        Raises:
+            BeaverError: The application cannot be imported, its workers do not come up, or a
+                setting is refused.  The former ones serve on, as before.
+        """
+        async with self._renewing:
+            sink = PoolSink()
+            pool = self._ports.make_pool(config, self.mark)
+            tasks = await pool.start(sink)
+            crew = Crew(pool, _mode(config), config.concurrency)
+            sink.controller = controller = self.controller
+            sink.on_failed = lambda why: crew.arrival.fails(why) if crew.arrival else None
+            former, before = controller.crew, self._config
+            self._pools[pool] = sink
+            try:
+                pool.join(former.pool)
+                await controller.recruit(crew, config.workers)
+                await self._apply_settings(config)
+            except BaseException:
+                # Their ends are told while the pool stops; they hold nothing.
+                controller.dismiss(crew)
+                del self._pools[pool]
+                await pool.stop()
+                raise
+            controller.hand_over(crew)
+            self._adopt(config, tasks)
+            sink.on_failed = None
+            self._retire(former)
+            leaving = [place for place in controller.workers.values() if place.leaving]
+            return Renewed(tuple(info.options.task for info in tasks), len(leaving), before)
+
+    def _adopt(self, config: Config, tasks: Sequence[TaskInfo]) -> None:
+        """Takes over what the parts know of settings and tasks."""
+        self._config, self.tasks = config, tasks
+        self.engine.state.set_known_tasks(frozenset(info.options.task for info in tasks))
+        self.engine.state_bytes_max = config.state_bytes_bound
+        self._resolver.use(**_defaults(config, tasks))
+        self.service.payload_bytes_max = config.payload_bytes_max
+        self.controller.adjust(
+            prefetch=config.prefetch,
+            grace_ms=config.grace_ms,
+            start_limit_ms=config.start_timeout_ms,
+        )
+        self.keeping.adjust(
+            snapshot_ms=config.snapshot_ms,
+            retention_bytes=config.retention_bytes,
+            retention_ms=config.retention_ms,
+        )
+
+    def _retire(self, crew: Crew) -> None:
+        """The pool of a former crew ends with its last worker."""
+        pool = cast("LocalPool", crew.pool)
+        pool.leave()
+        self._pools[pool].on_failed = partial(log.error, "the former workers: %s")
+        if all(place.crew is not crew for place in self.controller.workers.values()):
+            self._crew_gone(crew)
+
+    def _crew_gone(self, crew: Crew) -> None:
+        pool = cast("LocalPool", crew.pool)
+        if self._pools.pop(pool, None) is not None:
+            task = asyncio.get_running_loop().create_task(pool.stop())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -274,6 +366,35 @@ class Assembly:
             await self.keeping.snapshot()
         self.engine.close()
         await self.helper.stop()
+
+    async def stop_pools(self) -> None:
+        """Ends all workers and their zygotes.  Nobody listens to them any more."""
+        for pool in [*self._pools]:
+            await pool.stop()
+        await asyncio.gather(*self._tasks)
+
+
+class Renewed(NamedTuple):
+    """What `renew` has brought."""
+
+    tasks: tuple[str, ...]
+    leaving: int
+    """Former workers that still run something."""
+    before: Config
+
+
+def _mode(config: Config) -> Concurrency:
+    return Concurrency.ONE if config.executor == "process" else Concurrency.MANY
+
+
+def _defaults(config: Config, tasks: Sequence[TaskInfo]) -> dict[str, Any]:
+    """Returns what a resolver is made of."""
+    return {
+        "timeout_ms": config.timeout_ms,
+        "max_attempts": config.max_attempts,
+        "tasks": {info.options.task: info.options for info in tasks},
+        "payload_bytes_max": config.payload_bytes_max,
+    }
 
 
 def peek_mark(disk: Disk, path: str) -> str | None:

@@ -24,6 +24,7 @@ from beaver.views import (
     ExplainView,
     JobView,
     QueueView,
+    ReloadView,
     ResultView,
     StatusView,
 )
@@ -157,6 +158,7 @@ _explained: Final = _view(ExplainView)
 _events: Final = _view(list[EventView])
 _result: Final = _view(ResultView)
 _queue: Final = _view(QueueView)
+_reloaded: Final = _view(ReloadView)
 
 
 @overload
@@ -259,6 +261,16 @@ def set_queue(
     return Call("set_queue", body, _queue, _same)
 
 
+def reload() -> Call[ReloadView]:
+    """Has the server start workers with code and settings as they are now.
+
+    Raises:
+        InvalidInput: The application cannot be imported, or a setting is wrong; the former
+            workers serve on.
+    """
+    return Call("reload", [], _reloaded, _same, resend=False)
+
+
 class Operations:
     """The named methods of every client."""
 
@@ -273,3 +285,4 @@ class Operations:
     requeue = Operation(requeue)
     discard = Operation(discard)
     set_queue = Operation(set_queue)
+    reload = Operation(reload)

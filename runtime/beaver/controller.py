@@ -24,10 +24,10 @@ from functools import partial
 from typing import Final
 
 from beaver.engine import Engine
-from beaver.errors import BeaverError, StorageFailed
+from beaver.errors import BeaverError, Conflict, StorageFailed, StoreUnavailable
 from beaver.messages import Attempt, Outcome, OutcomeKind, Request
 from beaver.outcomes import attempt_of, command_of
-from beaver.places import Concurrency, Held, KillCause, TaskTime, Worker
+from beaver.places import Arrival, Concurrency, Crew, Held, KillCause, TaskTime, Worker
 from beaver.ports import Clock, Entropy, Pool
 from beaver_model import Offer, Row, State, select, select_run
 from beaver_model.bounds import ADVANCE_MAX
@@ -83,6 +83,12 @@ START_LIMIT_MS: Final = 120_000
 TASKS_TIMED_MAX: Final = 10_000
 """Tasks whose running times are known at once."""
 
+LEAVE_S: Final = 10.0
+"""A worker that has nothing left to do, and was told to end, is killed after so long."""
+
+CREWS_MAX: Final = 4
+"""Crews side by side: a new one, and former ones whose jobs still run."""
+
 DONE_BYTES: Final = 64 << 10
 """Successes with results of so many bytes are not made one command with more of them."""
 
@@ -114,6 +120,7 @@ class Controller:
         room_bytes: int = ROOM_BYTES,
         start_limit_ms: int = START_LIMIT_MS,
         on_quiet: Callable[[], None] | None = None,
+        on_crew_gone: Callable[[Crew], None] = lambda _: None,
     ) -> None:
         """Args beyond the obvious.
 
@@ -133,15 +140,13 @@ class Controller:
             room_bytes: Nothing is dispatched while the log has less room than this.
             start_limit_ms: A worker that is not ready after so long is replaced.
             on_quiet: Called after a commit that leaves nothing that can run by itself.
+            on_crew_gone: Called when the last worker of a former crew has ended.
         """
         self._engine = engine
-        self._pool = pool
         self._clock = clock
         self._entropy = entropy
         self._store = store
         self._on_pool_failure = on_pool_failure
-        self._concurrency = concurrency
-        self._mode = mode
         self._grace_ns = grace_ms * 1_000_000
         self._to_job = to_job
         self._prefetch = prefetch
@@ -149,9 +154,11 @@ class Controller:
         self._start_limit_s = start_limit_ms / 1000
         self.starts_overdue = 0
         """Workers that were killed because they did not get ready in time."""
-        self._on_quiet = on_quiet
+        self._on_quiet, self._on_crew_gone = on_quiet, on_crew_gone
         self._loop = asyncio.get_running_loop()
-        self.workers = {number: Worker(number) for number in range(1, workers + 1)}
+        self.crew = Crew(pool, mode, concurrency)
+        """Those that are given jobs."""
+        self.workers = {n: Worker(n, self.crew) for n in range(1, workers + 1)}
         self.halted = ""
         """Why nothing is dispatched any more, until a restart; empty while all is well."""
         self._draining = False
@@ -181,8 +188,9 @@ class Controller:
     def _add(self, number: int) -> None:
         """Starts a worker, and sees to it that it gets ready."""
         place = self.workers[number]
+        place.crew.pool.add(number)
+        place.running = True
         place.start_limit = self._loop.call_later(self._start_limit_s, self._overdue_start, place)
-        self._pool.add(number)
 
     def _overdue_start(self, place: Worker) -> None:
         """Ends a start that hangs, in an import say.  It holds no attempt: none is charged."""
@@ -216,7 +224,7 @@ class Controller:
             return
         if not state.turns and not state.in_flight:
             return  # Nothing to hand out, nothing to take back.
-        workers = [w for w in self.workers.values() if w.ready and not w.killed]
+        workers = [w for w in self.workers.values() if w.serving and w.ready and not w.killed]
         if not state.turns and not self._rebalance(workers):
             return
         if self._unwritten or not self._engine.has_room(self._room_bytes):
@@ -247,13 +255,13 @@ class Controller:
             yield Dispatch(row.id, worker.number)
             if not self._hold(state.jobs[row.id], worker, batches):
                 return
-        if self._mode is Concurrency.ONE:
+        if self.crew.mode is Concurrency.ONE:
             yield from self._prefetches(state, workers, batches, now_ms)
 
     def _free_now(self, worker: Worker) -> int:
         """Attempts that would start at once on a worker."""
-        if self._mode is Concurrency.MANY:
-            return max(0, self._concurrency - len(worker.held))
+        if self.crew.mode is Concurrency.MANY:
+            return max(0, self.crew.concurrency - len(worker.held))
         return 0 if worker.held else 1
 
     def _prefetches(
@@ -340,7 +348,7 @@ class Controller:
             return
         log.debug("dispatch %d attempts to worker %d", len(attempts), worker.number)
         try:
-            self._pool.dispatch(worker.number, attempts)
+            worker.crew.pool.dispatch(worker.number, attempts)
         except OSError as error:
             # No descriptors, say.  Whatever of it went out: the worker goes, all comes back.
             log.warning("worker %d cannot be sent to: %s", worker.number, error)
@@ -353,22 +361,26 @@ class Controller:
 
         True where something was taken back, and is ready again.
         """
-        if self._mode is Concurrency.MANY or all(w.held for w in workers):
+        if self.crew.mode is Concurrency.MANY or all(w.held for w in workers):
             return False
         now_ns = self._clock.monotonic_ns()
         for worker in workers:
-            if len(worker.held) > 1 and self._runs_long(worker, now_ns):
-                taken = self._pool.recall(worker.number)
-                for token in taken:
-                    self._give_back(worker, token, Cause.NEVER_STARTED)
-                if taken:
-                    return True
+            long = len(worker.held) > 1 and self._runs_long(worker, now_ns)
+            if long and self._let_go(worker, Cause.NEVER_STARTED):
+                return True
         return False
 
     def _runs_long(self, worker: Worker, now_ns: int) -> bool:
         """True where a worker's attempt has turned out too long for others to wait behind it."""
-        token, since_ns = self._pool.started(worker.number)
+        token, since_ns = worker.crew.pool.started(worker.number)
         return token in worker.held and now_ns - since_ns >= STEAL_AFTER_NS
+
+    def _let_go(self, worker: Worker, cause: str) -> bool:
+        """Takes back what a worker has not started; false where that is nothing."""
+        taken = worker.crew.pool.recall(worker.number)
+        for token in taken:
+            self._give_back(worker, token, cause)
+        return bool(taken)
 
     def _give_back(self, worker: Worker, token: int, cause: str) -> None:
         held = worker.held.pop(token, None)
@@ -387,6 +399,8 @@ class Controller:
         place = self.workers[worker]
         self._started(place)
         place.pid, place.ready, place.useful = pid, True, False
+        if place.crew.arrival is not None:
+            place.crew.arrival.one_is_ready()
         self._engine.touch()
 
     def outcomes(self, worker: int, outcomes: Sequence[Outcome]) -> None:
@@ -467,11 +481,14 @@ class Controller:
         self._started(place)
         killed_at_work = place.killed not in (None, KillCause.START)
         replace_at_once = killed_at_work or place.useful
-        place.ready = place.useful = False
+        place.ready = place.useful = place.running = False
         place.killed = None
         place.offenders.clear()
         self._engine.touch()
         self._check_drained()
+        if place.leaving or place.crew.arrival is not None:
+            self._strike(place, f"worker {worker} {detail} before it was ready")
+            return
         if self._draining:
             return
         if replace_at_once:
@@ -480,11 +497,11 @@ class Controller:
         place.deaths += 1
         delay_s = min(RESTART_DELAY_MAX_S, 0.05 * 2 ** min(place.deaths, 10))
         log.warning("worker %d %s before it ended a job; replaced soon", worker, detail)
-        self._loop.call_later(delay_s, self._replace, worker)
+        self._loop.call_later(delay_s, self._replace, place)
 
-    def _replace(self, worker: int) -> None:
-        if not self._draining and not self.workers[worker].ready:
-            self._add(worker)
+    def _replace(self, place: Worker) -> None:
+        if not self._draining and not place.leaving and not place.running:
+            self._add(place.number)
 
     def _fate(self, place: Worker, token: int, held: Held, started: int, detail: str) -> AnyCommand:
         """Returns what becomes of an attempt whose worker is gone."""
@@ -532,19 +549,19 @@ class Controller:
             del place.held[row.token]
             self._take_back(place, ConfirmCancel(job, row.token))
             return
-        if self._mode is Concurrency.MANY:
+        if place.crew.mode is Concurrency.MANY:
             held.cancel_ns = self._clock.monotonic_ns()
-            self._pool.cancel(place.number, row.token)
+            place.crew.pool.cancel(place.number, row.token)
             self._arm_tick()
             return
-        taken = self._pool.recall(place.number)
+        taken = place.crew.pool.recall(place.number)
         if row.token in taken:
             # It never started: the others go back to the worker as they were.
             del place.held[row.token]
             self._take_back(place, ConfirmCancel(job, row.token))
             rest = [place.held[t].attempt for t in taken if t in place.held]
             if rest:
-                self._pool.dispatch(place.number, rest)
+                place.crew.pool.dispatch(place.number, rest)
             return
         for token in taken:
             self._give_back(place, token, Cause.NEVER_STARTED)
@@ -554,7 +571,7 @@ class Controller:
         """Kills a worker; what becomes of its attempts is said once it is reaped."""
         place.killed = cause
         place.offenders = offenders
-        self._pool.kill(place.number)
+        place.crew.pool.kill(place.number)
 
     def _arm_tick(self) -> None:
         if not self._ticking:
@@ -585,13 +602,13 @@ class Controller:
 
     def _overdue(self, place: Worker, now_ns: int) -> set[int]:
         """Returns the attempts for which a worker has to be killed now."""
-        if self._mode is Concurrency.ONE:
-            token, since_ns = self._pool.started(place.number)
+        if place.crew.mode is Concurrency.ONE:
+            token, since_ns = place.crew.pool.started(place.number)
             held = place.held.get(token)
             if held is not None and now_ns - since_ns > held.timeout_ns:
                 return {token}
             return set()
-        started, _ = self._pool.started(place.number)
+        started, _ = place.crew.pool.started(place.number)
         overdue = set()
         for token, held in place.held.items():
             # The limit is that of user code: the way to it does not count.
@@ -609,7 +626,7 @@ class Controller:
         It is stopped, or hangs outside of user code, where no limit of a job would ever end
         it: what it holds goes to another one (P5).
         """
-        started, _ = self._pool.started(place.number)
+        started, _ = place.crew.pool.started(place.number)
         if started >= min(place.held):
             place.idle_ns = 0
             return False
@@ -632,6 +649,99 @@ class Controller:
         self._timer = None
         self._engine.touch()
 
+    # -- a new crew ----------------------------------------------------------------------------
+
+    async def recruit(self, crew: Crew, count: int) -> None:
+        """Starts the workers of a new crew beside those that are there, and waits for them.
+
+        They are given nothing before `hand_over`.
+
+        Raises:
+            CrewFailed: One of them does not come up.  The others are to be killed, with their
+                pool; the former ones serve as before.
+            Conflict: Too many former crews still run jobs.
+        """
+        if self._draining:
+            raise StoreUnavailable("the server is shutting down; nothing was reloaded")
+        former = {place.crew for place in self.workers.values()}
+        if len(former) >= CREWS_MAX:
+            left = [place for place in self.workers.values() if place.leaving]
+            raise Conflict(
+                f"{len(left)} workers of {len(former) - 1} former reloads still run jobs "
+                f"(workers {', '.join(str(place.number) for place in left[:10])})\n"
+                "Try again when some have ended; `beaver status` shows them, `beaver cancel` "
+                "stops a job."
+            )
+        crew.arrival = Arrival(self._loop, count)
+        number = 0
+        for _ in range(count):
+            number += 1
+            while number in self.workers:
+                number += 1
+            self.workers[number] = Worker(number, crew, serving=False)
+        for place in [place for place in self.workers.values() if place.crew is crew]:
+            self._add(place.number)
+        await crew.arrival.done
+
+    def hand_over(self, crew: Crew) -> None:
+        """Gives all jobs to come to a crew that has arrived; the former one leaves.
+
+        1. What is on its way to the disk goes to its worker first, as at a drain.
+        2. What has not started is taken back, and given back without a charge.
+        3. Each former worker ends once it has ended what it runs, within that job's own limit.
+        """
+        self._engine.flush()
+        former, self.crew = self.crew, crew
+        crew.arrival = None
+        for place in list(self.workers.values()):
+            if place.crew is crew:
+                place.serving = True
+            elif place.crew is former:
+                self._dismiss(place)
+        self._engine.touch()
+
+    def dismiss(self, crew: Crew) -> None:
+        """A new crew goes again, before it has taken over."""
+        if crew.arrival is not None:
+            crew.arrival.done.cancel()
+        for place in [place for place in self.workers.values() if place.crew is crew]:
+            self._dismiss(place)
+
+    def _dismiss(self, place: Worker) -> None:
+        place.serving, place.leaving = False, True
+        if not place.running:
+            self._strike(place, "")
+            return
+        if place.killed is None:
+            self._let_go(place, Cause.DRAIN)
+            place.crew.pool.retire(place.number)
+        self._loop.call_later(LEAVE_S, self._overdue_leave, place)
+
+    def _overdue_leave(self, place: Worker) -> None:
+        """Kills a worker that has nothing left to do and does not end."""
+        if self.workers.get(place.number) is not place or place.killed is not None:
+            return
+        if place.held:
+            self._loop.call_later(LEAVE_S, self._overdue_leave, place)
+        else:
+            log.warning("worker %d does not end by itself and is killed", place.number)
+            self._kill(place, KillCause.LEAVE, set())
+
+    def _strike(self, place: Worker, why: str) -> None:
+        """Takes a worker that is gone, and that nobody replaces, off the list."""
+        del self.workers[place.number]
+        crew = place.crew
+        if crew.arrival is not None:
+            crew.arrival.fails(why)
+        elif crew is not self.crew and all(w.crew is not crew for w in self.workers.values()):
+            self._on_crew_gone(crew)
+
+    def adjust(self, *, prefetch: int, grace_ms: int, start_limit_ms: int) -> None:
+        """Takes other settings, from now on."""
+        self._prefetch = prefetch
+        self._grace_ns = grace_ms * 1_000_000
+        self._start_limit_s = start_limit_ms / 1000
+
     # -- the end ----------------------------------------------------------------------------------
 
     async def drain(self, grace_ms: int) -> None:
@@ -642,14 +752,16 @@ class Controller:
         """
         self._draining = True
         self._drained = self._loop.create_future()
+        for place in self.workers.values():
+            if place.crew.arrival is not None:
+                place.crew.arrival.fails("the server is shutting down")
         # What is on its way to the disk goes to its worker first, and is taken back with the
         # rest.  Else it could start before the log gives back what was taken back ahead of
         # it, and after a crash the slot would say that both had begun.
         self._engine.flush()
         for place in self.workers.values():
             if place.held and place.killed is None:
-                for token in self._pool.recall(place.number):
-                    self._give_back(place, token, Cause.DRAIN)
+                self._let_go(place, Cause.DRAIN)
         self._check_drained()
         deadline = self._loop.call_later(grace_ms / 1000, self._end_grace)
         await self._drained

@@ -43,6 +43,7 @@ from beaver.views import (
     ExplainView,
     JobView,
     QueueView,
+    ReloadView,
     ResultView,
     StatusView,
 )
@@ -293,6 +294,9 @@ class EmbeddedClient(Operations, Synchronous):
             )
         return found
 
+    def do_reload(self) -> ReloadView:
+        raise client.no_server(self.data)
+
     def _kept_result(self, job: str) -> ResultView | None:
         for event in reversed(explain_from_files(self.data, job)):
             if event.event == "ACK" and event.result is not ABSENT:
@@ -312,6 +316,7 @@ _HANDLERS: Final[dict[str, Callable[..., Any]]] = {
     "requeue": EmbeddedClient.do_requeue,
     "discard": EmbeddedClient.do_discard,
     "set_queue": EmbeddedClient.do_set_queue,
+    "reload": EmbeddedClient.do_reload,
 }
 
 

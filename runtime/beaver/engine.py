@@ -135,7 +135,7 @@ class Engine:
         self._clock = clock
         self._stamper = Stamper(clock, state.time_ms)
         self._on_failure = on_failure
-        self._state_bytes_max = state_bytes_max
+        self.state_bytes_max = state_bytes_max
         self._reserve_bytes = reserve_bytes
         self._commits = commits or CommitPath()
         self._owner = threading.get_ident()
@@ -634,7 +634,7 @@ class Engine:
                 "the disk is full: new jobs are refused until a log segment can be prepared; "
                 "nothing is lost, and running jobs go on"
             )
-        return refusal(self._state, jobs, self._state_bytes_max, size)
+        return refusal(self._state, jobs, self.state_bytes_max, size)
 
 
 class Refused(BeaverError):

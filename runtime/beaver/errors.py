@@ -66,6 +66,10 @@ class JobFailed(BeaverError):
     """What its last attempt said."""
 
 
+class CrewFailed(InvalidInput):
+    """Workers of the code as it is now do not come up; the former ones serve on."""
+
+
 class Corruption(BeaverError):
     """Acknowledged data is damaged.  Nothing was changed."""
 

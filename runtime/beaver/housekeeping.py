@@ -103,11 +103,12 @@ class Housekeeping:
         self._engine, self._segments, self._helper = engine, segments, helper
         self._results, self._metrics, self._clock = results, metrics, clock
         self._next_path = next_path
-        self._snapshot_ns = snapshot_ms * 1_000_000
+        self.adjust(
+            snapshot_ms=snapshot_ms, retention_bytes=retention_bytes, retention_ms=retention_ms
+        )
         self._snapshot_seq, self._snapshot_bytes = snapshot_seq, snapshot_bytes
         self._log_bytes_then = 0
         self._last_snapshot_ns = clock.monotonic_ns()
-        self._retention_bytes, self._retention_ms = retention_bytes, retention_ms
         self._on_room, self._on_violation = on_room, on_violation
         self._sampler = Sampler(engine.state)
         self._is_violated = False
@@ -119,6 +120,11 @@ class Housekeeping:
         self._projecting = asyncio.Lock()
         self._snapping = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
+
+    def adjust(self, *, snapshot_ms: int, retention_bytes: int, retention_ms: int) -> None:
+        """Takes other settings, from now on."""
+        self._snapshot_ns = snapshot_ms * 1_000_000
+        self._retention_bytes, self._retention_ms = retention_bytes, retention_ms
 
     def start(self) -> None:
         """Starts the loops."""

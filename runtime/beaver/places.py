@@ -10,7 +10,9 @@ from enum import Enum
 
 import msgspec
 
+from beaver.errors import CrewFailed
 from beaver.messages import Attempt
+from beaver.ports import Pool
 
 
 class KillCause(Enum):
@@ -21,6 +23,8 @@ class KillCause(Enum):
     DRAIN = "drain"
     IDLE = "idle"
     """It does not take what it was sent."""
+    LEAVE = "leave"
+    """It has nothing to do any more, and does not end."""
     START = "start"
     """It did not get ready in time."""
 
@@ -58,11 +62,62 @@ class TaskTime(msgspec.Struct, gc=False):
         self.seen += 1
 
 
+class Concurrency(Enum):
+    """How a worker runs what it holds."""
+
+    ONE = "process"
+    """One attempt at a time; others wait in its prefetch."""
+    MANY = "many"
+    """All at once (thread and async executors); nothing is prefetched."""
+
+
+class Crew:
+    """The workers of one start of the application, and how they run what they hold.
+
+    A reload brings a second one: the new workers take over once all are ready, and the former
+    ones leave when they have ended what they run.
+    """
+
+    def __init__(self, pool: Pool, mode: Concurrency, concurrency: int) -> None:
+        self.pool = pool
+        self.mode = mode
+        self.concurrency = concurrency
+        """Attempts that a worker runs at once."""
+        self.arrival: Arrival | None = None
+        """Runs until all have come; then it takes over."""
+
+
+class Arrival:
+    """The wait for the workers of a new crew."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, count: int) -> None:
+        self.done: asyncio.Future[None] = loop.create_future()
+        self._missing = count
+
+    def one_is_ready(self) -> None:
+        """One of them takes jobs."""
+        self._missing -= 1
+        if not self._missing and not self.done.done():
+            self.done.set_result(None)
+
+    def fails(self, why: str) -> None:
+        """One of them will not come."""
+        if not self.done.done():
+            self.done.set_exception(CrewFailed(why))
+
+
 class Worker:
     """One place in the pool, with the attempts that it holds in the order of their tokens."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, crew: Crew, *, serving: bool = True) -> None:
         self.number = number
+        self.crew = crew
+        self.serving = serving
+        """It may be given jobs: its crew has taken over, and no other one since."""
+        self.leaving = False
+        """It is given nothing any more, and nobody replaces it."""
+        self.running = False
+        """There is a process, from its start until it is reaped."""
         self.pid = 0
         self.ready = False
         self.held: dict[int, Held] = {}
@@ -80,12 +135,3 @@ class Worker:
         """Seq up to which the log says what was given back and had not started.  Until that is
         durable nothing may start before its sync: after a crash the slot would say that what
         was given back had started, too."""
-
-
-class Concurrency(Enum):
-    """How a worker runs what it holds."""
-
-    ONE = "process"
-    """One attempt at a time; others wait in its prefetch."""
-    MANY = "many"
-    """All at once (thread and async executors); nothing is prefetched."""

@@ -43,9 +43,19 @@ class Resolver:
         tasks: Mapping[str, Options] | None = None,
         payload_bytes_max: int = PAYLOAD_BYTES_MAX,
     ) -> None:
+        self.use(timeout_ms, max_attempts, tasks or {}, payload_bytes_max)
+
+    def use(
+        self,
+        timeout_ms: int,
+        max_attempts: int,
+        tasks: Mapping[str, Options],
+        payload_bytes_max: int,
+    ) -> None:
+        """Takes other settings and tasks, for the requests to come."""
         self._server = Options("server", None, None, timeout_ms, max_attempts)
         check_options(self._server)
-        self._tasks = dict(tasks or {})
+        self._tasks = dict(tasks)
         self._memo: dict[int, dict[bytes, bytes]] = {origin: {} for origin in Origin}
         self.payload_bytes_max = payload_bytes_max
 

@@ -32,7 +32,7 @@ from beaver.clock import SystemClock, SystemEntropy
 from beaver.config import Config
 from beaver.disk import SystemDisk
 from beaver.engine import Engine
-from beaver.errors import BeaverError, StorageFailed
+from beaver.errors import BeaverError, StorageFailed, StoreUnavailable
 from beaver.helper.process import HelperProcess
 from beaver.housekeeping import Housekeeping
 from beaver.journal.format import crc_is_fast
@@ -44,9 +44,10 @@ from beaver.ports import LogWriter
 from beaver.queries import status
 from beaver.server.http import HttpServer
 from beaver.server.socket import SocketServer
+from beaver.settings import NEEDS_RESTART, SETTINGS
 from beaver.stalls import Stretches
 from beaver.stamps import BEHIND_WARN_MS
-from beaver.views import EventView, ResultView, StatusView, WorkerView
+from beaver.views import EventView, ReloadView, ResultView, StatusView, WorkerView
 from beaver.workers.kinship import UNMARKED
 from beaver.workers.pool import PoolOptions, ProcessPool
 from beaver.workers.slots import read_previous
@@ -64,8 +65,13 @@ EXIT_APP: Final = 2
 """Workers of this application cannot be kept alive."""
 
 
-def run(config: Config) -> int:
+def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
     """Runs a server until it is told to stop; returns the exit code.
+
+    Args:
+        config: Every setting.
+        reread: Returns them as they are at a reload, and raises `InvalidInput`; by default
+            they stay.
 
     Raises:
         BeaverError: It could not start; nothing was changed but what recovery repairs.
@@ -75,7 +81,7 @@ def run(config: Config) -> int:
     joblog.configure_server(config.log_level, config.log_format)
     stretches = Stretches()
     with asyncio.Runner(loop_factory=stretches.new_loop) as runner:
-        return runner.run(Server(config, stretches).run())
+        return runner.run(Server(config, reread or (lambda: config), stretches).run())
 
 
 class _HistoryFile:
@@ -112,14 +118,18 @@ class _HistoryFile:
 class Server:
     """One run of a server."""
 
-    def __init__(self, config: Config, stretches: Stretches) -> None:
-        self._config, self._stretches = config, stretches
+    def __init__(self, config: Config, reread: Callable[[], Config], stretches: Stretches) -> None:
+        self._config, self._reread, self._stretches = config, reread, stretches
         self._layout = Layout(config.data)
         self._clock, self._entropy = SystemClock(), SystemEntropy()
         self._disk = SystemDisk(descriptors.Spares())
         self._stop: asyncio.Event | None = None
         self._failure: str | None = None
         self._ending = False
+        self._signals = 0
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._parts: Assembly | None = None
+        """Once they are ready."""
 
     async def run(self) -> int:
         """Runs until a signal, an empty queue with `burst`, or a failure."""
@@ -128,7 +138,9 @@ class Server:
         self._catch_signals()
         config = self._config
         sink = PoolSink()
-        pool = ProcessPool(self._pool_options())
+        # What is there now is most probably what is served; `recover` makes it certain.
+        mark = peek_mark(self._disk, config.data) or UNMARKED
+        pool = ProcessPool(_pool_options(config, mark))
         tasks = await pool.start(sink)
         try:
             prepare_directory(self._disk, config.data)
@@ -139,7 +151,7 @@ class Server:
                 await parts.recover(self._entropy.token_bytes(16), tasks)
                 # What was recovered lives long: no collection need look at it again.
                 gc.freeze()
-                return await self._serve(parts, pool, sink)
+                return await self._serve(parts, sink)
             finally:
                 lock.release()
         finally:
@@ -152,38 +164,23 @@ class Server:
             entropy=self._entropy,
             disk=self._disk,
             pool=pool,
+            make_pool=lambda config, mark: ProcessPool(_pool_options(config, mark)),
             read_slots=read_previous,
             make_helper=partial(HelperProcess, config.data),
             make_history=partial(_HistoryFile, self._layout.history),
             make_writer=make_writer,
         )
 
-    def _pool_options(self) -> PoolOptions:
-        config = self._config
-        return PoolOptions(
-            workers=config.workers,
-            # What is there now is most probably what is served; `recover` makes it certain.
-            mark=peek_mark(self._disk, config.data) or UNMARKED,
-            app=config.app,
-            executor=config.executor,
-            concurrency=config.concurrency,
-            max_jobs=config.max_jobs,
-            max_rss_bytes=config.max_rss_bytes,
-            allow_exec=config.allow_exec,
-            start_limit_ms=config.start_timeout_ms,
-            log_level=config.log_level,
-            log_format=config.log_format,
-        )
-
-    async def _serve(self, parts: Assembly, pool: ProcessPool, sink: PoolSink) -> int:
+    async def _serve(self, parts: Assembly, sink: PoolSink) -> int:
         config, engine, store = self._config, parts.engine, parts.store.hex()
-        figures = partial(self._status, parts, pool)
+        figures = partial(self._status, parts)
         parts.build(
             sink,
             status=figures,
             on_pool_failure=self._pool_failed,
             on_quiet=partial(self._stop_if_done, engine) if config.burst else None,
             on_violation=self._pool_failed if config.burst else None,
+            reload=partial(self._reload, parts),
         )
         shares = descriptors.shares(
             descriptors.raise_limit(), descriptors.open_now(), config.workers
@@ -231,19 +228,24 @@ class Server:
             )
             self._stretches.watch()
             self._say_ready(parts, socket_path, address)
+            self._parts = parts
             if config.burst:
                 self._stop_if_done(engine)
             assert self._stop is not None
             await self._stop.wait()
-            self._ending = True
+            self._ending, self._parts = True, None
+            for reload in self._reloads:
+                reload.cancel()
             if config.burst and self._failure is None:
                 _name_what_is_left(engine.state)
-            await parts.drain(0 if self._failure else config.grace_ms)
+            await parts.drain(0 if self._failure else self._config.grace_ms)
         finally:
-            self._ending = True
+            self._ending, self._parts = True, None
             self._stretches.end()
             await parts.halt(close_doors)
         await parts.finish()
+        # Before the lock is given up: who waits for it would take them for left behind.
+        await parts.stop_pools()
         endpoint.remove(config.data)
         if self._failure is not None:
             print(f"beaver: {self._failure}", file=sys.stderr)  # noqa: T201 - the last word
@@ -252,13 +254,12 @@ class Server:
 
     # -- while it runs -----------------------------------------------------------------------
 
-    def _status(
-        self, parts: Assembly, pool: ProcessPool, state: State, *, with_queues: bool = True
-    ) -> StatusView:
+    def _status(self, parts: Assembly, state: State, *, with_queues: bool = True) -> StatusView:
         opened, engine = parts.opened, parts.engine
         now_ns = self._clock.monotonic_ns()
         workers = []
         for place in parts.controller.workers.values():
+            pool = place.crew.pool
             token, since_ns = pool.started(place.number) if place.ready else (0, 0)
             held = place.held.get(token)
             workers.append(
@@ -268,6 +269,7 @@ class Server:
                     ready=place.ready,
                     job=held.attempt.job if held is not None else None,
                     since_ms=(now_ns - since_ns) // 1_000_000 if held is not None else 0,
+                    leaving=place.leaving,
                 )
             )
         return status(
@@ -346,16 +348,80 @@ class Server:
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(number, self._signalled, number)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+
+    # -- new code and settings -----------------------------------------------------------------
+
+    def _hung_up(self) -> None:
+        """SIGHUP: a reload that answers to nobody but the log."""
+        if self._parts is None:
+            log.warning("SIGHUP: the server starts or ends; nothing is reloaded")
+            return
+        task = asyncio.get_running_loop().create_task(self._reload_and_tell(self._parts))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload_and_tell(self, parts: Assembly) -> None:
+        with contextlib.suppress(BeaverError):  # It is logged.
+            await self._reload(parts)
+
+    async def _reload(self, parts: Assembly) -> ReloadView:
+        """Starts workers with code and settings as they are now.
+
+        Raises:
+            BeaverError: It did not work; the former ones serve on.
+        """
+        try:
+            if self._ending:
+                raise StoreUnavailable("the server is shutting down; nothing was reloaded")
+            config = self._reread()
+            renewed = await parts.renew(config)
+        except BeaverError as error:
+            log.error(  # noqa: TRY400 - what failed is in the message
+                "reload failed, and the former workers serve on: %s", error
+            )
+            raise
+        joblog.configure_server(config.log_level, config.log_format)
+        self._config = config
+        fixed = [setting.name for setting in SETTINGS.values() if setting.name in NEEDS_RESTART]
+        fields = {name: SETTINGS[name].field for name in fixed}
+        before = renewed.before
+        restart = [n for n, f in fields.items() if getattr(config, f) != getattr(before, f)]
+        log.warning(
+            "reloaded: %d new workers; %d former ones end their jobs",
+            config.workers,
+            renewed.leaving,
+        )
+        for name in restart:
+            log.warning("reload: %s was changed; that takes a restart", name)
+        return ReloadView(config.workers, renewed.tasks, renewed.leaving, tuple(restart))
 
     def _signalled(self, number: int) -> None:
         assert self._stop is not None
-        if self._stop.is_set():
+        self._signals += 1
+        if self._signals > 1:
             # The second signal: at once.  What is acknowledged is on disk.
             os._exit(128 + number)
         log.warning("stopping: running jobs get %d s", self._config.grace_ms // 1000)
         self._stop.set()
+
+
+def _pool_options(config: Config, mark: str) -> PoolOptions:
+    return PoolOptions(
+        workers=config.workers,
+        mark=mark,
+        app=config.app,
+        executor=config.executor,
+        concurrency=config.concurrency,
+        max_jobs=config.max_jobs,
+        max_rss_bytes=config.max_rss_bytes,
+        allow_exec=config.allow_exec,
+        start_limit_ms=config.start_timeout_ms,
+        log_level=config.log_level,
+        log_format=config.log_format,
+    )
 
 
 def parked(state: State) -> int:

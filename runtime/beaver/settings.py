@@ -247,6 +247,9 @@ SETTINGS: Final = _table(
 )
 """Every setting, by name, in the order in which they are shown."""
 
+NEEDS_RESTART: Final = frozenset({"data", "http", "burst", "commit", "segment_size"})
+"""Settings that a reload does not change."""
+
 
 class WorkerSettings(TypedDict, total=False):
     """Settings that `Beaver.run_worker` takes: the table above, typed.

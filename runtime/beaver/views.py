@@ -91,6 +91,8 @@ class WorkerView(View):
     """For how long it has run this job, in ms."""
     ready: bool = True
     """It takes jobs; otherwise it is being started, or waits for its replacement."""
+    leaving: bool = False
+    """It is of a former reload: it ends with the job that it runs."""
 
 
 class StatusView(View):
@@ -124,6 +126,19 @@ class StatusView(View):
     """What ran in it, where it was long enough to be looked at."""
     recovery: dict[str, Any] = {}
     """What recovery found and how long each phase took."""
+
+
+class ReloadView(View):
+    """What a reload has brought."""
+
+    workers: int
+    """New workers."""
+    tasks: tuple[str, ...]
+    """What they know."""
+    leaving: int = 0
+    """Former workers that still run a job."""
+    restart: tuple[str, ...] = ()
+    """Settings that were changed, and act only after a restart."""
 
 
 class EventView(View, omit_defaults=True):

@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import msgspec
 
-from beaver.config import Config
+from beaver.config import Config, load_config
 from beaver.errors import BeaverError, DiskFull
 
 VARIABLE: Final = "BEAVER_SERVE"
@@ -27,11 +27,15 @@ class Handover(msgspec.Struct):
 
     config: Config
     debug: bool
+    asked: dict[str, Any] = {}
+    """The flags, by setting."""
+    file: str | None = None
+    """The file that `--config` names."""
 
 
-def become_server(config: Config, *, debug: bool) -> NoReturn:
+def become_server(told: Handover) -> NoReturn:
     """Replaces this program by the server; its exit code is the server's."""
-    fd = _unnamed_file(msgspec.json.encode(Handover(config, debug)))
+    fd = _unnamed_file(msgspec.json.encode(told))
     sys.stdout.flush()
     sys.stderr.flush()
     os.environ[VARIABLE] = str(fd)
@@ -80,7 +84,7 @@ def serve() -> int:
     from beaver.serve import run
 
     try:
-        return run(told.config)
+        return run(told.config, lambda: load_config(told.asked, file=told.file))
     except BeaverError as error:
         from beaver.cli.main import report
 

@@ -27,6 +27,7 @@ EXIT_BUG: Final = 70
 
 COMMANDS: Final = {
     "run": "serving",
+    "reload": "serving",
     "enqueue": "producing",
     "status": "inspecting",
     "list": "inspecting",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from beaver.cli import flags
+from beaver.cli import flags, output
 
 
 def run_command(
@@ -59,6 +59,38 @@ def run_command(
         "log_format": log_format,
     }
     settings = flags.configuration(data, config, asked)
-    from beaver.cli.becoming import become_server
+    from beaver.cli.becoming import Handover, become_server
 
-    become_server(settings, debug=debug)
+    become_server(Handover(settings, debug, {"data": data, **asked}, config))
+
+
+def reload_command(
+    data: flags.Data = None,
+    config: flags.ConfigFile = None,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Give the running server new workers, with code and settings as they are now.
+
+    The former workers end the jobs that they run, and leave; no job is charged for it, and at
+    no time is nobody there to run jobs. Where the application cannot be imported, or a setting
+    is wrong, the former workers serve on, and this command says why and ends with 2. SIGHUP
+    does the same, and logs what came of it.
+
+    Examples:
+      beaver reload
+      beaver reload --data /srv/queue
+    """
+    settings = flags.configuration(data, config)
+    from beaver import client, endpoint
+
+    endpoint.require_directory(settings.data)
+    with client.connect(settings.data) as server:
+        view = server.reload()
+    if as_json:
+        output.json_line(view)
+        return
+    left = f"; {view.leaving} former ones end their jobs" if view.leaving else ""
+    output.line(f"reloaded: {view.workers} new workers serve {', '.join(view.tasks)}{left}")
+    for name in view.restart:
+        output.note(f"beaver: {name} was changed as well; that takes a restart")

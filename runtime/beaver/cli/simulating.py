@@ -58,8 +58,8 @@ def simulate_command(
     first = 1 if seed is None else seed
     plans = _checker("sim_plan")
     steps = steps or plans.STEPS_DEFAULT
-    if favour and favour not in plans.FAULTS:
-        raise InvalidInput(f"no fault {favour!r}; there are {', '.join(plans.FAULTS)}")
+    if favour and favour not in plans.FAVOURS:
+        raise InvalidInput(f"no fault {favour!r}; there are {', '.join(plans.FAVOURS)}")
     if plan is not None:
         if seed is not None or seeds is not None or minutes:
             raise InvalidInput("--plan is one run: it takes no --seed, --seeds or --minutes")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -22,7 +22,7 @@ from beaver.messages import Request
 from beaver.refusals import error_of
 from beaver.requests import check_name, request_bytes
 from beaver.results import Results
-from beaver.views import Enqueued, EventView, QueueView, ResultView, StatusView
+from beaver.views import Enqueued, EventView, QueueView, ReloadView, ResultView, StatusView
 from beaver_model import Rejection, State
 from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
 from beaver_model.commands import AnyCommand, Cancel, Discard, Job, Requeue, SetQueue
@@ -86,6 +86,7 @@ class Service:
         to_job: Callable[[Request, int, int], Job],
         status: Callable[[State], StatusView],
         payload_bytes_max: int,
+        reload: Callable[[], Awaitable[ReloadView]] | None = None,
     ) -> None:
         """Args beyond the obvious.
 
@@ -96,10 +97,11 @@ class Service:
             to_job: Resolves a request at a time, with its origin.
             status: The figures of a state with those of the running server.
             payload_bytes_max: Bound on an edited payload.
+            reload: Gives the server new workers.
         """
         self._engine, self._results, self._history = engine, results, history
-        self._to_job, self._status = to_job, status
-        self._payload_bytes_max = payload_bytes_max
+        self._to_job, self._status, self._reload = to_job, status, reload
+        self.payload_bytes_max = payload_bytes_max
         self._tasks: set[asyncio.Task[None]] = set()
         self._searching = asyncio.Lock()
 
@@ -331,7 +333,7 @@ class Service:
     def requeue(self, body: Any, respond: Respond) -> None:
         job, payload = _arguments(body, _RequeueBody)
         if payload is not None:
-            payload = jsontext.check(payload, self._payload_bytes_max, "payload")
+            payload = jsontext.check(payload, self.payload_bytes_max, "payload")
         self._change(Requeue(job, payload), lambda state: queries.changed_word(state, job), respond)
 
     def discard(self, body: Any, respond: Respond) -> None:
@@ -349,6 +351,17 @@ class Service:
             return _json(queries.queue_view(index, now_ms) if index is not None else QueueView())
 
         self._change(command, told, respond)
+
+    def reload(self, body: Any, respond: Respond) -> None:
+        """Answers once the new workers serve, or with why they do not."""
+        reload = self._reload
+        if reload is None:
+            raise InvalidInput("this server does not reload")
+
+        async def answer() -> bytes:
+            return _json(await reload())
+
+        self._later(answer, respond)
 
     def hello(self, store: str) -> list[Any]:
         """Returns what the server says of itself behind the protocol version."""
@@ -400,4 +413,5 @@ OPERATIONS: Final[dict[str, Callable[[Service, Any, Respond], Watch | None]]] = 
     "requeue": Service.requeue,
     "discard": Service.discard,
     "set_queue": Service.set_queue,
+    "reload": Service.reload,
 }

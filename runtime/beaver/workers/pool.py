@@ -104,6 +104,7 @@ class ProcessPool:
         self._early_deaths: deque[float] = deque()
         self._revivals: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._leaving = False
 
     # -- start ------------------------------------------------------------------------------
 
@@ -151,6 +152,19 @@ class ProcessPool:
         store = bytes.fromhex(self._mark.partition("@")[0])
         self._slots = Slots.open(slots_path, self.options.workers, store, last_seq)
 
+    def join(self, former: ProcessPool) -> None:
+        """Uses the slots of another pool; the numbers of their workers differ.
+
+        Call it instead of `attach`.
+        """
+        assert self._slots is None
+        assert former._slots is not None, "it has been attached"
+        self._slots = former._slots.share()
+
+    def leave(self) -> None:
+        """No worker is added any more: nothing that is lost is replaced."""
+        self._leaving = True
+
     def _start_zygote(self) -> ZygoteProcess:
         zygote = ZygoteProcess(self._config, self._mark, self._on_message, self._on_zygote_lost)
         self._loop.call_later(self.options.start_limit_ms / 1000, self._overdue_import, zygote)
@@ -176,6 +190,7 @@ class ProcessPool:
         assert worker not in self._by_number, f"worker {worker} is there already"
         assert self._slots is not None, "attach comes first"
         assert self._zygote is not None, "start comes first"
+        self._slots.make_room(worker)
         self._births += 1
         try:
             mailbox = Mailbox(self._loop, worker, self._births, self)
@@ -364,6 +379,8 @@ class ProcessPool:
             self._ready.set_exception(
                 AppImportError(f"cannot import {self.options.app!r}: the process {how}")
             )
+        elif self._leaving:
+            _log.error("the former zygote %s; its workers are lost", how)
         else:
             _log.error("the zygote %s; its workers are lost, a new one is started", how)
             failed = _too_many(self._failures, FAILURES_MAX)

@@ -43,6 +43,7 @@ _WORDS: Final = _SLOT_BYTES // 8
 _PID, _TOKEN, _SINCE, _CHECK = range(4)
 _READS_MAX: Final = 100
 WORKERS_MAX: Final = 10_000
+"""Those of a few crews, each as large as the settings allow."""
 
 
 class Slot(NamedTuple):
@@ -94,6 +95,7 @@ class Slots:
         self._map = mapping
         self._words = memoryview(mapping).cast("Q")
         self.path = path
+        self._users = 1
         self.workers = workers
 
     @classmethod
@@ -140,7 +142,40 @@ class Slots:
         # Without a match the worker died between two stores: the token counts as started.
         return Slot(words[base + _PID], token, since)
 
+    def make_room(self, worker: int) -> None:
+        """Makes the file longer, up to the slot of that worker.  Who maps it goes on with it.
+
+        Written, not stretched: a worker that writes to a page without a block is killed where
+        the disk is full.  The bytes come before the header that counts them.
+
+        Raises:
+            OSError: There is no room.  All is as it was.
+        """
+        if worker <= self.workers:
+            return
+        assert worker <= WORKERS_MAX
+        fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            more = (worker - self.workers) * _SLOT_BYTES
+            os.pwrite(fd, bytes(more), (self.workers + 1) * _SLOT_BYTES)
+            os.pwrite(fd, struct.pack("=Q", worker), len(_MAGIC))
+        finally:
+            os.close(fd)
+        self.workers = worker
+        self._words.release()
+        self._map.close()
+        self._map = _map(self.path)
+        self._words = memoryview(self._map).cast("Q")
+
+    def share(self) -> Slots:
+        """Returns the slots for another user, who closes them as well."""
+        self._users += 1
+        return self
+
     def close(self) -> None:
+        self._users -= 1
+        if self._users:
+            return
         self._words.release()
         self._map.close()
 
@@ -167,7 +202,7 @@ def read_previous(path: str) -> PreviousSlots | None:
     if len(data) < _HEADER.size:
         return None
     magic, count, store, boot = _HEADER.unpack_from(data)
-    if magic != _MAGIC or count > WORKERS_MAX or len(data) != (count + 1) * _SLOT_BYTES:
+    if magic != _MAGIC or count > WORKERS_MAX or len(data) < (count + 1) * _SLOT_BYTES:
         return None
     words = memoryview(data).cast("Q")
     started = {
