@@ -153,7 +153,7 @@ class Beaver(Linked):
             tags=tags,
             **unknown,
         )
-        return self._enqueue_many([made]).then(_only)
+        return calls.enqueue([made], self._handle)
 
     def _enqueue_many(self, requests: Iterable[Request]) -> Call[list[Handle[Any]]]:
         """Enqueues jobs with one commit, all or none; durable on return.
@@ -171,10 +171,15 @@ class Beaver(Linked):
                     f"enqueue_many: a request is expected, found {type(item).__name__}; "
                     "make it with job.request(...) or app.request(...)"
                 )
-        return calls.enqueue(wanted).then(self._handles)
+        return calls.enqueue(wanted, self._handles)
+
+    def _handle(self, made: list[Enqueued]) -> Handle[Any]:
+        (handle,) = self._handles(made)
+        return handle
 
     def _handles(self, made: list[Enqueued]) -> list[Handle[Any]]:
-        return [Handle(self.link, m.id, seq=m.seq, created=m.created) for m in made]
+        link = self.link
+        return [Handle(link, one.id, seq=one.seq, created=one.created) for one in made]
 
     def _status(self) -> Call[StatusView]:
         """Returns the whole queue at a glance."""
@@ -259,11 +264,6 @@ class Beaver(Linked):
         from beaver.testing import Testing
 
         return Testing(self, raise_errors=raise_errors)
-
-
-def _only(handles: list[Handle[Any]]) -> Handle[Any]:
-    (handle,) = handles
-    return handle
 
 
 def _module_name(name: str) -> str | None:

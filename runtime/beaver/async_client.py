@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 from beaver import client as blocking
 from beaver import protocol
@@ -18,6 +18,9 @@ from beaver.endpoint import Greeting, ServerInfo
 from beaver.errors import BeaverError, ServerGone
 
 T = TypeVar("T")
+
+_TOGETHER: Final = 8
+"""Calls of one turn that leave in one write: the server works on them while the next are made."""
 
 
 class _Wire(asyncio.Protocol):
@@ -42,20 +45,24 @@ class _Wire(asyncio.Protocol):
         if not self._waiting and self.transport is not None:
             self.transport.write(frame)
         else:
-            if not self._frames:
+            frames = self._frames
+            frames.append(frame)
+            if len(frames) == 1:
                 self.loop.call_soon(self._flush)
-            self._frames.append(frame)
+            elif len(frames) >= _TOGETHER:
+                self._flush()
         self._waiting[self._number] = (call.op, future)
         return future
 
     def _flush(self) -> None:
         frames, self._frames = self._frames, []
-        if self.transport is not None and not self.lost:
+        if frames and self.transport is not None and not self.lost:
             self.transport.write(b"".join(frames))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop\'s transports do not derive from asyncio\'s.
         self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=0)  # What is written leaves at once.
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -28,6 +28,8 @@ _ERROR_SHOWN: Final = 500
 class Handle(Linked, Generic[R]):
     """One job, by its id."""
 
+    __slots__ = ("_decode", "created", "id", "link", "seq")
+
     def __init__(
         self,
         link: Link,

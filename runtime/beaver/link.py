@@ -257,6 +257,8 @@ class _Effort(Generic[T]):
 class Linked:
     """Whatever has a link: the object of the methods below."""
 
+    __slots__ = ()
+
     link: Link
 
 
