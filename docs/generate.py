@@ -29,6 +29,7 @@ from typing import Any, get_args, get_type_hints
 import beaver_model.bounds
 from beaver import errors
 from beaver.cli.main import COMMANDS
+from beaver.limits import LIMITS as JOB_LIMITS
 from beaver.metrics import METRICS
 from beaver.recovery_table import Row
 from beaver.requests import KEYS
@@ -136,20 +137,32 @@ def exit_codes() -> str:
 
 def settings() -> str:
     """Every setting, with its names in each layer."""
-    rows = []
-    for setting in SETTINGS.values():
-        kind = " or ".join(setting.choices) if setting.choices else setting.kind
-        rows.append(
-            (
-                code(setting.name),
-                kind,
-                setting.default_text(),
-                code(setting.flag) if setting.run_flag else "",
-                code(setting.variable) if setting.variable else "",
-                setting.help,
-            )
+    rows = [
+        (
+            code(setting.name),
+            setting.kind,
+            setting.default_text(),
+            setting.allowed_text(),
+            code(setting.flag) if setting.run_flag else "",
+            code(setting.variable) if setting.variable else "",
+            setting.help,
         )
-    return table(("name in YAML", "kind", "default", "flag", "environment", "meaning"), rows)
+        for setting in SETTINGS.values()
+    ]
+    titles = ("name in YAML", "kind", "default", "allowed", "flag", "environment", "meaning")
+    return table(titles, rows)
+
+
+def job_limits() -> str:
+    """Every limit that a user may meet, and what changes it."""
+    rows = []
+    for limit in JOB_LIMITS.values():
+        value = f"{limit.value:,} {limit.unit}".strip()
+        setting = code(limit.setting) if limit.setting else "nothing"
+        if limit.ceiling:
+            setting += f", up to {limit.ceiling:,}"
+        rows.append((limit.bounds, value, setting, limit.otherwise))
+    return table(("limit on", "value", "what changes it", "what to do about more"), rows)
 
 
 # -- the model -------------------------------------------------------------------------------
@@ -268,6 +281,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "exit-codes": exit_codes,
     "settings": settings,
+    "job-limits": job_limits,
     "job-keys": job_keys,
     "lifecycle-table": lifecycle_table,
     "lifecycle-diagram": lifecycle_diagram,

@@ -57,6 +57,12 @@ BATCH_JOBS_MAX = 10_000
 BATCH_BYTES_MAX = 8 << 20
 """Bytes of events in one commit, except a single event that is itself within its bounds."""
 
+PAYLOAD_BYTES_CEILING = BATCH_BYTES_MAX // 2
+"""Largest value of the configurable limit on a payload: one job must fit into one commit."""
+
+CHILDREN_BYTES_MAX = BATCH_BYTES_MAX - 2 * RESULT_BYTES_MAX
+"""Bytes of all jobs that one attempt enqueues: with its result they fit into one commit."""
+
 QUEUES_MAX = 10_000
 """Queues that a store may know at once."""
 

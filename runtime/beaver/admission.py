@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from beaver.errors import QueueFull
+from beaver.limits import hint
 from beaver_model import State
 from beaver_model.commands import Job
 from beaver_model.rows import ROW_BYTES, spec_of
@@ -37,8 +38,8 @@ def refusal(
     size = sum(sizes.values())
     if state_bytes_max and state.bytes + size > state_bytes_max:
         return QueueFull(
-            f"the store holds {state.bytes} bytes of jobs and these would add {size}; the "
-            f"bound is {state_bytes_max} (state_bytes_max). Nothing was enqueued."
+            f"the store holds {state.bytes} bytes of jobs and these would add {size}; at most "
+            f"{state_bytes_max} are held; nothing was enqueued\n{_room('state')}"
         )
     for name, wanted in sizes.items():
         queue_index = state.queues.get(name)
@@ -46,9 +47,13 @@ def refusal(
         if queue_index is not None and bound and queue_index.bytes + wanted > bound:
             return QueueFull(
                 f"queue {name} holds {queue_index.bytes} bytes of jobs and these would add "
-                f"{wanted}; its bound is {bound} (bytes_max). Nothing was enqueued."
+                f"{wanted}; it holds at most {bound}; nothing was enqueued\n{_room('queue_bytes')}"
             )
     return None
+
+
+def _room(limit: str) -> str:
+    return f"Let workers take jobs off, or raise it: {hint(limit)}."
 
 
 def _any_bounded(state: State, jobs: Sequence[Job]) -> bool:

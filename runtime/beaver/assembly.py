@@ -33,7 +33,7 @@ from beaver.errors import BeaverError
 from beaver.housekeeping import Housekeeping
 from beaver.journal.wal import EXTEND_BYTES
 from beaver.layout import Layout
-from beaver.messages import Outcome, TaskInfo
+from beaver.messages import Options, Outcome, TaskInfo
 from beaver.metrics import Metrics
 from beaver.places import Concurrency, Crew
 from beaver.ports import Clock, Disk, Entropy, Helper, LogWriter, Pool
@@ -211,7 +211,7 @@ class Assembly:
             reload: Reads the settings anew and calls `renew`, for a client that asks.
         """
         config, ports, engine, report = self._config, self._ports, self.engine, self.opened.report
-        self._resolver = resolver = Resolver(**_defaults(config, self.tasks))
+        self._resolver = resolver = Resolver.configured(config, _options_of(self.tasks))
         self._pools[ports.pool] = sink
         self.results, self.metrics = Results(), Metrics()
         self.metrics.recovery = dict(report.seconds)
@@ -315,7 +315,7 @@ class Assembly:
         self._config, self.tasks = config, tasks
         self.engine.state.set_known_tasks(frozenset(info.options.task for info in tasks))
         self.engine.state_bytes_max = config.state_bytes_bound
-        self._resolver.use(**_defaults(config, tasks))
+        self._resolver.use_configured(config, _options_of(tasks))
         self.service.payload_bytes_max = config.payload_bytes_max
         self.controller.adjust(
             prefetch=config.prefetch,
@@ -387,14 +387,9 @@ def _mode(config: Config) -> Concurrency:
     return Concurrency.ONE if config.executor == "process" else Concurrency.MANY
 
 
-def _defaults(config: Config, tasks: Sequence[TaskInfo]) -> dict[str, Any]:
-    """Returns what a resolver is made of."""
-    return {
-        "timeout_ms": config.timeout_ms,
-        "max_attempts": config.max_attempts,
-        "tasks": {info.options.task: info.options for info in tasks},
-        "payload_bytes_max": config.payload_bytes_max,
-    }
+def _options_of(tasks: Sequence[TaskInfo]) -> dict[str, Options]:
+    """Returns what each task was declared with."""
+    return {info.options.task: info.options for info in tasks}
 
 
 def peek_mark(disk: Disk, path: str) -> str | None:

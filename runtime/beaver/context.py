@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, Never, Protocol
 
 from beaver.errors import InvalidInput
 from beaver.messages import Attempt, Backoff, Request
-from beaver_model.bounds import BATCH_BYTES_MAX, CHILDREN_MAX, RESULT_BYTES_MAX
+from beaver_model.bounds import CHILDREN_BYTES_MAX, CHILDREN_MAX
 
 if TYPE_CHECKING:
     from beaver.job_options import Duration
     from beaver.joblog import LineBuffers
 
-CHILD_BYTES_MAX: Final = BATCH_BYTES_MAX - 2 * RESULT_BYTES_MAX
-"""Bytes of all children of one attempt: with the result they fit into one commit."""
 _CHILD_OVERHEAD_BYTES: Final = 128
 
 _current: contextvars.ContextVar[JobContext | None] = contextvars.ContextVar("beaver_job")
@@ -187,15 +185,22 @@ class JobContext:
 
     def _add(self, request: Request) -> str:
         if len(self.children) >= CHILDREN_MAX:
-            raise InvalidInput(f"a job may enqueue at most {CHILDREN_MAX} jobs")
+            raise _too_many(f"a job may enqueue at most {CHILDREN_MAX} jobs", "children")
         size = len(request.payload) + len(request.id) + len(request.options)
         self._child_bytes += size + _CHILD_OVERHEAD_BYTES
-        if self._child_bytes > CHILD_BYTES_MAX:
-            raise InvalidInput(
-                f"the jobs that a job enqueues may have {CHILD_BYTES_MAX} bytes together"
+        if self._child_bytes > CHILDREN_BYTES_MAX:
+            raise _too_many(
+                f"the jobs that a job enqueues may have {CHILDREN_BYTES_MAX} bytes together",
+                "children_bytes",
             )
         self.children.append(request)
         return request.id
+
+
+def _too_many(text: str, limit: str) -> InvalidInput:
+    from beaver.limits import hint
+
+    return InvalidInput(f"{text}; {hint(limit)}")
 
 
 _alone: JobContext | None = None

@@ -84,17 +84,27 @@ class EmbeddedClient(Operations, Synchronous):
 
         Args:
             data: The data directory; an enqueue makes it if need be.
-            resolver: Fills in what requests leave open, as a server's would.
+            resolver: Fills in what requests leave open, as a server's would; by default from
+                the environment and `beaver.yaml`, as a server and the command line do.
             disk: The files.
             clock: For stamps.
             lock_wait_s: How long to wait for another process that holds the lock.
         """
         self.data = data
         self.closed = False
-        self._resolver = resolver or Resolver()
+        self._given_resolver = resolver
         self._disk = disk or SystemDisk()
         self._clock = clock or SystemClock()
         self._lock_wait_s = lock_wait_s
+
+    @property
+    def _resolver(self) -> Resolver:
+        """What the settings of this producer say, read where a job asks for them."""
+        if self._given_resolver is None:
+            from beaver.config import load_config
+
+            self._given_resolver = Resolver.configured(load_config({"data": self.data}))
+        return self._given_resolver
 
     def call(self, call: Call[T]) -> T:
         """Carries out one call on the files; raises the `BeaverError` that answers it."""

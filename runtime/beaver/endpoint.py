@@ -51,6 +51,8 @@ class Greeting(msgspec.Struct, frozen=True):
     store: str
     epoch: int
     pid: int
+    payload_bytes_max: int = 0
+    """Bound on one payload; 0 where it was not told."""
 
 
 def write(data: str, info: ServerInfo) -> None:
@@ -206,13 +208,14 @@ def read_greeting(message: object) -> Greeting:
         BeaverError: It is an error, or no greeting.
     """
     match message:
-        case [0, 0, [int(version), str(store), int(epoch), int(pid), *_]]:
+        case [0, 0, [int(version), str(store), int(epoch), int(pid), *more]]:
             if version != protocol.VERSION:
                 raise StoreUnavailable(
                     f"the server speaks protocol version {version}, this client "
                     f"{protocol.VERSION}: use the same release of Beaver for both"
                 )
-            return Greeting(store, epoch, pid)
+            told = more[1] if len(more) > 1 and isinstance(more[1], int) else 0
+            return Greeting(store, epoch, pid, payload_bytes_max=told)
         case [0, 1, [str(name), str(text)]]:
             raise protocol.error_named(name, text)
         case _:

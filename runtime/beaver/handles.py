@@ -18,7 +18,7 @@ from beaver.calls import Call
 from beaver.errors import JobFailed, NotFound
 from beaver.link import Link, Linked, awaited, blocking
 from beaver.views import EventView, ExplainView, JobView, ResultView
-from beaver_model.bounds import PAYLOAD_BYTES_MAX
+from beaver_model.bounds import PAYLOAD_BYTES_CEILING
 
 R = TypeVar("R")
 
@@ -106,7 +106,7 @@ class Handle(Linked, Generic[R]):
             return calls.requeue(self.id)
         from beaver import jsontext
 
-        return calls.requeue(self.id, jsontext.encode(payload, PAYLOAD_BYTES_MAX, "payload"))
+        return calls.requeue(self.id, jsontext.encode(payload, PAYLOAD_BYTES_CEILING, "payload"))
 
     def _discard(self) -> Call[str]:
         """Removes the job for good where it is pending, dead or cancelled; a tombstone stays.

@@ -21,7 +21,7 @@ import msgspec
 
 from beaver.errors import InvalidInput
 from beaver.lossless import refuse_changed
-from beaver_model.bounds import PAYLOAD_DEPTH_MAX
+from beaver_model.bounds import PAYLOAD_BYTES_CEILING, PAYLOAD_DEPTH_MAX
 
 _strict_encode: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":")
@@ -248,7 +248,13 @@ def _finite(digits: str) -> float:
 
 def _check_bounds(text: bytes, bytes_max: int, what: str) -> None:
     if len(text) > bytes_max:
-        raise InvalidInput(f"{what}: at most {bytes_max} bytes are allowed, found {len(text)}")
+        message = f"{what}: at most {bytes_max} bytes are allowed, found {len(text)}"
+        if what.endswith("payload"):
+            from beaver.limits import hint
+
+            fixed = bytes_max >= PAYLOAD_BYTES_CEILING
+            message += f"; {hint('payload_ceiling' if fixed else 'payload')}"
+        raise InvalidInput(message)
     if depth(text) > PAYLOAD_DEPTH_MAX:
         _refuse_depth(what)
 

@@ -7,7 +7,7 @@ answers may come in any order, so requests can be pipelined.  The first request 
 
 | op | body | answer |
 |---|---|---|
-| hello | `[protocol version]` | `[protocol version, store id, epoch, pid]` |
+| hello | `[protocol version]` | `[version, store id, epoch, pid, "server", payload bound]` |
 | enqueue | `[[Request, ...]]`: one commit | `[[id, seq, created], ...]` |
 | status | `[]` | `StatusView` |
 | list | `[state or "", queue or "", task or "", after seq, limit]` | `[JobView, ...]` |

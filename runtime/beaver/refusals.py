@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from beaver.errors import BeaverError, Conflict, InvalidInput, NotFound
+from beaver.limits import hint
 from beaver_model.commands import REJECTIONS, Rejection
 
 _Facts = Mapping[str, Any]
@@ -57,14 +58,15 @@ _ERRORS: Final[dict[str, Callable[[_Facts], BeaverError]]] = {
         "nothing was enqueued"
     ),
     "batch_too_large": lambda facts: InvalidInput(
-        f"{facts['jobs']} jobs in one commit; at most {facts['max']} fit: send them in chunks"
+        f"{facts['jobs']} jobs in one commit; at most {facts['max']} fit; {hint('batch_jobs')}"
     ),
     "finished": _finished,
     "wrong_state": lambda facts: Conflict(
         f"job {facts['job']} is {_word(facts['state'])}; that cannot be done to it now"
     ),
     "too_many_queues": lambda facts: InvalidInput(
-        f"queue {facts['queue']} would be one more than the {facts['max']} that a store holds"
+        f"queue {facts['queue']} would be one more than the {facts['max']} that a store holds; "
+        f"{hint('queues')}"
     ),
     "bad_value": _bad_value,
 }

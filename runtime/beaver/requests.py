@@ -32,7 +32,7 @@ from beaver.options import (
 )
 from beaver.resolving import Resolver
 from beaver.templates import Template, draw_id
-from beaver_model.bounds import PAYLOAD_BYTES_MAX, TIME_MS_MAX
+from beaver_model.bounds import PAYLOAD_BYTES_CEILING, PAYLOAD_BYTES_MAX, TIME_MS_MAX
 
 __all__ = [
     "KEYS",
@@ -109,7 +109,7 @@ def make_request(
     task: str,
     payload: Any = None,
     *,
-    payload_bytes_max: int = PAYLOAD_BYTES_MAX,
+    payload_bytes_max: int = PAYLOAD_BYTES_CEILING,
     **options: Unpack[Given],
 ) -> Request:
     """Returns a checked request for one job.
@@ -117,7 +117,8 @@ def make_request(
     Args:
         task: Name of the task.
         payload: Any JSON value; tuples become arrays.
-        payload_bytes_max: Bound on the JSON of the payload.
+        payload_bytes_max: Bound on the JSON of the payload: what could be set at most, since
+            whoever takes it in (server or files) knows what is set.
         **options: As those of `make_template`.
 
     Raises:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -85,6 +86,19 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         if self.kind == "bool":
             return "on" if self.default else "off"
         return str(self.default) if self.default not in ("", {}) else "none"
+
+    def allowed_text(self) -> str:
+        """Returns which values are allowed, as people would write them; empty where all are."""
+        if self.choices:
+            return ", ".join(self.choices)
+        write: Callable[[int], str] = {"duration": duration_text, "size": size_text}.get(
+            self.kind, "{:,}".format
+        )
+        if self.kind not in ("int", "duration", "size"):
+            return ""
+        if self.most == _FAR:
+            return f"{write(self.least)} or more" if self.least else ""
+        return f"{write(self.least)} to {write(self.most)}"
 
     def parse(self, raw: Any, label: str) -> Any:
         """Returns the value that some layer gives in its own form.

@@ -16,6 +16,7 @@ from beaver_model.bounds import (
     ATTEMPTS_DEFAULT,
     ATTEMPTS_MAX,
     BATCH_BYTES_MAX,
+    PAYLOAD_BYTES_CEILING,
     PAYLOAD_BYTES_MAX,
     TIMEOUT_MS_DEFAULT,
     TIMEOUT_MS_MAX,
@@ -195,8 +196,8 @@ SETTINGS: Final = _table(
         default=PAYLOAD_BYTES_MAX,
         least=2,
         # One job must fit in one commit.
-        most=BATCH_BYTES_MAX // 2,
-        help="Bound on the JSON of one payload.",
+        most=PAYLOAD_BYTES_CEILING,
+        help="Bound on the JSON of one payload, for all who enqueue; 4 MiB at most.",
         run_flag=False,
     ),
     Setting(

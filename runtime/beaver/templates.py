@@ -20,7 +20,7 @@ import msgspec
 from beaver import jsontext
 from beaver.messages import Backoff, Options, Request
 from beaver.options import check_options
-from beaver_model.bounds import DIGEST_BYTES, PAYLOAD_BYTES_MAX
+from beaver_model.bounds import DIGEST_BYTES, PAYLOAD_BYTES_CEILING
 from beaver_model.hashing import blake2b
 
 _MEMO_MAX: Final = 10_000
@@ -86,7 +86,7 @@ class Template:
             self._tags,
         )
 
-    def fill(self, payload: Any, payload_bytes_max: int = PAYLOAD_BYTES_MAX) -> Request:
+    def fill(self, payload: Any, payload_bytes_max: int = PAYLOAD_BYTES_CEILING) -> Request:
         """Returns the request for a Python value.
 
         Raises:

@@ -22,6 +22,7 @@ from beaver import jsontext, queries
 from beaver.admission import refusal
 from beaver.builtins import builtin_tasks
 from beaver.calls import Call, Operations, Synchronous
+from beaver.config import load_config
 from beaver.context import JobContext, enter_alone
 from beaver.durations import parse_duration_ms
 from beaver.errors import BeaverError, WaitTimeout
@@ -91,7 +92,7 @@ class Testing(Operations, Synchronous):
         self._now_ms = int(STARTS_AT.timestamp() * 1000)
         self._events: dict[str, list[EventView]] = {}
         self._results: dict[str, bytes] = {}
-        self._resolver = Resolver()
+        self._resolver = Resolver.configured(load_config())
         self._before: Synchronous | None = None
         self.attempts: list[Attempt] = []
         """Every attempt that was run, in order."""

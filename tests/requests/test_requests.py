@@ -28,6 +28,7 @@ from beaver.requests import (
 from beaver_model.bounds import (
     ATTEMPTS_MAX,
     ID_BYTES_MAX,
+    PAYLOAD_BYTES_CEILING,
     PAYLOAD_BYTES_MAX,
     PAYLOAD_DEPTH_MAX,
     TAGS_MAX,
@@ -219,8 +220,10 @@ def test_payload_bounds_hold_at_and_above_the_limit():
     room = PAYLOAD_BYTES_MAX - 2
     assert len(make_request("echo", "x" * room).payload) == PAYLOAD_BYTES_MAX
     assert len(from_json(payload="x" * room).payload) == PAYLOAD_BYTES_MAX
-    with pytest.raises(InvalidInput, match=r"^payload: at most 1048576 bytes"):
-        make_request("echo", "x" * (room + 1))
+    ceiling = PAYLOAD_BYTES_CEILING - 2
+    assert len(make_request("echo", "x" * ceiling).payload) == PAYLOAD_BYTES_CEILING
+    with pytest.raises(InvalidInput, match=r"^payload: at most 4194304 bytes.*no setting changes"):
+        make_request("echo", "x" * (ceiling + 1))
     assert "payload: at most" in refusal({"task": "echo", "payload": "x" * (room + 1)})
     assert "payload: at most 10 bytes" in refusal(
         {"task": "echo", "payload": "x" * 10}, payload_bytes_max=10

@@ -245,7 +245,7 @@ async def test_after_a_quiet_moment_the_last_frame_is_closed(tmp_path: Path) -> 
 async def test_state_bytes_are_bounded_and_outcomes_go_on(tmp_path: Path) -> None:
     world = EngineWorld(tmp_path / "data", state_bytes_max=1_000)
     await world.engine.execute(Enqueue([job("a"), job("b")]))
-    with pytest.raises(QueueFull, match="state_bytes_max"):
+    with pytest.raises(QueueFull, match="state_size_max"):
         await world.engine.execute(Enqueue([job("c")]))
     assert "c" not in world.state.jobs
     await world.engine.execute(Dispatch("a", 1))

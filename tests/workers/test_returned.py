@@ -12,9 +12,9 @@ import pydantic
 import pytest
 
 from beaver import Beaver, JobFailed
-from beaver.context import RESULT_BYTES_MAX
 from beaver.errors import InvalidInput
 from beaver.workers.returned import encode_result
+from beaver_model.bounds import RESULT_BYTES_MAX
 
 NAN = float("nan")
 
@@ -130,5 +130,7 @@ def test_a_coroutine_that_nobody_awaited_is_told_how_to_declare_it():
 
 def test_a_result_at_its_bound_is_kept_and_one_above_it_is_refused_with_what_to_do():
     assert len(returned(lambda: "x" * (RESULT_BYTES_MAX - 2))) == RESULT_BYTES_MAX - 2
-    with pytest.raises(JobFailed, match=r"1048577 bytes.*no setting.*store it elsewhere"):
+    with pytest.raises(
+        JobFailed, match=r"1048577 bytes.*no setting changes that: store it elsewhere"
+    ):
         returned(lambda: "x" * (RESULT_BYTES_MAX - 1))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Annotated, Any, BinaryIO
 
 import typer
@@ -110,12 +111,12 @@ def enqueue_command(
     if file is None:
         assert task is not None, "one of both is there"
         given["tags"] = tags or ()
-        raise typer.Exit(sender.send_one(_single(task, payload, given, settings)))
+        raise typer.Exit(sender.send_one(partial(_single, task, payload, given)))
     with _opened(file) as stream:
         raise typer.Exit(sender.send_file(file, stream, chunked=chunked))
 
 
-def _single(task: str, payload: str | None, given: dict[str, Any], settings: Config) -> Request:
+def _single(task: str, payload: str | None, given: dict[str, Any], bytes_max: int) -> Request:
     from beaver import jsontext
     from beaver.durations import parse_duration_ms, parse_time_ms
     from beaver.options import backoff_from_python
@@ -125,7 +126,7 @@ def _single(task: str, payload: str | None, given: dict[str, Any], settings: Con
     if payload is not None:
         # The very bytes of the argument, also where they are no UTF-8: they are checked.
         raw = payload.strip().encode("utf-8", "surrogateescape")
-        text = jsontext.check(raw, settings.payload_bytes_max, "payload")
+        text = jsontext.check(raw, bytes_max, "payload")
     run_at, delay, timeout = given.get("run_at"), given.get("delay"), given.get("timeout")
     backoff = given.get("backoff")
     return build_request(
@@ -186,9 +187,10 @@ class _Sender:
         self._wait = wait or wait_timeout is not None
         self._created = self._existing = self._first_seq = self._last_seq = 0
 
-    def send_one(self, request: Request) -> int:
-        """Sends one job."""
+    def send_one(self, make: Callable[[int], Request]) -> int:
+        """Sends the job that `make` returns for the bound on a payload that is in force."""
         with self._client() as client:
+            request = make(self._bound(client))
             try:
                 answers = client.enqueue([request])
             except (ServerGone, KeyboardInterrupt) as error:
@@ -200,17 +202,17 @@ class _Sender:
         """Sends a file: one commit, or many with `chunked`."""
         from beaver import jobfile
 
-        bound = self._settings.payload_bytes_max
-        requests = jobfile.read_requests(stream, payload_bytes_max=bound, need_ids=chunked)
-        try:
-            if chunked:
-                return self._send_chunks(file, stream, jobfile.chunks(requests))
-            batch = jobfile.one_commit(requests)
-        except InvalidInput as error:
-            raise _in_file(error, file) from None
-        if not batch:
-            return self._nothing()
         with self._client() as client:
+            bound = self._bound(client)
+            requests = jobfile.read_requests(stream, payload_bytes_max=bound, need_ids=chunked)
+            try:
+                if chunked:
+                    return self._send_chunks(file, stream, jobfile.chunks(requests), client)
+                batch = jobfile.one_commit(requests)
+            except InvalidInput as error:
+                raise _in_file(error, file) from None
+            if not batch:
+                return self._nothing()
             try:
                 answers = client.enqueue(batch)
             except (ServerGone, KeyboardInterrupt) as error:
@@ -221,12 +223,12 @@ class _Sender:
             return self._results(client, answers) if self._wait else 0
 
     def _send_chunks(
-        self, file: str, stream: BinaryIO, batches: Iterable[Sequence[Request]]
+        self, file: str, stream: BinaryIO, batches: Iterable[Sequence[Request]], client: Any
     ) -> int:
         sent: list[Enqueued] = []
         count = 0
         total = _size_of(stream)
-        with output.progress(f"enqueueing {file}", total) as advance, self._client() as client:
+        with output.progress(f"enqueueing {file}", total) as advance:
             try:
                 for answers in client.enqueue_each(batches):
                     self._tell(answers, one_by_one=False)
@@ -245,10 +247,16 @@ class _Sender:
                         f"{what}: what is in is not enqueued twice."
                     ) from None
                 raise
-            if not count:
-                return self._nothing()
-            self._sum_up(count)
-            return self._results(client, sent) if self._wait else 0
+        if not count:
+            return self._nothing()
+        self._sum_up(count)
+        return self._results(client, sent) if self._wait else 0
+
+    def _bound(self, client: Any) -> int:
+        """Returns the bound on a payload: the server's, or without one what is set here."""
+        greeting = getattr(client, "greeting", None)
+        told: int = greeting.payload_bytes_max if greeting is not None else 0
+        return told or self._settings.payload_bytes_max
 
     def _client(self) -> Any:
         """Connects to the server, or opens the files where none runs."""
@@ -258,11 +266,7 @@ class _Sender:
         settings = self._settings
         client = open_client(
             settings.data,
-            resolver=Resolver(
-                timeout_ms=settings.timeout_ms,
-                max_attempts=settings.max_attempts,
-                payload_bytes_max=settings.payload_bytes_max,
-            ),
+            resolver=Resolver.configured(settings),
         )
         if isinstance(client, EmbeddedClient):
             if self._wait:

@@ -18,6 +18,7 @@ import msgspec
 from beaver import jsontext, queries
 from beaver.engine import Applied, Engine, Reply
 from beaver.errors import BeaverError, InvalidInput, WaitTimeout
+from beaver.limits import hint
 from beaver.messages import Request
 from beaver.refusals import error_of
 from beaver.requests import check_name, request_bytes
@@ -141,13 +142,16 @@ class Service:
     def _enqueue(self, body: Any, respond: Respond, origin: Origin) -> None:
         (requests,) = _arguments(body, _EnqueueBody, _decode_enqueue)
         if len(requests) > BATCH_JOBS_MAX:
-            raise InvalidInput(f"{len(requests)} jobs in one commit; at most {BATCH_JOBS_MAX} fit")
+            raise InvalidInput(
+                f"{len(requests)} jobs in one commit; at most {BATCH_JOBS_MAX} fit; "
+                f"{hint('batch_jobs')}"
+            )
         if len(requests) > 1:
             size = sum(map(request_bytes, requests))
             if size > BATCH_BYTES_MAX:
                 raise InvalidInput(
-                    f"jobs of {size} bytes in one commit; at most {BATCH_BYTES_MAX} fit: "
-                    "send them in chunks"
+                    f"jobs of {size} bytes in one commit; at most {BATCH_BYTES_MAX} fit; "
+                    f"{hint('batch_bytes')}"
                 )
         engine, to_job = self._engine, self._to_job
         # A lone job mostly has no delay, which is all that wants to know the time.
@@ -365,7 +369,7 @@ class Service:
 
     def hello(self, store: str) -> list[Any]:
         """Returns what the server says of itself behind the protocol version."""
-        return [store, self._engine.state.epoch, os.getpid()]
+        return [store, self._engine.state.epoch, os.getpid(), "server", self.payload_bytes_max]
 
 
 _EnqueueBody = tuple[list[Request]]

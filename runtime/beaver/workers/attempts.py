@@ -142,10 +142,9 @@ def close(context: JobContext, outcome: Outcome) -> Outcome:
 
 
 def _too_large(size: int) -> str:
-    return (
-        f"the result has {size} bytes; at most {RESULT_BYTES_MAX} are kept, which no setting "
-        "changes: store it elsewhere and return its place"
-    )
+    from beaver.limits import hint
+
+    return f"the result has {size} bytes; at most {RESULT_BYTES_MAX} are kept; {hint('result')}"
 
 
 def _plan(task: Task[..., Any]) -> Plan:
