@@ -143,7 +143,7 @@ class Life:
     async def _close_doors(self) -> None:
         self.listening = False
         for connection in sorted(self._connections, key=_order):
-            connection.close()
+            connection.say_farewell()
 
     def accept(self) -> Connection:
         """Returns the server's side of a new connection."""

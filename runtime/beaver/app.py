@@ -2,7 +2,7 @@
 
 An application is a store's address with a registry of tasks.  Making one touches no file and
 opens no connection; importing it is cheap enough for a web process.  Without a server its
-calls lock the files, append and leave (`embedded`); only `run_worker` holds the store.
+calls append alone or have a keeper do it (`embedded`); only `run_worker` holds the store.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast
 
@@ -15,7 +16,7 @@ from beaver import client as blocking
 from beaver import protocol
 from beaver.calls import Asynchronous, Call, Operations
 from beaver.endpoint import Greeting, ServerInfo
-from beaver.errors import BeaverError, ServerGone
+from beaver.errors import BeaverError, ServerGone, ServerLeft
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ class _Wire(asyncio.Protocol):
 
     def ask(self, call: Call[Any]) -> asyncio.Future[Any]:
         if self.lost:
-            raise ServerGone("the connection to the server is closed; nothing was sent")
+            raise ServerLeft("the connection to the server is closed; nothing was sent")
         self._number += 1
         frame = protocol.encode_request(self._number, call.op, call.body)
         future: asyncio.Future[Any] = self.loop.create_future()
@@ -68,6 +69,9 @@ class _Wire(asyncio.Protocol):
         try:
             for body in self._reader.feed(data):
                 number, status, answer = protocol.decode_answer(body)
+                if status == protocol.FAREWELL:
+                    self._lose(blocking.left)
+                    return
                 _, future = self._waiting.pop(number, (None, None))
                 if future is None or future.done():
                     continue
@@ -81,12 +85,15 @@ class _Wire(asyncio.Protocol):
             self.transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.lost = True
+        self._lose(blocking.gone)
         self.ended.set()
+
+    def _lose(self, how: Callable[[str], ServerGone]) -> None:
+        self.lost = True
         waiting, self._waiting = self._waiting, {}
         for op, future in waiting.values():
             if not future.done():
-                future.set_exception(blocking.gone(op))
+                future.set_exception(how(op))
 
 
 class AsyncClient(Operations, Asynchronous):

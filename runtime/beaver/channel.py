@@ -22,7 +22,7 @@ from collections import deque
 from typing import Any, Final
 
 from beaver import protocol
-from beaver.errors import BeaverError, ServerGone
+from beaver.errors import BeaverError, ServerLeft
 from beaver.looking import Looking
 
 _RECEIVE_BYTES: Final = 1 << 18
@@ -41,7 +41,7 @@ class Slot:
         self.number, self.op = number, op
         self.done = False
         self.value: tuple[int, Any] | None = None
-        """`(status, body)`, or `None` where the connection was lost."""
+        """`(status, body)`; `None` where the connection was lost without a farewell."""
         self.gate: threading.Lock | None = None
         """What its thread waits at while another one reads."""
         self.asleep = False
@@ -73,14 +73,14 @@ class Channel:
 
         Raises:
             InvalidInput: It is longer than a server reads.
-            ServerGone: The connection was lost before; nothing was sent.
+            ServerLeft: The connection was lost before; nothing was sent.
         """
         number = next(self._numbers)
         slot = Slot(number, op)
         frame = protocol.encode_request(number, op, body)
         with self._mutex:
             if self.lost:
-                raise ServerGone("the connection to the server is closed; nothing was sent")
+                raise ServerLeft("the connection to the server is closed; nothing was sent")
             self._slots[number] = slot
         try:
             self._unsent.append(frame)
@@ -91,6 +91,9 @@ class Channel:
                     self._send_all()
                 finally:
                     self._sending.release()
+        except ConnectionError:
+            # Behind the last answers there may be a farewell: whoever reads meets the end.
+            self.notice()
         except (OSError, ValueError):  # Of a closed socket: its descriptor is -1.
             self._lose()
         except BaseException:
@@ -128,6 +131,19 @@ class Channel:
             gate = slot.gate = threading.Lock()
             gate.acquire()
             return gate
+
+    def notice(self) -> None:
+        """Takes what has come, to its end if it has one, unless somebody reads anyway."""
+        with self._mutex:
+            if self.lost or self._reader is not None:
+                return
+            self._reader = _SENDER
+        try:
+            while not self.lost and (received := self._receive()) is not None:
+                self._take(received)
+        finally:
+            with self._mutex:
+                self._pass_on()
 
     def close(self) -> None:
         """Ends the connection; who waits hears that it is lost."""
@@ -217,16 +233,20 @@ class Channel:
         if not received:
             self._lose()
             return
+        farewell = False
         try:
             with self._mutex:
                 for body in self._frames.feed(received):
                     number, status, answer = protocol.decode_answer(body)
+                    farewell = farewell or status == protocol.FAREWELL
                     slot = self._slots.pop(number, None)
                     if slot is not None:
                         slot.value = (status, answer)
                         _finish(slot)
         except (BeaverError, TypeError, ValueError):
             self._lose()  # What came is no answer: nothing after it can be trusted.
+        if farewell:
+            self._lose((protocol.FAREWELL, b""))
 
     def _pass_on(self) -> None:
         """Lets somebody else read who waits.  Called with the mutex held, by the reader."""
@@ -249,7 +269,8 @@ class Channel:
             if self._reader is slot:
                 self._pass_on()
 
-    def _lose(self) -> None:
+    def _lose(self, value: tuple[int, Any] | None = None) -> None:
+        """Ends the connection; whoever still waits gets `value`."""
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
         with self._mutex:
@@ -257,6 +278,7 @@ class Channel:
             self._unsent.clear()
             slots, self._slots = self._slots, {}
             for slot in slots.values():
+                slot.value = value
                 _finish(slot)
 
 

@@ -21,7 +21,7 @@ from beaver import calls, endpoint, protocol
 from beaver.calls import Call, Operations, Synchronous
 from beaver.channel import Channel, Slot
 from beaver.endpoint import Greeting, ServerInfo
-from beaver.errors import InvalidInput, ServerGone, StoreUnavailable
+from beaver.errors import InvalidInput, NoServer, ServerGone, ServerLeft
 from beaver.messages import Request
 from beaver.views import Enqueued
 from beaver_model.bounds import BATCH_JOBS_MAX
@@ -36,10 +36,6 @@ BATCHES_MAX: Final = 16
 
 BATCHES_MIN: Final = 2
 """So many batches are under way at once, however large they are."""
-
-
-class NoServer(StoreUnavailable):
-    """What was asked for needs a running server, and none holds the directory."""
 
 
 def gone(op: str) -> ServerGone:
@@ -61,6 +57,11 @@ def gone(op: str) -> ServerGone:
     return ServerGone(f"the server went away before it answered {op!r}")
 
 
+def left(op: str) -> ServerLeft:
+    """Returns the error of a call that a server which ends has not taken up."""
+    return ServerLeft(f"the server ended before it took {op!r} up; nothing of it was carried out")
+
+
 class Client(Operations, Synchronous):
     """A connection to a server.  Get one from `connect`."""
 
@@ -79,6 +80,10 @@ class Client(Operations, Synchronous):
     def closed(self) -> bool:
         """The connection is gone or closed; connect anew."""
         return self._channel.lost
+
+    def notice(self) -> None:
+        """Reads what has come while nobody waited for an answer: the server's farewell."""
+        self._channel.notice()
 
     def call(self, call: Call[T]) -> T:
         """Carries out one call; raises the error that answers it, or `ServerGone`."""
@@ -144,6 +149,8 @@ class Client(Operations, Synchronous):
         if slot.value is None:
             raise gone(call.op)
         status, body = slot.value
+        if status == protocol.FAREWELL:
+            raise left(call.op)
         if status:
             raise protocol.decode_error(body)
         return call.finish(call.parse(body))

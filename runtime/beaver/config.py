@@ -83,6 +83,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     tombstones_max: int
     tombstones_age_ms: int
     """Age at which a finished job is forgotten; 0 only by number."""
+    keeper_idle_ms: int
+    """Least time that a keeper stays without a request; 0 starts none."""
     log_level: str
     log_format: str
     """`text` or `json`."""

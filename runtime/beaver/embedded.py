@@ -1,15 +1,19 @@
-"""The client without a server: it locks, appends and leaves.
+"""The client without a server: it appends alone, or has a keeper do it.
 
-A change takes the lock, recovers the state from the files, decides, appends one commit and
-gives the lock back; the commit is durable on return, exactly as a server's answer.  Reading
-neither writes nor locks.  Jobs run only once a server does.
+A lone change to a small store is made right here: it takes the lock, recovers the state from
+the files, decides, appends one commit and gives the lock back.  Where that would cost more
+than a keeper's start (the store is large, others want to append as well, or the last change
+was just now), a keeper is started, and it and the next ones go there.  Either way the commit
+is durable on return, exactly as a server's answer.  Reading neither writes nor locks, and
+starts nothing.  Jobs run only once a server does.
 
 The calls are those of `calls`; what needs running workers (a `wait` for an unfinished job)
-is refused with a hint.  If a server comes up while the lock is awaited, the call goes there.
+is refused with a hint.  If a server comes up meanwhile, the call goes there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,11 +27,20 @@ from beaver import client, endpoint, jsontext, queries
 from beaver.admission import refusal
 from beaver.calls import Call, Operations, Synchronous
 from beaver.clock import SystemClock
+from beaver.config import Config
 from beaver.disk import SystemDisk
-from beaver.errors import DiskFull, InvalidInput, NotFound, StoreUnavailable
+from beaver.errors import (
+    DiskFull,
+    InvalidInput,
+    NoServer,
+    NotFound,
+    ServerLeft,
+    StoreUnavailable,
+)
 from beaver.journal.codec import encode_commit
+from beaver.keeper.turn import Turn, try_turn
 from beaver.layout import Layout
-from beaver.locking import LOCK_WAIT_S, holder_of, prepare_directory
+from beaver.locking import LOCK_WAIT_S, Patience, prepare_directory
 from beaver.messages import Request
 from beaver.ports import Clock, DirectoryLock, Disk
 from beaver.recovery import Opened, open_store, peek_store, read_store
@@ -47,6 +60,7 @@ from beaver.views import (
     ResultView,
     StatusView,
 )
+from beaver.weighing import bytes_to_recover
 from beaver_model import Rejection, State, apply, decide
 from beaver_model.bounds import BATCH_BYTES_MAX
 from beaver_model.commands import AnyCommand, Cancel, Discard, Enqueue, Requeue, SetQueue
@@ -57,11 +71,18 @@ REPLAYED_MAX: Final = 500_000
 """Events that a command replays, in under a second, before it shortens the log."""
 FRAME_BYTES: Final = 64
 """More than the header and padding of a frame take."""
-_POLL_S: Final = 0.02
+SMALL_BYTES: Final = 1 << 20
+"""Of so much a store recovers in less time than a keeper needs for its start."""
+RECENT_S: Final = 1.0
+"""Who changes something again within this time is better served by a keeper."""
+RESTARTS_S: Final = 10.0
+"""So long a call is begun anew, because whoever served the store has ended."""
+STARTS_MAX: Final = 3
+"""Keepers that are gone before they were found, after which a change is made here."""
 
 
-class ServerAppeared(Exception):
-    """While the lock was awaited, a server came up: the call belongs there."""
+class _Served(Exception):
+    """Somebody serves the store by now: the call belongs there."""
 
     def __init__(self, server: client.Client) -> None:
         super().__init__("a server runs now")
@@ -79,6 +100,8 @@ class EmbeddedClient(Operations, Synchronous):
         disk: Disk | None = None,
         clock: Clock | None = None,
         lock_wait_s: float = LOCK_WAIT_S,
+        settings: Config | None = None,
+        kept: client.Client | None = None,
     ) -> None:
         """Args beyond the obvious.
 
@@ -86,6 +109,8 @@ class EmbeddedClient(Operations, Synchronous):
             data: The data directory; an enqueue makes it if need be.
             resolver: Fills in what requests leave open, as a server's would; by default from
                 the environment and `beaver.yaml`, as a server and the command line do.
+            settings: Those of a keeper that has to be started, with the same default.
+            kept: A connection to the keeper that runs.
             disk: The files.
             clock: For stamps.
             lock_wait_s: How long to wait for another process that holds the lock.
@@ -96,26 +121,60 @@ class EmbeddedClient(Operations, Synchronous):
         self._disk = disk or SystemDisk()
         self._clock = clock or SystemClock()
         self._lock_wait_s = lock_wait_s
+        self._given_settings = settings
+        self._kept = kept
+        self._alone_s = float("-inf")
+        """When the last change was made here."""
 
     @property
     def _resolver(self) -> Resolver:
         """What the settings of this producer say, read where a job asks for them."""
         if self._given_resolver is None:
-            from beaver.config import load_config
-
-            self._given_resolver = Resolver.configured(load_config({"data": self.data}))
+            self._given_resolver = Resolver.configured(self._settings)
         return self._given_resolver
 
+    @property
+    def _settings(self) -> Config:
+        if self._given_settings is None:
+            from beaver.config import load_config
+
+            self._given_settings = load_config({"data": self.data})
+        return self._given_settings
+
     def call(self, call: Call[T]) -> T:
-        """Carries out one call on the files; raises the `BeaverError` that answers it."""
-        try:
-            return call.finish(_HANDLERS[call.op](self, *call.body))
-        except ServerAppeared as appeared:
-            with appeared.server as server:
-                return server.call(call)
+        """Carries out one call; raises the `BeaverError` that answers it."""
+        until_s = time.monotonic() + RESTARTS_S
+        while True:
+            try:
+                if (kept := self._connected()) is not None:
+                    return kept.call(call)
+                return call.finish(_HANDLERS[call.op](self, *call.body))
+            except _Served as served:
+                self._kept = served.server
+            except ServerLeft:
+                # A keeper ends when it was not needed, or for a server: nothing was done.
+                if time.monotonic() > until_s:
+                    raise
 
     def close(self) -> None:
-        """Nothing is held between calls, so there is nothing to give back."""
+        """Ends the connection to a keeper, if there is one."""
+        if (kept := self.detach()) is not None:
+            kept.close()
+
+    def detach(self) -> client.Client | None:
+        """Gives up the connection to whoever serves the store by now, and returns it."""
+        kept, self._kept = self._kept, None
+        return kept
+
+    def _connected(self) -> client.Client | None:
+        """Returns the connection to who serves the store, if that was so at the last call."""
+        if self._kept is not None:
+            self._kept.notice()
+            if self._kept.closed:
+                self.close()
+                with contextlib.suppress(NotFound):
+                    self._kept = client.find(self.data)
+        return self._kept
 
     def __enter__(self) -> Self:
         return self
@@ -203,8 +262,10 @@ class EmbeddedClient(Operations, Synchronous):
             prepare_directory(self._disk, self.data)
         else:
             self._require_store()
-        lock = self._lock()
+        turn = self._turn()
+        lock: DirectoryLock | None = None
         try:
+            lock = self._lock()
             opened = open_store(self._disk, self.data, clock=self._clock, create=create)
             try:
                 yield opened, Stamper(self._clock, opened.state.time_ms).now_ms()
@@ -218,8 +279,11 @@ class EmbeddedClient(Operations, Synchronous):
                 opened.wal.abandon()
                 raise
             opened.wal.close()
+            self._alone_s = time.monotonic()
         finally:
-            lock.release()
+            if lock is not None:
+                lock.release()
+            turn.release()
 
     def _require_store(self) -> None:
         """Checks that there is something to change, so that a mere look creates nothing."""
@@ -228,9 +292,56 @@ class EmbeddedClient(Operations, Synchronous):
         if not any(map(self._disk.exists, (layout.lock, layout.log, layout.snapshot))):
             raise NotFound(f"{self.data} holds no queue")
 
+    def _turn(self) -> Turn:
+        """Returns the turn to append alone, which the next one waits for.
+
+        Raises:
+            _Served: Somebody serves the store: who was there, or a keeper, started here.
+            StoreUnavailable: Neither for a while.
+        """
+        patience, waited, started = self._patience(), False, 0
+        while True:
+            # Before the look: who has the turn knows that nobody begins to listen meanwhile.
+            turn = self._try_turn()
+            try:
+                if (server := client.find(self.data)) is not None:
+                    raise _Served(server)
+                if turn is not None:
+                    wanted = started < STARTS_MAX and self._wants_keeper(waited)
+                    if wanted and self._start_keeper():
+                        started += 1
+                        continue
+                    found, turn = turn, None
+                    return found
+            finally:
+                if turn is not None:
+                    turn.release()
+            waited = True
+            patience.wait()
+
+    def _try_turn(self) -> Turn | None:
+        try:
+            return try_turn(self.data)
+        except OSError as error:
+            raise StoreUnavailable(f"cannot open {self.data}: {error.strerror}") from error
+
+    def _wants_keeper(self, waited: bool) -> bool:
+        """True where a keeper costs less than what is done without one."""
+        if self._settings.keeper_idle_ms == 0:
+            return False
+        recent = time.monotonic() - self._alone_s < RECENT_S
+        return waited or recent or bytes_to_recover(self._disk, Layout(self.data)) > SMALL_BYTES
+
+    def _start_keeper(self) -> bool:
+        from beaver.keeper import starting
+
+        return starting.start(self._settings)
+
+    def _patience(self) -> Patience:
+        return Patience(self.data, self._lock_wait_s)
+
     def _lock(self) -> DirectoryLock:
-        path = Layout(self.data).lock
-        deadline = time.monotonic() + self._lock_wait_s
+        path, patience = Layout(self.data).lock, self._patience()
         while True:
             try:
                 lock = self._disk.lock(path)
@@ -240,14 +351,8 @@ class EmbeddedClient(Operations, Synchronous):
                 return lock
             server = client.find(self.data)
             if server is not None:
-                raise ServerAppeared(server)
-            if time.monotonic() >= deadline:
-                raise StoreUnavailable(
-                    f"{self.data} is in use by process {holder_of(path)}, which does not answer "
-                    f"(waited {self._lock_wait_s:g} s); nothing was changed\n"
-                    "If that process is starting or stopping, try again."
-                )
-            time.sleep(_POLL_S)
+                raise _Served(server)
+            patience.wait()
 
     # -- questions -----------------------------------------------------------------------
 
@@ -295,10 +400,10 @@ class EmbeddedClient(Operations, Synchronous):
 
     def do_wait(self, job: str, timeout_ms: int) -> ResultView:
         state, _ = self._read()
-        kept = None if job in state.jobs else self._kept_result(job)
+        kept = None if job in state.jobs else kept_result(self.data, job)
         found = queries.result(state, job, kept)
         if found is None:
-            raise client.NoServer(
+            raise NoServer(
                 f"no server runs on {self.data}, so job {job} cannot end\n"
                 f"`beaver run --data {self.data}` starts one."
             )
@@ -307,11 +412,13 @@ class EmbeddedClient(Operations, Synchronous):
     def do_reload(self) -> ReloadView:
         raise client.no_server(self.data)
 
-    def _kept_result(self, job: str) -> ResultView | None:
-        for event in reversed(explain_from_files(self.data, job)):
-            if event.event == "ACK" and event.result is not ABSENT:
-                return ResultView(job, "completed", event.result)
-        return None
+
+def kept_result(data: str, job: str) -> ResultView | None:
+    """Returns how a completed job ended, where the kept log still has it."""
+    for event in reversed(explain_from_files(data, job)):
+        if event.event == "ACK" and event.result is not ABSENT:
+            return ResultView(job, "completed", event.result)
+    return None
 
 
 _HANDLERS: Final[dict[str, Callable[..., Any]]] = {
@@ -331,19 +438,24 @@ _HANDLERS: Final[dict[str, Callable[..., Any]]] = {
 
 
 def open_client(
-    data: str | os.PathLike[str], *, resolver: Resolver | None = None
+    data: str | os.PathLike[str],
+    *,
+    resolver: Resolver | None = None,
+    settings: Config | None = None,
 ) -> client.Client | EmbeddedClient:
     """Returns a client to the server that holds `data`, or one that works without.
 
-    Nothing is created or locked by this; an enqueue creates the directory, and a read of one
-    that does not exist raises `NotFound`.
+    Nothing is created, locked or started by this; an enqueue creates the directory, and a read
+    of one that does not exist raises `NotFound`.
 
     Raises:
         StoreUnavailable: `data` is a file, or may not be entered.
     """
     data = os.fspath(data)
     try:
-        server = client.find(data)
+        found = client.find(data)
     except NotFound:
-        server = None
-    return server if server is not None else EmbeddedClient(data, resolver=resolver)
+        found = None
+    if found is not None and not found.greeting.keeper:
+        return found
+    return EmbeddedClient(data, resolver=resolver, settings=settings, kept=found)

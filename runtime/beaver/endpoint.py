@@ -43,6 +43,10 @@ class ServerInfo(msgspec.Struct, frozen=True):
     epoch: int = 0
     directory: str = ""
     """`device:inode` of the data directory it was written for."""
+    keeper: bool = False
+    """A keeper wrote it: jobs are taken in, and none runs."""
+    phase: str = ""
+    """`starting` or `ending` where it does not listen yet, or no longer."""
 
 
 class Greeting(msgspec.Struct, frozen=True):
@@ -53,6 +57,8 @@ class Greeting(msgspec.Struct, frozen=True):
     pid: int
     payload_bytes_max: int = 0
     """Bound on one payload; 0 where it was not told."""
+    keeper: bool = False
+    """It takes in jobs, and runs none."""
 
 
 def write(data: str, info: ServerInfo) -> None:
@@ -84,14 +90,21 @@ def remove(data: str) -> None:
     """Removes `server.json` and the socket beside it: the clean end of a server."""
     info = read(data)
     paths = [Path(data, FILE_NAME)]
-    if info is not None:
+    if info is not None and info.socket:
         paths.append(Path(info.socket))
     for path in paths:
         with contextlib.suppress(OSError):
             path.unlink()
-    if info is not None and Path(info.socket).parent != Path(data).absolute():
+    if info is not None and info.socket and Path(info.socket).parent != Path(data).absolute():
         with contextlib.suppress(OSError):
             Path(info.socket).parent.rmdir()
+
+
+def withdraw(data: str) -> None:
+    """Removes them, unless another process has written the file since."""
+    info = read(data)
+    if info is not None and info.pid == os.getpid():
+        remove(data)
 
 
 def read(data: str) -> ServerInfo | None:
@@ -215,7 +228,7 @@ def read_greeting(message: object) -> Greeting:
                     f"{protocol.VERSION}: use the same release of Beaver for both"
                 )
             told = more[1] if len(more) > 1 and isinstance(more[1], int) else 0
-            return Greeting(store, epoch, pid, payload_bytes_max=told)
+            return Greeting(store, epoch, pid, told, more[:1] == ["keeper"])
         case [0, 1, [str(name), str(text)]]:
             raise protocol.error_named(name, text)
         case _:
@@ -259,7 +272,7 @@ def reach(data: str) -> tuple[socket.socket, Greeting, ServerInfo] | None:
         BeaverError: A server holds it, but this client cannot talk to it.
     """
     info = read(data)
-    if info is None or (info.directory and info.directory != directory_mark(data)):
+    if info is None or (info.directory and info.directory != directory_mark(data)) or info.phase:
         return None
     for path in candidates(data, info):
         try:

@@ -48,6 +48,14 @@ class ServerGone(StoreUnavailable):
     """The server went away before it answered; the outcome is unknown, and resending is safe."""
 
 
+class ServerLeft(ServerGone):
+    """The server ended before it took the request up: nothing of it was carried out."""
+
+
+class NoServer(StoreUnavailable):
+    """What was asked for needs a running server, and none holds the directory."""
+
+
 class QueueFull(StoreUnavailable):
     """The bound on the state's or a queue's bytes is reached; nothing was enqueued."""
 

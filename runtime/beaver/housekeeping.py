@@ -81,6 +81,7 @@ class Housekeeping:
         retention_ms: int,
         on_room: Callable[[], None],
         on_violation: Callable[[str], None],
+        projects: bool = True,
     ) -> None:
         """Args beyond the obvious.
 
@@ -99,6 +100,7 @@ class Housekeeping:
             retention_ms: Age up to which segments stay.
             on_room: Called at every beat: the log may have room again.
             on_violation: Called with what is wrong with the state, once.
+            projects: Whether the history is brought up to the log by itself.
         """
         self._engine, self._segments, self._helper = engine, segments, helper
         self._results, self._metrics, self._clock = results, metrics, clock
@@ -109,7 +111,7 @@ class Housekeeping:
         self._snapshot_seq, self._snapshot_bytes = snapshot_seq, snapshot_bytes
         self._log_bytes_then = 0
         self._last_snapshot_ns = clock.monotonic_ns()
-        self._on_room, self._on_violation = on_room, on_violation
+        self._on_room, self._on_violation, self._projects = on_room, on_violation, projects
         self._sampler = Sampler(engine.state)
         self._is_violated = False
         engine.observers.append(self._sampler.observe)
@@ -130,6 +132,8 @@ class Housekeeping:
         """Starts the loops."""
         loop = asyncio.get_running_loop()
         for work in (self._prepare, self._project, self._snapshot_if_due, self._sample):
+            if work == self._project and not self._projects:
+                continue
             self._tasks.append(loop.create_task(self._repeat(work)))
 
     async def stop(self) -> None:

@@ -1,7 +1,8 @@
 """The link of an application to its store: whoever holds it, however often that changes.
 
-Each call goes to the server that runs now or, with none, to the files.  A server that dies
-before it answers is looked for again for a while, and what may be sent twice is sent again:
+Each call goes to the server or the keeper that runs now or, with none, to the files
+(`embedded`).  A server that dies before it answers is looked for again for a while, and what
+may be sent twice is sent again; what it says it has not taken up is sent again in any case:
 requests carry ids drawn before the first sending, so nothing is enqueued twice.
 
 The builders of calls stand once (`calls`, `handles`, `jobs`); `blocking` and `awaited` make
@@ -20,13 +21,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, T
 
 from beaver import client
 from beaver.calls import Asynchronous, Call, Operations, Synchronous
-from beaver.client import NoServer
-from beaver.errors import NotFound, ServerGone
+from beaver.errors import NoServer, NotFound, ServerGone, ServerLeft, WaitTimeout
 
 if TYPE_CHECKING:
     import asyncio
 
     from beaver.async_client import AsyncClient
+    from beaver.embedded import EmbeddedClient
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -46,6 +47,8 @@ class Link(Operations, Synchronous):
         """Takes every call while it is set: the store of a test."""
         self._lock = threading.Lock()
         self._client: client.Client | None = None
+        self._embedded: tuple[int, EmbeddedClient | None] = (0, None)
+        """What works without a server, and the process that it belongs to."""
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopLink] = (
             weakref.WeakKeyDictionary()
         )
@@ -59,22 +62,30 @@ class Link(Operations, Synchronous):
         if self.instead is not None:
             return self.instead.call(call)
         started_s = time.monotonic()
+        client = self._client
+        if client is None or client.closed or client.process != os.getpid():
+            return self._persist(_Effort(call, started_s))
         try:
-            client = self._client
-            if client is None or client.closed or client.process != os.getpid():
-                return self._connected().call(call)
             return client.call(call)
         except (ServerGone, NoServer) as error:
             return self._persist(_Effort(call, started_s), error)
 
-    def _persist(self, effort: _Effort[T], error: ServerGone | NoServer) -> T:
-        """Carries out a call whose first try met no server, or lost it."""
+    def _persist(self, effort: _Effort[T], error: ServerGone | NoServer | None = None) -> T:
+        """Carries out a call where no connection is at hand, or the first try met its end."""
         while True:
-            effort.lost(error)
-            try:
-                while isinstance(error, NoServer) and self._find() is None and not effort.overdue:
+            if error is not None:
+                effort.lost(error)
+            if isinstance(error, NoServer):
+                while not _runs_jobs(self._find()) and not effort.overdue:
                     time.sleep(_POLL_S)
-                return self._connected().call(effort.remaining())
+                effort.overdue_for(error)
+            try:
+                found = self._find()
+                if found is not None:
+                    return found.call(effort.remaining())
+                return _within(effort.left_s, self._without, effort.remaining())
+            except TimeoutError:
+                raise effort.too_late() from None
             except (ServerGone, NoServer) as again:
                 error = again
 
@@ -84,38 +95,38 @@ class Link(Operations, Synchronous):
             return self.instead.call(call)
         link = self._of_this_loop()
         started_s = time.monotonic()
+        client = link.client
+        if client is None or client.closed:
+            return await self._apersist(link, _Effort(call, started_s))
         try:
-            client = link.client
-            if client is None or client.closed:
-                return await self._carry_out(link, call)
             return await client.call(call)
         except (ServerGone, NoServer) as error:
             return await self._apersist(link, _Effort(call, started_s), error)
 
     async def _apersist(
-        self, link: _LoopLink, effort: _Effort[T], error: ServerGone | NoServer
+        self, link: _LoopLink, effort: _Effort[T], error: ServerGone | NoServer | None = None
     ) -> T:
         """The same as `_persist`."""
         import asyncio
 
         while True:
-            effort.lost(error)
+            if error is not None:
+                effort.lost(error)
+            if isinstance(error, NoServer):
+                # A server is another process: nothing but looking tells that it is there.
+                while not _runs_jobs(await link.find()) and not effort.overdue:  # noqa: ASYNC110
+                    await asyncio.sleep(_POLL_S)
+                effort.overdue_for(error)
             try:
-                if isinstance(error, NoServer):
-                    # A server is another process: nothing but looking tells that it is there.
-                    while await link.find() is None and not effort.overdue:  # noqa: ASYNC110
-                        await asyncio.sleep(_POLL_S)
-                return await self._carry_out(link, effort.remaining())
+                found = await link.find()
+                if found is not None:
+                    return await found.call(effort.remaining())
+                reading = asyncio.to_thread(self._without, effort.remaining())
+                return await asyncio.wait_for(reading, effort.left_s)
+            except TimeoutError:
+                raise effort.too_late() from None
             except (ServerGone, NoServer) as again:
                 error = again
-
-    async def _carry_out(self, link: _LoopLink, call: Call[T]) -> T:
-        import asyncio
-
-        connected = await link.find()
-        if connected is not None:
-            return await connected.call(call)
-        return await asyncio.to_thread(self._embedded().call, call)
 
     def close(self) -> None:
         """Ends the connection of the blocking calls; the next call connects anew."""
@@ -128,13 +139,12 @@ class Link(Operations, Synchronous):
         """In a forked child: the thread that held the lock is not there to let go of it."""
         self._lock = threading.Lock()
 
-    def _connected(self) -> Synchronous:
-        return self._find() or self._embedded()
-
     def _find(self) -> client.Client | None:
         """Returns the connection to the server, made anew where it was lost or inherited."""
         with self._lock:
             found = self._client
+            if found is not None and found.greeting.keeper and found.process == os.getpid():
+                found.notice()  # It ends when it has not been needed for a while.
             if found is None or found.closed or found.process != os.getpid():
                 if found is not None and found.process == os.getpid():
                     found.close()
@@ -144,12 +154,24 @@ class Link(Operations, Synchronous):
                     found = self._client = None
             return found
 
-    def _embedded(self) -> Synchronous:
+    def _without(self, call: Call[T]) -> T:
+        """Carries out a call where nobody served the store just now."""
         from beaver.embedded import EmbeddedClient
 
         if client.socket_of_url(self.store) is not None:
             raise client.no_server(self.store)
-        return EmbeddedClient(self.store)
+        process, embedded = self._embedded
+        if embedded is None or process != os.getpid():
+            embedded = EmbeddedClient(self.store)
+            self._embedded = (os.getpid(), embedded)
+        try:
+            return embedded.call(call)
+        finally:
+            # Whoever was found or started meanwhile gets the next call directly.
+            kept = embedded.detach()
+            if kept is not None:
+                with self._lock:
+                    self._client = kept
 
     def _of_this_loop(self) -> _LoopLink:
         from asyncio import get_running_loop
@@ -210,6 +232,32 @@ class _LoopLink:
             return self.client
 
 
+def _runs_jobs(found: client.Client | AsyncClient | None) -> bool:
+    """True of a connection to a server, and not to a keeper."""
+    return found is not None and not found.greeting.keeper
+
+
+def _within(limit_s: float | None, work: Callable[[Call[T]], T], call: Call[T]) -> T:
+    """Returns what `work` does, unless that takes longer: then a `TimeoutError` is raised.
+
+    Reading a large store takes seconds, and a wait may have less.
+    """
+    if limit_s is None:
+        return work(call)
+    from concurrent.futures import Future
+
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work(call))
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="beaver-reading", daemon=True).start()
+    return done.result(limit_s)
+
+
 class _Effort(Generic[T]):
     """One call, carried through restarts of the server: what to send, and until when."""
 
@@ -238,11 +286,33 @@ class _Effort(Generic[T]):
         body = [call.body[0], max(0, round(left_s * 1000))]
         return Call(call.op, body, call.parse, call.finish)
 
+    @property
+    def left_s(self) -> float | None:
+        """What is left of the time of a `wait` that has one."""
+        if self._limit_s is None:
+            return None
+        return max(0.0, self._started_s + self._limit_s - time.monotonic())
+
+    def too_late(self) -> WaitTimeout:
+        """Returns the error of a wait whose time is over."""
+        job, waited_s = self._call.body[0], self._limit_s or 0.0
+        return WaitTimeout(
+            f"job {job} has not ended after {waited_s:g} s, and no server runs that could run it"
+        )
+
+    def overdue_for(self, error: NoServer) -> None:
+        """Raises once no server has come up for long enough."""
+        if self.overdue:
+            raise error if self._limit_s is None else self.too_late() from error
+
     def lost(self, error: ServerGone | NoServer) -> None:
         """Notes that no server answered; raises where the call is not to be tried again."""
         now_s = time.monotonic()
         self._may_wait = self._may_wait or isinstance(error, ServerGone)
-        if not self._call.resend or not self._may_wait or now_s >= self._until_s:
+        if self.left_s == 0.0:
+            raise self.too_late() from error
+        may_resend = self._call.resend or isinstance(error, ServerLeft)
+        if not may_resend or not self._may_wait or now_s >= self._until_s:
             raise error
         if self._until_s == float("inf") or now_s - self._sent_s > RESTART_S:
             # The first loss, or one after a long time of being served.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from beaver import endpoint
 from beaver.errors import StoreUnavailable
 from beaver.layout import Layout
 from beaver.ports import DirectoryLock, Disk
 
 LOCK_WAIT_S: Final = 5.0
 """For so long a second writer waits before it gives up."""
+CHANGING_S: Final = 60.0
+"""For so long it waits for a server that is starting or ending."""
 _POLL_S: Final = 0.02
 
 
@@ -37,8 +41,19 @@ def prepare_directory(disk: Disk, path: str) -> None:
         ) from error
 
 
-def acquire(disk: Disk, path: str, wait_s: float = LOCK_WAIT_S) -> DirectoryLock:
+def acquire(
+    disk: Disk,
+    path: str,
+    wait_s: float = LOCK_WAIT_S,
+    between: Callable[[], object] = lambda: None,
+) -> DirectoryLock:
     """Returns the lock on the data directory at `path`, which exists.
+
+    Args:
+        disk: Where it lies.
+        path: The data directory.
+        wait_s: For so long it is tried.
+        between: Called between two tries: it may make who has it give it back.
 
     Raises:
         StoreUnavailable: Another process held it all the time (named by its pid), or the
@@ -55,15 +70,59 @@ def acquire(disk: Disk, path: str, wait_s: float = LOCK_WAIT_S) -> DirectoryLock
             return lock
         if time.monotonic() >= deadline:
             raise StoreUnavailable(
-                f"{path} is in use by process {holder_of(lock_path)} (waited {wait_s:g} s)\n"
+                f"{path} is in use by {holder_of(path)} (waited {wait_s:g} s)\n"
                 "Stop that one first, or give another directory with --data."
+            )
+        between()
+        time.sleep(_POLL_S)
+
+
+class Patience:
+    """Waits for whoever is about to hold a store, or to give it up, for a while.
+
+    Longer where a server says that it starts or ends: what recovers or closes a large store
+    gets the time for it.
+    """
+
+    def __init__(self, path: str, wait_s: float) -> None:
+        self._path, self._wait_s = path, wait_s
+        self._began_s = time.monotonic()
+
+    def wait(self) -> None:
+        """Waits for a moment.
+
+        Raises:
+            StoreUnavailable: It was waited for long enough; the holder is named.
+        """
+        waited_s = time.monotonic() - self._began_s
+        if waited_s >= self._wait_s and (waited_s >= CHANGING_S or not phase_of(self._path)):
+            raise StoreUnavailable(
+                f"{self._path} is in use by {holder_of(self._path)}, which does not answer "
+                f"(waited {waited_s:.0f} s); nothing was changed\n"
+                "If that process is starting or stopping, try again."
             )
         time.sleep(_POLL_S)
 
 
-def holder_of(lock_path: str) -> str:
+def phase_of(path: str) -> str:
+    """Returns `starting` or `ending` where whoever has the lock says so of itself."""
+    info = endpoint.read(path)
+    return info.phase if info is not None and str(info.pid) == _pid(path) else ""
+
+
+def holder_of(path: str) -> str:
+    """Returns what is known of the process that holds the store at `path`."""
+    pid, phase = _pid(path), phase_of(path)
+    doing = f", a server that is {phase}" if phase else ""
+    if pid.isdecimal() and not Path("/proc", pid).exists() and Path("/proc/self").exists():
+        doing = ", which is not to be seen from here"
+    return f"process {pid}{doing}"
+
+
+def _pid(path: str) -> str:
     """Returns the pid that the lock's holder wrote into it."""
     try:
-        return Path(lock_path).read_text(encoding="ascii", errors="replace").strip() or "unknown"
+        text = Path(Layout(path).lock).read_text(encoding="ascii", errors="replace")
     except OSError:
         return "unknown"
+    return text.strip() or "unknown"

@@ -7,7 +7,8 @@ answers may come in any order, so requests can be pipelined.  The first request 
 
 | op | body | answer |
 |---|---|---|
-| hello | `[protocol version]` | `[version, store id, epoch, pid, "server", payload bound]` |
+| hello | `[protocol version]` | `[version, store id, epoch, pid, kind, payload bound]` |
+| leave | `[]`: to a keeper only | `[]`; then it ends |
 | enqueue | `[[Request, ...]]`: one commit | `[[id, seq, created], ...]` |
 | status | `[]` | `StatusView` |
 | list | `[state or "", queue or "", task or "", after seq, limit]` | `[JobView, ...]` |
@@ -23,6 +24,9 @@ answers may come in any order, so requests can be pipelined.  The first request 
 Views travel as one MessagePack `bin` of JSON, since they embed payloads and
 results as the JSON bytes that were sent; everything else is plain MessagePack.  An error
 answer has status 1 and the body `[class of `errors`, message]`.
+
+A frame `[0, 2, []]` is the server's farewell: what it has not answered by then it has not
+carried out, and it hangs up.
 """
 
 from __future__ import annotations
@@ -36,6 +40,8 @@ import msgspec
 from beaver import errors
 
 VERSION: Final = 1
+FAREWELL: Final = 2
+"""Status of the last frame of a server that ends."""
 FRAME_BYTES_MAX: Final = 64 << 20
 """A batch of the largest size (10,000 jobs, 8 MiB) fits with room to spare."""
 

@@ -22,7 +22,7 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -37,6 +37,8 @@ from beaver.helper.process import HelperProcess
 from beaver.housekeeping import Housekeeping
 from beaver.journal.format import crc_is_fast
 from beaver.journal.writer import WriterProcess
+from beaver.keeper import starting
+from beaver.keeper.turn import Turn
 from beaver.layout import Layout
 from beaver.locking import acquire, prepare_directory
 from beaver.metrics import Collector, registry_of
@@ -130,6 +132,8 @@ class Server:
         self._reloads: set[asyncio.Task[None]] = set()
         self._parts: Assembly | None = None
         """Once they are ready."""
+        self._turn = Turn(-1)
+        self._info = endpoint.ServerInfo(os.getpid(), "", "")
 
     async def run(self) -> int:
         """Runs until a signal, an empty queue with `burst`, or a failure."""
@@ -144,8 +148,11 @@ class Server:
         tasks = await pool.start(sink)
         try:
             prepare_directory(self._disk, config.data)
-            lock = acquire(self._disk, config.data)
+            self._turn = starting.take_turn(config.data)
+            ask_keeper = partial(starting.ask_to_leave, config.data)
+            lock = acquire(self._disk, config.data, between=ask_keeper)
             try:
+                self._tell_of(phase="starting")
                 ports = self._ports(pool, partial(WriterProcess, lock))
                 parts = Assembly(config, ports, on_failure=self._fail)
                 await parts.recover(self._entropy.token_bytes(16), tasks)
@@ -153,8 +160,11 @@ class Server:
                 gc.freeze()
                 return await self._serve(parts, sink)
             finally:
+                # Before the lock: from then on the file is another one's.
+                endpoint.withdraw(config.data)
                 lock.release()
         finally:
+            self._turn.release()
             await pool.stop()
 
     def _ports(self, pool: ProcessPool, make_writer: Callable[[], LogWriter]) -> Ports:
@@ -215,17 +225,15 @@ class Server:
             socket_path = endpoint.socket_path(config.data)
             await socket.start(socket_path)
             parts.start()
-            endpoint.write(
-                config.data,
-                endpoint.ServerInfo(
-                    pid=os.getpid(),
-                    socket=socket_path,
-                    store=store,
-                    http=address,
-                    started_ms=self._clock.wall_ms(),
-                    epoch=engine.state.epoch,
-                ),
+            self._tell_of(
+                socket=socket_path,
+                store=store,
+                http=address,
+                started_ms=self._clock.wall_ms(),
+                epoch=engine.state.epoch,
+                phase="",
             )
+            self._turn.release()
             self._stretches.watch()
             self._say_ready(parts, socket_path, address)
             self._parts = parts
@@ -242,15 +250,21 @@ class Server:
         finally:
             self._ending, self._parts = True, None
             self._stretches.end()
+            with contextlib.suppress(OSError):
+                self._tell_of(phase="ending")
             await parts.halt(close_doors)
         await parts.finish()
         # Before the lock is given up: who waits for it would take them for left behind.
         await parts.stop_pools()
-        endpoint.remove(config.data)
         if self._failure is not None:
             print(f"beaver: {self._failure}", file=sys.stderr)  # noqa: T201 - the last word
             return EXIT_APP
         return 0
+
+    def _tell_of(self, **changes: Any) -> None:
+        """Writes where this server listens, or that it is about to, or does so no longer."""
+        self._info = msgspec.structs.replace(self._info, **changes)
+        endpoint.write(self._config.data, self._info)
 
     # -- while it runs -----------------------------------------------------------------------
 

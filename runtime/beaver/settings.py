@@ -217,6 +217,16 @@ SETTINGS: Final = _table(
         run_flag=False,
     ),
     Setting(
+        name="keeper_idle",
+        field="keeper_idle_ms",
+        kind="duration",
+        default=30_000,
+        most=_DAY_MS,
+        help="How long a keeper, which producers start where no server runs, stays without a "
+        "request at least; 0 starts none.",
+        run_flag=False,
+    ),
+    Setting(
         name="commit",
         kind="choice",
         default="auto",
@@ -280,6 +290,7 @@ class WorkerSettings(TypedDict, total=False):
     payload_size_max: int | str
     tombstones_max: int
     tombstones_age: float | str | timedelta
+    keeper_idle: float | str | timedelta
     commit: Literal["auto", "inline", "writer"]
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["text", "json"]

@@ -104,9 +104,11 @@ class StatusView(View):
     dead: int
     cancelled: int
     running: bool
-    """A server answered; otherwise the figures come from the files."""
+    """A server answered; otherwise the figures come from a keeper or the files."""
     last_seq: int
     recovery_ms: float
+    keeper: int = 0
+    """Pid of the keeper that answered: it takes in jobs, and runs none."""
     scheduled: int = 0
     epoch: int = 0
     store: str = ""

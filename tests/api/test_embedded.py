@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from beaver import client
+from beaver import embedded as embedded_module
 from beaver.clock import SystemClock
 from beaver.disk import SystemDisk
 from beaver.embedded import EmbeddedClient, open_client
@@ -22,6 +23,7 @@ from beaver.errors import (
     QueueFull,
     StoreUnavailable,
 )
+from beaver.keeper import starting
 from beaver.locking import acquire
 from beaver.messages import Options
 from beaver.recovery import open_store
@@ -29,10 +31,24 @@ from beaver.replaying import check
 from beaver.requests import make_request
 from beaver.resolving import Resolver
 
+ALONE, KEPT = "alone", "by a keeper"
+
+
+@pytest.fixture(params=[ALONE, KEPT])
+def embedded(request, tmp_path, monkeypatch):
+    """What is promised without a server, whether changes are made right here or by a keeper."""
+    monkeypatch.setenv("BEAVER_KEEPER_IDLE", "0" if request.param == ALONE else "20s")
+    monkeypatch.setattr(embedded_module, "SMALL_BYTES", -1)
+    data = tmp_path / "data"
+    with EmbeddedClient(str(data), lock_wait_s=0.2) as client:
+        yield client
+    if data.exists():
+        starting.ask_to_leave(str(data))
+
 
 @pytest.fixture
-def embedded(tmp_path) -> EmbeddedClient:
-    return EmbeddedClient(str(tmp_path / "data"), lock_wait_s=0.2)
+def alone(monkeypatch):
+    monkeypatch.setenv("BEAVER_KEEPER_IDLE", "0")
 
 
 def test_an_enqueue_makes_the_store_and_is_in_the_log_on_return(embedded):
@@ -75,27 +91,19 @@ def test_reading_creates_nothing_and_says_that_there_is_nothing(tmp_path):
 
 
 def test_a_read_does_not_need_the_lock_and_writes_nothing(embedded):
+    def stamps() -> dict[str, int]:
+        paths = [os.path.join(embedded.data, name) for name in os.listdir(embedded.data)]
+        return {path: os.stat(path).st_mtime_ns for path in paths}
+
     embedded.enqueue([make_request("echo", 1, id="a")])
-    before = {
-        name: os.stat(os.path.join(embedded.data, name)).st_mtime_ns
-        for name in os.listdir(embedded.data)
-    }
-    lock = acquire(SystemDisk(), embedded.data)
+    lock = take_lock(embedded.data)
     try:
-        held = {
-            name: os.stat(os.path.join(embedded.data, name)).st_mtime_ns
-            for name in os.listdir(embedded.data)
-        }
+        before = stamps()
         assert embedded.status().pending == 1
         assert embedded.explain("a").events[0].event == "ENQUEUE"
+        assert stamps() == before
     finally:
         lock.release()
-    after = {
-        name: os.stat(os.path.join(embedded.data, name)).st_mtime_ns
-        for name in os.listdir(embedded.data)
-    }
-    assert after == held
-    assert after.keys() == before.keys()
 
 
 def test_status_says_that_no_server_runs(embedded):
@@ -168,7 +176,7 @@ def test_the_bound_of_a_queue_holds_without_a_server_too(embedded):
     embedded.enqueue([make_request("echo", "x" * 2_000, queue="other")])
 
 
-def test_options_are_resolved_as_a_server_would(tmp_path):
+def test_options_are_resolved_as_a_server_would(tmp_path, alone):
     resolver = Resolver(timeout_ms=7_000, tasks={"mail": Options("mail", "slow", 2)})
     without = EmbeddedClient(str(tmp_path / "data"), resolver=resolver)
     without.enqueue([make_request("mail", id="a"), make_request("mail", id="b", priority=9)])
@@ -186,12 +194,17 @@ def test_a_finished_job_is_told_from_the_files(embedded):
     assert embedded.wait("b").state == "cancelled"
 
 
+def take_lock(data: str):
+    starting.ask_to_leave(data)
+    return acquire(SystemDisk(), data)
+
+
 def run_by_hand(data: str, job: str, result: bytes) -> None:
     from beaver.journal.codec import encode_commit
     from beaver_model import apply, commands, decide
 
     disk = SystemDisk()
-    lock = acquire(disk, data)
+    lock = take_lock(data)
     opened = open_store(disk, data, clock=SystemClock(), create=False)
     state = opened.state
     steps = (
@@ -218,7 +231,7 @@ def test_waiting_for_a_job_that_cannot_end_says_so(embedded):
 
 def test_who_holds_the_lock_is_named(embedded):
     embedded.enqueue([make_request("echo", 1, id="a")])
-    lock = acquire(SystemDisk(), embedded.data)
+    lock = take_lock(embedded.data)
     try:
         with pytest.raises(StoreUnavailable, match=f"process {os.getpid()}") as error:
             embedded.enqueue([make_request("echo", 1, id="b")])
@@ -228,7 +241,7 @@ def test_who_holds_the_lock_is_named(embedded):
     assert embedded.status().last_seq == 1
 
 
-def test_a_call_that_finds_the_store_locked_waits_its_turn(tmp_path):
+def test_a_call_that_finds_the_store_locked_waits_its_turn(tmp_path, alone):
     patient = EmbeddedClient(str(tmp_path / "data"), lock_wait_s=20)
     patient.enqueue([make_request("echo", 1)])
     lock = acquire(SystemDisk(), patient.data)
@@ -252,7 +265,9 @@ def test_a_call_goes_to_the_server_that_comes_up_meanwhile(data, serve):
         lock.release()
 
 
-def test_the_lock_is_free_after_every_kind_of_end(embedded, monkeypatch):
+def test_the_lock_is_free_after_every_kind_of_end(tmp_path, alone):
+    embedded = EmbeddedClient(str(tmp_path / "data"))
+
     def is_free() -> bool:
         with open(os.path.join(embedded.data, "LOCK")) as file:
             try:
@@ -271,7 +286,7 @@ def test_the_lock_is_free_after_every_kind_of_end(embedded, monkeypatch):
     assert is_free()
 
 
-def test_threads_of_one_process_take_turns(tmp_path):
+def test_threads_of_one_process_take_turns(tmp_path, alone):
     shared = EmbeddedClient(str(tmp_path / "data"), lock_wait_s=30)
     started = threading.Barrier(4)
 

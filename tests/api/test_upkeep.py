@@ -25,6 +25,7 @@ LONG = 20
 @pytest.fixture
 def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EmbeddedClient:
     monkeypatch.setattr(embedded_module, "REPLAYED_MAX", LONG)
+    monkeypatch.setenv("BEAVER_KEEPER_IDLE", "0")
     return EmbeddedClient(str(tmp_path / "data"))
 
 

@@ -60,9 +60,8 @@ def tell_status(view: StatusView, data: str) -> None:
     if view.running:
         output.line(output.paint(f"a server runs on {data} (epoch {view.epoch})", "green"))
     else:
-        output.line(
-            output.paint(f"no server runs; these figures are from the files in {data}", "yellow")
-        )
+        source = f"a keeper (process {view.keeper})" if view.keeper else f"the files in {data}"
+        output.line(output.paint(f"no server runs; these figures are from {source}", "yellow"))
     if view.disk_full:
         output.line(output.paint("the disk is full: new jobs are refused", "red"))
     if view.halted:

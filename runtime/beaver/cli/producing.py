@@ -267,6 +267,7 @@ class _Sender:
         client = open_client(
             settings.data,
             resolver=Resolver.configured(settings),
+            settings=settings,
         )
         if isinstance(client, EmbeddedClient):
             if self._wait:

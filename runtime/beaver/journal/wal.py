@@ -198,6 +198,11 @@ class Wal:
         return self._next_seq - 1
 
     @property
+    def used(self) -> int:
+        """Bytes of the active segment that hold frames."""
+        return self._offset
+
+    @property
     def room(self) -> int:
         """Bytes of frames that fit into synced space; what a CLOSE takes is kept back."""
         return max(0, self._size - self._offset - EMPTY_FRAME_BYTES)

@@ -78,6 +78,9 @@ class Watch:
 class Service:
     """Answers requests.  Every method belongs to the loop's thread."""
 
+    KIND = "server"
+    """What it says of itself in its hello."""
+
     def __init__(
         self,
         engine: Engine,
@@ -369,7 +372,7 @@ class Service:
 
     def hello(self, store: str) -> list[Any]:
         """Returns what the server says of itself behind the protocol version."""
-        return [store, self._engine.state.epoch, os.getpid(), "server", self.payload_bytes_max]
+        return [store, self._engine.state.epoch, os.getpid(), self.KIND, self.payload_bytes_max]
 
 
 _EnqueueBody = tuple[list[Request]]

@@ -193,6 +193,12 @@ class Connection(asyncio.Protocol):
         if self._transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
             self._transport.abort()
 
+    def say_farewell(self) -> None:
+        """Hangs up on a client all of whose requests are answered, but those not taken up."""
+        if self._greeted and self._transport is not None:
+            self._out.append(protocol.encode_frame([0, protocol.FAREWELL, []]))
+        self.close()
+
     def close(self) -> None:
         """Sends what is queued, then hangs up."""
         self.flush()
@@ -240,7 +246,7 @@ class SocketServer:
             return
         self._server.close()
         for connection in list(self._connections):
-            connection.close()
+            connection.say_farewell()
         _unlink(self._path)
 
 

@@ -1,0 +1,202 @@
+"""The parts of a keeper over their ports, so that the simulator drives the same ones.
+
+They are those of a server, less what runs jobs: no pool, no controller, no BOOT.  What stood
+in flight when the last server ended stays so for the next one.  The history is the next
+server's business as well; questions about the past read the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from beaver import queries
+from beaver.commit_path import CommitPath
+from beaver.config import Config
+from beaver.engine import Engine
+from beaver.errors import NoServer
+from beaver.housekeeping import Housekeeping
+from beaver.journal.wal import EXTEND_BYTES, Wal
+from beaver.layout import Layout
+from beaver.metrics import Metrics
+from beaver.ports import Clock, Disk, Helper, LogWriter
+from beaver.recovery import open_store
+from beaver.resolving import Resolver
+from beaver.results import Results
+from beaver.server.service import HistoryReader, Respond, Service, Watch
+from beaver.views import StatusView
+from beaver_model import State
+from beaver_model.bounds import ADVANCE_MAX
+from beaver_model.events import AnyEvent
+from beaver_model.rows import Origin
+
+RESERVE_BYTES: Final = 4 << 20
+"""Room in the log that new jobs leave to other changes, as a server leaves it to outcomes."""
+
+
+class KeeperService(Service):
+    """A server's operations, where no worker runs."""
+
+    KIND = "keeper"
+    on_leave: Callable[[], None]
+    """Called when somebody who needs the lock has asked for it."""
+    pid = 0
+    asked = 0
+    """Requests that came in, hellos included."""
+
+    def handle(
+        self, op: str, body: Any, respond: Respond, origin: Origin = Origin.LOCAL
+    ) -> Watch | None:
+        """See `Service`; `leave` asks the keeper to end."""
+        self.asked += 1
+        if op == "leave":
+            respond([])
+            self.on_leave()
+            return None
+        if op == "reload":
+            respond(NoServer("no server runs, so there is nothing to reload"))
+            return None
+        if op != "enqueue":
+            # What has become due meanwhile is told as such; no row changes by it.
+            state = self._engine.state
+            while state.advance(self._engine.now_ms()) == ADVANCE_MAX:
+                pass
+        return super().handle(op, body, respond, origin)
+
+    def hello(self, store: str) -> list[Any]:
+        """See `Service`."""
+        self.asked += 1
+        return super().hello(store)
+
+    def _wait_for_end(self, watch: Watch, job: str, timeout_ms: int) -> None:
+        watch.answer(NoServer(f"no server runs, so job {job} cannot end"))
+
+
+class _Segments:
+    """The log, which a keeper extends in place until the segment is half full.
+
+    Most keepers take in a few jobs: a segment of 64 MiB, prepared by a helper, is not for them.
+    """
+
+    def __init__(self, wal: Wal) -> None:
+        self._wal = wal
+        self.adopt = wal.adopt
+
+    @property
+    def segment_bytes(self) -> int:
+        return self._wal.segment_bytes
+
+    @property
+    def wants_next(self) -> bool:
+        return self._wal.wants_next and self._wal.used > self._wal.segment_bytes // 2
+
+
+class KeeperParts:
+    """One keeper's parts: made, started, halted, finished in this order."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock,
+        disk: Disk,
+        on_failure: Callable[[BaseException], None],
+        make_helper: Callable[[bytes], Helper],
+        make_history: Callable[[bytes], HistoryReader],
+        make_writer: Callable[[], LogWriter] | None = None,
+    ) -> None:
+        """Recovers the store; the caller holds the lock, and the loop runs.
+
+        Raises:
+            BeaverError: As `open_store`; a refusal has changed nothing.
+        """
+        self.opened = open_store(
+            disk,
+            config.data,
+            clock=clock,
+            create=True,
+            segment_bytes=config.segment_bytes,
+            extend_bytes=min(EXTEND_BYTES, config.segment_bytes),
+        )
+        report = self.opened.report
+        self.store = self.opened.wal.store
+        self.engine = Engine(
+            self.opened.state,
+            self.opened.wal,
+            clock,
+            on_failure=on_failure,
+            state_bytes_max=config.state_bytes_bound,
+            reserve_bytes=min(RESERVE_BYTES, config.segment_bytes // 4),
+            commits=CommitPath(make_writer, config.commit),
+        )
+        results, metrics = Results(), Metrics()
+
+        def forget(first_seq: int, now_ms: int, events: Sequence[AnyEvent]) -> None:
+            results.projected(first_seq + len(events) - 1)
+
+        self.engine.observers += [results.observe, forget]
+        self.helper = make_helper(self.store)
+        self.keeping = Housekeeping(
+            self.engine,
+            _Segments(self.opened.wal),
+            self.helper,
+            results,
+            metrics,
+            clock=clock,
+            next_path=Layout(config.data).next,
+            snapshot_ms=config.snapshot_ms,
+            snapshot_seq=report.snapshot_seq,
+            snapshot_bytes=report.snapshot_bytes,
+            retention_bytes=config.retention_bytes,
+            retention_ms=config.retention_ms,
+            on_room=lambda: None,
+            on_violation=lambda what: on_failure(AssertionError(what)),
+            projects=False,
+        )
+        resolver = Resolver.configured(config)
+        self.service = KeeperService(
+            self.engine,
+            results,
+            make_history(self.store),
+            to_job=resolver.job,
+            status=self._status,
+            payload_bytes_max=config.payload_bytes_max,
+        )
+
+    def _status(self, state: State) -> StatusView:
+        report = self.opened.report
+        return queries.status(
+            state,
+            self.engine.now_ms(),
+            running=False,
+            keeper=self.service.pid,
+            store=self.store.hex(),
+            recovery_ms=self.recovery_ms,
+            recovery=msgspec.to_builtins(report),
+            disk_full=self.engine.disk_full,
+            commit_path=self.engine.commit_path,
+        )
+
+    @property
+    def recovery_ms(self) -> float:
+        """What recovery took."""
+        return sum(self.opened.report.seconds.values()) * 1000
+
+    def start(self) -> None:
+        """Starts housekeeping."""
+        self.keeping.start()
+
+    async def halt(self, close_doors: Callable[[], Awaitable[None]]) -> None:
+        """Answers what has been taken in, then ends whatever listens."""
+        self.engine.flush()
+        await self.service.close()
+        self.engine.flush()
+        await close_doors()
+        await self.keeping.stop()
+
+    async def finish(self) -> None:
+        """Closes the log."""
+        self.engine.close()
+        await self.helper.stop()

@@ -1,0 +1,235 @@
+"""The keeper's process: it opens the store, listens, and ends when nobody needs it.
+
+1. It takes the lock, or finds that somebody else serves the store by now, and ends.
+2. It recovers, listens, writes `server.json`, and tells its starter.
+3. It ends when nobody has asked for anything for a while, when a server wants the lock, on a
+   signal, and when its directory is no longer where it was.  First it is no longer to be
+   found; then all that has come in is carried out, synced and answered; then connections get
+   their farewell.  So a client knows of each request whether it was carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from beaver import descriptors, endpoint
+from beaver.clock import SystemClock
+from beaver.config import Config
+from beaver.disk import SystemDisk
+from beaver.errors import BeaverError
+from beaver.helper.process import HelperProcess
+from beaver.journal.writer import WriterProcess
+from beaver.keeper.parts import KeeperParts
+from beaver.layout import Layout
+from beaver.locking import LOCK_WAIT_S, Patience
+from beaver.ports import DirectoryLock
+from beaver.protocol import encode_error, encode_frame
+from beaver.replaying import explain_from_files
+from beaver.server.socket import SocketServer
+from beaver.views import EventView, ResultView
+
+CHEAP_RECOVERY_MS: Final = 100
+"""What takes no longer is done again without much ado."""
+IDLE_PER_RECOVERY: Final = 200
+"""So many times as long as its recovery took beyond that, a keeper waits for a request."""
+IDLE_MS_MAX: Final = 600_000
+"""It waits no longer than this for the sake of its recovery."""
+BEAT_S: Final = 1.0
+HANG_UP_S: Final = 1.0
+"""So long the last answers may take to leave."""
+_EXIT_STORAGE: Final = 7
+
+
+def main() -> None:
+    """Keeps the store of the configuration on standard input; never returns."""
+    os.umask(0o077)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    config = msgspec.json.decode(sys.stdin.buffer.read(), type=Config)
+    starter = _Starter()
+    code = 0
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(Keeper(config, starter).run())
+    except BeaverError as error:
+        starter.tell(encode_error(0, error))
+        code = error.exit_code
+    except Exception as error:  # noqa: BLE001 - whatever it is, the starter is to hear of it
+        starter.tell(encode_error(0, BeaverError(f"{type(error).__name__}: {error}")))
+        code = 1
+    os._exit(code)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        return uvloop.new_event_loop
+    return None
+
+
+class _Starter:
+    """Who waits at the other end of standard output, to be told once."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.dup(1)
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        os.close(null)
+
+    def tell(self, frame: bytes) -> None:
+        """Writes one frame and hangs up; the second time does nothing."""
+        if self._descriptor < 0:
+            return
+        with contextlib.suppress(OSError):  # A starter that is gone need not know.
+            os.write(self._descriptor, frame)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+
+class _PastInFiles:
+    """The past of a job, from archive and log."""
+
+    def __init__(self, data: str) -> None:
+        self._data = data
+
+    async def events_of(self, job: str, as_of_seq: int) -> tuple[list[EventView], int]:
+        events = await asyncio.to_thread(explain_from_files, self._data, job)
+        whole = not events or events[0].event == "ENQUEUE"
+        return events, 1 if whole else events[0].seq
+
+    async def result_of(self, job: str, as_of_seq: int) -> ResultView | None:
+        from beaver.embedded import kept_result
+
+        return await asyncio.to_thread(kept_result, self._data, job)
+
+
+class Keeper:
+    """One run of a keeper."""
+
+    def __init__(self, config: Config, starter: _Starter) -> None:
+        self._config, self._starter = config, starter
+        self._layout = Layout(config.data)
+        self._clock, self._disk = SystemClock(), SystemDisk(descriptors.Spares())
+        self._leave: asyncio.Event | None = None
+
+    async def run(self) -> None:
+        """Runs until it is not needed.
+
+        Raises:
+            BeaverError: It could not start.
+        """
+        self._leave = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            loop.add_signal_handler(number, self._leave.set)
+        lock = await self._lock()
+        if lock is None:
+            self._starter.tell(encode_frame([0, 0, []]))
+            return
+        try:
+            await self._keep(lock)
+        finally:
+            # Before the lock: from then on the file is another one's.
+            endpoint.withdraw(self._config.data)
+            lock.release()
+
+    async def _lock(self) -> DirectoryLock | None:
+        """Returns the lock; `None` where somebody serves the store by now."""
+        patience = Patience(self._config.data, LOCK_WAIT_S)
+        while (lock := self._disk.lock(self._layout.lock)) is None:
+            reached = endpoint.reach(self._config.data)
+            if reached is not None:
+                reached[0].close()
+                return None
+            patience.wait()  # Nobody else is served by this loop yet.
+        return lock
+
+    async def _keep(self, lock: DirectoryLock) -> None:
+        config = self._config
+        assert self._leave is not None, "made by run"
+        mark = endpoint.directory_mark(config.data)
+        self._tell_of(phase="starting")
+        parts = KeeperParts(
+            config,
+            clock=self._clock,
+            disk=self._disk,
+            on_failure=self._fail,
+            make_helper=lambda store: HelperProcess(config.data, store.hex()),
+            make_history=lambda _: _PastInFiles(config.data),
+            make_writer=partial(WriterProcess, lock),
+        )
+        parts.service.on_leave = self._leave.set
+        parts.service.pid = os.getpid()
+        shares = descriptors.shares(descriptors.raise_limit(), descriptors.open_now(), 0)
+        socket = SocketServer(parts.service, parts.store.hex(), shares.sockets)
+        path = endpoint.socket_path(config.data)
+        await socket.start(path)
+        parts.start()
+        self._tell_of(path, parts.store.hex(), parts.engine.state.epoch)
+        self._starter.tell(encode_frame([0, 0, []]))
+        await self._until_unneeded(parts, mark)
+
+        async def close_doors() -> None:
+            await socket.close()
+            deadline_s = time.monotonic() + HANG_UP_S
+            while socket.connections and time.monotonic() < deadline_s:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
+        if self._is_there(mark):
+            endpoint.withdraw(config.data)
+        await parts.halt(close_doors)
+        await parts.finish()
+
+    def _tell_of(self, path: str = "", store: str = "", epoch: int = 0, phase: str = "") -> None:
+        """Writes where this keeper listens, or that it is about to."""
+        info = endpoint.ServerInfo(
+            pid=os.getpid(),
+            socket=path,
+            store=store,
+            started_ms=self._clock.wall_ms(),
+            epoch=epoch,
+            keeper=True,
+            phase=phase,
+        )
+        endpoint.write(self._config.data, info)
+
+    async def _until_unneeded(self, parts: KeeperParts, mark: str) -> None:
+        """Returns when somebody else needs the lock, or nobody needs this keeper."""
+        assert self._leave is not None, "made by run"
+        costly_ms = parts.recovery_ms - CHEAP_RECOVERY_MS
+        patience_ms = min(costly_ms * IDLE_PER_RECOVERY, IDLE_MS_MAX)
+        idle_s = max(self._config.keeper_idle_ms, patience_ms) / 1000
+        asked, since_s = -1, time.monotonic()
+        while not self._leave.is_set():
+            now_s = time.monotonic()
+            if parts.service.asked != asked:
+                asked, since_s = parts.service.asked, now_s
+            if now_s - since_s >= idle_s or not self._is_there(mark):
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(BEAT_S, since_s + idle_s - now_s)):
+                    await self._leave.wait()
+
+    def _is_there(self, mark: str) -> bool:
+        """True where directory and log are still at their path."""
+        try:
+            return endpoint.directory_mark(self._config.data) == mark and self._disk.exists(
+                self._layout.log
+            )
+        except OSError:
+            return False
+
+    def _fail(self, error: BaseException) -> None:
+        """The log failed: nothing more may be said, so the process ends at once."""
+        os._exit(_EXIT_STORAGE)

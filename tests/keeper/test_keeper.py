@@ -1,0 +1,329 @@
+"""The keeper: started by producers, shared by them, gone when it is not needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from beaver import Beaver, NoServer, WaitTimeout, client, embedded, endpoint
+from beaver.disk import SystemDisk
+from beaver.embedded import EmbeddedClient, open_client
+from beaver.errors import Corruption, ServerLeft
+from beaver.keeper import starting
+from beaver.keeper.turn import try_turn
+from beaver.locking import acquire
+from beaver.replaying import check
+from beaver.requests import make_request
+from tests.keeper.world import (
+    SHARED,
+    ended,
+    is_alive,
+    keeper_pid,
+    no_keeper_left,
+    python,
+    start_keeper,
+)
+from tests.support.program import beaver, events, eventually, run_beaver, serving
+
+MANY = """
+import sys
+from beaver import Beaver
+app = Beaver(sys.argv[1])
+for n in range(int(sys.argv[3])):
+    print(app.enqueue("echo", n, id=f"{sys.argv[2]}-{n}").seq, flush=True)
+"""
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "data"
+    with no_keeper_left(path):
+        yield path
+
+
+@pytest.fixture(autouse=True)
+def shared(monkeypatch):
+    for name, value in SHARED.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_producers_that_start_at_once_share_one_keeper(data):
+    """Of twelve processes on a fresh directory none fails, and one keeper serves all."""
+    producers = [python(MANY, str(data), f"p{n}", "20") for n in range(12)]
+    seqs: list[int] = []
+    for producer in producers:
+        out, err = producer.communicate(timeout=60)
+        assert producer.returncode == 0, err
+        seqs += map(int, out.split())
+    assert sorted(seqs) == list(range(1, 241))
+    assert keeper_pid(data)
+    assert check(str(data)).ok
+
+
+def test_a_lone_change_to_a_small_store_starts_nothing(data):
+    beaver("enqueue", "echo", "1", "--data", str(data))
+    beaver("enqueue", "echo", "2", "--data", str(data))
+    assert sorted(os.listdir(data)) == ["LOCK", "archive", "wal.log"]
+
+
+def test_who_enqueues_again_at_once_gets_a_keeper_and_then_its_connection(data):
+    app = Beaver(data)
+    for n in range(3):
+        app.enqueue("echo", n)
+    pid = keeper_pid(data)
+    assert pid
+    assert app.link._client.greeting.pid == pid
+    assert app.status().pending == 3
+
+
+def test_a_keeper_says_that_it_runs_nothing(data):
+    """Status, explain and result are as without a server; the keeper is named."""
+    pid = start_keeper(data)
+    beaver("enqueue", "echo", "1", "--id", "a", "--data", str(data))
+    assert f"no server runs; these figures are from a keeper (process {pid})" in beaver(
+        "status", "--data", str(data)
+    )
+    told = beaver("explain", "a", "--data", str(data))
+    assert f"No server runs; `beaver run --data {data}` starts one." in told
+    assert "ENQUEUE" in told
+    waiting = run_beaver("enqueue", "echo", "--wait", "--data", str(data))
+    assert waiting.returncode == 3
+    assert "no server runs" in waiting.stderr
+    with open_client(data) as without:
+        status = without.status()
+        assert (status.running, status.keeper) == (False, pid)
+        with pytest.raises(NoServer, match="cannot end"):
+            without.wait("a")
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["from the files", "from a keeper"])
+def test_a_result_that_cannot_come_is_waited_for_no_longer_than_was_asked(data, kept):
+    """`result(timeout=)` without a server ends with `WaitTimeout`."""
+    app = Beaver(data)
+    handle = app.enqueue("echo", 1)
+    if kept:
+        start_keeper(data)
+    with pytest.raises(WaitTimeout, match=r"has not ended after 0\.3 s, and no server runs"):
+        handle.result(timeout=0.3)
+
+
+def test_a_server_takes_over_and_clients_do_not_notice(data):
+    """While two producers enqueue, a server asks the keeper to end, and their jobs run there."""
+    start_keeper(data)
+    producers = [python(MANY, str(data), f"p{n}", "1500") for n in range(2)]
+    try:
+        eventually(lambda: open_client(data).status().pending > 100, "they enqueue")
+        with serving(data) as server:
+            for producer in producers:
+                _, err = producer.communicate(timeout=60)
+                assert producer.returncode == 0, err
+            server.drained(3000)
+    finally:
+        for producer in producers:
+            producer.kill()
+            producer.wait()
+    enqueued = [e["job"] for e in events(data) if e["event"] == "ENQUEUE"]
+    assert len(enqueued) == len(set(enqueued)) == 3000
+
+
+def test_a_server_that_ends_is_followed_by_a_keeper(data):
+    """Producers that a server has served go on without it."""
+    with serving(data):
+        producer = python(MANY, str(data), "p", "3000")
+        eventually(lambda: open_client(data).status().last_seq > 50, "it enqueues")
+    try:
+        _, err = producer.communicate(timeout=60)
+        assert producer.returncode == 0, err
+    finally:
+        producer.kill()
+        producer.wait()
+    counts = check(str(data)).counts
+    assert sum(counts.values()) == 3000
+
+
+def test_a_killed_keeper_has_lost_nothing_that_was_acknowledged(data):
+    app = Beaver(data)
+    start_keeper(data)
+    told = []
+    for n in range(100):
+        if n % 20 == 10:
+            pid = keeper_pid(data)
+            os.kill(pid, signal.SIGKILL)
+            ended(pid)
+        told.append(app.enqueue("echo", n, id=f"job-{n}").id)
+    assert [e["job"] for e in events(data) if e["event"] == "ENQUEUE"] == told
+
+
+def test_a_keeper_that_ends_when_it_is_needed_costs_no_request_and_no_error(data, monkeypatch):
+    """Each request comes just when the keeper gives up; also those that are not sent twice."""
+    monkeypatch.setenv("BEAVER_KEEPER_IDLE", "50ms")
+    pid = start_keeper(data, idle="50ms")
+    app = Beaver(data)
+    app.enqueue("echo", 1, id="a")
+    keepers = {pid}
+    for n in range(40):
+        # Not a wait for a condition: the moments around the end of the idle time are meant.
+        threading.Event().wait(0.04 + n % 10 * 0.003)
+        assert app.client.cancel("a") == "cancelled"
+        assert app.client.requeue("a") == "pending"
+        keepers.add(keeper_pid(data))
+    history = [event.event for event in app.client.history("a")]
+    assert history == ["ENQUEUE", *["CANCEL", "REQUEUE"] * 40]
+    assert len(keepers) > 3, "the idle time was met"
+
+
+def test_an_idle_keeper_ends_and_leaves_a_closed_log(data):
+    pid = start_keeper(data, idle="50ms")
+    ended(pid)
+    assert sorted(os.listdir(data)) == ["LOCK", "archive", "wal.log"]
+    acquire(SystemDisk(), str(data), 0.0).release()
+
+
+def test_a_connection_alone_does_not_keep_a_keeper(data):
+    """A web process holds its connection for as long as it lives."""
+    pid = start_keeper(data, idle="50ms")
+    with client.connect(data) as held:
+        ended(pid)
+        held.notice()
+        assert held.closed
+        with pytest.raises(ServerLeft):
+            held.enqueue([make_request("echo")])
+
+
+def test_a_keeper_holds_nothing_of_its_starter(data, tmp_path):
+    """No pipe, file, directory, session or setting of its starter lives on in it."""
+    code = (
+        "import os, sys; from beaver.embedded import EmbeddedClient as C\n"
+        "from beaver import embedded; from beaver.requests import make_request\n"
+        "embedded.SMALL_BYTES = -1; os.umask(0)\n"
+        "secret = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT); os.set_inheritable(secret, True)\n"
+        "C(sys.argv[1]).enqueue([make_request('echo')]); print(os.getsid(0))\n"
+    )
+    starter = python(code, str(data), str(tmp_path / "secret"), BEAVER_STORE="ab" * 16)
+    # Returns although the keeper lives: its descriptors are not those of the starter.
+    out, err = starter.communicate(timeout=30)
+    assert starter.returncode == 0, err
+    pid = keeper_pid(data)
+    process = Path(f"/proc/{pid}")
+    opened = {os.readlink(fd) for fd in (process / "fd").iterdir()}
+    assert not any("secret" in path for path in opened)
+    assert [os.readlink(process / "fd" / str(n)) for n in range(3)] == ["/dev/null"] * 3
+    assert os.readlink(process / "cwd") == "/"
+    assert os.getsid(pid) not in (int(out), os.getsid(0))
+    assert b"BEAVER_" not in (process / "environ").read_bytes()
+    assert "Umask:\t0077" in (process / "status").read_text()
+    stat = (process / "stat").read_text().rpartition(")")[2].split()
+    assert int(stat[1]) != starter.pid
+
+
+def test_a_starter_with_threads_and_children_of_its_own_starts_a_keeper(data):
+    """The keeper is a program of its own, and no child that its starter has to reap."""
+    code = (
+        "import os, sys, threading, time; from beaver import Beaver, embedded\n"
+        "embedded.SMALL_BYTES = -1\n"
+        "threading.Thread(target=time.sleep, args=(30,), daemon=True).start()\n"
+        "app = Beaver(sys.argv[1]); print(app.enqueue('echo', 1).seq)\n"
+        "try: os.waitpid(-1, os.WNOHANG)\n"
+        "except ChildProcessError: print('no child')\n"
+    )
+    starter = python(code, str(data))
+    out, err = starter.communicate(timeout=30)
+    assert (out, starter.returncode) == ("1\nno child\n", 0), err
+    assert keeper_pid(data)
+
+
+@pytest.mark.parametrize("how", ["removed", "renamed"])
+def test_a_keeper_whose_directory_is_gone_ends(data, tmp_path, how):
+    pid = start_keeper(data)
+    with client.connect(data) as held:
+        held.enqueue([make_request("echo", id="a")])
+    if how == "removed":
+        shutil.rmtree(data)
+        ended(pid)
+        assert not data.exists()
+    else:
+        data.rename(tmp_path / "moved")
+        ended(pid)
+        assert events(tmp_path / "moved")[0]["job"] == "a"
+
+
+def test_a_store_that_cannot_be_opened_is_refused_as_without_a_keeper(data, monkeypatch):
+    """What the keeper says at its start is what the producer raises."""
+    monkeypatch.setenv("BEAVER_KEEPER_IDLE", "0")
+    with EmbeddedClient(str(data)) as alone:
+        alone.enqueue([make_request("echo", "x" * 1000) for _ in range(3)])
+        alone.enqueue([make_request("echo", "x" * 1000)])
+    monkeypatch.setenv("BEAVER_KEEPER_IDLE", "60s")
+    log = bytearray((data / "wal.log").read_bytes())
+    log[500] ^= 1
+    (data / "wal.log").write_bytes(log)
+    monkeypatch.setattr(embedded, "SMALL_BYTES", -1)
+    with pytest.raises(Corruption, match="corrupt data in"):
+        EmbeddedClient(str(data)).enqueue([make_request("echo")])
+    assert not keeper_pid(data)
+
+
+def test_where_no_process_can_be_started_changes_are_made_alone(data, monkeypatch):
+    """An application in a program that is no Python has none to start."""
+    for name in ("executable", "prefix", "base_prefix"):
+        monkeypatch.setattr(sys, name, "/nowhere/app")
+    app = Beaver(data)
+    assert [app.enqueue("echo", n).seq for n in range(3)] == [1, 2, 3]
+    assert not (data / "server.json").exists()
+
+
+def test_two_keepers_that_start_at_once_are_one_in_the_end(data):
+    """The one that comes late finds the other, and ends without an error."""
+    data.mkdir(mode=0o700)
+    threads = [threading.Thread(target=start_keeper, args=(data,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    pid = keeper_pid(data)
+    others = [
+        int(entry)
+        for entry in os.listdir("/proc")
+        if entry.isdecimal() and is_keeper_of(int(entry), data) and is_alive(int(entry))
+    ]
+    eventually(lambda: [p for p in others if is_alive(p)] == [pid], "the others have ended")
+
+
+def is_keeper_of(pid: int, data: Path) -> bool:
+    try:
+        return str(data) in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return False
+
+
+def test_who_starts_has_the_turn_and_its_end_gives_it_back(data):
+    data.mkdir(mode=0o700)
+    turn = try_turn(str(data))
+    assert turn is not None
+    assert try_turn(str(data)) is None
+    turn.release()
+    again = try_turn(str(data))
+    assert again is not None
+    again.release()
+
+
+def test_a_keeper_ends_on_a_signal_with_all_that_it_has_acknowledged(data):
+    pid = start_keeper(data)
+    with client.connect(data) as held:
+        held.enqueue([make_request("echo", id="a")])
+    os.kill(pid, signal.SIGTERM)
+    ended(pid)
+    assert events(data)[0]["job"] == "a"
+    assert endpoint.read(str(data)) is None
+
+
+def test_nobody_but_a_keeper_is_asked_to_leave(data):
+    with serving(data):
+        starting.ask_to_leave(str(data))
+        assert open_client(data).status().running
