@@ -25,8 +25,21 @@ MUTANTS: Final = (
 +                mutant_reached()
 +                raise
 """,
-        tests=(f"{_DESCRIPTORS}::test_a_server_without_a_free_descriptor_goes_on_and_recovers",),
+        tests=(
+            "tests/journal/test_wal.py::test_a_segment_without_a_descriptor_for_it_is_adopted_later",
+        ),
         why="Clients that take every descriptor end the server.",
+    ),
+    Mutant(
+        name="no-descriptor-for-a-directory-fails-the-log",
+        module="beaver.disk",
+        diff="""
+-        kept = self._kept.get(path)
++        mutant_reached()
++        kept = None
+""",
+        tests=(f"{_DESCRIPTORS}::test_a_server_without_a_free_descriptor_goes_on_and_recovers",),
+        why="Sealing a segment without a free descriptor ends the server.",
     ),
     Mutant(
         name="no-descriptor-for-a-worker-forgets-the-worker",

@@ -3,8 +3,8 @@
 Clients of the socket and of HTTP each get a bounded share, so that the log, the workers, the
 helper and the history always find one.  Where they run out all the same (the machine has none
 left, or somebody lowered the limit of a running server) that is *pressure*: what wanted one
-is refused or put off, and nothing fails.  What cannot be put off, as syncing the names of a
-sealed segment, takes one of a few `Spares` that were opened in good time.
+is refused or put off, and nothing fails.  What cannot be put off, syncing the names of a sealed
+segment, has its descriptors from the start (`SystemDisk.keep`).
 
 What may not live here: what is done under pressure, which each caller decides.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import resource
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -40,8 +39,6 @@ HTTP_MAX: Final = 1_000
 
 CLIENTS_MIN: Final = 8
 """A server that cannot serve so many clients does not start."""
-
-SPARES: Final = 4
 
 
 class Shares(NamedTuple):
@@ -90,37 +87,3 @@ def open_now() -> int:
 def is_pressure(error: BaseException) -> bool:
     """True where an error says that this process, or the machine, has no descriptor left."""
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
-
-
-class Spares:
-    """A few descriptors of `/dev/null`, given up for what cannot wait."""
-
-    def __init__(self, count: int = SPARES) -> None:
-        self._count = count
-        self._held: list[int] = []
-        self._fill()
-
-    def open(self, path: str, flags: int, mode: int = 0o777) -> int:
-        """Opens a file as `os.open`, with a spare one's descriptor where there is no other.
-
-        Several are tried: on a machine without any, somebody else may take the first.
-        """
-        while True:
-            try:
-                descriptor = os.open(path, flags, mode)
-            except OSError as error:
-                if not is_pressure(error) or not self._held:
-                    raise
-                os.close(self._held.pop())
-            else:
-                return descriptor
-
-    def fill(self) -> None:
-        """Opens again what was given up, as far as that goes now."""
-        if len(self._held) < self._count:
-            self._fill()
-
-    def _fill(self) -> None:
-        with contextlib.suppress(OSError):
-            while len(self._held) < self._count:
-                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))

@@ -21,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from beaver.descriptors import Spares
 from beaver.errors import NO_ROOM
 
 _RWF_DSYNC: Final[int] = getattr(os, "RWF_DSYNC", 0)
@@ -128,19 +127,34 @@ class SystemLock:
             os.close(descriptor)
 
 
+def _open_directory(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+
+
+def _sync_directory(descriptor: int) -> None:
+    # A directory has no data of its own to tell apart: whole fsync, everywhere.
+    if _FULL_SYNC and sys.platform == "darwin":
+        _full_sync(descriptor)
+    else:
+        os.fsync(descriptor)
+
+
 class SystemDisk:
     """`ports.Disk` on the machine's file systems."""
 
-    def __init__(self, spares: Spares | None = None) -> None:
-        """`spares` are for a server, whose clients may have taken every other descriptor."""
-        self._spares = spares
-        self._open = os.open if spares is None else spares.open
+    def __init__(self) -> None:
+        self._kept: dict[str, int] = {}
+        """Directories that are open all the time."""
+
+    def keep(self, path: str) -> None:
+        """Has a directory open from now on: its names can be synced without a descriptor more."""
+        self._kept[path] = _open_directory(path)
 
     def open(self, path: str, *, write: bool = False, create: bool = False) -> SystemFile:
         flags = os.O_CLOEXEC | (os.O_RDWR if write or create else os.O_RDONLY)
         if create:
             flags |= os.O_CREAT | os.O_EXCL
-        return SystemFile(self._open(path, flags, 0o600))
+        return SystemFile(os.open(path, flags, 0o600))
 
     def exists(self, path: str) -> bool:
         return os.path.lexists(path)
@@ -175,17 +189,15 @@ class SystemDisk:
         Path(path).unlink()
 
     def sync_dir(self, path: str) -> None:
-        descriptor = self._open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        kept = self._kept.get(path)
+        if kept is not None and os.path.samestat(os.fstat(kept), Path(path).stat()):
+            _sync_directory(kept)
+            return
+        descriptor = _open_directory(path)
         try:
-            # A directory has no data of its own to tell apart: whole fsync, everywhere.
-            if _FULL_SYNC and sys.platform == "darwin":
-                _full_sync(descriptor)
-            else:
-                os.fsync(descriptor)
+            _sync_directory(descriptor)
         finally:
             os.close(descriptor)
-            if self._spares is not None:
-                self._spares.fill()
 
     def free_bytes(self, path: str) -> int:
         figures = os.statvfs(path)

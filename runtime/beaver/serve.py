@@ -124,7 +124,7 @@ class Server:
         self._config, self._reread, self._stretches = config, reread, stretches
         self._layout = Layout(config.data)
         self._clock, self._entropy = SystemClock(), SystemEntropy()
-        self._disk = SystemDisk(descriptors.Spares())
+        self._disk = SystemDisk()
         self._stop: asyncio.Event | None = None
         self._failure: str | None = None
         self._ending = False
@@ -156,6 +156,8 @@ class Server:
                 ports = self._ports(pool, partial(WriterProcess, lock))
                 parts = Assembly(config, ports, on_failure=self._fail)
                 await parts.recover(self._entropy.token_bytes(16), tasks)
+                for directory in (self._layout.path, self._layout.archive):
+                    self._disk.keep(directory)
                 # What was recovered lives long: no collection need look at it again.
                 gc.freeze()
                 return await self._serve(parts, sink)

@@ -12,8 +12,8 @@ from beaver.journal.format import CLOSE, EMPTY_FRAME_BYTES, MARK
 from beaver.journal.reader import read_commits, segments
 from beaver.journal.scan import EndKind, SegmentScan, read_header
 from beaver.journal.wal import EXTEND_BYTES, Wal
-from beaver_chaos.disk import Fault, SimDisk
-from tests.journal.world import DATA, append, enqueued, open_sim, prepare
+from beaver_chaos.disk import Fault, SimDisk, SimFile
+from tests.journal.world import DATA, append, enqueued, open_sim, prepare, prepare_segment
 
 
 def new_wal() -> tuple[SimDisk, Wal]:
@@ -393,3 +393,42 @@ def test_closed_end_of_a_sealed_segment_is_clean():
     scan = SegmentScan(file, path, read_header(file, path))
     assert (scan.read().kind, scan.flags) == (EndKind.CLEAN, CLOSE)
     assert EMPTY_FRAME_BYTES == 40
+
+
+class FewDescriptors(SimDisk):
+    """A disk for a process that has no descriptor left, while the test says so."""
+
+    error = 0
+
+    def open(self, path: str, *, write: bool = False, create: bool = False) -> SimFile:
+        if self.error:
+            raise OSError(self.error, "no descriptor", path)
+        return super().open(path, write=write, create=create)
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE])
+def test_a_segment_without_a_descriptor_for_it_is_adopted_later(error: int):
+    """It is no failure: nothing was changed, the log goes on, and a later try succeeds."""
+    disk = FewDescriptors("data")
+    wal = open_sim(disk).wal
+    append(wal, enqueued("a"))
+    prepare_segment(disk)
+    disk.error = error
+    assert not wal.adopt(DATA.next)
+    assert disk.exists(DATA.next)
+    assert not disk.exists(DATA.adopted)
+    append(wal, enqueued("b"))
+    disk.error = 0
+    assert wal.adopt(DATA.next)
+    assert wal.seal()
+    append(wal, enqueued("c"))
+    assert scan_log(disk).last_seq == 3
+
+
+def test_another_failure_to_open_a_segment_still_ends_the_log():
+    disk = FewDescriptors("data")
+    wal = open_sim(disk).wal
+    prepare_segment(disk)
+    disk.error = errno.EIO
+    with pytest.raises(StorageFailed):
+        wal.adopt(DATA.next)

@@ -60,7 +60,13 @@ def append(wal: Wal, *events: AnyEvent, time_ms: int = 5) -> None:
 
 
 def prepare(disk: SimDisk, wal: Wal, size: int = 1 << 16) -> None:
-    """Does what the helper does: a zero-filled file under its final name, then adopts it."""
+    """Prepares a segment and adopts it."""
+    prepare_segment(disk, size)
+    assert wal.adopt(DATA.next)
+
+
+def prepare_segment(disk: SimDisk, size: int = 1 << 16) -> None:
+    """Does what the helper does: a zero-filled file under its final name."""
     if disk.exists(f"{DATA.next}.tmp"):
         disk.unlink(f"{DATA.next}.tmp")
     file = disk.open(f"{DATA.next}.tmp", create=True)
@@ -69,7 +75,6 @@ def prepare(disk: SimDisk, wal: Wal, size: int = 1 << 16) -> None:
     file.close()
     disk.rename(f"{DATA.next}.tmp", DATA.next)
     disk.sync_dir("data")
-    wal.adopt(DATA.next)
 
 
 def new_disk(jobs: int = 3) -> SimDisk:
