@@ -42,6 +42,9 @@ from beaver_model.policy import WAITING
 DOCS = Path(__file__).resolve().parent
 LIMITS = (
     "beaver.descriptors",
+    "beaver.server.socket",
+    "beaver.server.budget",
+    "beaver.protocol",
     "beaver.server.doors",
     "beaver.queue_figures",
 )

@@ -11,6 +11,8 @@ from beaver_chaos.mutants import Mutant
 
 _DESCRIPTORS: Final = "tests/scenarios/test_descriptors.py"
 _DOORS: Final = "tests/runtime/test_doors.py"
+_MEMORY: Final = "tests/scenarios/test_memory.py"
+_BUDGET: Final = "tests/runtime/test_budget.py"
 _FIGURES: Final = "tests/runtime/test_queue_figures.py"
 
 MUTANTS: Final = (
@@ -83,6 +85,70 @@ MUTANTS: Final = (
 """,
         tests=(f"{_DOORS}::test_a_head_in_single_bytes_has_no_more_time_than_another",),
         why="A client that drips holds a connection for ever.",
+    ),
+    Mutant(
+        name="answers-behind-a-commit-not-counted",
+        module="beaver.server.service",
+        diff="""
+-            size = _size_of(answer)
++            mutant_reached()
++            size = 0
+""",
+        tests=(f"{_MEMORY}::test_pipelined_questions_behind_a_commit_are_answered_within_a_bound",),
+        why="A client asks for gigabytes at once, and the server holds them until the commit.",
+    ),
+    Mutant(
+        name="charge-of-an-answer-not-given-back",
+        module="beaver.server.service",
+        diff="""
+-            charge(-size)
++            mutant_reached()
+""",
+        tests=(f"{_BUDGET}::test_when_all_is_answered_nothing_is_held",),
+        why="After some thousand answers nobody's requests are taken any more.",
+    ),
+    Mutant(
+        name="those-who-do-not-read-not-bounded-together",
+        module="beaver.server.budget",
+        diff="""
+-            member.cut_off("it does not read its answers, and others need the room")
++            mutant_reached()
+""",
+        tests=(f"{_BUDGET}::test_who_leaves_most_unread_is_hung_up_on_and_the_others_stay",),
+        why="A few hundred clients, each within its bound, fill the memory.",
+    ),
+    Mutant(
+        name="small-frame-overtakes-one-that-waits",
+        module="beaver.server.budget",
+        diff="""
+-        if not arrived and (self._waiting or self.total + size > self.bytes_max):
++        mutant_reached()
++        if not arrived and self.total + size > self.bytes_max:
+""",
+        tests=(f"{_BUDGET}::test_a_small_frame_does_not_overtake_one_that_waits",),
+        why="A large batch waits for as long as small ones keep coming.",
+    ),
+    Mutant(
+        name="large-frame-before-hello",
+        module="beaver.server.socket",
+        diff="""
+-        self._reader = protocol.FrameReader(protocol.HELLO_BYTES_MAX)
++        mutant_reached()
++        self._reader = protocol.FrameReader()
+""",
+        tests=(f"{_BUDGET}::test_before_hello_a_frame_is_a_few_kilobytes_at_most",),
+        why="Somebody who is not even a client fills the memory.",
+    ),
+    Mutant(
+        name="any-number-of-waits",
+        module="beaver.server.socket",
+        diff="""
+-        if ours < WAITS_MAX and all_waits < WAITS_ALL_MAX:
++        mutant_reached()
++        if ours < WAITS_MAX:
+""",
+        tests=(f"{_BUDGET}::test_waits_are_bounded_for_one_and_for_all",),
+        why="Many connections, each within its bound, wait for the end of a million jobs.",
     ),
     Mutant(
         name="a-queue-called-other-has-a-label-of-its-own",

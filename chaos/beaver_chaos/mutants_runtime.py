@@ -348,8 +348,8 @@ MUTANTS: Final = (
         name="client-that-does-not-read-never-held-back",
         module="beaver.server.socket",
         diff="""
--        if self._transport is not None:
--            self._transport.pause_reading()
+-        self._paused = True
+-        self._stop_reading()
 +        mutant_reached()
 """,
         tests=(
@@ -361,8 +361,9 @@ MUTANTS: Final = (
         name="burst-of-requests-answered-at-once",
         module="beaver.server.socket",
         diff="""
-                 if self._paused or self._holder is not None:
--                    break
+-                    if self._must_wait():
+-                        self._stop_reading()
+-                        break
 +                    mutant_reached()
 """,
         tests=(
@@ -390,7 +391,7 @@ MUTANTS: Final = (
         name="frame-limit-off-by-one",
         module="beaver.protocol",
         diff="""
--                if length > self._limit:
+-                if length > self.limit:
 +                mutant_reached()
 +                if length >= self._limit:
 """,

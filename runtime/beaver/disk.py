@@ -146,9 +146,10 @@ class SystemDisk:
         self._kept: dict[str, int] = {}
         """Directories that are open all the time."""
 
-    def keep(self, path: str) -> None:
-        """Has a directory open from now on: its names can be synced without a descriptor more."""
-        self._kept[path] = _open_directory(path)
+    def keep(self, *paths: str) -> None:
+        """Has directories open from now on: their names are synced without a descriptor more."""
+        for path in paths:
+            self._kept[path] = _open_directory(path)
 
     def open(self, path: str, *, write: bool = False, create: bool = False) -> SystemFile:
         flags = os.O_CLOEXEC | (os.O_RDWR if write or create else os.O_RDONLY)

@@ -45,6 +45,12 @@ FAREWELL: Final = 2
 FRAME_BYTES_MAX: Final = 64 << 20
 """A batch of the largest size (10,000 jobs, 8 MiB) fits with room to spare."""
 
+HELLO_BYTES_MAX: Final = 4 << 10
+"""A frame of a client that has not said hello."""
+
+ERROR_CHARS_MAX: Final = 4_000
+"""The message of an error; a longer one, as of an id of megabytes, is cut."""
+
 _LENGTH: Final = struct.Struct("<I")
 _pack_length: Final = _LENGTH.pack
 _unpack_length: Final = _LENGTH.unpack_from
@@ -85,7 +91,26 @@ class FrameReader:
 
     def __init__(self, limit: int = FRAME_BYTES_MAX) -> None:
         self._buffer = bytearray()
-        self._limit = limit
+        self.limit = limit
+        """A longer frame is refused."""
+
+    @property
+    def kept_now(self) -> int:
+        """Bytes that are kept of frames not taken yet."""
+        return len(self._buffer)
+
+    @property
+    def kept(self) -> int:
+        """The same; of a frame that is not whole, all that it announces."""
+        size = len(self._buffer)
+        if size < 4:
+            return size
+        (length,) = _unpack_length(self._buffer)
+        return max(size, 4 + int(length))
+
+    def keep(self, data: bytes) -> None:
+        """Keeps bytes, and cuts them later."""
+        self._buffer += data
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yields the body of each frame that `data` completes.
@@ -94,7 +119,7 @@ class FrameReader:
             FrameTooLong: Before anything of that frame is kept.
         """
         size = len(data)
-        if size >= 4 and not self._buffer and size <= self._limit:
+        if size >= 4 and not self._buffer and size <= self.limit:
             (length,) = _unpack_length(data)
             if length == size - 4:
                 return iter((data[4:],))  # One whole frame, as mostly.
@@ -110,8 +135,8 @@ class FrameReader:
         try:
             while end - start >= 4:
                 (length,) = _unpack_length(source, start)
-                if length > self._limit:
-                    raise FrameTooLong(f"a frame of {length} bytes; at most {self._limit} are read")
+                if length > self.limit:
+                    raise FrameTooLong(f"a frame of {length} bytes; at most {self.limit} are read")
                 body_start = start + 4
                 if end - body_start < length:
                     break
@@ -172,7 +197,10 @@ def encode_error(number: int, error: errors.BeaverError) -> bytes:
     An error of a class from elsewhere goes as the class of `errors` that it derives from.
     """
     kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-    return encode_frame([number, 1, [kind.__name__, str(error)]])
+    message = str(error)
+    if len(message) > ERROR_CHARS_MAX:
+        message = f"{message[:ERROR_CHARS_MAX]} ... ({len(message):,} characters in all)"
+    return encode_frame([number, 1, [kind.__name__, message]])
 
 
 def decode_error(body: bytes) -> errors.BeaverError:

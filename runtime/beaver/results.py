@@ -34,7 +34,8 @@ class Results:
         self._ended: dict[str, bytes] = {}
         """Results of completed jobs."""
         self._order: deque[tuple[int, str]] = deque()
-        self._waiters: dict[str, list[Waiter]] = {}
+        self._waiters: dict[str, dict[object, Waiter]] = {}
+        """By job, each under a key of its own: a hundred thousand may wait for one."""
         self.bytes = 0
         """Memory of the results that wait for their projection."""
 
@@ -74,8 +75,8 @@ class Results:
                 self._tell(ResultView(event.job, "discarded"))
 
     def _tell(self, view: ResultView) -> None:
-        # A copy: who is told takes its wish back, and would shift those that come next.
-        for waiter in list(self._waiters.pop(view.id, ())):
+        # A copy: who is told takes its wish back.
+        for waiter in list(self._waiters.pop(view.id, {}).values()):
             waiter(view)
 
     def projected(self, applied_seq: int) -> None:
@@ -93,13 +94,12 @@ class Results:
 
     def wait(self, job: str, waiter: Waiter) -> Callable[[], None]:
         """Calls `waiter` once the job has ended; returns what takes the wish back."""
-        waiters = self._waiters.setdefault(job, [])
-        waiters.append(waiter)
+        key = object()
+        self._waiters.setdefault(job, {})[key] = waiter
 
         def forget() -> None:
-            if waiter in waiters:
-                waiters.remove(waiter)
-            if not waiters and self._waiters.get(job) is waiters:
+            waiters = self._waiters.get(job)
+            if waiters is not None and waiters.pop(key, None) is not None and not waiters:
                 del self._waiters[job]
 
         return forget

@@ -156,8 +156,7 @@ class Server:
                 ports = self._ports(pool, partial(WriterProcess, lock))
                 parts = Assembly(config, ports, on_failure=self._fail)
                 await parts.recover(self._entropy.token_bytes(16), tasks)
-                for directory in (self._layout.path, self._layout.archive):
-                    self._disk.keep(directory)
+                self._disk.keep(self._layout.path, self._layout.archive)
                 # What was recovered lives long: no collection need look at it again.
                 gc.freeze()
                 return await self._serve(parts, sink)

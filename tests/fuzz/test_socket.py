@@ -56,6 +56,11 @@ class Wire(asyncio.Transport):
 
     abort = close
 
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
+
     def get_write_buffer_size(self) -> int:
         return 0
 
@@ -263,11 +268,6 @@ class SlowWire(Wire):
         self.read_bytes = len(self.sent)
         self.connection.resume_writing()
         return fresh > 0
-
-    def pause_reading(self) -> None:
-        pass
-
-    resume_reading = pause_reading
 
 
 def test_a_burst_of_small_requests_for_large_answers_takes_no_memory_for_them() -> None:

@@ -120,7 +120,7 @@ class Keeper:
     def __init__(self, config: Config, starter: _Starter) -> None:
         self._config, self._starter = config, starter
         self._layout = Layout(config.data)
-        self._clock, self._disk = SystemClock(), SystemDisk(descriptors.Spares())
+        self._clock, self._disk = SystemClock(), SystemDisk()
         self._leave: asyncio.Event | None = None
 
     async def run(self) -> None:
@@ -169,6 +169,7 @@ class Keeper:
             make_history=lambda _: _PastInFiles(config.data),
             make_writer=partial(WriterProcess, lock),
         )
+        self._disk.keep(self._layout.path, self._layout.archive)
         parts.service.on_leave = self._leave.set
         parts.service.pid = os.getpid()
         shares = descriptors.shares(descriptors.raise_limit(), descriptors.open_now(), 0)

@@ -11,7 +11,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -23,15 +23,28 @@ from beaver.messages import Request
 from beaver.refusals import error_of
 from beaver.requests import check_name, request_bytes
 from beaver.results import Results
-from beaver.views import Enqueued, EventView, QueueView, ReloadView, ResultView, StatusView
+from beaver.views import (
+    Enqueued,
+    EventView,
+    ExplainView,
+    QueueView,
+    ReloadView,
+    ResultView,
+    StatusView,
+)
 from beaver_model import Rejection, State
-from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
+from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX, ID_BYTES_MAX, NAME_BYTES_MAX
 from beaver_model.commands import AnyCommand, Cancel, Discard, Job, Requeue, SetQueue
 from beaver_model.rows import Origin
 
 Respond = Callable[["Answer"], None]
 Answer = list[Any] | str | bytes | BeaverError
 """The body of an answer (views are JSON, as bytes), or the error that answers instead."""
+
+OP_CHARS_MAX: Final = 64
+"""The name of an operation that does not exist is repeated where it is no longer than this."""
+
+T = TypeVar("T")
 
 _json: Final = msgspec.json.Encoder().encode
 
@@ -46,13 +59,47 @@ class HistoryReader(Protocol):
     async def result_of(self, job: str, as_of_seq: int) -> ResultView | None: ...
 
 
+class Asker:
+    """Who asked: answers go there, and what an answer takes of memory until then is told.
+
+    A thousand pipelined questions may have answers of a megabyte each, which all wait for one
+    commit: whoever takes them has to know when it is enough.
+    """
+
+    __slots__ = ("_respond", "charge")
+
+    def __init__(self, respond: Respond, charge: Callable[[int], None] | None = None) -> None:
+        """Takes who is told what.
+
+        Args:
+            respond: Called once, with the answer.
+            charge: Called with the bytes of an answer that is computed and waits for a commit,
+                and with as many below zero once it waits no longer.
+        """
+        self._respond, self.charge = respond, charge or _free
+
+    def __call__(self, answer: Answer) -> None:
+        self._respond(answer)
+
+
+def _free(size: int) -> None:
+    """Charges nobody."""
+
+
+def _size_of(answer: Any) -> int:
+    """Returns about how many bytes an answer keeps alive."""
+    if isinstance(answer, ResultView):
+        return len(answer.result) if isinstance(answer.result, bytes | msgspec.Raw) else 0
+    return len(answer) if isinstance(answer, bytes) else 0
+
+
 class Watch:
     """A client's wait for an answer that does not come at once."""
 
-    __slots__ = ("_respond", "forget", "holds", "over", "timer")
+    __slots__ = ("_respond", "charge", "forget", "holds", "over", "timer")
 
-    def __init__(self, respond: Respond, *, holds: bool = False) -> None:
-        self._respond = respond
+    def __init__(self, asker: Asker, *, holds: bool = False) -> None:
+        self._respond, self.charge = asker, asker.charge
         self.holds = holds
         """The answer may be large: no other request of the client is taken before it."""
         self.over = False
@@ -117,18 +164,26 @@ class Service:
         Returns:
             The wait for an answer, to be dropped where nobody wants it any more.
         """
+        if op == "enqueue":
+            self.enqueue(body, respond, origin)
+            return None
         try:
-            if op == "enqueue":
-                self._enqueue(body, respond, origin)
-                return None
             method = OPERATIONS.get(op)
             if method is None:
                 known = ", ".join(sorted(OPERATIONS))
-                raise InvalidInput(f"no operation {op!r}; there are enqueue, {known}")
-            return method(self, body, respond)
+                said = repr(op) if len(op) <= OP_CHARS_MAX else f"of {len(op):,} characters"
+                raise InvalidInput(f"no operation {said}; there are enqueue, {known}")
+            return method(self, body, respond if type(respond) is Asker else Asker(respond))
         except BeaverError as error:
             respond(error)
         return None
+
+    def enqueue(self, body: Any, respond: Respond, origin: Origin = Origin.LOCAL) -> None:
+        """Carries out the operation that comes most, as `handle` does."""
+        try:
+            self._enqueue(body, respond, origin)
+        except BeaverError as error:
+            respond(error)
 
     def once_told(self, callback: Callable[[], None]) -> None:
         """See `Engine.once_told`."""
@@ -143,12 +198,13 @@ class Service:
     # -- jobs come in ----------------------------------------------------------------------
 
     def _enqueue(self, body: Any, respond: Respond, origin: Origin) -> None:
-        (requests,) = _arguments(body, _EnqueueBody, _decode_enqueue)
-        if len(requests) > BATCH_JOBS_MAX:
+        count = _batch_jobs(body)
+        if count > BATCH_JOBS_MAX:
+            # Before they are made: of a few bytes each, millions fit into one frame.
             raise InvalidInput(
-                f"{len(requests)} jobs in one commit; at most {BATCH_JOBS_MAX} fit; "
-                f"{hint('batch_jobs')}"
+                f"{count} jobs in one commit; at most {BATCH_JOBS_MAX} fit; {hint('batch_jobs')}"
             )
+        (requests,) = _arguments(body, _EnqueueBody, _decode_enqueue)
         if len(requests) > 1:
             size = sum(map(request_bytes, requests))
             if size > BATCH_BYTES_MAX:
@@ -178,7 +234,29 @@ class Service:
 
     # -- questions ---------------------------------------------------------------------------
 
-    def _read(self, question: Callable[[State], Any], respond: Respond) -> None:
+    def _ask(
+        self,
+        charge: Callable[[int], None],
+        question: Callable[[State], T],
+        done: Callable[[T], None],
+    ) -> None:
+        """Asks the state, as `Engine.read`; what the answer takes meanwhile is charged."""
+        size = 0
+
+        def ask(state: State) -> T:
+            nonlocal size
+            answer = question(state)
+            size = _size_of(answer)
+            charge(size)
+            return answer
+
+        def told(answer: T) -> None:
+            charge(-size)
+            done(answer)
+
+        self._engine.read(ask, told)
+
+    def _read(self, question: Callable[[State], Any], asker: Asker) -> None:
         """Answers with the JSON of a view, or with the error that the question raises."""
 
         def guarded(state: State) -> Answer:
@@ -187,15 +265,15 @@ class Service:
             except BeaverError as error:
                 return error
 
-        self._engine.read(guarded, respond)
+        self._ask(asker.charge, guarded, asker)
 
-    def status(self, body: Any, respond: Respond) -> None:
-        self._read(self._status, respond)
+    def status(self, body: Any, asker: Asker) -> None:
+        self._read(self._status, asker)
 
-    def list_jobs(self, body: Any, respond: Respond) -> Watch:
+    def list_jobs(self, body: Any, asker: Asker) -> Watch:
         """Answers at once where a few thousand jobs have to be looked at, else in a while."""
         word, queue, task, after_seq, limit = _arguments(body, _ListBody)
-        watch = Watch(respond, holds=True)
+        watch = Watch(asker, holds=True)
         search: queries.Search | None = None
 
         def begin(state: State) -> Answer | None:
@@ -213,9 +291,9 @@ class Service:
             if answer is not None:
                 watch.answer(answer)
             elif search is not None and not watch.over:
-                self._later(partial(self._go_on, search, watch), watch.answer)
+                self._later(partial(self._go_on, search, watch), watch)
 
-        self._engine.read(begin, found)
+        self._ask(watch.charge, begin, found)
         return watch
 
     async def _go_on(self, search: queries.Search, watch: Watch) -> bytes:
@@ -229,30 +307,29 @@ class Service:
                 await asyncio.sleep(0)
         return b""  # Nobody wants it any more.
 
-    def show(self, body: Any, respond: Respond) -> None:
+    def show(self, body: Any, asker: Asker) -> None:
         (job,) = _arguments(body, _JobBody)
-        self._read(lambda state: queries.show(state, job), respond)
+        self._read(lambda state: queries.show(state, job), asker)
 
-    def explain(self, body: Any, respond: Respond) -> None:
+    def explain(self, body: Any, asker: Asker) -> Watch:
+        return self._tell_past(body, asker, lambda view: view)
+
+    def history(self, body: Any, asker: Asker) -> Watch:
+        return self._tell_past(body, asker, lambda view: view.events)
+
+    def _tell_past(self, body: Any, asker: Asker, part: Callable[[ExplainView], Any]) -> Watch:
+        """Answers with what the history and the state say of a job; one at a time a client."""
         (job,) = _arguments(body, _JobBody)
+        watch = Watch(asker, holds=True)
 
         async def answer() -> bytes:
             events, kept_from = await self._history.events_of(job, self._engine.durable_seq)
-            view = queries.explain(self._engine.state, job, events, kept_from)
-            return _json(view)
+            return _json(part(queries.explain(self._engine.state, job, events, kept_from)))
 
-        self._later(answer, respond)
+        self._later(answer, watch)
+        return watch
 
-    def history(self, body: Any, respond: Respond) -> None:
-        (job,) = _arguments(body, _JobBody)
-
-        async def answer() -> bytes:
-            events, kept_from = await self._history.events_of(job, self._engine.durable_seq)
-            return _json(queries.explain(self._engine.state, job, events, kept_from).events)
-
-        self._later(answer, respond)
-
-    def _later(self, answer: Callable[[], Any], respond: Respond) -> None:
+    def _later(self, answer: Callable[[], Any], watch: Watch) -> None:
         """Answers in a task, since it may take a while, and then from durable state."""
 
         async def run() -> None:
@@ -262,20 +339,20 @@ class Service:
                 body = error
             except Exception as error:  # noqa: BLE001 - the asker gets an answer, whatever it was
                 body = BeaverError(f"no answer could be found: {type(error).__name__}: {error}")
-            self._engine.read(lambda _: body, respond)
+            self._ask(watch.charge, lambda _: body, watch.answer)
 
         # Everything durable now must be in the answer, so nothing open may be overtaken.
-        self._engine.read(lambda _: None, lambda _: self._start(run))
+        self._engine.read(lambda _: None, lambda _: None if watch.over else self._start(run))
 
     def _start(self, run: Callable[[], Any]) -> None:
         task = asyncio.get_running_loop().create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def wait(self, body: Any, respond: Respond) -> Watch:
+    def wait(self, body: Any, asker: Asker) -> Watch:
         """Answers once a job has ended."""
         job, timeout_ms = _arguments(body, _WaitBody)
-        watch = Watch(respond)
+        watch = Watch(asker)
         self._look(watch, job, timeout_ms)
         return watch
 
@@ -296,11 +373,11 @@ class Service:
             elif view is None:
                 self._wait_for_end(watch, job, timeout_ms)
             elif view.state == "expired":
-                self._later(lambda: self._old_result(job, view), watch.answer)
+                self._later(lambda: self._old_result(job, view), watch)
             else:
                 watch.answer(_json(view))
 
-        self._engine.read(look, found)
+        self._ask(watch.charge, look, found)
 
     async def _old_result(self, job: str, expired: ResultView) -> bytes:
         view = await self._history.result_of(job, self._engine.durable_seq)
@@ -359,7 +436,7 @@ class Service:
 
         self._change(command, told, respond)
 
-    def reload(self, body: Any, respond: Respond) -> None:
+    def reload(self, body: Any, asker: Asker) -> Watch:
         """Answers once the new workers serve, or with why they do not."""
         reload = self._reload
         if reload is None:
@@ -368,18 +445,22 @@ class Service:
         async def answer() -> bytes:
             return _json(await reload())
 
-        self._later(answer, respond)
+        watch = Watch(asker)
+        self._later(answer, watch)
+        return watch
 
     def hello(self, store: str) -> list[Any]:
         """Returns what the server says of itself behind the protocol version."""
         return [store, self._engine.state.epoch, os.getpid(), self.KIND, self.payload_bytes_max]
 
 
+_Id = Annotated[str, msgspec.Meta(max_length=ID_BYTES_MAX)]
+_Name = Annotated[str, msgspec.Meta(max_length=NAME_BYTES_MAX)]
 _EnqueueBody = tuple[list[Request]]
-_JobBody = tuple[str]
-_ListBody = tuple[str, str, str, int, int]
-_WaitBody = tuple[str, int]
-_RequeueBody = tuple[str, bytes | None]
+_JobBody = tuple[_Id]
+_ListBody = tuple[_Name, _Name, _Name, int, int]
+_WaitBody = tuple[_Id, int]
+_RequeueBody = tuple[_Id, bytes | None]
 
 
 class _QueueBody(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -388,6 +469,17 @@ class _QueueBody(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     weight: int | None
     bytes_max: int | None
     durable_dispatch: bool | None = None
+
+
+def _batch_jobs(body: Any) -> int:
+    """Returns how many jobs an `enqueue` announces, where that may be too many."""
+    if type(body) is not msgspec.Raw:
+        return len(body[0]) if body and isinstance(body, list) and isinstance(body[0], list) else 0
+    if len(body) <= BATCH_JOBS_MAX:
+        return 0  # Each takes a byte at least.
+    head = bytes(memoryview(body)[:6])
+    width = {b"\x91\xdc": 2, b"\x91\xdd": 4}.get(head[:2], 0)
+    return int.from_bytes(head[2 : 2 + width], "big")
 
 
 _decode_enqueue: Final = msgspec.msgpack.Decoder(_EnqueueBody).decode
@@ -409,7 +501,7 @@ def _arguments(body: Any, shape: Any, decode: Callable[[Any], Any] | None = None
         raise InvalidInput(f"the arguments do not fit the operation: {error}") from error
 
 
-OPERATIONS: Final[dict[str, Callable[[Service, Any, Respond], Watch | None]]] = {
+OPERATIONS: Final[dict[str, Callable[[Service, Any, Asker], Watch | None]]] = {
     "status": Service.status,
     "list": Service.list_jobs,
     "show": Service.show,

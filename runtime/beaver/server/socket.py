@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Collection
 from functools import partial
@@ -20,13 +21,28 @@ import msgspec
 from beaver import protocol
 from beaver.descriptors import SOCKETS_MAX
 from beaver.errors import BeaverError, InvalidInput, StoreUnavailable
-from beaver.server.service import Answer, Service, Watch
+from beaver.server.budget import (
+    FRAME_BYTES_FREE,
+    REQUEST_BYTES,
+    WAITS_ALL_MAX,
+    WAITS_MAX,
+    Budget,
+)
+from beaver.server.service import Answer, Asker, Respond, Service, Watch
+
+log: Final = logging.getLogger("beaver")
 
 UNREAD_BYTES_MAX: Final = 64 << 20
-"""A client that leaves more answers unread than this is cut off."""
+"""A client that leaves more answers unread than this is hung up on."""
 
 PAUSE_BYTES: Final = 4 << 20
-"""Requests of a client wait while it has so many answers unread."""
+"""Requests of a client wait while it has so many answers unread, or waiting for a commit."""
+
+ASKED_MAX: Final = 10_000
+"""Requests of a client wait while so many have no answer; those for the end of a job aside."""
+
+HELLO_S: Final = 10.0
+"""Seconds for the first request."""
 
 
 class Outbox:
@@ -64,26 +80,45 @@ class Connection(asyncio.Protocol):
         connections: set[Connection],
         connections_max: int = SOCKETS_MAX,
         outbox: Outbox | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._service, self._store, self._connections = service, store, connections
         self._connections_max = connections_max
         self._outbox = outbox or Outbox(service.once_told)
-        self._reader = protocol.FrameReader()
+        self._budget = budget or Budget()
+        self._reader = protocol.FrameReader(protocol.HELLO_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
         self._greeted = False
+        self._hello_timer: asyncio.TimerHandle | None = None
         self._out: list[bytes] = []
         self._out_bytes = 0
+        self._asked = 0
+        """Requests without an answer, waits excepted."""
+        self._asked_charged = 0
+        """So many of them the budget knows of."""
+        self._held = 0
+        """Bytes of answers that are computed, and wait for a commit."""
         self._watches: dict[int, Watch] = {}
         """Answers that do not come at once, by the number of their request."""
         self._holder: Watch | None = None
         """One of them that the client's next requests wait for."""
         self._paused = False
         """The client does not read: requests that have arrived wait as well."""
+        self._is_read = True
+        self._framed = False
+        """Room was asked for, for a frame that is not whole."""
 
     @property
     def watches(self) -> int:
         """Waits of this client that are not answered yet."""
         return len(self._watches)
+
+    @property
+    def unread_bytes(self) -> int:
+        """Answers that the client has not read."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    # -- coming and going ------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
@@ -101,96 +136,27 @@ class Connection(asyncio.Protocol):
             return
         self._transport.set_write_buffer_limits(high=PAUSE_BYTES)
         self._connections.add(self)
+        loop = asyncio.get_running_loop()
+        self._hello_timer = loop.call_later(HELLO_S, self.cut_off, "it does not say hello")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`.  What was submitted goes on; its answers are dropped."""
         self._transport = self._holder = None
         self._connections.discard(self)
+        if self._hello_timer is not None:
+            self._hello_timer.cancel()
         watches, self._watches = self._watches, {}
+        self._budget.waits -= len(watches)
         for watch in watches.values():
             watch.drop()
+        self._budget.frames.give_back(self)
+        self._budget.answers.forget(self)
+        self._charge_asked()
 
-    def pause_writing(self) -> None:
-        """Takes no more requests from a client that does not read."""
-        self._paused = True
+    def cut_off(self, why: str) -> None:
+        """Hangs up at once."""
         if self._transport is not None:
-            self._transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        """See `asyncio.Protocol`."""
-        self._paused = False
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """Takes requests again: first what has arrived meanwhile."""
-        if self._transport is None or self._paused or self._holder is not None:
-            return
-        self.data_received(b"")
-        if self._transport is not None and not self._paused and self._holder is None:
-            self._transport.resume_reading()
-
-    def data_received(self, data: bytes) -> None:
-        """Handles every request that these bytes complete, as long as answers are read.
-
-        A read brings thousands of small requests, each of which may have a large answer: so
-        it stops between two of them where the client falls behind, or where an answer has to
-        be looked for.
-        """
-        try:
-            for frame in self._reader.feed(data):
-                self._request(*protocol.decode_request(frame))
-                if self._out_bytes >= PAUSE_BYTES:
-                    self.flush()
-                if self._paused or self._holder is not None:
-                    break
-        except InvalidInput as error:
-            self._answer(0, error)
-            self.flush()
-            self.close()
-
-    def _request(self, number: int, op: str, body: msgspec.Raw) -> None:
-        if self._greeted:
-            watch = self._service.handle(op, body, partial(self._answer, number))
-            if watch is not None and not watch.over:
-                if number in self._watches:
-                    self._watches[number].drop()  # a client that counts wrongly waits once
-                self._watches[number] = watch
-                if watch.holds and self._transport is not None:
-                    self._holder = watch
-                    self._transport.pause_reading()
-            return
-        if op != "hello" or protocol.decode_message(body) != [protocol.VERSION]:
-            raise InvalidInput(
-                f"the first request must be hello with protocol version {protocol.VERSION}"
-            )
-        self._greeted = True
-        self._answer(number, [protocol.VERSION, *self._service.hello(self._store)])
-
-    def _answer(self, number: int, answer: Answer) -> None:
-        """Queues an answer; those of a commit leave in one write."""
-        if self._transport is None:
-            return
-        if not self._out:
-            self._outbox.add(self)
-        if self._watches:
-            watch = self._watches.pop(number, None)
-            if watch is not None and watch is self._holder:
-                self._holder = None
-                self._service.once_told(self._go_on)
-        if isinstance(answer, BeaverError):
-            frame = protocol.encode_error(number, answer)
-        else:
-            frame = protocol.encode_frame([number, 0, answer])
-        self._out.append(frame)
-        self._out_bytes += len(frame)
-
-    def flush(self) -> None:
-        """Sends what is queued."""
-        out, self._out, self._out_bytes = self._out, [], 0
-        if self._transport is None or not out:
-            return
-        self._transport.write(b"".join(out))
-        if self._transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
+            log.debug("a client of the socket is hung up on: %s", why)
             self._transport.abort()
 
     def say_farewell(self) -> None:
@@ -205,13 +171,191 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    # -- requests --------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Handles every request that these bytes complete, as long as there is room for more.
+
+        A read brings thousands of small requests, each of which may have a large answer: so it
+        stops between two of them where the client falls behind, or where an answer has to be
+        looked for, or where too much is under way.
+        """
+        reader = self._reader
+        try:
+            frames = reader.feed(data)
+            if not self._is_read or not self._budget.answers.admits(self):
+                reader.keep(data)
+                self._stop_reading()
+            else:
+                for frame in frames:
+                    self._request(*protocol.decode_request(frame))
+                    if self._out_bytes >= PAUSE_BYTES:
+                        self.flush()
+                    if self._must_wait():
+                        self._stop_reading()
+                        break
+        except InvalidInput as error:
+            self._answer(0, error)
+            self.flush()
+            self.close()
+            return
+        if self._framed or reader.kept > FRAME_BYTES_FREE:
+            self._account_for_frame()
+        self._charge_asked()
+
+    def _must_wait(self) -> bool:
+        """True where no request is taken before another is answered, or an answer read."""
+        return (
+            self._paused
+            or self._holder is not None
+            or self._held >= PAUSE_BYTES
+            or self._asked >= ASKED_MAX
+        )
+
+    def _stop_reading(self) -> None:
+        if self._is_read and self._transport is not None:
+            self._is_read = False
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Takes requests again: first what has arrived meanwhile."""
+        if self._is_read or self._transport is None or self._must_wait():
+            return
+        self._is_read = True
+        self.data_received(b"")
+        if self._is_read and self._transport is not None:
+            self._transport.resume_reading()
+
+    def _account_for_frame(self) -> None:
+        """Takes room for a frame that is not whole, or waits for it; or gives it back."""
+        reader, frames = self._reader, self._budget.frames
+        # A client that is not read sends no more of what it has announced.
+        size = reader.kept if self._is_read else reader.kept_now
+        if size <= FRAME_BYTES_FREE or self._transport is None:
+            self._framed = False
+            frames.give_back(self)
+            return
+        self._framed = True
+        if not frames.take(self, size, arrived=not self._is_read):
+            self._stop_reading()
+
+    def _charge_asked(self) -> None:
+        """Has the budget know of the requests under way, now and then instead of one by one."""
+        asked = self._asked
+        if asked != self._asked_charged:
+            self._budget.answers.charge((asked - self._asked_charged) * REQUEST_BYTES)
+            self._asked_charged = asked
+
+    def _charge(self, size: int) -> None:
+        self._held += size
+        self._budget.answers.charge(size)
+
+    def _request(self, number: int, op: str, body: msgspec.Raw) -> None:
+        if not self._greeted:
+            self._greet(number, op, body)
+            return
+        self._asked += 1
+        respond = partial(self._answer, number)
+        if op == "enqueue":  # As nearly always.
+            self._service.enqueue(body, respond)
+            return
+        if op == "wait" and not self._may_wait(respond):
+            return
+        watch = self._service.handle(op, body, Asker(respond, self._charge))
+        if watch is not None and not watch.over:
+            self._asked -= 1
+            if number in self._watches:
+                self._watches[number].drop()  # a client that counts wrongly waits once
+            else:
+                self._budget.waits += 1
+            self._watches[number] = watch
+            if watch.holds:
+                self._holder = watch
+
+    def _may_wait(self, respond: Respond) -> bool:
+        """Refuses a wait where too many are open."""
+        ours, all_waits = len(self._watches), self._budget.waits
+        if ours < WAITS_MAX and all_waits < WAITS_ALL_MAX:
+            return True
+        whose = f"this connection has {ours}" if ours >= WAITS_MAX else f"there are {all_waits}"
+        respond(StoreUnavailable(f"{whose} waits open, which is the limit; wait for some to end"))
+        return False
+
+    def _greet(self, number: int, op: str, body: msgspec.Raw) -> None:
+        if op != "hello" or protocol.decode_message(body) != [protocol.VERSION]:
+            raise InvalidInput(
+                f"the first request must be hello with protocol version {protocol.VERSION}"
+            )
+        self._greeted = True
+        self._reader.limit = protocol.FRAME_BYTES_MAX
+        if self._hello_timer is not None:
+            self._hello_timer.cancel()
+        self._asked += 1
+        self._answer(number, [protocol.VERSION, *self._service.hello(self._store)])
+
+    # -- answers ---------------------------------------------------------------------------------
+
+    def _answer(self, number: int, answer: Answer) -> None:
+        """Queues an answer; those of a commit leave in one write."""
+        watch = self._watches.get(number) if self._watches else None
+        if watch is not None and watch.over:
+            del self._watches[number]
+            self._budget.waits -= 1
+            if watch is self._holder:
+                self._holder = None
+        elif self._asked:
+            self._asked -= 1
+        if self._transport is None:
+            self._charge_asked()
+            return
+        if not self._out:
+            self._outbox.add(self)
+        if not self._is_read:
+            self._service.once_told(self.go_on)
+        if isinstance(answer, BeaverError):
+            frame = protocol.encode_error(number, answer)
+        else:
+            frame = protocol.encode_frame([number, 0, answer])
+        self._out.append(frame)
+        self._out_bytes += len(frame)
+        if self._out_bytes > 2 * PAUSE_BYTES:
+            self.flush()  # Of many waits for one job with a large result, say.
+
+    def flush(self) -> None:
+        """Sends what is queued."""
+        out, self._out, size, self._out_bytes = self._out, [], self._out_bytes, 0
+        if self._transport is None or not out:
+            return
+        self._transport.write(b"".join(out))
+        self._budget.answers.sent(self, size)
+        self._charge_asked()
+        if self.unread_bytes > UNREAD_BYTES_MAX:
+            self.cut_off("it does not read its answers")
+
+    def pause_writing(self) -> None:
+        """Takes no more requests from a client that does not read."""
+        self._paused = True
+        self._stop_reading()
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._paused = False
+        self.go_on()
+
 
 class SocketServer:
     """Listens on a Unix socket (0600) until it is closed."""
 
-    def __init__(self, service: Service, store: str, connections_max: int = SOCKETS_MAX) -> None:
+    def __init__(
+        self,
+        service: Service,
+        store: str,
+        connections_max: int = SOCKETS_MAX,
+        budget: Budget | None = None,
+    ) -> None:
         self._service, self._store = service, store
         self._connections_max = connections_max
+        self._budget = budget or Budget()
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._path = ""
@@ -229,11 +373,17 @@ class SocketServer:
         """
         _unlink(path)
         loop, outbox = asyncio.get_running_loop(), Outbox(self._service.once_told)
-        most = self._connections_max
         mask = os.umask(0o177)
         try:
             self._server = await loop.create_unix_server(
-                lambda: Connection(self._service, self._store, self._connections, most, outbox),
+                lambda: Connection(
+                    self._service,
+                    self._store,
+                    self._connections,
+                    self._connections_max,
+                    outbox,
+                    self._budget,
+                ),
                 path,
             )
         finally:
