@@ -12,6 +12,7 @@ from beaver_chaos import (
     mutants_runs,
     mutants_runtime,
     mutants_stateful,
+    mutants_trust,
     mutants_whole,
 )
 from beaver_chaos.mutants import Mutant
@@ -26,6 +27,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *mutants_bounds.MUTANTS,
     *mutants_runtime.MUTANTS,
     *mutants_stateful.MUTANTS,
+    *mutants_trust.MUTANTS,
     *mutants_whole.MUTANTS,
     *mutants_files.MUTANTS,
 )

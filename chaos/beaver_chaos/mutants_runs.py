@@ -357,7 +357,7 @@ MUTANTS: Final = (
         name="children-of-a-success-dropped",
         module="beaver.controller",
         diff="""
--            plain = outcome.kind == _OK and not outcome.children
+-            plain = outcome.kind == _OK and not outcome.children and not fault_of(outcome)
 +            mutant_reached()
 +            plain = outcome.kind == _OK
 """,

@@ -213,7 +213,7 @@ MUTANTS: Final = (
         name="dead-worker-charges-nobody",
         module="beaver.controller",
         diff="""
--            return Fail(job, token, f"its worker {detail}", jitter, Cause.WORKER_LOST)
+-            return Fail(job, token, cut(f"its worker {detail}"), jitter, Cause.WORKER_LOST)
 +            mutant_reached()
 +            return Release(job, token, Cause.NEVER_STARTED)
 """,
@@ -402,9 +402,9 @@ MUTANTS: Final = (
         name="outcomes-of-a-dead-worker-lost",
         module="beaver.workers.mailbox",
         diff="""
--        while self._read():
--            pass
-+        mutant_reached()
+-            if not self._read():
+-                break
++            mutant_reached()
 """,
         tests=(
             f"{_MAILBOX}::test_outcomes_that_a_reaped_worker_has_sent_are_delivered_at_its_end",
@@ -415,9 +415,9 @@ MUTANTS: Final = (
         name="recall-loses-a-message",
         module="beaver.workers.permits",
         diff="""
--        tokens = self._read_permits()
+-        tokens = found + self._tokens
 +        mutant_reached()
-+        tokens = self._read_permits()[1:]
++        tokens = found[1:] + self._tokens
 """,
         tests=(
             f"{_RECALL}::test_recall_takes_back_all_but_the_running_attempt",
@@ -541,10 +541,10 @@ MUTANTS: Final = (
         name="children-of-a-failed-attempt-sent",
         module="beaver.workers.attempts",
         diff="""
--        return Outcome(attempt.token, attempt.job, int(kind), b"null", failures.cut(text), delay_ms)
+-        return Outcome(attempt.token, attempt.job, int(kind), b"null", cut(text), delay_ms)
 +        mutant_reached()
 +        left = tuple(context.children or ())
-+        return Outcome(attempt.token, attempt.job, int(kind), b"null", failures.cut(text), delay_ms, left)
++        return Outcome(attempt.token, attempt.job, int(kind), b"null", cut(text), delay_ms, left)
 """,
         tests=(f"{_EXECUTION}::test_children_travel_with_the_success_and_only_with_it",),
         why="A failed attempt leaves children behind, and the next one enqueues them again.",

@@ -186,8 +186,7 @@ class JobContext:
     def _add(self, request: Request) -> str:
         if len(self.children) >= CHILDREN_MAX:
             raise _too_many(f"a job may enqueue at most {CHILDREN_MAX} jobs", "children")
-        size = len(request.payload) + len(request.id) + len(request.options)
-        self._child_bytes += size + _CHILD_OVERHEAD_BYTES
+        self._child_bytes += child_bytes(request)
         if self._child_bytes > CHILDREN_BYTES_MAX:
             raise _too_many(
                 f"the jobs that a job enqueues may have {CHILDREN_BYTES_MAX} bytes together",
@@ -201,6 +200,12 @@ def _too_many(text: str, limit: str) -> InvalidInput:
     from beaver.limits import hint
 
     return InvalidInput(f"{text}; {hint(limit)}")
+
+
+def child_bytes(request: Request) -> int:
+    """Returns the bytes that a child counts among those of all children of an attempt."""
+    size = len(request.payload) + len(request.id) + len(request.options)
+    return size + _CHILD_OVERHEAD_BYTES
 
 
 _alone: JobContext | None = None

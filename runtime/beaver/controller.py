@@ -26,9 +26,11 @@ from typing import Final
 from beaver.engine import Engine
 from beaver.errors import BeaverError, Conflict, StorageFailed, StoreUnavailable
 from beaver.messages import Attempt, Outcome, OutcomeKind, Request
+from beaver.outcome_checks import fault_of, running_ms
 from beaver.outcomes import attempt_of, command_of
 from beaver.places import Arrival, Concurrency, Crew, Held, KillCause, TaskTime, Worker
 from beaver.ports import Clock, Entropy, Pool
+from beaver.texts import cut
 from beaver_model import Offer, Row, State, select, select_run
 from beaver_model.bounds import ADVANCE_MAX
 from beaver_model.commands import (
@@ -91,6 +93,9 @@ CREWS_MAX: Final = 4
 
 DONE_BYTES: Final = 64 << 10
 """Successes with results of so many bytes are not made one command with more of them."""
+
+REFUSED_MAX: Final = 100
+"""A worker that answers so often for what it does not hold is killed."""
 
 IDLE: Final = Offer(idle=True)
 PREFETCH: Final = Offer(idle=False)
@@ -420,10 +425,15 @@ class Controller:
         done: list[Done] = []
         size = 0
         for outcome in outcomes:
-            held = place.held.pop(outcome.token, None)
-            if held is not None:
-                self._time_of(held.attempt.task).learn(outcome.elapsed_ms)
-            plain = outcome.kind == _OK and not outcome.children
+            held = place.held.get(outcome.token)
+            if held is None or not held.sent or held.attempt.job != outcome.job:
+                self._refuse(place, outcome)
+                continue
+            del place.held[outcome.token]
+            elapsed_ms = running_ms(outcome)
+            if elapsed_ms is not None:
+                self._time_of(held.attempt.task).learn(elapsed_ms)
+            plain = outcome.kind == _OK and not outcome.children and not fault_of(outcome)
             if done and not (plain and size < DONE_BYTES):
                 yield CompleteBatch(done)
                 done, size = [], 0
@@ -434,6 +444,23 @@ class Controller:
                 yield command_of(outcome, self._to_child, random)
         if done:
             yield CompleteBatch(done)
+
+    def _refuse(self, place: Worker, outcome: Outcome) -> None:
+        """Drops the outcome of an attempt that the worker does not hold.
+
+        It is late, said twice, or made up by user code.  A worker that goes on so is killed,
+        and what it runs is charged.
+        """
+        place.refused += 1
+        if place.refused in (1, REFUSED_MAX):
+            log.warning(
+                "worker %d answers for job %s with token %d, which it does not run: refused",
+                place.number,
+                outcome.job,
+                outcome.token,
+            )
+        if place.refused >= REFUSED_MAX and place.killed is None:
+            self._kill(place, KillCause.REFUSED, set())
 
     def _to_child(self, request: Request) -> Job:
         return self._to_job(request, self._engine.now_ms(), Origin.JOB)
@@ -483,6 +510,7 @@ class Controller:
         replace_at_once = killed_at_work or place.useful
         place.ready = place.useful = place.running = False
         place.killed = None
+        place.refused = 0
         place.offenders.clear()
         self._engine.touch()
         self._check_drained()
@@ -508,8 +536,10 @@ class Controller:
         job, jitter = held.attempt.job, self._entropy.random()
         if token > started:
             return Release(job, token, Cause.NEVER_STARTED)
-        if place.killed is None:
-            return Fail(job, token, f"its worker {detail}", jitter, Cause.WORKER_LOST)
+        if place.killed is KillCause.REFUSED:
+            detail = f"was killed: it answered {place.refused} times for what it does not hold"
+        if place.killed in (None, KillCause.REFUSED):
+            return Fail(job, token, cut(f"its worker {detail}"), jitter, Cause.WORKER_LOST)
         if place.killed is KillCause.DRAIN:
             return Release(job, token, Cause.DRAIN)
         if token not in place.offenders:
@@ -605,9 +635,13 @@ class Controller:
         if place.crew.mode is Concurrency.ONE:
             token, since_ns = place.crew.pool.started(place.number)
             held = place.held.get(token)
-            if held is not None and now_ns - since_ns > held.timeout_ns:
-                return {token}
-            return set()
+            if held is None:
+                return set()
+            # What the slot says of the time counts once: user code could move it on for ever.
+            held.seen_ns = held.seen_ns or min(since_ns, now_ns)
+            if now_ns - held.seen_ns <= held.timeout_ns:
+                return set()
+            return {started for started in place.held if started <= token}
         started, _ = place.crew.pool.started(place.number)
         overdue = set()
         for token, held in place.held.items():

@@ -41,6 +41,8 @@ _LINE_BREAKS: Final = bytes.maketrans(b"\n\r", b"  ")
 _LINE_FEED, _RETURN, _BRACKET, _BRACE = b"\n\r[{"
 _FEW: Final = PAYLOAD_DEPTH_MAX
 """So few brackets cannot be nested too deep, and so few bytes hold no more of them."""
+_MARGIN: Final = 32
+"""Levels of nesting that are left to whoever shows a result."""
 
 
 def kind_of(value: Any) -> str:
@@ -134,6 +136,23 @@ def check_line(text: bytes, bytes_max: int, job_id: str) -> None:
         raise InvalidInput(f"job {job_id}: payload: not JSON: {error}") from None
     if _has_line_break(text):
         raise InvalidInput(f"job {job_id}: payload: it must stand on one line")
+
+
+def fault_of_result(text: bytes) -> str:
+    """Returns what keeps a result from being kept and shown; empty where it is JSON.
+
+    Whoever shows it wraps it into objects of their own: a result as deep as a reader can go
+    would be too deep there, so it is read inside of some brackets.
+    """
+    if len(text) > _FEW and _brackets(text) > _FEW:
+        text = b"[" * _MARGIN + text + b"]" * _MARGIN
+    try:
+        _decode(text)
+    except ValueError as error:
+        return f"not JSON: {error}"
+    except RecursionError:
+        return "nested too deep"
+    return ""
 
 
 def parse_object(text: bytes) -> dict[str, Any]:

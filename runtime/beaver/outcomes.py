@@ -10,6 +10,8 @@ from typing import Final
 
 from beaver.errors import InvalidInput
 from beaver.messages import Attempt, Outcome, OutcomeKind, Request
+from beaver.outcome_checks import fault_of
+from beaver.texts import cut
 from beaver_model.commands import (
     AnyCommand,
     Complete,
@@ -50,26 +52,31 @@ def command_of(
 ) -> AnyCommand:
     """Returns what to ask of the state for an outcome that a worker reports.
 
+    Nothing in it is taken on trust: what is out of bounds fails the attempt for good.
+
     Args:
         outcome: How the attempt ended.
         to_child: Resolves a job that it enqueued; raises `InvalidInput`.
         random: Draws the jitter of a delay, in [0, 1).
     """
     job, token, kind = outcome.job, outcome.token, outcome.kind
+    if fault := fault_of(outcome):
+        return Fail(job, token, cut(fault), cause=Cause.NOT_RETRYABLE, retry=False)
     if kind == _OK:
         if not outcome.children:
             return Complete(job, token, outcome.result)
         try:
             children = tuple(map(to_child, outcome.children))
         except InvalidInput as error:
-            return Fail(job, token, str(error), cause=Cause.CHILD_CONFLICT, retry=False)
+            return Fail(job, token, cut(str(error)), cause=Cause.CHILD_CONFLICT, retry=False)
         return Complete(job, token, outcome.result, children)
+    text = cut(outcome.error)
     if kind == OutcomeKind.FAILED:
-        return Fail(job, token, outcome.error, random(), delay_ms=outcome.delay_ms)
+        return Fail(job, token, text, random(), delay_ms=outcome.delay_ms)
     if kind == OutcomeKind.SNOOZE:
         return Release(job, token, Cause.SNOOZE, outcome.delay_ms or 0)
     if kind == OutcomeKind.CANCELLED:
         return ConfirmCancel(job, token, Cause.JOB)
     if kind == OutcomeKind.TIMED_OUT:
-        return Expire(job, token, Cause.TIME_LIMIT, random(), outcome.error)
-    return Fail(job, token, outcome.error, random(), Cause.NOT_RETRYABLE, retry=False)
+        return Expire(job, token, Cause.TIME_LIMIT, random(), text)
+    return Fail(job, token, text, random(), Cause.NOT_RETRYABLE, retry=False)

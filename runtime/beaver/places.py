@@ -27,6 +27,8 @@ class KillCause(Enum):
     """It has nothing to do any more, and does not end."""
     START = "start"
     """It did not get ready in time."""
+    REFUSED = "refused"
+    """It went on answering for attempts that it does not hold."""
 
 
 class Held(msgspec.Struct, gc=False):
@@ -127,6 +129,8 @@ class Worker:
         """It has ended an attempt since it was started."""
         self.deaths = 0
         """Deaths in a row without an attempt."""
+        self.refused = 0
+        """Outcomes of it that were refused, since it was started."""
         self.idle_ns = 0
         """Since when it has taken nothing of what it holds; 0 while it runs something."""
         self.start_limit: asyncio.TimerHandle | None = None

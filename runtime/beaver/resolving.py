@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from beaver.config import Config
 
 _MEMO_MAX: Final = 10_000
+OPTIONS_BYTES_MAX: Final = 1_024
+"""More than any options take; what is longer holds what nobody reads, and is not remembered."""
 _SHORT: Final = ID_BYTES_MAX // 4
 """A printable id of so many characters is good, whatever its characters are."""
 _decode_options: Final = msgspec.msgpack.Decoder(Options).decode
@@ -82,6 +84,8 @@ class Resolver:
         memo = self._memo[origin]
         spec = memo.get(options)
         if spec is None:
+            if len(options) > OPTIONS_BYTES_MAX:
+                raise InvalidInput(f"the options of a request have {len(options)} bytes")
             if len(memo) >= _MEMO_MAX:
                 memo.clear()
             spec = memo[options] = encode_spec(self._resolve(options, origin))

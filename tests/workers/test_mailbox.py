@@ -24,7 +24,7 @@ class Listener:
     def received(self, mailbox: Mailbox, outcomes: Sequence[Outcome]) -> None:
         self.said += [outcome.token for outcome in outcomes]
 
-    def broken(self, mailbox: Mailbox, why: str) -> None:
+    def broken(self, mailbox: Mailbox, why: str, *, at_once: bool = True) -> None:
         self.said.append(why)
 
 
@@ -34,9 +34,9 @@ def test_outcomes_that_a_reaped_worker_has_sent_are_delivered_at_its_end() -> No
     async def main() -> list[object]:
         listener = Listener()
         mailbox = Mailbox(asyncio.get_running_loop(), 1, 1, listener)
-        jobs, permits, stream = mailbox.hand_over()
-        os.close(jobs)
-        os.close(permits)
+        jobs, permits, stream, slots = mailbox.hand_over(os.memfd_create("slots"))
+        for fd in (jobs, permits, slots):
+            os.close(fd)
         with socket.socket(fileno=stream) as worker:
             worker.sendall(wire.frame(os.getpid()))
             for token in (5, 9):

@@ -27,7 +27,7 @@ class Pair:
 
     def __init__(self, slots: Slots) -> None:
         self.slots = slots
-        writer = SlotWriter(slots.path, 1)
+        writer = SlotWriter(slots.fd, 1)
         self.descriptors = open_descriptors()
         self.permits = Permits(asyncio.get_running_loop())
         jobs, self.pipe = self.permits.hand_over()

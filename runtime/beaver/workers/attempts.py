@@ -32,6 +32,7 @@ from beaver.steering import (
     TimeLimit,
 )
 from beaver.tasks import BindError, Registry, Task
+from beaver.texts import cut
 from beaver.workers import failures
 from beaver.workers.returned import encode_result
 from beaver_model.bounds import RESULT_BYTES_MAX
@@ -128,7 +129,7 @@ class Steps:
         else:
             text = failures.describe(error)
         attempt = context._attempt  # noqa: SLF001 -- two sides of one thing
-        return Outcome(attempt.token, attempt.job, int(kind), b"null", failures.cut(text), delay_ms)
+        return Outcome(attempt.token, attempt.job, int(kind), b"null", cut(text), delay_ms)
 
     def _dead(self, context: JobContext, text: str) -> Outcome:
         return self.failed(context, Dead(text))

@@ -41,7 +41,8 @@ def run(config: WorkerConfig, registry: Registry, add: Add, ends: Ends) -> None:
     jobs, stream = socket.socket(fileno=ends.jobs), socket.socket(fileno=ends.stream)
     for end in (jobs, stream):
         end.settimeout(None)  # the application may have set a default for all sockets
-    slot = SlotWriter(add.slots_path, add.worker)
+    slot = SlotWriter(ends.slots, add.worker)
+    os.close(ends.slots)
     inbox = Inbox(jobs, ends.permits, slot, config.max_jobs, config.max_rss_bytes)
     outbox = Outbox(stream)
     if config.executor == "thread":

@@ -7,13 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from beaver_model.bounds import ERROR_BYTES_MAX
+from beaver.texts import cut
 
 _HERE: Final = str(Path(__file__).parent)
-_NOTE_BYTES: Final = 48
-"""Room for the line that says how much was left out."""
-_HEAD_SHARE: Final = 4
-"""A quarter of a cut text is its head: the message.  The rest is the traceback's end."""
 
 
 def describe(error: BaseException) -> str:
@@ -39,15 +35,3 @@ def own_frames(frames: TracebackType | None) -> TracebackType | None:
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
         frames = frames.tb_next
     return frames
-
-
-def cut(text: str, limit: int = ERROR_BYTES_MAX) -> str:
-    """Returns a text of at most `limit` UTF-8 bytes: the whole, or its head and its tail."""
-    data = text.encode("utf-8", "backslashreplace")
-    if len(data) <= limit:
-        return data.decode()
-    room = limit - _NOTE_BYTES
-    note = f"\n... {len(data) - room} bytes left out ...\n"
-    head = data[: room // _HEAD_SHARE].decode("utf-8", "ignore")
-    tail = data[len(data) - (room - room // _HEAD_SHARE) :].decode("utf-8", "ignore")
-    return f"{head}{note}{tail}"

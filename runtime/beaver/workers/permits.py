@@ -30,6 +30,12 @@ No attempt is lost, and nobody waits for ever, because:
    use but h, and the server empties it as in 5 (`_make_room`).
 
 `tests/workers/test_permits_model.py` tries every interleaving of a small case.
+
+User code reaches the worker's ends, and may close them, shut them down, fill the pipe or make
+it blocking.  So the server reads through an open file of its own, reads no more than a pipe
+can hold, and believes only what it has written: what lies in the pipe must be the last of it,
+in order.  Where it is not, or a write fails, the channel is broken: nothing of it is taken
+back any more, and `on_broken` ends the worker.
 """
 
 from __future__ import annotations
@@ -43,7 +49,7 @@ import select
 import socket
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from beaver.messages import Attempt
@@ -56,6 +62,11 @@ _pack_permits: Final = struct.pack
 _AT_ONCE: Final = wire.PERMITS_AT_ONCE
 _FULL: Final = (*FULL, errno.ENOMEM, errno.ETOOMANYREFS)
 """The last two pass as well: too many descriptors of this user are on their way, say."""
+_GONE: Final = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED)
+"""The worker has closed its end, or shut it down."""
+_PIPE_BYTES: Final = 64 << 10
+PIPE_PERMITS_MAX: Final = _PIPE_BYTES // wire.PERMIT.size
+"""Permits that a pipe holds, at most.  A worker may make its pipe larger; that changes nothing."""
 _LOOK_S: Final = 0.05
 """How often a full socket is looked at, where the kernel does not say that it has room."""
 
@@ -66,10 +77,24 @@ class Permits:
     What the kernel does not take waits here; it is bounded by what a worker may hold.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_broken: Callable[[str], None] | None = None
+    ) -> None:
+        """Opens all ends.
+
+        Args:
+            loop: The server's.
+            on_broken: Told once, with the reason, that this worker cannot be spoken with.
+        """
         self._loop = loop
+        self._on_broken = on_broken
         self._jobs, self._jobs_theirs = wire.jobs_pair()
         self._pipe_theirs, self._pipe = wire.permits_pipe()
+        self._reader = wire.own_reader(self._pipe_theirs)
+        self._written: deque[int] = deque(maxlen=PIPE_PERMITS_MAX)
+        """The last permits that went into the pipe, in order: more never lie in it."""
+        self.highest = 0
+        """Highest token whose permit went into the pipe, and was not taken back."""
         self._bodies: deque[wire.Message] = deque()
         """Not sent yet, in order."""
         self._owed: wire.Message | None = None
@@ -112,8 +137,10 @@ class Permits:
         """Takes back what the worker has no permit for: the tokens, in order."""
         if self._closed:
             return []
-        tokens = self._read_permits()
-        tokens += self._tokens
+        found = self._read_permits()
+        if found is None:
+            return []
+        tokens = found + self._tokens
         self._tokens.clear()
         for message in self._bodies:
             tokens += message.tokens
@@ -133,6 +160,7 @@ class Permits:
             return
         self._closed = True
         self._stop_waiting()
+        os.close(self._reader)
         for message in self._bodies:
             message.close()
         self._bodies.clear()
@@ -146,7 +174,22 @@ class Permits:
     # -- out --------------------------------------------------------------------------------
 
     def _push(self) -> None:
-        """Sends what there is room for: bodies, then the permits of those that have left."""
+        """Sends what there is room for; a worker that cannot be sent to any more is given up."""
+        try:
+            self._push_all()
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            self._break(f"it cannot be sent to any more ({error.strerror})")
+
+    def _break(self, why: str) -> None:
+        """Gives the worker up: what it has been sent is told by its slot, once it is dead."""
+        self.close()
+        if self._on_broken is not None:
+            self._on_broken(why)
+
+    def _push_all(self) -> None:
+        """Sends bodies, then the permits of those that have left."""
         if self._owed is not None and self._send(self._owed):
             self._owe(None)
         if self._owed is None:
@@ -193,22 +236,40 @@ class Permits:
             while tokens:
                 if len(tokens) == 1:
                     os.write(self._pipe, _pack_permit(tokens[0]))
+                    self._written.append(tokens[0])
                 else:
                     piece = tokens[:_AT_ONCE]
                     os.write(self._pipe, _pack_permits(f"={len(piece)}Q", *piece))
+                    self._written += piece
+                self.highest = self._written[-1] or self.highest
                 del tokens[:_AT_ONCE]
         except BlockingIOError:
             pass  # The rest waits.
 
     # -- back -------------------------------------------------------------------------------
 
-    def _read_permits(self) -> list[int]:
-        """Reads the pipe until it is empty: what was in it can no longer start."""
-        tokens = array.array("Q")
+    def _read_permits(self) -> list[int] | None:
+        """Reads the pipe until it is empty: what was in it can no longer start.
+
+        `None` where something else was in it than was written, and the worker is given up.
+        """
+        found = b""
         with contextlib.suppress(BlockingIOError):
-            while True:
-                tokens.frombytes(os.read(self._pipe_theirs, _READ_BYTES))
-        return tokens.tolist()
+            while len(found) <= _PIPE_BYTES:
+                found += os.read(self._reader, _READ_BYTES)
+        if not found:
+            return []
+        tokens = array.array("Q")
+        tokens.frombytes(found[: len(found) - len(found) % wire.PERMIT.size])
+        taken = tokens.tolist()
+        written = self._written
+        known = [written.pop() for _ in range(min(len(taken), len(written)))]
+        known.reverse()
+        if len(found) % wire.PERMIT.size or taken != known:
+            self._break("its permits are not those that it was given")
+            return None
+        self.highest = next((token for token in reversed(written) if token), 0)
+        return taken
 
     def _read_bodies(self, recalled: set[int]) -> None:
         """Empties the socket, and owes the worker the one body of it that it may need."""
@@ -260,7 +321,7 @@ class Permits:
 
     def _holds_permits(self) -> bool:
         poll = select.poll()
-        poll.register(self._pipe_theirs, select.POLLIN)
+        poll.register(self._reader, select.POLLIN)
         return bool(poll.poll(0))
 
     def _stop_waiting(self) -> None:

@@ -18,14 +18,16 @@ from typing import Any, Final
 
 import msgspec
 
-from beaver.errors import AppImportError
+from beaver.errors import AppImportError, InvalidInput
 from beaver.messages import Attempt, Outcome, TaskInfo
+from beaver.options import check_options
 from beaver.ports import PoolEvents
+from beaver.texts import cut
 from beaver.workers import wire
 from beaver.workers.kinship import kill_group
 from beaver.workers.leftovers import Hunt, kill_leftovers
 from beaver.workers.mailbox import Mailbox
-from beaver.workers.slots import Slots
+from beaver.workers.slots import Slots, SlotsCut
 from beaver.workers.zygote_process import ZygoteProcess
 
 FAILURES_MAX: Final = 5
@@ -40,6 +42,10 @@ STOP_WAIT_S: Final = 6.0
 
 PUT_OFF_S: Final = 1.0
 """After so long a worker is tried again for which there was no descriptor."""
+TASKS_MAX: Final = 10_000
+"""Tasks that an application may have."""
+IMPORT_CHARS_MAX: Final = 64 << 10
+"""Characters that are shown of a failed import."""
 
 _PAUSE_S: Final = 0.002
 
@@ -151,6 +157,7 @@ class ProcessPool:
         assert self._slots is None
         store = bytes.fromhex(self._mark.partition("@")[0])
         self._slots = Slots.open(slots_path, self.options.workers, store, last_seq)
+        self._slots.users.append(self._lose_slots)
 
     def join(self, former: ProcessPool) -> None:
         """Uses the slots of another pool; the numbers of their workers differ.
@@ -159,7 +166,8 @@ class ProcessPool:
         """
         assert self._slots is None
         assert former._slots is not None, "it has been attached"
-        self._slots = former._slots.share()
+        self._slots = former._slots
+        self._slots.users.append(self._lose_slots)
 
     def leave(self) -> None:
         """No worker is added any more: nothing that is lost is replaced."""
@@ -191,17 +199,18 @@ class ProcessPool:
         assert self._slots is not None, "attach comes first"
         assert self._zygote is not None, "start comes first"
         self._slots.make_room(worker)
-        self._births += 1
         try:
-            mailbox = Mailbox(self._loop, worker, self._births, self)
-            ends = mailbox.hand_over()
+            # Whatever was written there since: what this one starts is above.
+            self._slots.reset(worker)
+            mailbox = Mailbox(self._loop, worker, self._births + 1, self)
+            ends = mailbox.hand_over(self._slots.fd)
         except OSError as error:
             self._put_off(worker, error)
             return
         self._put_off_told = False
+        self._births += 1
         self._by_number[worker] = self._by_birth[mailbox.birth] = mailbox
-        message = wire.Add(worker, mailbox.birth, self._slots.path)
-        self._zygote.send(message, ends)
+        self._zygote.send(wire.Add(worker, mailbox.birth), ends)
 
     def _put_off(self, worker: int, error: OSError) -> None:
         """Starts a worker later, since there is no descriptor for it now."""
@@ -235,14 +244,57 @@ class ProcessPool:
     def recall(self, worker: int) -> list[int]:
         """Takes back attempts that have not started and now never will: their tokens."""
         mailbox = self._by_number.get(worker)
-        return mailbox.recall() if mailbox is not None else []
+        tokens = mailbox.recall() if mailbox is not None else []
+        if mailbox is None or not tokens:
+            return []
+        started, _ = self.started(worker)
+        if tokens[0] <= started:
+            # Put there by user code: it runs, and must not be given to another worker.
+            self.broken(mailbox, "what it has started lies among its permits")
+            tokens = [token for token in tokens if token > started]
+        return tokens
 
     def started(self, worker: int) -> tuple[int, int]:
         """Returns the highest token that a worker has started, and since when."""
         if self._slots is None:
             return 0, 0
-        slot = self._slots.read(worker)
+        mailbox = self._by_number.get(worker)
+        before = self._slots.last.get(worker, 0)
+        if mailbox is None:
+            return before, 0
+        if mailbox.slot_lost is not None:
+            return mailbox.slot_lost
+        try:
+            slot = self._slots.read(worker)
+        except SlotsCut:
+            lost = self._lose_slot(mailbox)
+            self._slots.restore()
+            return lost
+        if slot.started != before:
+            if not before < slot.started <= mailbox.highest:
+                return self._lose_slot(mailbox)
+            self._slots.last[worker] = slot.started
+            mailbox.useful = True
         return slot.started, slot.since_ns
+
+    def _lose_slot(self, mailbox: Mailbox) -> tuple[int, int]:
+        """Ends a worker whose slot was overwritten by user code.
+
+        Whatever it has read the permit of counts as started, and what it has not is taken back.
+        """
+        assert self._slots is not None
+        mailbox.recall()
+        started = max(mailbox.highest, self._slots.last.get(mailbox.worker, 0))
+        self._slots.last[mailbox.worker] = started
+        mailbox.slot_lost = (started, time.monotonic_ns())
+        self.broken(mailbox, "its slot was overwritten: what it has started is not known")
+        return mailbox.slot_lost
+
+    def _lose_slots(self) -> None:
+        """The slots were cut by somebody: no worker can be believed."""
+        for mailbox in self._by_number.values():
+            if mailbox.slot_lost is None:
+                self._lose_slot(mailbox)
 
     def cancel(self, worker: int, token: int) -> None:
         """Tells the user code softly; in the process executor `ctx.cancelled` says so."""
@@ -297,6 +349,7 @@ class ProcessPool:
         for mailbox in list(self._by_birth.values()):
             self._finish(mailbox, "ended with the pool")
         if self._slots is not None:
+            self._slots.users.remove(self._lose_slots)
             self._slots.close()
             self._slots = None
 
@@ -306,17 +359,26 @@ class ProcessPool:
         self._events.worker_ready(mailbox.worker, mailbox.pid)
 
     def received(self, mailbox: Mailbox, outcomes: Sequence[Outcome]) -> None:
+        started, _ = self.started(mailbox.worker)
+        if any(outcome.token > started for outcome in outcomes):
+            # Its permit is still in the pipe, or nowhere: it could start after its end.
+            self.broken(mailbox, "it answers for an attempt that it has not started")
+            outcomes = [outcome for outcome in outcomes if outcome.token <= started]
         self._events.outcomes(mailbox.worker, outcomes)
 
-    def broken(self, mailbox: Mailbox, why: str) -> None:
-        """Kills a worker that can no longer answer, unless it is just ending by itself."""
+    def broken(self, mailbox: Mailbox, why: str, *, at_once: bool = True) -> None:
+        """Kills a worker that can no longer be spoken with.
+
+        One that has only closed its stream may be ending by itself, and gets a moment.
+        """
 
         def kill() -> None:
             if self._by_birth.get(mailbox.birth) is mailbox and not mailbox.killed:
                 _log.warning("worker %d is killed: %s", mailbox.worker, why)
+                mailbox.fault = why
                 self.kill(mailbox.worker)
 
-        self._loop.call_later(BROKEN_WAIT_S, kill)
+        self._loop.call_later(0 if at_once else BROKEN_WAIT_S, kill)
 
     # -- what the zygote says ---------------------------------------------------------------
 
@@ -325,37 +387,42 @@ class ProcessPool:
         if isinstance(message, wire.Exited):
             mailbox = self._by_birth.get(message.birth)
             if mailbox is not None:
-                self._finish(mailbox, message.detail)
+                self._finish(mailbox, cut(message.detail, wire.DETAIL_CHARS_MAX))
         elif isinstance(message, wire.Killing):
             mailbox = self._by_birth.get(message.birth)
             if mailbox is not None:
                 mailbox.kill_is_told = True
         elif isinstance(message, wire.Ready):
+            _check_tasks(message.tasks)
             if self._zygote is not None:
                 self._zygote.ready = True
             if message.notice and not self.notice:
-                self.notice = message.notice
+                self.notice = cut(message.notice, wire.DETAIL_CHARS_MAX)
                 _log.warning(
                     "workers are started afresh instead of forked from the imported "
                     "application, which takes longer: %s",
-                    message.notice,
+                    self.notice,
                 )
             if not self._ready.done():
                 self._ready.set_result(message.tasks)
         elif isinstance(message, wire.ImportFailed):
             if not self._ready.done():
-                self._ready.set_exception(AppImportError(message.message))
+                self._ready.set_exception(AppImportError(cut(message.message, IMPORT_CHARS_MAX)))
             elif not self._stopping:
-                self._events.pool_failed(message.message)
+                self._events.pool_failed(cut(message.message, IMPORT_CHARS_MAX))
 
     def _finish(self, mailbox: Mailbox, detail: str) -> None:
         """Reports the end of a worker that has been reaped."""
+        self.started(mailbox.worker)  # A slot that lies is found while permits can be taken back.
         del self._by_birth[mailbox.birth]
         mailbox.close()
+        started, _ = self.started(mailbox.worker)
         del self._by_number[mailbox.worker]
+        if mailbox.fault:
+            detail = f"was killed: {mailbox.fault}"
         if not mailbox.pid and not mailbox.killed and not self._stopping:
             self._count_early_death(mailbox, detail)
-        self._events.worker_exited(mailbox.worker, self.started(mailbox.worker)[0], detail)
+        self._events.worker_exited(mailbox.worker, started, detail)
 
     def _count_early_death(self, mailbox: Mailbox, detail: str) -> None:
         if _too_many(self._early_deaths, FAILURES_MAX * self.options.workers):
@@ -383,7 +450,11 @@ class ProcessPool:
             _log.error("the former zygote %s; its workers are lost", how)
         else:
             _log.error("the zygote %s; its workers are lost, a new one is started", how)
-            failed = _too_many(self._failures, FAILURES_MAX)
+            for mailbox in orphans:
+                self.started(mailbox.worker)
+            # Where jobs ran, one of them may have killed it: it pays with its attempts.
+            useful = any(mailbox.useful for mailbox in orphans)
+            failed = not useful and _too_many(self._failures, FAILURES_MAX)
             if not failed:
                 # Before anybody hears of a lost worker, so that a replacement finds a zygote.
                 self._zygote = self._start_zygote()
@@ -418,6 +489,18 @@ class ProcessPool:
                 _log.error("processes %s hang in the kernel", hunt.remaining())
                 return
             await asyncio.sleep(_PAUSE_S)
+
+
+def _check_tasks(tasks: Sequence[TaskInfo]) -> None:
+    """Checks what a zygote says of the application's tasks.
+
+    Raises:
+        InvalidInput: They are too many, or one has options out of bounds.
+    """
+    if len(tasks) > TASKS_MAX:
+        raise InvalidInput(f"{len(tasks)} tasks; an application has {TASKS_MAX} at most")
+    for task in tasks:
+        check_options(task.options)
 
 
 def _too_many(times: deque[float], maximum: int) -> bool:

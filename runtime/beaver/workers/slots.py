@@ -26,18 +26,24 @@ unresolved token of that worker up to it has started.
 from __future__ import annotations
 
 import contextlib
+import logging
 import mmap
 import os
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from beaver.errors import NO_ROOM
 
+_log: Final = logging.getLogger("beaver.workers")
+
 _MAGIC: Final = b"BVRSLOT1"
 _HEADER: Final = struct.Struct("=8sQ16s32s")
+_SLOT: Final = struct.Struct("=4Q")
+_unpack_slot: Final = _SLOT.unpack
 _SLOT_BYTES: Final = 64
 _WORDS: Final = _SLOT_BYTES // 8
 _PID, _TOKEN, _SINCE, _CHECK = range(4)
@@ -65,13 +71,21 @@ class PreviousSlots(NamedTuple):
     """Highest token that each worker started."""
 
 
+class SlotsCut(Exception):
+    """Somebody made the file shorter: what a worker has started is not known."""
+
+
 class SlotWriter:
     """A worker's own slot.  Only that worker writes it."""
 
     __slots__ = ("_base", "_map", "_words")
 
-    def __init__(self, path: str, worker: int) -> None:
-        self._map = _map(path)
+    def __init__(self, fd: int, worker: int) -> None:
+        """Maps the file behind a descriptor, which stays the caller's.
+
+        The descriptor comes from the server: what happens to the file's name does not matter.
+        """
+        self._map = mmap.mmap(fd, 0)
         self._words = memoryview(self._map).cast("Q")
         self._base = worker * _WORDS
         self._words[self._base + _PID] = os.getpid()
@@ -89,14 +103,20 @@ class SlotWriter:
 
 
 class Slots:
-    """The whole file, as the server sees it."""
+    """The whole file, as the server sees it.
 
-    def __init__(self, mapping: mmap.mmap, path: str, workers: int) -> None:
-        self._map = mapping
-        self._words = memoryview(mapping).cast("Q")
-        self.path = path
-        self._users = 1
+    The server reads it through a descriptor and never maps it: user code can make the file
+    shorter, and a page beyond its end would be a signal instead of an error.
+    """
+
+    def __init__(self, fd: int, store: bytes, workers: int, started: dict[int, int]) -> None:
+        self.fd = fd
         self.workers = workers
+        self._store = store
+        self.last = started
+        """Token that each worker was last seen to have started."""
+        self.users: list[Callable[[], None]] = []
+        """Whoever reads it: called where it was cut, before it is made whole again."""
 
     @classmethod
     def open(cls, path: str, workers: int, store: bytes, last_seq: int) -> Slots:
@@ -114,33 +134,52 @@ class Slots:
         keep = previous.started if previous is not None and previous.same_boot else {}
         keep = {worker: min(token, last_seq) for worker, token in keep.items()}
         count = max([workers, *keep])
-        data = bytearray((count + 1) * _SLOT_BYTES)
-        _HEADER.pack_into(data, 0, _MAGIC, count, store, boot_id())
-        words = memoryview(data).cast("Q")
-        for worker, token in keep.items():
-            words[worker * _WORDS + _TOKEN] = words[worker * _WORDS + _CHECK] = token
-        words.release()
+        data = _image(store, count, keep)
         try:
-            _replace(path, data)
+            fd = _replace(path, data)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
             # On a full disk the old file's block has to do.  Nothing needs the old one: who
             # calls has logged BOOT.
             Path(path).unlink(missing_ok=True)
-            _replace(path, data)
-        return cls(_map(path), path, count)
+            fd = _replace(path, data)
+        return cls(fd, store, count, keep)
 
     def read(self, worker: int) -> Slot:
-        """Returns a worker's slot, consistent even while the worker writes it."""
-        words, base = self._words, worker * _WORDS
-        token = since = 0
+        """Returns a worker's slot, consistent even while the worker writes it.
+
+        Raises:
+            SlotsCut: The file ends before it.
+        """
+        fd, offset = self.fd, worker * _SLOT_BYTES
+        pid = token = since = 0
         for _ in range(_READS_MAX):
-            token, since = words[base + _TOKEN], words[base + _SINCE]
-            if words[base + _CHECK] == token ^ since:
+            data = os.pread(fd, _SLOT.size, offset)
+            if len(data) < _SLOT.size:
+                raise SlotsCut
+            pid, token, since, check = _unpack_slot(data)
+            if check == token ^ since:
                 break
         # Without a match the worker died between two stores: the token counts as started.
-        return Slot(words[base + _PID], token, since)
+        return Slot(pid, token, since)
+
+    def reset(self, worker: int) -> None:
+        """Writes what a worker was last seen to have started; for one that does not run."""
+        token = self.last.get(worker, 0)
+        os.pwrite(self.fd, _SLOT.pack(0, token, 0, token), worker * _SLOT_BYTES)
+
+    def restore(self) -> None:
+        """Makes the file whole again after somebody has cut it."""
+        _log.error("the slots file was cut by somebody; all workers are replaced")
+        for lose in self.users:
+            lose()
+        try:
+            data = _image(self._store, self.workers, self.last)
+            os.ftruncate(self.fd, len(data))
+            os.pwrite(self.fd, data, 0)
+        except OSError as error:
+            _log.error("the slots file cannot be made whole again: %s", error)
 
     def make_room(self, worker: int) -> None:
         """Makes the file longer, up to the slot of that worker.  Who maps it goes on with it.
@@ -154,43 +193,40 @@ class Slots:
         if worker <= self.workers:
             return
         assert worker <= WORKERS_MAX
-        fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            more = (worker - self.workers) * _SLOT_BYTES
-            os.pwrite(fd, bytes(more), (self.workers + 1) * _SLOT_BYTES)
-            os.pwrite(fd, struct.pack("=Q", worker), len(_MAGIC))
-        finally:
-            os.close(fd)
+        more = (worker - self.workers) * _SLOT_BYTES
+        os.pwrite(self.fd, bytes(more), (self.workers + 1) * _SLOT_BYTES)
+        os.pwrite(self.fd, struct.pack("=Q", worker), len(_MAGIC))
         self.workers = worker
-        self._words.release()
-        self._map.close()
-        self._map = _map(self.path)
-        self._words = memoryview(self._map).cast("Q")
-
-    def share(self) -> Slots:
-        """Returns the slots for another user, who closes them as well."""
-        self._users += 1
-        return self
 
     def close(self) -> None:
-        self._users -= 1
-        if self._users:
-            return
-        self._words.release()
-        self._map.close()
+        """Closes the file once nobody uses it any more."""
+        if not self.users and self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
 
-def _replace(path: str, data: bytes | bytearray) -> None:
-    """Writes a file beside the one at `path`, then gives it that name."""
+def _image(store: bytes, workers: int, started: dict[int, int]) -> bytearray:
+    """Returns the bytes of a file in which the workers have started these tokens."""
+    data = bytearray((workers + 1) * _SLOT_BYTES)
+    _HEADER.pack_into(data, 0, _MAGIC, workers, store, boot_id())
+    for worker, token in started.items():
+        _SLOT.pack_into(data, worker * _SLOT_BYTES, 0, token, 0, token)
+    return data
+
+
+def _replace(path: str, data: bytes | bytearray) -> int:
+    """Writes a file beside the one at `path`, gives it that name, and returns its descriptor."""
     new = path + ".new"
     with contextlib.suppress(FileNotFoundError):
         Path(new).unlink()
     fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, data)
-    finally:
+        Path(new).replace(path)
+    except BaseException:
         os.close(fd)
-    Path(new).replace(path)
+        raise
+    return fd
 
 
 def read_previous(path: str) -> PreviousSlots | None:
@@ -225,11 +261,3 @@ def boot_id() -> bytes:
     else:
         text = Path("/proc/sys/kernel/random/boot_id").read_text()
     return text.strip().replace("-", "").encode()[:32].ljust(32, b"\0")
-
-
-def _map(path: str) -> mmap.mmap:
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        return mmap.mmap(fd, 0)
-    finally:
-        os.close(fd)

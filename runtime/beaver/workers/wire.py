@@ -17,6 +17,7 @@ travels with a short message.  So it is recalled like any other.
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import os
 import socket
@@ -28,10 +29,14 @@ from typing import Final, NamedTuple
 import msgspec
 
 from beaver.messages import Attempt, Outcome, TaskInfo
+from beaver_model.bounds import BATCH_BYTES_MAX
 
 LENGTH: Final = struct.Struct("<I")
 _pack_length: Final = LENGTH.pack
-FRAME_BYTES_MAX: Final = 64 << 20
+FRAME_BYTES_MAX: Final = BATCH_BYTES_MAX + (1 << 20)
+"""Longest frame that is read from a worker or a zygote: all that one outcome may hold."""
+DETAIL_CHARS_MAX: Final = 1_000
+"""Characters of what a zygote says that are kept."""
 MESSAGE_BYTES_MAX: Final = 64 << 10
 """Longest message; an attempt that is longer by itself goes into a file."""
 BODIES_MAX: Final = 32
@@ -80,7 +85,6 @@ class Add(msgspec.Struct, array_like=True, tag=1):
     worker: int
     birth: int
     """Number of this start, never used again: a kill cannot hit a successor."""
-    slots_path: str
 
 
 class Ends(NamedTuple):
@@ -89,6 +93,7 @@ class Ends(NamedTuple):
     jobs: int
     permits: int
     stream: int
+    slots: int
 
 
 class Kill(msgspec.Struct, array_like=True, tag=2):
@@ -166,13 +171,24 @@ def stream_pair() -> tuple[socket.socket, socket.socket]:
 def permits_pipe() -> tuple[int, int]:
     """Returns the worker's end, to be read, and the server's end, to be written.
 
-    Neither ever blocks.  The server reads from the worker's end too, and being non-blocking
-    is a property that both share: a worker that finds nothing polls.
+    Neither ever blocks: a worker that finds nothing polls.
     """
     theirs, ours = os.pipe()
     os.set_blocking(theirs, False)
     os.set_blocking(ours, False)
     return theirs, ours
+
+
+def own_reader(pipe: int) -> int:
+    """Returns a descriptor of the server's own that reads from the same pipe, never blocking.
+
+    Being non-blocking is a property of the open file, which a copy of the descriptor would
+    share with the worker: user code could make the server wait for ever.  Opened anew it is a
+    file of its own.  Where the system cannot do that, a copy has to do.
+    """
+    with contextlib.suppress(OSError):
+        return os.open(f"/proc/self/fd/{pipe}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.dup(pipe)
 
 
 # -- bodies ---------------------------------------------------------------------------------
@@ -265,10 +281,15 @@ def receive(jobs: socket.socket) -> list[Attempt]:
 
 
 def read_back(jobs: socket.socket) -> Message | None:
-    """Takes a message that the worker has not received; `None` where there is none now."""
+    """Takes a message that the worker has not received; `None` where there is none now.
+
+    None either where the worker has shut its end down.
+    """
     try:
         data, ancillary, _, _ = jobs.recvmsg(MESSAGE_BYTES_MAX, _FD_SPACE, CLOEXEC_FLAG | DONTWAIT)
     except BlockingIOError:
+        return None
+    if not data:
         return None
     if not data.startswith(IN_FILE):
         return Message(data, tuple(attempt.token for attempt in decode_attempts(data)))

@@ -12,7 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
+from beaver.errors import InvalidInput
 from beaver.protocol import FrameReader
+from beaver.texts import cut
 from beaver.workers import leftovers, wire
 from beaver.workers.kinship import GENERATION_VARIABLE, STORE_VARIABLE
 from beaver.workers.outlet import Item, Outlet
@@ -39,7 +41,9 @@ class ZygoteProcess:
         self._on_lost = on_lost
         self.ready = False
         """It has said that the application is imported."""
-        self._frames = FrameReader()
+        self.fault = ""
+        """What it did that it is given up for."""
+        self._frames = FrameReader(wire.FRAME_BYTES_MAX)
         self._control, theirs = wire.stream_pair()
         with theirs:
             self._process = subprocess.Popen(
@@ -82,8 +86,14 @@ class ZygoteProcess:
             self.hang_up()
             self._on_lost(self)
             return
-        for body in self._frames.feed(data):
-            self._on_message(wire.decode_control(body))
+        try:
+            for body in self._frames.feed(data):
+                self._on_message(wire.decode_control(body))
+        except (msgspec.DecodeError, UnicodeDecodeError, InvalidInput) as error:
+            # The application was imported there, and its threads reach this socket.
+            self.fault = f"sent what is no message ({cut(str(error), wire.DETAIL_CHARS_MAX)})"
+            self.hang_up()
+            self._on_lost(self)
 
     def hang_up(self) -> None:
         """Closes the control socket: the zygote kills and reaps everything, and ends."""
@@ -104,4 +114,5 @@ class ZygoteProcess:
         """Kills and reaps the zygote; returns how it ended.  Its workers die with it."""
         self._process.kill()
         code = self._process.wait()
-        return f"exited with {code}" if code >= 0 else f"was killed by signal {-code}"
+        how = f"exited with {code}" if code >= 0 else f"was killed by signal {-code}"
+        return f"{self.fault}, and {how}" if self.fault else how
