@@ -143,8 +143,8 @@ class Alarm:
     def interrupts(self, work: Callable[[], object], after_s: float) -> bool:
         """Does the work; True where it was interrupted."""
         try:
-            signal.setitimer(signal.ITIMER_REAL, after_s)
             self.armed = True
+            signal.setitimer(signal.ITIMER_REAL, after_s)
             work()
             self.armed = False
         except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from beaver.bench.plot import plot
-from beaver.bench.rows import BEAVER, COMPARED, MACHINE, ROWS, Figure, Figures
+from beaver.bench.rows import API, BEAVER, COMPARED, MACHINE, ROWS, Figure, Figures
 from beaver.bench.run import FULL, Result
 from beaver.bench.targets import Verdict, judge_goals, judge_targets
 from beaver.errors import InvalidInput
@@ -35,7 +35,7 @@ def _spread(figure: Figure) -> str:
 def to_markdown(result: Result) -> str:
     """Returns every table of a run."""
     parts = [_about(result), _own_table(result.figures)]
-    if len(result.figures.subjects()) > 1:
+    if result.setups:
         parts.append(_peers_table(result.figures))
         parts.append(_verdicts("Against the peers", judge_goals(result.figures)))
     if _is_full(result):
@@ -68,11 +68,12 @@ def _own_table(figures: Figures) -> str:
     probe = figures.median(MACHINE, "probe")
     lines = ["| Beaver | median | | spread | of the raw sync rate |", "|---|--:|---|---|--:|"]
     for figure in figures:
-        if figure.subject not in (BEAVER, MACHINE):
+        if figure.subject not in (BEAVER, API, MACHINE):
             continue
         info = ROWS[figure.key]
         ratio = f"{figure.median / probe:.2f}" if probe and info.unit == "jobs/s" else ""
-        cells = (info.label, number(figure.median), info.unit, _spread(figure), ratio)
+        label = info.label + (", documented API" if figure.subject == API else "")
+        cells = (label, number(figure.median), info.unit, _spread(figure), ratio)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 from beaver.errors import InvalidInput
 
 BEAVER: Final = "beaver"
+API: Final = "beaver API"
+"""Beaver through its documented API, beside what is measured below it."""
 MACHINE: Final = "machine"
 """The subject of rows that measure no queue: the raw disk, and a loop of plain Python."""
 
@@ -42,6 +44,12 @@ ROWS: Final[dict[str, RowInfo]] = {
     "serial_p99": _less("enqueue, 1 client, p99"),
     "clients_8": _more("enqueue, 8 clients"),
     "clients_64": _more("enqueue, 64 clients"),
+    "threads_64": _more("enqueue, 64 threads that share an application"),
+    "procs_8": _more("enqueue, 8 client processes"),
+    "beside": _more("enqueue, 1 client beside 2 workers that run its jobs"),
+    "bare_serial": _more("bare server, 1 client"),
+    "bare_procs_8": _more("bare server, 8 client processes"),
+    "bare_tasks_64": _more("bare server, 64 tasks on a connection"),
     "bulk": _more("enqueue, batches of 100, requests made in the loop"),
     "bulk_made": _more("enqueue, batches of 100, requests made before"),
     "bulk_8": _more("enqueue, batches of 100 by 8 clients at once"),
@@ -94,8 +102,8 @@ ROWS: Final[dict[str, RowInfo]] = {
 """Every row that there can be, in the order of the table."""
 
 COMPARED: Final = (
-    "serial", "serial_p50", "serial_p99", "clients_8", "clients_64", "bulk", "drain",
-    "concurrent", "latency_p50", "latency_p99",
+    "serial", "serial_p50", "serial_p99", "clients_8", "clients_64", "procs_8", "beside", "bulk",
+    "drain", "concurrent", "latency_p50", "latency_p99",
 )  # fmt: skip
 """The rows that are measured of every queue."""
 
@@ -158,7 +166,7 @@ class Figures:
     def subjects(self) -> list[str]:
         """Returns the queues that were measured, Beaver first."""
         found = dict.fromkeys(subject for subject, _ in self._values if subject != MACHINE)
-        return sorted(found, key=lambda name: name != BEAVER)
+        return sorted(found, key=lambda name: (name != BEAVER, name != API))
 
     def __iter__(self) -> Iterator[Figure]:
         order = {key: index for index, key in enumerate(ROWS)}

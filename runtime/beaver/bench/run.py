@@ -15,12 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from beaver.bench import inside, programs, served, stores, stretches, subject
+from beaver.bench import bare, inside, programs, served, stores, stretches, subject
+from beaver.bench.documented import Documented
 from beaver.bench.peers.base import Peer
 from beaver.bench.probe import probe
-from beaver.bench.rows import BEAVER, MACHINE, Figures, choose
+from beaver.bench.rows import API, BEAVER, MACHINE, Figures, choose
 from beaver.bench.served import Served, serving
 from beaver.bench.subject import Budget, Sizes, Subject
+
+NOT_BELOW: Final = ("processes", "beside")
+"""Measured of Beaver through its documented API alone."""
+NOT_BY_API: Final = ("drain",)
+"""Where clients do nothing that counts."""
 
 Tell = Callable[[int, int, str], None]
 """Called with the parts that are done, how many there are, and what comes next."""
@@ -136,7 +142,7 @@ class _Run:
         with ExitStack() as stack:
             of_all = [row for measure in subject.MEASURES.values() for row in measure.rows]
             running = self._start_peers(stack) if peers and self._wants(of_all) else []
-            self._total = self._plan.rounds * self._count(1 + len(running))
+            self._total = self._plan.rounds * self._count(2 + len(running))
             for number in rounds:
                 self._round(f"{number}", running)
         for number in rounds:
@@ -146,9 +152,10 @@ class _Run:
     def _count(self, subjects: int) -> int:
         """Returns the parts of a round."""
         parts = [measure.rows for measure in subject.MEASURES.values()] * subjects
-        parts += [more.rows for more in served.MORE.values()] + [inside.ROWS]
+        parts += [more.rows for more in served.MORE.values()] + [inside.ROWS, bare.ROWS]
         parts += [part.rows for part in large_parts(self._plan, "")]
-        return sum(map(self._wants, parts))
+        skipped = [subject.MEASURES[name].rows for name in (*NOT_BELOW, *NOT_BY_API)]
+        return sum(map(self._wants, parts)) - sum(map(self._wants, skipped))
 
     def _wants(self, rows: Sequence[str]) -> bool:
         return not self._chosen.isdisjoint(rows)
@@ -197,6 +204,8 @@ class _Run:
             inside.measure_inside, str(parent), tag, plan.beaver.serial, plan.beaver.bulk
         )
         self._measure(Part(BEAVER, "in process", inside.ROWS, within))
+        nothing_else = partial(bare.measure_bare, str(parent), plan.beaver)
+        self._measure(Part(MACHINE, "bare server", bare.ROWS, nothing_else))
         shutil.rmtree(parent)
 
     def _round_of_servers(self, parent: Path, tag: str, peers: list[Peer]) -> None:
@@ -208,11 +217,19 @@ class _Run:
             closing(Served(server)) as ours,
             closing(Served(single)) as one,
         ):
-            subjects: list[tuple[Subject, Sizes]] = [(ours, plan.beaver)]
+            subjects: list[tuple[Subject, Sizes]] = [
+                (ours, plan.beaver),
+                (Documented(ours), plan.beaver),
+            ]
             subjects += [(peer, plan.peer) for peer in peers]
             for name, (rows, measure) in subject.MEASURES.items():
                 for measured, sizes in subjects:
-                    work = partial(measure, measured, f"{name}-{tag}", sizes)
+                    skipped = {BEAVER: NOT_BELOW, API: NOT_BY_API}.get(measured.name, ())
+                    if name in skipped:
+                        continue
+                    work = partial(
+                        measure, measured, f"{name}-{tag}{'-api' * (measured.name == API)}", sizes
+                    )
                     self._measure(Part(measured.name, name, rows, work))
             for name, (rows, more) in served.MORE.items():
                 beside = partial(more, ours, one, f"{name}-{tag}", plan.beaver)

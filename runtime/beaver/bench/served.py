@@ -16,6 +16,7 @@ from typing import IO, Final, NamedTuple
 from beaver.async_client import AsyncClient
 from beaver.async_client import connect as connect_async
 from beaver.bench import subject
+from beaver.bench.documented import Documented
 from beaver.bench.processes import tree, wait_until_gone
 from beaver.bench.records import RECORDS_VARIABLE, payload
 from beaver.bench.rows import BEAVER
@@ -180,7 +181,7 @@ class Served:
     batches = True
 
     def __init__(self, server: ServerProcess) -> None:
-        self._data, self.records = server.data, server.records
+        self.data, self.records = server.data, server.records
         self._control = connect(server.data)
         self._open: set[str] = set()
         """Queues that are not paused."""
@@ -191,16 +192,16 @@ class Served:
 
     def send_loop(self, queue: str, clients: int, batch: int, budget: Budget) -> Sent:
         """See `subject.Subject`.  One client blocks; several share an event loop."""
-        self._pause(queue)
+        self.pause(queue)
         if clients == 1 and batch > 1:
 
             def build(part: Sequence[int]) -> list[Request]:
                 return [request(number, queue) for number in part]
 
             numbers = subject.draw_numbers(budget.jobs)
-            return _send_batches(self._data, build, numbers, batch, budget.seconds)
+            return _send_batches(self.data, build, numbers, batch, budget.seconds)
         if clients == 1:
-            sender = _Blocking(connect(self._data), queue)
+            sender = _Blocking(connect(self.data), queue)
             try:
                 numbers = subject.draw_numbers(budget.jobs)
                 return subject.send_one_by_one(sender, numbers, batch, budget.seconds)
@@ -208,28 +209,32 @@ class Served:
                 sender.close()
 
         async def open_one() -> _Awaited:
-            return _Awaited(await connect_async(self._data), queue)
+            return _Awaited(await connect_async(self.data), queue)
 
         return subject.run_on_loop(subject.send_with_tasks(open_one, clients, batch, budget))
 
     def send_paced(self, queue: str, budget: Budget, rate: int) -> Sent:
         """See `subject.Subject`."""
-        sender = _Blocking(connect(self._data), queue)
+        sender = _Blocking(connect(self.data), queue)
         try:
             return subject.send_paced(sender, budget, rate)
         finally:
             sender.close()
 
+    def send_processes(self, queue: str, clients: int, budget: Budget) -> Sent:
+        """See `subject.Subject`: by the documented API, as programs of their own do it."""
+        return Documented(self).send_processes(queue, clients, budget)
+
     def send_made(self, queue: str, batch: int, budget: Budget) -> Sent:
         """Sends batches of requests that were made before the clock starts."""
-        self._pause(queue)
+        self.pause(queue)
         numbers = subject.draw_numbers(budget.jobs)
         made = {number: request(number, queue) for number in numbers}
 
         def build(part: Sequence[int]) -> list[Request]:
             return [made[number] for number in part]
 
-        return _send_batches(self._data, build, numbers, batch, budget.seconds)
+        return _send_batches(self.data, build, numbers, batch, budget.seconds)
 
     @contextmanager
     def workers(self, queue: str) -> Iterator[None]:
@@ -241,7 +246,8 @@ class Served:
         finally:
             self._open.discard(queue)
 
-    def _pause(self, queue: str) -> None:
+    def pause(self, queue: str) -> None:
+        """Keeps a queue's jobs from running, unless workers are at it."""
         if queue not in self._open:
             self._control.set_queue(queue, True, None, None)
 
@@ -298,10 +304,15 @@ def _bulk_crowd(served: Served, one: Served, queue: str, sizes: Sizes) -> dict[s
     return {"bulk_8": served.send_loop(queue, 8, subject.BATCH, sizes.bulk).rate}
 
 
+def _threads(served: Served, one: Served, queue: str, sizes: Sizes) -> dict[str, float]:
+    return {"threads_64": Documented(served).send_threads(queue, 64, sizes.many).rate}
+
+
 MORE: Final[dict[str, More]] = {
     "made": More(("bulk_made",), _bulk_made),
     "crates": More(("bulk_8",), _bulk_crowd),
     "one": More(("drain_one",), _drain_one),
     "stream": More(("concurrent_bulk",), _concurrent_bulk),
+    "threads": More(("threads_64",), _threads),
 }
 """What is measured of Beaver alone, by a name that begins the queue's."""

@@ -93,6 +93,10 @@ class Subject(Protocol):
         """Lets so many clients send until the budget is spent."""
         ...
 
+    def send_processes(self, queue: str, clients: int, budget: Budget) -> Sent:
+        """Lets so many processes send, one job at a time."""
+        ...
+
     def send_paced(self, queue: str, budget: Budget, rate: int) -> Sent:
         """Lets one client send jobs at a rate."""
         ...
@@ -273,6 +277,19 @@ def measure_bulk(subject: Subject, queue: str, sizes: Sizes) -> dict[str, float]
     return {"bulk": subject.send_loop(queue, 1, BATCH, sizes.bulk).rate}
 
 
+def measure_processes(subject: Subject, queue: str, sizes: Sizes) -> dict[str, float]:
+    """Eight clients, each a process of its own."""
+    return {"procs_8": subject.send_processes(queue, 8, sizes.many).rate}
+
+
+def measure_beside(subject: Subject, queue: str, sizes: Sizes) -> dict[str, float]:
+    """One client, one job at a time, whose jobs two workers run meanwhile."""
+    with subject.workers(queue):
+        warm = Records(subject.records)
+        warm.wait(subject.send_loop(queue, 1, 1, Budget(20, 1.0)).jobs, DRAIN_S)
+        return {"beside": subject.send_loop(queue, 1, 1, sizes.serial).rate}
+
+
 def measure_drain(subject: Subject, queue: str, sizes: Sizes) -> float:
     """Returns the jobs a second that two workers finish, from the first start to the end.
 
@@ -342,6 +359,8 @@ MEASURES: Final[dict[str, Measure]] = {
     "crowd": Measure(
         ("clients_64",), lambda s, q, sizes: {"clients_64": s.send_loop(q, 64, 1, sizes.many).rate}
     ),
+    "processes": Measure(("procs_8",), measure_processes),
+    "beside": Measure(("beside",), measure_beside),
     "bulk": Measure(("bulk",), measure_bulk),
     "drain": Measure(("drain",), lambda s, q, sizes: {"drain": measure_drain(s, q, sizes)}),
     "latency": Measure(("latency_p50", "latency_p99"), measure_latency),

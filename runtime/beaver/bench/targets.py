@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from beaver.bench.rows import BEAVER, MACHINE, ROWS, Figures
+from beaver.bench.rows import API, BEAVER, MACHINE, ROWS, Figures
 
 
 class Verdict(NamedTuple):
@@ -80,9 +80,17 @@ class Goal(NamedTuple):
     against: str
     """The peers' row."""
     peer: str = ""
+    subject: str = BEAVER
 
 
 GOALS: Final = (
+    Goal("serial", 0.85, "serial", "beanstalkd", API),
+    Goal("procs_8", 2.0, "procs_8", subject=API),
+    Goal("clients_64", 5.0, "clients_64", subject=API),
+    Goal("bulk", 12.0, "bulk", subject=API),
+    Goal("beside", 0.8, "beside", "beanstalkd", API),
+    Goal("concurrent", 9.0, "concurrent", subject=API),
+    Goal("latency_p50", 1.3, "latency_p50", "beanstalkd", API),
     Goal("inside_serial", 1.0, "serial", "beanstalkd"),
     Goal("serial", 0.9, "serial", "beanstalkd"),
     Goal("clients_8", 5.0, "clients_8"),
@@ -116,14 +124,14 @@ def judge_goals(figures: Figures) -> list[Verdict]:
     """Returns a verdict for each goal for which a peer was measured."""
     verdicts = []
     for goal in GOALS:
-        ours = figures.median(BEAVER, goal.key)
+        ours = figures.median(goal.subject, goal.key)
         rival = _rival(figures, goal)
         if ours is None or rival is None:
             continue
         name, theirs = rival
         unit = ROWS[goal.against].unit
         detail = f"{ours:,.4g} against {theirs:,.4g} {unit} of {name}"
-        label = ROWS[goal.key].label
+        label = ROWS[goal.key].label + (", documented API" if goal.subject == API else "")
         verdicts.append(
             _verdict(goal.key, goal.bound, label, ours / theirs, "x")._replace(detail=detail)
         )
@@ -131,7 +139,7 @@ def judge_goals(figures: Figures) -> list[Verdict]:
 
 
 def _rival(figures: Figures, goal: Goal) -> tuple[str, float] | None:
-    names = [goal.peer] if goal.peer else [n for n in figures.subjects() if n != BEAVER]
+    names = [goal.peer] if goal.peer else [n for n in figures.subjects() if n not in (BEAVER, API)]
     found = [(n, v) for n in names if (v := figures.median(n, goal.against)) is not None]
     best: Callable[..., tuple[str, float]] = max if ROWS[goal.against].more_is_better else min
     return best(found, key=lambda pair: pair[1]) if found else None

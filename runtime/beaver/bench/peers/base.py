@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from beaver.bench import subject
 from beaver.bench.records import RECORDS_VARIABLE, Records
+from beaver.bench.senders import send_with_processes
 from beaver.bench.subject import WORKERS, AsyncSender, Budget, Sender, Sent
 from beaver.errors import BeaverError
 
@@ -144,6 +145,10 @@ class Peer:
     def send_paced(self, queue: str, budget: Budget, rate: int) -> Sent:
         """See `subject.Subject`."""
         raise NotImplementedError
+
+    def send_processes(self, queue: str, clients: int, budget: Budget) -> Sent:
+        """See `subject.Subject`."""
+        return send_with_processes(self.name, self.address, queue, clients, budget)
 
     # -- the same for all --------------------------------------------------------------------
 
