@@ -212,6 +212,7 @@ class SimPool:
         """`ok`, or `broken`: the application cannot be imported."""
         self.process = process
         """The server."""
+        self.app_store = ""
         self._workers: dict[int, Worker] = {}
         self._attached = False
         self._stopping = False

@@ -126,9 +126,9 @@ class Life:
         await self._stop.wait()
         self.ending = True
         await parts.drain(config.grace_ms)
+        await parts.settle()
         await parts.halt(self._close_doors)
         await parts.finish()
-        await parts.stop_pools()
         lock.release()
 
     async def _acquire(self, path: str) -> DirectoryLock:

@@ -45,7 +45,7 @@ class Beaver(Linked):
         if not path or "\0" in path:
             raise InvalidInput(f"{path!r} is no data directory")
         self.link = Link(path)
-        self.registry = Registry()
+        self.registry = Registry(path)
         """The tasks by name: what workers look for."""
         self.job: Final = Declaration(self.link, self.registry, {})
         """Decorator that declares a job, with or without options."""

@@ -10,8 +10,8 @@ in both, and it matters:
 2. `build`: engine, controller, housekeeping and service are wired.
 3. `start`, once the caller listens: workers and housekeeping.
    `renew`, at any time: new workers with code and settings as they are now.
-4. `drain`, `halt`, `finish`: no new work and the grace; nobody asks any more; history and
-   snapshot are brought up to the log, and the log is closed.
+4. `drain`, `settle`, `halt`, `finish`: no new work and the grace; history and snapshot are
+   brought up to the log; nobody asks any more; the log is closed.
 
 What may not live here: real ports, signals, sockets, what is printed.
 """
@@ -29,7 +29,7 @@ from beaver.commit_path import CommitPath
 from beaver.config import Config
 from beaver.controller import ROOM_BYTES, Controller
 from beaver.engine import Engine
-from beaver.errors import BeaverError
+from beaver.errors import BeaverError, CrewFailed
 from beaver.housekeeping import Housekeeping
 from beaver.journal.wal import EXTEND_BYTES
 from beaver.layout import Layout
@@ -55,6 +55,11 @@ log = logging.getLogger("beaver")
 
 class LocalPool(Pool, Protocol):
     """A pool whose workers run on this machine, beside what a dead server left."""
+
+    @property
+    def app_store(self) -> str:
+        """Where the application says that its store is, once `start` has imported it."""
+        ...
 
     def claim(self, mark: str) -> int:
         """Marks its workers as the store's, kills what a dead server left; returns how many."""
@@ -199,6 +204,7 @@ class Assembly:
         on_quiet: Callable[[], None] | None = None,
         on_violation: Callable[[str], None] | None = None,
         reload: Callable[[], Awaitable[ReloadView]] | None = None,
+        leave: Callable[[], None] | None = None,
     ) -> None:
         """Wires the parts.  Nothing runs yet.
 
@@ -209,6 +215,7 @@ class Assembly:
             on_quiet: Called after a commit that leaves nothing that can run by itself.
             on_violation: Called once dispatch was stopped, since an invariant does not hold.
             reload: Reads the settings anew and calls `renew`, for a client that asks.
+            leave: Ends the server, for one that wants to take its place.
         """
         config, ports, engine, report = self._config, self._ports, self.engine, self.opened.report
         self._resolver = resolver = Resolver.configured(config, _options_of(self.tasks))
@@ -260,6 +267,7 @@ class Assembly:
             status=status,
             payload_bytes_max=config.payload_bytes_max,
             reload=reload,
+            leave=leave,
         )
 
     def _violated(self, tell: Callable[[str], None] | None, what: str) -> None:
@@ -297,18 +305,21 @@ class Assembly:
                 pool.join(former.pool)
                 await controller.recruit(crew, config.workers)
                 await self._apply_settings(config)
-            except BaseException:
+            except BaseException as error:
                 # Their ends are told while the pool stops; they hold nothing.
                 controller.dismiss(crew)
                 del self._pools[pool]
                 await pool.stop()
+                if isinstance(error, OSError):
+                    raise CrewFailed(f"the new workers cannot be started: {error}") from error
                 raise
             controller.hand_over(crew)
             self._adopt(config, tasks)
             sink.on_failed = None
             self._retire(former)
             leaving = [place for place in controller.workers.values() if place.leaving]
-            return Renewed(tuple(info.options.task for info in tasks), len(leaving), before)
+            names = tuple(info.options.task for info in tasks)
+            return Renewed(names, len(leaving), before, pool.app_store)
 
     def _adopt(self, config: Config, tasks: Sequence[TaskInfo]) -> None:
         """Takes over what the parts know of settings and tasks."""
@@ -349,6 +360,19 @@ class Assembly:
         """Stops dispatching; returns when no worker holds an attempt."""
         await self.controller.drain(grace_ms)
 
+    async def settle(self) -> None:
+        """Does what takes long at the end while clients are still served.
+
+        History and snapshot are brought up to the log, as far as that works, and the workers
+        are gone.  Who waits for the lock then waits for little more, and would take workers
+        that are left for those of a dead server.
+        """
+        with contextlib.suppress(BeaverError):
+            await self.keeping.project(self.engine.durable_seq)
+        with contextlib.suppress(BeaverError):
+            await self.keeping.snapshot()
+        await self._stop_pools()
+
     async def halt(self, close_doors: Callable[[], Awaitable[None]]) -> None:
         """Ends the questions that wait, whatever listens, and housekeeping."""
         # What has been taken in is answered before anybody is shown out.
@@ -359,16 +383,11 @@ class Assembly:
         await self.keeping.stop()
 
     async def finish(self) -> None:
-        """Closes the log, once history and snapshot are up to it, as far as that works."""
-        with contextlib.suppress(BeaverError):
-            await self.keeping.project(self.engine.durable_seq)
-        with contextlib.suppress(BeaverError):
-            await self.keeping.snapshot()
+        """Closes the log."""
         self.engine.close()
         await self.helper.stop()
 
-    async def stop_pools(self) -> None:
-        """Ends all workers and their zygotes.  Nobody listens to them any more."""
+    async def _stop_pools(self) -> None:
         for pool in [*self._pools]:
             await pool.stop()
         await asyncio.gather(*self._tasks)
@@ -381,6 +400,8 @@ class Renewed(NamedTuple):
     leaving: int
     """Former workers that still run something."""
     before: Config
+    app_store: str
+    """Where the application says that its store is."""
 
 
 def _mode(config: Config) -> Concurrency:

@@ -65,6 +65,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Time that a worker gets to become ready, the import of the application included."""
     snapshot_ms: int
     burst: bool
+    takeover: bool
+    """Wait for a server that holds the store, and ask it to leave."""
     http: str
     """`host:port`, or `off`."""
     max_jobs: int

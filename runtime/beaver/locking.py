@@ -59,13 +59,9 @@ def acquire(
         StoreUnavailable: Another process held it all the time (named by its pid), or the
             lock file cannot be opened.
     """
-    lock_path = Layout(path).lock
     deadline = time.monotonic() + wait_s
     while True:
-        try:
-            lock = disk.lock(lock_path)
-        except OSError as error:
-            raise StoreUnavailable(f"cannot lock {lock_path}: {error.strerror}") from error
+        lock = try_lock(disk, path)
         if lock is not None:
             return lock
         if time.monotonic() >= deadline:
@@ -102,6 +98,19 @@ class Patience:
                 "If that process is starting or stopping, try again."
             )
         time.sleep(_POLL_S)
+
+
+def try_lock(disk: Disk, path: str) -> DirectoryLock | None:
+    """Returns the lock on a data directory, or `None` where somebody holds it.
+
+    Raises:
+        StoreUnavailable: The lock file cannot be opened.
+    """
+    lock_path = Layout(path).lock
+    try:
+        return disk.lock(lock_path)
+    except OSError as error:
+        raise StoreUnavailable(f"cannot lock {lock_path}: {error.strerror}") from error
 
 
 def phase_of(path: str) -> str:

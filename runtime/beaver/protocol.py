@@ -8,7 +8,8 @@ answers may come in any order, so requests can be pipelined.  The first request 
 | op | body | answer |
 |---|---|---|
 | hello | `[protocol version]` | `[version, store id, epoch, pid, kind, payload bound]` |
-| leave | `[]`: to a keeper only | `[]`; then it ends |
+| leave | `[]`: another server wants the store | `[]`; then it ends, gently |
+| reload | `[]` | `ReloadView` |
 | enqueue | `[[Request, ...]]`: one commit | `[[id, seq, created], ...]` |
 | status | `[]` | `StatusView` |
 | list | `[state or "", queue or "", task or "", after seq, limit]` | `[JobView, ...]` |

@@ -22,12 +22,14 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from beaver import descriptors, endpoint, joblog, queue_figures
 from beaver.assembly import Assembly, PoolSink, Ports, peek_mark
+from beaver.client import socket_of_url
 from beaver.clock import SystemClock, SystemEntropy
 from beaver.config import Config
 from beaver.disk import SystemDisk
@@ -42,13 +44,15 @@ from beaver.keeper.turn import Turn
 from beaver.layout import Layout
 from beaver.locking import acquire, prepare_directory
 from beaver.metrics import Collector, registry_of
-from beaver.ports import LogWriter
+from beaver.ports import DirectoryLock, LogWriter
 from beaver.queries import status
 from beaver.server.http import HttpServer
 from beaver.server.socket import SocketServer
+from beaver.setting import DEFAULT
 from beaver.settings import NEEDS_RESTART, SETTINGS
 from beaver.stalls import Stretches
 from beaver.stamps import BEHIND_WARN_MS
+from beaver.takeover import take_over
 from beaver.views import EventView, ReloadView, ResultView, StatusView, WorkerView
 from beaver.workers.kinship import UNMARKED
 from beaver.workers.pool import PoolOptions, ProcessPool
@@ -122,7 +126,6 @@ class Server:
 
     def __init__(self, config: Config, reread: Callable[[], Config], stretches: Stretches) -> None:
         self._config, self._reread, self._stretches = config, reread, stretches
-        self._layout = Layout(config.data)
         self._clock, self._entropy = SystemClock(), SystemEntropy()
         self._disk = SystemDisk()
         self._stop: asyncio.Event | None = None
@@ -147,16 +150,19 @@ class Server:
         pool = ProcessPool(_pool_options(config, mark))
         tasks = await pool.start(sink)
         try:
+            config = self._config = _at_home(config, pool.app_store)
             prepare_directory(self._disk, config.data)
             self._turn = starting.take_turn(config.data)
-            ask_keeper = partial(starting.ask_to_leave, config.data)
-            lock = acquire(self._disk, config.data, between=ask_keeper)
+            lock = await self._lock()
+            if lock is None:
+                return 0
             try:
                 self._tell_of(phase="starting")
                 ports = self._ports(pool, partial(WriterProcess, lock))
                 parts = Assembly(config, ports, on_failure=self._fail)
                 await parts.recover(self._entropy.token_bytes(16), tasks)
-                self._disk.keep(self._layout.path, self._layout.archive)
+                layout = Layout(config.data)
+                self._disk.keep(layout.path, layout.archive)
                 # What was recovered lives long: no collection need look at it again.
                 gc.freeze()
                 return await self._serve(parts, sink)
@@ -168,6 +174,15 @@ class Server:
             self._turn.release()
             await pool.stop()
 
+    async def _lock(self) -> DirectoryLock | None:
+        """Returns the lock; `None` where a signal came while it was waited for."""
+        assert self._stop is not None
+        config = self._config
+        if not config.takeover:
+            ask_keeper = partial(starting.ask_to_leave, config.data)
+            return acquire(self._disk, config.data, between=ask_keeper)
+        return await take_over(self._disk, config.data, self._stop)
+
     def _ports(self, pool: ProcessPool, make_writer: Callable[[], LogWriter]) -> Ports:
         config = self._config
         return Ports(
@@ -178,7 +193,7 @@ class Server:
             make_pool=lambda config, mark: ProcessPool(_pool_options(config, mark)),
             read_slots=read_previous,
             make_helper=partial(HelperProcess, config.data),
-            make_history=partial(_HistoryFile, self._layout.history),
+            make_history=partial(_HistoryFile, Layout(config.data).history),
             make_writer=make_writer,
         )
 
@@ -192,6 +207,7 @@ class Server:
             on_quiet=partial(self._stop_if_done, engine) if config.burst else None,
             on_violation=self._pool_failed if config.burst else None,
             reload=partial(self._reload, parts),
+            leave=self._leave,
         )
         shares = descriptors.shares(
             descriptors.raise_limit(), descriptors.open_now(), config.workers
@@ -248,6 +264,7 @@ class Server:
             if config.burst and self._failure is None:
                 _name_what_is_left(engine.state)
             await parts.drain(0 if self._failure else self._config.grace_ms)
+            await parts.settle()
         finally:
             self._ending, self._parts = True, None
             self._stretches.end()
@@ -255,8 +272,6 @@ class Server:
                 self._tell_of(phase="ending")
             await parts.halt(close_doors)
         await parts.finish()
-        # Before the lock is given up: who waits for it would take them for left behind.
-        await parts.stop_pools()
         if self._failure is not None:
             print(f"beaver: {self._failure}", file=sys.stderr)  # noqa: T201 - the last word
             return EXIT_APP
@@ -392,6 +407,10 @@ class Server:
             if self._ending:
                 raise StoreUnavailable("the server is shutting down; nothing was reloaded")
             config = self._reread()
+            if config.origins["data"] == DEFAULT:
+                config = msgspec.structs.replace(
+                    config, data=self._config.data, origins=self._config.origins
+                )
             renewed = await parts.renew(config)
         except BeaverError as error:
             log.error(  # noqa: TRY400 - what failed is in the message
@@ -403,6 +422,7 @@ class Server:
         fixed = [setting.name for setting in SETTINGS.values() if setting.name in NEEDS_RESTART]
         fields = {name: SETTINGS[name].field for name in fixed}
         before = renewed.before
+        _at_home(config, renewed.app_store)
         restart = [n for n, f in fields.items() if getattr(config, f) != getattr(before, f)]
         log.warning(
             "reloaded: %d new workers; %d former ones end their jobs",
@@ -413,6 +433,14 @@ class Server:
             log.warning("reload: %s was changed; that takes a restart", name)
         return ReloadView(config.workers, renewed.tasks, renewed.leaving, tuple(restart))
 
+    def _leave(self) -> None:
+        """Another server wants the store: the end that a first signal brings."""
+        assert self._stop is not None
+        if not self._stop.is_set():
+            grace_s = self._config.grace_ms // 1000
+            log.warning("another server takes over: running jobs get %d s", grace_s)
+            self._stop.set()
+
     def _signalled(self, number: int) -> None:
         assert self._stop is not None
         self._signals += 1
@@ -421,6 +449,28 @@ class Server:
             os._exit(128 + number)
         log.warning("stopping: running jobs get %d s", self._config.grace_ms // 1000)
         self._stop.set()
+
+
+def _at_home(config: Config, app_store: str) -> Config:
+    """Returns the configuration with the application's own data directory, unless told another.
+
+    What is told wins, and that the two differ is said: what the application enqueues goes to
+    the one, and this server serves the other.
+    """
+    if not app_store or socket_of_url(app_store) is not None:
+        return config
+    if config.origins["data"] == DEFAULT:
+        origins = {**config.origins, "data": "the application"}
+        return msgspec.structs.replace(config, data=str(Path(app_store)), origins=origins)
+    if os.path.realpath(app_store) != os.path.realpath(config.data):
+        log.warning(
+            "this server serves %s (%s), and the application says %s: what it enqueues by itself "
+            "goes there, and is not run here",
+            config.data,
+            config.origins["data"],
+            app_store,
+        )
+    return config
 
 
 def _pool_options(config: Config, mark: str) -> PoolOptions:

@@ -130,6 +130,12 @@ SETTINGS: Final = _table(
         help="End once nothing is left that could run by itself.",
     ),
     Setting(
+        name="takeover",
+        kind="bool",
+        default=False,
+        help="Take the place of a running server: it ends its jobs, and this one goes on at once.",
+    ),
+    Setting(
         name="http",
         kind="http",
         default=HTTP_DEFAULT,
@@ -258,7 +264,7 @@ SETTINGS: Final = _table(
 )
 """Every setting, by name, in the order in which they are shown."""
 
-NEEDS_RESTART: Final = frozenset({"data", "http", "burst", "commit", "segment_size"})
+NEEDS_RESTART: Final = frozenset({"data", "http", "burst", "takeover", "commit", "segment_size"})
 """Settings that a reload does not change."""
 
 
@@ -279,6 +285,7 @@ class WorkerSettings(TypedDict, total=False):
     start_timeout: float | str | timedelta
     snapshot: float | str | timedelta
     burst: bool
+    takeover: bool
     http: str
     max_jobs: int
     max_rss: int | str

@@ -190,8 +190,10 @@ def _wrong_keys(payload: dict[str, Any], parameters: Parameters) -> str:
 class Registry:
     """The tasks of an application, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: str = "") -> None:
         self._tasks: dict[str, Task[..., Any]] = {}
+        self.store = store
+        """Where the application says that its store is; empty where it does not."""
 
     def add(self, task: Task[..., Any]) -> None:
         """Adds a task.

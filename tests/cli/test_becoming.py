@@ -24,12 +24,13 @@ def test_settings_are_handed_over_where_no_temporary_file_can_be_made(
     monkeypatch.setattr("os.execv", lambda *arguments: None)
     monkeypatch.setenv(becoming.VARIABLE, "")
     config = load_config({"data": str(tmp_path / "data")})
-    becoming.become_server(config, debug=True)
+    asked = {"data": str(tmp_path / "data"), "workers": "3"}
+    becoming.become_server(becoming.Handover(config, debug=True, asked=asked))
     number = int(os.environ[becoming.VARIABLE])
     assert os.get_inheritable(number)
     with os.fdopen(number, "rb") as file:
         told = msgspec.json.decode(file.read(), type=becoming.Handover)
-    assert (told.config, told.debug) == (config, True)
+    assert (told.config, told.debug, told.asked) == (config, True, asked)
 
 
 def test_the_flags_of_the_interpreter_stay() -> None:

@@ -84,11 +84,13 @@ class Server:
         *arguments: str,
         cwd: Path | None = None,
         first: str = ":",
+        with_data: bool = True,
         **env: str,
     ) -> None:
         self.data = data
+        where = ("--data", str(data)) if with_data else ()
         self.process = subprocess.Popen(
-            in_shell(first, *BEAVER, "run", "--data", str(data), "--http", "off", *arguments),
+            in_shell(first, *BEAVER, "run", *where, "--http", "off", *arguments),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -153,9 +155,11 @@ class Server:
 
 
 @contextmanager
-def serving(data: Path, *arguments: str, cwd: Path | None = None, **env: str) -> Iterator[Server]:
+def serving(
+    data: Path, *arguments: str, cwd: Path | None = None, with_data: bool = True, **env: str
+) -> Iterator[Server]:
     """Runs a server while the block runs; ends it gently, or at once where the block failed."""
-    server = Server(data, *arguments, cwd=cwd, **env)
+    server = Server(data, *arguments, cwd=cwd, with_data=with_data, **env)
     try:
         server.ready()
         yield server

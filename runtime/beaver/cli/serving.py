@@ -19,6 +19,7 @@ def run_command(
     start_timeout: Annotated[str | None, flags.setting("start_timeout", "TIME")] = None,
     snapshot: Annotated[str | None, flags.setting("snapshot", "TIME")] = None,
     burst: Annotated[bool | None, flags.switch("burst")] = None,
+    takeover: Annotated[bool | None, flags.switch("takeover")] = None,
     http: Annotated[str | None, flags.setting("http", "HOST:PORT|off")] = None,
     max_jobs: Annotated[str | None, flags.setting("max_jobs", "N")] = None,
     max_rss: Annotated[str | None, flags.setting("max_rss", "SIZE")] = None,
@@ -37,6 +38,7 @@ def run_command(
     Examples:
       beaver run                                   the built-in tasks, data in ./data
       beaver run -A shop:app --workers 4           the tasks of shop.py
+      beaver run -A shop:app --takeover            in the place of the server that runs
       beaver run --burst --http off                run what is there, then end
       beaver run --config beaver.yaml              with settings from a file
     """
@@ -51,6 +53,7 @@ def run_command(
         "start_timeout": start_timeout,
         "snapshot": snapshot,
         "burst": burst,
+        "takeover": takeover,
         "http": http,
         "max_jobs": max_jobs,
         "max_rss": max_rss,

@@ -138,6 +138,7 @@ class Service:
         status: Callable[[State], StatusView],
         payload_bytes_max: int,
         reload: Callable[[], Awaitable[ReloadView]] | None = None,
+        leave: Callable[[], None] | None = None,
     ) -> None:
         """Args beyond the obvious.
 
@@ -149,9 +150,11 @@ class Service:
             status: The figures of a state with those of the running server.
             payload_bytes_max: Bound on an edited payload.
             reload: Gives the server new workers.
+            leave: Ends the server.
         """
         self._engine, self._results, self._history = engine, results, history
         self._to_job, self._status, self._reload = to_job, status, reload
+        self._leave = leave
         self.payload_bytes_max = payload_bytes_max
         self._tasks: set[asyncio.Task[None]] = set()
         self._searching = asyncio.Lock()
@@ -449,6 +452,13 @@ class Service:
         self._later(answer, watch)
         return watch
 
+    def leave(self, body: Any, respond: Respond) -> None:
+        """Answers, and ends the server gently: another one waits for the store."""
+        if self._leave is None:
+            raise InvalidInput("this server does not leave")
+        respond([])
+        self._leave()
+
     def hello(self, store: str) -> list[Any]:
         """Returns what the server says of itself behind the protocol version."""
         return [store, self._engine.state.epoch, os.getpid(), self.KIND, self.payload_bytes_max]
@@ -513,4 +523,5 @@ OPERATIONS: Final[dict[str, Callable[[Service, Any, Asker], Watch | None]]] = {
     "discard": Service.discard,
     "set_queue": Service.set_queue,
     "reload": Service.reload,
+    "leave": Service.leave,
 }

@@ -93,6 +93,8 @@ class ProcessPool:
 
     def __init__(self, options: PoolOptions) -> None:
         self.options = options
+        self.app_store = ""
+        """Where the application says that its store is; known once it is imported."""
         self.notice = ""
         """Why workers are spawned instead of forked; empty where they are forked."""
         self._config = options.worker_config()
@@ -396,6 +398,7 @@ class ProcessPool:
             _check_tasks(message.tasks)
             if self._zygote is not None:
                 self._zygote.ready = True
+            self.app_store = message.store
             if message.notice and not self.notice:
                 self.notice = cut(message.notice, wire.DETAIL_CHARS_MAX)
                 _log.warning(

@@ -114,6 +114,8 @@ class Ready(msgspec.Struct, array_like=True, tag=3):
     tasks: tuple[TaskInfo, ...]
     notice: str = ""
     """Why workers are spawned instead of forked; empty where they are forked."""
+    store: str = ""
+    """Where the application says that its store is; empty without one."""
 
 
 class ImportFailed(msgspec.Struct, array_like=True, tag=4):

@@ -330,7 +330,7 @@ def main() -> NoReturn:
         _preload(config, tasks)
     zygote = Zygote(config, registry, control, label, spawns=bool(why))
     with contextlib.suppress(ConnectionError):
-        control.sendall(wire.frame(wire.Ready(tasks, why)))
+        control.sendall(wire.frame(wire.Ready(tasks, why, registry.store)))
         zygote.run()
     os._exit(0)
 
