@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Never, Unpack
 from beaver import calls
 from beaver.calls import Call
 from beaver.errors import InvalidInput
-from beaver.handles import Handle
+from beaver.handles import Handle, tell_unknown
 from beaver.job_options import Duration, refuse_unknown
 from beaver.jobs import Declaration, merge
 from beaver.link import AsyncLink, Link, Linked, awaited, blocking
@@ -179,6 +179,9 @@ class Beaver(Linked):
 
     def _handles(self, made: list[Enqueued]) -> list[Handle[Any]]:
         link = self.link
+        for one in made:
+            if one.unknown_task:
+                tell_unknown(one)
         return [Handle(link, one.id, seq=one.seq, created=one.created) for one in made]
 
     def _status(self) -> Call[StatusView]:

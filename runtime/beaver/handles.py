@@ -17,7 +17,7 @@ from beaver import calls
 from beaver.calls import Call
 from beaver.errors import JobFailed, NotFound
 from beaver.link import Link, Linked, awaited, blocking
-from beaver.views import EventView, ExplainView, JobView, ResultView
+from beaver.views import Enqueued, EventView, ExplainView, JobView, ResultView
 from beaver_model.bounds import PAYLOAD_BYTES_CEILING
 
 R = TypeVar("R")
@@ -141,6 +141,21 @@ class Handle(Linked, Generic[R]):
     ahistory = awaited(_history)
     explain = blocking(_explain)
     aexplain = awaited(_explain)
+
+
+_told: Final[set[str]] = set()
+_TOLD_MAX: Final = 1_000
+
+
+def tell_unknown(made: Enqueued) -> None:
+    """Logs that no worker of the server knows the task of a job, once for each task."""
+    task = made.unknown_task[0]
+    if task in _told or len(_told) >= _TOLD_MAX:
+        return
+    _told.add(task)
+    import logging
+
+    logging.getLogger("beaver").warning("%s", made.warning)
 
 
 def failed(ended: ResultView) -> JobFailed:

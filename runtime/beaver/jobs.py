@@ -27,7 +27,7 @@ import msgspec
 from beaver import calls
 from beaver.calls import Call
 from beaver.errors import InvalidInput
-from beaver.handles import Handle
+from beaver.handles import Handle, tell_unknown
 from beaver.job_options import DECLARED, Duration, refuse_unknown
 from beaver.link import Link, Linked, awaited, blocking
 from beaver.messages import Backoff, Options, Request
@@ -91,6 +91,8 @@ class Producer(Linked, Generic[P, R]):
 
     def _handle(self, made: list[Enqueued]) -> Handle[R]:
         (one,) = made
+        if one.unknown_task:
+            tell_unknown(one)
         return Handle(
             self.link, one.id, seq=one.seq, created=one.created, decode=self._decode_result
         )

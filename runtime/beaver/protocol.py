@@ -22,12 +22,10 @@ answers may come in any order, so requests can be pipelined.  The first request 
 | discard | `[job]` | `discarded` |
 | set_queue | `[queue, paused, weight, bytes_max, durable_dispatch]`, nil keeps | `QueueView` |
 
-Views travel as one MessagePack `bin` of JSON, since they embed payloads and
-results as the JSON bytes that were sent; everything else is plain MessagePack.  An error
-answer has status 1 and the body `[class of `errors`, message]`.
-
-A frame `[0, 2, []]` is the server's farewell: what it has not answered by then it has not
-carried out, and it hangs up.
+An enqueued job of a task that no worker of the server knows has a fourth item: the names of the
+task and of known ones that are like it.  Views travel as one MessagePack `bin` of JSON, since
+they embed payloads and results as the JSON bytes that were sent; everything else is plain
+MessagePack.  An error answer has status 1 and the body `[class of `errors`, message]`.
 """
 
 from __future__ import annotations

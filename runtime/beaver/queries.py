@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from beaver.errors import InvalidInput, NotFound
+from beaver.setting import unknown_name
 from beaver.views import (
     ABSENT,
     EventView,
@@ -39,6 +40,8 @@ SORTED_MAX: Final = 50_000
 """So many jobs of a state are sorted by seq to find the next; of more, there is one nearby."""
 STATES: Final = ("pending", "in_flight", "completed", "dead", "cancelled", "discarded")
 """The words by which `list` filters."""
+_NEAR_MAX: Final = 256
+"""So many queues are looked at for one that is like an unknown name."""
 _FINISHED: Final = {"completed": JobState.COMPLETED, "discarded": JobState.FORGOTTEN}
 """Words for jobs of which a tombstone is left."""
 
@@ -159,11 +162,12 @@ def find_jobs(
         NotFound: No such queue.
     """
     if word and word not in STATES:
-        raise InvalidInput(f"no state {word!r}; the states are {', '.join(STATES)}")
+        hint = unknown_name(word, STATES)
+        raise InvalidInput(f"no state {word!r}; the states are {', '.join(STATES)}{hint}")
     if not 0 <= limit <= LIST_LIMIT_MAX:
         raise InvalidInput(f"a limit of {limit}; it must be from 1 to {LIST_LIMIT_MAX}")
     if queue and queue not in state.queues:
-        raise NotFound(f"no queue {queue}")
+        raise NotFound(f"no queue {queue}{unknown_name(queue, tuple(state.queues)[:_NEAR_MAX])}")
     limit = limit or LIST_LIMIT_MAX
     if word in _FINISHED:
         if queue or task:
@@ -352,11 +356,11 @@ def explain(
     )
 
 
-def near(name: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Returns known names that look like `name`, nearest first."""
+def near(name: str, known: Iterable[str], most: int | None = None) -> tuple[str, ...]:
+    """Returns known names that look like `name`, nearest first; `most` are looked at."""
     import difflib
 
-    return tuple(difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6))
+    return tuple(difflib.get_close_matches(name, sorted(known)[:most], n=3, cutoff=0.6))
 
 
 def result(state: State, job: str, kept: ResultView | None) -> ResultView | None:

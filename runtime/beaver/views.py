@@ -196,10 +196,26 @@ class ResultView(View):
     error: str = ""
 
 
-class Enqueued(msgspec.Struct, array_like=True, gc=False):
-    """What an accepted job became."""
+class TakenIn(msgspec.Struct, array_like=True, gc=False):
+    """What a server mostly answers of an accepted job: all but the last field of `Enqueued`."""
 
     id: str
     seq: int
     """Seq of its ENQUEUE, also where it existed."""
     created: bool
+
+
+class Enqueued(TakenIn, array_like=True, gc=False):
+    """What an accepted job became."""
+
+    unknown_task: tuple[str, ...] = ()
+    """Name of its task where no worker of the server knows it, and known ones that are like it."""
+
+    @property
+    def warning(self) -> str:
+        """What to say of a task that no worker knows; empty where one does."""
+        if not self.unknown_task:
+            return ""
+        task, *like = self.unknown_task
+        hint = f"; did you mean {' or '.join(like)}?" if like else "."
+        return f"no worker of the server knows task {task!r}{hint} Its jobs wait until one does."

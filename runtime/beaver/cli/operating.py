@@ -9,7 +9,7 @@ import typer
 
 from beaver.cli import flags, output
 from beaver.cli.inspecting import connect
-from beaver.errors import BeaverError, InvalidInput, NotFound, StoreUnavailable
+from beaver.errors import BeaverError, InvalidInput, StoreUnavailable
 from beaver_model.bounds import PAYLOAD_BYTES_CEILING
 
 Jobs = Annotated[list[str], typer.Argument(metavar="JOB...")]
@@ -152,20 +152,10 @@ def _set_paused(
     with connect(settings.data) as client:
         if not create:
             # A slip in the name must not make a queue that nobody meant.
-            _require_queue(client, queue)
+            client.list_jobs("", queue, "", 0, 1)
         view = client.set_queue(queue, paused)
     if as_json:
         output.json_line({"queue": queue, "paused": view.paused, "pending": view.pending})
     else:
         state = "paused" if view.paused else "resumed"
         output.line(f"{queue} {state}, {view.pending} jobs pending")
-
-
-def _require_queue(client: Any, queue: str) -> None:
-    try:
-        client.list_jobs("", queue, "", 0, 1)
-    except NotFound as error:
-        known = tuple(client.status().queues)
-        from beaver.setting import unknown_name
-
-        raise NotFound(f"{error}{unknown_name(queue, known)}") from None

@@ -185,6 +185,8 @@ class _Sender:
         if wait_timeout is not None:
             self._wait_s = parse_duration_ms(wait_timeout, "--wait-timeout") / 1000
         self._wait = wait or wait_timeout is not None
+        self._strange: set[tuple[str, ...]] = set()
+        """Tasks that no worker knows, which was told."""
         self._created = self._existing = self._first_seq = self._last_seq = 0
 
     def send_one(self, make: Callable[[int], Request]) -> int:
@@ -287,6 +289,9 @@ class _Sender:
 
     def _tell(self, answers: Sequence[Enqueued], *, one_by_one: bool = True) -> None:
         for answer in answers:
+            if answer.unknown_task and answer.unknown_task not in self._strange:
+                self._strange.add(answer.unknown_task)
+                output.note(f"beaver: warning: {output.printable(answer.warning)}")
             self._created += answer.created
             self._existing += not answer.created
             if answer.created:

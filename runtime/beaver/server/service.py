@@ -23,14 +23,15 @@ from beaver.messages import Request
 from beaver.refusals import error_of
 from beaver.requests import check_name, request_bytes
 from beaver.results import Results
+from beaver.server.strangers import Strangers
 from beaver.views import (
-    Enqueued,
     EventView,
     ExplainView,
     QueueView,
     ReloadView,
     ResultView,
     StatusView,
+    TakenIn,
 )
 from beaver_model import Rejection, State
 from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX, ID_BYTES_MAX, NAME_BYTES_MAX
@@ -158,6 +159,7 @@ class Service:
         self.payload_bytes_max = payload_bytes_max
         self._tasks: set[asyncio.Task[None]] = set()
         self._searching = asyncio.Lock()
+        self._strangers = Strangers(engine.state)
 
     def handle(
         self, op: str, body: Any, respond: Respond, origin: Origin = Origin.LOCAL
@@ -227,13 +229,14 @@ class Service:
             return error_of(reply) if isinstance(reply, Rejection) else reply
         first_seq = reply.first_seq
         if len(reply.events) == len(jobs):
-            return [Enqueued(job.id, seq, True) for seq, job in enumerate(jobs, first_seq)]
-        found = []
-        for job in jobs:
-            seq = self._engine.state.seq_of(job.id)
-            assert seq is not None, "a job that was taken in is known"
-            found.append(Enqueued(job.id, seq, seq >= first_seq))
-        return found
+            found = [TakenIn(job.id, seq, True) for seq, job in enumerate(jobs, first_seq)]
+        else:
+            found = []
+            for job in jobs:
+                seq = self._engine.state.seq_of(job.id)
+                assert seq is not None, "a job that was taken in is known"
+                found.append(TakenIn(job.id, seq, seq >= first_seq))
+        return self._strangers.told(jobs, found)
 
     # -- questions ---------------------------------------------------------------------------
 

@@ -1,0 +1,53 @@
+"""Jobs of tasks that no worker of the server knows: taken in, and told of in the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from beaver import queries
+from beaver.views import Enqueued, TakenIn
+from beaver_model import State
+from beaver_model.commands import Job
+from beaver_model.rows import spec_of
+
+_MEMO_MAX: Final = 10_000
+_NEAR_MAX: Final = 256
+"""So many names are looked at for one that is like an unknown task's."""
+
+
+class Strangers:
+    """Knows which specifications name a task that workers do not."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._known: frozenset[str] | None = None
+        self._memo: dict[bytes, tuple[str, ...]] = {}
+        """By spec: the task and known ones that are like it; empty where workers know it."""
+
+    def told(self, jobs: list[Job], found: list[Any]) -> list[Any]:
+        """Returns the answers to jobs, in which each of an unknown task says so."""
+        strange = self._among({job.spec for job in jobs})
+        if not strange:
+            return found
+        return [
+            _with_task(one, strange.get(job.spec)) for job, one in zip(jobs, found, strict=True)
+        ]
+
+    def _among(self, specs: Iterable[bytes]) -> dict[bytes, tuple[str, ...]]:
+        known = self._state.known_tasks
+        if known is None:
+            return {}  # Nobody has said what the workers know.
+        if known is not self._known or len(self._memo) > _MEMO_MAX:
+            self._known, self._memo = known, {}
+        memo = self._memo
+        for spec in specs:
+            if spec not in memo:
+                task = spec_of(spec).task
+                near = () if task in known else (task, *queries.near(task, known, _NEAR_MAX))
+                memo[spec] = near
+        return {spec: memo[spec] for spec in specs if memo[spec]}
+
+
+def _with_task(one: TakenIn, names: tuple[str, ...] | None) -> TakenIn:
+    return one if names is None else Enqueued(one.id, one.seq, one.created, names)
