@@ -72,6 +72,7 @@ class SimFile:
         self._path = path
         self._writable = writable
         self._life = disk.life
+        self._lock: SimLock | None = None
 
     def pread(self, size: int, offset: int) -> bytes:
         self._refuse_stale()
@@ -94,12 +95,28 @@ class SimFile:
         self._refuse_stale()
         return len(self._inode.cache)
 
+    def identity(self) -> str:
+        self._refuse_stale()
+        return _identity(self._inode)
+
+    def is_kept(self, size: int) -> bool:
+        self._refuse_stale()
+        return self._disk.has_name(self._inode) and len(self._inode.cache) >= size
+
+    def lock(self) -> bool:
+        self._refuse_stale()
+        if self._lock is None:
+            self._lock = self._disk.locked(self._inode)
+        return self._lock is not None
+
     def truncate(self, size: int) -> None:
         self._refuse_stale(writing=True)
         self._disk.truncated(self._path, self._inode, size)
 
     def close(self) -> None:
         self._life = -1
+        if self._lock is not None:
+            self._lock.release()
 
     def _refuse_stale(self, *, writing: bool = False) -> None:
         if self._life != self._disk.life or (writing and not self._writable):
@@ -109,12 +126,21 @@ class SimFile:
 class SimLock:
     """A held lock, which ends with the process."""
 
-    def __init__(self, held: set[str], path: str) -> None:
-        self._held = held
-        self._path = path
+    def __init__(self, held: set[int], inode: Inode) -> None:
+        self._held, self._inode = held, inode
+        self._is_held = True
+        held.add(inode.number)
+
+    def fileno(self) -> int:
+        raise NotImplementedError("the writer of a simulated machine needs none")
+
+    def identity(self) -> str:
+        return _identity(self._inode)
 
     def release(self) -> None:
-        self._held.discard(self._path)
+        if self._is_held:
+            self._is_held = False
+            self._held.discard(self._inode.number)
 
 
 class SimDisk:
@@ -142,7 +168,8 @@ class SimDisk:
         self._names: dict[str, _Node] = {path: _Directory() for path in directories}
         self._platter_names = dict(self._names)
         self._changes: list[_Change] = []
-        self._locks: set[str] = set()
+        self._locks: set[int] = set()
+        """Numbers of the locked files: a lock is of the file, not of its name."""
 
     # -- faults, crashes -------------------------------------------------------------------
 
@@ -162,7 +189,7 @@ class SimDisk:
     def kill(self) -> None:
         """The process dies: descriptors and locks are gone, the page cache is not."""
         self.life += 1
-        self._locks.clear()
+        self._locks = set()
         self.forget_plans()
 
     def crash(self, choose: Chooser) -> None:
@@ -322,7 +349,7 @@ class SimDisk:
         self._change("link", f"{old} -> {new}", {new: inode})
 
     def identity(self, path: str) -> str:
-        return f"{0:016x}:{self._node(path).number:016x}"
+        return _identity(self._node(path))
 
     def same_file(self, one: str, other: str) -> bool:
         node = self._names.get(one)
@@ -352,12 +379,17 @@ class SimDisk:
         return self.file_limit
 
     def lock(self, path: str) -> SimLock | None:
-        if path in self._locks:
-            return None
         if path not in self._names:
             self._change("create", path, {path: Inode()})
-        self._locks.add(path)
-        return SimLock(self._locks, path)
+        return self.locked(self._inode(path))
+
+    def locked(self, inode: Inode) -> SimLock | None:
+        """Locks a file; `None` where it is locked."""
+        return None if inode.number in self._locks else SimLock(self._locks, inode)
+
+    def has_name(self, inode: Inode) -> bool:
+        """True where some name stands for the file."""
+        return any(node is inode for node in self._names.values())
 
     # -- what they share -------------------------------------------------------------------------
 
@@ -417,6 +449,10 @@ def _rebind(names: dict[str, _Node], change: _Change) -> None:
             names.pop(path, None)
         else:
             names[path] = node
+
+
+def _identity(node: _Node) -> str:
+    return f"{0:016x}:{node.number:016x}"
 
 
 def _error(number: int, path: str) -> OSError:

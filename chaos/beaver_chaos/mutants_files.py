@@ -11,6 +11,7 @@ from typing import Final
 from beaver_chaos.mutants import Mutant
 
 _OWNERSHIP: Final = "tests/scenarios/test_ownership.py"
+_LOST: Final = "tests/scenarios/test_lost_files.py"
 
 MUTANTS: Final = (
     Mutant(
@@ -53,5 +54,77 @@ MUTANTS: Final = (
 """,
         tests=(f"{_OWNERSHIP}::test_a_server_adopts_the_store_that_was_made_while_it_imported",),
         why="`beaver run &` and an enqueue on a fresh directory: now and then the server ends.",
+    ),
+    Mutant(
+        name="log-is-not-locked",
+        module="beaver.disk",
+        diff="""
+     def lock(self) -> bool:
+-        return _try_flock(self._descriptor)
++        mutant_reached()
++        return True
+""",
+        tests=(f"{_LOST}::test_a_removed_lock_file_lets_nobody_in_and_the_holder_is_named",),
+        why="Somebody removes the lock file: two servers write one log.",
+    ),
+    Mutant(
+        name="lock-file-is-gone-for-good",
+        module="beaver.locking",
+        diff="""
+-        self._lock.release()
+-        self._lock = again
+-        return True
++        mutant_reached()
++        again.release()
++        return True
+""",
+        tests=(f"{_LOST}::test_a_removed_lock_file_is_made_again_and_is_held",),
+        why="After the lock file was removed, nothing names who holds the directory.",
+    ),
+    Mutant(
+        name="lock-on-a-file-that-nobody-finds",
+        module="beaver.locking",
+        diff="""
+-        if names(disk, layout.lock, lock):
+-            return Hold(disk, layout.lock, lock)
++        mutant_reached()
++        return Hold(disk, layout.lock, lock)
+""",
+        tests=("tests/journal/test_locking.py::test_a_lock_is_taken_on_the_file_of_that_name",),
+        why="The lock file is removed between its opening and its locking: two hold one each.",
+    ),
+    Mutant(
+        name="commit-acknowledged-into-a-deleted-log",
+        module="beaver.journal.wal",
+        diff="""
+-        if not self._file.is_kept(self._size):
+-            self._lose()
++        mutant_reached()
+""",
+        tests=(f"{_LOST}::test_nothing_is_acknowledged_into_a_log_that_is_gone[_delete-inline]",),
+        why="Jobs that were acknowledged in the second after somebody deleted the log are lost.",
+    ),
+    Mutant(
+        name="log-is-not-looked-at-while-idle",
+        module="beaver.housekeeping",
+        diff="""
+-            self._segments.check()
++            mutant_reached()
+""",
+        tests=(
+            f"{_LOST}::test_an_idle_server_ends_with_7_and_says_what_became_of_its_log[rename]",
+        ),
+        why="A server goes on with a log that nobody will find after the restart.",
+    ),
+    Mutant(
+        name="deleted-log-is-gone",
+        module="beaver.journal.wal",
+        diff="""
+-        kept = "" if self._file.is_kept(0) else self._rescue()
++        mutant_reached()
++        kept = ""
+""",
+        tests=(f"{_LOST}::test_a_deleted_log_is_kept_beside_and_goes_on_once_it_is_put_back",),
+        why="The last copy of a deleted log ends with the process that had it open.",
     ),
 )

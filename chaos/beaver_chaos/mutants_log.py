@@ -101,8 +101,8 @@ MUTANTS: Final = (
         name="torn-tail-not-zeroed",
         module="beaver.recovery",
         diff="""
--                _zero(file, scan.end.offset)
-+                mutant_reached()
+-            _zero(file, scan.end.offset)
++            mutant_reached()
 """,
         tests=(f"{_RECOVERY}::test_torn_tail_is_kept_and_zeroed_and_synced",),
         why="Blocks of the old tail mix with those of a new frame at the next crash.",
@@ -111,10 +111,10 @@ MUTANTS: Final = (
         name="cut-of-a-torn-tail-not-synced",
         module="beaver.recovery",
         diff="""
--            file.pwrite(last, start)
--            file.sync()
-+            file.pwrite_durable(last, start)
-+            mutant_reached()
+-        file.pwrite(last, start)
+-        file.sync()
++        file.pwrite_durable(last, start)
++        mutant_reached()
 """,
         tests=(
             f"{_RECOVERY}::test_torn_tail_is_kept_and_zeroed_and_synced",
@@ -126,8 +126,8 @@ MUTANTS: Final = (
         name="last-frame-not-rewritten",
         module="beaver.recovery",
         diff="""
--            file.pwrite(last, start)
-+            mutant_reached()
+-        file.pwrite(last, start)
++        mutant_reached()
 """,
         tests=(f"{_RECOVERY}::test_last_frame_that_lives_in_the_page_cache_alone_is_made_durable",),
         why="A commit that only the page cache has is acknowledged, and lost with the power.",

@@ -47,8 +47,8 @@ MUTANTS: Final = (
         name="torn-tail-kept-in-the-log",
         module="beaver.recovery",
         diff="""
--                _zero(file, scan.end.offset)
-+                mutant_reached()
+-            _zero(file, scan.end.offset)
++            mutant_reached()
 """,
         tests=(_STORAGE,),
         why="What is left of a torn write mixes with the next frame, and a start is refused.",

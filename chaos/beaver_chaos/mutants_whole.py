@@ -152,8 +152,8 @@ MUTANTS: Final = (
         name="tail-cut-in-the-cache-only",
         module="beaver.recovery",
         diff="""
--            file.sync()
-+            mutant_reached()
+-        file.sync()
++        mutant_reached()
 """,
         tests=(_CRASHES,),
         why="A stale frame comes back after a second crash, or a start is refused.",

@@ -60,6 +60,7 @@ class ProcessDisk:
         self._faults: dict[int, Fault] = {}
         self._read_fault = 0
         self._locks: list[DirectoryLock] = []
+        self.locked_files: list[SimFile] = []
 
     # -- faults --------------------------------------------------------------------------------
 
@@ -94,6 +95,9 @@ class ProcessDisk:
         for lock in self._locks:
             lock.release()
         self._locks.clear()
+        for file in self.locked_files:
+            file.close()
+        self.locked_files.clear()
 
     def _as_user(self) -> SimDisk:
         if not self._process.alive:
@@ -176,6 +180,18 @@ class _ProcessFile:
 
     def size(self) -> int:
         return self._as_user().size()
+
+    def identity(self) -> str:
+        return self._as_user().identity()
+
+    def is_kept(self, size: int) -> bool:
+        return self._as_user().is_kept(size)
+
+    def lock(self) -> bool:
+        is_ours = self._as_user().lock()
+        if is_ours:
+            self._owner.locked_files.append(self._file)
+        return is_ours
 
     def truncate(self, size: int) -> None:
         self._as_user().truncate(size)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from beaver.layout import Layout
+from beaver.locking import try_acquire
 from beaver.messages import Outcome, OutcomeKind
 from beaver_chaos.disk import Fault
 from beaver_chaos.loop import Process
@@ -119,6 +120,26 @@ def _rot_snapshot(world: World, part: float, bit: int) -> None:
         world.disk.flip(path, int(part * size), bit)
         if world.life is not None:
             world.crash(world.life, power=False)
+
+
+def _remove_lock(world: World) -> None:
+    """Somebody removes the lock file, and starts another process at once."""
+    life, disk, data = world.listening, world.bare_disk(), world.config.data
+    if life is None or life.log_is_replaced or not disk.exists(Layout(data).lock):
+        return
+    disk.unlink(Layout(data).lock)
+    if try_acquire(disk, data) is not None:
+        world.watch.wrong("another process comes in while a server runs")
+
+
+def _replace_log(world: World) -> None:
+    """Somebody puts a copy of the log in its place, as an editor or a restore does."""
+    life, disk, path = world.listening, world.bare_disk(), Layout(world.config.data).log
+    if life is None:
+        return
+    life.log_is_replaced = True
+    disk.put(path, disk.contents(path))
+    world.reach("the log is replaced under a server")
 
 
 # -- helper and writer -------------------------------------------------------------------------
@@ -238,6 +259,8 @@ FAULTS: Final[dict[str, Callable[..., None]]] = {
     "slow_disk": _slow_disk,
     "cut": _cut,
     "rot_snapshot": _rot_snapshot,
+    "remove_lock": _remove_lock,
+    "replace_log": _replace_log,
     "snapshot": _snapshot,
     "prepare": _prepare,
     "restart": _restart,

@@ -336,6 +336,8 @@ _FAULT_ARGS: Final[dict[str, Callable[[Chance], tuple[Any, ...]]]] = {
     "clock": lambda c: (c.pick((-3_600_000, -2_000, -50, 50, 2_000, 3_600_000)),),
     "slow_disk": lambda c: (c.between(10, 100), c.between(50, 500)),
     "rot_snapshot": lambda c: (c.random(), c.below(8)),
+    "remove_lock": _no_args,
+    "replace_log": _no_args,
     "late_outcome": lambda c: (c.below(3) + 1, c.random()),
     "cut": lambda c: (c.below(CLIENTS),),
 }

@@ -17,7 +17,7 @@ from beaver.assembly import Assembly, PoolSink, Ports
 from beaver.config import Config
 from beaver.errors import BeaverError, DiskFull, StorageFailed, StoreUnavailable
 from beaver.layout import Layout
-from beaver.ports import DirectoryLock
+from beaver.locking import Hold, try_acquire
 from beaver.queries import status
 from beaver.server.socket import Connection, Outbox
 from beaver.views import StatusView
@@ -57,6 +57,9 @@ class Life:
         self.listening = False
         self.ending = False
         self.writer: SimWriter | None = None
+        self._lock: Hold | None = None
+        self.log_is_replaced = False
+        """Somebody has put a copy in the place of the log: this server must end."""
         self._stop: asyncio.Event | None = None
         self._connections: set[Connection] = set()
         self._outbox: Outbox | None = None
@@ -74,6 +77,7 @@ class Life:
             read_slots=self._read_slots,
             make_helper=lambda _: SimHelper(world, self.process, layout),
             make_history=lambda *_: SimHistory(),
+            renew_lock=self._renew_lock,
             make_writer=lambda: SimWriter(self),
         )
 
@@ -111,7 +115,7 @@ class Life:
         world, config, parts = self.world, self.world.config, self.parts
         sink = PoolSink()
         tasks = await self.pools[0].start(sink)
-        lock = await self._acquire(Layout(config.data).lock)
+        lock = await self._acquire(config.data)
         await parts.recover(world.store, tasks)
         parts.build(
             sink,
@@ -131,14 +135,22 @@ class Life:
         await parts.finish()
         lock.release()
 
-    async def _acquire(self, path: str) -> DirectoryLock:
+    async def _acquire(self, path: str) -> Hold:
         """As `locking.acquire`: the writer of a killed server may hold it for a moment."""
         try:
-            while (lock := self.disk.lock(path)) is None:  # noqa: ASYNC110 - it can only be tried
+            while (lock := try_acquire(self.disk, path)) is None:  # noqa: ASYNC110 - it can only be tried
                 await asyncio.sleep(_LOCK_POLL_S)
         except OSError as error:
             raise StoreUnavailable(f"cannot lock {path}: {error.strerror}") from error
+        self._lock = lock
         return lock
+
+    def _renew_lock(self) -> bool:
+        assert self._lock is not None, "housekeeping begins under the lock"
+        renewed = self._lock.renew()
+        if renewed:
+            self.world.reach("a lock file that was removed is made again")
+        return renewed
 
     async def _close_doors(self) -> None:
         self.listening = False

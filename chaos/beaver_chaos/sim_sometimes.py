@@ -57,6 +57,8 @@ SOMETIMES: Final[tuple[str, ...]] = (
     "commits move back to the loop",
     "the writer dies in the middle of a frame",
     "a writer outlives its server",
+    "a lock file that was removed is made again",
+    "the log is replaced under a server",
     "a segment is sealed",
     "a snapshot is taken",
     "a segment is pruned",

@@ -121,6 +121,8 @@ class Ports(NamedTuple):
     """Makes the helper of the store with that mark."""
     make_history: Callable[[bytes, Housekeeping], HistoryReader]
     """Makes what reads the history."""
+    renew_lock: Callable[[], bool]
+    """Locks the directory's lock file anew where it was replaced; true where it was."""
     make_writer: Callable[[], LogWriter] | None = None
     """Starts a process that writes the log beside the loop, for slow disks."""
 
@@ -258,6 +260,7 @@ class Assembly:
             retention_ms=config.retention_ms,
             on_room=self.controller.retry_unwritten,
             on_violation=partial(self._violated, on_violation),
+            renew_lock=ports.renew_lock,
         )
         self.service = Service(
             engine,

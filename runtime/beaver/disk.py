@@ -16,6 +16,7 @@ import errno
 import fcntl
 import os
 import resource
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,63 @@ def _full_sync(descriptor: int) -> None:
 _sync: Final[Callable[[int], object]] = (
     _full_sync if _FULL_SYNC else getattr(os, "fdatasync", os.fsync)
 )
+
+
+_LOCK_BYTES_MAX: Final = 64
+"""More than a pid takes: a longer file was not made to be a lock."""
+
+
+def open_regular(path: str, flags: int) -> int:
+    """Opens a regular file, made 0600 where `flags` say so, and returns its descriptor.
+
+    Whoever may write where our files lie could put something else there: a symbolic link to
+    a file that would be changed in its place, a FIFO at which a reader would wait for ever.
+
+    Raises:
+        OSError: It is no regular file (ELOOP, EISDIR, ENXIO), or cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            error.strerror = "it is a symbolic link, which is not followed"
+        elif error.errno == errno.ENXIO:
+            error.strerror = "it is no regular file"
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
+    raise OSError(number, "it is no regular file", path)
+
+
+def read_regular(path: str, bytes_max: int) -> bytes:
+    """Returns the content of a small regular file.
+
+    Raises:
+        OSError: As `open_regular`; or there is more of it (EFBIG).
+    """
+    file = SystemFile(open_regular(path, os.O_RDONLY))
+    try:
+        content = file.pread(bytes_max + 1, 0)
+    finally:
+        file.close()
+    if len(content) > bytes_max:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+    return content
+
+
+def _identity(found: os.stat_result) -> str:
+    return f"{found.st_dev:016x}:{found.st_ino:016x}"
+
+
+def _try_flock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:
@@ -102,6 +160,16 @@ class SystemFile:
     def size(self) -> int:
         return os.fstat(self._descriptor).st_size
 
+    def identity(self) -> str:
+        return _identity(os.fstat(self._descriptor))
+
+    def is_kept(self, size: int) -> bool:
+        found = os.fstat(self._descriptor)
+        return found.st_nlink > 0 and found.st_size >= size
+
+    def lock(self) -> bool:
+        return _try_flock(self._descriptor)
+
     def truncate(self, size: int) -> None:
         os.ftruncate(self._descriptor, size)
 
@@ -120,6 +188,9 @@ class SystemLock:
     def fileno(self) -> int:
         """The descriptor, for a writer process that holds the lock with us."""
         return self._descriptor
+
+    def identity(self) -> str:
+        return _identity(os.fstat(self._descriptor))
 
     def release(self) -> None:
         if self._descriptor >= 0:
@@ -152,10 +223,10 @@ class SystemDisk:
             self._kept[path] = _open_directory(path)
 
     def open(self, path: str, *, write: bool = False, create: bool = False) -> SystemFile:
-        flags = os.O_CLOEXEC | (os.O_RDWR if write or create else os.O_RDONLY)
+        flags = os.O_RDWR if write or create else os.O_RDONLY
         if create:
             flags |= os.O_CREAT | os.O_EXCL
-        return SystemFile(os.open(path, flags, 0o600))
+        return SystemFile(open_regular(path, flags))
 
     def exists(self, path: str) -> bool:
         return os.path.lexists(path)
@@ -177,8 +248,7 @@ class SystemDisk:
         Path(new).hardlink_to(old)
 
     def identity(self, path: str) -> str:
-        found = os.stat(path)  # noqa: PTH116 - Path.stat says no more
-        return f"{found.st_dev:016x}:{found.st_ino:016x}"
+        return _identity(os.stat(path))  # noqa: PTH116 - Path.stat says no more
 
     def same_file(self, one: str, other: str) -> bool:
         try:
@@ -209,15 +279,18 @@ class SystemDisk:
         return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
     def lock(self, path: str) -> SystemLock | None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
+            is_ours = _try_flock(descriptor)
+            is_lock = os.fstat(descriptor).st_size <= _LOCK_BYTES_MAX
         except BaseException:
             os.close(descriptor)
             raise
+        if not is_ours or not is_lock:
+            os.close(descriptor)
+            if is_lock:
+                return None
+            raise OSError(errno.EEXIST, "it is no lock file, and is left as it is", path)
         # For whoever finds the lock held.  Not synced: it matters only while we live.
         try:
             os.ftruncate(descriptor, 0)

@@ -40,7 +40,7 @@ from beaver.errors import (
 from beaver.journal.codec import encode_commit
 from beaver.keeper.turn import Turn, try_turn
 from beaver.layout import Layout
-from beaver.locking import LOCK_WAIT_S, Patience, prepare_directory
+from beaver.locking import LOCK_WAIT_S, Patience, prepare_directory, try_lock
 from beaver.messages import Request
 from beaver.ports import Clock, DirectoryLock, Disk
 from beaver.recovery import Opened, open_store, peek_store, read_store
@@ -341,12 +341,9 @@ class EmbeddedClient(Operations, Synchronous):
         return Patience(self.data, self._lock_wait_s)
 
     def _lock(self) -> DirectoryLock:
-        path, patience = Layout(self.data).lock, self._patience()
+        patience = self._patience()
         while True:
-            try:
-                lock = self._disk.lock(path)
-            except OSError as error:
-                raise StoreUnavailable(f"cannot lock {path}: {error.strerror}") from error
+            lock = try_lock(self._disk, self.data)
             if lock is not None:
                 return lock
             server = client.find(self.data)

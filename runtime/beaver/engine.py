@@ -509,7 +509,11 @@ class Engine:
         if error is not None:
             self.fail(StorageFailed(f"the writer process could not write the log: {error}"))
             return
-        self._journal.confirm()
+        try:
+            self._journal.confirm()
+        except StorageFailed as failure:
+            self.fail(failure)
+            return
         self._durable(batch, seconds)
         # Also where nothing is open: a worker may have become ready during the sync.
         if self._events or self._waiting or self._postponed:

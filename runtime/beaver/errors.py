@@ -112,6 +112,10 @@ class StorageFailed(BeaverError):
     http_status = 507
 
 
+class LogLost(StorageFailed):
+    """The log was removed, replaced or cut under the process that writes it."""
+
+
 class DiskFull(StorageFailed):
     """No room to prepare the log for this; nothing was enqueued and nothing is lost."""
 

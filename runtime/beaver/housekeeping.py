@@ -8,7 +8,9 @@ Independent loops, so that a long snapshot delays nothing else:
 - the log is projected into the history, and results that it holds leave the memory; while the
   server is busy that is put off, since it wants a core and the disk that everybody else wants;
 - a snapshot is taken when the log since the last one has grown enough;
-- a sample of the state is held against the invariants; a violation stops dispatch.
+- a sample of the state is held against the invariants; a violation stops dispatch;
+- lock file and log are compared with their names: who removes the one locks nobody in or out,
+  and without the other nothing more may be acknowledged.
 """
 
 from __future__ import annotations
@@ -60,6 +62,8 @@ class Segments(Protocol):
 
     def adopt(self, path: str) -> bool: ...
 
+    def check(self) -> None: ...
+
 
 class Housekeeping:
     """Keeps one server's files in order until it is stopped."""
@@ -81,6 +85,7 @@ class Housekeeping:
         retention_ms: int,
         on_room: Callable[[], None],
         on_violation: Callable[[str], None],
+        renew_lock: Callable[[], bool],
         projects: bool = True,
     ) -> None:
         """Args beyond the obvious.
@@ -100,6 +105,7 @@ class Housekeeping:
             retention_ms: Age up to which segments stay.
             on_room: Called at every beat: the log may have room again.
             on_violation: Called with what is wrong with the state, once.
+            renew_lock: Locks the lock file anew where it was replaced; true where it was.
             projects: Whether the history is brought up to the log by itself.
         """
         self._engine, self._segments, self._helper = engine, segments, helper
@@ -112,6 +118,7 @@ class Housekeeping:
         self._log_bytes_then = 0
         self._last_snapshot_ns = clock.monotonic_ns()
         self._on_room, self._on_violation, self._projects = on_room, on_violation, projects
+        self._renew_lock = renew_lock
         self._sampler = Sampler(engine.state)
         self._is_violated = False
         engine.observers.append(self._sampler.observe)
@@ -131,7 +138,8 @@ class Housekeeping:
     def start(self) -> None:
         """Starts the loops."""
         loop = asyncio.get_running_loop()
-        for work in (self._prepare, self._project, self._snapshot_if_due, self._sample):
+        works = (self._prepare, self._project, self._snapshot_if_due, self._sample, self._check)
+        for work in works:
             if work == self._project and not self._projects:
                 continue
             self._tasks.append(loop.create_task(self._repeat(work)))
@@ -311,6 +319,20 @@ class Housekeeping:
             self._log_bytes_then = log_bytes
             self._metrics.snapshot_seq = taken.last_seq
             self._metrics.snapshot_seconds = taken.seconds
+
+    # -- lock and log -----------------------------------------------------------------------
+
+    async def _check(self) -> None:
+        """Ends the process where the log is not the file of its name any more."""
+        try:
+            self._segments.check()
+        except StorageFailed as error:
+            self._engine.fail(error)
+        if self._renew_lock():
+            log.warning(
+                "somebody has removed the lock file; it is there again.  It keeps other "
+                "processes out while this one runs, and is no sign of one that has died"
+            )
 
     # -- invariants -------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 ```
 data/
-    LOCK               held by whoever may write; never unlinked
-    wal.log            the active segment of the log
+    LOCK               held by whoever may write; made again where somebody removes it
+    wal.log            the active segment of the log; locked as well
     wal.next           the next segment, zero-filled ahead; holds no events
     wal.adopted        the same, once the writer has taken it over; holds no events
     archive/           sealed segments, each named by its first seq
@@ -76,6 +76,10 @@ class Layout(NamedTuple):
     def archived(self, first_seq: int) -> str:
         """Returns the path that the segment beginning at `first_seq` has once it is sealed."""
         return f"{self.path}/archive/{first_seq:020d}{ARCHIVE_SUFFIX}"
+
+    def rescued(self, next_seq: str) -> str:
+        """Returns the path that a log without a name is copied to, by the seq after its last."""
+        return f"{self.path}/wal.log.rescued-{next_seq}"
 
     def broken(self, time: str) -> str:
         """Returns the path that the torn tail of the log is kept under."""

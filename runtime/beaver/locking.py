@@ -1,22 +1,80 @@
-"""Waiting for the lock on a data directory: one writer at a time, server or not."""
+"""The locks of a data directory: one writer at a time, server or not.
+
+There are two.  `LOCK` is taken first, and waited for: it stands for the whole directory, also
+where there is no log yet.  But people remove lock files, and then the next process locks
+another file of that name.  So whoever writes the log has locked that as well.  A lock is
+worth something only on the file that its name stands for, so both are compared with their
+names once they are taken.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from beaver import endpoint
+from beaver.disk import read_regular
 from beaver.errors import StoreUnavailable
 from beaver.layout import Layout
-from beaver.ports import DirectoryLock, Disk
+from beaver.ports import DirectoryLock, Disk, File
 
 LOCK_WAIT_S: Final = 5.0
 """For so long a second writer waits before it gives up."""
 CHANGING_S: Final = 60.0
 """For so long it waits for a server that is starting or ending."""
 _POLL_S: Final = 0.02
+_PID_BYTES_MAX: Final = 64
+_RACES_MAX: Final = 100
+"""Times that a file may be replaced between its opening and its locking."""
+
+
+class Hold:
+    """The held lock on a data directory, made again where somebody removes the lock file."""
+
+    def __init__(self, disk: Disk, path: str, lock: DirectoryLock) -> None:
+        self._disk, self._path, self._lock = disk, path, lock
+
+    def fileno(self) -> int:
+        """The descriptor, for a writer process that holds the lock with us."""
+        return self._lock.fileno()
+
+    def identity(self) -> str:
+        """See `ports.DirectoryLock`."""
+        return self._lock.identity()
+
+    def renew(self) -> bool:
+        """Locks the file that has the name now, if it is another one; true where that was so.
+
+        The log is locked as well, so nobody came in meanwhile.  False also where somebody
+        holds the new file: that one waits for the log, gives up, and it is ours later.
+        """
+        try:
+            if names(self._disk, self._path, self._lock):
+                return False
+            again = self._disk.lock(self._path)
+        except OSError:
+            return False  # A full disk, or no directory: the check of the log tells more.
+        if again is None:
+            return False
+        self._lock.release()
+        self._lock = again
+        return True
+
+    def release(self) -> None:
+        """Gives the lock back."""
+        self._lock.release()
+
+
+def names(disk: Disk, path: str, locked: DirectoryLock | File) -> bool:
+    """True where the path still stands for that file."""
+    try:
+        return disk.identity(path) == locked.identity()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def prepare_directory(disk: Disk, path: str) -> None:
@@ -41,12 +99,81 @@ def prepare_directory(disk: Disk, path: str) -> None:
         ) from error
 
 
+def try_lock(disk: Disk, path: str) -> Hold | None:
+    """As `try_acquire`.
+
+    Raises:
+        StoreUnavailable: The lock file cannot be opened.
+    """
+    try:
+        return try_acquire(disk, path)
+    except OSError as error:
+        where = error.filename or Layout(path).lock
+        raise StoreUnavailable(f"cannot lock {where}: {error.strerror}") from error
+
+
+def try_acquire(disk: Disk, path: str) -> Hold | None:
+    """Returns the lock on the data directory at `path`; `None` where another process has it.
+
+    Also where it has but the log, since its `LOCK` was removed.
+
+    Raises:
+        OSError: The lock file cannot be opened.
+    """
+    layout = Layout(path)
+    for _ in range(_RACES_MAX):
+        lock = disk.lock(layout.lock)
+        if lock is None:
+            return None
+        if not _is_free(disk, layout.log):
+            lock.release()
+            return None
+        if names(disk, layout.lock, lock):
+            return Hold(disk, layout.lock, lock)
+        lock.release()  # The file was removed between its opening and its locking.
+    return None
+
+
+def lock_log(disk: Disk, path: str) -> File:
+    """Opens the log at `path` for writing, and locks it until it is closed.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+        FileNotFoundError: There is none.
+        OSError: It cannot be opened.
+    """
+    for _ in range(_RACES_MAX):
+        file = disk.open(path, write=True)
+        try:
+            if not file.lock():
+                break
+            if names(disk, path, file):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # It was sealed since it was opened: another one is the log.
+    file.close()
+    raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), path)
+
+
+def _is_free(disk: Disk, path: str) -> bool:
+    """True where nobody holds the log; also where it cannot be opened, which recovery tells."""
+    try:
+        lock_log(disk, path).close()
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 def acquire(
     disk: Disk,
     path: str,
     wait_s: float = LOCK_WAIT_S,
     between: Callable[[], object] = lambda: None,
-) -> DirectoryLock:
+) -> Hold:
     """Returns the lock on the data directory at `path`, which exists.
 
     Args:
@@ -100,19 +227,6 @@ class Patience:
         time.sleep(_POLL_S)
 
 
-def try_lock(disk: Disk, path: str) -> DirectoryLock | None:
-    """Returns the lock on a data directory, or `None` where somebody holds it.
-
-    Raises:
-        StoreUnavailable: The lock file cannot be opened.
-    """
-    lock_path = Layout(path).lock
-    try:
-        return disk.lock(lock_path)
-    except OSError as error:
-        raise StoreUnavailable(f"cannot lock {lock_path}: {error.strerror}") from error
-
-
 def phase_of(path: str) -> str:
     """Returns `starting` or `ending` where whoever has the lock says so of itself."""
     info = endpoint.read(path)
@@ -129,9 +243,24 @@ def holder_of(path: str) -> str:
 
 
 def _pid(path: str) -> str:
-    """Returns the pid that the lock's holder wrote into it."""
+    """Returns the pid of the process that holds the data directory at `path`, for a message.
+
+    As the kernel tells it, of the log before `LOCK`: a removed lock file names nobody.  Where
+    it does not tell, as the holder has written it into `LOCK`.
+    """
+    layout = Layout(path)
+    for held in (layout.log, layout.lock):
+        try:
+            found = os.stat(held)  # noqa: PTH116 - Path.stat says no more
+            place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+            lines = Path("/proc/locks").read_text().splitlines()
+        except OSError:
+            continue
+        for fields in map(str.split, lines):
+            if fields[1:2] == ["FLOCK"] and fields[5] == place and int(fields[4]) > 0:
+                return fields[4]
     try:
-        text = Path(Layout(path).lock).read_text(encoding="ascii", errors="replace")
+        text = read_regular(layout.lock, _PID_BYTES_MAX).decode("ascii", "replace").strip()
     except OSError:
         return "unknown"
-    return text.strip() or "unknown"
+    return text if text.isdigit() else "unknown"

@@ -53,6 +53,22 @@ class File(Protocol):
 
     def size(self) -> int: ...
 
+    def identity(self) -> str:
+        """Returns what tells this file from every other; see `Disk.identity`."""
+        ...
+
+    def is_kept(self, size: int) -> bool:
+        """True where the file still has a name, and `size` bytes at least."""
+        ...
+
+    def lock(self) -> bool:
+        """Takes the exclusive lock on this file, until it is closed; False where it is held.
+
+        The lock is that of the file, whatever its name: whoever removes or renames it gives
+        it to nobody.
+        """
+        ...
+
     def truncate(self, size: int) -> None: ...
 
     def close(self) -> None: ...
@@ -60,6 +76,14 @@ class File(Protocol):
 
 class DirectoryLock(Protocol):
     """A held lock on a data directory."""
+
+    def fileno(self) -> int:
+        """The descriptor, where it is a real one: for a writer process that holds it with us."""
+        ...
+
+    def identity(self) -> str:
+        """Returns what tells the locked file from every other; see `Disk.identity`."""
+        ...
 
     def release(self) -> None: ...
 

@@ -100,11 +100,15 @@ class Rebuilding:
         disk, layout = self.disk, self.layout
         if not disk.exists(layout.path):
             return
+        names = [f"{layout.path}/{name}" for name in disk.listdir(layout.path)]
+        rescued = [name for name in names if name.startswith(layout.rescued(""))]
+        if rescued and not disk.exists(layout.log):
+            reason = f"there is no log, but {rescued[-1]} holds what it held: rename that to it"
+            raise Damaged(Damage.MISSING, layout.log, 0, 0, reason)
         segments(disk, layout)  # Refuses an archive without an active segment.
-        broken = layout.broken("").rpartition("/")[2]
         signs = [layout.snapshot, layout.snapshot_old, layout.history, layout.slots, layout.adopted]
         shown = [sign for sign in signs if disk.exists(sign)]
-        shown += [name for name in disk.listdir(layout.path) if name.startswith(broken)]
+        shown += [name for name in names if name.startswith(layout.broken(""))]
         # It may have been made since it was looked for, by a server that starts.
         if shown and not disk.exists(layout.log):
             reason = f"there is no log, and {shown[0]} shows that there was one"

@@ -3,7 +3,9 @@
 What lives here: opening a store, and the repairs with the order in which they are made.
 `rebuilding` reads and judges; `recovery_table` says what each find means.
 
-Reading comes first, and every refusal with it: a start that refuses has changed nothing.
+The log itself is locked first: `LOCK` may have been removed under a process that writes.
+
+Reading comes next, and every refusal with it: a start that refuses has changed nothing.
 Then the repairs, in an order in which a crash behind any of them leaves a store that the
 next recovery brings to the same state:
 
@@ -48,10 +50,12 @@ from beaver.journal.format import (
     CLOSE,
     FILE_HEADER_BYTES,
     STORE_ID_BYTES,
+    FileHeader,
 )
 from beaver.journal.scan import Damage, Damaged, End, EndKind, read_header
 from beaver.journal.wal import EXTEND_BYTES, SEGMENT_BYTES, Tail, Wal, create_log
 from beaver.layout import Layout
+from beaver.locking import holder_of, lock_log
 from beaver.ports import Clock, Disk, File
 from beaver.rebuilding import Rebuilding, RecoveryReport
 from beaver.recovery_table import Row
@@ -106,7 +110,8 @@ def open_store(
         StorageFailed: Reading, writing or syncing failed.
     """
     reading = Rebuilding(disk, path, clock)
-    with _told_as_errors(path):
+    with _told_as_errors(path), contextlib.ExitStack() as on_failure:
+        file = _hold_log(reading)
         if not reading.find():
             if not create:
                 raise NotFound(f"{path} holds no queue")
@@ -115,10 +120,37 @@ def open_store(
                 disk.mkdir(path)
                 create_log(disk, reading.layout, store, extend_bytes)
             reading.find()
+        file = file or _hold_log(reading)
+        assert file is not None, "it was there, or has been made"
+        on_failure.callback(file.close)
         reading.judge_twin()
         state = reading.rebuild()
-        wal = _repair(reading, segment_bytes, extend_bytes)
+        header, tail = _repair(reading, file)
+        wal = Wal(
+            disk,
+            reading.layout,
+            file,
+            header,
+            tail,
+            segment_bytes=segment_bytes,
+            extend_bytes=extend_bytes,
+        )
+        on_failure.pop_all()
         return Opened(state, wal, reading.report)
+
+
+def _hold_log(reading: Rebuilding) -> File | None:
+    """Returns the log, locked; `None` where there is none."""
+    try:
+        return lock_log(reading.disk, reading.layout.log)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError as error:
+        log = reading.layout.log
+        raise StoreUnavailable(
+            f"{log} is held by {holder_of(reading.layout.path)}, though LOCK is ours: somebody has "
+            "removed or replaced that\nStop that process first."
+        ) from error
 
 
 def read_store(
@@ -190,37 +222,28 @@ def _told_as_errors(path: str) -> Iterator[None]:
 # -- repairs ---------------------------------------------------------------------------
 
 
-def _repair(reading: Rebuilding, segment_bytes: int, extend_bytes: int) -> Wal:
-    """Makes the files good, durably, and opens the log; the docstring tells the steps."""
+def _repair(reading: Rebuilding, file: File) -> tuple[FileHeader, Tail]:
+    """Makes the files good, durably; the docstring tells the steps.
+
+    Returns:
+        The header of the log, which `file` is, and where it goes on.
+    """
     disk, layout, scan = reading.disk, reading.layout, reading.scan
     assert scan is not None, "rebuilt before it is repaired"
     assert scan.end is not None, "the scan was exhausted"
     with reading.phase("open"):
-        file = disk.open(layout.log, write=True)
-        try:
-            _drop_leftovers(reading)
-            if scan.end.kind == EndKind.TORN:
-                _keep_tail(reading, file, scan.end)
-                _zero(file, scan.end.offset)
-            start, last = scan.last_bytes()
-            file.pwrite(last, start)
-            file.sync()
-            disk.mkdir(layout.archive)
-            disk.sync_dir(layout.archive)
-            disk.sync_dir(layout.path)
-            tail = Tail(scan.offset, scan.next_seq, scan.crc, scan.flags if scan.frames else CLOSE)
-            return Wal(
-                disk,
-                layout,
-                file,
-                scan.header,
-                tail,
-                segment_bytes=segment_bytes,
-                extend_bytes=extend_bytes,
-            )
-        except BaseException:
-            file.close()
-            raise
+        _drop_leftovers(reading)
+        if scan.end.kind == EndKind.TORN:
+            _keep_tail(reading, file, scan.end)
+            _zero(file, scan.end.offset)
+        start, last = scan.last_bytes()
+        file.pwrite(last, start)
+        file.sync()
+        disk.mkdir(layout.archive)
+        disk.sync_dir(layout.archive)
+        disk.sync_dir(layout.path)
+    flags = scan.flags if scan.frames else CLOSE
+    return scan.header, Tail(scan.offset, scan.next_seq, scan.crc, flags)
 
 
 def _drop_leftovers(reading: Rebuilding) -> None:

@@ -31,8 +31,8 @@ class Row(Enum):
     LOG_MISSING = (
         False,
         (
-            "no wal.log, but archive, snapshot, history, slots, an adopted segment or a torn tail "
-            "show that there was one"
+            "no wal.log, but archive, snapshot, history, slots, an adopted segment, a torn tail or "
+            "a log that was rescued from its deletion show that there was one"
         ),
         "refused: sealing and creating never leave a moment without wal.log",
     )

@@ -34,7 +34,7 @@ from beaver.clock import SystemClock, SystemEntropy
 from beaver.config import Config
 from beaver.disk import SystemDisk
 from beaver.engine import Engine
-from beaver.errors import BeaverError, StorageFailed, StoreUnavailable
+from beaver.errors import BeaverError, LogLost, StorageFailed, StoreUnavailable
 from beaver.helper.process import HelperProcess
 from beaver.housekeeping import Housekeeping
 from beaver.journal.format import crc_is_fast
@@ -42,9 +42,8 @@ from beaver.journal.writer import WriterProcess
 from beaver.keeper import starting
 from beaver.keeper.turn import Turn
 from beaver.layout import Layout
-from beaver.locking import acquire, prepare_directory
+from beaver.locking import Hold, acquire, prepare_directory
 from beaver.metrics import Collector, registry_of
-from beaver.ports import DirectoryLock, LogWriter
 from beaver.queries import status
 from beaver.server.http import HttpServer
 from beaver.server.socket import SocketServer
@@ -158,7 +157,7 @@ class Server:
                 return 0
             try:
                 self._tell_of(phase="starting")
-                ports = self._ports(pool, partial(WriterProcess, lock))
+                ports = self._ports(pool, lock)
                 parts = Assembly(config, ports, on_failure=self._fail)
                 await parts.recover(self._entropy.token_bytes(16), tasks)
                 layout = Layout(config.data)
@@ -174,7 +173,7 @@ class Server:
             self._turn.release()
             await pool.stop()
 
-    async def _lock(self) -> DirectoryLock | None:
+    async def _lock(self) -> Hold | None:
         """Returns the lock; `None` where a signal came while it was waited for."""
         assert self._stop is not None
         config = self._config
@@ -183,7 +182,7 @@ class Server:
             return acquire(self._disk, config.data, between=ask_keeper)
         return await take_over(self._disk, config.data, self._stop)
 
-    def _ports(self, pool: ProcessPool, make_writer: Callable[[], LogWriter]) -> Ports:
+    def _ports(self, pool: ProcessPool, lock: Hold) -> Ports:
         config = self._config
         return Ports(
             clock=self._clock,
@@ -194,7 +193,8 @@ class Server:
             read_slots=read_previous,
             make_helper=partial(HelperProcess, config.data),
             make_history=partial(_HistoryFile, Layout(config.data).history),
-            make_writer=make_writer,
+            renew_lock=lock.renew,
+            make_writer=partial(WriterProcess, lock),
         )
 
     async def _serve(self, parts: Assembly, sink: PoolSink) -> int:
@@ -371,7 +371,9 @@ class Server:
         """
         what = error if isinstance(error, BeaverError) else f"{type(error).__name__}: {error}"
         code = error.exit_code if isinstance(error, BeaverError) else EXIT_STORAGE
-        message = f"beaver: {what}\nNothing acknowledged is lost; start again to recover.\n"
+        message = f"beaver: {what}\n"
+        if not isinstance(error, LogLost):
+            message += "Nothing acknowledged is lost; start again to recover.\n"
         with contextlib.suppress(OSError):
             os.write(2, message.encode())
         os._exit(code if isinstance(error, StorageFailed) else EXIT_STORAGE)

@@ -17,15 +17,15 @@ from typing import Final
 
 from beaver import endpoint, protocol
 from beaver.errors import BeaverError
-from beaver.locking import holder_of, try_lock
-from beaver.ports import DirectoryLock, Disk
+from beaver.locking import Hold, holder_of, try_lock
+from beaver.ports import Disk
 
 log = logging.getLogger("beaver")
 
 _POLL_S: Final = 0.01
 
 
-async def take_over(disk: Disk, data: str, stop: asyncio.Event) -> DirectoryLock | None:
+async def take_over(disk: Disk, data: str, stop: asyncio.Event) -> Hold | None:
     """Returns the lock on a data directory, however long its holder takes to leave.
 
     Args:

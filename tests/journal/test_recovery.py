@@ -128,6 +128,7 @@ def test_only_a_prepared_segment_means_that_creation_was_cut_short(content):
     disk = SimDisk("data", "data/archive")
     disk.put(DATA.next, content)
     assert open_sim(disk).report.rows[0] == Row.PREPARED_ONLY.label
+    disk.kill()
     goes_on(disk, jobs=0)
     assert not disk.exists(DATA.next)
 
@@ -275,6 +276,7 @@ def test_last_frame_that_lives_in_the_page_cache_alone_is_made_durable():
     assert set(open_sim(disk).state.jobs) == {"a", "b"}
     disk.crash(lambda n: 0)
     assert set(open_sim(disk).state.jobs) == {"a", "b"}
+    disk.kill()
     goes_on(disk, jobs=2)
 
 
@@ -286,14 +288,14 @@ def test_page_that_is_dropped_between_reading_and_rewriting_is_rewritten_as_read
     with pytest.raises(StorageFailed):
         append(wal, enqueued("b"))
     disk.kill()
-    real_open = disk.open
+    real_exists = disk.exists
 
-    def dropping_open(path: str, *, write: bool = False, create: bool = False):
-        if write:
+    def dropping_exists(path: str) -> bool:
+        if path == DATA.next:  # The first look of the repairs.
             disk.evict(lambda n: 0)
-        return real_open(path, write=write, create=create)
+        return real_exists(path)
 
-    disk.open = dropping_open  # type: ignore[method-assign]
+    disk.exists = dropping_exists  # type: ignore[method-assign]
     assert set(open_sim(disk).state.jobs) == {"a", "b"}
     disk.crash(lambda n: 0)
     goes_on(disk, jobs=2)

@@ -104,6 +104,33 @@ class Agreement(RuleBasedStateMachine):
     def read(self, name, size, offset):
         assert len({file.pread(size, offset) for file in self.files.get(name, ())}) <= 1
 
+    @rule(name=NAMES, size=OFFSETS)
+    def is_kept(self, name, size):
+        assert len({file.is_kept(size) for file in self.files.get(name, ())}) <= 1
+
+    @rule(name=NAMES, other=NAMES)
+    def lock(self, name, other):
+        """A lock is of the file: two descriptors of one file exclude each other."""
+        assert len({file.lock() for file in self.files.get(name, ())}) <= 1
+        if name in self.files:
+            self.agree(lambda d, r: self.is_free(d, f"{r}/{other}"))
+
+    def is_free(self, disk, path) -> bool:
+        file = disk.open(path)
+        try:
+            return file.lock()
+        finally:
+            file.close()
+
+    @rule(name=NAMES, other=NAMES)
+    def names(self, name, other):
+        """What a name stands for is told by name and by descriptor alike."""
+        if name in self.files:
+            sim, real = self.files[name]
+            self.agree(
+                lambda d, r: d.identity(f"{r}/{other}") == (sim if r == "root" else real).identity()
+            )
+
     @rule(name=NAMES)
     def sync(self, name):
         for file in self.files.get(name, ()):
@@ -285,6 +312,22 @@ def test_kill_keeps_the_page_cache_and_drops_descriptors_and_locks():
     with pytest.raises(OSError, match="Bad file descriptor"):
         file.pread(1, 0)
     assert disk.lock("d/LOCK") is not None
+
+
+def test_a_lock_is_of_the_file_and_not_of_its_name():
+    disk, file = one_file()
+    lock = disk.lock("d/LOCK")
+    assert file.lock()
+    disk.unlink("d/LOCK")
+    disk.rename("d/f", "d/g")
+    assert disk.lock("d/LOCK") is not None, "another file"
+    assert not disk.open("d/g").lock()
+    assert not file.is_kept(2_101)
+    assert file.is_kept(2_100)
+    disk.unlink("d/g")
+    assert not file.is_kept(0)
+    lock.release()
+    file.close()
 
 
 def test_stop_inside_a_write_leaves_its_first_bytes():

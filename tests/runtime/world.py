@@ -79,6 +79,9 @@ class Roomy:
     def adopt(self, path: str) -> None:
         raise AssertionError("nothing was prepared")
 
+    def check(self) -> None:
+        """It is in its place."""
+
 
 def make_housekeeping(
     engine: Any,
@@ -106,4 +109,5 @@ def make_housekeeping(
         retention_ms=0,
         on_room=on_room,
         on_violation=on_violation,
+        renew_lock=lambda: False,
     )

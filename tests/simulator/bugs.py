@@ -18,6 +18,7 @@ from beaver.helper import work
 from beaver.journal.scan import SegmentScan
 from beaver.journal.wal import Wal
 from beaver.places import KillCause
+from beaver_chaos.disk import SimFile
 from beaver_chaos.sim_disk import ProcessDisk
 from beaver_chaos.sim_pool import SimPool
 from beaver_chaos.sim_world import SimClock
@@ -223,6 +224,14 @@ def _a_start_that_hangs_is_waited_for(patch: Patch) -> None:
     patch.setattr(Controller, "_overdue_start", lambda self, place: None)
 
 
+def _log_is_not_looked_at(patch: Patch) -> None:
+    patch.setattr(SimFile, "is_kept", lambda self, size: True)
+
+
+def _log_is_not_locked(patch: Patch) -> None:
+    patch.setattr(SimFile, "lock", lambda self: True)
+
+
 BUGS: dict[str, Bug] = {
     "reply before sync": Bug(_reply_before_sync, r"was told, and only|acknowledged"),
     "duplicate answered before the original's sync": Bug(
@@ -269,4 +278,8 @@ BUGS: dict[str, Bug] = {
     "a start that hangs is waited for": Bug(
         _a_start_that_hangs_is_waited_for, r"no rest is reached", favour="hang_start"
     ),
+    "the log is not looked at": Bug(
+        _log_is_not_looked_at, r"acknowledged|was told, and only", favour="replace_log"
+    ),
+    "the log is not locked": Bug(_log_is_not_locked, r"comes in", favour="remove_lock"),
 }

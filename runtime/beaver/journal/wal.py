@@ -5,6 +5,11 @@ error of a write or a sync makes the log useless for this process: memory, page 
 disk may differ, and a later sync may say "done" of data that is gone.  From then on every
 call raises, and the process must end; the next start recovers from what the disk has.
 
+The log is locked by whoever writes it, beside the directory's `LOCK`, which people remove.
+And it is looked at: behind each sync, whether the file still has a name and its bytes, and
+once a second and before sealing (`check`), whether it is still the file of its name.  What
+is written into a file that was deleted, replaced or cut is never acknowledged.
+
 Room comes before decisions.  `reserve` makes sure that frames of so many bytes fit into
 space that is zero-filled and synced, so that a commit changes no metadata of the file and
 the disk cannot turn out to be full inside it.  The order of preference:
@@ -50,7 +55,7 @@ from pathlib import PurePath
 from typing import Final, NamedTuple, NoReturn
 
 from beaver.descriptors import is_pressure
-from beaver.errors import NO_ROOM, DiskFull, StorageFailed
+from beaver.errors import NO_ROOM, DiskFull, LogLost, StorageFailed
 from beaver.journal.format import (
     CLOSE,
     EMPTY_FRAME_BYTES,
@@ -150,7 +155,7 @@ class Wal:
         Args:
             disk: Where the store lies.
             layout: Its names.
-            file: `wal.log`, open for writing, zero bytes from `tail.offset` on.
+            file: `wal.log`, open for writing and locked, zero bytes from `tail.offset` on.
             header: Its header.
             tail: Where it goes on.
             segment_bytes: Size that a prepared segment should have.
@@ -244,9 +249,25 @@ class Wal:
         return self._stage(payload, count, 0)
 
     def confirm(self) -> None:
-        """The staged frame is on disk."""
+        """The staged frame is on disk.
+
+        Raises:
+            LogLost: But in a file that has no name any more, or not all of its bytes.
+        """
         assert self._staged, "a frame was staged"
+        if not self._file.is_kept(self._size):
+            self._lose()
         self._staged = False
+
+    def check(self) -> None:
+        """Sees that the log is still the file of its name, and whole; costs a few us.
+
+        Raises:
+            LogLost: It is not; every further call raises, and the process must end.
+        """
+        self._refuse_if_failed()
+        if self._trouble():
+            self._lose()
 
     def mark(self) -> None:
         """Closes the last frame with an empty one, if it is not closed.
@@ -350,6 +371,8 @@ class Wal:
                     raise
                 self._disk.rename(self._layout.adopted, path)
                 return False
+            if not self._next.lock():
+                raise BlockingIOError(errno.EWOULDBLOCK, "another process has locked it")
         except OSError as error:
             self._fail("adopting the prepared segment", path, error)
         return True
@@ -389,6 +412,7 @@ class Wal:
         layout, disk, following = self._layout, self._disk, self._next
         assert following is not None, "sealing needs the next segment"
         archived = layout.archived(self._header.first_seq)
+        self.check()
         if not self._flags & CLOSE:
             self._write(b"", 0, CLOSE)
         header = FileHeader(self._header.store, self._next_seq, self._crc)
@@ -473,6 +497,48 @@ class Wal:
     def _refuse_if_failed(self) -> None:
         if self._unusable is not None:
             raise StorageFailed(self._unusable)
+
+    def _trouble(self) -> str:
+        """Returns what has become of the log, or nothing where it is in its place and whole."""
+        try:
+            named = self._disk.identity(self.path)
+            if named != self._file.identity():
+                return "another file stands in its place"
+            return "" if self._file.is_kept(self._size) else f"it was cut from {self._size} bytes"
+        except (FileNotFoundError, NotADirectoryError):
+            if self._disk.exists(self._layout.path):
+                return "it was deleted or renamed"
+            return "its directory was deleted or renamed"
+        except OSError as error:
+            return f"it cannot be looked at: {error.strerror}"
+
+    def _lose(self) -> NoReturn:
+        """The log is not what its name stands for: keeps what it holds, and raises."""
+        why = self._trouble() or "it has no name any more"
+        kept = "" if self._file.is_kept(0) else self._rescue()
+        self._unusable = f"the log was taken from under this process: {self.path}: {why}\n" + (
+            f"What it held is kept in {kept}: rename that to wal.log before the next start."
+            if kept
+            else "Nothing was acknowledged since; put it back, or a copy, before the next start."
+        )
+        raise LogLost(self._unusable)
+
+    def _rescue(self) -> str:
+        """Copies a file that lives by our descriptor alone; nothing where that fails."""
+        path, step = self._layout.rescued(str(self._next_seq)), EXTEND_BYTES
+        try:
+            kept = self._disk.open(path, create=True)
+            try:
+                for offset in range(0, self._offset, step):
+                    size = min(step, self._offset - offset)
+                    kept.pwrite(self._file.pread(size, offset), offset)
+                kept.sync()
+            finally:
+                kept.close()
+            self._disk.sync_dir(self._layout.path)
+        except OSError:
+            return ""
+        return path
 
     def _fail(self, doing: str, path: str, error: OSError) -> NoReturn:
         self._unusable = (

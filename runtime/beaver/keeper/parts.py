@@ -27,6 +27,7 @@ from beaver.resolving import Resolver
 from beaver.results import Results
 from beaver.server.service import HistoryReader, Respond, Service, Watch
 from beaver.views import StatusView
+from beaver.workers.kinship import store_mark
 from beaver_model import State
 from beaver_model.bounds import ADVANCE_MAX
 from beaver_model.events import AnyEvent
@@ -82,7 +83,7 @@ class _Segments:
 
     def __init__(self, wal: Wal) -> None:
         self._wal = wal
-        self.adopt = wal.adopt
+        self.adopt, self.check = wal.adopt, wal.check
 
     @property
     def segment_bytes(self) -> int:
@@ -103,8 +104,9 @@ class KeeperParts:
         clock: Clock,
         disk: Disk,
         on_failure: Callable[[BaseException], None],
-        make_helper: Callable[[bytes], Helper],
+        make_helper: Callable[[str], Helper],
         make_history: Callable[[bytes], HistoryReader],
+        renew_lock: Callable[[], bool],
         make_writer: Callable[[], LogWriter] | None = None,
     ) -> None:
         """Recovers the store; the caller holds the lock, and the loop runs.
@@ -137,7 +139,7 @@ class KeeperParts:
             results.projected(first_seq + len(events) - 1)
 
         self.engine.observers += [results.observe, forget]
-        self.helper = make_helper(self.store)
+        self.helper = make_helper(store_mark(self.store.hex(), disk.identity(config.data)))
         self.keeping = Housekeeping(
             self.engine,
             _Segments(self.opened.wal),
@@ -153,6 +155,7 @@ class KeeperParts:
             retention_ms=config.retention_ms,
             on_room=lambda: None,
             on_violation=lambda what: on_failure(AssertionError(what)),
+            renew_lock=renew_lock,
             projects=False,
         )
         resolver = Resolver.configured(config)

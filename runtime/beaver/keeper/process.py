@@ -31,8 +31,7 @@ from beaver.helper.process import HelperProcess
 from beaver.journal.writer import WriterProcess
 from beaver.keeper.parts import KeeperParts
 from beaver.layout import Layout
-from beaver.locking import LOCK_WAIT_S, Patience
-from beaver.ports import DirectoryLock
+from beaver.locking import LOCK_WAIT_S, Hold, Patience, try_acquire
 from beaver.protocol import encode_error, encode_frame
 from beaver.replaying import explain_from_files
 from beaver.server.socket import SocketServer
@@ -144,10 +143,10 @@ class Keeper:
             endpoint.withdraw(self._config.data)
             lock.release()
 
-    async def _lock(self) -> DirectoryLock | None:
+    async def _lock(self) -> Hold | None:
         """Returns the lock; `None` where somebody serves the store by now."""
         patience = Patience(self._config.data, LOCK_WAIT_S)
-        while (lock := self._disk.lock(self._layout.lock)) is None:
+        while (lock := try_acquire(self._disk, self._config.data)) is None:
             reached = endpoint.reach(self._config.data)
             if reached is not None:
                 reached[0].close()
@@ -155,7 +154,7 @@ class Keeper:
             patience.wait()  # Nobody else is served by this loop yet.
         return lock
 
-    async def _keep(self, lock: DirectoryLock) -> None:
+    async def _keep(self, lock: Hold) -> None:
         config = self._config
         assert self._leave is not None, "made by run"
         mark = endpoint.directory_mark(config.data)
@@ -165,8 +164,9 @@ class Keeper:
             clock=self._clock,
             disk=self._disk,
             on_failure=self._fail,
-            make_helper=lambda store: HelperProcess(config.data, store.hex()),
+            make_helper=partial(HelperProcess, config.data),
             make_history=lambda _: _PastInFiles(config.data),
+            renew_lock=lock.renew,
             make_writer=partial(WriterProcess, lock),
         )
         self._disk.keep(self._layout.path, self._layout.archive)

@@ -1,0 +1,112 @@
+"""The locks of a data directory, and what they are worth while files come and go."""
+
+from __future__ import annotations
+
+import pytest
+
+from beaver.clock import SystemClock
+from beaver.disk import SystemDisk
+from beaver.errors import LogLost, StoreUnavailable
+from beaver.journal.wal import Wal
+from beaver.layout import Layout
+from beaver.locking import Hold, acquire, try_acquire
+from beaver.recovery import open_store
+from beaver_chaos.disk import SimDisk
+from tests.journal.world import append, enqueued
+
+DATA = Layout("data")
+
+
+def opened(disk: SimDisk) -> Wal:
+    wal = open_store(disk, "data", clock=SystemClock(), create=True).wal
+    append(wal, enqueued("a"))
+    return wal
+
+
+def test_a_lock_is_taken_on_the_file_of_that_name() -> None:
+    """Somebody removes the file between its opening and its locking, and another one is made."""
+    disk = SimDisk("data")
+    real_lock, times = disk.lock, []
+
+    def racing(path: str):
+        lock = real_lock(path)
+        if not times:
+            times.append(path)
+            disk.unlink(path)
+        return lock
+
+    disk.lock = racing  # type: ignore[method-assign]
+    hold = try_acquire(disk, "data")
+    assert isinstance(hold, Hold)
+    assert hold.identity() == disk.identity(DATA.lock)
+    assert try_acquire(disk, "data") is None
+
+
+def test_whoever_holds_the_log_keeps_others_out_without_its_lock_file() -> None:
+    disk = SimDisk("data")
+    hold = try_acquire(disk, "data")
+    assert hold is not None
+    wal = opened(disk)
+    disk.unlink(DATA.lock)
+    assert try_acquire(disk, "data") is None
+    assert hold.renew()
+    assert not hold.renew(), "it is in its place"
+    assert try_acquire(disk, "data") is None
+    wal.close()
+    assert try_acquire(disk, "data") is None, "the directory is still held"
+    hold.release()
+    assert try_acquire(disk, "data") is not None
+
+
+def test_a_lock_file_that_somebody_else_waits_with_is_taken_over_later() -> None:
+    disk = SimDisk("data")
+    hold = try_acquire(disk, "data")
+    assert hold is not None
+    disk.unlink(DATA.lock)
+    other = disk.lock(DATA.lock)
+    assert other is not None
+    assert not hold.renew()
+    other.release()
+    assert hold.renew()
+
+
+def test_opening_a_log_that_is_held_is_refused_and_changes_nothing() -> None:
+    disk = SimDisk("data")
+    opened(disk)
+    before = disk.contents(DATA.log)
+    with pytest.raises(StoreUnavailable, match="is held by process"):
+        open_store(disk, "data", clock=SystemClock(), create=False)
+    assert disk.contents(DATA.log) == before
+
+
+def test_the_next_segment_is_locked_before_it_becomes_the_log() -> None:
+    disk = SimDisk("data")
+    wal = opened(disk)
+    disk.put(DATA.next, bytes(8192))
+    wal.adopt(DATA.next)
+    assert wal.seal()
+    assert try_acquire(disk, "data") is None
+    append(wal, enqueued("b"))
+
+
+def test_a_log_is_looked_at_before_it_is_sealed() -> None:
+    """Else a stranger's file would go into the archive."""
+    disk = SimDisk("data")
+    wal = opened(disk)
+    disk.put(DATA.next, bytes(8192))
+    wal.adopt(DATA.next)
+    disk.rename(DATA.log, "data/away")
+    disk.put(DATA.log, b"a stranger's")
+    with pytest.raises(LogLost, match="another file stands in its place"):
+        wal.seal()
+    assert disk.listdir("data/archive") == []
+    assert "data/wal.log.rescued" not in " ".join(disk.listdir("data")), "it has a name"
+
+
+def test_a_lock_file_that_holds_something_else_is_left_as_it_is(tmp_path) -> None:
+    """A link to a file of ours must not have it emptied."""
+    (tmp_path / "precious").write_text("x" * 100)
+    (tmp_path / "LOCK").hardlink_to(tmp_path / "precious")
+    with pytest.raises(StoreUnavailable, match="it is no lock file"):
+        acquire(SystemDisk(), str(tmp_path))
+    assert (tmp_path / "precious").read_text() == "x" * 100
