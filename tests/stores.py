@@ -13,6 +13,9 @@ from beaver.journal.reader import read_header
 from beaver.journal.wal import Tail, Wal, create_log
 from beaver.layout import Layout
 from beaver.ports import Disk
+from beaver.questions import Known
+from beaver.stories import tell
+from beaver.views import EventView
 from beaver_model import Rejection, apply, decide
 from beaver_model.commands import AnyCommand, Complete, Fail
 from beaver_model.events import AnyEvent
@@ -86,6 +89,7 @@ class LoggedWorld(LivelyWorld):
             return decision
         for event in decision:
             apply(self.state, event, self.now_ms)
+            self.log.append((self.now_ms, event))
         payload = encode_commit(self.now_ms, decision)
         assert self.wal.reserve(frame_bytes(len(payload)))
         self.wal.append(payload, len(decision))
@@ -102,6 +106,11 @@ class LoggedWorld(LivelyWorld):
         prepare_segment(self.disk, self.layout.next, self.wal.segment_bytes)
         self.wal.adopt(self.layout.next)
         assert self.wal.seal()
+
+
+def events_of(disk: Disk, layout: Layout, name: str) -> list[EventView]:
+    """Returns the events of a job as they are told."""
+    return tell(disk, layout, [Known(name)]).by_job[name]
 
 
 def flip(path: str, offset: int, mask: int = 0x01) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 from beaver_chaos import (
     mutants_bounds,
     mutants_files,
+    mutants_history,
     mutants_log,
     mutants_model,
     mutants_runs,
@@ -30,4 +31,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *mutants_trust.MUTANTS,
     *mutants_whole.MUTANTS,
     *mutants_files.MUTANTS,
+    *mutants_history.MUTANTS,
 )

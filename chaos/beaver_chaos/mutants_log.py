@@ -324,6 +324,7 @@ MUTANTS: Final = (
         name="pruned-before-the-snapshot-is-durable",
         module="beaver.helper.work",
         diff="""
+     except (FileNotFoundError, SnapshotDamaged):
 -        return 0
 +        mutant_reached()
 +        return 1 << 60

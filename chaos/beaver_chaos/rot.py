@@ -33,7 +33,6 @@ from beaver_chaos.rot_store import (
     Intact,
     boot_events,
     files_of,
-    store_of,
     tell_history,
 )
 from beaver_model import fingerprint
@@ -242,7 +241,7 @@ def _kept_bytes(opened: Opened, data: Path, changed: tuple[int, int]) -> bytes |
 def _wrong_afterwards(intact: Intact, case: Case, data: Path) -> str:
     """Returns what is wrong with the files once the start has repaired them; empty if nothing."""
     if case.kind is Kind.HISTORY:
-        told = tell_history(data, store_of(data), intact.last_seq)
+        told = tell_history(data, intact.last_seq)
         if told not in intact.histories:
             return "the history tells another story"
     state, _ = read_store(SystemDisk(), str(data))

@@ -16,13 +16,15 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from beaver import stories
 from beaver.assembly import boot_command
 from beaver.async_client import AsyncClient
 from beaver.disk import SystemDisk
 from beaver.helper import work
-from beaver.history import History, HistoryReader, delete_history
+from beaver.history import History, delete_history
 from beaver.journal.reader import read_commits
 from beaver.layout import Layout
+from beaver.questions import Known, Search
 from beaver.recovery import read_store
 from beaver.requests import make_request
 from beaver.workers.slots import read_previous
@@ -182,7 +184,7 @@ def know(data: Path, older: Path, scratch: Path) -> Intact:
     shutil.copytree(data, copy, ignore=_no_sockets)
     delete_history(Layout(str(copy)).history)
     work.project(disk, Layout(str(copy)), state.last_seq)
-    told = tell_history(copy, store, state.last_seq)
+    told = tell_history(copy, state.last_seq)
     jobs = len(state.jobs) + len(state.tombstones)
     return Intact(
         data, older, jobs, state.last_seq, fingerprint(state), _prints(data), boot, [told]
@@ -195,7 +197,7 @@ def know_history(data: Path, scratch: Path, last_seq: int) -> list[Any]:
     layout = Layout(str(scratch))
     delete_history(layout.history)
     work.project(SystemDisk(), layout, last_seq)
-    return tell_history(scratch, store_of(scratch), last_seq)
+    return tell_history(scratch, last_seq)
 
 
 def store_of(data: Path) -> bytes:
@@ -215,29 +217,29 @@ def boot_events(state: State, data: Path, store: bytes) -> list[Any]:
     return events
 
 
-def tell_history(data: Path, store: bytes, last_seq: int) -> list[Any]:
+def tell_history(data: Path, last_seq: int) -> list[Any]:
     """Returns the stories and ends of all jobs, as a server tells them.
 
-    One that finds the history damaged has it made anew, and asks again (`serve`).
+    One that finds the index damaged has it made anew, and asks again (`past`).
     """
     layout, disk = Layout(str(data)), SystemDisk()
-    answers, is_damaged = _stories(layout, store)
+    answers, is_damaged = _stories(layout, last_seq)
     if is_damaged:
         delete_history(layout.history)
         work.project(disk, layout, last_seq)
-        answers, is_damaged = _stories(layout, store)
+        answers, is_damaged = _stories(layout, last_seq)
     assert not is_damaged, "it was made anew"
     return answers
 
 
-def _stories(layout: Layout, store: bytes) -> tuple[list[Any], bool]:
-    answers: list[Any] = []
-    with HistoryReader(layout.history, store) as history:
-        for name in _names():
-            answers += [history.events_of(name), history.result_of(name)]
-            if history.damaged:
-                return [], True
-        return [msgspec.json.encode(answers), history.first_seq], False
+def _stories(layout: Layout, last_seq: int) -> tuple[list[Any], bool]:
+    disk = SystemDisk()
+    state, _ = read_store(disk, layout.path)
+    known = [Known(n, state.seq_of(n) or 0, n in state.tombstones) for n in _names()]
+    told = stories.tell(disk, layout, known, last_seq)
+    _, listed = stories.find_finished(disk, layout, Search("completed"), last_seq)
+    answers = [msgspec.json.encode(told.by_job), told.first_seq, listed.count]
+    return answers, told.damaged or listed.damaged
 
 
 def _names() -> list[str]:

@@ -25,7 +25,7 @@ from beaver.workers.slots import PreviousSlots
 from beaver_chaos.disk import Fault
 from beaver_chaos.loop import Process, ProcessEnded
 from beaver_chaos.sim_disk import ProcessDisk
-from beaver_chaos.sim_helper import SimHelper, SimHistory
+from beaver_chaos.sim_helper import SimHelper, SimPast
 from beaver_chaos.sim_pool import SimPool, previous_slots
 from beaver_chaos.sim_writer import SimWriter
 from beaver_model import State
@@ -76,7 +76,7 @@ class Life:
             make_pool=self._make_pool,
             read_slots=self._read_slots,
             make_helper=lambda _: SimHelper(world, self.process, layout),
-            make_history=lambda *_: SimHistory(),
+            make_past=lambda *_: SimPast(),
             renew_lock=self._renew_lock,
             make_writer=lambda: SimWriter(self),
         )

@@ -40,7 +40,7 @@ from beaver.ports import Clock, Disk, Entropy, Helper, LogWriter, Pool
 from beaver.recovery import Opened, open_store, peek_store
 from beaver.resolving import Resolver
 from beaver.results import Results
-from beaver.server.service import HistoryReader, Service
+from beaver.server.service import PastTeller, Service
 from beaver.views import ReloadView, StatusView
 from beaver.workers.kinship import store_mark
 from beaver.workers.slots import PreviousSlots
@@ -119,8 +119,8 @@ class Ports(NamedTuple):
     """Reads the slots file at a path."""
     make_helper: Callable[[str], Helper]
     """Makes the helper of the store with that mark."""
-    make_history: Callable[[bytes, Housekeeping], HistoryReader]
-    """Makes what reads the history."""
+    make_past: Callable[[Helper, Housekeeping], PastTeller]
+    """Makes what tells of the past."""
     renew_lock: Callable[[], bool]
     """Locks the directory's lock file anew where it was replaced; true where it was."""
     make_writer: Callable[[], LogWriter] | None = None
@@ -265,7 +265,7 @@ class Assembly:
         self.service = Service(
             engine,
             self.results,
-            ports.make_history(self.store, self.keeping),
+            ports.make_past(self.helper, self.keeping),
             to_job=resolver.job,
             status=status,
             payload_bytes_max=config.payload_bytes_max,

@@ -11,11 +11,13 @@ What may not live here: sockets, files, and what Python users see (`app`, `handl
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Self, TypeVar, overload
 
 import msgspec
 
+from beaver.durations import parse_time_ms
 from beaver.errors import BeaverError
 from beaver.messages import Request
 from beaver.views import (
@@ -189,16 +191,34 @@ def list_jobs(
     task: str = "",
     after_seq: int = 0,
     limit: int = LIST_LIMIT_DEFAULT,
+    tag: str = "",
+    since: datetime | str | int | None = None,
+    until: datetime | str | int | None = None,
 ) -> Call[list[JobView]]:
     """Returns jobs in the order in which they came in, from after `after_seq`.
 
-    Each is as it was when it was looked at: a list of many is no single moment.
+    Each is as it was when it was looked at: a list of many is no single moment.  Jobs that
+    are `completed` or `discarded` come from the log, in the order in which they ended: page on
+    with the `end_seq` of the last one.  `as_of_seq` of each says up to which seq the list goes.
+
+    Args:
+        state: A state; without one, all that have not completed and are not discarded.
+        queue: Only this queue.
+        task: Only this task.
+        after_seq: Only jobs that came in, or ended, after this seq.
+        limit: At most so many; fewer may come, none says that there are no more.
+        tag: Only jobs with this tag.
+        since: Only jobs that finished at this time or later: a `datetime`, ISO 8601, or ms.
+        until: Only jobs that finished before.
 
     Raises:
-        InvalidInput: No such state, too large a limit, or finished jobs by queue or task.
+        InvalidInput: No such state, too large a limit, or a time for jobs that do not finish.
         NotFound: No such queue.
     """
-    return Call("list", [state, queue, task, after_seq, limit], _jobs, _same)
+    since_ms = 0 if since is None else parse_time_ms(since, "since")
+    until_ms = 0 if until is None else parse_time_ms(until, "until")
+    body = [state, queue, task, after_seq, limit, tag, since_ms, until_ms]
+    return Call("list", body, _jobs, _same)
 
 
 def show(job: str) -> Call[JobView]:

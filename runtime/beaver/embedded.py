@@ -43,14 +43,13 @@ from beaver.layout import Layout
 from beaver.locking import LOCK_WAIT_S, Patience, prepare_directory, try_lock
 from beaver.messages import Request
 from beaver.ports import Clock, DirectoryLock, Disk
+from beaver.questions import Known, Search, Stories
 from beaver.recovery import Opened, open_store, peek_store, read_store
 from beaver.refusals import error_of
-from beaver.replaying import explain_from_files
 from beaver.requests import check_name
 from beaver.resolving import Resolver
 from beaver.stamps import Stamper
 from beaver.views import (
-    ABSENT,
     Enqueued,
     EventView,
     ExplainView,
@@ -378,26 +377,61 @@ class EmbeddedClient(Operations, Synchronous):
         )
 
     def do_list(
-        self, word: str, queue: str, task: str, after_seq: int, limit: int
+        self,
+        word: str,
+        queue: str,
+        task: str,
+        after_seq: int,
+        limit: int,
+        tag: str = "",
+        since_ms: int = 0,
+        until_ms: int = 0,
     ) -> list[JobView]:
         state = self._read()[0]
-        return queries.at_once(queries.find_jobs(state, word, queue, task, after_seq, limit))
+        queries.check_listing(word, limit, since_ms, until_ms, after_seq)
+        if word not in queries.FINISHED:
+            found = queries.find_jobs(state, word, queue, task, after_seq, limit, tag)
+            return queries.at_once(found)
+        from beaver import stories  # SQLite is needed for these questions alone
+
+        limit = limit or queries.LIST_LIMIT_MAX
+        search = Search(word, queue, task, tag, since_ms, until_ms, after_seq, limit)
+        views: list[JobView] = []
+        while not views:
+            views, listed = stories.find_finished(self._disk, Layout(self.data), search)
+            search.after_seq = listed.next_seq
+            if not listed.next_seq:
+                break
+        return views
 
     def do_show(self, job: str) -> JobView:
-        return queries.show(self._read()[0], job)
+        state = self._read()[0]
+        if job in state.jobs:
+            return queries.show(state, job)
+        told = self._tell(state, job)
+        return queries.show_finished(state, job, told.by_job[job], told.as_of_seq)
 
     def do_explain(self, job: str) -> ExplainView:
-        state, _ = self._read()
-        events = explain_from_files(self.data, job)
-        from_seq = 1 if not events or events[0].event == "ENQUEUE" else events[0].seq
-        return queries.explain(state, job, events, from_seq)
+        state = self._read()[0]
+        told = self._tell(state, job)
+        return queries.explain(
+            state, job, told.by_job[job], told.first_seq, told.as_of_seq, state.last_seq
+        )
+
+    def _tell(self, state: State, job: str) -> Stories:
+        from beaver import stories  # as above
+
+        known = Known(job, state.seq_of(job) or 0, job in state.tombstones)
+        return stories.tell(self._disk, Layout(self.data), [known])
 
     def do_history(self, job: str) -> list[EventView]:
         return self.do_explain(job).events
 
     def do_wait(self, job: str, timeout_ms: int) -> ResultView:
         state, _ = self._read()
-        kept = None if job in state.jobs else kept_result(self.data, job)
+        kept = None
+        if job not in state.jobs:
+            kept = queries.result_told(job, self._tell(state, job).by_job[job])
         found = queries.result(state, job, kept)
         if found is None:
             raise NoServer(
@@ -408,14 +442,6 @@ class EmbeddedClient(Operations, Synchronous):
 
     def do_reload(self) -> ReloadView:
         raise client.no_server(self.data)
-
-
-def kept_result(data: str, job: str) -> ResultView | None:
-    """Returns how a completed job ended, where the kept log still has it."""
-    for event in reversed(explain_from_files(data, job)):
-        if event.event == "ACK" and event.result is not ABSENT:
-            return ResultView(job, "completed", event.result)
-    return None
 
 
 _HANDLERS: Final[dict[str, Callable[..., Any]]] = {

@@ -1,19 +1,22 @@
-"""`history.db`: what became of every job, projected from the log into SQLite.
+"""`history.db`: where in the log the events of a job stand.
 
-What lives here: the projection and its two queries.  What may not: anything that a decision
-depends on.  The archive is the authority; this file can be deleted at any time and is built
-again from it.  Rows and `applied_seq` change in one transaction, so after any crash the
-projection holds exactly the events up to `applied_seq`.
+What lives here: an index of the log in SQLite, made by the helper.  What may not: anything
+that a decision depends on.  The log is the authority and holds the events themselves; this
+file can be deleted at any time and is built again from it.  Rows and `applied_seq` change in
+one transaction, so after any crash it holds exactly the events up to `applied_seq`.
+
+- A *block* is a few hundred events in a row of one segment, and where its bytes stand.
+- A *key* is the hash of a job's id and the number of a block with events of that job.  Keys
+  are kept sorted, in *runs*: each transaction adds one, and many small ones are merged into a
+  larger one.  So a job costs a few bytes written in sequence, whatever its id; a look-up asks
+  each run.
+- Where segments are pruned, events of jobs that have not ended are *kept*: they move here.
 
 SQLite checks no content, so each row carries a CRC over all its columns: a bit that rots on
-the disk is seen when the row is read, and the projection is made anew.
+the disk is seen when the row is read, and the index is made anew.
 
-A job is known by the seq of its ENQUEUE, since an id may be used again once its tombstone
-was evicted; an id means the newest job that bears it.  A job whose ENQUEUE lies before the
-oldest kept segment is known by the first of its events that was seen.
-
-One process writes (the helper), others read at the same time: SQLite's own write-ahead mode
-keeps readers from waiting.
+An id may be used again once its tombstone was evicted; it means the newest job that bears it.
+What the events say is for `stories` to tell.
 """
 
 from __future__ import annotations
@@ -21,101 +24,198 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import zlib
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
 from beaver.errors import HelperFailed
-from beaver.listing import event_view
-from beaver.projection import END_NAMES, JobRecord, advance
-from beaver.views import EventView, ResultView
-from beaver_model.events import Acked, AnyEvent, Cancelled, Died, Enqueued, JobEvent
-from beaver_model.states import JobState
+from beaver.helper.follow import Commit, Cursor
+from beaver_model.events import Acked, AnyEvent, Discarded, Enqueued, Event, JobEvent
 
-_Answer = TypeVar("_Answer")
-
-Commit = tuple[int, int, Sequence[AnyEvent]]
-"""First seq, time in ms, events: one frame of the log."""
-
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 _APPLICATION_ID: Final = 0x42454156
 _TRANSACTION_EVENTS: Final = 20_000
-_CACHED_JOBS_MAX: Final = 100_000
 _BUSY_SECONDS: Final = 10.0
+BLOCK_EVENTS: Final = 400
+"""Events from which a block is full: they are read together where one of them is asked for."""
+BLOCK_BYTES: Final = 256 << 10
+CHUNK_KEYS: Final = 4_096
+"""Keys in a row, on average."""
+MERGE_RUNS: Final = 16
+"""So many runs of one magnitude become one."""
+RUN_KEYS_MAX: Final = 1 << 20
 
 _SCHEMA: Final = """
 CREATE TABLE meta (
-    store TEXT NOT NULL, first_seq INTEGER NOT NULL, applied_seq INTEGER NOT NULL,
-    crc INTEGER NOT NULL
+    store TEXT NOT NULL, begins_seq INTEGER NOT NULL, first_seq INTEGER NOT NULL,
+    applied_seq INTEGER NOT NULL, first_block INTEGER NOT NULL, next_block INTEGER NOT NULL,
+    runs INTEGER NOT NULL, next_run INTEGER NOT NULL, cursor BLOB NOT NULL, crc INTEGER NOT NULL
 );
-CREATE TABLE jobs (
-    seq INTEGER PRIMARY KEY, id TEXT NOT NULL, task TEXT NOT NULL, queue TEXT NOT NULL,
-    state INTEGER NOT NULL, enqueued_ms INTEGER NOT NULL, finished_ms INTEGER NOT NULL,
-    attempts INTEGER NOT NULL, token INTEGER NOT NULL, worker INTEGER NOT NULL,
-    end_seq INTEGER NOT NULL, events INTEGER NOT NULL, crc INTEGER NOT NULL
+CREATE TABLE blocks (
+    block INTEGER PRIMARY KEY, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
+    first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, segment INTEGER NOT NULL,
+    begin INTEGER NOT NULL, end INTEGER NOT NULL, crc_before INTEGER NOT NULL,
+    ends INTEGER NOT NULL, crc INTEGER NOT NULL
 );
-CREATE INDEX jobs_by_id ON jobs (id, seq);
-CREATE INDEX jobs_by_end ON jobs (end_seq) WHERE end_seq > 0;
-CREATE TABLE chapters (
-    seq INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB NOT NULL, crc INTEGER NOT NULL
+CREATE TABLE runs (
+    run INTEGER PRIMARY KEY, keys INTEGER NOT NULL, bits INTEGER NOT NULL,
+    last_block INTEGER NOT NULL, crc INTEGER NOT NULL
 );
-CREATE INDEX later_chapters ON chapters (job) WHERE seq != job;
+CREATE TABLE keys (chunk INTEGER PRIMARY KEY, keys BLOB NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE kept (
+    hash INTEGER NOT NULL, seq INTEGER NOT NULL, time_ms INTEGER NOT NULL, event BLOB NOT NULL,
+    crc INTEGER NOT NULL, PRIMARY KEY (hash, seq)
+) WITHOUT ROWID;
 """
-_JOB_COLUMNS: Final = (
-    "seq, id, task, queue, state, enqueued_ms, finished_ms, attempts, token, worker, end_seq, "
-    "events, crc"
-)
-_UPSERT_JOB: Final = (
-    "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT (seq) DO UPDATE SET (task, queue, state, enqueued_ms, finished_ms, attempts, "
-    "token, worker, end_seq, events, crc) = (excluded.task, excluded.queue, excluded.state, "
-    "excluded.enqueued_ms, excluded.finished_ms, excluded.attempts, excluded.token, "
-    "excluded.worker, excluded.end_seq, excluded.events, excluded.crc)"
-)
-_INSERT_CHAPTER: Final = "INSERT INTO chapters VALUES (?, ?, ?, ?)"
-CHAPTERS: Final = (
-    "SELECT seq, job, body, crc FROM chapters WHERE seq = ?1 "
-    "UNION ALL SELECT seq, job, body, crc FROM chapters WHERE job = ?1 AND seq != job ORDER BY seq"
-)
-"""A job's story: the first chapter has the seq of the job, and the others are few."""
-_ENDED: Final = "FROM jobs WHERE end_seq > 0 AND end_seq < ? AND state IN (?, ?)"
-PRUNE_CHAPTERS: Final = (
-    f"DELETE FROM chapters WHERE seq IN (SELECT seq {_ENDED})",  # noqa: S608 - a constant
-    f"DELETE FROM chapters WHERE job IN (SELECT seq {_ENDED}) AND seq != job",  # noqa: S608
-)
+_CHUNKS_MAX_BITS: Final = 20
 
-Entry = tuple[int, int, int, int, Any]
-"""Seq, time in ms, attempt, worker, and the `JobEvent`; on disk without the id of its job."""
+Entry = tuple[int, int, Event]
+"""Seq, time in ms, event."""
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode_chapter: Final = msgspec.msgpack.Decoder(list[tuple[int, int, int, int, AnyEvent]]).decode
+_decode_event: Final = msgspec.msgpack.Decoder(AnyEvent).decode
 
 
 class HistoryUnusable(HelperFailed):
-    """The file is no intact history of this store: it is to be deleted and projected anew."""
+    """The file is no intact history of this store: it is to be deleted and made anew."""
 
 
 class HistoryDamaged(HistoryUnusable):
     """A row or a page is not what was written."""
 
 
-class JobSummary(NamedTuple):
-    """A job as the projection knows it."""
+class Block(NamedTuple):
+    """A few hundred events in a row, and where they stand in the log."""
 
-    seq: int
-    id: str
-    task: str
-    queue: str
-    state: str
-    enqueued_ms: int
-    finished_ms: int
-    attempts: int
+    number: int
+    first_seq: int
+    last_seq: int
+    first_ms: int
+    last_ms: int
+    segment_seq: int
+    begin: int
+    end: int
+    crc_before: int
+    ends: int
+    """Jobs that completed or were discarded in it."""
+
+
+class _Run(NamedTuple):
+    """Keys in order, in rows of those that begin with the same bits."""
+
+    number: int
+    keys: int
+    bits: int
+    last_block: int
+
+
+class _Meta(NamedTuple):
+    store: str
+    begins_seq: int
+    """The log was read from this seq on."""
+    first_seq: int
+    """Events of finished jobs are known from this seq on."""
+    applied_seq: int
+    first_block: int
+    next_block: int
+    runs: int
+    next_run: int
+    cursor: bytes
+
+
+def hash_of(job: str) -> int:
+    """Returns the hash by which a job is found; whoever finds it compares the id."""
+    return zlib.crc32(job.encode("utf-8", "surrogatepass"))
+
+
+def _keys_of(jobs: Iterable[str], number: int) -> list[int]:
+    """Returns the keys of jobs in a block."""
+    return [zlib.crc32(job.encode()) << 32 | number for job in jobs]
+
+
+class Blocks:
+    """Cuts commits into blocks, and collects their keys."""
+
+    def __init__(self, number: int, open_block: Block | None = None) -> None:
+        """Args beyond the obvious.
+
+        Args:
+            number: Of the first new block.
+            open_block: The last one so far, which goes on if it is not full.
+        """
+        self.next_number = number
+        self._open = open_block
+        self._jobs: set[str] = set()
+        """With events in the open block."""
+        self._changed: list[Block] = []
+        self._keys: list[int] = []
+
+    def add(self, commit: Commit) -> None:
+        """Takes in the next commit."""
+        first_seq, time_ms, events, segment_seq, begin, end, crc_before = commit
+        kinds = list(map(type, events))
+        ends = kinds.count(Acked) + kinds.count(Discarded)
+        last_seq = first_seq + len(events) - 1
+        block = self._open
+        if block is None or _is_full(block) or block.segment_seq != segment_seq:
+            self._close()
+            block = Block(
+                self.next_number,
+                first_seq,
+                last_seq,
+                time_ms,
+                time_ms,
+                segment_seq,
+                begin,
+                end,
+                crc_before,
+                ends,
+            )
+            self.next_number += 1
+        else:
+            block = block._replace(
+                last_seq=last_seq, last_ms=time_ms, end=end, ends=block.ends + ends
+            )
+        self._open = block
+        try:
+            self._jobs.update([event.job for event in events])  # type: ignore[union-attr]
+        except AttributeError:
+            self._jobs.update([event.job for event in events if isinstance(event, JobEvent)])
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._changed.append(self._open)
+            self._keys += _keys_of(self._jobs, self._open.number)
+            self._jobs.clear()
+
+    def finish(self) -> tuple[list[Block], list[int]]:
+        """Returns the blocks that are new or have grown, and the keys in order."""
+        self._close()
+        self._keys.sort()
+        return self._changed, self._keys
+
+
+def _is_full(block: Block) -> bool:
+    return (
+        block.last_seq - block.first_seq + 1 >= BLOCK_EVENTS
+        or block.end - block.begin >= BLOCK_BYTES
+    )
+
+
+def numbers_in(keys: Sequence[int], wanted: int) -> Iterator[int]:
+    """Yields the numbers of blocks that sorted keys hold for a hash."""
+    at = bisect_left(keys, wanted << 32)
+    while at < len(keys) and keys[at] >> 32 == wanted:
+        yield keys[at] & 0xFFFFFFFF
+        at += 1
 
 
 class History:
-    """The projection of one store, for one writer or any number of readers.
+    """The index of one store's log, for one writer or any number of readers.
 
     Raises:
         HistoryUnusable: From every method, where the file is damaged, of another store or
@@ -127,7 +227,6 @@ class History:
         if not Path(path).exists():
             raise FileNotFoundError(path)
         self.path = path
-        self._jobs: dict[str, JobRecord] = {}
         mode = "rw" if write else "ro"
         uri = f"{Path(path).absolute().as_uri()}?mode={mode}"
         self._db = sqlite3.connect(
@@ -147,14 +246,15 @@ class History:
 
     @classmethod
     def create(cls, path: str, store: bytes) -> Self:
-        """Makes an empty projection in the place of whatever stands there, and opens it."""
+        """Makes an empty index in the place of whatever stands there, and opens it."""
         delete_history(path)
         Path(path).touch(mode=0o600, exist_ok=False)
         db = sqlite3.connect(path, isolation_level=None)
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(f"BEGIN; {_SCHEMA}")
-            db.execute("INSERT INTO meta VALUES (?, ?, ?, ?)", _with_crc((store.hex(), 1, 0)))
+            meta = _Meta(store.hex(), 1, 1, 0, 1, 1, 0, 1, b"")
+            db.execute(_INSERT_META, _with_crc(meta))
             db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             db.execute("COMMIT")
@@ -164,7 +264,7 @@ class History:
 
     @classmethod
     def open_or_create(cls, path: str, store: bytes) -> Self:
-        """Opens the projection for writing; one that is missing or unusable is made anew."""
+        """Opens the index for writing; one that is missing or unusable is made anew."""
         try:
             return cls(path, store, write=True)
         except (FileNotFoundError, HistoryUnusable):
@@ -184,158 +284,163 @@ class History:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if (application, version) != (_APPLICATION_ID, SCHEMA_VERSION):
             raise HistoryUnusable(f"{self.path} has schema {version}, not {SCHEMA_VERSION}")
-        if self._meta()[0] != store.hex():
+        if self._meta().store != store.hex():
             raise HistoryUnusable(f"{self.path} belongs to another store")
 
     # -- what it holds ----------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """What is asked inside is answered from one state of the file."""
+        with _translated():
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._db.execute("ROLLBACK")
+
     @property
     def applied_seq(self) -> int:
-        """The last seq that is projected."""
-        return int(self._meta()[2])
+        """The last seq that is indexed."""
+        return self._meta().applied_seq
 
     @property
     def first_seq(self) -> int:
-        """Events of finished jobs are kept from this seq on."""
-        return int(self._meta()[1])
+        """Events of finished jobs are known from this seq on."""
+        return self._meta().first_seq
 
-    def _meta(self) -> tuple[Any, ...]:
-        """Returns store, first seq and last projected seq."""
+    @property
+    def begins_seq(self) -> int:
+        """The log was read from this seq on: jobs that came in later are known whole."""
+        return self._meta().begins_seq
+
+    @property
+    def next_block(self) -> int:
+        """Number above those of all blocks."""
+        return self._meta().next_block
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """Where the log is to be read on."""
+        meta = self._meta()
+        if not meta.cursor:
+            return None
+        cursor = Cursor(*msgspec.msgpack.decode(meta.cursor))
+        return cursor if cursor.next_seq == meta.applied_seq + 1 else None
+
+    def _meta(self) -> _Meta:
         with _translated():
-            row = self._db.execute("SELECT store, first_seq, applied_seq, crc FROM meta").fetchone()
+            row = self._db.execute("SELECT * FROM meta").fetchone()
             if row is None:
                 raise HistoryDamaged(f"{self.path} does not say whose it is")
-            return _checked(row)
+            return _Meta(*_checked(row))
 
-    def _set_meta(self, first_seq: int, applied_seq: int) -> None:
-        meta = _with_crc((self._meta()[0], first_seq, applied_seq))
-        self._db.execute("UPDATE meta SET first_seq = ?, applied_seq = ?, crc = ?", meta[1:])
+    def _set_meta(self, meta: _Meta) -> None:
+        self._db.execute("DELETE FROM meta")
+        self._db.execute(_INSERT_META, _with_crc(meta))
 
-    def summary_of(self, job: str) -> JobSummary | None:
-        """Returns what is known of the newest job with this id."""
-        found = self._newest(job)
-        if found is None:
-            return None
-        state = JobState(found.state).name.lower()
-        return JobSummary(
-            found.seq,
-            found.id,
-            found.task,
-            found.queue,
-            END_NAMES.get(JobState(found.state), state),
-            found.enqueued_ms,
-            found.finished_ms,
-            found.attempts,
-        )
-
-    def events_of(self, job: str) -> list[EventView]:
-        """Returns every kept event of the newest job with this id, in order."""
-        found = self._newest(job)
-        if found is None:
-            return []
-        return [
-            event_view(seq, time_ms, event, attempt=attempt or None, worker=worker)
-            for seq, time_ms, attempt, worker, event in self._story(found)
-        ]
-
-    def result_of(self, job: str) -> ResultView | None:
-        """Returns how the newest job with this id ended; `None` where it has not, or is unknown."""
-        found = self._newest(job)
-        if found is None or not found.end_seq:
-            return None
-        ends = (entry[-1] for entry in self._story(found) if entry[0] == found.end_seq)
-        event = next(ends, None)
-        if event is None:
-            raise HistoryDamaged(f"{self.path} has lost event {found.end_seq}")
-        view = ResultView(job, END_NAMES[JobState(found.state)])
-        if isinstance(event, Acked):
-            view.result = msgspec.Raw(event.result)
-        elif isinstance(event, Died):
-            view.cause, view.error = event.cause, event.error
-        elif isinstance(event, Cancelled):
-            view.cause = event.cause
-        return view
-
-    def _story(self, job: JobRecord) -> list[Entry]:
-        """Returns every kept event of a job, in order."""
-        story: list[Entry] = []
+    def blocks_of(self, job: str) -> list[Block]:
+        """Returns the blocks that may hold events of a job, in order."""
+        wanted = hash_of(job)
+        meta = self._meta()
+        numbers: set[int] = set()
         with _translated():
-            for row in self._db.execute(CHAPTERS, (job.seq,)).fetchall():
-                for seq, time_ms, attempt, worker, event in _decode_chapter(_checked(row)[2]):
-                    if not isinstance(event, JobEvent):
-                        raise TypeError(f"event {seq} is of no job")
-                    event.job = job.id
-                    story.append((seq, time_ms, attempt, worker, event))
-        if len(story) != job.events or not story or story[0][0] != job.seq:
-            # A row may also be missed: its key has rotted.
-            raise HistoryDamaged(f"{self.path} has lost events of job {job.id}")
-        return story
+            runs = self._runs()
+            if len(runs) != meta.runs:
+                raise HistoryDamaged(f"{self.path} has lost keys")
+            for run in runs:
+                chunk = run.number << _CHUNKS_MAX_BITS | wanted >> (32 - run.bits)
+                numbers.update(numbers_in(self._keys(chunk), wanted))
+            found = (self.block(number) for number in sorted(numbers) if number >= meta.first_block)
+            return [block for block in found if block is not None]
 
-    def _newest(self, job: str) -> JobRecord | None:
+    def block(self, number: int) -> Block | None:
+        """Returns one block; `None` where it was pruned meanwhile."""
         with _translated():
-            row = self._db.execute(
-                f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ? ORDER BY seq DESC LIMIT 1",  # noqa: S608 - a constant
-                (job,),
-            ).fetchone()
-        return None if row is None else JobRecord(*_checked(row))
+            row = self._db.execute("SELECT * FROM blocks WHERE block = ?", (number,)).fetchone()
+            if row is not None:
+                return Block(*_checked(row))
+        if number >= self._meta().first_block:
+            raise HistoryDamaged(f"{self.path} has lost block {number}")
+        return None
 
-    # -- projecting -------------------------------------------------------------------------
+    def number_at(self, seq: int) -> int:
+        """Returns the number of the first block that ends with or behind a seq."""
+        meta = self._meta()
+        low, high = meta.first_block, meta.next_block
+        while low < high:
+            middle = (low + high) // 2
+            block = self.block(middle)
+            if block is not None and block.last_seq < seq:
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
-    def apply(self, commits: Iterable[Commit]) -> int:
-        """Projects commits, skipping what is projected already; returns `applied_seq`.
+    def kept_of(self, job: str) -> list[Entry]:
+        """Returns the events of a job that were kept when their segment was pruned."""
+        rows = "SELECT * FROM kept WHERE hash = ? ORDER BY seq"
+        with _translated():
+            entries: list[Entry] = []
+            for row in self._db.execute(rows, (hash_of(job),)).fetchall():
+                _, seq, time_ms, raw = _checked(row)
+                event = _decode_event(raw)
+                if isinstance(event, JobEvent) and event.job == job:
+                    entries.append((int(seq), int(time_ms), event))
+            return entries
+
+    # -- following the log ------------------------------------------------------------------
+
+    def apply(self, commits: Iterable[Commit], cursor: Callable[[], Cursor | None]) -> int:
+        """Indexes commits, skipping what is indexed already; returns `applied_seq`.
 
         Where events are missing before a commit, everything before it is forgotten: half a
         story would be told as a whole one.
+
+        Args:
+            commits: What follows in the log.
+            cursor: Tells where their reading stands.
         """
         applied = self.applied_seq
         batch: list[Commit] = []
         size = 0
-        for first_seq, time_ms, events in commits:
-            if first_seq + len(events) - 1 <= applied:
+        for commit in commits:
+            if commit.first_seq + len(commit.events) - 1 <= applied:
                 continue
-            batch.append((first_seq, time_ms, events))
-            size += len(events)
+            batch.append(commit)
+            size += len(commit.events)
             if size >= _TRANSACTION_EVENTS:
-                applied = self._apply_batch(batch, applied)
+                applied = self._apply_batch(batch, applied, cursor())
                 batch, size = [], 0
-        return self._apply_batch(batch, applied) if batch else applied
+        return self._apply_batch(batch, applied, cursor()) if batch else applied
 
-    def _apply_batch(self, batch: list[Commit], applied: int) -> int:
-        """Projects a few commits in one transaction."""
-        told: dict[int, tuple[JobRecord, list[Entry]]] = {}
-        first_seq = batch[0][0]
-        if first_seq > applied + 1:
-            self._jobs.clear()
+    def _apply_batch(self, batch: list[Commit], applied: int, cursor: Cursor | None) -> int:
+        """Indexes a few commits in one transaction."""
+        first_seq = batch[0].first_seq
         with _translated(), self._transaction():
-            if self.applied_seq != applied:
-                raise HelperFailed(f"{self.path}: another process projects as well; try again")
+            meta = self._meta()
+            if meta.applied_seq != applied:
+                raise HelperFailed(f"{self.path}: another process indexes as well; try again")
             if first_seq > applied + 1:
-                self._db.execute("DELETE FROM jobs")
-                self._db.execute("DELETE FROM chapters")
-                self._set_meta(first_seq, applied)
-            for commit_seq, time_ms, events in batch:
-                for seq, event in enumerate(events, commit_seq):
-                    if seq <= applied or not isinstance(event, JobEvent):
-                        continue
-                    job = self._job(event, seq)
-                    attempt, worker = advance(job, event, seq, time_ms)
-                    job.events += 1
-                    entry = (seq, time_ms, attempt, worker, event)
-                    known = told.get(job.seq)
-                    if known is None:
-                        told[job.seq] = job, [entry]
-                    else:
-                        known[1].append(entry)
-                applied = commit_seq + len(events) - 1
-            jobs = (_with_crc(msgspec.structs.astuple(job)) for job, _ in told.values())
-            self._db.executemany(_UPSERT_JOB, jobs)
-            chapters = (
-                _with_crc((chapter[0][0], job.seq, _encode_chapter(chapter)))
-                for job, chapter in told.values()
+                for table in ("blocks", "runs", "keys", "kept"):
+                    self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - a constant
+                meta = meta._replace(
+                    begins_seq=first_seq, first_seq=first_seq, first_block=meta.next_block, runs=0
+                )
+            last = self.block(meta.next_block - 1) if meta.next_block > meta.first_block else None
+            cutter = Blocks(meta.next_block, last)
+            for commit in batch:
+                cutter.add(commit)
+            blocks, keys = cutter.finish()
+            self._db.executemany(_UPSERT_BLOCK, map(_with_crc, blocks))
+            applied = batch[-1].first_seq + len(batch[-1].events) - 1
+            meta = meta._replace(
+                applied_seq=applied,
+                next_block=cutter.next_number,
+                cursor=b"" if cursor is None else _encode(cursor),
             )
-            self._db.executemany(_INSERT_CHAPTER, chapters)
-            self._set_meta(self.first_seq, applied)
-        self._tidy_cache()
+            meta = self._merge(self._add_run(meta, keys, cutter.next_number - 1))
+            self._set_meta(meta)
         return applied
 
     @contextlib.contextmanager
@@ -344,101 +449,132 @@ class History:
         try:
             yield
         except BaseException:
-            self._jobs.clear()
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
 
-    def _job(self, event: JobEvent, seq: int) -> JobRecord:
-        """Returns the job of an event: a new one for ENQUEUE, else the newest of its id."""
-        if not isinstance(event, Enqueued):
-            job = self._jobs.get(event.job) or self._newest(event.job)
-            if job is not None:
-                self._jobs[event.job] = job
-                return job
-        job = self._jobs[event.job] = JobRecord(seq, event.job)
-        return job
+    # -- keys ---------------------------------------------------------------------------------
 
-    def _tidy_cache(self) -> None:
-        jobs = {name: job for name, job in self._jobs.items() if not job.end_seq}
-        self._jobs = jobs if len(jobs) <= _CACHED_JOBS_MAX else {}
+    def _runs(self) -> list[_Run]:
+        rows = self._db.execute("SELECT * FROM runs ORDER BY run").fetchall()
+        return [_Run(*_checked(row)) for row in rows]
 
-    def prune(self, before_seq: int) -> int:
-        """Forgets jobs that completed or were discarded before a seq; returns how many.
+    def _keys(self, chunk: int) -> Sequence[int]:
+        row = self._db.execute("SELECT * FROM keys WHERE chunk = ?", (chunk,)).fetchone()
+        if row is None:
+            raise HistoryDamaged(f"{self.path} has lost keys")
+        return memoryview(_checked(row)[1]).cast("Q")
 
-        Dead and cancelled jobs can still be requeued, so their story is kept as long as they
-        are.
+    def _add_run(self, meta: _Meta, keys: list[int], last_block: int) -> _Meta:
+        if not keys:
+            return meta
+        run = meta.next_run
+        bits = (len(keys) // CHUNK_KEYS).bit_length()
+        row = _with_crc((run, len(keys), bits, last_block))
+        self._db.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?)", row)
+        begin = 0
+        for part in range(1 << bits):
+            end = bisect_left(keys, (part + 1) << (64 - bits), begin)
+            body = array("Q", keys[begin:end]).tobytes()
+            chunk = run << _CHUNKS_MAX_BITS | part
+            self._db.execute("INSERT INTO keys VALUES (?, ?, ?)", _with_crc((chunk, body)))
+            begin = end
+        return meta._replace(runs=meta.runs + 1, next_run=run + 1)
+
+    def _merge(self, meta: _Meta) -> _Meta:
+        """Makes one run of many small ones; each key is written again a few times at most."""
+        while True:
+            runs = self._runs()
+            magnitude = _magnitude(runs[-1].keys) if runs else 0
+            same: list[_Run] = []
+            for run in reversed(runs):
+                if _magnitude(run.keys) > magnitude:
+                    break
+                same.append(run)
+            if len(same) < MERGE_RUNS or sum(run.keys for run in same) > RUN_KEYS_MAX:
+                return meta
+            merged = array("Q")
+            for run in reversed(same):
+                for part in range(1 << run.bits):
+                    merged.extend(self._keys(run.number << _CHUNKS_MAX_BITS | part))
+                self._drop_run(run.number)
+            keys = [key for key in sorted(merged) if key & 0xFFFFFFFF >= meta.first_block]
+            last_block = max(run.last_block for run in same)
+            meta = self._add_run(meta._replace(runs=meta.runs - len(same)), keys, last_block)
+
+    def _drop_run(self, run: int) -> None:
+        chunks = (run << _CHUNKS_MAX_BITS, (run + 1) << _CHUNKS_MAX_BITS)
+        self._db.execute("DELETE FROM keys WHERE chunk >= ? AND chunk < ?", chunks)
+        self._db.execute("DELETE FROM runs WHERE run = ?", (run,))
+
+    # -- pruning ------------------------------------------------------------------------------
+
+    def keep(self, before_seq: int, read: Callable[[Block], Iterable[Entry]]) -> None:
+        """Takes over what is still to be told of events before a seq, which will be deleted.
+
+        Jobs that completed or were discarded before are forgotten.  Those that have not ended,
+        or ended later, keep their story; dead and cancelled ones can still be requeued.
+
+        Args:
+            before_seq: Where the log will begin.
+            read: Reads the events of a block.
         """
-        with _translated(), self._transaction():
-            ended = (before_seq, JobState.COMPLETED, JobState.FORGOTTEN)
-            for statement in PRUNE_CHAPTERS:
-                self._db.execute(statement, ended)
-            count = self._db.execute(f"DELETE {_ENDED}", ended).rowcount
-            self._set_meta(max(self.first_seq, before_seq), self.applied_seq)
-        return count
+        with _translated():
+            # What moves here is deleted there: it has to be on the disk before.
+            self._db.execute("PRAGMA synchronous = FULL")
+            while True:
+                meta = self._meta()
+                block = self.block(meta.first_block) if meta.first_block < meta.next_block else None
+                if block is None or block.last_seq >= before_seq:
+                    break
+                with self._transaction():
+                    self._keep_block(block, read(block))
+                    self._db.execute("DELETE FROM blocks WHERE block = ?", (block.number,))
+                    first_seq = max(meta.first_seq, block.last_seq + 1)
+                    gone = [run.number for run in self._runs() if run.last_block <= block.number]
+                    for run in gone:
+                        self._drop_run(run)
+                    meta = meta._replace(
+                        first_seq=first_seq,
+                        first_block=block.number + 1,
+                        runs=meta.runs - len(gone),
+                    )
+                    self._set_meta(meta)
+            if meta.first_seq < before_seq:
+                with self._transaction():
+                    self._set_meta(self._meta()._replace(first_seq=before_seq))
+
+    def _keep_block(self, block: Block, entries: Iterable[Entry]) -> None:
+        stays: dict[str, list[Entry]] = {}
+        for entry in entries:
+            event = entry[2]
+            if not isinstance(event, JobEvent):
+                continue
+            if isinstance(event, Acked | Discarded):
+                # Whatever was kept of it goes, and of no other job with its hash.
+                stays.pop(event.job, None)
+                rows = [(hash_of(event.job), seq) for seq, _, _ in self.kept_of(event.job)]
+                self._db.executemany("DELETE FROM kept WHERE hash = ? AND seq = ?", rows)
+            elif isinstance(event, Enqueued):
+                stays[event.job] = [entry]
+            else:
+                stays.setdefault(event.job, []).append(entry)
+        rows_kept = (
+            _with_crc((hash_of(job), seq, time_ms, _encode(event)))
+            for job, story in stays.items()
+            for seq, time_ms, event in story
+        )
+        self._db.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?)", rows_kept)
 
 
-class HistoryReader:
-    """The projection as a server reads it: another process writes it, and may replace it.
-
-    What is missing or unusable reads as empty; the writer will make it anew.
-    """
-
-    def __init__(self, path: str, store: bytes) -> None:
-        self._path, self._store = path, store
-        self._history: History | None = None
-        self._inode = 0
-        self.damaged = False
-        """An answer was empty because the file is damaged: drop it, and have it made anew."""
-
-    @property
-    def applied_seq(self) -> int:
-        return self._ask(lambda history: history.applied_seq, 0)
-
-    @property
-    def first_seq(self) -> int:
-        return self._ask(lambda history: history.first_seq, 1)
-
-    def events_of(self, job: str) -> list[EventView]:
-        return self._ask(lambda history: history.events_of(job), [])
-
-    def result_of(self, job: str) -> ResultView | None:
-        return self._ask(lambda history: history.result_of(job), None)
-
-    def close(self) -> None:
-        if self._history is not None:
-            self._history.close()
-        self._history, self._inode = None, 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _ask(self, question: Callable[[History], _Answer], otherwise: _Answer) -> _Answer:
-        try:
-            inode = Path(self._path).stat().st_ino
-            if self._history is None or inode != self._inode:
-                self.close()
-                self._history, self._inode = History(self._path, self._store), inode
-            return question(self._history)
-        except (HistoryUnusable, OSError) as error:
-            self.damaged = isinstance(error, HistoryDamaged)
-            self.close()
-            return otherwise
+_INSERT_META: Final = "INSERT INTO meta VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UPSERT_BLOCK: Final = "INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
-def _encode_chapter(chapter: list[Entry]) -> bytes:
-    """Returns the events of one job as they are stored: its id would stand in each of them."""
-    job = chapter[0][-1].job
-    for entry in chapter:
-        entry[-1].job = ""
-    body = _encode(chapter)
-    for entry in chapter:
-        entry[-1].job = job
-    return body
+def _magnitude(count: int) -> int:
+    """Returns how large a run is, in steps of sixteen times."""
+    return (count.bit_length() + 3) // 4
 
 
 def _with_crc(row: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -459,7 +595,7 @@ def _checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def delete_history(path: str) -> None:
-    """Removes a projection with what SQLite keeps beside it."""
+    """Removes an index with what SQLite keeps beside it."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         Path(path + suffix).unlink(missing_ok=True)
 

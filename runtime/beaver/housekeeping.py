@@ -276,12 +276,12 @@ class Housekeeping:
         self._results.projected(self._history_seq)
         self._metrics.history_seq = self._history_seq
 
-    async def project_anew(self, seq: int, drop: Callable[[], None]) -> None:
-        """Drops a history that is damaged; returns once a new one holds everything up to `seq`."""
+    async def project_anew(self, drop: Callable[[], None]) -> None:
+        """Drops a history that is damaged; returns once a new one holds what is durable."""
         async with self._projecting:
             drop()
             self._history_seq = 0
-        await self.project(seq)
+        await self.project(self._engine.durable_seq)
 
     # -- snapshots --------------------------------------------------------------------------
 

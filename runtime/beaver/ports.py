@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from beaver.messages import Attempt, Outcome, TaskInfo
+from beaver.questions import Known, Search
 
 
 class Clock(Protocol):
@@ -250,7 +251,15 @@ class Helper(Protocol):
         ...
 
     async def project(self, last_seq: int) -> int:
-        """Projects the log up to `last_seq` into `history.db`; returns its `applied_seq`."""
+        """Indexes the log up to `last_seq` in `history.db`; returns its `applied_seq`."""
+        ...
+
+    async def tell(self, known: Sequence[Known], until_seq: int) -> bytes:
+        """Returns, as JSON, the events of jobs up to `until_seq`; see `questions`."""
+        ...
+
+    async def find(self, search: Search, until_seq: int) -> bytes:
+        """Takes a step of a search for finished jobs, and returns it as JSON; see `questions`."""
         ...
 
     async def stop(self) -> None: ...

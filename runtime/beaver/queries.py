@@ -32,6 +32,7 @@ from beaver_model.state import State
 from beaver_model.states import JobState
 
 LIST_LIMIT_MAX: Final = 10_000
+SEQ_MAX: Final = (1 << 62) - 1
 LIST_BYTES_MAX: Final = 8 << 20
 """Payloads in one answer; a single larger one still comes."""
 SLICE_JOBS: Final = 2_000
@@ -42,8 +43,8 @@ STATES: Final = ("pending", "in_flight", "completed", "dead", "cancelled", "disc
 """The words by which `list` filters."""
 _NEAR_MAX: Final = 256
 """So many queues are looked at for one that is like an unknown name."""
-_FINISHED: Final = {"completed": JobState.COMPLETED, "discarded": JobState.FORGOTTEN}
-"""Words for jobs of which a tombstone is left."""
+FINISHED: Final = ("completed", "discarded")
+"""Words for jobs of which a tombstone is left; the log tells the rest."""
 
 
 def state_word(state: JobState) -> str:
@@ -67,6 +68,13 @@ def job_view(state: State, row: Row) -> JobView:
         ready_ms=row.ready_ms,
         worker=row.worker,
         token=row.token,
+        generation=0,
+        cancel_requested=False,
+        suspect=False,
+        cause="",
+        error="",
+        parent="",
+        tags=(),
         payload=msgspec.Raw(row.payload),
         waiting=why(state, row).reason,
     )
@@ -79,14 +87,14 @@ def job_view(state: State, row: Row) -> JobView:
 
 
 def tombstone_view(job: str, tombstone: Tombstone) -> JobView:
-    """Returns what is still known of a finished or discarded job."""
+    """Returns what the state still knows of a finished or discarded job."""
     return JobView(
         id=job, seq=tombstone.seq, state=state_word(tombstone.outcome), waiting="finished"
     )
 
 
 def show(state: State, job: str) -> JobView:
-    """Returns one job.
+    """Returns one job; of one that has ended only what the state knows.
 
     Raises:
         NotFound: It is not known, or no longer.
@@ -100,6 +108,24 @@ def show(state: State, job: str) -> JobView:
     return tombstone_view(job, tombstone)
 
 
+def show_finished(
+    state: State, job: str, events: Sequence[EventView], as_of_seq: int = 0
+) -> JobView:
+    """Returns a job that has ended, or another, with what its events tell.
+
+    Raises:
+        NotFound: It is not known, or no longer, and no event of it is kept.
+    """
+    if job in state.jobs or job in state.tombstones or not events:
+        view = show(state, job)
+    else:
+        view = JobView(job, events[0].seq, "", waiting="finished")
+    if job not in state.jobs and events and events[0].seq >= view.seq:
+        with_history(view, events)
+        view.as_of_seq = as_of_seq or None
+    return view
+
+
 def changed_word(state: State, job: str) -> str:
     """Returns the word that answers an operator's change: the state, or `cancel_requested`."""
     row = state.jobs.get(job)
@@ -108,19 +134,31 @@ def changed_word(state: State, job: str) -> str:
     return "cancel_requested" if row.cancel_requested else state_word(row.state)
 
 
+_ENDS: Final = {"ACK": "completed", "DISCARD": "discarded"}
+
+
 def with_history(view: JobView, events: Iterable[EventView]) -> JobView:
-    """Returns the view of a finished job, filled with what its events still tell."""
+    """Returns the view of a job that has ended, filled with what its events tell."""
     for event in events:
         if event.event == "ENQUEUE":
-            view.task, view.queue = event.task or "", event.queue or ""
-            view.priority = event.priority or 0
-            view.max_attempts, view.timeout_ms = event.max_attempts or 0, event.timeout_ms or 0
+            view.task, view.queue, view.priority = event.task, event.queue, event.priority
+            view.max_attempts, view.timeout_ms = event.max_attempts, event.timeout_ms
             view.parent, view.tags = event.parent or "", event.tags or ()
-        if event.payload is not ABSENT:
+            view.enqueued_ms, view.attempt, view.generation = event.time_ms, 0, 0
+            view.cause = view.error = ""
+        elif event.event == "REQUEUE" and view.generation is not None:
+            view.attempt, view.generation = 0, view.generation + 1
+        elif event.event in _ENDS:
+            view.state = _ENDS[event.event]
+            view.finished_ms, view.end_seq = event.time_ms, event.seq
+        elif event.cause is not None and event.event != "RELEASE":
+            view.cause, view.error = event.cause, event.error or ""
+        if event.payload is not ABSENT and bytes(event.payload):
             view.payload = event.payload
-        if event.result is not ABSENT:
+        if event.result is not ABSENT and bytes(event.result):
             view.result = event.result
-        view.attempt = event.attempt or view.attempt
+        if event.attempt is not None:
+            view.attempt = event.attempt
     return view
 
 
@@ -138,6 +176,29 @@ def at_once(search: Search) -> list[JobView]:
             return views
 
 
+def check_listing(
+    word: str, limit: int, since_ms: int = 0, until_ms: int = 0, after_seq: int = 0
+) -> None:
+    """Checks what a list is asked for.
+
+    Raises:
+        InvalidInput: There is no such state, a number is out of bounds, or jobs that have not
+            finished are asked for by the time at which they did.
+    """
+    if word and word not in STATES:
+        hint = unknown_name(word, STATES)
+        raise InvalidInput(f"no state {word!r}; the states are {', '.join(STATES)}{hint}")
+    if not 0 <= limit <= LIST_LIMIT_MAX:
+        raise InvalidInput(f"a limit of {limit}; it must be from 1 to {LIST_LIMIT_MAX}")
+    if min(since_ms, until_ms, after_seq) < 0 or max(since_ms, until_ms, after_seq) > SEQ_MAX:
+        raise InvalidInput("a time or a seq is out of bounds")
+    if (since_ms or until_ms) and word not in FINISHED:
+        raise InvalidInput(
+            "since and until are about when a job finished; they go with the state "
+            f"{' or '.join(FINISHED)}"
+        )
+
+
 def find_jobs(
     state: State,
     word: str = "",
@@ -145,37 +206,27 @@ def find_jobs(
     task: str = "",
     after_seq: int = 0,
     limit: int = 0,
+    tag: str = "",
 ) -> Search:
     """Returns jobs in seq order after `after_seq`, and pauses while it looks for them.
 
     At most `limit`, and fewer where their payloads pass `LIST_BYTES_MAX`; ask on from the last
     one's seq until nothing comes.
-    Without a state word: those that are pending, in flight, dead or cancelled.  Of finished
-    jobs (`completed`, `discarded`) only id and seq are known here.
+    Without a state word: those that are pending, in flight, dead or cancelled.  Finished jobs
+    are not here: see `stories`.
 
     The state may change in a pause, which comes after some thousand jobs: each job is as it was
     when it was looked at, and one that has gone by then, or comes in later, may be left out.
 
     Raises:
-        InvalidInput: There is no such state, finished jobs are asked for by queue or task, or
-            the limit is out of bounds.
+        InvalidInput: There is no such state, or the limit is out of bounds.
         NotFound: No such queue.
     """
-    if word and word not in STATES:
-        hint = unknown_name(word, STATES)
-        raise InvalidInput(f"no state {word!r}; the states are {', '.join(STATES)}{hint}")
-    if not 0 <= limit <= LIST_LIMIT_MAX:
-        raise InvalidInput(f"a limit of {limit}; it must be from 1 to {LIST_LIMIT_MAX}")
+    check_listing(word, limit)
+    assert word not in FINISHED, "asked of the log"
     if queue and queue not in state.queues:
         raise NotFound(f"no queue {queue}{unknown_name(queue, tuple(state.queues)[:_NEAR_MAX])}")
     limit = limit or LIST_LIMIT_MAX
-    if word in _FINISHED:
-        if queue or task:
-            raise InvalidInput(
-                f"{word} jobs cannot be listed by queue or task: a finished job is kept as its id "
-                "and seq; list them all, and `beaver show` tells the rest of each"
-            )
-        return (yield from _finished(state, _FINISHED[word], after_seq, limit))
     wanted = JobState[word.upper()] if word else None
     views: list[JobView] = []
     size = 0
@@ -188,6 +239,8 @@ def find_jobs(
             likely = [row for row in likely if row.spec.queue == queue]
         if task:
             likely = [row for row in likely if row.spec.task == task]
+        if tag:
+            likely = [row for row in likely if row.extra is not None and tag in row.extra.tags]
         for seen in likely:
             # Another row may stand for the job since it was seen, or none.
             row = state.jobs.get(seen.id)
@@ -233,30 +286,6 @@ def _slices(
         if at > start:
             yield None
         yield rows[at : at + SLICE_JOBS]
-
-
-def _finished(state: State, outcome: JobState, after_seq: int, limit: int) -> Search:
-    """Returns what tombstones tell of jobs that ended so.  They stand in the order of ends."""
-    if len(state.tombstones) > SLICE_JOBS:
-        yield
-    found: list[tuple[int, str]] = []
-    ids = list(state.tombstones)
-    for at in range(0, len(ids), SLICE_JOBS):
-        if at:
-            yield
-        for job in ids[at : at + SLICE_JOBS]:
-            tombstone = state.tombstone(job)
-            if tombstone and tombstone.outcome == outcome and tombstone.seq > after_seq:
-                found.append((tombstone.seq, job))
-        if len(found) > 2 * limit:
-            found = sorted(found)[:limit]
-    views = []
-    for seq, job in sorted(found)[:limit]:
-        # It may be forgotten by now, and its id used again.
-        tombstone = state.tombstone(job)
-        if tombstone and (tombstone.seq, tombstone.outcome) == (seq, outcome):
-            views.append(tombstone_view(job, tombstone))
-    return views
 
 
 def _seq(row: Row) -> int:
@@ -328,25 +357,38 @@ def status(
 
 
 def explain(
-    state: State, job: str, events: list[EventView], history_from_seq: int = 1
+    state: State,
+    job: str,
+    events: list[EventView],
+    history_from_seq: int = 1,
+    as_of_seq: int = 0,
+    durable_seq: int = 0,
 ) -> ExplainView:
     """Returns a job with its events and why it does not run now.
+
+    Args:
+        state: What holds now.
+        job: Its id.
+        events: What was found of it in the log.
+        history_from_seq: Events before are no longer kept.
+        as_of_seq: Events up to here were looked for.
+        durable_seq: Events up to here are to be told.
 
     Raises:
         NotFound: It is not known, or no longer, and no event of it is kept.
     """
     row = state.jobs.get(job)
     if row is None:
-        if job not in state.tombstones and events:
-            view = JobView(id=job, seq=events[0].seq, state="completed", waiting="finished")
-        else:
-            view = show(state, job)
-        return ExplainView(view, events, history_from_seq, waiting="finished")
+        view = show_finished(state, job, events, as_of_seq)
+        lagging = as_of_seq < durable_seq
+        return ExplainView(view, events, history_from_seq, as_of_seq, lagging, waiting="finished")
     waiting = why(state, row)
     return ExplainView(
         job=job_view(state, row),
         events=events,
         history_from_seq=history_from_seq,
+        as_of_seq=as_of_seq,
+        lagging=as_of_seq < durable_seq,
         waiting=waiting.reason,
         waiting_until_ms=waiting.until_ms,
         held_by=waiting.worker,
@@ -361,6 +403,17 @@ def near(name: str, known: Iterable[str], most: int | None = None) -> tuple[str,
     import difflib
 
     return tuple(difflib.get_close_matches(name, sorted(known)[:most], n=3, cutoff=0.6))
+
+
+def result_told(job: str, events: Sequence[EventView]) -> ResultView | None:
+    """Returns how a finished job ended, from its events; `None` where they do not tell."""
+    for event in reversed(events):
+        if event.event in _ENDS:
+            view = ResultView(job, _ENDS[event.event])
+            if event.event == "ACK":
+                view.result = event.result
+            return view
+    return None
 
 
 def result(state: State, job: str, kept: ResultView | None) -> ResultView | None:

@@ -18,8 +18,8 @@ import msgspec
 
 from beaver.disk import SystemDisk
 from beaver.durations import parse_time_ms
-from beaver.errors import Corruption, InvalidInput, NotFound, StoreUnavailable
-from beaver.journal.reader import LogScan, decode_frame, read_commits, segments
+from beaver.errors import Corruption, InvalidInput, StoreUnavailable
+from beaver.journal.reader import LogScan, decode_frame, read_commits
 from beaver.layout import Layout
 from beaver.listing import attempt_of, event_view
 from beaver.origins import (
@@ -32,7 +32,6 @@ from beaver.origins import (
     find_origin,
 )
 from beaver.ports import Disk
-from beaver.projection import JobRecord, advance
 from beaver.snapshot import load_snapshot
 from beaver.views import EventView
 from beaver_model import IllegalEvent, JobState, State, apply, fingerprint, legal, violations
@@ -159,52 +158,6 @@ def check(
             continue  # A segment or snapshot went while it was to be read.
         return replay.report()
     raise _busy(path)
-
-
-def explain_from_files(path: str, job: str, *, disk: Disk | None = None) -> list[EventView]:
-    """Returns every kept event of the newest job with this id, from archive and log.
-
-    An empty list says that the kept log does not know it.
-
-    Raises:
-        NotFound: There is no data directory, or no log in it.
-        Corruption: The log is damaged.
-    """
-    disk = disk or SystemDisk()
-    for _ in range(_ATTEMPTS):
-        try:
-            return _story(disk, path, job)
-        except FileNotFoundError:
-            continue
-    raise _busy(path)
-
-
-def _story(disk: Disk, path: str, job: str) -> list[EventView]:
-    try:
-        infos = segments(disk, Layout(path))
-    except NotADirectoryError as error:
-        raise StoreUnavailable(f"{path} is no directory") from error
-    if not infos:
-        raise NotFound(f"{path} holds no log: there is no such data directory")
-    views: list[EventView] = []
-    record: JobRecord | None = None
-    log = LogScan(disk, Layout(path), infos, infos[0].first_seq - 1)
-    needle = job.encode()
-    for frame in log:
-        # A frame without the id's bytes need not be decoded: most of a log.
-        if needle not in frame.payload or log.scan is None:
-            continue
-        time_ms, events = decode_frame(log.scan.path, frame)
-        for seq, event in enumerate(events, frame.first_seq):
-            if not isinstance(event, JobEvent) or event.job != job:
-                continue
-            if isinstance(event, Enqueued):
-                record, views = None, []
-            if record is None:
-                record = JobRecord(seq, job)
-            attempt, worker = advance(record, event, seq, time_ms)
-            views.append(event_view(seq, time_ms, event, attempt=attempt or None, worker=worker))
-    return views
 
 
 def bring_up(disk: Disk, layout: Layout, state: State, last_seq: int) -> None:

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
@@ -36,7 +36,6 @@ from beaver.disk import SystemDisk
 from beaver.engine import Engine
 from beaver.errors import BeaverError, LogLost, StorageFailed, StoreUnavailable
 from beaver.helper.process import HelperProcess
-from beaver.housekeeping import Housekeeping
 from beaver.journal.format import crc_is_fast
 from beaver.journal.writer import WriterProcess
 from beaver.keeper import starting
@@ -44,6 +43,7 @@ from beaver.keeper.turn import Turn
 from beaver.layout import Layout
 from beaver.locking import Hold, acquire, prepare_directory
 from beaver.metrics import Collector, registry_of
+from beaver.past import Past
 from beaver.queries import status
 from beaver.server.http import HttpServer
 from beaver.server.socket import SocketServer
@@ -52,18 +52,13 @@ from beaver.settings import NEEDS_RESTART, SETTINGS
 from beaver.stalls import Stretches
 from beaver.stamps import BEHIND_WARN_MS
 from beaver.takeover import take_over
-from beaver.views import EventView, ReloadView, ResultView, StatusView, WorkerView
+from beaver.views import ReloadView, StatusView, WorkerView
 from beaver.workers.kinship import UNMARKED
 from beaver.workers.pool import PoolOptions, ProcessPool
 from beaver.workers.slots import read_previous
 from beaver_model import JobState, State
 
-if TYPE_CHECKING:
-    from beaver.history import HistoryReader
-
 log = logging.getLogger("beaver")
-
-_Answer = TypeVar("_Answer")
 
 EXIT_STORAGE: Final = 7
 EXIT_APP: Final = 2
@@ -87,37 +82,6 @@ def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
     stretches = Stretches()
     with asyncio.Runner(loop_factory=stretches.new_loop) as runner:
         return runner.run(Server(config, reread or (lambda: config), stretches).run())
-
-
-class _HistoryFile:
-    """Reads `history.db`, brought up to what is asked for, in a thread."""
-
-    def __init__(self, path: str, store: bytes, keeping: Housekeeping) -> None:
-        self._path, self._store, self._keeping = path, store, keeping
-
-    async def events_of(self, job: str, as_of_seq: int) -> tuple[list[EventView], int]:
-        return await self._ask(as_of_seq, lambda past: (past.events_of(job), past.first_seq))
-
-    async def result_of(self, job: str, as_of_seq: int) -> ResultView | None:
-        return await self._ask(as_of_seq, lambda past: past.result_of(job))
-
-    async def _ask(self, as_of_seq: int, question: Callable[[HistoryReader], _Answer]) -> _Answer:
-        from beaver.history import delete_history  # here alone the server needs SQLite
-
-        await self._keeping.project(as_of_seq)
-        answer, damaged = await asyncio.to_thread(self._look, question)
-        if damaged:
-            log.warning("%s is damaged, and is made anew from the archive", self._path)
-            drop = partial(delete_history, self._path)
-            await self._keeping.project_anew(as_of_seq, drop)
-            answer, _ = await asyncio.to_thread(self._look, question)
-        return answer
-
-    def _look(self, question: Callable[[HistoryReader], _Answer]) -> tuple[_Answer, bool]:
-        from beaver.history import HistoryReader
-
-        with HistoryReader(self._path, self._store) as history:
-            return question(history), history.damaged
 
 
 class Server:
@@ -192,7 +156,7 @@ class Server:
             make_pool=lambda config, mark: ProcessPool(_pool_options(config, mark)),
             read_slots=read_previous,
             make_helper=partial(HelperProcess, config.data),
-            make_history=partial(_HistoryFile, Layout(config.data).history),
+            make_past=partial(Past, Layout(config.data)),
             renew_lock=lock.renew,
             make_writer=partial(WriterProcess, lock),
         )

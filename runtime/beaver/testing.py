@@ -150,7 +150,7 @@ class Testing(Operations, Synchronous):
         """Returns the jobs in the order in which they came in; the finished ones by `state`."""
         if queue and queue not in self._state.queues:
             return []
-        return queries.at_once(queries.find_jobs(self._state, state, queue, task))
+        return self._list(state, queue, task, 0, 0)
 
     def results(self, task: str = "") -> list[Any]:
         """Returns the results of the completed jobs, of one task or of all, in their order."""
@@ -228,16 +228,59 @@ class Testing(Operations, Synchronous):
         return queries.status(self._state, self._now_ms, running=False, store=_STORE)
 
     def do_list(
-        self, word: str, queue: str, task: str, after_seq: int, limit: int
+        self,
+        word: str,
+        queue: str,
+        task: str,
+        after_seq: int,
+        limit: int,
+        tag: str = "",
+        since_ms: int = 0,
+        until_ms: int = 0,
     ) -> list[JobView]:
-        search = queries.find_jobs(self._state, word, queue, task, after_seq, limit)
-        return queries.at_once(search)
+        queries.check_listing(word, limit, since_ms, until_ms, after_seq)
+        return self._list(word, queue, task, after_seq, limit, tag, since_ms, until_ms)
+
+    def _list(
+        self,
+        word: str,
+        queue: str,
+        task: str,
+        after_seq: int,
+        limit: int,
+        tag: str = "",
+        since_ms: int = 0,
+        until_ms: int = 0,
+    ) -> list[JobView]:
+        if word not in queries.FINISHED:
+            found = queries.find_jobs(self._state, word, queue, task, after_seq, limit, tag)
+            return queries.at_once(found)
+        views = [self.do_show(job) for job in self._events if job not in self._state.jobs]
+        wanted = [
+            view
+            for view in views
+            if view.state == word
+            and (not queue or view.queue == queue)
+            and (not task or view.task == task)
+            and (not tag or tag in (view.tags or ()))
+            and (view.end_seq or 0) > after_seq
+            and since_ms <= (view.finished_ms or 0) < (until_ms or queries.SEQ_MAX)
+        ]
+        return sorted(wanted, key=lambda view: view.end_seq or 0)[: limit or None]
 
     def do_show(self, job: str) -> JobView:
-        return queries.show(self._state, job)
+        events, seq = self._events_of(job), self._state.last_seq
+        return queries.show_finished(self._state, job, events, seq)
+
+    def _events_of(self, job: str) -> list[EventView]:
+        """Returns the events of the newest job with this id."""
+        events = self._events.get(job, [])
+        begins = [n for n, event in enumerate(events) if event.event == "ENQUEUE"]
+        return events[begins[-1] :] if begins else []
 
     def do_explain(self, job: str) -> ExplainView:
-        return queries.explain(self._state, job, self._events.get(job, []))
+        events, seq = self._events_of(job), self._state.last_seq
+        return queries.explain(self._state, job, events, as_of_seq=seq)
 
     def do_history(self, job: str) -> list[EventView]:
         return self.do_explain(job).events

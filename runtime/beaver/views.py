@@ -34,35 +34,50 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 1]}…"
 
 
-class JobView(View, omit_defaults=False):
-    """A job as `show` and `list` give it.  Times are ms since the epoch, 0 where none."""
+class JobView(View, omit_defaults=True):
+    """A job as `show` and `list` give it.  Times are ms since the epoch, 0 where none.
+
+    `None`, and absent in JSON, is what is not known: of a job that has ended, what the log
+    holds no longer.
+    """
 
     id: str
     seq: int
+    """Seq of its ENQUEUE."""
     state: str
-    """`pending`, `in_flight`, `completed`, `dead` or `cancelled`."""
-    task: str = ""
-    queue: str = ""
-    priority: int = 0
-    attempt: int = 0
-    max_attempts: int = 0
-    timeout_ms: int = 0
-    ready_ms: int = 0
-    """Time from which it may run."""
-    worker: int = 0
-    token: int = 0
-    generation: int = 0
-    cancel_requested: bool = False
-    suspect: bool = False
-    cause: str = ""
-    error: str = ""
-    parent: str = ""
-    tags: tuple[str, ...] = ()
-    payload: msgspec.Raw = msgspec.Raw(b"null")
-    result: msgspec.Raw = msgspec.Raw(b"null")
-    """What a completed job returned, where that is still kept."""
-    waiting: str = ""
+    """`pending`, `in_flight`, `completed`, `dead`, `cancelled` or `discarded`."""
+    task: str | None = None
+    queue: str | None = None
+    priority: int | None = None
+    attempt: int | None = None
+    max_attempts: int | None = None
+    timeout_ms: int | None = None
+    ready_ms: int | None = None
+    """Time from which it may run; of no job that has ended."""
+    worker: int | None = None
+    """That holds it; of no job that has ended."""
+    token: int | None = None
+    generation: int | None = None
+    cancel_requested: bool | None = None
+    suspect: bool | None = None
+    cause: str | None = None
+    error: str | None = None
+    """Cause and error of the last attempt that did not complete."""
+    parent: str | None = None
+    tags: tuple[str, ...] | None = None
+    payload: msgspec.Raw = ABSENT
+    result: msgspec.Raw = ABSENT
+    """What a completed job returned."""
+    waiting: str | None = None
     """Why it does not run now; a key of `beaver_model.policy.WAITING`."""
+    enqueued_ms: int | None = None
+    """When it came in; of jobs that have ended."""
+    finished_ms: int | None = None
+    """When it completed or was discarded."""
+    end_seq: int | None = None
+    """Seq of the event that ended it."""
+    as_of_seq: int | None = None
+    """What is told of a job that has ended is from the log up to here."""
 
 
 class QueueView(View):
@@ -176,6 +191,10 @@ class ExplainView(View):
     events: list[EventView]
     history_from_seq: int = 1
     """Events before this seq are no longer kept."""
+    as_of_seq: int = 0
+    """The events are those up to this seq."""
+    lagging: bool = False
+    """There may be later ones, which were too far from what is indexed to be looked for."""
     waiting: str = ""
     """A key of `beaver_model.policy.WAITING`."""
     waiting_until_ms: int = 0

@@ -141,9 +141,12 @@ class ModelServer:
             queries.status(self.state, self.now_ms, running=True, store=self.store)
         )
 
-    def op_list(self, state: str, queue: str, task: str, after: int, limit: int) -> bytes:
+    def op_list(
+        self, state: str, queue: str, task: str, after: int, limit: int, tag: str, *times: int
+    ) -> bytes:
+        queries.check_listing(state, limit, *times)
         found = queries.at_once(
-            queries.find_jobs(self.state, state, queue, task, after_seq=after, limit=limit)
+            queries.find_jobs(self.state, state, queue, task, after_seq=after, limit=limit, tag=tag)
         )
         return msgspec.json.encode(found)
 

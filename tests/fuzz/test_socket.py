@@ -32,7 +32,7 @@ from tests.fuzz.limits import limits
 from tests.fuzz.mutations import inputs
 from tests.journal.world import DATA, STORE
 from tests.model.world import job
-from tests.runtime.test_service import NoHistory
+from tests.runtime.test_service import NoPast
 from tests.runtime.world import ManualClock, turns
 
 OPS = ["enqueue", *OPERATIONS, "hello", "nothing"]
@@ -89,7 +89,7 @@ class World:
         self.service = Service(
             self.engine,
             results,
-            NoHistory(),
+            NoPast(),
             to_job=resolver.job,
             status=lambda state: queries.status(state, self.engine.now_ms(), running=True),
             payload_bytes_max=1 << 20,

@@ -13,11 +13,11 @@ from beaver.errors import Corruption, InvalidInput, NewerFormat, NotFound, Store
 from beaver.helper.work import prune_archive, take_snapshot
 from beaver.listing import event_line
 from beaver.origins import Until
-from beaver.replaying import check, event_views, explain_from_files, parse_until
+from beaver.replaying import check, event_views, parse_until
 from beaver.snapshot import write_snapshot
 from beaver.verifying import verify
 from beaver_model import State, fingerprint
-from beaver_model.commands import Boot, Requeue, SetBounds, SetQueue
+from beaver_model.commands import Boot, SetBounds, SetQueue
 from tests.model.world import job
 from tests.stores import STORE, LoggedWorld, ManualClock, flip
 
@@ -297,8 +297,6 @@ def test_nothing_to_read_is_not_found(tmp_path: Path) -> None:
             check(str(path))
         with pytest.raises(NotFound):
             list(event_views(str(path)))
-        with pytest.raises(NotFound):
-            explain_from_files(str(path), "a")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -385,31 +383,6 @@ def test_an_event_as_json_has_the_fields_of_the_contract(world: LoggedWorld) -> 
     assert ack["result"] == {"r": 1}
     assert "result" not in enqueue
     assert "payload" not in ack
-
-
-# -- explain --------------------------------------------------------------------------------
-
-
-def test_explain_tells_the_newest_job_of_an_id(world: LoggedWorld) -> None:
-    world.do(SetBounds(0))
-    world.run("a", b"1")
-    world.seal()
-    world.enqueue(job("a"), job("ab"))
-    world.dispatch("a", worker=4)
-    world.fail("a", "no", retry=False)
-    world.do(Requeue("a"))
-    world.dispatch("a", worker=5)
-    world.complete("a")
-    views = explain_from_files(world.path, "a")
-    assert [(v.event, v.attempt, v.worker) for v in views] == [
-        ("ENQUEUE", None, None),
-        ("DISPATCH", 1, 4),
-        ("DEAD", 1, 4),
-        ("REQUEUE", None, None),
-        ("DISPATCH", 1, 5),
-        ("ACK", 1, 5),
-    ]
-    assert explain_from_files(world.path, "unknown") == []
 
 
 # -- verify -----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from beaver.server.service import Service
 from beaver.server.socket import UNREAD_BYTES_MAX
 from beaver_model.commands import Dispatch, Enqueue, Fail
 from tests.model.world import job
-from tests.runtime.test_service import NoHistory, served
+from tests.runtime.test_service import NoPast, served
 from tests.runtime.world import EngineWorld, on_loop, turns
 
 CHANGES = [
@@ -50,7 +50,7 @@ class ServiceWorld(EngineWorld):
         self.service = Service(
             self.engine,
             results,
-            NoHistory(),
+            NoPast(),
             to_job=resolver.job,
             status=lambda state: queries.status(state, self.engine.now_ms(), running=True),
             payload_bytes_max=1 << 20,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beaver import queries
-from beaver.queries import LIST_BYTES_MAX, LIST_LIMIT_MAX, STATES, at_once, find_jobs
+from beaver.queries import FINISHED, LIST_BYTES_MAX, LIST_LIMIT_MAX, STATES, at_once, find_jobs
 from beaver.requests import make_request
 from beaver.views import JobView
 from beaver_model import State
@@ -22,6 +22,7 @@ from tests.model.world import World, job
 from tests.runtime.test_service import served
 from tests.runtime.world import on_loop
 
+UNFINISHED = tuple(word for word in STATES if word not in FINISHED)
 Steps = Generator[None, None, list[JobView]]
 
 
@@ -39,11 +40,6 @@ def by_a_scan(state: State, word: str, queue: str, task: str) -> list[tuple[int,
         and queue in ("", row.spec.queue)
         and task in ("", row.spec.task)
     ]
-    for name in state.tombstones:
-        tombstone = state.tombstone(name)
-        assert tombstone is not None
-        if word == queries.state_word(tombstone.outcome):
-            rows.append((tombstone.seq, name))
     return sorted(rows)
 
 
@@ -68,10 +64,9 @@ def test_it_finds_what_a_scan_finds(seed: bytes, length: int) -> None:
     state = pasts.Life(
         [pasts.drawn_ask(draw, range(len(pasts.SPECS))) for _ in range(length)]
     ).state
-    for word in ("", *STATES):
-        unfinished = word not in ("completed", "discarded")
-        for queue in ("", *state.queues) if unfinished else ("",):
-            for task in ("", "send") if unfinished else ("",):
+    for word in ("", *UNFINISHED):
+        for queue in ("", *state.queues):
+            for task in ("", "send"):
                 found = by_a_scan(state, word, queue, task)
                 assert names(at_once(find_jobs(state, word, queue, task))) == found
                 for at in {0, len(found) // 2, len(found) - 1} & set(range(len(found))):
@@ -82,7 +77,7 @@ def test_it_finds_what_a_scan_finds(seed: bytes, length: int) -> None:
                     assert page == found[at + 1 : at + 3]
 
 
-@given(st.binary(min_size=8, max_size=8), st.sampled_from(("", *STATES)))
+@given(st.binary(min_size=8, max_size=8), st.sampled_from(("", *UNFINISHED)))
 def test_whatever_happens_meanwhile_each_job_comes_once_and_in_order(
     seed: bytes, word: str
 ) -> None:
@@ -126,13 +121,25 @@ def test_a_page_has_so_many_bytes_of_payload_and_no_more() -> None:
     assert pages == [["0", "1"], ["2"], ["3"]]
 
 
-@pytest.mark.parametrize("word", ["completed", "discarded"])
-def test_finished_jobs_are_not_known_by_queue_or_task(word: str) -> None:
+def test_it_finds_jobs_by_tag() -> None:
     world = World()
-    world.enqueue(job())
-    for asked in ({"queue": "default"}, {"task": "echo"}):
-        with pytest.raises(queries.InvalidInput, match=f"{word} jobs cannot be listed"):
-            at_once(find_jobs(world.state, word, **asked))
+    for n in range(8):
+        plain = job(str(n))
+        tags = ("eu", f"t{n % 2}") if n % 4 else ()
+        world.do(Enqueue([Job(plain.id, plain.spec, b"1", plain.digest, tags=tags)]))
+    found = at_once(find_jobs(world.state, tag="eu"))
+    assert [view.id for view in found] == ["1", "2", "3", "5", "6", "7"]
+    found = at_once(find_jobs(world.state, tag="t1", after_seq=2, limit=2))
+    assert [view.id for view in found] == ["3", "5"]
+
+
+@pytest.mark.parametrize("word", ["", "dead", "pending"])
+def test_only_finished_jobs_are_asked_for_by_time(word: str) -> None:
+    for times in ((1, 0), (0, 1)):
+        with pytest.raises(queries.InvalidInput, match="completed or discarded"):
+            queries.check_listing(word, 0, *times)
+        for finished in FINISHED:
+            queries.check_listing(finished, 0, *times)
 
 
 def test_a_limit_is_bounded() -> None:

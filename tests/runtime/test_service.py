@@ -17,26 +17,30 @@ import pytest
 from beaver import calls, protocol, queries
 from beaver.client import connect
 from beaver.errors import NotFound, WaitTimeout
+from beaver.past import Told
 from beaver.queries import SLICE_JOBS
+from beaver.questions import Known, Listed, Search
 from beaver.requests import make_request
 from beaver.resolving import Resolver
 from beaver.results import Results
 from beaver.server.service import OPERATIONS, Service
 from beaver.server.socket import PAUSE_BYTES, UNREAD_BYTES_MAX, SocketServer
-from beaver.views import EventView, ResultView
 from beaver_model import State
 from beaver_model.commands import Complete, Dispatch
 from tests.runtime.world import EngineWorld, on_loop
 
 
-class NoHistory:
-    """A history that has kept nothing yet."""
+class NoPast:
+    """A log that tells nothing."""
 
-    async def events_of(self, job: str, as_of_seq: int) -> tuple[list[EventView], int]:
-        return [], 1
+    async def tell(self, known: Known, until_seq: int) -> Told:
+        return Told([], until_seq, 1)
 
-    async def result_of(self, job: str, as_of_seq: int) -> ResultView | None:
-        return None
+    async def find(self, search: Search, until_seq: int) -> Listed:
+        return Listed(msgspec.Raw(b"[]"), 0, 0, until_seq, damaged=False)
+
+    async def close(self) -> None:
+        """Nothing is asked of anybody."""
 
 
 class Peer:
@@ -99,7 +103,7 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[EngineWorld, Door]]:
         return queries.status(state, world.engine.now_ms(), running=True)
 
     service = Service(
-        world.engine, results, NoHistory(), to_job=resolver.job, status=status,
+        world.engine, results, NoPast(), to_job=resolver.job, status=status,
         payload_bytes_max=1 << 20,
     )  # fmt: skip
     server = SocketServer(service, "store")

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Final
 import typer
 
 from beaver.cli import flags, output
-from beaver.durations import format_duration, format_time
+from beaver.durations import format_duration, format_time, parse_time_ms
 from beaver.errors import InvalidInput
 from beaver.views import ExplainView, JobView, StatusView
 
+FINISHED: Final = ("completed", "discarded")
+"""States whose jobs are listed from the log."""
 PAGE = 5_000
 """Jobs that one question asks for."""
 
@@ -128,50 +130,117 @@ def list_command(
     ] = "",
     queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="Only this queue.")] = "",
     task: Annotated[str, typer.Option("--task", metavar="NAME", help="Only this task.")] = "",
+    tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="Only with this tag.")] = "",
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since", metavar="WHEN", help="Only jobs that finished then or later: ISO 8601 or ms."
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="WHEN", help="Only jobs that finished before."),
+    ] = None,
     limit: Annotated[
         int, typer.Option("--limit", metavar="N", help="At most so many; 0 lists all.")
     ] = 100,
     after: Annotated[
-        int, typer.Option("--after", metavar="SEQ", help="Only jobs that came in after this seq.")
+        int,
+        typer.Option(
+            "--after", metavar="SEQ", help="Only jobs that came in, or finished, after this seq."
+        ),
     ] = 0,
     data: flags.Data = None,
     config: flags.ConfigFile = None,
     as_json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
-    """List jobs in the order in which they came in.
+    """List jobs in the order in which they came in; finished ones in that of their ends.
+
+    Those that completed or were discarded are listed by `--state`, from the log.
 
     Examples:
       beaver list
       beaver list --state dead --json
-      beaver list --queue mail --limit 0
+      beaver list --queue mail --tag eu --limit 0
+      beaver list --state completed --task mail.send --since 2026-01-01T00:00:00Z
     """
     if limit < 0 or after < 0:
         raise InvalidInput("--limit and --after: 0 or more is expected")
+    times = [
+        None if text is None else parse_time_ms(text, name)
+        for name, text in (("--since", since), ("--until", until))
+    ]
     settings = flags.configuration(data, config)
     with connect(settings.data) as client:
-        jobs, more = _pages(client.list_jobs, state, queue, task, after, limit)
+
+        def ask(after: int, limit: int) -> list[JobView]:
+            jobs: list[JobView] = client.list_jobs(state, queue, task, after, limit, tag, *times)
+            return jobs
+
+        jobs, more = _pages(ask, after, limit)
+        nothing = "" if jobs or as_json else _nothing(client, state, bool(queue or task or tag))
     if as_json:
         for job in jobs:
             output.json_line(job)
+    elif state in FINISHED and jobs:
+        _tell_finished(jobs)
     elif jobs:
-        rows = [(str(j.seq), j.id, j.state, j.task, j.queue, _attempts(j), _why(j)) for j in jobs]
+        rows = [
+            (str(j.seq), j.id, j.state, j.task or "", j.queue or "", _attempts(j), _why(j))
+            for j in jobs
+        ]
         colours = [output.STATE_COLOURS.get(job.state) for job in jobs]
         output.table(("seq", "id", "state", "task", "queue", "attempt", ""), rows, colours)
     else:
-        output.line("no such jobs")
+        output.line(nothing)
     if more:
-        output.note(f"there may be more: --after {jobs[-1].seq}, or --limit 0 for all")
+        output.note(f"there may be more: --after {_place(jobs[-1])}, or --limit 0 for all")
+
+
+def _tell_finished(jobs: list[JobView]) -> None:
+    rows = [
+        (
+            str(_place(job)),
+            job.id,
+            job.task or "-",
+            job.queue or "-",
+            _attempts(job),
+            "-" if job.finished_ms is None else format_time(job.finished_ms),
+        )
+        for job in jobs
+    ]
+    output.table(("end", "id", "task", "queue", "attempt", "finished"), rows)
+    output.note(f"as of seq {jobs[-1].as_of_seq}")
+
+
+def _nothing(client: Any, state: str, filtered: bool) -> str:
+    """Returns what is said where nothing was found."""
+    view = client.status()
+    if state in FINISHED:
+        return f"no such jobs, as of seq {view.last_seq}"
+    if state or not view.completed:
+        return "no such jobs"
+    what = "no such jobs" if filtered else "no jobs"
+    return (
+        f"{what} among those that wait, run, died or were cancelled; {view.completed} have "
+        "completed: `beaver list --state completed` lists them"
+    )
+
+
+def _place(job: JobView) -> int:
+    """Returns the seq after which a list goes on behind a job."""
+    return job.seq if job.end_seq is None else job.end_seq
 
 
 def _pages(
-    ask: Callable[..., list[JobView]], state: str, queue: str, task: str, after: int, limit: int
+    ask: Callable[[int, int], list[JobView]], after: int, limit: int
 ) -> tuple[list[JobView], bool]:
     """Returns jobs up to the limit, asked for in pages, and whether there may be more."""
     jobs: list[JobView] = []
     while not limit or len(jobs) < limit:
         wanted = min(PAGE, limit - len(jobs)) if limit else PAGE
-        page = ask(state, queue, task, jobs[-1].seq if jobs else after, wanted)
+        page = ask(_place(jobs[-1]) if jobs else after, wanted)
         jobs += page
         if not page:
             return jobs, False
@@ -186,10 +255,10 @@ def _why(job: JobView) -> str:
     if job.state == "in_flight":
         return f"on worker {job.worker}"
     if job.state == "pending" and job.waiting == "time":
-        return f"runs at {format_time(job.ready_ms)}"
+        return f"runs at {format_time(job.ready_ms or 0)}"
     if job.state in ("dead", "cancelled"):
-        return job.cause
-    return "" if job.waiting in ("finished", "slot") else job.waiting
+        return job.cause or ""
+    return "" if job.waiting in ("finished", "slot") else job.waiting or ""
 
 
 def show_command(
@@ -208,11 +277,6 @@ def show_command(
     settings = flags.configuration(data, config)
     with connect(settings.data) as client:
         view = client.show(job)
-        if view.waiting == "finished" and not view.task:
-            # The state remembers its name alone; the log tells the rest.
-            from beaver.queries import with_history
-
-            view = with_history(view, client.explain(job).events)
     if as_json:
         output.json_line(view)
     else:
@@ -230,7 +294,7 @@ def _tell_job(view: JobView) -> None:
             ("task", view.task),
             ("queue", f"{view.queue} (priority {view.priority})"),
             ("attempt", f"{view.attempt} of {view.max_attempts}"),
-            ("timeout", format_duration(view.timeout_ms)),
+            ("timeout", format_duration(view.timeout_ms or 0)),
             ("payload", bytes(view.payload).decode("utf-8", "replace")),
         ]
     if view.state == "completed" and view.task:
@@ -243,10 +307,12 @@ def _tell_job(view: JobView) -> None:
         "generation": str(view.generation or ""),
         "cancel requested": "yes" if view.cancel_requested else "",
         "suspect": "yes: the machine went down while it ran" if view.suspect else "",
-        "cause": view.cause,
-        "error": output.printable(view.error),
-        "parent": view.parent,
-        "tags": ", ".join(view.tags),
+        "cause": view.cause or "",
+        "error": output.printable(view.error or ""),
+        "parent": view.parent or "",
+        "tags": ", ".join(view.tags or ()),
+        "came in": "" if view.enqueued_ms is None else format_time(view.enqueued_ms),
+        "finished": "" if view.finished_ms is None else format_time(view.finished_ms),
     }
     facts += [(name, value) for name, value in rare.items() if value]
     width = max(len(name) for name, _ in facts)
@@ -285,12 +351,18 @@ def _tell_explanation(view: ExplainView, *, running: bool) -> None:
 
     _tell_job(view.job)
     output.line()
-    if view.history_from_seq > view.job.seq:
+    if view.history_from_seq > view.job.seq and not _is_whole(view):
         output.line(f"(events before seq {view.history_from_seq} are no longer kept)")
     for event in view.events:
         output.line(event_line(event))
+    if view.lagging:
+        output.line(f"(events after seq {view.as_of_seq} are not known yet; ask again in a while)")
     output.line()
     output.line(why_sentence(view, running=running))
+
+
+def _is_whole(view: ExplainView) -> bool:
+    return bool(view.events) and view.events[0].seq == view.job.seq
 
 
 def why_sentence(view: ExplainView, *, running: bool = True) -> str:

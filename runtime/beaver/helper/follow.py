@@ -1,15 +1,14 @@
 """Reading the log on from where the last reading ended.
 
-The projection follows the log beat by beat.  Without a cursor each beat would check the
-whole active segment again, only to come to its last few frames.
+The history follows the log beat by beat.  Without a cursor each beat would check the whole
+active segment again, only to come to its last few frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from beaver.history import Commit
 from beaver.journal.reader import (
     Frame,
     LogScan,
@@ -21,6 +20,7 @@ from beaver.journal.reader import (
 from beaver.journal.scan import is_sealed_end
 from beaver.layout import Layout
 from beaver.ports import Disk, File
+from beaver_model.events import AnyEvent
 
 
 class Cursor(NamedTuple):
@@ -35,11 +35,41 @@ class Cursor(NamedTuple):
     """Of that frame: CLOSE where the segment may have ended."""
 
 
+class Commit(NamedTuple):
+    """One frame of the log that holds events, and where it stands."""
+
+    first_seq: int
+    time_ms: int
+    events: Sequence[AnyEvent]
+    segment_seq: int
+    """First seq of its segment."""
+    offset: int
+    end: int
+    """Offset behind it."""
+    crc_before: int
+    """CRC of the frame before, which its own is seeded with."""
+
+
 class Follower:
     """Yields commits; `cursor` is the place behind the last one that was yielded."""
 
-    def __init__(self, disk: Disk, layout: Layout, cursor: Cursor | None = None) -> None:
-        self._disk, self._layout = disk, layout
+    def __init__(
+        self,
+        disk: Disk,
+        layout: Layout,
+        cursor: Cursor | None = None,
+        *,
+        wanted: Callable[[bytes], bool] | None = None,
+    ) -> None:
+        """Args beyond the obvious.
+
+        Args:
+            disk: Where the store lies.
+            layout: Its files.
+            cursor: Where a reading ended.
+            wanted: Told a payload, says whether it is worth decoding; others are passed over.
+        """
+        self._disk, self._layout, self._wanted = disk, layout, wanted
         self.cursor = cursor
 
     def commits(self, after_seq: int, until_seq: int) -> Iterator[Commit]:
@@ -51,7 +81,7 @@ class Follower:
         """
         cursor = self.cursor
         if cursor is not None and cursor.next_seq == after_seq + 1:
-            file = self._reopen(cursor)
+            file = open_segment(self._disk, self._layout, cursor.segment_seq)
             if file is not None:
                 try:
                     scan = SegmentScan(file, self._layout.log, read_header(file, self._layout.log))
@@ -72,32 +102,47 @@ class Follower:
         after_seq: int,
         until_seq: int,
     ) -> Iterator[Commit]:
+        wanted = self._wanted
         for frame in frames:
-            if frame.first_seq + frame.count - 1 > until_seq:
+            last_seq = frame.first_seq + frame.count - 1
+            if last_seq > until_seq:
                 return
             current = frames.scan if isinstance(frames, LogScan) else scan
             assert current is not None, "a frame comes from a scan"
             self.cursor = _behind(current)
-            if frame.count and frame.first_seq + frame.count - 1 > after_seq:
-                yield _commit(current.path, frame)
+            if frame.count and last_seq > after_seq and (wanted is None or wanted(frame.payload)):
+                yield _commit(current, frame)
 
-    def _reopen(self, cursor: Cursor) -> File | None:
-        """Opens the segment of a cursor wherever it lies now."""
-        for path in (self._layout.log, self._layout.archived(cursor.segment_seq)):
-            try:
-                file = self._disk.open(path)
-            except FileNotFoundError:
-                continue
-            if read_header(file, path).first_seq == cursor.segment_seq:
+
+def open_segment(disk: Disk, layout: Layout, segment_seq: int) -> File | None:
+    """Opens the segment that begins with a seq wherever it lies now; `None` if it is gone."""
+    for path in (layout.log, layout.archived(segment_seq)):
+        try:
+            file = disk.open(path)
+        except FileNotFoundError:
+            continue
+        try:
+            if read_header(file, path).first_seq == segment_seq:
                 return file
+        except BaseException:
             file.close()
-        return None
+            raise
+        file.close()
+    return None
 
 
 def _behind(scan: SegmentScan) -> Cursor:
     return Cursor(scan.header.first_seq, scan.offset, scan.next_seq, scan.crc, scan.flags)
 
 
-def _commit(path: str, frame: Frame) -> Commit:
-    time_ms, events = decode_frame(path, frame)
-    return frame.first_seq, time_ms, events
+def _commit(scan: SegmentScan, frame: Frame) -> Commit:
+    time_ms, events = decode_frame(scan.path, frame)
+    return Commit(
+        frame.first_seq,
+        time_ms,
+        events,
+        scan.header.first_seq,
+        frame.offset,
+        scan.offset,
+        scan.crc_before_last,
+    )

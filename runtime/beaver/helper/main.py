@@ -24,18 +24,22 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from beaver import stories
 from beaver.clock import SystemClock
 from beaver.disk import SystemDisk
 from beaver.errors import BeaverError, HelperFailed
 from beaver.helper import work
-from beaver.helper.follow import Cursor
 from beaver.layout import Layout
-from beaver.protocol import FrameReader, decode_message, encode_error, encode_frame
+from beaver.protocol import FRAME_BYTES_MAX, FrameReader, decode_message, encode_error, encode_frame
+from beaver.questions import Known, Search
 from beaver.workers.kinship import die_with_parent
 
 _READ_BYTES: Final = 1 << 16
-_NICE: Final = 10
-"""Children yield where server and workers want the cores as well: a tenth of them is left."""
+TOLD_BYTES_MAX: Final = 4 << 20
+"""Stories of several jobs in one answer; what one is larger by comes all the same."""
+STORY_BYTES_MAX: Final = FRAME_BYTES_MAX // 2
+_NICE: Final = {"prepare": 10, "snapshot": 10, "project": 10, "find": 5}
+"""Children yield where server and workers want the cores as well: at 10 a tenth of them is left."""
 
 
 def main() -> None:
@@ -72,7 +76,6 @@ class _Dispatcher:
         self._connection, self._layout = connection, layout
         self._reader = FrameReader()
         self._selector = selectors.DefaultSelector()
-        self._cursor: Cursor | None = None
 
     def run(self) -> None:
         """Returns when the server is gone."""
@@ -99,7 +102,7 @@ class _Dispatcher:
                 self._connection.close()
                 os.close(read_end)
                 die_with_parent(own_pid, signal.SIGKILL)
-                _work(self._layout, number, op, args, self._cursor, write_end)
+                _work(self._layout, number, op, args, write_end)
             finally:
                 os._exit(1)
         os.close(write_end)
@@ -119,12 +122,7 @@ class _Dispatcher:
             error = HelperFailed(f"{child.op}: the child {_how_it_ended(status)}")
             self._connection.sendall(encode_error(child.number, error))
             return
-        answer = decode_message(frames[0])
-        if child.op == "project" and answer[1] == 0:
-            applied_seq, cursor = answer[2]
-            self._cursor = None if cursor is None else Cursor(*cursor)
-            answer[2] = applied_seq
-        self._connection.sendall(encode_frame(answer))
+        self._connection.sendall(encode_frame(decode_message(frames[0])))
 
 
 def _how_it_ended(status: int) -> str:
@@ -132,16 +130,14 @@ def _how_it_ended(status: int) -> str:
     return f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
 
 
-def _work(
-    layout: Layout, number: int, op: str, args: list[Any], cursor: Cursor | None, answer_to: int
-) -> None:
+def _work(layout: Layout, number: int, op: str, args: list[Any], answer_to: int) -> None:
     """Does one request in the child and writes the answer."""
     with contextlib.suppress(OSError):
-        os.nice(_NICE)
+        os.nice(_NICE.get(op, 0))
     # Short-lived and without cycles: collecting would only cost time and copied pages.
     gc.disable()
     try:
-        frame = encode_frame([number, 0, _OPS[op](layout, args, cursor)])
+        frame = encode_frame([number, 0, _OPS[op](layout, args)])
     except BeaverError as error:
         frame = encode_error(number, error)
     except Exception as error:  # noqa: BLE001 - whatever it is, the server is to hear of it
@@ -153,12 +149,12 @@ def _work(
     os._exit(0)
 
 
-def _prepare(layout: Layout, args: list[Any], cursor: Cursor | None) -> None:
+def _prepare(layout: Layout, args: list[Any]) -> None:
     path, size = args
     work.prepare_segment(SystemDisk(), path, size)
 
 
-def _snapshot(layout: Layout, args: list[Any], cursor: Cursor | None) -> tuple[Any, ...]:
+def _snapshot(layout: Layout, args: list[Any]) -> tuple[Any, ...]:
     last_seq, keep_bytes, keep_ms = args
     taken = work.snapshot_and_prune(
         SystemDisk(), layout, last_seq, keep_bytes, keep_ms, SystemClock()
@@ -166,13 +162,41 @@ def _snapshot(layout: Layout, args: list[Any], cursor: Cursor | None) -> tuple[A
     return msgspec.structs.astuple(taken)
 
 
-def _project(layout: Layout, args: list[Any], cursor: Cursor | None) -> tuple[int, Cursor | None]:
+def _project(layout: Layout, args: list[Any]) -> int:
     (last_seq,) = args
-    return work.project(SystemDisk(), layout, last_seq, cursor)
+    return work.project(SystemDisk(), layout, last_seq)
 
 
-_OPS: Final[dict[str, Callable[[Layout, list[Any], Cursor | None], Any]]] = {
+def _tell(layout: Layout, args: list[Any]) -> bytes:
+    known, until_seq = msgspec.convert(args, tuple[list[Known], int])
+    told = stories.tell(SystemDisk(), layout, known, until_seq)
+    by_job: dict[str, msgspec.Raw] = {}
+    size = 0
+    for job, events in told.by_job.items():
+        story = msgspec.json.encode(events)
+        size += len(story)
+        if by_job and size > TOLD_BYTES_MAX:
+            break  # They are asked for again.
+        if len(story) > STORY_BYTES_MAX:
+            raise HelperFailed(
+                f"the events of job {job} take {len(story)} bytes; at most {STORY_BYTES_MAX} are "
+                "told at once: `beaver replay` shows them"
+            )
+        by_job[job] = msgspec.Raw(story)
+    return msgspec.json.encode([by_job, told.as_of_seq, told.first_seq, told.damaged])
+
+
+def _find(layout: Layout, args: list[Any]) -> bytes:
+    search, until_seq = msgspec.convert(args, tuple[Search, int])
+    views, listed = stories.find_finished(SystemDisk(), layout, search, until_seq)
+    listed.views = msgspec.Raw(msgspec.json.encode(views))
+    return msgspec.json.encode(listed)
+
+
+_OPS: Final[dict[str, Callable[[Layout, list[Any]], Any]]] = {
     "prepare": _prepare,
     "snapshot": _snapshot,
     "project": _project,
+    "tell": _tell,
+    "find": _find,
 }

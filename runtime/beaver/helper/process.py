@@ -14,11 +14,13 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
 from beaver.errors import BeaverError, HelperFailed
 from beaver.protocol import FrameReader, decode_message, encode_frame, error_named
+from beaver.questions import Known, Search
 from beaver.snapshot import SnapshotTaken
 from beaver.workers.kinship import STORE_VARIABLE
 
@@ -26,6 +28,7 @@ IDLE_S: Final = 20.0
 """After so long without a request the process is ended; its next start takes 0.1 s."""
 
 _END_SECONDS: Final = 5.0
+_KINDS: Final = ("prepare", "snapshot", "project", "tell", "find")
 
 
 class HelperProcess:
@@ -44,7 +47,7 @@ class HelperProcess:
         self._mark = mark
         self._connection: _Connection | None = None
         self._starting = asyncio.Lock()
-        self._kinds = {kind: asyncio.Lock() for kind in ("prepare", "snapshot", "project")}
+        self._kinds = {kind: asyncio.Lock() for kind in _KINDS}
         self._stopped = False
         self._idle_s = idle_s
         self._asking = 0
@@ -88,6 +91,24 @@ class HelperProcess:
             HelperFailed: The helper died.
         """
         return int(await self._ask("project", [last_seq]))
+
+    async def tell(self, known: Sequence[Known], until_seq: int) -> bytes:
+        """Returns, as JSON, the events of jobs up to `until_seq`, a durable seq.
+
+        Raises:
+            BeaverError: As `stories.tell`.
+            HelperFailed: The helper died.
+        """
+        return bytes(await self._ask("tell", [list(known), until_seq]))
+
+    async def find(self, search: Search, until_seq: int) -> bytes:
+        """Takes a step of a search for finished jobs, and returns it as JSON.
+
+        Raises:
+            BeaverError: As `stories.find_finished`.
+            HelperFailed: The helper died.
+        """
+        return bytes(await self._ask("find", [search, until_seq]))
 
     async def stop(self) -> None:
         """Ends the helper; what it is doing is undone or finished.  It is not started again."""

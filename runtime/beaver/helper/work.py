@@ -1,7 +1,7 @@
 """The helper's work as plain functions: tests and the simulator call them in-process.
 
-What lives here: preparing a segment, taking a snapshot, pruning the archive, projecting
-the history.  What may not: processes and sockets, which stand in `main` and `process`.
+What lives here: preparing a segment, taking a snapshot, pruning the archive, indexing the
+log as the history.  What may not: processes and sockets, which stand in `main` and `process`.
 
 Why a snapshot never endangers anything:
 
@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import PurePath
 from typing import Final
 
 from beaver.errors import NO_ROOM, DiskFull, HelperFailed
-from beaver.helper.follow import Cursor, Follower
+from beaver.helper.follow import Follower
 from beaver.history import History, HistoryUnusable
 from beaver.journal.reader import SegmentInfo, decode_frame, frames, segments
 from beaver.layout import Layout
@@ -36,6 +36,7 @@ from beaver.snapshot import (
     load_snapshot,
     write_snapshot,
 )
+from beaver.stories import BlockReader
 from beaver_model import State
 
 log = logging.getLogger("beaver")
@@ -153,7 +154,14 @@ def _base(disk: Disk, layout: Layout, last_seq: int) -> tuple[LoadedSnapshot | N
 
 
 def prune_archive(
-    disk: Disk, layout: Layout, *, keep_bytes: int, keep_ms: int, now_ms: int, applied_seq: int
+    disk: Disk,
+    layout: Layout,
+    *,
+    keep_bytes: int,
+    keep_ms: int,
+    now_ms: int,
+    applied_seq: int,
+    before: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Deletes sealed segments that nothing needs any more, oldest first.
 
@@ -163,7 +171,8 @@ def prune_archive(
         keep_bytes: Archive that is kept in any case below this size.
         keep_ms: Segments younger than this are kept, unless the archive is larger.
         now_ms: The time.
-        applied_seq: What the history has projected.
+        applied_seq: What the history has indexed.
+        before: Told, before a segment is deleted, with which seq the log will begin.
 
     Returns:
         The first seq that is still in the log.
@@ -179,6 +188,7 @@ def prune_archive(
             break
         if total <= keep_bytes and not _is_older(disk, following, now_ms - keep_ms):
             break
+        before(following.first_seq)
         disk.unlink(info.path)
         # One by one, so that a crash leaves no hole in the archive.
         disk.sync_dir(layout.archive)
@@ -215,32 +225,29 @@ def _is_older(disk: Disk, following: SegmentInfo, time_ms: int) -> bool:
 # -- the history ------------------------------------------------------------------------------
 
 
-def project(
-    disk: Disk, layout: Layout, last_seq: int, cursor: Cursor | None = None
-) -> tuple[int, Cursor | None]:
-    """Projects the log up to `last_seq`, a durable seq, into `history.db`.
+def project(disk: Disk, layout: Layout, last_seq: int) -> int:
+    """Indexes the log up to `last_seq`, a durable seq, in `history.db`.
 
-    A projection that is missing, damaged, of another store or ahead of the log is made anew
-    from the oldest kept segment.
+    An index that is missing, damaged, of another store or ahead of the log is made anew from
+    the oldest kept segment.
 
     Returns:
-        Its `applied_seq`, and where the reading ended, for the next call.
+        Its `applied_seq`.
     """
     infos = segments(disk, layout)
     if not infos:
-        return 0, None
+        return 0
     store, oldest_seq = infos[0].header.store, infos[0].first_seq
-    follower = Follower(disk, layout, cursor)
     with _disk_full(f"no room for {layout.history}"):
         try:
-            return _project(follower, layout.history, store, oldest_seq, last_seq), follower.cursor
+            return _project(disk, layout, store, oldest_seq, last_seq)
         except HistoryUnusable:
             History.create(layout.history, store).close()
-            follower = Follower(disk, layout)
-            return _project(follower, layout.history, store, oldest_seq, last_seq), follower.cursor
+            return _project(disk, layout, store, oldest_seq, last_seq)
 
 
-def _project(follower: Follower, path: str, store: bytes, oldest_seq: int, last_seq: int) -> int:
+def _project(disk: Disk, layout: Layout, store: bytes, oldest_seq: int, last_seq: int) -> int:
+    path = layout.history
     with History.open_or_create(path, store) as history:
         applied_seq = history.applied_seq
         if applied_seq > last_seq:
@@ -253,16 +260,8 @@ def _project(follower: Follower, path: str, store: bytes, oldest_seq: int, last_
             )
             raise HistoryUnusable(f"{path} holds seq {applied_seq}; the log ends with {last_seq}")
         after_seq = max(applied_seq, oldest_seq - 1)
-        return history.apply(follower.commits(after_seq, last_seq))
-
-
-def prune_history(layout: Layout, store: bytes, before_seq: int) -> None:
-    """Forgets jobs that ended before the log begins."""
-    with (
-        contextlib.suppress(FileNotFoundError, HistoryUnusable),
-        History(layout.history, store, write=True) as history,
-    ):
-        history.prune(before_seq)
+        follower = Follower(disk, layout, history.cursor)
+        return history.apply(follower.commits(after_seq, last_seq), lambda: follower.cursor)
 
 
 def snapshot_and_prune(
@@ -276,18 +275,23 @@ def snapshot_and_prune(
 
 
 def _prune(disk: Disk, layout: Layout, keep_bytes: int, keep_ms: int, clock: Clock) -> None:
+    """Prunes the archive, once the history has taken over what is still to be told."""
     store = segments(disk, layout)[-1].header.store
     try:
-        with History(layout.history, store) as history:
-            applied_seq = history.applied_seq
+        history = History(layout.history, store, write=True)
     except (FileNotFoundError, HistoryUnusable):
-        applied_seq = 0
-    first_seq = prune_archive(
-        disk,
-        layout,
-        keep_bytes=keep_bytes,
-        keep_ms=keep_ms,
-        now_ms=clock.wall_ms(),
-        applied_seq=applied_seq,
-    )
-    prune_history(layout, store, first_seq)
+        return  # What it has not indexed is kept.
+    with (
+        contextlib.closing(history),
+        contextlib.closing(BlockReader(disk, layout)) as reader,
+        contextlib.suppress(HistoryUnusable),
+    ):
+        prune_archive(
+            disk,
+            layout,
+            keep_bytes=keep_bytes,
+            keep_ms=keep_ms,
+            now_ms=clock.wall_ms(),
+            applied_seq=history.applied_seq,
+            before=lambda first_seq: history.keep(first_seq, reader.read),
+        )

@@ -173,6 +173,11 @@ class SegmentScan:
         return self.next_seq - 1
 
     @property
+    def crc_before_last(self) -> int:
+        """CRC of the frame before the last one, or what the segment begins with."""
+        return self._crc_before_last
+
+    @property
     def is_closed(self) -> bool:
         """True where the last frame is a MARK or a CLOSE: the events before are proved."""
         return bool(self.flags & (MARK | CLOSE))

@@ -25,7 +25,7 @@ from beaver.ports import Clock, Disk, Helper, LogWriter
 from beaver.recovery import open_store
 from beaver.resolving import Resolver
 from beaver.results import Results
-from beaver.server.service import HistoryReader, Respond, Service, Watch
+from beaver.server.service import PastTeller, Respond, Service, Watch
 from beaver.views import StatusView
 from beaver.workers.kinship import store_mark
 from beaver_model import State
@@ -105,7 +105,7 @@ class KeeperParts:
         disk: Disk,
         on_failure: Callable[[BaseException], None],
         make_helper: Callable[[str], Helper],
-        make_history: Callable[[bytes], HistoryReader],
+        make_past: Callable[[Helper, Housekeeping], PastTeller],
         renew_lock: Callable[[], bool],
         make_writer: Callable[[], LogWriter] | None = None,
     ) -> None:
@@ -162,7 +162,7 @@ class KeeperParts:
         self.service = KeeperService(
             self.engine,
             results,
-            make_history(self.store),
+            make_past(self.helper, self.keeping),
             to_job=resolver.job,
             status=self._status,
             payload_bytes_max=config.payload_bytes_max,

@@ -32,10 +32,9 @@ from beaver.journal.writer import WriterProcess
 from beaver.keeper.parts import KeeperParts
 from beaver.layout import Layout
 from beaver.locking import LOCK_WAIT_S, Hold, Patience, try_acquire
+from beaver.past import Past
 from beaver.protocol import encode_error, encode_frame
-from beaver.replaying import explain_from_files
 from beaver.server.socket import SocketServer
-from beaver.views import EventView, ResultView
 
 CHEAP_RECOVERY_MS: Final = 100
 """What takes no longer is done again without much ado."""
@@ -96,23 +95,6 @@ class _Starter:
         self._descriptor = -1
 
 
-class _PastInFiles:
-    """The past of a job, from archive and log."""
-
-    def __init__(self, data: str) -> None:
-        self._data = data
-
-    async def events_of(self, job: str, as_of_seq: int) -> tuple[list[EventView], int]:
-        events = await asyncio.to_thread(explain_from_files, self._data, job)
-        whole = not events or events[0].event == "ENQUEUE"
-        return events, 1 if whole else events[0].seq
-
-    async def result_of(self, job: str, as_of_seq: int) -> ResultView | None:
-        from beaver.embedded import kept_result
-
-        return await asyncio.to_thread(kept_result, self._data, job)
-
-
 class Keeper:
     """One run of a keeper."""
 
@@ -165,7 +147,7 @@ class Keeper:
             disk=self._disk,
             on_failure=self._fail,
             make_helper=partial(HelperProcess, config.data),
-            make_history=lambda _: _PastInFiles(config.data),
+            make_past=partial(Past, Layout(config.data)),
             renew_lock=lock.renew,
             make_writer=partial(WriterProcess, lock),
         )

@@ -20,12 +20,13 @@ from beaver.engine import Applied, Engine, Reply
 from beaver.errors import BeaverError, InvalidInput, WaitTimeout
 from beaver.limits import hint
 from beaver.messages import Request
+from beaver.past import Told
+from beaver.questions import Known, Listed, Search
 from beaver.refusals import error_of
 from beaver.requests import check_name, request_bytes
 from beaver.results import Results
 from beaver.server.strangers import Strangers
 from beaver.views import (
-    EventView,
     ExplainView,
     QueueView,
     ReloadView,
@@ -50,14 +51,18 @@ T = TypeVar("T")
 _json: Final = msgspec.json.Encoder().encode
 
 
-class HistoryReader(Protocol):
-    """The history, brought up to a seq before it is read."""
+class PastTeller(Protocol):
+    """What the log tells of jobs, without waiting for its index."""
 
-    async def events_of(self, job: str, as_of_seq: int) -> tuple[list[EventView], int]:
-        """Returns the job's events, and the seq from which history is kept."""
+    async def tell(self, known: Known, until_seq: int) -> Told:
+        """Returns the events of a job up to a durable seq."""
         ...
 
-    async def result_of(self, job: str, as_of_seq: int) -> ResultView | None: ...
+    async def find(self, search: Search, until_seq: int) -> Listed:
+        """Takes a step of a search for finished jobs."""
+        ...
+
+    async def close(self) -> None: ...
 
 
 class Asker:
@@ -133,7 +138,7 @@ class Service:
         self,
         engine: Engine,
         results: Results,
-        history: HistoryReader,
+        past: PastTeller,
         *,
         to_job: Callable[[Request, int, int], Job],
         status: Callable[[State], StatusView],
@@ -146,14 +151,14 @@ class Service:
         Args:
             engine: Owner of the state.
             results: How jobs ended, from memory.
-            history: How jobs went, from the projection.
+            past: How jobs went, from the log.
             to_job: Resolves a request at a time, with its origin.
             status: The figures of a state with those of the running server.
             payload_bytes_max: Bound on an edited payload.
             reload: Gives the server new workers.
             leave: Ends the server.
         """
-        self._engine, self._results, self._history = engine, results, history
+        self._engine, self._results, self._past = engine, results, past
         self._to_job, self._status, self._reload = to_job, status, reload
         self._leave = leave
         self.payload_bytes_max = payload_bytes_max
@@ -199,6 +204,7 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._past.close()
 
     # -- jobs come in ----------------------------------------------------------------------
 
@@ -278,13 +284,28 @@ class Service:
 
     def list_jobs(self, body: Any, asker: Asker) -> Watch:
         """Answers at once where a few thousand jobs have to be looked at, else in a while."""
-        word, queue, task, after_seq, limit = _arguments(body, _ListBody)
+        asked = _arguments(body, _ListBody)
         watch = Watch(asker, holds=True)
+        if asked.word in queries.FINISHED:
+            queries.check_listing(
+                asked.word, asked.limit, asked.since_ms, asked.until_ms, asked.after_seq
+            )
+            self._later(partial(self._find_finished, asked, watch), watch)
+            return watch
+        queries.check_listing(asked.word, asked.limit, asked.since_ms, asked.until_ms)
         search: queries.Search | None = None
 
         def begin(state: State) -> Answer | None:
             nonlocal search
-            search = queries.find_jobs(state, word, queue, task, after_seq, limit)
+            search = queries.find_jobs(
+                state,
+                asked.word,
+                asked.queue,
+                asked.task,
+                asked.after_seq,
+                asked.limit,
+                asked.tag,
+            )
             try:
                 next(search)
             except StopIteration as end:
@@ -313,9 +334,42 @@ class Service:
                 await asyncio.sleep(0)
         return b""  # Nobody wants it any more.
 
-    def show(self, body: Any, asker: Asker) -> None:
+    async def _find_finished(self, asked: _ListBody, watch: Watch) -> bytes:
+        """Searches the log for finished jobs, a step at a time, until some are found."""
+        until_seq, after_seq = self._engine.durable_seq, asked.after_seq
+        limit = asked.limit or queries.LIST_LIMIT_MAX
+        while not watch.over:
+            search = Search(
+                asked.word,
+                asked.queue,
+                asked.task,
+                asked.tag,
+                asked.since_ms,
+                asked.until_ms,
+                after_seq,
+                limit,
+            )
+            listed = await self._past.find(search, until_seq)
+            after_seq = listed.next_seq
+            if listed.count or not after_seq:
+                return bytes(listed.views)
+        return b""  # Nobody wants it any more.
+
+    def show(self, body: Any, asker: Asker) -> Watch | None:
+        """Answers at once where the job has a row, else with what the log tells of it."""
         (job,) = _arguments(body, _JobBody)
-        self._read(lambda state: queries.show(state, job), asker)
+        if job in self._engine.state.jobs:
+            self._read(lambda state: queries.show(state, job), asker)
+            return None
+        watch = Watch(asker)
+
+        async def answer() -> bytes:
+            told = await self._tell(job)
+            state = self._engine.state
+            return _json(queries.show_finished(state, job, told.events, told.as_of_seq))
+
+        self._later(answer, watch)
+        return watch
 
     def explain(self, body: Any, asker: Asker) -> Watch:
         return self._tell_past(body, asker, lambda view: view)
@@ -324,16 +378,28 @@ class Service:
         return self._tell_past(body, asker, lambda view: view.events)
 
     def _tell_past(self, body: Any, asker: Asker, part: Callable[[ExplainView], Any]) -> Watch:
-        """Answers with what the history and the state say of a job; one at a time a client."""
+        """Answers with what the log and the state say of a job; one at a time a client."""
         (job,) = _arguments(body, _JobBody)
         watch = Watch(asker, holds=True)
 
         async def answer() -> bytes:
-            events, kept_from = await self._history.events_of(job, self._engine.durable_seq)
-            return _json(part(queries.explain(self._engine.state, job, events, kept_from)))
+            durable_seq = self._engine.durable_seq
+            told = await self._tell(job)
+            view = queries.explain(
+                self._engine.state, job, told.events, told.first_seq, told.as_of_seq, durable_seq
+            )
+            return _json(part(view))
 
         self._later(answer, watch)
         return watch
+
+    async def _tell(self, job: str) -> Told:
+        """Returns the events of a job that are durable."""
+        state = self._engine.state
+        seq = state.seq_of(job) or 0
+        return await self._past.tell(
+            Known(job, seq, job in state.tombstones), self._engine.durable_seq
+        )
 
     def _later(self, answer: Callable[[], Any], watch: Watch) -> None:
         """Answers in a task, since it may take a while, and then from durable state."""
@@ -386,8 +452,8 @@ class Service:
         self._ask(watch.charge, look, found)
 
     async def _old_result(self, job: str, expired: ResultView) -> bytes:
-        view = await self._history.result_of(job, self._engine.durable_seq)
-        return _json(view or expired)
+        told = await self._tell(job)
+        return _json(queries.result_told(job, told.events) or expired)
 
     def _wait_for_end(self, watch: Watch, job: str, timeout_ms: int) -> None:
         row = self._engine.state.jobs.get(job)
@@ -471,9 +537,19 @@ _Id = Annotated[str, msgspec.Meta(max_length=ID_BYTES_MAX)]
 _Name = Annotated[str, msgspec.Meta(max_length=NAME_BYTES_MAX)]
 _EnqueueBody = tuple[list[Request]]
 _JobBody = tuple[_Id]
-_ListBody = tuple[_Name, _Name, _Name, int, int]
 _WaitBody = tuple[_Id, int]
 _RequeueBody = tuple[_Id, bytes | None]
+
+
+class _ListBody(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    word: _Name
+    queue: _Name
+    task: _Name
+    after_seq: int
+    limit: int
+    tag: _Name = ""
+    since_ms: int = 0
+    until_ms: int = 0
 
 
 class _QueueBody(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
