@@ -22,6 +22,7 @@ from beaver.calls import Call, Operations, Synchronous
 from beaver.channel import Channel, Slot
 from beaver.endpoint import Greeting, ServerInfo
 from beaver.errors import InvalidInput, NoServer, ServerGone, ServerLeft
+from beaver.limits import LIMITS, hint
 from beaver.messages import Request
 from beaver.views import Enqueued
 from beaver_model.bounds import BATCH_JOBS_MAX
@@ -198,7 +199,14 @@ def socket_of_url(url: str) -> str | None:
     if not colon or "/" in scheme or Path(url).exists():
         return None
     if scheme == "unix":
-        return "/" + rest.lstrip("/") if rest.startswith("//") else rest
+        path = "/" + rest.lstrip("/") if rest.startswith("//") else rest
+        size, most = len(os.fsencode(path)), LIMITS["socket_path"].value
+        if size > most:
+            raise InvalidInput(
+                f"{url}: the path of a socket has at most {most} bytes, found {size}; "
+                f"{hint('socket_path')}"
+            )
+        return path
     if scheme in ("http", "https", "nats", "tcp"):
         raise InvalidInput(
             f"{url}: this release reaches a store by its data directory or a unix: URL; "

@@ -181,9 +181,14 @@ def _runtime_directory(data: str) -> Path:
         ours = found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == 0o700
         if stat.S_ISDIR(found.st_mode) and ours:
             return path
-    import tempfile
-
-    return Path(tempfile.mkdtemp(prefix="beaver-", dir="/tmp"))
+    try:
+        return Path(tempfile.mkdtemp(prefix="beaver-", dir="/tmp"))
+    except OSError as error:
+        raise StoreUnavailable(
+            f"no place for the socket of {data}: its own path is longer than the "
+            f"{SOCKET_PATH_BYTES_MAX} bytes that a socket may have, and nothing can be made in "
+            f"$XDG_RUNTIME_DIR or the temporary directory: {error.strerror}"
+        ) from error
 
 
 def candidates(data: str, info: ServerInfo) -> list[str]:

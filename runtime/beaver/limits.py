@@ -7,6 +7,7 @@ generated from it, so neither can say something else.
 
 from __future__ import annotations
 
+import sys
 from typing import Final, NamedTuple
 
 from beaver_model.bounds import (
@@ -30,6 +31,11 @@ from beaver_model.bounds import (
     TOMBSTONES_MAX_DEFAULT,
     WEIGHT_MAX,
 )
+
+SQLITE_PATH_BYTES: Final = 512
+"""What SQLite opens, the longest suffix of its own files included."""
+SOCKET_PATH_BYTES: Final = 107 if sys.platform == "linux" else 103
+"""What the kernel takes as the address of a local socket."""
 
 
 class Limit(NamedTuple):
@@ -116,6 +122,18 @@ LIMITS: Final = {
     ),
     "queue_bytes": Limit(
         "unfinished jobs of one queue; 0 is no limit", 0, "bytes", "queues: NAME: bytes_max"
+    ),
+    "path": Limit(
+        "the path of a data directory, links resolved",
+        SQLITE_PATH_BYTES - len("/history.db-journal"),
+        "bytes",
+        otherwise="use a shorter one, or mount it at one",
+    ),
+    "socket_path": Limit(
+        "the path in a `unix:` URL",
+        SOCKET_PATH_BYTES,
+        "bytes",
+        otherwise="name the data directory, whose server has a socket at a short path",
     ),
     "tombstones": Limit(
         "finished jobs that are remembered to find duplicates",

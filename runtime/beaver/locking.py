@@ -20,6 +20,7 @@ from beaver import endpoint
 from beaver.disk import read_regular
 from beaver.errors import StoreUnavailable
 from beaver.layout import Layout
+from beaver.limits import LIMITS, hint
 from beaver.ports import DirectoryLock, Disk, File
 
 LOCK_WAIT_S: Final = 5.0
@@ -81,8 +82,15 @@ def prepare_directory(disk: Disk, path: str) -> None:
     """Makes the data directory and its parents unless they exist.
 
     Raises:
-        StoreUnavailable: The path is a file, or may not be made.
+        StoreUnavailable: The path is a file, too long, or may not be made.
     """
+    size = len(os.fsencode(os.path.realpath(path)))
+    most = LIMITS["path"].value
+    if size > most:
+        raise StoreUnavailable(
+            f"the path of the data directory {path} has {size} bytes; at most {most} work, since "
+            f"its database opens no longer ones; {hint('path')}"
+        )
     try:
         missing = []
         parent = Path(path).absolute()
