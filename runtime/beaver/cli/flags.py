@@ -30,7 +30,12 @@ def setting(name: str, metavar: str, *names: str) -> Any:
     """Returns the option for a setting: its help and default come from the table."""
     known = SETTINGS[name]
     text = f"{known.help} [default: {known.default_text()}]"
-    return typer.Option(*names, known.flag, metavar=metavar, help=text)
+
+    def choices(incomplete: str) -> list[str]:
+        return [choice for choice in known.choices if choice.startswith(incomplete)]
+
+    offers = choices if known.choices else None
+    return typer.Option(*names, known.flag, metavar=metavar, help=text, autocompletion=offers)
 
 
 def switch(name: str) -> Any:

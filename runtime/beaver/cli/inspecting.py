@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from beaver.cli import flags, output
+from beaver.cli import completing, flags, output
 from beaver.durations import format_duration, format_time, parse_time_ms
 from beaver.errors import InvalidInput
 from beaver.views import ExplainView, JobView, StatusView
@@ -126,10 +126,21 @@ def list_command(
             metavar="STATE",
             help="pending, in_flight, completed, dead, cancelled or discarded "
             "[default: all that have a row].",
+            autocompletion=completing.states,
         ),
     ] = "",
-    queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="Only this queue.")] = "",
-    task: Annotated[str, typer.Option("--task", metavar="NAME", help="Only this task.")] = "",
+    queue: Annotated[
+        str,
+        typer.Option(
+            "--queue", metavar="NAME", help="Only this queue.", autocompletion=completing.queues
+        ),
+    ] = "",
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task", metavar="NAME", help="Only this task.", autocompletion=completing.tasks
+        ),
+    ] = "",
     tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="Only with this tag.")] = "",
     since: Annotated[
         str | None,
@@ -262,7 +273,7 @@ def _why(job: JobView) -> str:
 
 
 def show_command(
-    job: Annotated[str, typer.Argument(metavar="JOB")],
+    job: Annotated[str, typer.Argument(metavar="JOB", autocompletion=completing.jobs())],
     data: flags.Data = None,
     config: flags.ConfigFile = None,
     as_json: flags.Json = False,
@@ -321,7 +332,7 @@ def _tell_job(view: JobView) -> None:
 
 
 def explain_command(
-    job: Annotated[str, typer.Argument(metavar="JOB")],
+    job: Annotated[str, typer.Argument(metavar="JOB", autocompletion=completing.jobs())],
     data: flags.Data = None,
     config: flags.ConfigFile = None,
     as_json: flags.Json = False,

@@ -7,17 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from beaver.cli import flags, output
+from beaver.cli import completing, flags, output
 from beaver.cli.inspecting import connect
 from beaver.errors import BeaverError, InvalidInput, StoreUnavailable
 from beaver_model.bounds import PAYLOAD_BYTES_CEILING
 
-Jobs = Annotated[list[str], typer.Argument(metavar="JOB...")]
-Queue = Annotated[str, typer.Argument(metavar="QUEUE")]
+Queue = Annotated[str, typer.Argument(metavar="QUEUE", autocompletion=completing.queues)]
+
+
+def _argument(*states: str) -> Any:
+    """Returns the argument for jobs, of which a shell offers those in these states."""
+    return typer.Argument(metavar="JOB...", autocompletion=completing.jobs(*states))
 
 
 def cancel_command(
-    jobs: Jobs,
+    jobs: Annotated[list[str], _argument("pending", "in_flight")],
     data: flags.Data = None,
     config: flags.ConfigFile = None,
     as_json: flags.Json = False,
@@ -35,7 +39,7 @@ def cancel_command(
 
 
 def retry_command(
-    jobs: Jobs,
+    jobs: Annotated[list[str], _argument("dead", "cancelled")],
     payload: Annotated[
         str | None, typer.Option("--payload", metavar="JSON", help="Run it with another payload.")
     ] = None,
@@ -64,7 +68,7 @@ def retry_command(
 
 
 def discard_command(
-    jobs: Jobs,
+    jobs: Annotated[list[str], _argument("pending", "dead", "cancelled")],
     data: flags.Data = None,
     config: flags.ConfigFile = None,
     as_json: flags.Json = False,

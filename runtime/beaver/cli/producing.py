@@ -11,7 +11,7 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from beaver.cli import flags, output
+from beaver.cli import completing, flags, output
 from beaver.config import Config
 from beaver.errors import BeaverError, InvalidInput, ServerGone, StoreUnavailable, WaitTimeout
 from beaver.messages import Request
@@ -24,7 +24,14 @@ EXIT_JOB_FAILED = 1
 
 
 def enqueue_command(
-    task: Annotated[str | None, typer.Argument(metavar="[TASK]", show_default=False)] = None,
+    task: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TASK]",
+            show_default=False,
+            autocompletion=completing.tasks,
+        ),
+    ] = None,
     payload: Annotated[str | None, typer.Argument(metavar="[JSON]", show_default=False)] = None,
     file: Annotated[
         str | None,
@@ -34,7 +41,13 @@ def enqueue_command(
         str | None, typer.Option("--id", metavar="ID", help="Its id [default: one is drawn].")
     ] = None,
     queue: Annotated[
-        str | None, typer.Option("--queue", metavar="NAME", help="Its queue [default: default].")
+        str | None,
+        typer.Option(
+            "--queue",
+            metavar="NAME",
+            help="Its queue [default: default].",
+            autocompletion=completing.queues,
+        ),
     ] = None,
     priority: Annotated[
         int | None, typer.Option("--priority", metavar="0-9", help="0 first, 9 last [default: 5].")
