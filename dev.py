@@ -169,6 +169,17 @@ def nightly(arguments: list[str]) -> int:
     return max(codes)
 
 
+def figures(arguments: list[str]) -> int:
+    """Measures all that is published: tables beside the peers, the profile, the pinned ratios."""
+    report = ["--report", PERFORMANCE]
+    return run(
+        [*PIP, "--group", "peers"],
+        ["beaver", "bench", "--peers", *report, *arguments],
+        ["python", "-m", "beaver.bench.profile", *report],
+        ["python", "-m", "tests.bench.ratios"],
+    )
+
+
 EXAMPLES_A_MINUTE = 14
 """Of each Hypothesis test: at that rate they take about half of the night."""
 
@@ -199,6 +210,7 @@ TASKS: dict[str, tuple[Task, str]] = {
         lambda a: run(["python", "-m", "beaver.bench.profile", "--report", PERFORMANCE, *a]),
         "where a microsecond goes: flame graph and table",
     ),
+    "figures": (figures, "all that is published of speed, on a quiet machine: page and pins"),
     "docs": (lambda _: run(["python", "docs/generate.py"]), "write the generated references"),
     "format": (lambda _: run(["ruff", "format", "."], ["ruff", "check", "--fix", "."]), "tidy"),
     "build": (lambda _: run(["python", "-m", "pip", "wheel", "--no-deps", "-w", "dist", "."]),

@@ -21,6 +21,8 @@ import threading
 from collections import deque
 from typing import Any, Final
 
+import msgspec
+
 from beaver import protocol
 from beaver.errors import BeaverError, ServerLeft
 from beaver.looking import Looking
@@ -32,20 +34,17 @@ _OTHER_READS_MS: Final = 10
 """For so long a thread that has to send leaves the reading to another one, and looks again."""
 
 
-class Slot:
+class Slot(msgspec.Struct, eq=False):
     """The place where one answer is awaited."""
 
-    __slots__ = ("asleep", "done", "gate", "number", "op", "value")
-
-    def __init__(self, number: int, op: str) -> None:
-        self.number, self.op = number, op
-        self.done = False
-        self.value: tuple[int, Any] | None = None
-        """`(status, body)`; `None` where the connection was lost without a farewell."""
-        self.gate: threading.Lock | None = None
-        """What its thread waits at while another one reads."""
-        self.asleep = False
-        """Its thread only waits: an interrupt there leaves nothing half done."""
+    number: int
+    done: bool = False
+    value: tuple[int, Any] | None = None
+    """`(status, body)`; `None` where the connection was lost without a farewell."""
+    gate: Any = None
+    """The lock that its thread waits at while another one reads."""
+    asleep: bool = False
+    """Its thread only waits: an interrupt there leaves nothing half done."""
 
 
 class Channel:
@@ -76,21 +75,22 @@ class Channel:
             ServerLeft: The connection was lost before; nothing was sent.
         """
         number = next(self._numbers)
-        slot = Slot(number, op)
         frame = protocol.encode_request(number, op, body)
+        slot = Slot(number)
         with self._mutex:
             if self.lost:
                 raise ServerLeft("the connection to the server is closed; nothing was sent")
             self._slots[number] = slot
         try:
-            self._unsent.append(frame)
             # 1. Who finds the lock taken leaves its frame to the holder.
             # 2. The holder looks again once it has let go: what came meanwhile is not forgotten.
-            while self._unsent and self._sending.acquire(blocking=False):
+            sending, unsent = self._sending, self._unsent
+            unsent.append(frame)
+            while unsent and sending.acquire(blocking=False):
                 try:
-                    self._send_all()
+                    self._send_all(unsent)
                 finally:
-                    self._sending.release()
+                    sending.release()
         except ConnectionError:
             # Behind the last answers there may be a farewell: whoever reads meets the end.
             self.notice()
@@ -105,13 +105,19 @@ class Channel:
     def wait_for(self, slot: Slot) -> None:
         """Returns once a slot is done."""
         try:
-            gate = self._line_up(slot)
-            if gate is not None:
-                slot.asleep = True
-                gate.acquire()  # Let go of where the answer is there, or it is our turn to read.
-                slot.asleep = False
+            with self._mutex:
+                reads = self._reader is None
+                if reads:
+                    self._reader = slot
+            if not reads:
+                self._line_up(slot)
             while not slot.done:
-                self._read(slot)
+                # Who is alone may look for its answer: no other thread needs the interpreter.
+                if len(self._slots) != 1 or not self._looking.sees(self._readable.poll):
+                    slot.asleep = True
+                    self._readable.poll()
+                    slot.asleep = False
+                self._take()
             if self._reader is slot:
                 with self._mutex:
                     self._pass_on()
@@ -119,18 +125,19 @@ class Channel:
             self._interrupted(slot)
             raise
 
-    def _line_up(self, slot: Slot) -> threading.Lock | None:
-        """Makes a slot that is not done the reader; returns where it waits if there is one."""
+    def _line_up(self, slot: Slot) -> None:
+        """Sleeps until the answer is there, or it is our turn to read."""
         with self._mutex:
-            if self._reader is None:
-                if not slot.done:
-                    self._reader = slot
-                return None
             if slot.done:
-                return None
+                return
+            if self._reader is None:
+                self._reader = slot
+                return
             gate = slot.gate = threading.Lock()
             gate.acquire()
-            return gate
+        slot.asleep = True
+        gate.acquire()
+        slot.asleep = False
 
     def notice(self) -> None:
         """Takes what has come, to its end if it has one, unless somebody reads anyway."""
@@ -139,8 +146,8 @@ class Channel:
                 return
             self._reader = _SENDER
         try:
-            while not self.lost and (received := self._receive()) is not None:
-                self._take(received)
+            while not self.lost and self._take():
+                pass
         finally:
             with self._mutex:
                 self._pass_on()
@@ -158,9 +165,8 @@ class Channel:
 
     # -- sending ------------------------------------------------------------------------------
 
-    def _send_all(self) -> None:
+    def _send_all(self, unsent: deque[bytes]) -> None:
         """Sends the frames that are there, several in a write.  Called by one at a time."""
-        unsent = self._unsent
         while unsent:
             frame = unsent.popleft()
             if unsent:
@@ -169,20 +175,19 @@ class Channel:
                     frames.append(unsent.popleft())
                     size += len(frames[-1])
                 frame = b"".join(frames)
-            self._put(frame)
+            try:
+                sent = self._connection.send(frame, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            if sent != len(frame):
+                self._send_rest(memoryview(frame)[sent:])
 
-    def _put(self, frame: bytes) -> None:
-        """Sends frames, and reads answers where it has to wait for room.
+    def _send_rest(self, rest: memoryview) -> None:
+        """Sends what there was no room for, and reads answers meanwhile.
 
         The server takes no more requests while its answers are not read: whoever only sends,
         and all others behind him, would wait for ever.
         """
-        sent = 0
-        with contextlib.suppress(BlockingIOError):
-            sent = self._connection.send(frame, socket.MSG_DONTWAIT)
-        if sent == len(frame):
-            return
-        rest = memoryview(frame)[sent:]
         while rest:
             self._await_room()
             with contextlib.suppress(BlockingIOError):
@@ -200,7 +205,7 @@ class Channel:
         try:
             ready = poll.poll(None if reads else _OTHER_READS_MS)
             if reads and any(events & ~select.POLLOUT for _, events in ready):
-                self._take(self._receive())
+                self._take()
         finally:
             if reads:
                 with self._mutex:
@@ -208,45 +213,32 @@ class Channel:
 
     # -- reading, one for all -------------------------------------------------------------------
 
-    def _read(self, slot: Slot) -> None:
-        """Waits for answers and hands them out.  Called by the reader."""
-        alone = len(self._slots) == 1
-        if not (alone and self._looking.sees(self._readable.poll)):
-            slot.asleep = True
-            self._readable.poll()
-            slot.asleep = False
-        self._take(self._receive())
+    def _take(self) -> bool:
+        """Gives the answers that have come to who waits for them; False where there are none.
 
-    def _receive(self) -> bytes | None:
-        """Returns what has come: nothing at the end, `None` where it was a false alarm."""
-        try:
-            return self._connection.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
-
-    def _take(self, received: bytes | None) -> None:
-        """Gives answers to who waits for them."""
-        if received is None:
-            return
-        if not received:
-            self._lose()
-            return
+        Called by the reader.
+        """
         farewell = False
         try:
+            received = self._connection.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
             with self._mutex:
                 for body in self._frames.feed(received):
                     number, status, answer = protocol.decode_answer(body)
                     farewell = farewell or status == protocol.FAREWELL
                     slot = self._slots.pop(number, None)
                     if slot is not None:
-                        slot.value = (status, answer)
-                        _finish(slot)
-        except (BeaverError, TypeError, ValueError):
-            self._lose()  # What came is no answer: nothing after it can be trusted.
+                        slot.value, slot.done = (status, answer), True
+                        if slot.gate is not None:
+                            _open_gate(slot)
+        except BlockingIOError:
+            return False  # A false alarm.
+        except (OSError, BeaverError, TypeError, ValueError):
+            received = b""  # What came is no answer: nothing after it can be trusted.
         if farewell:
             self._lose((protocol.FAREWELL, b""))
+        elif not received:
+            self._lose()
+        return True
 
     def _pass_on(self) -> None:
         """Lets somebody else read who waits.  Called with the mutex held, by the reader."""
@@ -278,13 +270,8 @@ class Channel:
             self._unsent.clear()
             slots, self._slots = self._slots, {}
             for slot in slots.values():
-                slot.value = value
-                _finish(slot)
-
-
-def _finish(slot: Slot) -> None:
-    slot.done = True
-    _open_gate(slot)
+                slot.value, slot.done = value, True
+                _open_gate(slot)
 
 
 def _open_gate(slot: Slot) -> None:
@@ -293,5 +280,5 @@ def _open_gate(slot: Slot) -> None:
         gate.release()
 
 
-_SENDER: Final = Slot(0, "")
+_SENDER: Final = Slot(0)
 """Stands for a thread that reads because it cannot send."""

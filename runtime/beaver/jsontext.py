@@ -78,13 +78,15 @@ def encode_both(value: Any, bytes_max: int, what: str) -> tuple[bytes, bytes]:
     try:
         text = _encode(value)
         found = _decode(text)
-        if found != value:
-            text, found = _encode_slow(value, what)
+        canonical_text = _sorted_encode(found) if found == value else None
     except Exception:  # noqa: BLE001 - also of a comparison with what is no JSON
+        canonical_text = None
+    if canonical_text is None:
         text, found = _encode_slow(value, what)
+        canonical_text = canonical(found)
     if len(text) > bytes_max or (len(text) > _FEW and _brackets(text) > _FEW):
         _check_bounds(text, bytes_max, what)
-    return text, canonical(found)
+    return text, canonical_text
 
 
 def _encode_slow(value: Any, what: str) -> tuple[bytes, Any]:

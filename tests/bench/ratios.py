@@ -25,11 +25,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from beaver.bench import inside, stores, subject
+from beaver.bench.documented import Documented, application
 from beaver.bench.probe import RECORD_BYTES, loop_cost, probe_sync
 from beaver.bench.processes import processor_s
+from beaver.bench.records import payload
 from beaver.bench.run import QUICK
 from beaver.bench.served import Served, ServerProcess, request, serving
-from beaver.bench.subject import Budget
+from beaver.bench.subject import Budget, Sent
 from beaver.client import connect
 from beaver.clock import SystemClock
 from beaver.disk import SystemDisk
@@ -107,6 +109,7 @@ class Bench:
         data = str(Path(self.directory, "data"))
         self.server: ServerProcess = stack.enter_context(serving(data, program=program))
         self.served = stack.enter_context(closing(Served(self.server)))
+        self.api = Documented(self.served)
         self._drawn = 0
 
     def queue(self, name: str) -> str:
@@ -167,6 +170,17 @@ class Bench:
             file.close()
             disk.unlink(path)
 
+    def api_serial_over_probe(self) -> float:
+        """Durable `task.enqueue` by one client, over raw durable writes."""
+        queue = self.queue("api")
+        self.served.pause(queue)
+        app, record = application(self.server.data, queue)
+        numbers = iter(subject.draw_numbers(CHUNK * CHUNKS))
+        try:
+            return self._beside_probe(lambda: record.enqueue(**payload(next(numbers))))
+        finally:
+            app.close()
+
     # -- in rounds of the calibrated loop -----------------------------------------------------
 
     def clients_64_cost(self) -> float:
@@ -182,6 +196,32 @@ class Bench:
         loop_s, before_s = loop_cost(), processor_s(pid)
         sent = self.served.send_loop(queue, clients, batch, budget)
         used_s = processor_s(pid) - before_s
+        return used_s / sent.jobs / min(loop_s, loop_cost())
+
+    def api_tasks_64_cost(self) -> float:
+        """Processor time of client and server for a job, with 64 tasks on `aenqueue`."""
+        return self._api_cost(lambda queue: self.api.send_loop(queue, 64, 1, Budget(12_800, 5.0)))
+
+    def api_threads_64_cost(self) -> float:
+        """The same with 64 threads on `task.enqueue`."""
+        return self._api_cost(lambda queue: self.api.send_threads(queue, 64, Budget(6_400, 5.0)))
+
+    def api_procs_8_cost(self) -> float:
+        """The same with eight processes."""
+        return self._api_cost(lambda queue: self.api.send_processes(queue, 8, Budget(4_000, 5.0)))
+
+    def api_bulk_cost(self) -> float:
+        """The same for a job of an `app.enqueue_many` of 100."""
+        return self._api_cost(
+            lambda queue: self.api.send_loop(queue, 1, subject.BATCH, Budget(40_000, 5.0))
+        )
+
+    def _api_cost(self, send: Callable[[str], Sent]) -> float:
+        queue, pid = self.queue("api"), self.server.pid
+        loop_s, before_s, own_s = loop_cost(), processor_s(pid), time.process_time()
+        sent = send(queue)
+        clients_s = sent.used_s or time.process_time() - own_s
+        used_s = processor_s(pid) - before_s + clients_s
         return used_s / sent.jobs / min(loop_s, loop_cost())
 
     def concurrent_cost(self) -> float:
@@ -247,6 +287,11 @@ def measure_costs(pending: int = PENDING) -> dict[str, float]:
 SERVED: dict[str, tuple[str, Callable[[Bench], float]]] = {
     "serial_over_probe": ("probe", Bench.serial_over_probe),
     "inside_over_probe": ("probe", Bench.inside_over_probe),
+    "api_serial_over_probe": ("probe", Bench.api_serial_over_probe),
+    "api_tasks_64_cost": ("server", Bench.api_tasks_64_cost),
+    "api_threads_64_cost": ("server", Bench.api_threads_64_cost),
+    "api_procs_8_cost": ("server", Bench.api_procs_8_cost),
+    "api_bulk_cost": ("server", Bench.api_bulk_cost),
     "clients_64_cost": ("server", Bench.clients_64_cost),
     "bulk_cost": ("server", Bench.bulk_cost),
     "drain_cost": ("server", Bench.drain_cost),
@@ -257,7 +302,7 @@ SERVED: dict[str, tuple[str, Callable[[Bench], float]]] = {
 }
 """What is measured with a server, by name: the kind of its margin, and how."""
 
-MORE_IS_BETTER = ("serial_over_probe", "inside_over_probe")
+MORE_IS_BETTER = ("serial_over_probe", "inside_over_probe", "api_serial_over_probe")
 """Rates; everything else is a cost."""
 
 _KINDS = {"cost": "code", "growth": "growth"}

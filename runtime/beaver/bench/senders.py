@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from typing import IO, Final
 
@@ -51,7 +52,7 @@ def send_with_processes(name: str, where: str, queue: str, clients: int, budget:
     jobs = sum(one["jobs"] for one in found)
     rate = sum(one["jobs"] / one["seconds"] for one in found)
     times = [value for one in found for value in one["times_s"]]
-    return Sent(jobs, jobs / rate, times, {})
+    return Sent(jobs, jobs / rate, times, {}, sum(one["used_s"] for one in found))
 
 
 def _line(stream: IO[str] | None) -> str:
@@ -86,10 +87,11 @@ def main(name: str, where: str, queue: str, jobs: str, seconds: str) -> None:
 
     print("ready", flush=True)  # noqa: T201 - to the program that started this one
     sys.stdin.readline()
+    before_s = time.process_time()
     sent = work()
-    print(  # noqa: T201
-        json.dumps({"jobs": sent.jobs, "seconds": sent.seconds, "times_s": sent.times_s})
-    )
+    found = {"jobs": sent.jobs, "seconds": sent.seconds, "times_s": sent.times_s}
+    found["used_s"] = time.process_time() - before_s
+    print(json.dumps(found))  # noqa: T201
 
 
 if __name__ == "__main__":

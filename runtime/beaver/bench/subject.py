@@ -56,6 +56,8 @@ class Sent(NamedTuple):
     """Duration of each call."""
     sent_ns: dict[int, int]
     """When the call for a number began; for batches, that of the first number."""
+    used_s: float = 0.0
+    """Processor's seconds of the clients, where they are processes."""
 
     @property
     def rate(self) -> float:
