@@ -106,7 +106,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     """The loop.  Not thread-safe, since there is one thread."""
 
     def __init__(self, choose: Choose, *, steps_max: int, in_order: bool = False) -> None:
-        """Args beyond the obvious.
+        """Makes a loop with nothing in it.
 
         Args:
             choose: Decides which ready callback runs next.

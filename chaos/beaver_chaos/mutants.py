@@ -166,7 +166,7 @@ class Workshop:
     """
 
     def __init__(self, root: Path, scratch: Path) -> None:
-        """Args beyond the obvious.
+        """Copies the repository, once for all trials.
 
         Args:
             root: The repository.

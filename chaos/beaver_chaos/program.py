@@ -81,7 +81,7 @@ class Program:
     """One store, and the server that runs on it now."""
 
     def __init__(self, directory: Path, *, flags: Sequence[str] = ()) -> None:
-        """Args beyond the obvious.
+        """Notes where the program runs; nothing is started.
 
         Args:
             directory: Where data, output and the workers' account go; made if need be.

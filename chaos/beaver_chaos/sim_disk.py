@@ -43,7 +43,7 @@ class ProcessDisk:
         on_sync: Callable[[], None],
         planned_by: ProcessDisk | None = None,
     ) -> None:
-        """Args beyond the obvious.
+        """Makes one process's view of a machine's disk.
 
         Args:
             disk: The machine's.

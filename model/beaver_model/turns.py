@@ -29,7 +29,7 @@ class Turns:
     __slots__ = ("_heap", "_listed", "_prefetched")
 
     def __init__(self, *, prefetched: bool) -> None:
-        """Args beyond the obvious.
+        """Makes an empty round of turns.
 
         Args:
             prefetched: Only jobs count that may wait behind another one at a worker.

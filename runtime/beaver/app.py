@@ -83,7 +83,21 @@ class Beaver(Linked):
         """Returns a job for a task by its name; nothing is sent.
 
         The task need not be known here; where it is, the payload must fit its parameters.
-        Options as those of `Job.options`.
+
+        Args:
+            task: Name of the task.
+            payload: Any JSON value: an object becomes keyword arguments.
+            id: Identity of the job: enqueued again with the same content it is a no-op.
+            at: Not before this time: a `datetime` with a zone, ISO 8601, or ms since the epoch.
+            delay: Not before this long from now.
+            queue: Name of its queue.
+            priority: 0 (first) to 9 (last).
+            timeout: Limit of one attempt.
+            max_attempts: Attempts, the first included.
+            backoff: A fixed wait between attempts (`"5s"`, a `timedelta`), or a mapping as in a
+                job file.
+            tags: Up to 16 words to find it by.
+            **unknown: Refused by name.
 
         Raises:
             InvalidInput: The payload is no JSON or does not fit the task, or a value is out of
@@ -132,7 +146,20 @@ class Beaver(Linked):
     ) -> Call[Handle[Any]]:
         """Enqueues a job for a task by its name; it is durable on return.
 
-        Options as those of `Job.options`.
+        Args:
+            task: Name of the task.
+            payload: Any JSON value: an object becomes keyword arguments.
+            id: Identity of the job: enqueued again with the same content it is a no-op.
+            at: Not before this time: a `datetime` with a zone, ISO 8601, or ms since the epoch.
+            delay: Not before this long from now.
+            queue: Name of its queue.
+            priority: 0 (first) to 9 (last).
+            timeout: Limit of one attempt.
+            max_attempts: Attempts, the first included.
+            backoff: A fixed wait between attempts (`"5s"`, a `timedelta`), or a mapping as in a
+                job file.
+            tags: Up to 16 words to find it by.
+            **unknown: Refused by name.
 
         Raises:
             InvalidInput: As for `request`.
@@ -196,7 +223,11 @@ class Beaver(Linked):
     astatus = awaited(_status)
 
     def handle(self, job_id: str) -> Handle[Any]:
-        """Returns a handle for a job by its id; whether it exists shows when it is used."""
+        """Returns a handle for a job by its id; whether it exists shows when it is used.
+
+        Args:
+            job_id: Its id.
+        """
         return Handle(self.link, job_id)
 
     def close(self) -> None:

@@ -133,7 +133,7 @@ class Assembly:
     def __init__(
         self, config: Config, ports: Ports, *, on_failure: Callable[[BaseException], None]
     ) -> None:
-        """Args beyond the obvious.
+        """Notes what the server is made of; `recover` opens the store.
 
         Args:
             config: Every setting.

@@ -173,6 +173,10 @@ def enqueue(requests: Sequence[Request], finish: Callable[[Any], Any] = _same) -
     A job that exists with the same content is a no-op (`created` is false).  After
     `ServerGone` the outcome is unknown; the same requests may be sent again.
 
+    Args:
+        requests: At most 10,000, from `job.request(...)` or `app.request(...)`.
+        finish: Turns the answers into what is returned.
+
     Raises:
         Conflict: An id exists with different content; nothing was enqueued.
         QueueFull, DiskFull: There is no room; nothing was enqueued.
@@ -222,17 +226,38 @@ def list_jobs(
 
 
 def show(job: str) -> Call[JobView]:
-    """Returns one job.  Raises `NotFound`."""
+    """Returns one job as it is now.
+
+    Args:
+        job: Its id.
+
+    Raises:
+        NotFound: No such job.
+    """
     return Call("show", [job], _job, _same)
 
 
 def explain(job: str) -> Call[ExplainView]:
-    """Returns a job, its events, and why it does not run now.  Raises `NotFound`."""
+    """Returns a job, its events, and why it does not run now.
+
+    Args:
+        job: Its id.
+
+    Raises:
+        NotFound: No such job, and no event of it is kept.
+    """
     return Call("explain", [job], _explained, _same)
 
 
 def history(job: str) -> Call[list[EventView]]:
-    """Returns the events of a job that are kept, in order.  Raises `NotFound`."""
+    """Returns the events of a job that are kept, in order.
+
+    Args:
+        job: Its id.
+
+    Raises:
+        NotFound: No such job, and no event of it is kept.
+    """
     return Call("history", [job], _events, _same)
 
 
@@ -252,17 +277,43 @@ def wait(job: str, timeout: float | None = None) -> Call[ResultView]:
 
 
 def cancel(job: str) -> Call[str]:
-    """Cancels a job, or asks a running one to stop; returns its state then."""
+    """Cancels a job, or asks a running one to stop; returns its state then.
+
+    Args:
+        job: Its id.
+
+    Raises:
+        NotFound: No such job.
+        Conflict: It has ended.
+    """
     return Call("cancel", [job], _text, _same)
 
 
 def requeue(job: str, payload: bytes | None = None) -> Call[str]:
-    """Gives a dead or cancelled job a new life, with `payload` (JSON) if it is given."""
+    """Runs a dead or cancelled job again, with all its attempts; returns its state then.
+
+    Args:
+        job: Its id.
+        payload: Another payload, as JSON text; without one it keeps its own.
+
+    Raises:
+        NotFound: No such job.
+        Conflict: It is neither dead nor cancelled.
+        InvalidInput: The payload is no JSON, or out of bounds.
+    """
     return Call("requeue", [job, payload], _text, _same, resend=False)
 
 
 def discard(job: str) -> Call[str]:
-    """Removes a job that is pending, dead or cancelled; a tombstone stays."""
+    """Removes a job that is pending, dead or cancelled; a tombstone stays.
+
+    Args:
+        job: Its id.
+
+    Raises:
+        NotFound: No such job.
+        Conflict: It runs, or has completed.
+    """
     return Call("discard", [job], _text, _same, resend=False)
 
 
@@ -275,7 +326,15 @@ def set_queue(
 ) -> Call[QueueView]:
     """Changes settings of a queue; `None` keeps a value.
 
-    With `durable_dispatch` false its jobs may start before their DISPATCH is on disk.
+    Args:
+        queue: Its name; it need not have had a job.
+        paused: Its jobs wait until it is resumed.
+        weight: Its share of the slots, in proportion to the others': 1 to 1,000.
+        bytes_max: Bound on the bytes of its unfinished jobs; 0 is none.
+        durable_dispatch: Its jobs start only once their DISPATCH is on disk.
+
+    Raises:
+        InvalidInput: A value is out of its bounds.
     """
     body = [queue, paused, weight, bytes_max, durable_dispatch]
     return Call("set_queue", body, _queue, _same)

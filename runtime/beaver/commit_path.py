@@ -30,7 +30,7 @@ class CommitPath:
     def __init__(
         self, make_writer: Callable[[], LogWriter] | None = None, choice: str = "auto"
     ) -> None:
-        """Args beyond the obvious.
+        """Notes what there is to choose from; nothing is started.
 
         Args:
             make_writer: Starts a writer process; `None` where there can be none.

@@ -127,7 +127,12 @@ class JobContext:
         return self.cancel_noticed
 
     def progress(self, fraction: float, note: str = "") -> None:
-        """Says how far the job is (0 to 1).  It goes to the worker's log, nowhere durable."""
+        """Says how far the job is.  It goes to the worker's log, nowhere durable.
+
+        Args:
+            fraction: 0 to 1.
+            note: A word on what is done now.
+        """
         import logging
 
         logging.getLogger("beaver.job").info("%3.0f %% %s", 100 * fraction, note)
@@ -137,6 +142,11 @@ class JobContext:
 
         A failed attempt leaves no children.  A child whose id exists with different content
         fails this attempt for good.
+
+        Args:
+            task: A job of the application, or one with options (`send.options(delay=5)`).
+            *args: What it is called with.
+            **kwargs: The same by name.
 
         Raises:
             InvalidInput: The child, or the number or bytes of all of them, is out of bounds.
@@ -161,7 +171,24 @@ class JobContext:
     ) -> str:
         """Enqueues a child by the name of its task; returns its id.
 
-        Options as those of `Job.options`; otherwise as `enqueue`.
+        Args:
+            task: Name of the task.
+            payload: Any JSON value: an object becomes keyword arguments.
+            id: Identity of the job: one that exists with the same content is left alone.
+            at: Not before this time: a `datetime` with a zone, ISO 8601, or ms since the epoch.
+            delay: Not before this long after the ACK.
+            queue: Name of its queue.
+            priority: 0 (first) to 9 (last).
+            timeout: Limit of one attempt.
+            max_attempts: Attempts, the first included.
+            backoff: A fixed wait between attempts (`"5s"`, a `timedelta`), or a mapping as in a
+                job file.
+            tags: Up to 16 words to find it by.
+            **unknown: Refused by name.
+
+        Raises:
+            InvalidInput: As for `enqueue`.
+            TypeError: There is no such option.
         """
         from beaver.job_options import refuse_unknown
         from beaver.requests import make_request

@@ -127,7 +127,7 @@ class Controller:
         on_quiet: Callable[[], None] | None = None,
         on_crew_gone: Callable[[Crew], None] = lambda _: None,
     ) -> None:
-        """Args beyond the obvious.
+        """Connects an engine with a pool; nothing is dispatched yet.
 
         Args:
             engine: Owner of the state; its `before_commit` and observers are used.

@@ -102,7 +102,7 @@ class EmbeddedClient(Operations, Synchronous):
         settings: Config | None = None,
         kept: client.Client | None = None,
     ) -> None:
-        """Args beyond the obvious.
+        """Makes a client of a directory; nothing is opened or locked before a call.
 
         Args:
             data: The data directory; an enqueue makes it if need be.

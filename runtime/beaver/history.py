@@ -141,7 +141,7 @@ class Blocks:
     """Cuts commits into blocks, and collects their keys."""
 
     def __init__(self, number: int, open_block: Block | None = None) -> None:
-        """Args beyond the obvious.
+        """Goes on behind the blocks that there are.
 
         Args:
             number: Of the first new block.

@@ -88,7 +88,7 @@ class Housekeeping:
         renew_lock: Callable[[], bool],
         projects: bool = True,
     ) -> None:
-        """Args beyond the obvious.
+        """Takes charge of a store; nothing is done before `start`.
 
         Args:
             engine: Told when the disk is full and when it is not.

@@ -220,7 +220,7 @@ class _Past:
     """A store's log with its index, as they are now."""
 
     def __init__(self, disk: Disk, layout: Layout, until_seq: int, *, ignored: bool) -> None:
-        """Args beyond the obvious.
+        """Opens the log and its index for reading.
 
         Args:
             disk: Where the store lies.

@@ -40,7 +40,7 @@ class Template:
         delay_ms: int | None = None,
         tags: tuple[str, ...] = (),
     ) -> None:
-        """Args beyond the obvious.
+        """Checks the options and makes what the requests have in common.
 
         Args:
             fields: Those of `Options`, as they were sent.

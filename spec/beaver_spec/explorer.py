@@ -90,7 +90,7 @@ class Explorer:
         states_max: int = 0,
         progress: Progress | None = None,
     ) -> None:
-        """Args beyond the obvious.
+        """Prepares an exploration; `run` carries it out.
 
         Args:
             scope: The bounds.

@@ -105,7 +105,7 @@ class Validator:
     """Walks along a trace; `step` says what is wrong with each event."""
 
     def __init__(self, *, first_seq: int = 1) -> None:
-        """Args beyond the obvious.
+        """Makes a validator at the beginning of a trace.
 
         Args:
             first_seq: Where the trace begins.  Above 1 the jobs and settings from before are

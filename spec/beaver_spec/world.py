@@ -106,7 +106,7 @@ class Table:
         sign_of: Callable[[Any, int], Any],
         order_of: Callable[[Any, tuple[int, ...]], Any],
     ) -> None:
-        """Args beyond the obvious.
+        """Makes an empty table.
 
         Args:
             jobs: How many jobs there are.

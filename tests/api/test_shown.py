@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from beaver import Beaver, Handle, InvalidInput
+from beaver import Beaver, Handle, InvalidInput, Job
 from beaver.client import Client
 from beaver.context import JobContext
 from beaver.settings import SETTINGS, WorkerSettings
@@ -74,6 +76,31 @@ def test_the_repr_of_a_view_shows_what_differs_from_the_default_and_json_as_text
 def test_what_was_sent_can_be_seen_in_the_repr_of_a_status(app):
     handle = app.enqueue("send", {"to": "a@b.c"}, id="order-7")
     assert '{"to":"a@b.c"}' in repr(handle.status())
+
+
+@pytest.mark.parametrize("kind", [Beaver, Handle, Client, JobContext, Job])
+def test_every_parameter_of_a_public_method_is_documented(kind):
+    missing = []
+    for name, method in public_methods(kind):
+        text = inspect.getdoc(method) or ""
+        for parameter in inspect.signature(method).parameters.values():
+            if parameter.name == "self" or name in ("call", "call_each", "enqueue_each"):
+                continue
+            if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                continue
+            if not re.search(rf"^ +{parameter.name}: ", text, re.MULTILINE):
+                missing.append(f"{name}({parameter.name})")
+    assert missing == []
+
+
+def test_no_docstring_is_a_formula():
+    """A first line says what is done."""
+    root = Path(__file__).parents[2]
+    folders = [root / name for name in ("model", "runtime", "spec", "chaos")]
+    files = [file for folder in folders for file in folder.rglob("*.py")]
+    formula = "Args beyond " + "the obvious"
+    assert len(files) > 200
+    assert [file.name for file in files if formula in file.read_text()] == []
 
 
 # -- one word for one thing ----------------------------------------------------------------------

@@ -171,7 +171,7 @@ class Session:
         consoles: bool = True,
         patience_s: float = DEADLINE_S,
     ) -> None:
-        """Args beyond the obvious.
+        """Prepares to run a document.
 
         Args:
             document: The file.

@@ -61,7 +61,7 @@ class Follower:
         *,
         wanted: Callable[[bytes], bool] | None = None,
     ) -> None:
-        """Args beyond the obvious.
+        """Begins to follow a log from a place in it.
 
         Args:
             disk: Where the store lies.

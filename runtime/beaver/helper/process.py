@@ -35,7 +35,7 @@ class HelperProcess:
     """Starts and asks the helper of one store.  One request of a kind at a time."""
 
     def __init__(self, data: str, mark: str = "", idle_s: float = IDLE_S) -> None:
-        """Args beyond the obvious.
+        """Notes what the helper is for; the first request starts it.
 
         Args:
             data: The data directory.

@@ -146,7 +146,7 @@ class Service:
         reload: Callable[[], Awaitable[ReloadView]] | None = None,
         leave: Callable[[], None] | None = None,
     ) -> None:
-        """Args beyond the obvious.
+        """Makes a service that answers from these parts.
 
         Args:
             engine: Owner of the state.
