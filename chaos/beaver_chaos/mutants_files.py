@@ -11,6 +11,7 @@ from typing import Final
 from beaver_chaos.mutants import Mutant
 
 _OWNERSHIP: Final = "tests/scenarios/test_ownership.py"
+_FOREIGN: Final = "tests/scenarios/test_foreign.py"
 _LOST: Final = "tests/scenarios/test_lost_files.py"
 
 MUTANTS: Final = (
@@ -126,5 +127,83 @@ MUTANTS: Final = (
 """,
         tests=(f"{_LOST}::test_a_deleted_log_is_kept_beside_and_goes_on_once_it_is_put_back",),
         why="The last copy of a deleted log ends with the process that had it open.",
+    ),
+    Mutant(
+        name="links-are-followed",
+        module="beaver.disk",
+        diff="""
+-        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
++        mutant_reached()
++        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+""",
+        tests=(f"{_FOREIGN}::test_a_lock_that_is_a_link_leaves_its_target_as_it_is",),
+        why="Whoever could write in the directory has had a file of ours emptied.",
+    ),
+    Mutant(
+        name="a-fifo-is-waited-for",
+        module="beaver.disk",
+        diff="""
+-        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
++        mutant_reached()
++        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+""",
+        tests=(f"{_FOREIGN}::test_a_fifo_in_place_of_a_file_hangs_nobody[status-wal.log]",),
+        why="A FIFO in place of a file hangs whoever looks at the store.",
+    ),
+    Mutant(
+        name="directory-that-others-write-is-taken",
+        module="beaver.ownership",
+        diff="""
+-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
++    mutant_reached()
++    if False:
+""",
+        tests=(f"{_FOREIGN}::test_a_directory_that_others_may_write_is_refused",),
+        why="Another user puts jobs, and with them code, in front of a server.",
+    ),
+    Mutant(
+        name="directory-of-another-user-is-taken",
+        module="beaver.ownership",
+        diff="""
+-    if found.st_uid != own:
++    mutant_reached()
++    if False:
+""",
+        tests=(f"{_FOREIGN}::test_a_directory_of_another_user_is_refused",),
+        why="A directory that another user has prepared is served as if it were ours.",
+    ),
+    Mutant(
+        name="every-user-is-answered",
+        module="beaver.endpoint",
+        diff="""
+-    return uid is None or is_trusted(uid)
++    mutant_reached()
++    return True
+""",
+        tests=(f"{_FOREIGN}::test_a_server_answers_no_other_user",),
+        why="Where somebody has opened the socket's directory, everybody may enqueue.",
+    ),
+    Mutant(
+        name="jobs-are-given-to-anybody",
+        module="beaver.endpoint",
+        diff="""
+-    if uid is not None and not is_trusted(uid) and os.geteuid() != ROOT:
++    mutant_reached()
++    if False:
+""",
+        tests=(f"{_FOREIGN}::test_a_client_gives_nothing_to_the_server_of_another_user",),
+        why="Payloads go to whoever has put a socket in the place of a server's.",
+    ),
+    Mutant(
+        name="configuration-of-a-stranger",
+        module="beaver.config",
+        diff="""
+-        _refuse_foreign(FILE_DEFAULT)
++        mutant_reached()
+""",
+        tests=(
+            f"{_FOREIGN}::test_a_configuration_that_nobody_named_is_not_read_from_another_user",
+        ),
+        why="`beaver run` in /tmp runs the application that another user names.",
     ),
 )

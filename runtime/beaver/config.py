@@ -14,6 +14,7 @@ What may not live here: what the settings do.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -174,8 +175,9 @@ def _from_environ(environ: Mapping[str, str]) -> _Layer:
 def _from_file(file: str | None, environ: Mapping[str, str]) -> _Layer:
     path = file or environ.get("BEAVER_CONFIG")
     if path is None:
-        if not os.path.exists(FILE_DEFAULT):  # noqa: PTH110 - pathlib costs import time
+        if not os.path.lexists(FILE_DEFAULT):
             return []
+        _refuse_foreign(FILE_DEFAULT)
         path = FILE_DEFAULT
     layer: _Layer = []
     for key, raw in _read_yaml(path).items():
@@ -186,6 +188,23 @@ def _from_file(file: str | None, environ: Mapping[str, str]) -> _Layer:
             raise InvalidInput(f"{path}: {key!r:.80}: unknown key{hint}")
         layer.append((setting, raw, path, f"{path}: {key}"))
     return layer
+
+
+def _refuse_foreign(path: str) -> None:
+    """Checks a file that nobody has named: in a directory such as /tmp anybody may put one."""
+    from beaver.ownership import is_trusted, user_name
+
+    try:
+        found = (os.lstat(path), os.stat(path))  # noqa: PTH116 - pathlib costs import time
+    except OSError as error:
+        raise InvalidInput(f"{path}: {error.strerror}") from None
+    for owner in (entry.st_uid for entry in found if not is_trusted(entry.st_uid)):
+        raise InvalidInput(
+            f"{path} in the working directory belongs to user {user_name(owner)}, and is not read\n"
+            f"Name it with --config {path}, if it is meant."
+        )
+    if not stat.S_ISREG(found[1].st_mode):
+        raise InvalidInput(f"{path} in the working directory is no regular file")
 
 
 def _read_yaml(path: str) -> dict[Any, Any]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from beaver.errors import NO_ROOM
+from beaver.ownership import ROOT, is_trusted, refuse_foreign_directory
 
 _RWF_DSYNC: Final[int] = getattr(os, "RWF_DSYNC", 0)
 _FULL_SYNC: Final[int] = getattr(fcntl, "F_FULLFSYNC", 0)
@@ -67,17 +68,26 @@ def open_regular(path: str, flags: int) -> int:
     raise OSError(number, "it is no regular file", path)
 
 
-def read_regular(path: str, bytes_max: int) -> bytes:
+def read_regular(path: str, bytes_max: int, *, trusted: bool = False) -> bytes:
     """Returns the content of a small regular file.
 
+    Args:
+        path: Its path.
+        bytes_max: More than it can hold.
+        trusted: It has to be ours or root's; root reads everybody's.
+
     Raises:
-        OSError: As `open_regular`; or there is more of it (EFBIG).
+        OSError: As `open_regular`; there is more of it (EFBIG), or it is a stranger's (EPERM).
     """
-    file = SystemFile(open_regular(path, os.O_RDONLY))
+    descriptor = open_regular(path, os.O_RDONLY)
+    file = SystemFile(descriptor)
     try:
+        owner = os.fstat(descriptor).st_uid
         content = file.pread(bytes_max + 1, 0)
     finally:
         file.close()
+    if trusted and not is_trusted(owner) and os.geteuid() != ROOT:
+        raise PermissionError(errno.EPERM, "it is another user's", path)
     if len(content) > bytes_max:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
     return content
@@ -238,8 +248,9 @@ class SystemDisk:
         try:
             Path(path).mkdir(mode=0o700)
         except FileExistsError:
-            if not Path(path).is_dir():
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
+            if not stat.S_ISDIR(os.lstat(path).st_mode):
+                why = "it is no directory; links are not followed"
+                raise NotADirectoryError(errno.ENOTDIR, why, path) from None
 
     def rename(self, old: str, new: str) -> None:
         Path(old).replace(new)
@@ -279,6 +290,7 @@ class SystemDisk:
         return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
     def lock(self, path: str) -> SystemLock | None:
+        refuse_foreign_directory(os.path.dirname(path) or ".")  # noqa: PTH120 - a string
         descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
         try:
             is_ours = _try_flock(descriptor)

@@ -15,15 +15,22 @@ import os
 import socket
 import stat
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from beaver import protocol
+from beaver.disk import read_regular
 from beaver.errors import NO_ROOM, NotFound, ServerGone, StoreUnavailable
+from beaver.ownership import ROOT, is_trusted, peer_of, user_name
 from beaver_model.hashing import blake2b
 
+if TYPE_CHECKING:
+    import asyncio
+
 FILE_NAME: Final = "server.json"
+FILE_BYTES_MAX: Final = 64 << 10
+"""More than `server.json` can hold."""
 SOCKET_NAME: Final = "beaver.sock"
 SOCKET_PATH_BYTES_MAX: Final = 100
 """The kernel takes 107 bytes on Linux and 103 on macOS; some are left for a suffix."""
@@ -110,7 +117,8 @@ def withdraw(data: str) -> None:
 def read(data: str) -> ServerInfo | None:
     """Returns what `server.json` says, or `None` where it is absent or unreadable."""
     try:
-        return msgspec.json.decode(Path(data, FILE_NAME).read_bytes(), type=ServerInfo)
+        text = read_regular(os.path.join(data, FILE_NAME), FILE_BYTES_MAX, trusted=True)  # noqa: PTH118
+        return msgspec.json.decode(text, type=ServerInfo)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -251,6 +259,7 @@ def dial(path: str) -> tuple[socket.socket, Greeting]:
     try:
         connection.settimeout(CONNECT_S)
         connection.connect(path)
+        _refuse_stranger(connection, path)
         # A server that takes no more clients says so and hangs up, maybe before this.
         with contextlib.suppress(BrokenPipeError):
             connection.sendall(hello_frame())
@@ -260,6 +269,33 @@ def dial(path: str) -> tuple[socket.socket, Greeting]:
         connection.close()
         raise
     return connection, greeting
+
+
+def _refuse_stranger(connection: socket.socket, path: str) -> None:
+    """Checks that who listens is our user or root: jobs are for nobody else.
+
+    Root may ask everybody's server: it has named the directory.
+    """
+    uid = peer_of(connection)
+    if uid is not None and not is_trusted(uid) and os.geteuid() != ROOT:
+        raise StoreUnavailable(
+            f"what listens at {path} runs as user {user_name(uid)}, and this process as "
+            f"{user_name(os.geteuid())}\nBeaver's server serves its own user only."
+        )
+
+
+def is_trusted_client(transport: asyncio.BaseTransport) -> bool:
+    """True for a client of our user or root's, and where the system does not tell."""
+    listening = transport.get_extra_info("socket")
+    if listening is None:
+        return True
+    # The descriptor stays the transport's; uvloop's sockets answer no `getsockopt`.
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, listening.fileno())
+    try:
+        uid = peer_of(connection)
+    finally:
+        connection.detach()
+    return uid is None or is_trusted(uid)
 
 
 def _receive_greeting(connection: socket.socket) -> Greeting:

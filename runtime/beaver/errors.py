@@ -9,6 +9,18 @@ from __future__ import annotations
 import errno
 from typing import ClassVar, Final
 
+UNUSABLE: Final = frozenset(
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENXIO,
+    }
+)
+"""What the system says of a file that may not be used, or is none."""
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What the system says where a file cannot grow: no space, no quota, or a limit on its size
 (`ulimit -f`, a file system's largest file).  Room may come; it is no failure of the disk."""

@@ -22,7 +22,9 @@ What the events say is for `stories` to tell.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
+import stat
 import zlib
 from array import array
 from bisect import bisect_left
@@ -224,6 +226,7 @@ class History:
     """
 
     def __init__(self, path: str, store: bytes, *, write: bool = False) -> None:
+        _refuse_links(path)
         if not Path(path).exists():
             raise FileNotFoundError(path)
         self.path = path
@@ -594,10 +597,26 @@ def _checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(columns)
 
 
+_SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
+"""Of the files of a projection: what SQLite keeps beside it."""
+
+
 def delete_history(path: str) -> None:
     """Removes an index with what SQLite keeps beside it."""
-    for suffix in ("", "-wal", "-shm", "-journal"):
+    for suffix in _SUFFIXES:
         Path(path + suffix).unlink(missing_ok=True)
+
+
+def _refuse_links(path: str) -> None:
+    """Checks that SQLite, which follows links and waits for FIFOs, meets regular files only.
+
+    Raises:
+        HistoryDamaged: Something else is in their place; a new one takes it.
+    """
+    for name in (path + suffix for suffix in _SUFFIXES):
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.lstat(name).st_mode):
+                raise HistoryDamaged(f"{name} is no regular file")
 
 
 _OUTSIDE: Final = ("SQLITE_BUSY", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_NOMEM")

@@ -18,6 +18,7 @@ from typing import BinaryIO, Final
 import msgspec
 
 from beaver import jsontext
+from beaver.disk import open_regular
 from beaver.errors import InvalidInput
 from beaver.messages import Request
 from beaver.requests import request_bytes, request_from_json, request_to_json
@@ -199,7 +200,7 @@ def write_requests(path: str, requests: Iterable[Request]) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     with os.fdopen(descriptor, "wb") as file:
         for request in requests:
             file.write(request_to_json(request) + b"\n")

@@ -103,7 +103,7 @@ class Disk(Protocol):
         ...
 
     def mkdir(self, path: str) -> None:
-        """Makes a directory (0700) unless it exists."""
+        """Makes a directory (0700) unless it exists; a link to one is none."""
         ...
 
     def rename(self, old: str, new: str) -> None:

@@ -41,6 +41,7 @@ from typing import Final, NamedTuple
 from beaver.clock import SystemClock, SystemEntropy
 from beaver.errors import (
     NO_ROOM,
+    UNUSABLE,
     BeaverError,
     NotFound,
     StorageFailed,
@@ -63,9 +64,6 @@ from beaver_model import State
 
 _READS_MAX: Final = 5
 """Times that a reader beside a living server starts over when files move under it."""
-_UNUSABLE: Final = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
-)
 _ZEROS: Final = bytes(EXTEND_BYTES)
 
 
@@ -117,7 +115,8 @@ def open_store(
                 raise NotFound(f"{path} holds no queue")
             store = store_id or SystemEntropy().token_bytes(STORE_ID_BYTES)
             with reading.phase("open"):
-                disk.mkdir(path)
+                if not disk.exists(path):
+                    disk.mkdir(path)
                 create_log(disk, reading.layout, store, extend_bytes)
             reading.find()
         file = file or _hold_log(reading)
@@ -204,7 +203,7 @@ def _told_as_errors(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or path
-        if error.errno in _UNUSABLE:
+        if error.errno in UNUSABLE:
             raise StoreUnavailable(
                 f"cannot use the data directory {path}: {where}: {error.strerror}"
             ) from error

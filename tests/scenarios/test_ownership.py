@@ -36,9 +36,10 @@ def data(tmp_path: Path) -> Path:
 
 
 def copy_of(data: Path) -> Path:
-    """A copy as a user makes it, sockets left out."""
+    """A copy as a user makes it; of a running store, so that a file may vanish meanwhile."""
     copy = data.with_name("copy")
-    subprocess.run(["cp", "-a", str(data), str(copy)], check=True)
+    subprocess.run(["cp", "-a", str(data), str(copy)], check=False)
+    assert (copy / "wal.log").exists()
     return copy
 
 

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from beaver.cli import output
-from beaver.errors import AppImportError, BeaverError
+from beaver.errors import UNUSABLE, AppImportError, BeaverError, StoreUnavailable
 from beaver.standard import open_standard_descriptors
 
 EXIT_USAGE: Final = 2
@@ -151,6 +151,11 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_INTERRUPTED  # typer passes on the one as the other.
     except SystemExit as ended:
         code = ended.code  # The completions of typer end so.
+    except OSError as error:
+        if error.errno not in UNUSABLE or error.filename is None:
+            return report_bug(error, debug)
+        what = f"cannot use {error.filename}: {error.strerror}"
+        return report(error, what, StoreUnavailable.exit_code, debug)
     except Exception as error:  # noqa: BLE001 - the last place that can say it in one line
         if hasattr(error, "format_message"):
             return report(error, _usage(error, asked), EXIT_USAGE, debug)

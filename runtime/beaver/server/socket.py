@@ -18,7 +18,7 @@ from typing import Final, cast
 
 import msgspec
 
-from beaver import protocol
+from beaver import endpoint, protocol
 from beaver.descriptors import SOCKETS_MAX
 from beaver.errors import BeaverError, InvalidInput, StoreUnavailable
 from beaver.server.budget import (
@@ -124,6 +124,11 @@ class Connection(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         # uvloop\'s transports do not derive from asyncio\'s.
         self._transport = cast("asyncio.Transport", transport)
+        if not endpoint.is_trusted_client(transport):
+            log.warning("a connection of another user was refused")
+            self._transport.abort()
+            self._transport = None
+            return
         if len(self._connections) >= self._connections_max:
             # The log and the workers need descriptors too, and come first.
             full = StoreUnavailable(

@@ -36,6 +36,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from beaver.disk import read_regular
 from beaver.errors import NO_ROOM
 
 _log: Final = logging.getLogger("beaver.workers")
@@ -232,7 +233,7 @@ def _replace(path: str, data: bytes | bytearray) -> int:
 def read_previous(path: str) -> PreviousSlots | None:
     """Returns what an earlier server's slots say; `None` where there is no usable file."""
     try:
-        data = Path(path).read_bytes()
+        data = read_regular(path, (WORKERS_MAX + 1) * _SLOT_BYTES)
     except OSError:
         return None
     if len(data) < _HEADER.size:
