@@ -164,6 +164,10 @@ class _Job:
         """How many jobs were forgotten before it was."""
 
 
+_WITHOUT_SERVER: Final = (Enqueued, CancelRequested, Cancelled, Requeued, Discarded, QueueSet)
+"""Events that need no server: a keeper or a lone producer logs them."""
+
+
 class History:
     """The log as it is read, commit by commit; then the comparisons."""
 
@@ -186,7 +190,11 @@ class History:
         """Jobs that were forgotten but for their tombstone."""
         self._boot = 0
         self._boots: list[int] = []
-        self._starts: list[int] = []
+        self._starts: list[tuple[int, int]] = []
+        """Of each server: the least seq at which whoever came behind its predecessor may have
+        begun, since from there on nothing is logged that needs a server, and its BOOT."""
+        self._alone_from = 1
+        """From here on nothing is logged that needs a server."""
         """Seqs at which a server began, or one that is yet to come may."""
         self._waits: dict[str, list[tuple[int, bool]]] = {}
         """By queue: from which seq on its jobs waited for the sync of their DISPATCH, or did
@@ -230,6 +238,10 @@ class History:
                 self._say(f"a commit begins with seq {first_seq}; {self.last_seq + 1} was next")
             for seq, event in enumerate(events, first_seq):
                 self.counts[event.NAME] += 1
+                if isinstance(event, Booted):
+                    self._starts.append((self._alone_from, seq))
+                if not isinstance(event, _WITHOUT_SERVER):
+                    self._alone_from = seq + 1
                 if isinstance(event, JobEvent):
                     self._follow(seq, event)
                 elif isinstance(event, BoundsSet):
@@ -446,7 +458,7 @@ class History:
             runs: What workers ran.
             closed: The log has ended well.  Else a server writes it, or was killed at its end.
         """
-        self._starts = self._boots if closed else [*self._boots, self.last_seq + 1]
+        starts = self._starts if closed else [*self._starts, (self._alone_from, self.last_seq + 1)]
         ran: dict[int, tuple[int, bool]] = {}
         """By token: the process, and whether a crash may have taken it."""
         newest: dict[str, int] = {}
@@ -461,7 +473,7 @@ class History:
                         f"{newest.get(run.job)} had begun"
                     )
                 continue
-            may_be_lost = self._may_be_lost(run, last_logged_of.get(pid, 0))
+            may_be_lost = self._may_be_lost(run, last_logged_of.get(pid, 0), starts)
             first, first_may_be_lost = ran.get(token, (0, True))
             if first == pid or not (first_may_be_lost or may_be_lost):
                 self._say(
@@ -484,22 +496,25 @@ class History:
             newest[run.job] = last_of[pid] = token
             ran[token] = (pid, may_be_lost)
 
-    def _may_be_lost(self, run: Run, before: int) -> bool:
+    def _may_be_lost(self, run: Run, before: int, starts: Sequence[tuple[int, int]]) -> bool:
         """True where a crash may have taken the DISPATCH of an attempt that had started.
 
-        Its queue had opted out of waiting for it, and the next server began at or below its
-        seq, or the log ends there so far, while its worker had started nothing that is logged
-        behind that.  A job whose ENQUEUE went with it may be of any queue.
+        Its queue had opted out of waiting for it, and the next server (or a keeper or a lone
+        producer before it) began at or below its seq, or the log ends there so far, while its
+        worker had started nothing that is logged behind that.  A job whose ENQUEUE went with it
+        may be of any queue.
 
         Args:
             run: Where the attempt began.
             before: Last token that its worker had started and that is in the log.
+            starts: Where others may have begun, each from its least seq to its last.
         """
         job = self.jobs.get(run.job)
         queues = (job.queue,) if job is not None and job.queue else self._waits
         return any(
-            before < boot <= run.token and not self._waited(queue, boot)
-            for boot in self._starts
+            begin <= end and not (self._waited(queue, begin) and self._waited(queue, end))
+            for first, boot in starts
+            for begin, end in [(max(first, before + 1), min(boot, run.token))]
             for queue in queues
         )
 

@@ -8,6 +8,7 @@ from beaver_chaos import (
     mutants_bounds,
     mutants_files,
     mutants_history,
+    mutants_keeper,
     mutants_log,
     mutants_model,
     mutants_runs,
@@ -32,4 +33,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *mutants_whole.MUTANTS,
     *mutants_files.MUTANTS,
     *mutants_history.MUTANTS,
+    *mutants_keeper.MUTANTS,
 )

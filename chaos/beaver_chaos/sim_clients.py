@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any, Final
 from beaver import protocol
 from beaver.async_client import AsyncClient, _Wire
 from beaver.calls import Call
-from beaver.endpoint import Greeting
+from beaver.endpoint import read_greeting
 from beaver.errors import (
     BeaverError,
     Conflict,
     DiskFull,
+    NoServer,
     NotFound,
     QueueFull,
     ServerGone,
+    ServerLeft,
     StoreUnavailable,
     WaitTimeout,
 )
@@ -95,20 +97,23 @@ class SimClient:
             answer = await wire.ask(Call("hello", [protocol.VERSION], _same, _same))
         except ServerGone:
             return None
-        _, *greeting = protocol.decode_message(answer)
-        return AsyncClient(wire, Greeting(*greeting))
+        return AsyncClient(wire, read_greeting([0, 0, protocol.decode_message(answer)]))
 
     # -- requests --------------------------------------------------------------------------------
 
     async def _enqueue(self, jobs: Sequence[JobPlan]) -> None:
         world, names = self.world, [job.id for job in jobs]
         requests = [request_of(job) for job in jobs]
+        unknown = any(name in world.witness.sent for name in names)
         world.witness.sending(names)
         while True:
             client = await self._connected()
             try:
                 answers = await client.enqueue(requests)
+            except ServerLeft:
+                self._untouched(names, unknown=unknown)
             except ServerGone:
+                unknown = True
                 world.witness.lose(names)
                 world.note("client", self.number, "has no answer for", *names)
             except (DiskFull, QueueFull, StoreUnavailable) as error:
@@ -124,6 +129,13 @@ class SimClient:
                 world.watch.told(max((answer.seq for answer in answers), default=0))
                 await self._look(client, names[0])
                 return
+
+    def _untouched(self, names: Sequence[str], *, unknown: bool) -> None:
+        """Who ends has said that it did not take these up, which nobody else was asked for."""
+        self.world.reach("a request is left by who ends, and sent again")
+        known = self.world.watch.shadow.jobs
+        if not unknown and any(name in known for name in names):
+            self.world.watch.wrong(f"{names} were left by a server that ended, and are in the log")
 
     def _take(self, answers: Sequence[Enqueued]) -> None:
         """Tells the witness; an id that was forgotten since may stand for a new job."""
@@ -175,7 +187,7 @@ class SimClient:
             else:
                 status = await client.status()
                 world.watch.told(status.last_seq)
-        except (ServerGone, NotFound, Conflict, DiskFull, WaitTimeout) as error:
+        except (ServerGone, NotFound, Conflict, DiskFull, NoServer, WaitTimeout) as error:
             world.note("client", self.number, kind, *args[:1], "gets", type(error).__name__)
         except BeaverError as error:
             world.watch.wrong(f"client {self.number}: {kind} {args[:1]} gets {error!r}")

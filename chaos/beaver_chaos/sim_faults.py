@@ -206,7 +206,7 @@ def _hang_start(world: World, number: int, starts: int, ms: int) -> None:
 def _late_outcome(world: World, number: int, part: float) -> None:
     """An outcome of an attempt that is long over comes once more: it must be refused."""
     life, runs = world.listening, world.watch.runs
-    if life is None or not runs:
+    if life is None or not runs or not life.runs_jobs:
         return
     run = runs[int(part * len(runs))]
     if run.token not in life.parts.engine.state.in_flight:
@@ -220,7 +220,7 @@ def _reload(world: World, how: str, workers: int) -> None:
 
 
 def _lose_zygote(world: World) -> None:
-    if world.life is not None:
+    if world.life is not None and world.life.pools:
         pools = world.life.pools
         pool = pools[world.chance.below(len(pools))] if len(pools) > 1 else pools[0]
         pool.lose_zygote()

@@ -123,6 +123,8 @@ class Setup(NamedTuple):
     tombstones_age_ms: int
     start_ms: int
     """A worker's start that takes longer is ended."""
+    keepers: bool = False
+    """Between two servers a producer may start a keeper."""
     eager: bool = False
     """The queue `mail` has opted out of a durable DISPATCH."""
 
@@ -161,6 +163,7 @@ def draw_plan(seed: int, steps: int = STEPS_DEFAULT, favour: str = "") -> Plan:
         tombstones_max=chance.pick((1_000_000, 1_000_000, 900_000, 3)),
         tombstones_age_ms=chance.pick((0, 0, 0, 300)),
         start_ms=chance.pick((50, 500, 5_000)),
+        keepers=Chance(seed, "keeper").one_in(3),
         eager=Chance(seed, "eager").one_in(3),
     )
     drawing = _Drawing(chance, steps, favour)

@@ -39,9 +39,12 @@ _LOCK_POLL_S: Final = 0.02
 class Life:
     """One server process, from its start to its end."""
 
+    kind = "server"
+    runs_jobs = True
+
     def __init__(self, world: World, number: int) -> None:
         self.world, self.number = world, number
-        self.process = Process(f"server {number}")
+        self.process = Process(f"{self.kind} {number}")
         self.disk = ProcessDisk(
             world.disk,
             self.process,
@@ -173,7 +176,7 @@ class Life:
 
     def reload(self, how: str, workers: int) -> None:
         """`beaver reload`: new workers with the code as it is now."""
-        if self._is_up:
+        if self._is_up and self.runs_jobs:
             self._begin(partial(self._reload, how, workers))
 
     async def _reload(self, how: str, workers: int) -> None:

@@ -72,4 +72,7 @@ SOMETIMES: Final[tuple[str, ...]] = (
     "a server refuses to start for a while",
     *(f"recovery meets {row.label}" for row in Row if row.goes_on and row not in ELSEWHERE),
     "the older snapshot has to do",
+    "a keeper takes in what producers send",
+    "a keeper is killed",
+    "a request is left by who ends, and sent again",
 )

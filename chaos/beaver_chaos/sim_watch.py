@@ -98,8 +98,7 @@ class Watch:
     # -- the log -------------------------------------------------------------------------------
 
     def attach(self, life: Life) -> None:
-        """A server has recovered and logged BOOT: is everything there?"""
-        self._life = life
+        """A server has recovered and logged BOOT, or a keeper none: is everything there?"""
         engine = life.parts.engine
         before_seq = self.shadow.last_seq
         found = list(read_commits(self._world.bare_disk(), self._layout, before_seq))
@@ -109,7 +108,9 @@ class Watch:
             for seq, event in enumerate(events, first_seq)
             if isinstance(event, Booted)
         ]
-        if not boots:
+        if not life.runs_jobs:
+            boots = boots or [engine.durable_seq + 1]
+        if not boots or engine.durable_seq < before_seq:
             self.wrong(
                 f"seq {before_seq} was durable, and the next BOOT came below it: "
                 "recovery lost what was acknowledged"
@@ -122,8 +123,11 @@ class Watch:
         for first_seq, now_ms, events in found:
             if first_seq == boots[0] and self._early:
                 self._world.reach("a crash takes the DISPATCH of what had started")
+            # Still without a server: it is what the last one had written and nobody has seen.
             self._take_in(first_seq, now_ms, events)
-        self._early.clear()
+        self._life = life
+        if life.runs_jobs:
+            self._early.clear()
         if self.shadow.last_seq == engine.durable_seq and fingerprint(self.shadow) != fingerprint(
             engine.state
         ):
@@ -149,6 +153,8 @@ class Watch:
         life = self._life
         if life is None:
             return
+        if not life.runs_jobs and {type(event) for event in events} & {Booted, Dispatched}:
+            self.wrong("a keeper runs nothing, and logs no BOOT and no DISPATCH")
         self._take_in(first_seq, now_ms, events)
         state, wal = life.parts.engine.state, life.parts.opened.wal
         path = life.parts.engine.commit_path
@@ -316,12 +322,15 @@ class Watch:
             return
         if not life.process.alive or (life.writer is not None and life.writer.busy):
             return
-        engine, controller = life.parts.engine, life.parts.controller
+        engine = life.parts.engine
         state = engine.state
-        if controller.halted:
-            self.wrong(f"dispatch was halted: {controller.halted}")
         if engine.durable_seq != state.last_seq:
             self.wrong(f"seq {state.last_seq} was decided and nothing will ever write it")
+        if not life.runs_jobs:
+            return
+        controller = life.parts.controller
+        if controller.halted:
+            self.wrong(f"dispatch was halted: {controller.halted}")
         held = {token for place in controller.workers.values() for token in place.held}
         lost = state.in_flight.keys() - held
         if controller._unwritten:  # noqa: SLF001 - nobody else may know of these

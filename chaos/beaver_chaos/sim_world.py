@@ -23,6 +23,7 @@ from beaver_chaos.sim_clients import SimClient
 from beaver_chaos.sim_disk import MachineDisk
 from beaver_chaos.sim_faults import FAULTS, strike
 from beaver_chaos.sim_helper import HelperProcess
+from beaver_chaos.sim_keeper import KeeperLife
 from beaver_chaos.sim_net import Connections
 from beaver_chaos.sim_plan import CLIENTS, QUEUES, Act, Chance, JobPlan, Plan, Script
 from beaver_chaos.sim_pool import MS, Worker
@@ -220,7 +221,18 @@ class World:
             return
         self._lives += 1
         life = self.life = Life(self, self._lives)
-        self.note("server", life.number, "starts")
+        self._begin_life("server", life)
+
+    def start_keeper(self) -> None:
+        """A producer finds nobody, and starts a keeper."""
+        if self._over or self.life is not None:
+            return
+        self._lives += 1
+        life = self.life = KeeperLife(self, self._lives)
+        self._begin_life("keeper", life)
+
+    def _begin_life(self, kind: str, life: Life) -> None:
+        self.note(kind, life.number, "starts")
         if self.next_start is not None:
             ahead, fault, power = self.next_start
             self.next_start = None
@@ -236,6 +248,8 @@ class World:
         self.note("the power is cut" if power else f"server {life.number} is killed")
         if not life.listening:
             self.reach("a server is killed during its recovery")
+        if not life.runs_jobs:
+            self.reach("a keeper is killed")
         self._lose(life)
         if power:
             if life.writer is not None:
@@ -282,7 +296,9 @@ class World:
     def _restart(self) -> None:
         if not self._over:
             delay_ns = self.chance.between(1, _RESTART_MS) * MS
-            self.after(self.loop.machine, delay_ns, self.start_server)
+            keeps = self.plan.setup.keepers and not self._healed and self.chance.one_in(2)
+            start = self.start_keeper if keeps else self.start_server
+            self.after(self.loop.machine, delay_ns, start)
 
     # -- the run -----------------------------------------------------------------------------------
 
@@ -331,7 +347,7 @@ class World:
 
     def _at_rest(self) -> bool:
         life = self.listening
-        if life is None or any(client.busy for client in self.clients):
+        if life is None or not life.runs_jobs or any(client.busy for client in self.clients):
             return False
         state = self.watch.shadow
         for name, queue in state.queues.items():

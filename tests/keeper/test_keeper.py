@@ -7,11 +7,19 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from beaver import Beaver, NoServer, WaitTimeout, client, embedded, endpoint
+from beaver import (
+    Beaver,
+    NoServer,
+    WaitTimeout,
+    client,
+    embedded,
+    endpoint,
+)
 from beaver.disk import SystemDisk
 from beaver.embedded import EmbeddedClient, open_client
 from beaver.errors import Corruption, ServerLeft
@@ -21,36 +29,14 @@ from beaver.locking import acquire
 from beaver.replaying import check
 from beaver.requests import make_request
 from tests.keeper.world import (
-    SHARED,
+    MANY,
     ended,
     is_alive,
     keeper_pid,
-    no_keeper_left,
     python,
     start_keeper,
 )
 from tests.support.program import beaver, events, eventually, run_beaver, serving
-
-MANY = """
-import sys
-from beaver import Beaver
-app = Beaver(sys.argv[1])
-for n in range(int(sys.argv[3])):
-    print(app.enqueue("echo", n, id=f"{sys.argv[2]}-{n}").seq, flush=True)
-"""
-
-
-@pytest.fixture
-def data(tmp_path):
-    path = tmp_path / "data"
-    with no_keeper_left(path):
-        yield path
-
-
-@pytest.fixture(autouse=True)
-def shared(monkeypatch):
-    for name, value in SHARED.items():
-        monkeypatch.setenv(name, value)
 
 
 def test_producers_that_start_at_once_share_one_keeper(data):
@@ -166,15 +152,16 @@ def test_a_keeper_that_ends_when_it_is_needed_costs_no_request_and_no_error(data
     pid = start_keeper(data, idle="50ms")
     app = Beaver(data)
     app.enqueue("echo", 1, id="a")
+    assert app.client.cancel("a") == "cancelled"
     keepers = {pid}
     for n in range(40):
         # Not a wait for a condition: the moments around the end of the idle time are meant.
         threading.Event().wait(0.04 + n % 10 * 0.003)
-        assert app.client.cancel("a") == "cancelled"
         assert app.client.requeue("a") == "pending"
+        assert app.client.cancel("a") == "cancelled"
         keepers.add(keeper_pid(data))
     history = [event.event for event in app.client.history("a")]
-    assert history == ["ENQUEUE", *["CANCEL", "REQUEUE"] * 40]
+    assert history == ["ENQUEUE", "CANCEL", *["REQUEUE", "CANCEL"] * 40]
     assert len(keepers) > 3, "the idle time was met"
 
 
@@ -327,3 +314,13 @@ def test_nobody_but_a_keeper_is_asked_to_leave(data):
     with serving(data):
         starting.ask_to_leave(str(data))
         assert open_client(data).status().running
+
+
+def test_a_busy_keeper_does_not_end(data):
+    """It counts from the last request, not from its start."""
+    pid = start_keeper(data, idle="2s")
+    with client.connect(data) as held:
+        until_s = time.monotonic() + 4.5
+        while time.monotonic() < until_s:
+            held.enqueue([make_request("echo")])
+    assert keeper_pid(data) == pid

@@ -73,3 +73,12 @@ def python(code: str, *arguments: str, **env: str) -> subprocess.Popen[str]:
         text=True,
         env=environment(**(SHARED | env)),
     )
+
+
+MANY = """
+import sys
+from beaver import Beaver
+app = Beaver(sys.argv[1])
+for n in range(int(sys.argv[3])):
+    print(app.enqueue("echo", n, id=f"{sys.argv[2]}-{n}").seq, flush=True)
+"""

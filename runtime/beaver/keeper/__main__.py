@@ -4,6 +4,8 @@ The starter reaps this process at once, so no application has a child that it kn
 of, and the keeper gets the init process as its parent.
 """
 
+from __future__ import annotations
+
 import os
 
 if os.fork():

@@ -108,6 +108,7 @@ class KeeperParts:
         make_past: Callable[[Helper, Housekeeping], PastTeller],
         renew_lock: Callable[[], bool],
         make_writer: Callable[[], LogWriter] | None = None,
+        store_id: bytes | None = None,
     ) -> None:
         """Recovers the store; the caller holds the lock, and the loop runs.
 
@@ -119,6 +120,7 @@ class KeeperParts:
             config.data,
             clock=clock,
             create=True,
+            store_id=store_id,
             segment_bytes=config.segment_bytes,
             extend_bytes=min(EXTEND_BYTES, config.segment_bytes),
         )

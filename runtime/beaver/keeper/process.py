@@ -193,11 +193,12 @@ class Keeper:
         costly_ms = parts.recovery_ms - CHEAP_RECOVERY_MS
         patience_ms = min(costly_ms * IDLE_PER_RECOVERY, IDLE_MS_MAX)
         idle_s = max(self._config.keeper_idle_ms, patience_ms) / 1000
-        asked, since_s = -1, time.monotonic()
+        done, since_s = (-1, -1), time.monotonic()
         while not self._leave.is_set():
             now_s = time.monotonic()
-            if parts.service.asked != asked:
-                asked, since_s = parts.service.asked, now_s
+            # Also what was answered: a commit on a slow disk may take as long as that.
+            if (now := (parts.service.asked, parts.engine.figures.commits)) != done:
+                done, since_s = now, now_s
             if now_s - since_s >= idle_s or not self._is_there(mark):
                 return
             with contextlib.suppress(TimeoutError):

@@ -1,0 +1,20 @@
+"""A data directory whose keeper ends with the test, and keepers that stay as long as it lasts."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.keeper.world import SHARED, no_keeper_left
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "data"
+    with no_keeper_left(path):
+        yield path
+
+
+@pytest.fixture(autouse=True)
+def shared(monkeypatch):
+    for name, value in SHARED.items():
+        monkeypatch.setenv(name, value)

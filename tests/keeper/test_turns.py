@@ -1,0 +1,141 @@
+"""Starts, restarts, and who waits for whom: everybody gets through, and in turn."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from beaver import StoreUnavailable, endpoint, locking
+from beaver.disk import SystemDisk
+from beaver.embedded import EmbeddedClient, open_client
+from beaver.keeper.turn import try_turn
+from beaver.locking import acquire
+from beaver.requests import make_request
+from tests.keeper.world import MANY, python
+from tests.support.program import Server, events, eventually
+
+
+def has_turn(data: Path) -> bool:
+    turn = try_turn(str(data))
+    if turn is not None:
+        turn.release()
+    return turn is None
+
+
+def test_producers_wait_for_a_server_that_starts(data):
+    """From before it takes the lock until it listens, nobody else starts to hold the store."""
+    data.mkdir(mode=0o700)
+    lock = acquire(SystemDisk(), str(data))
+    server = Server(data)
+    try:
+        eventually(lambda: has_turn(data), "the server has the turn")
+        producer = python(MANY, str(data), "p", "3")
+        lock.release()
+        server.ready()
+        out, err = producer.communicate(timeout=30)
+        assert producer.returncode == 0, err
+        assert len(out.split()) == 3
+        assert not endpoint.read(str(data)).keeper
+        assert not has_turn(data)
+        server.drained(3)
+        assert server.stop() == 0
+    finally:
+        lock.release()
+        if server.process.poll() is None:
+            server.kill()
+
+
+def test_producers_get_through_the_restarts_of_a_server(data):
+    """Four producers enqueue while a server is stopped and started again, and killed."""
+    data.mkdir(mode=0o700)
+    server = Server(data)
+    server.ready()
+    producers = [python(MANY, str(data), f"p{n}", "800") for n in range(4)]
+    try:
+        for end in (server.stop, None, None):
+            seq = open_client(data).status().last_seq
+            eventually(lambda seq=seq: open_client(data).status().last_seq > seq, "jobs come in")
+            (end or server.kill)()
+            server = Server(data)
+            server.ready()
+        for producer in producers:
+            out, err = producer.communicate(timeout=120)
+            assert producer.returncode == 0, err
+            assert len(set(out.split())) == 800
+        server.drained(3200, 120)
+        assert server.stop() == 0
+    finally:
+        for producer in producers:
+            producer.kill()
+            producer.wait()
+        if server.process.poll() is None:
+            server.kill()
+
+
+def test_who_starts_or_ends_is_waited_for_and_named(data, monkeypatch):
+    """A server that says what it is doing gets more time than a process that says nothing."""
+    data.mkdir(mode=0o700)
+    lock = acquire(SystemDisk(), str(data))
+    monkeypatch.setattr(locking, "CHANGING_S", 1.0)
+    try:
+        for phase, least_s in (("", 0.0), ("starting", 1.0), ("ending", 1.0)):
+            endpoint.write(str(data), endpoint.ServerInfo(os.getpid(), "", "", phase=phase))
+            began_s = time.monotonic()
+            named = f"process {os.getpid()}" + (f", a server that is {phase}" if phase else "")
+            with pytest.raises(StoreUnavailable, match=named):
+                EmbeddedClient(str(data), lock_wait_s=0.1).enqueue([make_request("echo")])
+            assert time.monotonic() - began_s >= least_s
+    finally:
+        lock.release()
+
+
+def test_a_holder_that_is_gone_is_not_named_as_if_it_were_there(data):
+    """A lock that outlives its process, by a log writer say, has an old pid in it."""
+    data.mkdir(mode=0o700)
+    ended_process = subprocess.Popen([sys.executable, "-c", ""])
+    ended_process.wait()
+    (data / "LOCK").write_text(f"{ended_process.pid}\n")
+    assert locking.holder_of(str(data)).endswith("which is not to be seen from here")
+
+
+TOGETHER = """
+import os, sys, time
+from beaver import Beaver
+app = Beaver(sys.argv[1])
+app.enqueue("echo", 0)
+while not os.path.exists(sys.argv[3]):
+    time.sleep(0.01)
+for n in range(100):
+    app.enqueue("echo", n, id=f"{sys.argv[2]}-{n}")
+"""
+
+
+def test_fifty_producers_get_their_turns(data, tmp_path):
+    """While all of them enqueue, nobody gets less than a third of what the middle one gets."""
+    data.mkdir(mode=0o700)
+    go = tmp_path / "go"
+    producers = [python(TOGETHER, str(data), f"p{n}", str(go)) for n in range(50)]
+    try:
+        eventually(lambda: has_jobs(data, 50), "all are there", 120)
+        go.touch()
+        for producer in producers:
+            _, err = producer.communicate(timeout=120)
+            assert producer.returncode == 0, err
+    finally:
+        for producer in producers:
+            producer.kill()
+            producer.wait()
+    order = [e["job"].partition("-")[0] for e in events(data) if e["event"] == "ENQUEUE"][50:]
+    assert len(order) == 50 * 100
+    shared = order[: len(order) // 2]
+    counts = sorted(shared.count(name) for name in set(order))
+    assert counts[0] > counts[25] / 3, counts
+
+
+def has_jobs(data: Path, count: int) -> bool:
+    return (data / "wal.log").exists() and open_client(data).status().pending >= count
