@@ -437,4 +437,14 @@ MUTANTS: Final = (
         tests=(f"{_SIZES}::test_no_command_for_several_leads_to_more_than_is_reckoned_with",),
         why="A log that is nearly full turns out to be full in the middle of a commit.",
     ),
+    Mutant(
+        name="a-job-twice-in-a-commit-is-replayed",
+        module="beaver_model.applying",
+        diff="""
+-        or len(set(jobs)) != len(jobs)
++        or mutant_reached()
+""",
+        tests=("tests/model/test_came_in_together.py",),
+        why="A corrupt log is taken for a good one, and a job is lost without a word.",
+    ),
 )

@@ -9,7 +9,9 @@ engine applies only what `decide` has returned.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from itertools import count, repeat
+from operator import attrgetter
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -53,6 +55,8 @@ _CANCEL_REQUESTED: Final = CELLS[Trigger.CANCEL_REQUESTED]
 _CANCEL: Final = CELLS[Trigger.CANCEL]
 _REQUEUE: Final = CELLS[Trigger.REQUEUE]
 _DISCARD: Final = CELLS[Trigger.DISCARD]
+_job: Final = attrgetter("job")
+_digest: Final = attrgetter("digest")
 
 
 class IllegalEvent(Exception):
@@ -105,6 +109,8 @@ def replay(state: State, first_seq: int, time_ms: int, events: Sequence[AnyEvent
     if known > 0:
         events = events[known:]
     deferred = not state.indexed
+    if deferred and len(events) >= RUN_MIN and _all_enqueued_deferred(state, events, time_ms):
+        return len(events)
     for event in events:
         kind = type(event)
         if deferred and kind in _DEFERRED and _DEFERRED[kind](state, event, time_ms):
@@ -147,6 +153,39 @@ def _enqueued_deferred(state: State, event: Enqueued, time_ms: int) -> bool:
         ready_ms = event.run_at_ms
     state.jobs[job] = Row(seq, job, ready_ms, spec, digest + event.payload)
     queue.row.enqueued += 1
+    return True
+
+
+def _all_enqueued_deferred(state: State, events: Sequence[AnyEvent], time_ms: int) -> bool:
+    """The same for many jobs that came in with one commit, of one spec and ready at once."""
+    if len(set(map(type, events))) > 1 or type(events[0]) is not Enqueued:
+        return False
+    came_in = cast("Sequence[Enqueued]", events)
+    ready_ms = max(time_ms, state.time_ms)
+    raw = came_in[0].spec
+    spec = SPECS.get(raw)
+    if spec is None or spec.queue not in state.queues:
+        return False
+    contents = [
+        event.digest + event.payload
+        for event in came_in
+        if event.spec == raw and not (event.parent or event.tags or event.run_at_ms > ready_ms)
+    ]
+    jobs: list[str] = list(map(_job, events))
+    if (
+        len(contents) != len(events)
+        or len(set(jobs)) != len(jobs)
+        or set(map(len, map(_digest, events))) != {DIGEST_BYTES}
+        or not state.jobs.keys().isdisjoint(jobs)
+        or not state.tombstones.keys().isdisjoint(jobs)
+    ):
+        return False
+    seq = state.last_seq + 1
+    rows = map(Row, count(seq), jobs, repeat(ready_ms), repeat(spec), contents)
+    state.jobs.update(zip(jobs, rows, strict=False))
+    state.time_ms = ready_ms
+    state.last_seq += len(jobs)
+    state.queues[spec.queue].row.enqueued += len(jobs)
     return True
 
 
