@@ -9,6 +9,7 @@ from beaver_chaos import (
     mutants_files,
     mutants_history,
     mutants_keeper,
+    mutants_lifecycle,
     mutants_log,
     mutants_model,
     mutants_runs,
@@ -34,4 +35,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *mutants_files.MUTANTS,
     *mutants_history.MUTANTS,
     *mutants_keeper.MUTANTS,
+    *mutants_lifecycle.MUTANTS,
 )

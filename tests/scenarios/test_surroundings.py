@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,26 @@ def test_a_server_runs_jobs_with_standard_descriptors_closed(data: Path, fds: st
     assert (done.returncode, done.stderr) == (0, "")
     assert ("beaver ready" in done.stdout) == ("1" not in fds)
     assert status(data)["completed"] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the descriptors are looked up in /proc")
+def test_a_job_has_standard_descriptors_where_the_server_has_none(
+    data: Path, tmp_path: Path
+) -> None:
+    """What it prints goes nowhere, and into nothing that was opened by chance."""
+    tmp_path.joinpath("jobs.py").write_text(
+        "import os\nfrom beaver import Beaver\napp = Beaver('data')\n"
+        "@app.job()\ndef where():\n    print('lost')\n"
+        "    return [os.readlink(f'/proc/self/fd/{fd}') for fd in range(3)]\n"
+    )
+    enqueue(data, {"id": "a", "task": "where"})
+    subprocess.run(
+        in_shell(f"exec {ALL['0 1 2']}", *BEAVER, "run", "-A", "jobs:app",
+                 "--data", str(data), "--burst", "--http", "off"),
+        timeout=60, check=True, cwd=tmp_path, env=environment(),
+    )  # fmt: skip
+    view = json.loads(beaver("show", "a", "--data", str(data), "--json"))
+    assert view["result"] == [os.devnull] * 3
 
 
 @pytest.mark.parametrize("fds", ALL)
