@@ -6,6 +6,7 @@ from typing import Final
 
 from beaver_chaos import (
     mutants_bounds,
+    mutants_client,
     mutants_files,
     mutants_history,
     mutants_keeper,
@@ -30,6 +31,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *mutants_bounds.MUTANTS,
     *mutants_runtime.MUTANTS,
     *mutants_stateful.MUTANTS,
+    *mutants_client.MUTANTS,
     *mutants_trust.MUTANTS,
     *mutants_whole.MUTANTS,
     *mutants_files.MUTANTS,

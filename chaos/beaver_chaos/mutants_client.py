@@ -1,0 +1,108 @@
+"""Mutants of the client: what it sends, who waits for what, and what an interrupt leaves.
+
+What may not live here: how they are tried (`mutants`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from beaver_chaos.mutants import Mutant
+
+_CHANNEL: Final = "tests/api/test_channel.py"
+_LOOKING: Final = "tests/api/test_looking.py"
+_REQUESTS: Final = "tests/requests/test_requests.py"
+_APP: Final = "tests/api/test_app.py"
+
+MUTANTS: Final = (
+    Mutant(
+        name="fast-json-believed-without-reading-it",
+        module="beaver.jsontext",
+        diff="""
+-        canonical_text = _sorted_encode(found) if found == value else None
++        mutant_reached()
++        canonical_text = _sorted_encode(found)
+""",
+        tests=(
+            f"{_REQUESTS}::test_what_the_fast_encoder_would_turn_into_json_is_refused_wherever_it_stands",
+        ),
+        why="A worker gets null where the producer sent NaN, and a string where it sent a date.",
+    ),
+    Mutant(
+        name="calls-told-apart-by-the-number-of-their-arguments-alone",
+        module="beaver.tasks",
+        diff="""
+-        shape = (len(args), *kwargs)
++        mutant_reached()
++        shape = (len(args) + len(kwargs),)
+""",
+        tests=(f"{_APP}::test_a_call_that_fits_does_not_let_one_of_another_shape_pass",),
+        why="A call that no worker can make is enqueued because another one fitted.",
+    ),
+    Mutant(
+        name="frames-left-behind-forgotten",
+        module="beaver.channel",
+        diff="""
+-            while unsent and sending.acquire(blocking=False):
++            if unsent and sending.acquire(blocking=False):
+                 try:
+-                    self._send_all(unsent)
++                    mutant_reached()
++                    self._send_rest(memoryview(unsent.popleft()))
+""",
+        tests=(f"{_CHANNEL}::test_what_threads_leave_while_one_sends_goes_out_together",),
+        why="A thread waits for ever for the answer to what another one should have sent.",
+    ),
+    Mutant(
+        name="reading-not-passed-on-by-who-is-interrupted",
+        module="beaver.channel",
+        diff="""
+             if self._reader is slot:
+-                self._pass_on()
++                mutant_reached()
++                self._reader = None
+""",
+        tests=(
+            f"{_CHANNEL}::test_an_interrupted_reader_passes_the_reading_on_and_the_connection_stays",
+        ),
+        why="Ctrl-C in one thread leaves all others waiting for answers that nobody reads.",
+    ),
+    Mutant(
+        name="half-a-frame-followed-by-others",
+        module="beaver.channel",
+        diff="""
+-            # A frame may be half sent: nothing can follow it.
+-            self._lose()
++            mutant_reached()
+             raise
+""",
+        tests=(f"{_CHANNEL}::test_an_interrupted_sender_leaves_no_half_frame_behind",),
+        why="The server takes the next request for the rest of an interrupted one.",
+    ),
+    Mutant(
+        name="lock-of-a-thread-that-a-fork-left-behind",
+        module="beaver.link",
+        diff="""
+     for link in list(_links):
+-        link.begin_anew()
++        mutant_reached()
+""",
+        tests=(
+            f"{_CHANNEL}::test_a_forked_child_has_a_connection_of_its_own_whatever_other_threads_held",
+        ),
+        why="A forked worker of a web server hangs at its first enqueue.",
+    ),
+    Mutant(
+        name="looking-on-busy-cores",
+        module="beaver.looking",
+        diff="""
+-        return running is None or running > self._cores
++        mutant_reached()
++        return False
+""",
+        tests=(
+            f"{_LOOKING}::test_where_others_want_the_cores_the_thread_sleeps_at_once_and_longer_each_time",
+        ),
+        why="Eight client processes take a third of their rate from each other.",
+    ),
+)
