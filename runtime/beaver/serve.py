@@ -28,7 +28,7 @@ from typing import Any, Final
 import msgspec
 
 from beaver import descriptors, endpoint, joblog, queue_figures
-from beaver.assembly import Assembly, PoolSink, Ports, peek_mark
+from beaver.assembly import Assembly, PoolSink, Ports
 from beaver.client import socket_of_url
 from beaver.clock import SystemClock, SystemEntropy
 from beaver.config import Config
@@ -109,8 +109,8 @@ class Server:
         config = self._config
         sink = PoolSink()
         # What is there now is most probably what is served; `recover` makes it certain.
-        mark = peek_mark(self._disk, config.data) or UNMARKED
-        pool = ProcessPool(_pool_options(config, mark))
+        # Marked under the lock: who waits for it must not pass for what a dead server left.
+        pool = ProcessPool(_pool_options(config, UNMARKED))
         tasks = await pool.start(sink)
         try:
             config = self._config = _at_home(config, pool.app_store)

@@ -98,6 +98,27 @@ def test_leftovers_are_killed_by_the_store_itself_also_under_a_new_name(data: Pa
         assert any("left behind" in line for line in server.stderr)
 
 
+@linux_only
+def test_a_server_that_waits_for_the_store_is_no_leftover_of_it(data: Path) -> None:
+    """Two wait: the one that comes first must leave the other's application as it is."""
+    holder = Server(data, "--workers", "1")
+    holder.ready()
+    enqueue(data, {"id": "long", "payload": {"sleep_ms": 3_000}})
+    eventually(lambda: holder.status()["in_flight"], "it runs")
+    waiting = [Server(data, "--workers", "1", "--takeover") for _ in range(2)]
+    for server in waiting:
+        told = lambda server=server: any("taking over" in line for line in server.stderr)  # noqa: E731
+        eventually(told, "both wait, their applications imported")
+    assert holder.wait() == 0
+    for server in waiting:
+        server.ready()
+        assert not any("zygote" in line for line in server.stderr), server.stderr
+    left = [server for server in waiting if server.process.poll() is None]
+    for server in left:
+        assert server.stop() == 0
+    assert events_of(data, "long") == ["ENQUEUE", "DISPATCH", "ACK"]
+
+
 # -- the first minute ---------------------------------------------------------------------------
 
 
