@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from beaver_chaos import (
+    mutants_api,
     mutants_bounds,
     mutants_client,
     mutants_files,
@@ -38,4 +39,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *mutants_history.MUTANTS,
     *mutants_keeper.MUTANTS,
     *mutants_lifecycle.MUTANTS,
+    *mutants_api.MUTANTS,
 )

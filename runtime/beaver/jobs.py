@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -35,6 +36,7 @@ from beaver.tasks import Registry, Task, pack_arguments
 from beaver.views import Enqueued
 
 if TYPE_CHECKING:
+    import inspect
     from datetime import timedelta
 
     from beaver.context import JobContext
@@ -212,12 +214,32 @@ def _model_decoder(kind: Any) -> Callable[[bytes], Any] | None:
 # -- the four kinds, which differ in a plain call -----------------------------------------------
 
 
+def _shown(signature: inspect.Signature) -> str:
+    """Returns what a function says it returns, as it would be written."""
+    returned = signature.return_annotation
+    if returned is signature.empty:
+        return "Any"
+    return returned if isinstance(returned, str) else getattr(returned, "__name__", str(returned))
+
+
 class _Declared(Producer[P, R]):
     def __init__(self, link: Link, task: Task[..., Any]) -> None:
         super().__init__(link, task, {})
         self.__name__, self.__qualname__ = task.__name__, task.__qualname__
         self.__module__, self.__doc__ = task.__module__, task.__doc__
         self.__wrapped__ = task.function
+        for name in ("request", "enqueue", "aenqueue", "delay", "adelay"):
+            self.__dict__[name] = self._with_signature(name)
+
+    def _with_signature(self, name: str) -> Callable[..., Any]:
+        """Returns a method that shows the function's parameters to `inspect` and to editors."""
+        method = getattr(type(self), name)
+        own = partial(method, self)
+        own.__name__, own.__doc__ = name, method.__doc__  # type: ignore[attr-defined]
+        signature = self.task.signature
+        returned = "Request" if name == "request" else f"Handle[{_shown(signature)}]"
+        own.__signature__ = signature.replace(return_annotation=returned)  # type: ignore[attr-defined]
+        return own
 
     def __repr__(self) -> str:
         return f"<job {self.name}>"

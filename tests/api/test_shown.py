@@ -61,6 +61,19 @@ def test_a_job_shows_the_signature_of_its_function(app):
     assert str(inspect.signature(add)).replace("'", "") == "(a: int, b: int = 0) -> int"
 
 
+def test_what_enqueues_a_job_shows_the_parameters_that_a_producer_gives(app):
+    @app.job
+    async def report(ctx: JobContext, day: str, *, pages: int = 1) -> list[str]: ...
+
+    for name in ("enqueue", "aenqueue", "delay", "adelay", "request"):
+        shown = str(inspect.signature(getattr(report, name))).replace("'", "")
+        returned = "Request" if name == "request" else "Handle[list[str]]"
+        assert shown == f"(day: str, *, pages: int = 1) -> {returned}"
+        assert getattr(report, name).__doc__ == getattr(Job, name).__doc__
+        assert inspect.iscoroutinefunction(getattr(report, name)) == name.startswith("a")
+    assert report.enqueue("monday", pages=2).created
+
+
 def test_the_repr_of_a_view_shows_what_differs_from_the_default_and_json_as_text():
     view = JobView("a", 3, "pending", task="send", payload=msgspec.Raw(b'{"to":"x"}'))
     assert repr(view) == (
