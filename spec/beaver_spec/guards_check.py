@@ -26,6 +26,28 @@ UNDEFINED: Final = "TLC cannot evaluate it"
 EXPLAINED: Final[Mapping[str, str]] = {
     "Lifecycle.DISPATCH: Left(j)": "a second line: no pending job is without an attempt "
     "(NoJobWaitsWithoutAnAttempt); a trace that breaks the first line is told here, too",
+    "Log.Whole: b + view[b][3] - 1 <= Blocks": "no writer begins a frame that does not fit (Put)",
+    "Log.WriteBack: b \\in dirty": "a clean block that differs is one whose sync failed: to "
+    "write it after all does more than a kernel promises, and harms nobody",
+    "Log.WriteBack: dirty' = dirty \\ {b}": "to write the same block again changes nothing",
+    "Log.Evict: cache[b] # disk[b]": "to drop a page that the disk has changes nothing",
+    'Log.Rot: phase = "down"': "rot at any other time is borne, too; this keeps the search small",
+    "Log.Rot: b \\notin dirty": "a dirty block that rots is written back whole",
+    "Log.Crash: log' = <<>>": "the memory of a process that is down: recovery begins it anew",
+    'Log.Kill: phase \\notin {"down", "refused"}': "a kill of what is down changes nothing",
+    "Log.Kill: Crash": "a power cut with every block written back is a kill",
+    'Log.PowerCut: phase # "refused"': "a store that was refused may be started again",
+    "Log.PowerCut: dirty' = {}": "a page that is gone could only be written as the disk has it",
+    "Log.SyncBlocks: dirty' = dirty \\ range": "to write the same blocks again changes nothing",
+    "Log.FailSyncOf: \\E part \\in SUBSET (range \\cap dirty) : disk' = [b \\in Block |-> "
+    "IF b \\in part THEN cache[b] ELSE disk[b]]": "what a failed sync wrote, the kernel may have "
+    "written back before",
+    "Log.KillInWrite: unsynced < UnsyncedMax": "a second frame that is torn behind an unsynced "
+    "one is cut as well; the bound matters where it is whole (Write)",
+    'Log.SyncAndAcknowledge: phase = "up"': "nothing is unsynced in any other phase",
+    "Log.SyncAndAcknowledge: unsynced > 0": "to sync nothing changes nothing",
+    'Log.SyncFails: phase = "up"': "nothing is unsynced in any other phase",
+    "Log.SyncFails: unsynced > 0": "a sync of nothing that fails ends the process all the same",
 }
 """What nothing notices, by name of the conjunct, and why it stands there all the same."""
 

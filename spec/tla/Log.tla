@@ -296,6 +296,10 @@ Stands(view, s) ==
 WhatWasToldIsDurable ==
     (phase = "up" /\ rot = 0) => Stands(disk, told)
 
+(* A writer tells all that it has synced, and nothing else.                  *)
+OnlyTheUnsyncedIsUntold ==
+    phase = "up" => told = SubSeq(log, 1, Len(log) - unsynced)
+
 TheReaderFindsWhatStands ==
     (phase = "up" /\ rot = 0 /\ Stands(cache, log)) => IsPrefix(log, Found)
 =============================================================================
