@@ -177,7 +177,7 @@ async def test_waits_are_bounded_for_one_and_for_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
     monkeypatch.setattr(socket, bound, 3)
-    async with served(tmp_path) as (_, door):
+    async with served(tmp_path) as (_, door), asyncio.timeout(20):
         client, other = await door.client(), await door.client()
         await client.ask("enqueue", [make_request("echo", id="a")])
         client.send(*([n, "wait", ["a", -1]] for n in range(1, 5)))
@@ -224,7 +224,7 @@ async def test_a_frame_beyond_the_free_size_takes_room_until_it_is_whole(tmp_pat
 @on_loop
 async def test_when_all_is_answered_nothing_is_held(tmp_path: Path) -> None:
     """Every charge is given back: of answers, requests, waits and frames, dropped ones too."""
-    async with served(tmp_path) as (_, door):
+    async with served(tmp_path) as (_, door), asyncio.timeout(20):
         shared = door.server._budget
         client = await door.client()
         big = make_request("echo", "x" * 100_000, id="big")

@@ -37,6 +37,7 @@ from beaver.views import (
 from beaver_model import Rejection, State
 from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX, ID_BYTES_MAX, NAME_BYTES_MAX
 from beaver_model.commands import AnyCommand, Cancel, Discard, Job, Requeue, SetQueue
+from beaver_model.events import QueueForgotten
 from beaver_model.rows import Origin
 
 Respond = Callable[["Answer"], None]
@@ -233,8 +234,8 @@ class Service:
         """Answers with id, seq and newness of each job, right after they were taken in."""
         if not isinstance(reply, Applied):
             return error_of(reply) if isinstance(reply, Rejection) else reply
-        first_seq = reply.first_seq
-        if len(reply.events) == len(jobs):
+        first_seq, events = reply.first_seq, reply.events
+        if len(events) == len(jobs) and not (events and type(events[0]) is QueueForgotten):
             found = [TakenIn(job.id, seq, True) for seq, job in enumerate(jobs, first_seq)]
         else:
             found = []
