@@ -23,7 +23,7 @@ from beaver.messages import Request
 from beaver.past import Told
 from beaver.questions import Known, Listed, Search
 from beaver.refusals import error_of
-from beaver.requests import check_name, request_bytes
+from beaver.requests import OVERHEAD_BYTES, check_name, request_bytes
 from beaver.results import Results
 from beaver.server.strangers import Strangers
 from beaver.views import (
@@ -217,7 +217,7 @@ class Service:
                 f"{count} jobs in one commit; at most {BATCH_JOBS_MAX} fit; {hint('batch_jobs')}"
             )
         (requests,) = _arguments(body, _EnqueueBody, _decode_enqueue)
-        if len(requests) > 1:
+        if len(requests) > 1 and not _surely_fits(body, len(requests)):
             size = sum(map(request_bytes, requests))
             if size > BATCH_BYTES_MAX:
                 raise InvalidInput(
@@ -570,6 +570,11 @@ def _batch_jobs(body: Any) -> int:
     head = bytes(memoryview(body)[:6])
     width = {b"\x91\xdc": 2, b"\x91\xdd": 4}.get(head[:2], 0)
     return int.from_bytes(head[2 : 2 + width], "big")
+
+
+def _surely_fits(body: Any, count: int) -> bool:
+    """True where what came is too short to hold jobs that are too large together."""
+    return type(body) is msgspec.Raw and len(body) + OVERHEAD_BYTES * count <= BATCH_BYTES_MAX
 
 
 _decode_enqueue: Final = msgspec.msgpack.Decoder(_EnqueueBody).decode
