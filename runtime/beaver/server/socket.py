@@ -372,7 +372,7 @@ class SocketServer:
         self._budget = budget or Budget()
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
-        self._path = ""
+        self._path, self._inode = "", 0
 
     @property
     def connections(self) -> Collection[Connection]:
@@ -382,9 +382,13 @@ class SocketServer:
     async def start(self, path: str) -> None:
         """Listens at `path`; a socket that a dead server left there is replaced.
 
+        The second time it listens there instead, and those who are connected stay so.
+
         Args:
             path: At most `endpoint.SOCKET_PATH_BYTES_MAX` bytes.
         """
+        if self._server is not None:
+            self._server.close()
         _unlink(path)
         loop, outbox = asyncio.get_running_loop(), Outbox(self._service.once_told)
         mask = os.umask(0o177)
@@ -403,6 +407,14 @@ class SocketServer:
         finally:
             os.umask(mask)
         self._path = path
+        self._inode = os.lstat(path).st_ino
+
+    def is_there(self) -> bool:
+        """True where its path still stands for the socket that it listens at."""
+        try:
+            return os.lstat(self._path).st_ino == self._inode
+        except OSError:
+            return False
 
     async def close(self) -> None:
         """Stops listening and hangs up on everyone, after their answers."""
