@@ -20,6 +20,7 @@ import msgspec
 from beaver import jsontext
 from beaver.disk import open_regular
 from beaver.errors import InvalidInput
+from beaver.limits import hint
 from beaver.messages import Request
 from beaver.requests import request_bytes, request_from_json, request_to_json
 from beaver_model.bounds import (
@@ -87,7 +88,10 @@ def _read_jobs(stream: BinaryIO, line_bytes_max: int) -> Iterator[tuple[str, byt
         return
     while line:
         if len(line) > line_bytes_max:
-            raise InvalidInput(f"line {number}: longer than {line_bytes_max} bytes")
+            raise InvalidInput(
+                f"line {number}: longer than {line_bytes_max} bytes, of which its payload may "
+                f"have {line_bytes_max - LINE_SLACK_BYTES}; {hint('payload')}"
+            )
         if text := line.strip(_SPACE):
             yield f"line {number}", text
         line = stream.readline(line_bytes_max + 1)

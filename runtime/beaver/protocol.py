@@ -80,7 +80,8 @@ def encode_request(number: int, op: str, body: Any) -> bytes:
     size = len(message)
     if size > FRAME_BYTES_MAX:
         raise errors.InvalidInput(
-            f"a request of {size} bytes; at most {FRAME_BYTES_MAX} are sent at once"
+            f"a request of {size} bytes; at most {FRAME_BYTES_MAX} are sent at once; send the jobs "
+            "in smaller batches"
         )
     return _pack_length(size) + message
 

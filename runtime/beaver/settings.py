@@ -193,7 +193,6 @@ SETTINGS: Final = _table(
         kind="size",
         default=0,
         help="Bound on the memory of unfinished jobs; 0 is 35 % of the memory there is.",
-        run_flag=False,
     ),
     Setting(
         name="payload_size_max",
@@ -204,7 +203,6 @@ SETTINGS: Final = _table(
         # One job must fit in one commit.
         most=PAYLOAD_BYTES_CEILING,
         help="Bound on the JSON of one payload, for all who enqueue; 4 MiB at most.",
-        run_flag=False,
     ),
     Setting(
         name="tombstones_max",

@@ -41,17 +41,11 @@ def raised(tmp_path_factory):
     server.start(
         [
             *("-m", "beaver", "run", "-A", "served_app:app", "--workers", "1", "--http", "off"),
-            *("--data", server.data, "--config", str(config_of(server.directory))),
+            *("--data", server.data, "--payload-size-max", "2MiB"),
         ]
     )
     yield server
     server.kill()
-
-
-def config_of(directory):
-    file = directory / "raised.yaml"
-    file.write_text("payload_size_max: 2MiB\n")
-    return file
 
 
 def test_a_raised_bound_on_the_server_holds_for_python(raised):
@@ -77,6 +71,14 @@ def test_it_holds_for_the_command_line_and_for_files(raised, tmp_path):
     assert "line 2: payload: at most 2097152 bytes" in above.stderr
     assert "BEAVER_PAYLOAD_SIZE_MAX" in above.stderr
     assert beaver(tmp_path, "show", "g", "--data", raised.data).returncode == 6
+
+
+def test_a_line_too_long_for_any_payload_names_the_setting(tmp_path):
+    (tmp_path / "long.jsonl").write_text('{"id": "x", "payload": "' + "y" * (3 << 20) + '"}\n')
+    told = beaver(tmp_path, "enqueue", "--file", "long.jsonl")
+    assert told.returncode == 2
+    assert "line 1: longer than 2097152 bytes" in told.stderr
+    assert "BEAVER_PAYLOAD_SIZE_MAX" in told.stderr
 
 
 def test_without_a_server_the_settings_of_the_producer_count(tmp_path, monkeypatch):

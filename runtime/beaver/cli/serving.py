@@ -24,6 +24,8 @@ def run_command(
     max_jobs: Annotated[str | None, flags.setting("max_jobs", "N")] = None,
     max_rss: Annotated[str | None, flags.setting("max_rss", "SIZE")] = None,
     allow_exec: Annotated[bool | None, flags.switch("allow_exec")] = None,
+    payload_size_max: Annotated[str | None, flags.setting("payload_size_max", "SIZE")] = None,
+    state_size_max: Annotated[str | None, flags.setting("state_size_max", "SIZE")] = None,
     log_level: Annotated[str | None, flags.setting("log_level", "LEVEL")] = None,
     log_format: Annotated[str | None, flags.setting("log_format", "FORM")] = None,
     config: flags.ConfigFile = None,
@@ -58,6 +60,8 @@ def run_command(
         "max_jobs": max_jobs,
         "max_rss": max_rss,
         "allow_exec": allow_exec,
+        "payload_size_max": payload_size_max,
+        "state_size_max": state_size_max,
         "log_level": log_level,
         "log_format": log_format,
     }
