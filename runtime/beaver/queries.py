@@ -294,7 +294,7 @@ def _seq(row: Row) -> int:
 
 def queue_view(queue: QueueIndex, now_ms: int) -> QueueView:
     """Returns a queue's settings and counts."""
-    oldest_ms = queue.oldest_ready_ms()
+    oldest_ms = queue.oldest_ready_ms() if queue.ready else None
     return QueueView(
         pending=queue.counts[JobState.PENDING],
         in_flight=queue.counts[JobState.IN_FLIGHT],
