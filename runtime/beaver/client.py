@@ -78,6 +78,11 @@ class Client(Operations, Synchronous):
         self._channel = Channel(connection)
 
     @property
+    def runs_jobs(self) -> bool:
+        """A server answers, and not a keeper."""
+        return not self.greeting.keeper
+
+    @property
     def closed(self) -> bool:
         """The connection is gone or closed; connect anew."""
         return self._channel.lost

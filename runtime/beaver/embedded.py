@@ -14,7 +14,6 @@ is refused with a hint.  If a server comes up meanwhile, the call goes there.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -90,6 +89,8 @@ class _Served(Exception):
 
 class EmbeddedClient(Operations, Synchronous):
     """Works on the files of a store that no server holds.  Get one from `open_client`."""
+
+    runs_jobs: Final = False
 
     def __init__(
         self,
@@ -458,27 +459,3 @@ _HANDLERS: Final[dict[str, Callable[..., Any]]] = {
     "set_queue": EmbeddedClient.do_set_queue,
     "reload": EmbeddedClient.do_reload,
 }
-
-
-def open_client(
-    data: str | os.PathLike[str],
-    *,
-    resolver: Resolver | None = None,
-    settings: Config | None = None,
-) -> client.Client | EmbeddedClient:
-    """Returns a client to the server that holds `data`, or one that works without.
-
-    Nothing is created, locked or started by this; an enqueue creates the directory, and a read
-    of one that does not exist raises `NotFound`.
-
-    Raises:
-        StoreUnavailable: `data` is a file, or may not be entered.
-    """
-    data = os.fspath(data)
-    try:
-        found = client.find(data)
-    except NotFound:
-        found = None
-    if found is not None and not found.greeting.keeper:
-        return found
-    return EmbeddedClient(data, resolver=resolver, settings=settings, kept=found)

@@ -90,23 +90,27 @@ class FrameReader:
     """Cuts a byte stream into frames, whatever the sizes of the pieces that arrive."""
 
     def __init__(self, limit: int = FRAME_BYTES_MAX) -> None:
-        self.buffer = bytearray()
-        """What is kept of frames not taken yet."""
+        self._buffer = bytearray()
         self.limit = limit
         """A longer frame is refused."""
 
     @property
+    def kept_now(self) -> int:
+        """Bytes that are kept of frames not taken yet."""
+        return len(self._buffer)
+
+    @property
     def kept(self) -> int:
-        """Bytes of `buffer`; of a frame that is not whole, all that it announces."""
-        size = len(self.buffer)
+        """The same; of a frame that is not whole, all that it announces."""
+        size = len(self._buffer)
         if size < 4:
             return size
-        (length,) = _unpack_length(self.buffer)
+        (length,) = _unpack_length(self._buffer)
         return max(size, 4 + int(length))
 
     def keep(self, data: bytes) -> None:
         """Keeps bytes, and cuts them later."""
-        self.buffer += data
+        self._buffer += data
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yields the body of each frame that `data` completes.
@@ -115,14 +119,14 @@ class FrameReader:
             FrameTooLong: Before anything of that frame is kept.
         """
         size = len(data)
-        if size >= 4 and not self.buffer and size <= self.limit:
+        if size >= 4 and not self._buffer and size <= self.limit:
             (length,) = _unpack_length(data)
             if length == size - 4:
                 return iter((data[4:],))  # One whole frame, as mostly.
         return self._cut(data)
 
     def _cut(self, data: bytes) -> Iterator[bytes]:
-        buffer = self.buffer
+        buffer = self._buffer
         if buffer:
             buffer += data
         # Nearly always whole frames arrive, and are cut from the piece itself.

@@ -42,7 +42,6 @@ from beaver.snapshot_lines import (
 from beaver_model.freezing import (
     Fingerprinter,
     assemble,
-    freeze_header,
     freeze_job,
     frozen_jobs,
     frozen_queues,
@@ -215,7 +214,7 @@ def _write_lines(writer: _Writer, state: State, store: bytes) -> str:
     """Writes the whole of a state and returns its fingerprint."""
     fingerprinter = Fingerprinter()
     values = header(state)
-    fingerprinter.add(freeze_header(values))
+    fingerprinter.add(values)
     writer.add(HeaderLine(FORMAT, VERSION, store.hex(), *values))
     queues = 0
     for queue in frozen_queues(state):
@@ -270,7 +269,7 @@ def load_snapshot(
             head = reader.header()
             fingerprinter = Fingerprinter() if check_fingerprint else None
             if fingerprinter is not None:
-                fingerprinter.add(freeze_header(head))
+                fingerprinter.add(head)
             state = assemble(
                 head,
                 chain.from_iterable(_noted(reader.queues(), tuple, fingerprinter)),

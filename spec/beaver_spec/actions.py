@@ -70,7 +70,6 @@ KINDS: Final[tuple[str, ...]] = (
     "resume",
     "drain",
     "stopped",
-    "reload",
 )
 """Every kind of action: the witnesses that each is really tried."""
 

@@ -254,7 +254,6 @@ USES: Final = {
     "pauses": "pause",
     "resubmits": "enqueue other",
     "drains": "drain",
-    "reloads": "reload",
     "children": "finish child",
     "scheduled": "enqueue later",
 }

@@ -15,7 +15,7 @@ from beaver import client
 from beaver import embedded as embedded_module
 from beaver.clock import SystemClock
 from beaver.disk import SystemDisk
-from beaver.embedded import EmbeddedClient, open_client
+from beaver.embedded import EmbeddedClient
 from beaver.errors import (
     Conflict,
     InvalidInput,
@@ -26,6 +26,7 @@ from beaver.errors import (
 from beaver.keeper import starting
 from beaver.locking import acquire
 from beaver.messages import Options
+from beaver.opening import open_client
 from beaver.recovery import open_store
 from beaver.replaying import check
 from beaver.requests import make_request

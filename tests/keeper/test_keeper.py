@@ -21,11 +21,12 @@ from beaver import (
     endpoint,
 )
 from beaver.disk import SystemDisk
-from beaver.embedded import EmbeddedClient, open_client
+from beaver.embedded import EmbeddedClient
 from beaver.errors import Corruption, ServerLeft
 from beaver.keeper import starting
 from beaver.keeper.turn import try_turn
 from beaver.locking import acquire
+from beaver.opening import open_client
 from beaver.replaying import check
 from beaver.requests import make_request
 from tests.keeper.world import (

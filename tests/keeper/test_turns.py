@@ -12,9 +12,10 @@ import pytest
 
 from beaver import StoreUnavailable, endpoint, locking
 from beaver.disk import SystemDisk
-from beaver.embedded import EmbeddedClient, open_client
+from beaver.embedded import EmbeddedClient
 from beaver.keeper.turn import try_turn
 from beaver.locking import acquire
+from beaver.opening import open_client
 from beaver.requests import make_request
 from tests.keeper.world import MANY, python
 from tests.support.program import Server, events, eventually

@@ -64,12 +64,18 @@ def no_keeper_left(data: Path) -> Iterator[None]:
             ended(info.pid)
 
 
-def python(code: str, *arguments: str, **env: str) -> subprocess.Popen[str]:
+def python(
+    code: str,
+    *arguments: str,
+    stdout: int = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
+    **env: str,
+) -> subprocess.Popen[str]:
     """Starts a program that imports Beaver."""
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
         text=True,
         env=environment(**(SHARED | env)),
     )

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from beaver.embedded import open_client
 from beaver.errors import NotFound
+from beaver.opening import open_client
 from beaver.requests import make_request
 from beaver.views import EventView
 from beaver_model.bounds import ERROR_BYTES_MAX

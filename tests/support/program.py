@@ -22,7 +22,7 @@ import msgspec
 
 from beaver.assembly import peek_mark
 from beaver.disk import SystemDisk
-from beaver.embedded import open_client
+from beaver.opening import open_client
 from beaver.workers.leftovers import find_leftovers
 from beaver_spec.traces import validate_store
 

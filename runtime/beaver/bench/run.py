@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from beaver.bench import bare, inside, programs, served, stores, stretches, subject
+from beaver.bench import bare, inside, programs, served, serverless, stores, stretches, subject
 from beaver.bench.documented import Documented
 from beaver.bench.peers.base import Peer
 from beaver.bench.probe import probe
@@ -263,6 +263,10 @@ def large_parts(plan: Plan, parent: str) -> list[Part]:
         "kill": (("kill",), lambda: {"kill": programs.measure_kill(parent)}),
         "idle": (programs.IDLE_ROWS, lambda: programs.measure_idle(parent)),
         "commands": (programs.COMMAND_ROWS, lambda: programs.measure_commands(parent)),
+        "serverless": (
+            serverless.ROWS,
+            lambda: serverless.measure_serverless(parent, plan.pending),
+        ),
         "growth": (inside.GROWTH_ROWS, lambda: inside.measure_growth(plan.pending)),
         "shapes": (inside.SHAPE_ROWS, lambda: inside.measure_shapes(plan.pending)),
         "eager": (

@@ -70,11 +70,11 @@ def _asked(ctx: typer.Context, question: Callable[[Any], Any]) -> Any:
     """Returns the answer of the store; `None` where it would take long, or none comes."""
     try:
         from beaver.cli.inspecting import connect
-        from beaver.embedded import EmbeddedClient
 
         settings = flags.configuration(ctx.params.get("data"), ctx.params.get("config"))
         with connect(settings.data) as client:
-            if isinstance(client, EmbeddedClient) and _size_of(settings.data) > FILES_BYTES_MAX:
+            from_files = getattr(client, "greeting", None) is None
+            if from_files and _size_of(settings.data) > FILES_BYTES_MAX:
                 return None
             return question(client)
     except Exception:  # noqa: BLE001 - a tab key shows no errors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Annotated, Any, Final
 
 import typer
@@ -28,10 +28,9 @@ _LONG_RECOVERY_MS: Final = 100.0
 
 def connect(data: str) -> AbstractContextManager[Any]:
     """Returns a client: to the server if one runs, else to the files."""
-    from beaver.embedded import EmbeddedClient, open_client
+    from beaver.opening import open_client
 
-    client = open_client(data)
-    return nullcontext(client) if isinstance(client, EmbeddedClient) else client
+    return open_client(data)
 
 
 def status_command(
@@ -343,12 +342,10 @@ def explain_command(
     Examples:
       beaver explain order-7
     """
-    from beaver import embedded
-
     settings = flags.configuration(data, config)
     with connect(settings.data) as client:
         view = client.explain(job)
-        running = not isinstance(client, embedded.EmbeddedClient)
+        running = client.runs_jobs
     if as_json:
         output.json_line(view)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, BinaryIO
 
@@ -275,22 +275,15 @@ class _Sender:
 
     def _client(self) -> Any:
         """Connects to the server, or opens the files where none runs."""
-        from beaver.embedded import EmbeddedClient, open_client
-        from beaver.resolving import Resolver
+        from beaver.opening import open_client
 
         settings = self._settings
-        client = open_client(
-            settings.data,
-            resolver=Resolver.configured(settings),
-            settings=settings,
-        )
-        if isinstance(client, EmbeddedClient):
-            if self._wait:
-                raise StoreUnavailable(
-                    f"--wait: no server runs on {settings.data}, so nothing would ever end; "
-                    f"nothing was enqueued\n`beaver run --data {settings.data}` starts one."
-                )
-            return nullcontext(client)
+        client = open_client(settings.data, settings=settings)
+        if not client.runs_jobs and self._wait:
+            raise StoreUnavailable(
+                f"--wait: no server runs on {settings.data}, so nothing would ever end; "
+                f"nothing was enqueued\n`beaver run --data {settings.data}` starts one."
+            )
         return client
 
     # -- what is said ---------------------------------------------------------------------
