@@ -18,13 +18,26 @@ from beaver_model.events import Acked, AnyEvent, Cancelled, Died, Discarded
 
 Waiter = Callable[[ResultView], None]
 
-RESULTS_BYTES_MAX: Final = 256 << 20
-"""Results that wait for their projection; beyond, the older half leaves the memory."""
+RESULTS_BYTES_MAX: Final = 48 << 20
+"""Results that wait for their projection; beyond, the older half leaves the memory.  What they
+took lies between tombstones and does not go back to the system, so it is not much."""
 
-RESULT_BYTES: Final = 260
+RESULT_BYTES: Final = 240
 """Bytes of memory charged for a result beside what it holds (measured, rounded up)."""
 
-_NULL: Final = msgspec.Raw(b"null")
+_NULL_BYTES: Final = b"null"
+"""One for all: it is what most jobs return."""
+_NULL: Final = msgspec.Raw(_NULL_BYTES)
+
+
+_GROUP: Final = 64
+
+
+class _Group(msgspec.Struct, gc=False):
+    """Jobs that completed one after the other: those of a commit, or of a few small ones."""
+
+    last_seq: int
+    jobs: list[str]
 
 
 class Results:
@@ -33,7 +46,7 @@ class Results:
     def __init__(self) -> None:
         self._ended: dict[str, bytes] = {}
         """Results of completed jobs."""
-        self._order: deque[tuple[int, str]] = deque()
+        self._order: deque[_Group] = deque()
         self._waiters: dict[str, dict[object, Waiter]] = {}
         """By job, each under a key of its own: a hundred thousand may wait for one."""
         self.bytes = 0
@@ -46,8 +59,9 @@ class Results:
 
     def observe(self, first_seq: int, now_ms: int, events: Sequence[AnyEvent]) -> None:
         """Takes in a commit and tells those who wait for its jobs."""
-        ended, order, waiters = self._ended, self._order, self._waiters
-        for seq, event in enumerate(events, first_seq):
+        ended, waiters = self._ended, self._waiters
+        completed: list[str] = []
+        for event in events:
             kind = type(event)
             if kind is Acked:
                 # One of every three events: a view is made only for who asks.
@@ -56,12 +70,9 @@ class Results:
                 if job in ended:
                     # The id was used again; what was said of it first is history.
                     self.bytes -= RESULT_BYTES + len(ended[job])
-                ended[job] = result
-                order.append((seq, job))
+                ended[job] = _NULL_BYTES if result == _NULL_BYTES else result
+                completed.append(job)
                 self.bytes += RESULT_BYTES + len(result)
-                if self.bytes > RESULTS_BYTES_MAX:
-                    # The projection lags: the log has them, and readers wait for it.
-                    self.projected(order[len(order) // 2][0])
                 if job in waiters:
                     self._tell(_completed(job, result))
             elif kind is Died:
@@ -73,6 +84,20 @@ class Results:
             elif kind is Discarded:
                 assert isinstance(event, Discarded)
                 self._tell(ResultView(event.job, "discarded"))
+        if completed:
+            self._note(first_seq + len(events) - 1, completed)
+
+    def _note(self, last_seq: int, completed: list[str]) -> None:
+        """Notes which jobs a commit has completed, and keeps to the bound."""
+        order = self._order
+        if order and len(order[-1].jobs) < _GROUP:
+            order[-1].jobs += completed
+            order[-1].last_seq = last_seq
+        else:
+            order.append(_Group(last_seq, completed))
+        while self.bytes > RESULTS_BYTES_MAX:
+            # The log has them, for those who ask.
+            self.projected(order[len(order) // 2].last_seq)
 
     def _tell(self, view: ResultView) -> None:
         # A copy: who is told takes its wish back.
@@ -81,11 +106,11 @@ class Results:
 
     def projected(self, applied_seq: int) -> None:
         """The history holds everything up to this seq now."""
-        while self._order and self._order[0][0] <= applied_seq:
-            _, job = self._order.popleft()
-            result = self._ended.pop(job, None)
-            if result is not None:
-                self.bytes -= RESULT_BYTES + len(result)
+        while self._order and self._order[0].last_seq <= applied_seq:
+            for job in self._order.popleft().jobs:
+                result = self._ended.pop(job, None)
+                if result is not None:
+                    self.bytes -= RESULT_BYTES + len(result)
 
     def get(self, job: str) -> ResultView | None:
         """Returns how a completed job ended, where that still stands in memory."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import signal
@@ -14,12 +15,14 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from beaver.errors import Corruption, HelperFailed
 from beaver.helper.process import HelperProcess
 from beaver.history import History
 from beaver.protocol import encode_frame
+from beaver.questions import Known
 from beaver.snapshot import load_snapshot
 from beaver_model import fingerprint, freeze
 from tests.model.world import job
@@ -330,3 +333,50 @@ def test_a_server_that_hangs_up_on_an_answer_is_an_end_like_any_other(world: Log
     ours.close()
     _, said = helper.communicate(timeout=30)
     assert said == b""
+
+
+# -- questions about jobs -----------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_questions_about_jobs_share_a_child_that_goes_when_nobody_asks(world: LoggedWorld) -> None:
+    asked = [Known("a", world.state.seq_of("a") or 0, True)]
+    seq = world.state.last_seq
+
+    async def use(helper: HelperProcess) -> None:
+        answers, tellers = [], set()
+        for _ in range(5):
+            answers.append(await helper.tell(asked, seq))
+            assert helper.pid is not None
+            tellers.update(children_of(helper.pid))
+        assert len(tellers) == 1
+        assert len(set(answers)) == 1
+        by_job, as_of_seq, *_ = msgspec.json.decode(answers[0])
+        assert as_of_seq == seq
+        assert [event["event"] for event in by_job["a"]] == ["ENQUEUE", "DISPATCH", "ACK"]
+        os.kill(tellers.pop(), signal.SIGKILL)
+        await until(lambda: not children_of(helper.pid or 0), "the child is gone")
+        assert await helper.tell(asked, seq) == answers[0]
+        assert len(children_of(helper.pid)) == 1
+        await until(lambda: not children_of(helper.pid or 0), "the child is gone")
+
+    with_helper(world.path, use)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_nobody_waits_for_a_child_that_died(world: LoggedWorld) -> None:
+    asked = [Known("a")]
+
+    async def use(helper: HelperProcess) -> None:
+        await helper.tell(asked, 1)
+        (teller,) = children_of(helper.pid or 0)
+        os.kill(teller, signal.SIGSTOP)
+        answer = asyncio.create_task(helper.tell(asked, 1))
+        await asyncio.sleep(0)
+        os.kill(teller, signal.SIGKILL)
+        # Or the question had not come to it yet: then another one answers.
+        with contextlib.suppress(HelperFailed):
+            await asyncio.wait_for(answer, DEADLINE_S)
+        assert await helper.tell(asked, 1)
+
+    with_helper(world.path, use)

@@ -5,6 +5,8 @@ Frames as in `protocol`, over the socket that is its standard input.  A request 
 The process itself does nothing but pass them on, so it stays small and single-threaded,
 and forking from it is cheap and safe.
 
+Questions about jobs come often and are small, so one child stays for them as long as they come.
+
 It ends with the server: the kernel tells it on Linux, and the end of the socket everywhere.
 Then its whole group goes at once; whatever it was doing is either finished or, under a
 temporary name, never was.
@@ -18,7 +20,9 @@ import os
 import selectors
 import signal
 import socket
+import struct
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -35,10 +39,12 @@ from beaver.questions import Known, Search
 from beaver.workers.kinship import die_with_parent
 
 _READ_BYTES: Final = 1 << 16
+TELLER_IDLE_S: Final = 2.0
+"""So long the child that answers questions about jobs stays without one."""
 TOLD_BYTES_MAX: Final = 4 << 20
 """Stories of several jobs in one answer; what one is larger by comes all the same."""
 STORY_BYTES_MAX: Final = FRAME_BYTES_MAX // 2
-_NICE: Final = {"prepare": 10, "snapshot": 10, "project": 10, "find": 5}
+_NICE: Final = {"prepare": 10, "snapshot": 10, "project": 10, "find": 5, "tell": 5}
 """Children yield where server and workers want the cores as well: at 10 a tenth of them is left."""
 
 
@@ -60,6 +66,11 @@ def main() -> None:
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
+def frame_of(body: bytes) -> bytes:
+    """Returns the frame around a body that was read."""
+    return struct.pack("<I", len(body)) + body
+
+
 class _Child(NamedTuple):
     """A request that a child is working on."""
 
@@ -69,6 +80,16 @@ class _Child(NamedTuple):
     answer: bytearray
 
 
+class _Teller:
+    """The child that answers questions about jobs."""
+
+    def __init__(self, pid: int, connection: socket.socket) -> None:
+        self.pid, self.connection = pid, connection
+        self.reader = FrameReader()
+        self.asked: set[int] = set()
+        self.until_s = 0.0
+
+
 class _Dispatcher:
     """Passes requests to children and their answers back."""
 
@@ -76,35 +97,86 @@ class _Dispatcher:
         self._connection, self._layout = connection, layout
         self._reader = FrameReader()
         self._selector = selectors.DefaultSelector()
+        self._teller: _Teller | None = None
 
     def run(self) -> None:
         """Returns when the server is gone."""
         self._selector.register(self._connection, selectors.EVENT_READ)
         while True:
-            for key, _ in self._selector.select():
+            for key, _ in self._selector.select(TELLER_IDLE_S if self._teller else None):
                 if key.data is None:
                     data = self._connection.recv(_READ_BYTES)
                     if not data:
                         return
                     for body in self._reader.feed(data):
                         number, op, args = decode_message(body)
-                        self._start(number, op, args)
+                        if op == "tell":
+                            self._ask_teller(number, body)
+                        else:
+                            self._start(number, op, args)
+                elif isinstance(key.data, _Teller):
+                    self._hear_teller(key.data)
                 else:
                     self._read_answer(key.fd, key.data)
+            teller = self._teller
+            if teller and not teller.asked and time.monotonic() > teller.until_s:
+                self._dismiss(teller)
 
-    def _start(self, number: int, op: str, args: list[Any]) -> None:
-        read_end, write_end = os.pipe()
+    def _ask_teller(self, number: int, body: bytes) -> None:
+        """Passes a question on to the child that stays for them, which is started if need be."""
+        teller = self._teller
+        if teller is None:
+            ours, theirs = socket.socketpair()
+            pid = self._fork(ours.fileno(), lambda: _tell_on(self._layout, theirs))
+            theirs.close()
+            teller = self._teller = _Teller(pid, ours)
+            self._selector.register(ours, selectors.EVENT_READ, teller)
+        teller.asked.add(number)
+        teller.until_s = time.monotonic() + TELLER_IDLE_S
+        with contextlib.suppress(OSError):  # It is dead, as is heard next.
+            teller.connection.sendall(frame_of(body))
+
+    def _hear_teller(self, teller: _Teller) -> None:
+        try:
+            data = teller.connection.recv(_READ_BYTES)
+        except OSError:
+            data = b""
+        for body in teller.reader.feed(data) if data else ():
+            teller.asked.discard(decode_message(body)[0])
+            self._connection.sendall(frame_of(body))
+        if not data:
+            how = self._dismiss(teller)
+            for number in teller.asked:
+                error = HelperFailed(f"tell: the child {how}")
+                self._connection.sendall(encode_error(number, error))
+
+    def _dismiss(self, teller: _Teller) -> str:
+        """Lets the child go; returns how it ended."""
+        self._teller = None
+        self._selector.unregister(teller.connection)
+        teller.connection.close()
+        _, status = os.waitpid(teller.pid, 0)
+        return _how_it_ended(status)
+
+    def _fork(self, other_end: int, work: Callable[[], None]) -> int:
+        """Forks a child that does something and never returns; returns its pid."""
         own_pid = os.getpid()
         pid = os.fork()
         if pid == 0:
-            # Only the child runs this, and it never returns.
             try:
                 self._connection.close()
-                os.close(read_end)
+                os.close(other_end)
+                if self._teller is not None:
+                    self._teller.connection.close()
                 die_with_parent(own_pid, signal.SIGKILL)
-                _work(self._layout, number, op, args, write_end)
+                work()
             finally:
                 os._exit(1)
+        return pid
+
+    def _start(self, number: int, op: str, args: list[Any]) -> None:
+        read_end, write_end = os.pipe()
+        pid = self._fork(read_end, lambda: _work(self._layout, number, op, args, write_end))
         os.close(write_end)
         child = _Child(pid, number, op, bytearray())
         self._selector.register(read_end, selectors.EVENT_READ, child)
@@ -130,23 +202,39 @@ def _how_it_ended(status: int) -> str:
     return f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
 
 
+def _tell_on(layout: Layout, connection: socket.socket) -> None:
+    """Answers questions about jobs in the child, until nobody asks any more."""
+    with contextlib.suppress(OSError):
+        os.nice(_NICE["tell"])
+    reader = FrameReader()
+    while data := connection.recv(_READ_BYTES):
+        for body in reader.feed(data):
+            number, op, args = decode_message(body)
+            connection.sendall(_answer(layout, number, op, args))
+    os._exit(0)
+
+
 def _work(layout: Layout, number: int, op: str, args: list[Any], answer_to: int) -> None:
     """Does one request in the child and writes the answer."""
     with contextlib.suppress(OSError):
-        os.nice(_NICE.get(op, 0))
+        os.nice(_NICE[op])
     # Short-lived and without cycles: collecting would only cost time and copied pages.
     gc.disable()
-    try:
-        frame = encode_frame([number, 0, _OPS[op](layout, args)])
-    except BeaverError as error:
-        frame = encode_error(number, error)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the server is to hear of it
-        detail = HelperFailed(f"{op}: {type(error).__name__}: {error}")
-        frame = encode_error(number, detail)
+    frame = _answer(layout, number, op, args)
     view = memoryview(frame)
     while view:
         view = view[os.write(answer_to, view) :]
     os._exit(0)
+
+
+def _answer(layout: Layout, number: int, op: str, args: list[Any]) -> bytes:
+    """Does a request; returns the frame that answers it."""
+    try:
+        return encode_frame([number, 0, _OPS[op](layout, args)])
+    except BeaverError as error:
+        return encode_error(number, error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the server is to hear of it
+        return encode_error(number, HelperFailed(f"{op}: {type(error).__name__}: {error}"))
 
 
 def _prepare(layout: Layout, args: list[Any]) -> None:
