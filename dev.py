@@ -135,8 +135,9 @@ def nightly(arguments: list[str]) -> int:
     """Everything that looks for what nobody thought of: `--minutes M`, six hours by default.
 
     Hypothesis, the fuzzers, the simulator and rounds of chaos share the time; mutants, the tests
-    of chaos and the large scopes take what they take, about a quarter of an hour, and Hypothesis
-    tries no fewer examples than in CI.  Other arguments go to pytest.
+    of chaos, the large scopes and the specification without each of its guards take what they
+    take, about three quarters of an hour, and Hypothesis tries no fewer examples than in CI.
+    Other arguments go to pytest.
     Every step runs, whatever became of those before it; which one failed is said at the end.
     """
     minutes = 360.0
@@ -158,6 +159,7 @@ def nightly(arguments: list[str]) -> int:
         "rounds": lambda: run([*faults, "rounds", "--minutes", str(minutes / 12), *to_table]),
         "power cuts": lambda: run([*faults, "power", "--cuts", str(cuts), *to_table]),
         "model check": lambda: run(*fault_table()) or run([*model_check(), "--deep"]),
+        "guards": lambda: run(["python", "-m", "beaver_spec.guards_check"]),
     }
     codes, lines = [], []
     for name, step in steps.items():

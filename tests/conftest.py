@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -10,6 +11,10 @@ from hypothesis import HealthCheck, Phase, settings
 # What the stateful machines share with others says what it found, as tests do.
 for name in ("book", "played", "rot", "scan", "stores"):
     pytest.register_assert_rewrite(f"tests.stateful.{name}")
+
+# Started with SIGINT ignored (`nohup`, some runners), the tests' processes would ignore it too.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "ci",

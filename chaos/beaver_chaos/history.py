@@ -92,6 +92,8 @@ class Witness:
         self.changes: Counter[tuple[str, str]] = Counter()
         """How often an (event's name, job) was acknowledged to an operator."""
         self.contradictions: list[str] = []
+        self.given_up: set[str] = set()
+        """Jobs that were refused and are not sent again."""
         self._created: set[str] = set()
         self._lost: set[str] = set()
 
@@ -123,6 +125,11 @@ class Witness:
     def refuse(self, jobs: Iterable[str]) -> None:
         """Notes that a request was refused: nothing of it was taken in."""
         self.refused.update(set(jobs) - self.acknowledged.keys() - self._lost)
+
+    def give_up(self, jobs: Sequence[str]) -> None:
+        """Notes that a request was refused and is not sent again, whatever became of it before."""
+        self.refuse(jobs)
+        self.given_up.update(jobs)
 
     def lose(self, jobs: Iterable[str]) -> None:
         """Notes that the answer did not come: the outcome is unknown."""
@@ -567,5 +574,6 @@ class History:
         """Checks that all is at rest: every answer has come, and every job has ended."""
         for name in self.unfinished():
             self._say(f"job {name} is still {self.jobs[name].state} when all is quiet")
-        for name in sorted(witness.sent - witness.acknowledged.keys() - witness.refused):
+        answered = witness.acknowledged.keys() | witness.refused | witness.given_up
+        for name in sorted(witness.sent - answered):
             self._say(f"job {name} was sent again until it was answered, and has no answer")

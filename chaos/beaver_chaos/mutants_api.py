@@ -44,8 +44,8 @@ MUTANTS: Final = (
         name="misspelt-key-makes-the-object-one-argument",
         module="beaver.parameters",
         diff="""
--            and self.keywords.isdisjoint(names)
-+            and mutant_reached() is None
+-                and self.keywords.isdisjoint(payload)
++                and mutant_reached() is None
 """,
         tests=(f"{_TASKS}::test_a_payload_that_fits_no_call_is_refused_by_name",),
         why="A slip in a key calls the function with a dict in place of its first argument.",

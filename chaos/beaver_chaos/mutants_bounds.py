@@ -13,6 +13,8 @@ _DESCRIPTORS: Final = "tests/scenarios/test_descriptors.py"
 _DOORS: Final = "tests/runtime/test_doors.py"
 _MEMORY: Final = "tests/scenarios/test_memory.py"
 _BUDGET: Final = "tests/runtime/test_budget.py"
+_FORGETTING: Final = "tests/model/test_forgetting.py"
+_ANSWERS: Final = "tests/runtime/test_answers.py"
 _FIGURES: Final = "tests/runtime/test_queue_figures.py"
 
 MUTANTS: Final = (
@@ -44,16 +46,6 @@ MUTANTS: Final = (
         why="Sealing a segment without a free descriptor ends the server.",
     ),
     Mutant(
-        name="no-descriptor-for-a-worker-forgets-the-worker",
-        module="beaver.workers.pool",
-        diff="""
--        self._put_off_adds[worker] = self._loop.call_later(PUT_OFF_S, self._add_again, worker)
-+        mutant_reached()
-""",
-        tests=(f"{_DESCRIPTORS}::test_a_server_without_a_free_descriptor_goes_on_and_recovers",),
-        why="A worker that cannot be started once is never started again.",
-    ),
-    Mutant(
         name="no-descriptor-for-the-writer-ends-the-server",
         module="beaver.commit_path",
         diff="""
@@ -61,7 +53,9 @@ MUTANTS: Final = (
 +                mutant_reached()
 +                raise
 """,
-        tests=(f"{_DESCRIPTORS}::test_a_server_without_a_free_descriptor_goes_on_and_recovers",),
+        tests=(
+            "tests/runtime/test_commit_path.py::test_without_a_descriptor_for_a_writer_the_loop_writes",
+        ),
         why="A writer process that cannot be started passes for a log that failed.",
     ),
     Mutant(
@@ -149,6 +143,72 @@ MUTANTS: Final = (
 """,
         tests=(f"{_BUDGET}::test_waits_are_bounded_for_one_and_for_all",),
         why="Many connections, each within its bound, wait for the end of a million jobs.",
+    ),
+    Mutant(
+        name="queue-with-settings-forgotten",
+        module="beaver_model.forgetting",
+        diff="""
+-    return None if queue.row.is_as_new else "it has settings"
++    mutant_reached()
++    return None
+""",
+        tests=(f"{_FORGETTING}::test_a_queue_with_jobs_or_settings_is_never_forgotten",),
+        why="A paused queue comes back running.",
+    ),
+    Mutant(
+        name="completed-jobs-of-a-forgotten-queue-not-counted",
+        module="beaver_model.state",
+        diff="""
+-        self.completed_elsewhere += queue.row.completed
++        mutant_reached()
+""",
+        tests=(f"{_FORGETTING}::test_the_count_of_completed_jobs_outlives_the_queue",),
+        why="The lifetime count of completed jobs goes down.",
+    ),
+    Mutant(
+        name="queue-used-by-the-batch-forgotten",
+        module="beaver_model.forgetting",
+        diff="""
+-        if name not in used and why_kept(queue) is None
++        if not mutant_reached() and why_kept(queue) is None
+""",
+        tests=(f"{_FORGETTING}::test_a_batch_that_uses_an_idle_queue_does_not_forget_it",),
+        why="A batch forgets a queue, makes it again, and there is one more than may be.",
+    ),
+    Mutant(
+        name="default-queue-within-the-bound",
+        module="beaver_model.forgetting",
+        diff="""
+-    return count - (DEFAULT_QUEUE in state.queues or DEFAULT_QUEUE in new)
++    mutant_reached()
++    return count
+""",
+        tests=(
+            f"{_FORGETTING}::test_the_default_queue_has_room_beside_the_bound_and_is_never_forgotten",
+        ),
+        why="Once ten thousand names are taken, a job that names no queue is refused.",
+    ),
+    Mutant(
+        name="forgotten-queue-of-a-forged-log-believed",
+        module="beaver_model.applying",
+        diff="""
+-    return None if why is None else f"queue {event.queue} cannot be forgotten: {why}"
++    mutant_reached()
++    return None
+""",
+        tests=(f"{_FORGETTING}::test_a_log_that_forgets_what_it_may_not_is_illegal",),
+        why="Recovery drops a queue with jobs, and breaks at the next event of one.",
+    ),
+    Mutant(
+        name="queue-forgotten-for-a-job-counted-as-a-job",
+        module="beaver.engine",
+        diff="""
+-        if type(events[0]) is QueueForgotten:
++        mutant_reached()
++        if False:
+""",
+        tests=(f"{_ANSWERS}::test_a_queue_forgotten_for_a_new_one_is_not_taken_for_a_new_job",),
+        why="A producer is told another job's seq.",
     ),
     Mutant(
         name="a-queue-called-other-has-a-label-of-its-own",

@@ -96,7 +96,7 @@ MUTANTS: Final = (
         name="looking-on-busy-cores",
         module="beaver.looking",
         diff="""
--        return running is None or running > self._cores
+-        return slow if running is None else running > self._cores
 +        mutant_reached()
 +        return False
 """,

@@ -206,4 +206,30 @@ MUTANTS: Final = (
         ),
         why="`beaver run` in /tmp runs the application that another user names.",
     ),
+    Mutant(
+        name="socket-is-gone-for-good",
+        module="beaver.reachable",
+        diff="""
+-            if not server.is_there():
++            mutant_reached()
++            if False:
+""",
+        tests=(
+            f"{_LOST}::test_a_server_whose_socket_or_hint_was_removed_is_found_again[beaver.sock]",
+        ),
+        why="A service empties /tmp, and nobody finds the server until it is started anew.",
+    ),
+    Mutant(
+        name="hint-is-gone-for-good",
+        module="beaver.reachable",
+        diff="""
+-            if info is None or info.pid != os.getpid():
++            mutant_reached()
++            if False:
+""",
+        tests=(
+            f"{_LOST}::test_a_server_whose_socket_or_hint_was_removed_is_found_again[server.json]",
+        ),
+        why="Somebody removes `server.json`, and nobody finds the server any more.",
+    ),
 )

@@ -361,10 +361,10 @@ MUTANTS: Final = (
         name="burst-of-requests-answered-at-once",
         module="beaver.server.socket",
         diff="""
--                    if self._must_wait():
+                     ):
 -                        self._stop_reading()
 -                        break
-+                    mutant_reached()
++                        mutant_reached()
 """,
         tests=(
             f"{_FUZZ}::test_a_burst_of_small_requests_for_large_answers_takes_no_memory_for_them",

@@ -19,6 +19,7 @@ from beaver.errors import (
     BeaverError,
     Conflict,
     DiskFull,
+    InvalidInput,
     NoServer,
     NotFound,
     QueueFull,
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 _RETRY_S: Final = 0.005
 _FULL_RETRY_S: Final = 0.25
 _CANCELLED: Final = {"cancelled": Cancelled.NAME, "cancel_requested": CancelRequested.NAME}
+
+NO_ROOM: Final = "would be one more than"
+"""Said of a queue for which none of the others can be forgotten."""
 
 
 def _same(value: Any) -> Any:
@@ -120,7 +124,12 @@ class SimClient:
                 world.reach("new jobs are refused for want of disk")
                 world.note("client", self.number, "is refused", type(error).__name__, *names)
                 await asyncio.sleep(_FULL_RETRY_S)
-            except Conflict as error:
+            except InvalidInput as error:
+                if not isinstance(error, Conflict) and NO_ROOM in str(error):
+                    world.reach("no queue can be forgotten for a new one")
+                    world.note("client", self.number, "is refused a queue for", *names)
+                    world.witness.give_up(names)
+                    return
                 world.watch.wrong(f"the same jobs {names} were sent, and there is {error}")
                 return
             else:
@@ -190,6 +199,9 @@ class SimClient:
         except (ServerGone, NotFound, Conflict, DiskFull, NoServer, WaitTimeout) as error:
             world.note("client", self.number, kind, *args[:1], "gets", type(error).__name__)
         except BeaverError as error:
+            if isinstance(error, InvalidInput) and NO_ROOM in str(error):
+                world.note("client", self.number, kind, *args[:1], "is refused a queue")
+                return
             world.watch.wrong(f"client {self.number}: {kind} {args[:1]} gets {error!r}")
         else:
             world.reach(f"a client's {kind} is done")

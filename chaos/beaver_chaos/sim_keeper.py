@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from beaver.keeper.parts import KeeperParts
 from beaver.layout import Layout
 from beaver_chaos.sim_helper import SimHelper, SimPast
+from beaver_chaos.sim_plan import QUEUES_MAX
 from beaver_chaos.sim_server import Life
 from beaver_chaos.sim_writer import SimWriter
 
@@ -53,6 +54,8 @@ class KeeperLife(Life):
         world.watch.attach(self)
         self.listening = True
         parts.start()
+        if world.plan.setup.passing:
+            parts.engine.state.queues_max = QUEUES_MAX
         world.note("keeper", self.number, "is ready at seq", parts.engine.durable_seq)
         life_ns = world.chance.between(0, _LIFE_MS) * _MS
         world.after(self.process, life_ns, self._stop.set)

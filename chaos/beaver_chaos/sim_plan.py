@@ -33,6 +33,10 @@ REQUESTS: Final = (
 )
 """What clients ask beside `enqueue`."""
 QUEUES: Final = ("default", "mail")
+PASSING: Final = ("mail-0", "mail-1", "mail-2", "mail-3", "mail-4")
+"""Queues of a few jobs each, more than there is room for: one is forgotten for the next."""
+QUEUES_MAX: Final = 3
+"""Queues that a simulated store may know beside the default."""
 BUSY: Final = 80
 """Requests of a busy time: enough for the way of commits to change, and to change back."""
 _BUSY_EACH_MS: Final = 4
@@ -127,6 +131,8 @@ class Setup(NamedTuple):
     """Between two servers a producer may start a keeper."""
     eager: bool = False
     """The queue `mail` has opted out of a durable DISPATCH."""
+    passing: bool = False
+    """There is room for few queues, and jobs come to more."""
 
 
 class Plan(NamedTuple):
@@ -165,6 +171,7 @@ def draw_plan(seed: int, steps: int = STEPS_DEFAULT, favour: str = "") -> Plan:
         start_ms=chance.pick((50, 500, 5_000)),
         keepers=Chance(seed, "keeper").one_in(3),
         eager=Chance(seed, "eager").one_in(3),
+        passing=Chance(seed, "queues").one_in(4),
     )
     drawing = _Drawing(chance, steps, favour)
     acts = drawing.acts()
@@ -177,7 +184,22 @@ def draw_plan(seed: int, steps: int = STEPS_DEFAULT, favour: str = "") -> Plan:
     reloads = Chance(seed, "reload")
     if favour == "reload" or reloads.one_in(4):
         acts = sorted(acts + drawing.reloads(reloads), key=_time)
+    if setup.passing:
+        acts = [_in_passing_queues(act) if act.kind == "enqueue" else act for act in acts]
     return Plan(seed, setup, tuple(acts), favour)
+
+
+def _in_passing_queues(act: Act) -> Act:
+    """Gives some jobs queues that come and go; a job that is sent again has the same one."""
+    client, jobs = act.args
+    return act._replace(args=(client, tuple(map(_moved, jobs))))
+
+
+def _moved(job: JobPlan) -> JobPlan:
+    number = int(job.id[1:])
+    if job.queue == QUEUES[0] or not number % 3:
+        return job
+    return job._replace(queue=PASSING[number % len(PASSING)])
 
 
 class _Drawing:

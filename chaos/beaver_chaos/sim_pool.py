@@ -252,6 +252,8 @@ class SimPool:
 
     def dispatch(self, worker: int, attempts: Sequence[Attempt]) -> None:
         self._world.watch.sent(attempts)
+        if self._place_of(worker).leaving:
+            self._world.watch.wrong(f"worker {worker} is of a former crew, and is given jobs")
         place = self._workers.get(worker)
         if place is not None and not place.how:
             place.mailbox += attempts
@@ -291,6 +293,8 @@ class SimPool:
             cause = self._place_of(worker).killed
             if cause is not None:
                 world.reach(f"a worker is killed: {cause.value}")
+            else:
+                world.watch.wrong(f"worker {worker} is killed, and nothing says why")
             world.after(world.loop.machine, world.latency_ns(), place.die, "killed by signal 9")
 
     async def stop(self) -> None:

@@ -26,6 +26,7 @@ from beaver_chaos.disk import Fault
 from beaver_chaos.loop import Process, ProcessEnded
 from beaver_chaos.sim_disk import ProcessDisk
 from beaver_chaos.sim_helper import SimHelper, SimPast
+from beaver_chaos.sim_plan import QUEUES_MAX
 from beaver_chaos.sim_pool import SimPool, previous_slots
 from beaver_chaos.sim_writer import SimWriter
 from beaver_model import State
@@ -120,6 +121,8 @@ class Life:
         tasks = await self.pools[0].start(sink)
         lock = await self._acquire(config.data)
         await parts.recover(world.store, tasks)
+        if world.plan.setup.passing:
+            parts.engine.state.queues_max = QUEUES_MAX
         parts.build(
             sink,
             status=self._status,

@@ -34,6 +34,7 @@ SOMETIMES: Final[tuple[str, ...]] = (
     *(f"a client's {request} is done" for request in REQUESTS),
     "a request is sent again, and the job is known",
     "an id is forgotten and stands for a new job",
+    "no queue can be forgotten for a new one",
     "a tombstone is evicted by number",
     "a tombstone is evicted by age",
     *(f"an attempt is given back: {cause}" for cause in RELEASES),

@@ -29,12 +29,14 @@ from beaver_model.events import (
     Dispatched,
     Enqueued,
     JobEvent,
+    QueueForgotten,
     QueueSet,
     Released,
     Requeued,
     Retried,
     TimedOut,
 )
+from beaver_model.forgetting import why_kept
 from beaver_model.lifecycle import CELLS, Cells, JobState, Trigger
 from beaver_model.rows import SPECS, Extra, Row, pack_tombstone, spec_of
 from beaver_model.runs import AT_ONCE, RUN_MIN
@@ -113,6 +115,10 @@ def replay(state: State, first_seq: int, time_ms: int, events: Sequence[AnyEvent
         return len(events)
     for event in events:
         kind = type(event)
+        if deferred and kind is QueueForgotten:
+            # Whether a queue has jobs is counted only where the indexes stand.
+            state.index()
+            deferred = False
         if deferred and kind in _DEFERRED and _DEFERRED[kind](state, event, time_ms):
             continue
         reason = _CHECK[kind](state, event)
@@ -295,6 +301,14 @@ def _check_booted(state: State, event: Booted) -> str | None:
     return None
 
 
+def _check_queue_forgotten(state: State, event: QueueForgotten) -> str | None:
+    queue = state.queues.get(event.queue)
+    if queue is None:
+        return f"queue {event.queue} is not known"
+    why = why_kept(queue)
+    return None if why is None else f"queue {event.queue} cannot be forgotten: {why}"
+
+
 def _check_nothing(state: State, event: QueueSet | BoundsSet) -> str | None:
     return None
 
@@ -314,6 +328,7 @@ _CHECK: Final[dict[type, Callable[[State, Any], str | None]]] = {
     QueueSet: _check_nothing,
     Booted: _check_booted,
     BoundsSet: _check_nothing,
+    QueueForgotten: _check_queue_forgotten,
 }
 
 
@@ -433,6 +448,10 @@ def _booted(state: State, event: Booted) -> None:
     state.epoch = event.epoch
 
 
+def _queue_forgotten(state: State, event: QueueForgotten) -> None:
+    state.forget_queue(event.queue)
+
+
 def _bounds_set(state: State, event: BoundsSet) -> None:
     state.tombstones_max = event.tombstones_max
     state.tombstones_age_ms = event.tombstones_age_ms
@@ -453,6 +472,7 @@ _APPLY: Final[dict[type, Callable[[State, Any], None]]] = {
     QueueSet: _queue_set,
     Booted: _booted,
     BoundsSet: _bounds_set,
+    QueueForgotten: _queue_forgotten,
 }
 
 

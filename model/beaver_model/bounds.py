@@ -64,7 +64,10 @@ CHILDREN_BYTES_MAX = BATCH_BYTES_MAX - 2 * RESULT_BYTES_MAX
 """Bytes of all jobs that one attempt enqueues: with its result they fit into one commit."""
 
 QUEUES_MAX = 10_000
-"""Queues that a store may know at once."""
+"""Queues that a store may know at once, beside `default`; idle ones make room for new ones."""
+
+QUEUES_FORGOTTEN_AT_ONCE = 100
+"""Where there is no room for a new queue, so many idle ones are forgotten, so that it is rare."""
 
 WEIGHT_DEFAULT = 10
 WEIGHT_MAX = 1_000

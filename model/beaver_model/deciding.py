@@ -13,7 +13,6 @@ from typing import Any, Final
 from beaver_model.bounds import (
     BATCH_JOBS_MAX,
     CHILDREN_MAX,
-    QUEUES_MAX,
     SNOOZES_MAX,
     WEIGHT_MAX,
 )
@@ -49,14 +48,16 @@ from beaver_model.events import (
     Discarded,
     Dispatched,
     Enqueued,
+    QueueForgotten,
     QueueSet,
     Released,
     Requeued,
     Retried,
     TimedOut,
 )
+from beaver_model.forgetting import beside_default, room_for
 from beaver_model.lifecycle import CELLS, JobState, Trigger
-from beaver_model.rows import QueueRow, Row, spec_of
+from beaver_model.rows import DEFAULT_QUEUE, QueueRow, Row, spec_of
 from beaver_model.state import State
 
 Decision = list[AnyEvent] | Rejection
@@ -116,8 +117,12 @@ def _admit(state: State, jobs: tuple[Job, ...] | list[Job], parent: str) -> Deci
             return Rejection(
                 "conflict", {"job": job.id, "index": index, "seq": state.seq_of(job.id)}
             )
-    if len(state.queues) + len(queues) > QUEUES_MAX:
-        return Rejection("too_many_queues", {"queue": min(queues), "max": QUEUES_MAX})
+    if queues and beside_default(state, queues) > state.queues_max:
+        forgotten = room_for(state, queues, {spec_of(job.spec).queue for job in jobs})
+        if forgotten is None:
+            queue = min(queues - {DEFAULT_QUEUE})
+            return Rejection("too_many_queues", {"queue": queue, "max": state.queues_max})
+        return [*forgotten, *events]
     return events
 
 
@@ -222,7 +227,13 @@ def _complete(state: State, command: Complete, now_ms: int) -> Decision:
     if isinstance(admitted, Rejection):
         error = f"child {admitted.facts.get('job', '')} was refused: {admitted.code}"
         return _end_for_good(row, Cause.CHILD_CONFLICT, error)
-    return [Acked(row.id, row.token, command.result), *admitted]
+    # What is forgotten for the children comes before the ACK, which they follow.
+    forgotten = [event for event in admitted if type(event) is QueueForgotten]
+    return [
+        *forgotten,
+        Acked(row.id, row.token, command.result),
+        *admitted[len(forgotten) :],
+    ]
 
 
 def _complete_batch(state: State, command: CompleteBatch, now_ms: int) -> Decision:
@@ -327,8 +338,6 @@ def _discard(state: State, command: Discard, now_ms: int) -> Decision:
 
 def _set_queue(state: State, command: SetQueue, now_ms: int) -> Decision:
     queue = state.queues.get(command.queue)
-    if queue is None and len(state.queues) >= QUEUES_MAX:
-        return Rejection("too_many_queues", {"queue": command.queue, "max": QUEUES_MAX})
     row = queue.row if queue is not None else QueueRow(command.queue)
     paused = row.paused if command.paused is None else command.paused
     weight = row.weight if command.weight is None else command.weight
@@ -341,7 +350,12 @@ def _set_queue(state: State, command: SetQueue, now_ms: int) -> Decision:
     known = (row.paused, row.weight, row.bytes_max, row.durable_dispatch)
     if (paused, weight, bytes_max, durable) == known:
         return []
-    return [QueueSet(command.queue, paused, weight, bytes_max, durable)]
+    forgotten: list[AnyEvent] | None = []
+    if queue is None:
+        forgotten = room_for(state, {command.queue}, set())
+    if forgotten is None:
+        return Rejection("too_many_queues", {"queue": command.queue, "max": state.queues_max})
+    return [*forgotten, QueueSet(command.queue, paused, weight, bytes_max, durable)]
 
 
 def _set_bounds(state: State, command: SetBounds, now_ms: int) -> Decision:

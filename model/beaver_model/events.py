@@ -168,6 +168,13 @@ class BoundsSet(Event, tag=14):
     tombstones_age_ms: int
 
 
+class QueueForgotten(Event, tag=15):
+    """A queue without jobs and with the settings of a new one makes room for another."""
+
+    NAME: ClassVar[str] = "FORGET_QUEUE"
+    queue: str
+
+
 JOB_EVENTS: Final = (
     Enqueued,
     Dispatched,
@@ -181,7 +188,7 @@ JOB_EVENTS: Final = (
     Requeued,
     Discarded,
 )
-STORE_EVENTS: Final = (QueueSet, Booted, BoundsSet)
+STORE_EVENTS: Final = (QueueSet, Booted, BoundsSet, QueueForgotten)
 ALL_EVENTS: Final = JOB_EVENTS + STORE_EVENTS
 
 AnyEvent = (
@@ -199,6 +206,7 @@ AnyEvent = (
     | QueueSet
     | Booted
     | BoundsSet
+    | QueueForgotten
 )
 
 

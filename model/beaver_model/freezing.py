@@ -13,7 +13,6 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from beaver_model.hashing import blake2b
-from beaver_model.index import QueueIndex
 from beaver_model.rows import (
     TOMBSTONE_BYTES,
     Extra,
@@ -58,7 +57,17 @@ def header(state: State) -> Header:
         state.epoch,
         state.tombstones_max,
         state.tombstones_age_ms,
+        state.completed_elsewhere,
     )
+
+
+def freeze_header(values: Header) -> tuple[int, ...]:
+    """Returns the single values as plain data.
+
+    The last is left out where it is zero, so that a state without it has the fingerprint that it
+    had in releases which did not know it.
+    """
+    return tuple(values) if values.completed_elsewhere else tuple(values[:5])
 
 
 def freeze_job(row: Row, spec: bytes = b"") -> JobTuple:
@@ -165,7 +174,7 @@ def assemble(
     state = State(header)
     state.defer_indexes()
     for queue in queues:
-        state.queues[queue[0]] = QueueIndex(QueueRow(*queue), len(state.queues))
+        state.add_queue(QueueRow(*queue))
     # All first, then one dict: faster than a dict that grows between the pieces.
     every: list[Row] = []
     for piece in rows:
@@ -208,7 +217,7 @@ class Fingerprinter:
 def fingerprint(state: State) -> str:
     """Returns the fingerprint of a state: 32 hexadecimal digits, the same for equal rows."""
     fingerprinter = Fingerprinter()
-    fingerprinter.add(header(state))
+    fingerprinter.add(freeze_header(header(state)))
     for parts in (frozen_queues(state), frozen_jobs(state), frozen_tombstones(state)):
         for part in parts:
             fingerprinter.add(part)

@@ -15,8 +15,9 @@ from itertools import pairwise
 from typing import Final
 
 from beaver_model.bounds import SNOOZES_MAX
+from beaver_model.forgetting import beside_default
 from beaver_model.index import QueueIndex, kind_of
-from beaver_model.rows import ROW_BYTES, TOMBSTONE_BYTES, Row
+from beaver_model.rows import DEFAULT_QUEUE, ROW_BYTES, TOMBSTONE_BYTES, Row
 from beaver_model.state import State
 from beaver_model.states import JobState
 
@@ -272,8 +273,20 @@ def tombstones_match(state: State) -> str | None:
     return None if len(ids) == len(state.tombstone_times) else "a tombstone has no time"
 
 
+def queues_are_known_and_bounded(state: State) -> str | None:
+    """Every job's queue is known, and no more are than there may be."""
+    for row in state.jobs.values():
+        if row.spec.queue not in state.queues:
+            return f"job {row.id} is in queue {row.spec.queue}, which is not known"
+    count = beside_default(state)
+    if count > state.queues_max:
+        return f"{count} queues are known beside {DEFAULT_QUEUE}; at most {state.queues_max} may be"
+    return None
+
+
 INVARIANTS: Final[tuple[Invariant, ...]] = (
     one_set_per_job,
+    queues_are_known_and_bounded,
     seqs_ascend,
     tokens_fence,
     attempts_are_bounded,

@@ -27,6 +27,9 @@ from beaver_model.bounds import (
 )
 from beaver_model.states import JobState
 
+DEFAULT_QUEUE: Final = "default"
+"""The queue of jobs that name none: there is always room for it."""
+
 
 class BackoffKind(IntEnum):
     """How the delay grows with the attempts."""
@@ -54,7 +57,7 @@ class Spec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """
 
     task: str
-    queue: str = "default"
+    queue: str = DEFAULT_QUEUE
     priority: Annotated[int, msgspec.Meta(ge=0, le=PRIORITY_MAX)] = PRIORITY_DEFAULT
     timeout_ms: _Milliseconds = TIMEOUT_MS_DEFAULT
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=ATTEMPTS_MAX)] = ATTEMPTS_DEFAULT
@@ -213,6 +216,16 @@ class QueueRow(msgspec.Struct, array_like=True, gc=False):
     completed: int = 0
     durable_dispatch: bool = True
     """A job of the queue starts only once its DISPATCH is durable."""
+
+    @property
+    def is_as_new(self) -> bool:
+        """True where every setting is that of a queue nobody has set."""
+        return (
+            not self.paused
+            and self.weight == WEIGHT_DEFAULT
+            and not self.bytes_max
+            and self.durable_dispatch
+        )
 
 
 class Tombstone(NamedTuple):

@@ -19,6 +19,7 @@ import msgspec
 
 from beaver_model.bounds import (
     ADVANCE_MAX,
+    QUEUES_MAX,
     TOMBSTONES_EVICTED_PER_EVENT,
     TOMBSTONES_MAX_DEFAULT,
 )
@@ -58,6 +59,8 @@ class Header(NamedTuple):
     epoch: int
     tombstones_max: int
     tombstones_age_ms: int
+    completed_elsewhere: int = 0
+    """Jobs completed in queues that are forgotten."""
 
 
 class State:
@@ -66,13 +69,17 @@ class State:
     def __init__(self, header: Header | None = None) -> None:
         header = header or Header(0, 0, 0, TOMBSTONES_MAX_DEFAULT, 0)
         self.last_seq, self.time_ms, self.epoch = header[:3]
-        self.tombstones_max, self.tombstones_age_ms = header[3:]
+        self.tombstones_max, self.tombstones_age_ms = header[3:5]
+        self.completed_elsewhere = header[5]
         self.jobs: dict[str, Row] = {}
         """Every job that has a row, by id, in the order of their seqs."""
         self.queues: dict[str, QueueIndex] = {}
         self.tombstones: dict[str, bytes] = {}
         self.tombstone_ids: deque[str] = deque()
         self.tombstone_times: deque[int] = deque()
+
+        self.queues_max = QUEUES_MAX
+        """A bound of the model, here so that checkers reach it with a few."""
 
         # Derived from here on.
         self.indexed = True
@@ -92,6 +99,7 @@ class State:
         """Sum of mixed (seq, state, attempt, token) of all rows, modulo 2^64."""
         self.suspects_in_flight = 0
         self.stride_pass = 0
+        self._queues_made = 0
         self.turns = Turns(prefetched=False)
         """Queues with jobs for an idle worker."""
         self.prefetch_turns = Turns(prefetched=True)
@@ -104,7 +112,8 @@ class State:
     @property
     def completed(self) -> int:
         """Jobs completed in the store's life."""
-        return sum(queue.row.completed for queue in self.queues.values())
+        known = sum(queue.row.completed for queue in self.queues.values())
+        return known + self.completed_elsewhere
 
     def count(self, state: JobState) -> int:
         """Returns how many jobs are in `state` (for `COMPLETED`: over the store's life)."""
@@ -171,10 +180,20 @@ class State:
 
     def queue(self, name: str) -> QueueIndex:
         """Returns the queue of that name, made if need be."""
-        queue = self.queues.get(name)
-        if queue is None:
-            queue = self.queues[name] = QueueIndex(QueueRow(name), len(self.queues))
+        return self.queues.get(name) or self.add_queue(QueueRow(name))
+
+    def add_queue(self, row: QueueRow) -> QueueIndex:
+        """Takes in a queue that the state does not know."""
+        queue = self.queues[row.name] = QueueIndex(row, self._queues_made)
+        self._queues_made += 1
         return queue
+
+    def forget_queue(self, name: str) -> None:
+        """Drops a queue without jobs; what it has completed stays counted."""
+        queue = self.queues.pop(name)
+        self.completed_elsewhere += queue.row.completed
+        self.turns.leave(queue)
+        self.prefetch_turns.leave(queue)
 
     def defer_indexes(self) -> None:
         """Leaves the indexes alone until `index`: for replay, which asks for none of them.

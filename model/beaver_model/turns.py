@@ -21,6 +21,7 @@ STRIDE: Final = 1 << 20
 T = TypeVar("T")
 
 _NO_END: Final = 1 << 30
+_HUSKS_MIN: Final = 100
 
 
 class Turns:
@@ -43,6 +44,15 @@ class Turns:
         if queue.number not in self._listed:
             self._listed.add(queue.number)
             heapq.heappush(self._heap, (queue.stride_pass, queue.number, queue))
+
+    def leave(self, queue: QueueIndex) -> None:
+        """Strikes out a queue that is forgotten; entries of such are dropped in bulk."""
+        if queue.number not in self._listed:
+            return
+        self._listed.discard(queue.number)
+        if len(self._heap) > 2 * len(self._listed) + _HUSKS_MIN:
+            self._heap = [entry for entry in self._heap if entry[1] in self._listed]
+            heapq.heapify(self._heap)
 
     def first(self, take: Callable[..., T | None], *context: object) -> T | None:
         """Returns what `take(queue, *context)` finds in the first queue that has something."""

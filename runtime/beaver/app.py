@@ -19,7 +19,7 @@ from beaver.calls import Call
 from beaver.errors import InvalidInput
 from beaver.handles import Handle, tell_unknown
 from beaver.job_options import Duration, refuse_unknown
-from beaver.jobs import Declaration, merge
+from beaver.jobs import Declaration, Producer, merge
 from beaver.link import AsyncLink, Link, Linked, awaited, blocking
 from beaver.messages import Backoff, Request
 from beaver.tasks import Registry
@@ -107,6 +107,11 @@ class Beaver(Linked):
         from beaver.requests import make_request
 
         refuse_unknown(unknown, "Beaver.enqueue()")
+        if isinstance(task, Producer):
+            raise InvalidInput(
+                f"app.enqueue: the name of a task is expected, found {task!r}; "
+                f"it is {task.name}.enqueue(...) with the job itself"
+            )
         declared = self.registry.get(task)
         if declared is not None:
             declared.bind(payload)  # Wrong keys are told here, and not by a dead job.

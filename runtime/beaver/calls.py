@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Self, TypeVar,
 
 import msgspec
 
-from beaver.durations import parse_time_ms
+from beaver.durations import parse_duration_ms, parse_time_ms
 from beaver.errors import BeaverError
+from beaver.job_options import Duration
 from beaver.messages import Request
 from beaver.views import (
     Enqueued,
@@ -261,18 +262,24 @@ def history(job: str) -> Call[list[EventView]]:
     return Call("history", [job], _events, _same)
 
 
-def wait(job: str, timeout: float | None = None) -> Call[ResultView]:
+def wait(job: str, timeout: Duration | None = None) -> Call[ResultView]:
     """Returns how a job ended, once it has.
 
     Args:
         job: Its id.
-        timeout: Seconds after which the wait ends; `None` waits for ever.
+        timeout: Time after which the wait ends, in seconds, as text (`"5m"`) or as a
+            `timedelta`; `None` waits for ever.
 
     Raises:
         NotFound: No such job.
         WaitTimeout: It goes on.
     """
-    timeout_ms = -1 if timeout is None else max(0, round(timeout * 1000))
+    if timeout is None:
+        timeout_ms = -1
+    elif isinstance(timeout, (int, float)) and timeout <= 0:
+        timeout_ms = 0  # What was left of some other limit.
+    else:
+        timeout_ms = parse_duration_ms(timeout, "timeout")
     return Call("wait", [job, timeout_ms], _result, _same)
 
 

@@ -151,7 +151,14 @@ class JobContext:
         Raises:
             InvalidInput: The child, or the number or bytes of all of them, is out of bounds.
         """
-        return self._add(task.request(*args, **kwargs))
+        request = getattr(task, "request", None)
+        if request is None:
+            by_name = f"; by its name it is ctx.enqueue_json({task!r}, ...)"
+            raise InvalidInput(
+                "ctx.enqueue: a function declared with @app.job is expected, found "
+                f"{task!r:.80}{by_name if isinstance(task, str) else ''}"
+            )
+        return self._add(request(*args, **kwargs))
 
     def enqueue_json(
         self,

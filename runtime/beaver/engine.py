@@ -48,7 +48,7 @@ from beaver_model.commands import (
     Job,
     Requeue,
 )
-from beaver_model.events import AnyEvent
+from beaver_model.events import AnyEvent, QueueForgotten
 
 MARK_IDLE_S: Final = 0.05
 """After so long without a commit, an empty frame proves that the last one was synced."""
@@ -272,6 +272,8 @@ class Engine:
         events = decide(self._state, command, now_ms)
         if isinstance(events, Rejection) or not events or len(events) != len(command.jobs):
             return False
+        if type(events[0]) is QueueForgotten:
+            return False  # Of these jobs one is known, though there are as many events.
         seq = self._state.last_seq + 1
         self._apply(events, size, now_ms)
         # What was applied just now is not durable: every answer waits.

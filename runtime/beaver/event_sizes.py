@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from beaver_model import State
-from beaver_model.bounds import ERROR_BYTES_MAX, ID_BYTES_MAX
+from beaver_model.bounds import ERROR_BYTES_MAX, ID_BYTES_MAX, QUEUES_FORGOTTEN_AT_ONCE
 from beaver_model.commands import (
     AnyCommand,
     Boot,
@@ -22,6 +22,7 @@ from beaver_model.commands import (
     Fail,
     Job,
     Requeue,
+    SetQueue,
 )
 
 EVENT_BYTES: Final = 384
@@ -44,7 +45,14 @@ def events_max(command: AnyCommand) -> int:
 
 
 def _enqueue_bytes(command: Enqueue, state: State) -> int:
-    return _jobs_bytes(command.jobs)
+    return _jobs_bytes(command.jobs) + _forgotten_bytes(len(command.jobs), state)
+
+
+def _forgotten_bytes(queues: int, state: State) -> int:
+    """What forgetting queues takes, where so many may be new."""
+    if len(state.queues) + queues <= state.queues_max:
+        return 0
+    return EVENT_BYTES * max(queues, QUEUES_FORGOTTEN_AT_ONCE)
 
 
 def _dispatches_bytes(command: DispatchBatch, state: State) -> int:
@@ -57,7 +65,9 @@ def _completes_bytes(command: CompleteBatch, state: State) -> int:
 
 
 def _complete_bytes(command: Complete, state: State) -> int:
-    children = _jobs_bytes(command.children) if command.children else 0
+    children = 0
+    if command.children:
+        children = _jobs_bytes(command.children) + _forgotten_bytes(len(command.children), state)
     return EVENT_BYTES + ID_BYTES_MAX + len(command.result) + children
 
 
@@ -67,6 +77,10 @@ def _failure_bytes(command: Fail | Expire, state: State) -> int:
 
 def _requeue_bytes(command: Requeue, state: State) -> int:
     return EVENT_BYTES + ID_BYTES_MAX + len(command.payload or b"")
+
+
+def _set_queue_bytes(command: SetQueue, state: State) -> int:
+    return EVENT_BYTES + ID_BYTES_MAX + _forgotten_bytes(1, state)
 
 
 def _boot_bytes(command: Boot, state: State) -> int:
@@ -94,6 +108,7 @@ _BYTES: Final[dict[type, Callable[[Any, State], int]]] = {
     Fail: _failure_bytes,
     Expire: _failure_bytes,
     Requeue: _requeue_bytes,
+    SetQueue: _set_queue_bytes,
     Boot: _boot_bytes,
 }
 """Upper bounds of the bytes that a command's events take in the log; others are small."""

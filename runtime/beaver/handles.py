@@ -16,6 +16,7 @@ from msgspec import UNSET
 from beaver import calls
 from beaver.calls import Call
 from beaver.errors import JobFailed, NotFound
+from beaver.job_options import Duration
 from beaver.link import Link, Linked, awaited, blocking
 from beaver.views import Enqueued, EventView, ExplainView, JobView, ResultView
 from beaver_model.bounds import PAYLOAD_BYTES_CEILING
@@ -56,11 +57,12 @@ class Handle(Linked, Generic[R]):
     def __hash__(self) -> int:
         return hash((self.id, self.link))
 
-    def _result(self, timeout: float | None = None) -> Call[R]:
+    def _result(self, timeout: Duration | None = None) -> Call[R]:
         """Returns the job's result, once it has completed.
 
         Args:
-            timeout: Seconds after which the wait ends; `None` waits for as long as it takes.
+            timeout: Time after which the wait ends, in seconds, as text (`"5m"`) or as a
+                `timedelta`; `None` waits for as long as it takes.
 
         Raises:
             JobFailed: It died, or was cancelled or discarded.

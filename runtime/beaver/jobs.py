@@ -360,7 +360,12 @@ class Declaration:
         from beaver.parameters import refuse_uncallable
 
         refuse_uncallable(function)
-        name = check_name(given.get("name") or getattr(function, "__name__", ""), "@app.job: name")
+        name = given.get("name", getattr(function, "__name__", None))
+        if name is None:
+            raise InvalidInput(
+                f"@app.job: {function!r:.80} has no name of its own: give one (`name=...`)"
+            )
+        check_name(name, "@app.job: name")
         if given.get("queue") is not None:
             check_name(given["queue"], "@app.job: queue")
         backoff, timeout = given.get("backoff"), given.get("timeout")

@@ -136,7 +136,7 @@ def check_line(text: bytes, bytes_max: int, job_id: str) -> None:
         _decode(text)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"job {job_id}: payload: not JSON: {error}") from None
-    if _has_line_break(text):
+    if _LINE_FEED in text or _RETURN in text:
         raise InvalidInput(f"job {job_id}: payload: it must stand on one line")
 
 

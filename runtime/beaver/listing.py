@@ -23,6 +23,7 @@ from beaver_model.events import (
     Dispatched,
     Enqueued,
     JobEvent,
+    QueueForgotten,
     QueueSet,
     Released,
     Requeued,
@@ -129,6 +130,10 @@ def _queue_set(view: EventView, event: QueueSet) -> None:
     }
 
 
+def _queue_forgotten(view: EventView, event: QueueForgotten) -> None:
+    view.queue = event.queue
+
+
 def _booted(view: EventView, event: Booted) -> None:
     view.details = {"epoch": event.epoch, "power_cut": event.power_cut}
 
@@ -153,6 +158,7 @@ _FILL: Final[dict[type, Callable[[EventView, Any], None]]] = {
     QueueSet: _queue_set,
     Booted: _booted,
     BoundsSet: _bounds_set,
+    QueueForgotten: _queue_forgotten,
 }
 
 

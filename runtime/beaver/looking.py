@@ -38,7 +38,12 @@ def cores() -> int:
 
 
 def runnable() -> int | None:
-    """Returns how many tasks run or want to, this one included; `None` where none can say."""
+    """Returns how many tasks run or want to, this one included; `None` where nobody can say.
+
+    The kernel counts those of all cores, so that says nothing to who may use only some.
+    """
+    if cores() != os.cpu_count():
+        return None
     try:
         return int(_LOAD.read_bytes().split()[3].partition(b"/")[0])
     except (OSError, ValueError, IndexError):
@@ -77,14 +82,15 @@ class Looking:
             before_s = now_s
             self._yield()
             now_s = clock()
-            if now_s - before_s > SLOW_YIELD_S or now_s > until_s:
-                if self._busy():
+            slow = now_s - before_s > SLOW_YIELD_S
+            if slow or now_s > until_s:
+                if self._busy(slow):
                     self._again_s = now_s + self._pause_s
                     self._pause_s = min(2 * self._pause_s, PAUSE_MAX_S)
                     return False
                 if now_s > until_s:
                     return False
 
-    def _busy(self) -> bool:
+    def _busy(self, slow: bool) -> bool:
         running = self._runnable()
-        return running is None or running > self._cores
+        return slow if running is None else running > self._cores

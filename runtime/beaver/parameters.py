@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 _CONTEXT_NAME: Final = "JobContext"
 _CONTEXT_PARAMETER: Final = "ctx"
 _DOTTED: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-_NO_OBJECTS: Final = frozenset(
-    {"str", "int", "float", "bool", "bytes", "list", "tuple", "set", "frozenset", "None"}
-)
-"""Annotations that no JSON object is a value of."""
+_PLAIN: Final = {
+    **dict.fromkeys(("str", "int", "float", "bool", "bytes"), frozenset({"plain"})),
+    **dict.fromkeys(("list", "tuple", "set", "frozenset"), frozenset({"array"})),
+    "dict": frozenset({"object"}),
+}
+"""Annotations that say what JSON is a value of them, of plain values, arrays and objects."""
+_ANY: Final = frozenset({"plain", "array", "object", "null"})
 
 
 class Parameters(NamedTuple):
@@ -39,8 +42,8 @@ class Parameters(NamedTuple):
     """Name of the parameter that gets the context."""
     context_index: int = -1
     """Parameters before that one, where it may be given by position."""
-    first_takes_object: bool = True
-    """The first positional parameter may be given a JSON object, for all that is known."""
+    first_takes: frozenset[str] = _ANY
+    """What JSON the first positional parameter may be given, for all that is known."""
 
     @property
     def callable_with_one(self) -> bool:
@@ -59,17 +62,23 @@ class Parameters(NamedTuple):
             and self.context not in keys
         )
 
-    def take_whole(self, names: dict[str, Any]) -> bool:
-        """True where an object that does not fit may be meant as the one argument.
+    def take_whole(self, payload: Any) -> bool:
+        """True where a payload may be meant as the one argument.
 
-        One that names a parameter is meant as keyword arguments, with a slip in it.
+        An object that names a parameter is meant as keyword arguments, with a slip in it; and
+        an object, an array or null is not meant for a parameter that cannot have such a value.
         """
-        return (
-            self.callable_with_one
-            and self.first_takes_object
-            and self.keywords.isdisjoint(names)
-            and self.context not in names
-        )
+        if not self.callable_with_one:
+            return False
+        if isinstance(payload, dict):
+            return (
+                "object" in self.first_takes
+                and self.keywords.isdisjoint(payload)
+                and self.context not in payload
+            )
+        if isinstance(payload, list):
+            return "array" in self.first_takes
+        return payload is not None or "null" in self.first_takes
 
     def with_context(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
@@ -148,7 +157,7 @@ def parameters_of(function: Callable[..., Any]) -> Parameters:
         any_keyword,
         context,
         context_index,
-        _takes_object(first),
+        _taken(first),
     )
 
 
@@ -169,14 +178,13 @@ def producer_signature(function: Callable[..., Any], context: str | None) -> ins
     return signature.replace(parameters=given)
 
 
-def _takes_object(annotation: Any) -> bool:
-    """True unless an annotation says that a JSON object is no value of it."""
+def _taken(annotation: Any) -> frozenset[str]:
+    """Returns what JSON an annotation takes: anything, where it does not plainly say."""
     if isinstance(annotation, str):
         name = annotation.strip("'\" ").partition("[")[0]
-    else:
-        kind = getattr(annotation, "__origin__", None) or annotation
-        name = getattr(kind, "__name__", "") if isinstance(kind, type) else ""
-    return name not in _NO_OBJECTS
+        return _ANY if "|" in annotation else _PLAIN.get(name, _ANY)
+    kind = getattr(annotation, "__origin__", None) or annotation
+    return _PLAIN.get(kind.__name__, _ANY) if isinstance(kind, type) else _ANY
 
 
 # -- the context ----------------------------------------------------------------------------

@@ -90,27 +90,23 @@ class FrameReader:
     """Cuts a byte stream into frames, whatever the sizes of the pieces that arrive."""
 
     def __init__(self, limit: int = FRAME_BYTES_MAX) -> None:
-        self._buffer = bytearray()
+        self.buffer = bytearray()
+        """What is kept of frames not taken yet."""
         self.limit = limit
         """A longer frame is refused."""
 
     @property
-    def kept_now(self) -> int:
-        """Bytes that are kept of frames not taken yet."""
-        return len(self._buffer)
-
-    @property
     def kept(self) -> int:
-        """The same; of a frame that is not whole, all that it announces."""
-        size = len(self._buffer)
+        """Bytes of `buffer`; of a frame that is not whole, all that it announces."""
+        size = len(self.buffer)
         if size < 4:
             return size
-        (length,) = _unpack_length(self._buffer)
+        (length,) = _unpack_length(self.buffer)
         return max(size, 4 + int(length))
 
     def keep(self, data: bytes) -> None:
         """Keeps bytes, and cuts them later."""
-        self._buffer += data
+        self.buffer += data
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yields the body of each frame that `data` completes.
@@ -119,14 +115,14 @@ class FrameReader:
             FrameTooLong: Before anything of that frame is kept.
         """
         size = len(data)
-        if size >= 4 and not self._buffer and size <= self.limit:
+        if size >= 4 and not self.buffer and size <= self.limit:
             (length,) = _unpack_length(data)
             if length == size - 4:
                 return iter((data[4:],))  # One whole frame, as mostly.
         return self._cut(data)
 
     def _cut(self, data: bytes) -> Iterator[bytes]:
-        buffer = self._buffer
+        buffer = self.buffer
         if buffer:
             buffer += data
         # Nearly always whole frames arrive, and are cut from the piece itself.

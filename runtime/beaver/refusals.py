@@ -65,7 +65,8 @@ _ERRORS: Final[dict[str, Callable[[_Facts], BeaverError]]] = {
         f"job {facts['job']} is {_word(facts['state'])}; that cannot be done to it now"
     ),
     "too_many_queues": lambda facts: InvalidInput(
-        f"queue {facts['queue']} would be one more than the {facts['max']} that a store holds; "
+        f"queue {facts['queue']} would be one more than the {facts['max']} that a store holds "
+        "beside the default, and each has jobs or settings of its own; "
         f"{hint('queues')}"
     ),
     "bad_value": _bad_value,

@@ -36,7 +36,14 @@ from beaver.snapshot import load_snapshot
 from beaver.views import EventView
 from beaver_model import IllegalEvent, JobState, State, apply, fingerprint, legal, violations
 from beaver_model import replay as replay_events
-from beaver_model.events import AnyEvent, Booted, BoundsSet, Enqueued, JobEvent
+from beaver_model.events import (
+    AnyEvent,
+    Booted,
+    BoundsSet,
+    Enqueued,
+    JobEvent,
+    QueueForgotten,
+)
 from beaver_model.state import Header
 
 Progress = Callable[[int, int], None]
@@ -368,6 +375,8 @@ class PartialState:
         return reason
 
     def _is_strange(self, event: AnyEvent) -> bool:
+        if isinstance(event, QueueForgotten):
+            return event.queue not in self.state.queues
         return (
             isinstance(event, JobEvent)
             and not isinstance(event, Enqueued)

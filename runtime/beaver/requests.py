@@ -69,7 +69,7 @@ TASK_DEFAULT: Final = "echo"
 _LATER_KEYS: Final = frozenset(
     {"unique", "after", "concurrency_key", "expires", "expires_at", "schedule", "deadline"}
 )
-_OVERHEAD_BYTES: Final = 48
+OVERHEAD_BYTES: Final = 48
 """What an ENQUEUE event takes beside what the request holds."""
 _decode_options: Final = msgspec.msgpack.Decoder(Options).decode
 
@@ -303,5 +303,5 @@ def request_to_json(request: Request) -> bytes:
 
 def request_bytes(request: Request) -> int:
     """Returns about how many bytes a request takes in a commit."""
-    tags = sum(map(len, request.tags))
-    return len(request.id) + len(request.options) + len(request.payload) + tags + _OVERHEAD_BYTES
+    size = len(request.id) + len(request.options) + len(request.payload) + OVERHEAD_BYTES
+    return size + sum(map(len, request.tags)) if request.tags else size

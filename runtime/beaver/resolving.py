@@ -112,7 +112,7 @@ class Resolver:
             raise InvalidInput(f"job {job_id}: its time lies outside the years 1970 to 9999")
         if request.tags:
             check_tags(request.tags)
-        spec = self.spec(request.options, origin)
+        spec = self._memo[origin].get(request.options) or self.spec(request.options, origin)
         return Job(job_id, spec, payload, request.digest, run_at_ms, request.tags)
 
     def _resolve(self, raw: bytes, origin: int) -> Spec:

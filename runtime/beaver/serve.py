@@ -45,6 +45,7 @@ from beaver.locking import Hold, acquire, prepare_directory
 from beaver.metrics import Collector, registry_of
 from beaver.past import Past
 from beaver.queries import status
+from beaver.reachable import stay_reachable
 from beaver.server.http import HttpServer
 from beaver.server.socket import SocketServer
 from beaver.setting import DEFAULT
@@ -94,6 +95,7 @@ class Server:
         self._stop: asyncio.Event | None = None
         self._failure: str | None = None
         self._ending = False
+        self._staying: asyncio.Task[None] | None = None
         self._signals = 0
         self._reloads: set[asyncio.Task[None]] = set()
         self._parts: Assembly | None = None
@@ -215,6 +217,8 @@ class Server:
                 phase="",
             )
             self._turn.release()
+            stay = stay_reachable(config.data, socket, self._tell_of)
+            self._staying = asyncio.get_running_loop().create_task(stay)
             self._stretches.watch()
             self._say_ready(parts, socket_path, address)
             self._parts = parts
@@ -232,6 +236,8 @@ class Server:
         finally:
             self._ending, self._parts = True, None
             self._stretches.end()
+            if self._staying is not None:
+                self._staying.cancel()
             with contextlib.suppress(OSError):
                 self._tell_of(phase="ending")
             await parts.halt(close_doors)

@@ -42,6 +42,7 @@ from beaver.snapshot_lines import (
 from beaver_model.freezing import (
     Fingerprinter,
     assemble,
+    freeze_header,
     freeze_job,
     frozen_jobs,
     frozen_queues,
@@ -214,7 +215,7 @@ def _write_lines(writer: _Writer, state: State, store: bytes) -> str:
     """Writes the whole of a state and returns its fingerprint."""
     fingerprinter = Fingerprinter()
     values = header(state)
-    fingerprinter.add(values)
+    fingerprinter.add(freeze_header(values))
     writer.add(HeaderLine(FORMAT, VERSION, store.hex(), *values))
     queues = 0
     for queue in frozen_queues(state):
@@ -269,7 +270,7 @@ def load_snapshot(
             head = reader.header()
             fingerprinter = Fingerprinter() if check_fingerprint else None
             if fingerprinter is not None:
-                fingerprinter.add(head)
+                fingerprinter.add(freeze_header(head))
             state = assemble(
                 head,
                 chain.from_iterable(_noted(reader.queues(), tuple, fingerprinter)),

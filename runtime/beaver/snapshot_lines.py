@@ -75,7 +75,7 @@ class SnapshotDamaged(Corruption):
 # -- the lines ------------------------------------------------------------------------------
 
 
-class HeaderLine(msgspec.Struct, tag="header", tag_field="kind"):
+class HeaderLine(msgspec.Struct, tag="header", tag_field="kind", omit_defaults=True):
     format: str
     version: int
     store: str
@@ -84,6 +84,7 @@ class HeaderLine(msgspec.Struct, tag="header", tag_field="kind"):
     epoch: int
     tombstones_max: int
     tombstones_age_ms: int
+    completed_elsewhere: int = 0
 
 
 class QueueLine(msgspec.Struct, tag="queue", tag_field="kind", omit_defaults=True):
@@ -233,7 +234,12 @@ class LineReader:
         self.offset = len(first)
         self.store = bytes.fromhex(line.store)
         return Header(
-            line.last_seq, line.time_ms, line.epoch, line.tombstones_max, line.tombstones_age_ms
+            line.last_seq,
+            line.time_ms,
+            line.epoch,
+            line.tombstones_max,
+            line.tombstones_age_ms,
+            line.completed_elsewhere,
         )
 
     def queues(self) -> Iterator[list[QueueTuple]]:

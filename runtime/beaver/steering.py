@@ -19,20 +19,24 @@ class Retry(Steering):
     It spends an attempt as any failure does.  Without `delay` the job's backoff decides.
 
     Args:
-        delay: Seconds, or a `timedelta`.
+        delay: Seconds, a text such as `"5m"`, or a `timedelta`.
         error: Text for the log; the cause of the exception where it is empty.
     """
 
-    def __init__(self, delay: float | timedelta | None = None, error: str = "") -> None:
+    def __init__(self, delay: float | str | timedelta | None = None, error: str = "") -> None:
         super().__init__(error or "the job asked for a retry")
         self.delay_ms = None if delay is None else _milliseconds(delay)
         self.error = error
 
 
 class Snooze(Steering):
-    """Not now: run again after `delay` (seconds or a `timedelta`), without spending an attempt."""
+    """Not now: run again after `delay`, without spending an attempt.
 
-    def __init__(self, delay: float | timedelta) -> None:
+    Args:
+        delay: Seconds, a text such as `"5m"`, or a `timedelta`.
+    """
+
+    def __init__(self, delay: float | str | timedelta) -> None:
         super().__init__("the job snoozed")
         self.delay_ms = _milliseconds(delay)
 
@@ -69,7 +73,11 @@ class CancelRequested(SoftStop):
     """Somebody asked for the running job to be cancelled."""
 
 
-def _milliseconds(delay: float | timedelta) -> int:
+def _milliseconds(delay: float | str | timedelta) -> int:
+    if isinstance(delay, str):
+        from beaver.durations import parse_duration_ms
+
+        delay = parse_duration_ms(delay, "the delay") / 1000
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if not 0 <= seconds <= 30 * 86_400:
         raise ValueError(f"a delay of {seconds} s; it must lie between 0 s and 30 days")

@@ -138,11 +138,9 @@ class Task(Generic[P, R]):
                 return self._spread(tuple(payload["args"]), payload["kwargs"])
             if parameters.fit(payload):
                 return (), payload
-            if not parameters.take_whole(payload):
-                raise BindError(self._misfit(payload) + _wrong_keys(payload, parameters))
         elif payload is None and not parameters.required:
             return (), {}
-        if parameters.callable_with_one:
+        if parameters.take_whole(payload):
             return (payload,), {}
         raise BindError(self._misfit(payload))
 
@@ -158,7 +156,7 @@ class Task(Generic[P, R]):
     def _misfit(self, payload: Any) -> str:
         return (
             f"the payload ({_describe(payload)}) does not fit the parameters of task "
-            f"{self.name!r}: {self.parameters}"
+            f"{self.name!r}: {self.parameters}{_hint(payload, self.parameters)}"
         )
 
 
@@ -170,21 +168,22 @@ def _describe(payload: Any) -> str:
     return kinds.get(type(payload), "a number")
 
 
-def _wrong_keys(payload: dict[str, Any], parameters: Parameters) -> str:
-    """Says which keys of an object are none of the parameters, and which are missing."""
-    from beaver.setting import unknown_name
-
-    known = tuple(sorted(parameters.keywords))
+def _hint(payload: Any, parameters: Parameters) -> str:
+    """Says which keys of an object are wrong or missing, and how a call is written out."""
     parts = []
-    for key in sorted(payload.keys() - parameters.keywords):
-        if key == parameters.context:
-            parts.append(f"{key!r} is the context, which no producer gives")
-        elif not parameters.any_keyword:
-            parts.append(f"no parameter {key!r:.60}{unknown_name(key, known)}")
-    if missing := sorted(parameters.required - payload.keys()):
-        parts.append(f"missing: {', '.join(missing)}")
-    as_one = 'as one argument it is {"args": [...], "kwargs": {}}'
-    return f"\n{'; '.join([*parts[:5], as_one])}"
+    if isinstance(payload, dict):
+        from beaver.setting import unknown_name
+
+        known = tuple(sorted(parameters.keywords))
+        for key in sorted(payload.keys() - parameters.keywords):
+            if key == parameters.context:
+                parts.append(f"{key!r} is the context, which no producer gives")
+            elif not parameters.any_keyword:
+                parts.append(f"no parameter {key!r:.60}{unknown_name(key, known)}")
+        if missing := sorted(parameters.required - payload.keys()):
+            parts.append(f"missing: {', '.join(missing)}")
+    call = 'a call is written out as {"args": [...], "kwargs": {...}}'
+    return f"\n{'; '.join([*parts[:5], call])}"
 
 
 class Registry:

@@ -70,6 +70,7 @@ KINDS: Final[tuple[str, ...]] = (
     "resume",
     "drain",
     "stopped",
+    "reload",
 )
 """Every kind of action: the witnesses that each is really tried."""
 

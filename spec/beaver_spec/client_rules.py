@@ -8,7 +8,7 @@ from beaver_spec.moment import Moment
 from beaver_spec.properties import Ask
 from beaver_spec.rows import ABSENT, LIVE, PENDING
 from beaver_spec.space import REPLIES
-from beaver_spec.world import DRAINING, HELD, LOST, SENT, UNSENT, Entry, Held
+from beaver_spec.world import DRAINING, HELD, LOST, SENT, UNSENT, Entry, Held, is_former
 
 
 def wakes(m: Moment) -> None:
@@ -67,6 +67,8 @@ def dispatches(m: Moment) -> None:
         holds = [held for held in worker if held.phase in HELD]
         if len(holds) >= m.scope.prefetch or any(h.phase == LOST for h in holds):
             continue
+        if is_former(worker):
+            continue
         for job, row in enumerate(m.rows):
             if row.state != PENDING:
                 continue
@@ -90,6 +92,8 @@ def dispatches_of_several(m: Moment) -> None:
         holds = [held for held in worker if held.phase in HELD]
         room = m.scope.prefetch - len(holds)
         if not holds or room < 2 or any(h.phase == LOST for h in holds):
+            continue
+        if is_former(worker):
             continue
         pending = [job for job, row in enumerate(m.rows) if row.state == PENDING]
         for jobs in permutations(pending, 2):

@@ -14,6 +14,7 @@ a run from the start to a broken promise must exist, and is told step by step.
 from __future__ import annotations
 
 import gc
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ SOWN_TIMEOUT_MS: Final = 2_000
 
 RUN_INDEXES: Final = 3
 """Places in the log that such a run may use."""
+
+_ANY: Final = re.compile(r"any\d+")
 
 RUN_STEPS_MAX: Final = 12
 """A sown bug must break a promise within so many steps from the start."""
@@ -211,6 +214,30 @@ def _never_taken(system: System) -> Iterator[str]:
         step = action(v, s, t)
         if _answer(z3, [*before, step, *v.limits], TIMEOUT_MS) != "sat":
             yield f"'{name}' can never happen"
+
+
+@alone()
+def unneeded(system: System) -> list[str]:
+    """Returns the conjuncts of actions without which the proof still goes through.
+
+    An action without such a conjunct allows more, and the promise is kept all the same: it
+    does not rest on it.  What is not in this list is needed, and a bug there is noticed.
+    """
+    import z3
+
+    v = Vocabulary(z3)
+    s, t = v.state(system.sorts, ""), v.state(system.sorts, "'")
+    before = list(system.invariant(v, s).values())
+    after = [z3.Not(part) for part in system.invariant(v, t).values()]
+    found: list[str] = []
+    for name, action in system.actions("").items():
+        parts = action(v, s, t).children()
+        for place, part in enumerate(parts):
+            rest = [*parts[:place], *parts[place + 1 :]]
+            step = [*before, *rest]
+            if all(_answer(z3, [*step, broken], SOWN_TIMEOUT_MS) == "unsat" for broken in after):
+                found.append(f"{name}: {_ANY.sub('any', ' '.join(str(part).split()))}")
+    return found
 
 
 @alone()

@@ -3,6 +3,9 @@
 What lives here: one segment as places for frames, each with what processes read and what
 the disk has, and a writer and a recovery that follow `beaver.journal.wal` and
 `beaver.recovery`.  At most one frame is unsynced; all proofs rest on that.
+
+What may not live here: the cut of a torn tail.  Here a frame is whole or it is not, and what
+is torn stays so; that a cut is needed because blocks of two frames mix is for `Log.tla`.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from typing import Final
 
 from beaver_spec.induction import Action, Formula, System, Values, Vocabulary
 
-DOWN, FOUND, CUT, REWRITTEN, UP, REFUSED = range(6)
+DOWN, FOUND, REWRITTEN, UP, REFUSED = range(5)
 """Phases of a process: those between DOWN and UP are recovery's."""
 
 _LOG_SORTS: Final = {
@@ -54,7 +57,6 @@ def _log_actions(bug: str) -> dict[str, Action]:
         "kill in the middle of a write": _kill_in_write,
         "power cut": _power_cut,
         "recovery reads the log": _scan,
-        "recovery cuts the tail": _cut,
         "recovery rewrites the last frame": _rewrite(bug),
         "recovery syncs and accepts": _accept,
         "recovery's sync fails": _recovery_fails,
@@ -222,24 +224,6 @@ def _scan(v: Vocabulary, s: Values, t: Values) -> Formula:
     )
 
 
-def _cut(v: Vocabulary, s: Values, t: Values) -> Formula:
-    z3 = v.z3
-
-    def at(i: Formula) -> Formula:
-        gone = i >= s["log"]
-        return z3.And(
-            t["cached_ok"][i] == z3.And(s["cached_ok"][i], z3.Not(gone)),
-            t["dirty"][i] == z3.Or(s["dirty"][i], gone),
-        )
-
-    return z3.And(
-        s["phase"] == FOUND,
-        v.every(at),
-        t["phase"] == CUT,
-        *v.keep(s, t, "cached_ok", "dirty", "phase"),
-    )
-
-
 def _rewrite(bug: str) -> Action:
     def action(v: Vocabulary, s: Values, t: Values) -> Formula:
         z3, at = v.z3, s["log"] - 1
@@ -254,7 +238,7 @@ def _rewrite(bug: str) -> Action:
             same = z3.And(*(t[n] == s[n] for n in ("cached", "cached_ok", "dirty")))
             new = z3.If(at >= 0, written, same)
         return z3.And(
-            s["phase"] == CUT,
+            s["phase"] == FOUND,
             new,
             t["phase"] == REWRITTEN,
             *v.keep(s, t, "cached", "cached_ok", "dirty", "phase"),
@@ -293,7 +277,7 @@ def _recovery_fails(v: Vocabulary, s: Values, t: Values) -> Formula:
         return z3.And(z3.If(s["dirty"][i], z3.Or(same, whole, torn), same), z3.Not(t["dirty"][i]))
 
     return z3.And(
-        z3.Or(s["phase"] == CUT, s["phase"] == REWRITTEN),
+        z3.Or(s["phase"] == FOUND, s["phase"] == REWRITTEN),
         v.every(at),
         t["phase"] == DOWN,
         *v.keep(s, t, *_DISK, "phase"),

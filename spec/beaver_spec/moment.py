@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING, NamedTuple
 from beaver_spec.actions import Action
 from beaver_spec.properties import TOLD_CANCEL, TOLD_DONE, TOLD_GONE, Ask, Wrong
 from beaver_spec.space import FORGET, REVIVE, Effect, Step
-from beaver_spec.world import LOST, SENT, UNSENT, Entry, Globe, Rest, Stale, Worker, World
+from beaver_spec.world import (
+    LOST,
+    SENT,
+    UNSENT,
+    Entry,
+    Globe,
+    Rest,
+    Stale,
+    Worker,
+    World,
+    as_former,
+    is_former,
+)
 
 if TYPE_CHECKING:
     from beaver_spec.rules import Rules
@@ -84,6 +96,8 @@ class Moment:
     def with_worker(self, place: int, worker: Worker) -> int:
         """Returns the workers with one of them changed."""
         crew = self.crew
+        if is_former(crew[place]):
+            worker = as_former(worker)
         return self.parts.crew((*crew[:place], worker, *crew[place + 1 :]))
 
     def submit(

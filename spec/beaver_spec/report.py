@@ -254,6 +254,7 @@ USES: Final = {
     "pauses": "pause",
     "resubmits": "enqueue other",
     "drains": "drain",
+    "reloads": "reload",
     "children": "finish child",
     "scheduled": "enqueue later",
 }

@@ -25,7 +25,7 @@ from beaver_spec.world import (
     DOWN,
     DRAINING,
     HELD,
-    RUNNING,
+    RUNS,
     SPARED,
     SPENT,
     UNSENT,
@@ -38,6 +38,7 @@ from beaver_spec.world import (
     Stale,
     Worker,
     World,
+    is_former,
     rest_of,
 )
 
@@ -69,6 +70,7 @@ class Rules:
             scope.resubmits,
             scope.drains,
             scope.children,
+            scope.reloads,
         )
         return (
             parts.globe(globe),
@@ -100,6 +102,7 @@ class Rules:
             client_rules.clients(moment)
             client_rules.dispatches(moment)
             client_rules.dispatches_of_several(moment)
+            server_rules.reloads(moment)
         else:
             server_rules.drained(moment)
         return moment.out
@@ -177,6 +180,19 @@ class Rules:
         """Rule: an orderly stop first writes what is open, and sends what that dispatches."""
         return not batch
 
+    def may_hand_over(self, batch: tuple[Entry, ...]) -> bool:
+        """Rule: new workers take over once what is open is written, and what it dispatches sent.
+
+        1. `b` waits at the old worker; the DISPATCH of `c` to it is not synced.
+        2. New workers take over: `b` is given back.  Then `c` goes out, and starts.
+        3. A crash loses what gave `b` back; BOOT reads the slot, and charges it.
+        """
+        return not batch
+
+    def lets_go(self) -> bool:
+        """Rule: what an old worker has not begun is given back as new ones take over."""
+        return True
+
     def resolved(self, held: Held, durable: int) -> bool:
         """Rule: an attempt is forgotten only once the disk says how it ended."""
         row = self.space.rows[durable][held.job]
@@ -226,7 +242,7 @@ class Rules:
         running: set[int] = set()
         for worker in self.parts.crews.values[crew]:
             for held in worker:
-                if held.phase == RUNNING:
+                if held.phase in RUNS:
                     if held.job in running:
                         return Wrong("exclusive", f"job {NAMES[held.job]} runs twice at once")
                     running.add(held.job)
@@ -261,14 +277,16 @@ class Rules:
         entries: tuple[Entry, ...] = parts.batches.values[batch]
         workers: tuple[Worker, ...] = parts.crews.values[crew]
         mids = [durable, *(entry.mid for entry in entries)]
-        workers = tuple(
+        kept = [
             tuple(
                 h
                 for h in worker
                 if h.phase in HELD or not all(self.resolved(h, mid) for mid in mids)
             )
             for worker in workers
-        )
+        ]
+        # A former worker with nothing left is gone, and its place with it.
+        workers = tuple(k for k, w in zip(kept, workers, strict=True) if k or not is_former(w))
         if space.concrete:
             return durable, batch, parts.crew(workers), stale
         late: tuple[Stale, ...] = parts.stales.values[stale]

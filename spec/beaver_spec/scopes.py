@@ -53,6 +53,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """Ids that are sent again, with the same or with different content."""
     drains: int = 0
     """Orderly stops of the server."""
+    reloads: int = 0
+    """Times that new workers take the place of the old ones, which end what they run."""
     children: int = 0
     """Jobs that jobs enqueue with their ACK."""
     scheduled: bool = False
@@ -243,6 +245,20 @@ SCOPES: Final[tuple[Scope, ...]] = (
         prefetch=2,
         drains=2,
         snoozes=1,
+    ),
+    Scope(
+        name="reload",
+        claim="new workers take over while old ones run their jobs to the end, or die: what had "
+        "not started is given back, and nothing is charged for it",
+        jobs=3,
+        workers=1,
+        attempts=2,
+        crashes=1,
+        prefetch=3,
+        batch=3,
+        losses=1,
+        reloads=1,
+        timeouts=False,
     ),
     Scope(
         name="children",

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from beaver_model.events import Cause
 from beaver_model.states import Trigger
 from beaver_spec.actions import Action
 from beaver_spec.moment import Moment, freeing, set_phase
-from beaver_spec.properties import Wrong
+from beaver_spec.properties import Ask, Wrong
 from beaver_spec.rows import IN_FLIGHT, NAMES
 from beaver_spec.space import Effect
 from beaver_spec.world import (
     BOOTING,
     DOWN,
     ENDED,
+    FORMER,
     HELD,
     LOST,
     RUNNING,
+    RUNS,
     SENT,
     SPARED,
     SPENT,
@@ -24,6 +27,7 @@ from beaver_spec.world import (
     Held,
     Rest,
     Worker,
+    as_former,
 )
 
 
@@ -59,7 +63,7 @@ def _forgets(m: Moment, durable: int) -> bool:
     """True where user code runs whose DISPATCH is lost: only where a queue opts out of its sync."""
     rows = m.space.rows[durable]
     return any(
-        held.phase == RUNNING and rows[held.job].label != held.label
+        held.phase in RUNS and rows[held.job].label != held.label
         for worker in m.crew
         for held in worker
     )
@@ -69,7 +73,7 @@ def _bereft(m: Moment, worker: Worker, durable: int, *, cut: bool) -> Worker:
     """Returns a worker whose server is gone: what was not sent never comes."""
     rows, left = m.space.rows[durable], []
     for held in worker:
-        phase = held.phase
+        phase = held.phase % FORMER
         if phase in ENDED:
             phase = SPENT  # The outcome is lost with the socket on which it waits.
         elif phase == UNSENT or (phase in {SENT, LOST} and cut):
@@ -167,6 +171,31 @@ def _sync(m: Moment, count: int) -> None:
         durable, parts.batch(m.batch[count:]), parts.crew(crew), m.stale_id
     )
     m.add(("sync", count), (number, durable, batch, crew_id, stale), tells=tells)
+
+
+def reloads(m: Moment) -> None:
+    """New workers take over in one go: what old ones have not begun is given back.
+
+    Not while something of a dead worker waits to be given back: that comes to its end first.
+    """
+    if not m.globe.reloads or not m.rules.may_hand_over(m.batch):
+        return
+    if any(held.phase == LOST for worker in m.crew for held in worker):
+        return
+    asks: list[Ask] = []
+    crew: list[Worker] = []
+    for worker in m.crew:
+        left = worker
+        for index, held in enumerate(worker):
+            if held.phase == SENT:
+                if m.rules.lets_go():
+                    asks.append(("release", held.job, held.label, Cause.DRAIN))
+                left = set_phase(left, index, SPARED)
+        if left:
+            crew.append(as_former(left))
+    crew += [()] * m.scope.workers
+    spent = m.rules.spend(m.globe_id, "reloads")
+    m.chain(("reload",), asks, crew=m.parts.crew(crew), globe=spent)
 
 
 def drained(m: Moment) -> None:

@@ -64,6 +64,11 @@ MODELS: Final = (
                 "recovery syncs the file, and does not rewrite its last frame",
                 "WhatWasToldIsDurable",
             ),
+            Sown(
+                "RewriteReadsAgain",
+                "recovery rewrites the last frame as it reads it then, not from memory",
+                "WhatWasToldIsDurable",
+            ),
         ),
         idle=frozenset({"Rot"}),
         larger={"Blocks": "6", "FramesMax": "5", "CrashesMax": "4"},
@@ -159,9 +164,33 @@ MODELS: Final = (
                 "the archive is pruned below the newest snapshot, not the older",
                 "NoCrashMakesAStartRefuse",
             ),
+            Sown(
+                "DamagedIsKept",
+                "a damaged newest snapshot takes the place of the older one",
+                "TheLogReachesBackToASnapshot",
+            ),
         ),
         idle=frozenset({"StrayHelper"}),
-        larger={"EventsMax": "3", "FilesMax": "6"},
+        larger={"EventsMax": "3"},
+    ),
+    Model(
+        "pruning leaves no hole in the archive, whatever names a crash keeps",
+        "Segments",
+        "Pruning",
+        (
+            Sown(
+                "PruneNewestFirst",
+                "the archive is pruned from its newest dispensable segment down",
+                "TheArchiveHasNoHole",
+            ),
+            Sown(
+                "PrunedNotSynced",
+                "no directory fsync between one segment that is pruned and the next",
+                "TheArchiveHasNoHole",
+            ),
+        ),
+        idle=frozenset({"StrayHelper", "DamageNewestSnapshot"}),
+        larger={"CrashesMax": "2"},
     ),
     Model(
         "a job ends once, by its last attempt, within its attempts",
@@ -171,16 +200,24 @@ MODELS: Final = (
             Sown(
                 "AnyTokenAnswers",
                 "an outcome is taken whatever its token",
-                "ACompletionAnswersTheLastAttempt",
+                "ACompletionKeepsItsToken",
             ),
             Sown(
                 "AttemptsAreNotCounted",
                 "a failed attempt costs nothing",
-                "AttemptsAreBounded",
+                "NoJobWaitsWithoutAnAttempt",
             ),
         ),
         kind="lifecycle",
         larger={"SeqMax": "11"},
+    ),
+    Model(
+        "no job starts before its time, and no stamp goes back",
+        "Lifecycle",
+        "LifecycleTime",
+        (),
+        kind="lifecycle",
+        larger={"SeqMax": "9"},
     ),
 )
 

@@ -20,7 +20,7 @@ from beaver_spec.explorer import Counterexample, Explorer
 from beaver_spec.properties import ALL_PROPERTIES
 from beaver_spec.rows import NAMES
 from beaver_spec.scopes import SCOPES, Scope
-from beaver_spec.world import RUNNING
+from beaver_spec.world import FORMER, RUNNING
 
 
 class Story(msgspec.Struct, frozen=True):
@@ -81,6 +81,7 @@ _ENDS: Final = {
 _LATE: Final = {"ok": "ended well", "fail": "failed"}
 _PLAIN: Final = {
     "drain": "The server begins to stop in order: nothing is dispatched any more",
+    "reload": "New workers take over: the old ones end what they run, and leave",
     "stopped": "The server has stopped in order",
     "pause": "An operator pauses the queue",
     "resume": "An operator resumes the queue",
@@ -182,7 +183,7 @@ class _Teller:
     def _held(self, happened: Happened, phase: int, *, after: bool = False) -> str:
         world = happened.after if after else happened.before
         worker = self.parts.crews.values[world[3]][happened.action[1]]
-        held = next(h for h in worker if h.phase == phase)
+        held = next(h for h in worker if h.phase % FORMER == phase)
         return f"{quoted(held.job)} (token {held.label})"
 
     def _at(self, happened: Happened) -> str:
@@ -248,7 +249,7 @@ def _arrow(happened: Happened) -> tuple[str, str]:
     kind, place = action[0], action[1] if len(action) > 1 else 0
     if kind in {"enqueue", "cancel", "requeue", "discard"}:
         return "C->>S", f"{kind} {NAMES[place]}"
-    if kind in {"pause", "resume", "drain"}:
+    if kind in {"pause", "resume", "drain", "reload"}:
         return "C->>S", kind
     if kind == "sync":
         return "S->>D", "sync"

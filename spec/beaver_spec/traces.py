@@ -75,6 +75,7 @@ SHAPES: Final[dict[int, tuple[str, dict[str, Any]]]] = {
     ),
     13: ("BOOT", {"epoch": ..., "power_cut": ...}),
     14: ("BOUNDS", {"tombstones_max": ..., "tombstones_age_ms": ...}),
+    15: ("FORGET_QUEUE", {"queue": ...}),
 }
 """Tag of each event, its name, and its fields in order with what their absence means.
 

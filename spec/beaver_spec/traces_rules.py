@@ -15,7 +15,8 @@ The rules, with the promises (P1 to P12) they come from:
   DEAD, and one that has none is (P6);
 - nothing starts before its time, from a paused queue, or beside another suspect (P12, BOOT);
 - a cancel that was asked for ends the job, unless an ACK came first;
-- an id comes back only when its tombstone may have been forgotten.
+- an id comes back only when its tombstone may have been forgotten;
+- a queue is forgotten only without jobs and settings.
 
 Not checked: which of several eligible jobs is dispatched (that is policy), and whether a
 cause was true.  How names map to the model, the log and the TLA+ module stands in
@@ -56,6 +57,8 @@ LIFE: Final[dict[str, dict[str, str]]] = {
 SNOOZES_MAX: Final = 10_000
 CHILDREN_MAX: Final = 1_000
 ATTEMPTS_MAX: Final = 10_000
+WEIGHT: Final = 10
+"""Of a queue that nobody has set."""
 TOMBSTONES_MAX: Final = 1_000_000
 """Until a BOUNDS event says otherwise."""
 TIMEOUT_CAUSES: Final = frozenset({"time_limit", "lease_expired", "node_lost"})
@@ -97,6 +100,8 @@ class _Job(msgspec.Struct):
     is_to_cancel: bool = False
     is_known: bool = True
     """False where the trace begins after the job: its counts are not known."""
+    is_counted: bool = False
+    """It came in within the trace, and counts in its queue."""
     is_bounded: bool = True
     """False where its ENQUEUE stands before the trace: how often it may be tried is not known."""
 
@@ -118,6 +123,10 @@ class Validator:
         self._epoch: int | None = 0 if self._is_whole else None
         self._jobs: dict[str, _Job] = {}
         self._paused: set[str] = set()
+        self._set: set[str] = set()
+        """Queues with settings that a new one has not."""
+        self._queues: dict[str, int] = {}
+        """Queues that are known, and how many jobs each has that can still change."""
         self._tombstones: OrderedDict[str, int] = OrderedDict()
         """Those that must be remembered, oldest first, with their times."""
         self._tombstones_max = TOMBSTONES_MAX if self._is_whole else 0
@@ -214,7 +223,8 @@ class Validator:
             if self._acked[parent] > CHILDREN_MAX:
                 return f"job {parent} has more than {CHILDREN_MAX} children"
         run_at_ms = max(fields["run_at_ms"], self._time_ms)
-        self._jobs[job_id] = _Job(PENDING, run_at_ms, queue, attempts_max)
+        self._jobs[job_id] = _Job(PENDING, run_at_ms, queue, attempts_max, is_counted=True)
+        self._queues[queue] = self._queues.get(queue, 0) + 1
         return None
 
     def _move(self, job_id: str, job: _Job, step: Step) -> None:
@@ -245,6 +255,8 @@ class Validator:
             job.run_at_ms, job.is_known = now_ms, True
         if job.state in {COMPLETED, FORGOTTEN}:
             del self._jobs[job_id]
+            if job.is_counted:
+                self._queues[job.queue] -= 1
             self._bury(job_id)
             if job.state == COMPLETED:
                 self._acked[job_id] = 0
@@ -348,9 +360,25 @@ class Validator:
             return f"queue {fields['queue']} gets a weight or a bound out of range"
         if not isinstance(fields["durable_dispatch"], bool):
             return f"queue {fields['queue']} waits for its DISPATCH neither way"
+        queue = fields["queue"]
         change = self._paused.add if fields["paused"] else self._paused.discard
-        change(fields["queue"])
+        change(queue)
+        is_set = fields["paused"] or fields["weight"] != WEIGHT or fields["bytes_max"]
+        change = self._set.add if is_set or not fields["durable_dispatch"] else self._set.discard
+        change(queue)
+        self._queues.setdefault(queue, 0)
         return None
+
+    def _queue_forgotten(self, fields: dict[str, Any]) -> str | None:
+        queue = fields["queue"]
+        if queue == "default":
+            return "the default queue is forgotten"
+        if self._is_whole and queue not in self._queues:
+            return f"queue {queue} is not known"
+        jobs = self._queues.pop(queue, 0)
+        if jobs:
+            return f"queue {queue} has {jobs} jobs"
+        return f"queue {queue} has settings" if queue in self._set else None
 
     def _bounds_set(self, fields: dict[str, Any]) -> str | None:
         if fields["tombstones_max"] < 0 or fields["tombstones_age_ms"] < 0:
@@ -375,6 +403,7 @@ class Validator:
         "QUEUE": _queue_set,
         "BOOT": _booted,
         "BOUNDS": _bounds_set,
+        "FORGET_QUEUE": _queue_forgotten,
     }
 
 

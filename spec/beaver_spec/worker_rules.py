@@ -17,6 +17,7 @@ from beaver_spec.world import (
     ENDED_WELL,
     LOST,
     RUNNING,
+    RUNS,
     SENT,
     SPARED,
     SPENT,
@@ -31,7 +32,7 @@ def workers_act(m: Moment) -> None:
     """What each worker may do, and what the server does with it."""
     for place, worker in enumerate(m.crew):
         for index, held in enumerate(worker):
-            if held.phase == RUNNING:
+            if held.phase in RUNS:
                 _running(m, place, worker, index, held)
             elif held.phase == SENT:
                 _unread(m, place, worker, index, held)
@@ -42,7 +43,7 @@ def workers_act(m: Moment) -> None:
         _recall(m, place, worker)
         _hear(m, place, worker)
         idle = any(h.phase in {SENT, UNSENT} for h in worker) and not any(
-            h.phase in {RUNNING, LOST} for h in worker
+            h.phase == LOST or h.phase in RUNS for h in worker
         )
         if idle and m.globe.losses:
             asks, heard = _last_words(m, worker)
@@ -58,7 +59,7 @@ def _recall(m: Moment, place: int, worker: Worker) -> None:
     slot would say that both had begun.
     """
     unread = [i for i, held in enumerate(worker) if held.phase == SENT]
-    busy = any(held.phase == RUNNING or held.phase in ENDED for held in worker)
+    busy = any(held.phase in RUNS or held.phase in ENDED for held in worker)
     if not unread or not (busy or m.globe.phase == DRAINING):
         return
     if m.globe.phase == UP and any(held.phase == UNSENT for held in worker):
@@ -211,7 +212,7 @@ def _heard_at_once(m: Moment, place: int, held: Held, crew: int) -> None:
 
 def _unread(m: Moment, place: int, worker: Worker, index: int, held: Held) -> None:
     """The worker has not read it: it may start it, or the server may take it back."""
-    if not any(h.phase in {RUNNING, LOST} for h in worker) and not any(
+    if not any(h.phase == LOST or h.phase in RUNS for h in worker) and not any(
         h.phase == SENT for h in worker[:index]
     ):
         m.add(("start", place), began(m, place, index), _early(m, held))

@@ -42,10 +42,13 @@ ENDED_WELL: Final = 6
 """User code ended well; the outcome is on its way, and the server has not read it."""
 ENDED_ILL: Final = 7
 """The same of an attempt that failed."""
+FORMER: Final = 16
+"""Added to the phases of a worker whose crew was replaced: it ends what it runs, and leaves."""
 ENDED: Final = frozenset({ENDED_WELL, ENDED_ILL})
-HELD: Final = frozenset({UNSENT, SENT, RUNNING, LOST, *ENDED})
+RUNS: Final = frozenset({RUNNING, RUNNING + FORMER})
+HELD: Final = frozenset({UNSENT, SENT, LOST, *RUNS, *ENDED})
 """What a worker holds, as far as the server knows."""
-BEGUN: Final = frozenset({RUNNING, SPENT, *ENDED})
+BEGUN: Final = frozenset({SPENT, SPENT + FORMER, *RUNS, *ENDED})
 """User code began, and the slot says so."""
 
 
@@ -65,6 +68,7 @@ class Globe(NamedTuple):
     resubmits: int
     drains: int
     children: int
+    reloads: int
 
 
 class Entry(NamedTuple):
@@ -89,6 +93,19 @@ Stale = tuple[int, int]
 Rest = tuple[int, int, int, int, int]
 """A world without what clients know: nothing that may happen depends on that."""
 World = tuple[int, int, int, int, int, int]
+
+
+def is_former(worker: Worker) -> bool:
+    """True for a worker of a former crew: it is given nothing any more."""
+    return any(held.phase >= FORMER for held in worker)
+
+
+def as_former(worker: Worker) -> Worker:
+    """Returns a worker whose crew was replaced; what it was not sent yet stays as it is."""
+    return tuple(
+        h._replace(phase=h.phase + FORMER) if h.phase in {RUNNING, SPENT, SPARED} else h
+        for h in worker
+    )
 
 
 def rest_of(world: World) -> Rest:

@@ -21,7 +21,7 @@ Happens(e) ==
       [] e.name = "REQUEUE" -> REQUEUE(e.job, e.time)
       [] e.name = "DISCARD" -> DISCARD(e.job, e.time)
       [] e.name = "BOOT" -> BOOT(e.time, e.suspect)
-      [] e.name \in {"QUEUE", "BOUNDS"} -> OTHER_EVENT(e.time)
+      [] e.name \in {"QUEUE", "BOUNDS", "FORGET_QUEUE"} -> OTHER_EVENT(e.time)
 
 TraceNext ==
     /\ seq < Len(Trace)

@@ -31,6 +31,7 @@ CONSTANTS
     CutNotSynced,           \* the cut of a torn tail is not synced before frames are accepted
     NotChained,             \* a frame's CRC and seq are checked, the frame before is not
     LastNotRewritten,       \* recovery syncs the file, and does not rewrite the last frame
+    RewriteReadsAgain,      \* the last frame is rewritten as it is read then, not from memory
     NoLookBehind            \* a bad frame is a torn tail whatever stands behind it
 
 VARIABLES
@@ -224,7 +225,7 @@ RewriteRange == EndOf(SubSeq(log, 1, Sure))..(EndOf(log) - 1)
 Rewrite ==      \* from memory: a page may be dropped between reading and writing
     /\ phase = "rewrite"
     /\ cache' = [b \in Block |->
-            IF b \in RewriteRange
+            IF b \in RewriteRange /\ ~RewriteReadsAgain
             THEN LET i == CHOOSE n \in 1..Len(log) :
                         b \in EndOf(SubSeq(log, 1, n - 1))..(EndOf(SubSeq(log, 1, n)) - 1)
                      before == SubSeq(log, 1, i - 1)
@@ -283,7 +284,22 @@ NoStaleRecordComesBack ==
 OnlyRotIsRefused ==
     phase = "refused" => rot > 0
 
-(* What was told is on the disk, not only in a cache: the reason for it all. *)
+(* What was told is on the disk, block by block, not only in a cache: the    *)
+(* reason for it all.  It does not ask the reader, who is judged here, too.  *)
+Stands(view, s) ==
+    \A i \in 1..Len(s) :
+        LET before == SubSeq(s, 1, i - 1)
+            at == EndOf(before)
+        IN  /\ view[at] = HeadOf(before, s[i][1], s[i][2])
+            /\ \A b \in (at + 1)..(at + s[i][1] - 1) : view[b] = TailOf(s[i][2])
+
 WhatWasToldIsDurable ==
-    (phase = "up" /\ rot = 0) => IsPrefix(told, Read(disk, 1, <<>>))
+    (phase = "up" /\ rot = 0) => Stands(disk, told)
+
+(* A writer tells all that it has synced, and nothing else.                  *)
+OnlyTheUnsyncedIsUntold ==
+    phase = "up" => told = SubSeq(log, 1, Len(log) - unsynced)
+
+TheReaderFindsWhatStands ==
+    (phase = "up" /\ rot = 0 /\ Stands(cache, log)) => IsPrefix(log, Found)
 =============================================================================

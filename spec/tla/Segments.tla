@@ -22,6 +22,9 @@ CONSTANTS
     SnapshotNotSynced,      \* a snapshot is named before it is synced
     PruneBeforeDurable,     \* the archive is pruned before the snapshot's name is durable
     PruneBelowNewest,       \* the archive is pruned below the newest snapshot, not the older
+    PruneNewestFirst,       \* the archive is pruned from its newest dispensable segment down
+    PrunedNotSynced,        \* no directory fsync between one segment that is pruned and the next
+    DamagedIsKept,          \* a damaged newest snapshot takes the place of the older one
     NextKeepsItsName        \* the next segment is called wal.next until it takes over
 
 Names == {"log", "next", "adopted", "snapshot", "older", "tmp"}
@@ -161,7 +164,7 @@ SyncSnapshot ==
 
 KeepOlder ==    \* a damaged newest one must not take the place of a good older one
     /\ helper = "keep"
-    /\ IF IsGood("snapshot")
+    /\ IF IsGood("snapshot") \/ (DamagedIsKept /\ data["snapshot"] # None)
        THEN ChangeData([n \in {"older", "snapshot"} |->
                             IF n = "older" THEN data["snapshot"] ELSE None])
        ELSE UNCHANGED dataNames
@@ -196,11 +199,14 @@ IsDispensable(first) ==
     LET later == {f \in Archived \cup {file[data["log"]].first} : f > first}
     IN  later # {} /\ Smallest(later) - 1 <= Floor
 
+Dispensable == {first \in Archived : IsDispensable(first)}
+
 Prune ==
     /\ helper = "prune"
-    /\ IF Archived # {} /\ IsDispensable(Smallest(Archived))
-       THEN /\ ChangeArchive(Smallest(Archived) :> None)
-            /\ helper' = "sync prune"
+    /\ IF Dispensable # {}
+       THEN /\ ChangeArchive((IF PruneNewestFirst THEN Largest(Dispensable)
+                               ELSE Smallest(Dispensable)) :> None)
+            /\ helper' = IF PrunedNotSynced THEN "prune" ELSE "sync prune"
        ELSE /\ UNCHANGED archiveNames
             /\ helper' = "idle"
     /\ UNCHANGED <<file, dataNames, server, held, found, told, counters>>
@@ -334,6 +340,12 @@ NothingAcknowledgedIsLost ==
     server \in {"drop twin", "sync twin", "drop next", "sync names"} => found = told
 
 NoCrashMakesAStartRefuse == server # "refused"
+
+(* Replay and history read the archive from its oldest segment on.           *)
+TheArchiveHasNoHole ==
+    IsAlive /\ data["log"] # None =>
+        \A s \in Segments : \/ \A t \in Segments : s.first <= t.first
+                            \/ \E t \in Segments : t.last + 1 = s.first /\ t.first < s.first
 
 (* Everything below the log still stands in a snapshot, at any moment.       *)
 TheLogReachesBackToASnapshot ==

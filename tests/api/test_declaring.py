@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import subprocess
 import sys
@@ -81,6 +82,14 @@ def test_a_class_is_no_job_but_may_hold_jobs_and_lend_a_bound_method(app):
     assert app.job(Tasks().send)("x") == "x"
     with pytest.raises(InvalidInput, match="is a class"):
         app.job(Tasks)
+
+
+def test_a_name_that_is_given_counts_also_where_it_is_empty(app):
+    with pytest.raises(InvalidInput, match="name: 1 to 200 bytes"):
+        app.job(name="")(lambda: None)
+    with pytest.raises(InvalidInput, match="has no name of its own: give one"):
+        app.job(functools.partial(print, 1))
+    assert app.job(name="p")(functools.partial(print, 1)).name == "p"
 
 
 # -- the context ---------------------------------------------------------------------------------
@@ -226,6 +235,37 @@ def test_a_wrong_key_for_a_known_task_is_refused_before_it_is_sent(app):
         app.request("two", {"a": 1, "be": 2})
     assert app.enqueue("two", {"a": 1, "bee": 2}).created
     assert app.enqueue("elsewhere", {"anything": 1}).created
+
+
+def test_a_payload_that_was_forgotten_or_is_a_list_of_arguments_is_refused(app):
+    @app.job
+    def add(a: int, b: int = 0) -> int:
+        return a + b
+
+    for wrong in (None, [1, 2]):
+        with pytest.raises(InvalidInput, match=r'"args": \[\.\.\.\]'):
+            app.enqueue("add", wrong)
+    assert app.request("add", {"args": [1, 2], "kwargs": {}})
+    assert add.request(None).payload == b'{"args":[null],"kwargs":{}}'  # type: ignore[arg-type]
+
+
+def test_a_job_in_place_of_its_name_and_a_name_in_place_of_a_job_are_told(app):
+    @app.job
+    def add(a: int) -> int:
+        return a
+
+    with pytest.raises(InvalidInput, match=r"it is add\.enqueue\(\.\.\.\)"):
+        app.enqueue(add, 1)
+
+    @app.job(max_attempts=1)
+    def parent(ctx: JobContext) -> None:
+        ctx.enqueue("add", 1)
+
+    with app.testing() as testing:
+        parent.enqueue()
+        testing.drain()
+        (dead,) = testing.jobs("dead")
+    assert "by its name it is ctx.enqueue_json('add', ...)" in dead.error
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,18 @@ def test_no_answer_and_busy_cores_are_a_reason_to_sleep_however_quick_the_yields
     assert machine.looks == looks
 
 
+def test_where_nobody_counts_an_answer_that_takes_long_is_no_sign_of_busy_cores():
+    """Else whoever waits for results would find itself asleep at its next short call."""
+    machine = Machine(running=None)
+    assert not machine.look_for_one_that_comes(None)
+    assert machine.look_for_one_that_comes(LOOK_S / 2)
+
+
+def test_who_may_use_some_cores_only_does_not_ask_about_all(monkeypatch):
+    monkeypatch.setattr(looking, "cores", lambda: 1_000_000)
+    assert looking.runnable() is None
+
+
 def test_it_is_looked_on_once_the_cores_are_free_again():
     machine = Machine(running=3)
     assert not machine.look_for_one_that_comes(None)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from beaver import Beaver, Handle, InvalidInput, Job
+from beaver import Beaver, Handle, InvalidInput, Job, Retry, Snooze, WaitTimeout
 from beaver.client import Client
 from beaver.context import JobContext
 from beaver.settings import SETTINGS, WorkerSettings
@@ -165,6 +166,25 @@ def test_run_worker_names_the_setting_that_was_meant(app):
         app.run_worker(max_attemps=2)
     with pytest.raises(InvalidInput, match="no setting 'data'"):
         app.run_worker(data="elsewhere")
+
+
+# -- durations ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [0.01, "10ms", timedelta(milliseconds=10), 0, -1])
+def test_a_wait_takes_every_form_of_a_duration(app, timeout):
+    handle = app.enqueue("echo")
+    with pytest.raises(WaitTimeout):
+        handle.result(timeout=timeout)
+    with pytest.raises(WaitTimeout):
+        app.client.wait(handle.id, timeout)
+    with pytest.raises(InvalidInput, match="timeout: 'soon' is no duration"):
+        handle.result(timeout="soon")
+
+
+def test_steering_takes_every_form_of_a_duration():
+    for delay in (90, "90s", "1m30s", timedelta(seconds=90)):
+        assert (Retry(delay).delay_ms, Snooze(delay).delay_ms) == (90_000, 90_000)
 
 
 # -- backoff ------------------------------------------------------------------------------------

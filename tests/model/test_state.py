@@ -111,6 +111,7 @@ def test_a_dispatch_of_a_completed_job_changes_nothing() -> None:
 
 _BREAK: dict[str, Callable[[State], object]] = {
     "one_set_per_job": lambda s: s.tombstones.update(f=b"x" * 21),
+    "queues_are_known_and_bounded": lambda s: setattr(s, "queues_max", 0),
     "seqs_ascend": lambda s: setattr(s.jobs["f"], "seq", s.jobs["c"].seq),
     "tokens_fence": lambda s: setattr(s.jobs["f"], "token", 3),
     "attempts_are_bounded": lambda s: setattr(s.jobs["c"], "attempt", 6),

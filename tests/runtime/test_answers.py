@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from beaver import queries
@@ -14,7 +15,7 @@ from beaver.resolving import Resolver
 from beaver.results import Results
 from beaver.server.service import Service
 from beaver.server.socket import UNREAD_BYTES_MAX
-from beaver_model.commands import Dispatch, Enqueue, Fail
+from beaver_model.commands import Complete, Dispatch, Enqueue, Fail
 from tests.model.world import job
 from tests.runtime.test_service import NoPast, served
 from tests.runtime.world import EngineWorld, on_loop, turns
@@ -121,3 +122,30 @@ async def test_a_client_that_does_not_read_is_held_back_and_keeps_its_connection
         assert (await lazy.answer())[:2] == [0, 0]
         lazy.writer.transport.abort()
         await turns()
+
+
+@pytest.mark.parametrize("together", [False, True])
+@on_loop
+async def test_a_queue_forgotten_for_a_new_one_is_not_taken_for_a_new_job(
+    tmp_path: Path, together: bool
+) -> None:
+    """As many events as jobs, since one of these is known: each answer has its own job's seq."""
+    world = ServiceWorld(tmp_path / "data")
+    world.state.queues_max = 1
+    await world.engine.execute(Enqueue([job("known", queue="idle")]))
+    await world.engine.execute(Dispatch("known", 1))
+    token = world.state.jobs["known"].token
+    await world.engine.execute(Complete("known", token, b"1"))
+    known = make_request("echo", id="known")
+    digest = world.state.tombstone("known")
+    assert digest is not None
+    told: list[tuple[Any, int]] = []
+    again = msgspec.structs.replace(known, digest=digest.digest)
+    new = make_request("echo", id="new", queue="next")
+    for requests in ([new], [again]) if together else ([again, new],):
+        world.ask("enqueue", [requests], told)
+    await turns()
+    answers = [one for answer, _ in told for one in answer]
+    seqs = {one.id: (one.seq, one.created) for one in answers}
+    assert seqs == {"known": (1, False), "new": (world.state.jobs["new"].seq, True)}
+    assert "idle" not in world.state.queues

@@ -55,18 +55,18 @@ async def test_requests_are_taken_below_the_bound_and_wait_at_it() -> None:
 async def test_what_was_sent_and_read_meanwhile_counts_no_longer() -> None:
     answers = Answers(100)
     for _ in range(1_000):
-        answers.sent(Someone(unread_bytes=0), 10)
+        answers.left_unread(Someone(unread_bytes=0), 10)
     assert answers.total < 100
 
 
 @on_loop
 async def test_who_leaves_most_unread_is_hung_up_on_and_the_others_stay() -> None:
-    answers, worst, other = Answers(100), Someone(40), Someone(5)
-    answers.sent(other, 5)
-    answers.sent(worst, 40)
+    answers, worst, other = Answers(100), Someone(44), Someone(5)
+    answers.left_unread(other, 5)
+    answers.left_unread(worst, 44)
     assert not worst.why, "below half of the bound nobody is"
     worst.unread_bytes = 45
-    answers.sent(worst, 5)
+    answers.left_unread(worst, 45)
     assert worst.why
     assert not other.why
     assert answers.total == 5
@@ -75,7 +75,7 @@ async def test_who_leaves_most_unread_is_hung_up_on_and_the_others_stay() -> Non
 @on_loop
 async def test_a_client_that_leaves_takes_what_it_held_with_it() -> None:
     answers, gone, waiting = Answers(100), Someone(30), Someone()
-    answers.sent(gone, 30)
+    answers.left_unread(gone, 30)
     answers.charge(70)
     assert not answers.admits(waiting)
     answers.forget(gone)
@@ -177,7 +177,7 @@ async def test_waits_are_bounded_for_one_and_for_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
     monkeypatch.setattr(socket, bound, 3)
-    async with served(tmp_path) as (_, door):
+    async with served(tmp_path) as (_, door), asyncio.timeout(20):
         client, other = await door.client(), await door.client()
         await client.ask("enqueue", [make_request("echo", id="a")])
         client.send(*([n, "wait", ["a", -1]] for n in range(1, 5)))
@@ -224,7 +224,7 @@ async def test_a_frame_beyond_the_free_size_takes_room_until_it_is_whole(tmp_pat
 @on_loop
 async def test_when_all_is_answered_nothing_is_held(tmp_path: Path) -> None:
     """Every charge is given back: of answers, requests, waits and frames, dropped ones too."""
-    async with served(tmp_path) as (_, door):
+    async with served(tmp_path) as (_, door), asyncio.timeout(20):
         shared = door.server._budget
         client = await door.client()
         big = make_request("echo", "x" * 100_000, id="big")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 from pathlib import Path
@@ -15,6 +16,7 @@ from beaver.disk import SystemDisk
 from beaver.engine import Reply
 from beaver.errors import StorageFailed
 from beaver.journal.writer import WriterProcess
+from beaver.ports import File, LogWriter, Written
 from beaver.recovery import open_store
 from beaver_model import fingerprint
 from beaver_model.commands import Dispatch, Enqueue, Job
@@ -178,3 +180,40 @@ def test_a_server_with_a_writer_process_survives_kill_9_and_the_lock_waits(tmp_p
         server.drained(100)
     acked = [event["job"] for event in events(data) if event["event"] == "ACK"]
     assert sorted(acked) == sorted(job["id"] for job in jobs)
+
+
+class Idle:
+    """A writer that is never asked for anything."""
+
+    lost = False
+
+    def write(self, file: File, frame: bytes, offset: int, done: Written) -> None:
+        raise AssertionError("nothing is written here")
+
+    def wait(self) -> None:
+        raise AssertionError("nothing is under way")
+
+    def close(self) -> None:
+        pass
+
+
+def test_without_a_descriptor_for_a_writer_the_loop_writes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is told once, tried again with each commit, and told again when it comes back."""
+    none_left = True
+
+    def make_writer() -> LogWriter:
+        if none_left:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return Idle()
+
+    path = CommitPath(make_writer, "writer")
+    assert [path.is_ready() for _ in range(3)] == [False] * 3
+    assert len(caplog.records) == 1
+    none_left = False
+    assert path.is_ready()
+    path.close()
+    none_left = True
+    assert not path.is_ready()
+    assert len(caplog.records) == 2

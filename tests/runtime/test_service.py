@@ -16,16 +16,17 @@ import pytest
 
 from beaver import calls, protocol, queries
 from beaver.client import connect
-from beaver.errors import NotFound, WaitTimeout
+from beaver.errors import InvalidInput, NotFound, WaitTimeout
 from beaver.past import Told
 from beaver.queries import SLICE_JOBS
 from beaver.questions import Known, Listed, Search
-from beaver.requests import make_request
+from beaver.requests import make_request, request_bytes
 from beaver.resolving import Resolver
 from beaver.results import Results
 from beaver.server.service import OPERATIONS, Service
 from beaver.server.socket import PAUSE_BYTES, UNREAD_BYTES_MAX, SocketServer
 from beaver_model import State
+from beaver_model.bounds import BATCH_BYTES_MAX
 from beaver_model.commands import Complete, Dispatch
 from tests.runtime.world import EngineWorld, on_loop
 
@@ -359,3 +360,21 @@ async def test_a_wait_that_is_over_leaves_nothing_behind(tmp_path: Path) -> None
             await client.ask("wait", "none", -1)
         assert door.results.waiting == 0
         assert [connection.watches for connection in door.server.connections] == [0]
+
+
+@on_loop
+async def test_a_batch_of_exactly_the_bytes_of_a_commit_comes_in_and_one_more_does_not(
+    tmp_path: Path,
+) -> None:
+    """Jobs are summed up only where what came is long enough; the bound is the same."""
+    pieces = [make_request("echo", "x" * 900_000, id=f"j{n}") for n in range(9)]
+    rest = BATCH_BYTES_MAX - sum(map(request_bytes, pieces))
+    last = make_request("echo", "", id="last")
+    last.payload = b'"' + b"x" * (rest - request_bytes(last)) + b'"'
+    assert sum(map(request_bytes, [*pieces, last])) == BATCH_BYTES_MAX
+    async with served(tmp_path) as (_, door):
+        client = await door.client()
+        longer = msgspec.structs.replace(last, payload=last.payload[:-1] + b'y"')
+        with pytest.raises(InvalidInput, match=f"jobs of {BATCH_BYTES_MAX + 1} bytes"):
+            await client.ask("enqueue", [*pieces, longer])
+        assert len(await client.ask("enqueue", [*pieces, last])) == 10

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from beaver import client
+from beaver import client, endpoint
 from beaver.errors import ServerGone
 from beaver.messages import Options, Request
 from tests.support.program import (
@@ -75,6 +75,40 @@ def test_a_lock_file_that_was_replaced_before_the_start_is_as_good(data: Path) -
     (data / "LOCK").write_text("999999\n")
     with serving(data, "--workers", "1") as server:
         server.drained(1)
+
+
+# -- where it listens -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["server.json", "beaver.sock"])
+def test_a_server_whose_socket_or_hint_was_removed_is_found_again(data: Path, name: str) -> None:
+    with serving(data, "--workers", "1") as server, client.connect(str(data)) as before:
+        (data / name).unlink()
+        eventually(lambda: _is_found(data), "it is found again")
+        enqueue(data, {"id": "a"})
+        server.drained(1)
+        assert before.status().completed == 1, "who was connected still is"
+        assert any("is there again" in line for line in server.stderr)
+
+
+def test_a_runtime_directory_that_was_emptied_is_made_again(tmp_path: Path) -> None:
+    """The socket of a long path lies in /tmp, where services remove what is old."""
+    data = tmp_path / ("d" * 120)
+    with serving(data, "--workers", "1") as server:
+        place = Path(endpoint.read(str(data)).socket).parent  # type: ignore[union-attr]
+        assert place != data
+        shutil.rmtree(place)
+        eventually(lambda: _is_found(data), "it is found again")
+        enqueue(data, {"id": "a"})
+        server.drained(1)
+    assert not place.exists()
+
+
+def _is_found(data: Path) -> bool:
+    found = client.find(str(data))
+    if found is not None:
+        found.close()
+    return found is not None
 
 
 # -- the log --------------------------------------------------------------------------------------

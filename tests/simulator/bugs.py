@@ -232,7 +232,57 @@ def _log_is_not_locked(patch: Patch) -> None:
     patch.setattr(SimFile, "lock", lambda self: True)
 
 
+def _reload_kills_what_runs(patch: Patch) -> None:
+    patch.setattr(SimPool, "retire", SimPool.kill)
+
+
+def _reload_gives_back_what_runs(patch: Patch) -> None:
+    let_go = Controller._let_go
+
+    def all_of_it(self: Controller, worker: Any, cause: str) -> bool:
+        given_back = let_go(self, worker, cause)
+        if worker.leaving:
+            for token in list(worker.held):
+                self._give_back(worker, token, cause)
+        return given_back
+
+    patch.setattr(Controller, "_let_go", all_of_it)
+
+
+def _reload_forgets_what_waits(patch: Patch) -> None:
+    let_go = Controller._let_go
+
+    def forgetful(self: Controller, worker: Any, cause: str) -> bool:
+        if not worker.leaving:
+            return let_go(self, worker, cause)
+        for token in worker.crew.pool.recall(worker.number):
+            worker.held.pop(token, None)
+        return True
+
+    patch.setattr(Controller, "_let_go", forgetful)
+
+
+def _former_workers_are_given_jobs(patch: Patch) -> None:
+    dismiss = Controller._dismiss
+
+    def keep(self: Controller, place: Any) -> None:
+        dismiss(self, place)
+        place.serving = True
+
+    patch.setattr(Controller, "_dismiss", keep)
+
+
 BUGS: dict[str, Bug] = {
+    "a reload kills what runs": Bug(_reload_kills_what_runs, r"nothing says why", favour="reload"),
+    "a reload gives back what runs": Bug(
+        _reload_gives_back_what_runs, r"a reload gives it back|runs twice at once", favour="reload"
+    ),
+    "a reload forgets what waits": Bug(
+        _reload_forgets_what_waits, r"no worker holds it", favour="reload"
+    ),
+    "former workers are given jobs": Bug(
+        _former_workers_are_given_jobs, r"of a former crew", favour="reload"
+    ),
     "reply before sync": Bug(_reply_before_sync, r"was told, and only|acknowledged"),
     "duplicate answered before the original's sync": Bug(
         _duplicate_before_the_originals_sync, r"was told, and only|acknowledged", favour="cut"

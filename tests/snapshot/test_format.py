@@ -298,6 +298,7 @@ class FullDisk(SystemDisk):
     """A disk that has no room after some writes or syncs."""
 
     def __init__(self, calls: int) -> None:
+        super().__init__()
         self.calls = calls
 
     def open(self, path: str, *, write: bool = False, create: bool = False) -> SystemFile:

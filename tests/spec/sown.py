@@ -328,6 +328,16 @@ class DrainedWithoutFlush(Rules):
         return True
 
 
+class HandedOverWithoutFlush(Rules):
+    def may_hand_over(self, batch: tuple[Entry, ...]) -> bool:
+        return True
+
+
+class HandedOverAndNotGivenBack(Rules):
+    def lets_go(self) -> bool:
+        return False
+
+
 class LostAndNeverGivenBack(Rules):
     def gives_back(self) -> bool:
         return False
@@ -410,6 +420,10 @@ BUGS = [
     Sown("slots never read", "core", "started_is_charged", rules=SlotsNeverRead),
     Sown("expired before the kill", "core", "exclusive", rules=ExpiredBeforeTheKill),
     Sown("drained without a flush", "drain", "started_is_charged", rules=DrainedWithoutFlush),
+    Sown("handed over without a flush", "reload", "started_is_charged",
+         rules=HandedOverWithoutFlush),
+    Sown("handed over and not given back", "reload", "in_flight_is_held",
+         rules=HandedOverAndNotGivenBack),
     Sown("lost and never given back", "small-loss", "no_job_stuck",
          rules=LostAndNeverGivenBack),
     Sown("started before the sync", "core", "started_is_durable", rules=SentBeforeTheSync),

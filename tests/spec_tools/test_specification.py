@@ -25,8 +25,10 @@ STATES = {
     "LogRot": 13_056,
     "LogPipelined": 10_537,
     "Sealing": 34_789,
-    "Snapshots": 69_509,
-    "Lifecycle": 3_507,
+    "Snapshots": 207_802,
+    "Pruning": 330_100,
+    "Lifecycle": 25_068,
+    "LifecycleTime": 2_590,
 }
 """Distinct states of each model: another number is another model, so change it on purpose."""
 

@@ -82,6 +82,11 @@ def long_trace() -> list[Step]:
     world.dispatch("g")
     world.do(Boot(power_cut=True))
     world.dispatch("g")
+    world.state.queues_max = 1
+    world.enqueue(job("x", queue="mail"))
+    world.do(Cancel("x"))
+    world.do(Discard("x"))
+    world.enqueue(job("y", queue="post"))
     world.do(Complete("g", world.token("g"), b"null"))
     return world.steps
 
@@ -246,6 +251,13 @@ def from_a_paused_queue(steps: list[Step]) -> Spoilt:
     return Spoilt(renumbered(spoilt), resume, "paused queue")
 
 
+def forgotten_with_a_job(steps: list[Step]) -> Spoilt:
+    """A queue is forgotten that has a job, since its DISCARD is gone."""
+    index = at(steps, "DISCARD", -1)
+    spoilt = renumbered([*steps[:index], *steps[index + 1 :]])
+    return Spoilt(spoilt, index, "has 1 jobs")
+
+
 WAYS: dict[str, Callable[[list[Step]], Spoilt]] = {
     way.__name__: way
     for way in (
@@ -266,8 +278,11 @@ WAYS: dict[str, Callable[[list[Step]], Spoilt]] = {
         second_epoch,
         unsuspected,
         from_a_paused_queue,
+        forgotten_with_a_job,
     )
 }
 
-NOT_IN_TLA = frozenset({"from_a_paused_queue", "orphan", "resurrected", "second_epoch"})
+NOT_IN_TLA = frozenset(
+    {"forgotten_with_a_job", "from_a_paused_queue", "orphan", "resurrected", "second_epoch"}
+)
 """What `Lifecycle.tla` does not say: it knows no queues, children, tombstones and epochs."""

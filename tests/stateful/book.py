@@ -23,8 +23,8 @@ _REMEMBERED_BY_DEFAULT = 1_000_000
 class Page:
     """One job that has not finished."""
 
-    def __init__(self, seq: int, attempts_max: int) -> None:
-        self.seq, self.attempts_max = seq, attempts_max
+    def __init__(self, seq: int, attempts_max: int, queue: str) -> None:
+        self.seq, self.attempts_max, self.queue = seq, attempts_max, queue
         self.state = "PENDING"
         self.attempts = self.generation = self.snoozes = 0
         self.token = 0
@@ -72,12 +72,18 @@ class Book:
             case "ENQUEUE":
                 assert event.job not in self.pages, "a job comes in once"
                 assert event.job not in self.ended, "a finished job does not come back"
-                self.pages[event.job] = Page(self.last_seq, spec_of(event.spec).max_attempts)
+                spec = spec_of(event.spec)
+                self.pages[event.job] = Page(self.last_seq, spec.max_attempts, spec.queue)
             case "BOOT":
                 assert event.epoch == self.epoch + 1, "epochs are counted"
                 self.epoch = event.epoch
             case "QUEUE":
                 (self.paused.add if event.paused else self.paused.discard)(event.queue)
+            case "FORGET_QUEUE":
+                assert event.queue not in self.paused, "a queue keeps its settings"
+                assert all(page.queue != event.queue for page in self.pages.values()), (
+                    "a queue with jobs stays"
+                )
             case "BOUNDS":
                 self._ended_max, self._age_ms = event.tombstones_max, event.tombstones_age_ms
             case name:

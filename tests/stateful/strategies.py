@@ -43,7 +43,7 @@ NOW_MS = 1_000_000
 """Where the wall clock begins."""
 
 JOBS = st.sampled_from([f"job-{n}" for n in range(8)])
-QUEUES = st.sampled_from(["default", "default", "default", "mail"])
+QUEUES = st.sampled_from([*["default"] * 6, "mail", "mail", "news"])
 """Mostly the same, as tasks and priorities are: so that several jobs stand in one lane."""
 TASKS = st.sampled_from(["send", "send", "send", "fetch"])
 PICKS = st.integers(0, 3) | st.integers(0, 1 << 10)

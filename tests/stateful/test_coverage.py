@@ -23,8 +23,6 @@ pytestmark = pytest.mark.invariants
 UNREACHED_REJECTIONS = {
     # A pending job always has an attempt left, or it would be dead: a guard.
     "no_attempt_left",
-    # Takes ten thousand queues; `tests/model/test_decide.py` does it once.
-    "too_many_queues",
 }
 REACHED_ROWS = (
     Row.NEW_STORE,

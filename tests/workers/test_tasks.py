@@ -46,6 +46,14 @@ def texts(to: str) -> Any:
     return ("texts", to)
 
 
+def numbers(of: list[int], more: int = 0) -> Any:
+    return ("numbers", of, more)
+
+
+def whole(payload: dict[str, Any] | None) -> Any:
+    return ("whole", payload)
+
+
 def keyword_only(*, to: Any) -> Any:
     return ("keyword", to)
 
@@ -81,6 +89,11 @@ def with_context(to: Any, ctx: JobContext) -> Any:
         (two, {"to": "x", "text": "y"}, ("two", "x", "y")),
         (two, "x", ("two", "x", "hi")),
         (two, {"other": "y"}, ("two", {"other": "y"}, "hi")),
+        (texts, "x", ("texts", "x")),
+        (texts, {"to": "x"}, ("texts", "x")),
+        (numbers, [1, 2], ("numbers", [1, 2], 0)),
+        (whole, {"other": 1}, ("whole", {"other": 1})),
+        (whole, None, ("whole", None)),
         (keyword_only, {"to": 1}, ("keyword", 1)),
         (positional_only, {"to": 1}, ("positional", {"to": 1}, "hi")),
         (positional_only, 1, ("positional", 1, "hi")),
@@ -105,6 +118,10 @@ def test_a_payload_binds_as_its_writer_expects(function: Any, payload: Any, resu
         (two, {"args": [1, 2, 3], "kwargs": {}}),
         (two, {"args": [], "kwargs": {"text": 1}}),
         (texts, {"other": 1}),
+        (texts, [1]),
+        (texts, None),
+        (numbers, {"other": 1}),
+        (numbers, None),
     ],
 )
 def test_a_payload_that_fits_no_call_is_refused_by_name(function: Any, payload: Any) -> None:

@@ -27,6 +27,9 @@ FRAMES_BYTES_MAX: Final = 128 << 20
 FRAME_BYTES_FREE: Final = 16 << 10
 """A frame up to this size needs no share of that."""
 
+UNREAD_BYTES_FREE: Final = 16 << 10
+"""Answers up to this size that a client has not read need no share."""
+
 REQUEST_BYTES: Final = 512
 """Charged for a request that has no answer yet."""
 
@@ -65,16 +68,16 @@ class Member(Protocol):
 class Answers:
     """The budget of answers.
 
-    Of what was given to a transport nobody tells when it is sent.  So that counts until it makes
-    up half of all, and then it is counted anew.
+    Nobody tells when a transport has sent what it was given.  So that counts until it makes up
+    half of all, and then it is counted anew.
     """
 
     def __init__(self, bytes_max: int = ANSWERS_BYTES_MAX) -> None:
         self.bytes_max = bytes_max
         self.total = 0
-        self._sent: dict[Member, int] = {}
-        """Bytes that were given to the transport of each, and counted."""
-        self._sent_total = 0
+        self._unread: dict[Member, int] = {}
+        """What stood in the transport of each when it was counted last."""
+        self._unread_total = 0
         self._waiting: dict[Member, None] = {}
 
     def charge(self, size: int) -> None:
@@ -83,19 +86,20 @@ class Answers:
         if size < 0 and self._waiting and self.total < self.bytes_max:
             self._wake()
 
-    def sent(self, member: Member, size: int) -> None:
-        """Counts bytes that go to a client's transport."""
-        self.total += size
-        self._sent[member] = self._sent.get(member, 0) + size
-        self._sent_total += size
-        if self._sent_total >= self.bytes_max // 2:
+    def left_unread(self, member: Member, size: int) -> None:
+        """Counts what stands in a client's transport now."""
+        grown = size - self._unread.get(member, 0)
+        self._unread[member] = size
+        self._unread_total += grown
+        self.total += grown
+        if self._unread_total >= self.bytes_max // 2:
             self._recount()
 
     def forget(self, member: Member) -> None:
         """A connection is lost."""
         self._waiting.pop(member, None)
-        size = self._sent.pop(member, 0)
-        self._sent_total -= size
+        size = self._unread.pop(member, 0)
+        self._unread_total -= size
         self.charge(-size)
 
     def admits(self, member: Member) -> bool:
@@ -107,16 +111,16 @@ class Answers:
 
     def _recount(self) -> None:
         """Counts what clients have not read; where that is too much, hangs up on the worst."""
-        before = self._sent_total
-        unread = {member: member.unread_bytes for member in self._sent}
-        self._sent = {member: size for member, size in unread.items() if size}
-        self._sent_total = sum(unread.values())
-        for member in sorted(self._sent, key=unread.__getitem__, reverse=True):
-            if self._sent_total < self.bytes_max // 2:
+        before = self._unread_total
+        unread = {member: member.unread_bytes for member in self._unread}
+        self._unread = {member: size for member, size in unread.items() if size}
+        self._unread_total = sum(unread.values())
+        for member in sorted(self._unread, key=unread.__getitem__, reverse=True):
+            if self._unread_total < self.bytes_max // 2:
                 break
-            self._sent_total -= self._sent.pop(member)
+            self._unread_total -= self._unread.pop(member)
             member.cut_off("it does not read its answers, and others need the room")
-        self.charge(self._sent_total - before)
+        self.charge(self._unread_total - before)
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, {}

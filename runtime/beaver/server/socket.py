@@ -24,6 +24,7 @@ from beaver.errors import BeaverError, InvalidInput, StoreUnavailable
 from beaver.server.budget import (
     FRAME_BYTES_FREE,
     REQUEST_BYTES,
+    UNREAD_BYTES_FREE,
     WAITS_ALL_MAX,
     WAITS_MAX,
     Budget,
@@ -40,6 +41,9 @@ PAUSE_BYTES: Final = 4 << 20
 
 ASKED_MAX: Final = 10_000
 """Requests of a client wait while so many have no answer; those for the end of a job aside."""
+
+ASKED_FREE: Final = 16
+"""So few of them need no share of what all connections may hold."""
 
 HELLO_S: Final = 10.0
 """Seconds for the first request."""
@@ -86,6 +90,7 @@ class Connection(asyncio.Protocol):
         self._connections_max = connections_max
         self._outbox = outbox or Outbox(service.once_told)
         self._budget = budget or Budget()
+        self._answers = self._budget.answers
         self._reader = protocol.FrameReader(protocol.HELLO_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
         self._greeted = False
@@ -155,7 +160,7 @@ class Connection(asyncio.Protocol):
         for watch in watches.values():
             watch.drop()
         self._budget.frames.give_back(self)
-        self._budget.answers.forget(self)
+        self._answers.forget(self)
         self._charge_asked()
 
     def cut_off(self, why: str) -> None:
@@ -187,35 +192,32 @@ class Connection(asyncio.Protocol):
         """
         reader = self._reader
         try:
-            frames = reader.feed(data)
-            if not self._is_read or not self._budget.answers.admits(self):
-                reader.keep(data)
-                self._stop_reading()
-            else:
-                for frame in frames:
+            answers = self._answers
+            if self._is_read and (answers.total < answers.bytes_max or answers.admits(self)):
+                for frame in reader.feed(data):
                     self._request(*protocol.decode_request(frame))
                     if self._out_bytes >= PAUSE_BYTES:
                         self.flush()
-                    if self._must_wait():
+                    if (
+                        self._paused
+                        or self._holder is not None
+                        or self._asked >= ASKED_MAX
+                        or self._held >= PAUSE_BYTES
+                    ):
                         self._stop_reading()
                         break
+            else:
+                reader.keep(data)
+                self._stop_reading()
         except InvalidInput as error:
             self._answer(0, error)
             self.flush()
             self.close()
             return
-        if self._framed or reader.kept > FRAME_BYTES_FREE:
+        if self._framed or reader.buffer:
             self._account_for_frame()
-        self._charge_asked()
-
-    def _must_wait(self) -> bool:
-        """True where no request is taken before another is answered, or an answer read."""
-        return (
-            self._paused
-            or self._holder is not None
-            or self._held >= PAUSE_BYTES
-            or self._asked >= ASKED_MAX
-        )
+        if self._asked >= self._asked_charged + ASKED_FREE:
+            self._charge_asked()
 
     def _stop_reading(self) -> None:
         if self._is_read and self._transport is not None:
@@ -224,7 +226,11 @@ class Connection(asyncio.Protocol):
 
     def go_on(self) -> None:
         """Takes requests again: first what has arrived meanwhile."""
-        if self._is_read or self._transport is None or self._must_wait():
+        if self._is_read or self._transport is None:
+            return
+        if self._paused or self._holder is not None:
+            return
+        if self._asked >= ASKED_MAX or self._held >= PAUSE_BYTES:
             return
         self._is_read = True
         self.data_received(b"")
@@ -235,7 +241,7 @@ class Connection(asyncio.Protocol):
         """Takes room for a frame that is not whole, or waits for it; or gives it back."""
         reader, frames = self._reader, self._budget.frames
         # A client that is not read sends no more of what it has announced.
-        size = reader.kept if self._is_read else reader.kept_now
+        size = reader.kept if self._is_read else len(reader.buffer)
         if size <= FRAME_BYTES_FREE or self._transport is None:
             self._framed = False
             frames.give_back(self)
@@ -245,15 +251,14 @@ class Connection(asyncio.Protocol):
             self._stop_reading()
 
     def _charge_asked(self) -> None:
-        """Has the budget know of the requests under way, now and then instead of one by one."""
+        """Has the budget know of the requests under way: not of a few, and not one by one."""
         asked = self._asked
-        if asked != self._asked_charged:
-            self._budget.answers.charge((asked - self._asked_charged) * REQUEST_BYTES)
-            self._asked_charged = asked
+        self._answers.charge((asked - self._asked_charged) * REQUEST_BYTES)
+        self._asked_charged = asked
 
     def _charge(self, size: int) -> None:
         self._held += size
-        self._budget.answers.charge(size)
+        self._answers.charge(size)
 
     def _request(self, number: int, op: str, body: msgspec.Raw) -> None:
         if not self._greeted:
@@ -311,7 +316,8 @@ class Connection(asyncio.Protocol):
         elif self._asked:
             self._asked -= 1
         if self._transport is None:
-            self._charge_asked()
+            if self._asked_charged:
+                self._charge_asked()
             return
         if not self._out:
             self._outbox.add(self)
@@ -328,14 +334,17 @@ class Connection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Sends what is queued."""
-        out, self._out, size, self._out_bytes = self._out, [], self._out_bytes, 0
+        out, self._out, self._out_bytes = self._out, [], 0
         if self._transport is None or not out:
             return
         self._transport.write(b"".join(out))
-        self._budget.answers.sent(self, size)
-        self._charge_asked()
-        if self.unread_bytes > UNREAD_BYTES_MAX:
-            self.cut_off("it does not read its answers")
+        if self._asked_charged:
+            self._charge_asked()
+        unread = self._transport.get_write_buffer_size()
+        if unread > UNREAD_BYTES_FREE:
+            self._answers.left_unread(self, unread)
+            if unread > UNREAD_BYTES_MAX:
+                self.cut_off("it does not read its answers")
 
     def pause_writing(self) -> None:
         """Takes no more requests from a client that does not read."""
@@ -363,7 +372,7 @@ class SocketServer:
         self._budget = budget or Budget()
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
-        self._path = ""
+        self._path, self._inode = "", 0
 
     @property
     def connections(self) -> Collection[Connection]:
@@ -373,9 +382,13 @@ class SocketServer:
     async def start(self, path: str) -> None:
         """Listens at `path`; a socket that a dead server left there is replaced.
 
+        The second time it listens there instead, and those who are connected stay so.
+
         Args:
             path: At most `endpoint.SOCKET_PATH_BYTES_MAX` bytes.
         """
+        if self._server is not None:
+            self._server.close()
         _unlink(path)
         loop, outbox = asyncio.get_running_loop(), Outbox(self._service.once_told)
         mask = os.umask(0o177)
@@ -394,6 +407,14 @@ class SocketServer:
         finally:
             os.umask(mask)
         self._path = path
+        self._inode = os.lstat(path).st_ino
+
+    def is_there(self) -> bool:
+        """True where its path still stands for the socket that it listens at."""
+        try:
+            return os.lstat(self._path).st_ino == self._inode
+        except OSError:
+            return False
 
     async def close(self) -> None:
         """Stops listening and hangs up on everyone, after their answers."""

@@ -1,0 +1,57 @@
+"""Forgetting queues: which ones make room for new ones, so that names never run out.
+
+A queue is known from its first job or setting on.  One without jobs and with the settings of a
+new one says nothing that a new one would not say, so it may go.  It goes only where there is
+no room for another: what it has counted is of use as long as it is there.
+
+What is forgotten is logged.  First go those that had the fewest jobs: names that were made up
+for a job or two.  That stands in the rows, so every state of the same rows decides alike.
+"""
+
+from __future__ import annotations
+
+from beaver_model.bounds import QUEUES_FORGOTTEN_AT_ONCE
+from beaver_model.events import AnyEvent, QueueForgotten
+from beaver_model.index import QueueIndex
+from beaver_model.rows import DEFAULT_QUEUE
+from beaver_model.state import State
+
+
+def why_kept(queue: QueueIndex) -> str | None:
+    """Returns why a queue may not be forgotten, or `None` where it may."""
+    if queue.row.name == DEFAULT_QUEUE:
+        return "it is the default queue"
+    if any(queue.counts):
+        return "it has jobs"
+    return None if queue.row.is_as_new else "it has settings"
+
+
+def room_for(state: State, new: set[str], used: set[str]) -> list[AnyEvent] | None:
+    """Returns what has to be forgotten before new queues come; `None` where that is not enough.
+
+    Args:
+        state: What holds now.
+        new: Queues that are not known.
+        used: Queues that are used with them, and so are not forgotten.
+    """
+    missing = beside_default(state, new) - state.queues_max
+    if missing <= 0:
+        return []
+    idle = [
+        queue
+        for name, queue in state.queues.items()
+        if name not in used and why_kept(queue) is None
+    ]
+    if len(idle) < missing:
+        return None
+    idle.sort(key=lambda queue: (queue.row.enqueued, queue.row.name))
+    # More than are missing, so that this is not done for each new queue.
+    gone = idle[: max(missing, min(QUEUES_FORGOTTEN_AT_ONCE, state.queues_max // 2))]
+    return [QueueForgotten(queue.row.name) for queue in gone]
+
+
+def beside_default(state: State, new: set[str] | None = None) -> int:
+    """Returns how many queues there are with new ones, the default queue not counted."""
+    new = new or set()
+    count = len(state.queues) + len(new)
+    return count - (DEFAULT_QUEUE in state.queues or DEFAULT_QUEUE in new)
