@@ -298,7 +298,10 @@ class Assembly:
         async with self._renewing:
             sink = PoolSink()
             pool = self._ports.make_pool(config, self.mark)
-            tasks = await pool.start(sink)
+            try:
+                tasks = await pool.start(sink)
+            except OSError as error:
+                raise CrewFailed(f"no process can be started: {error}") from error
             crew = Crew(pool, _mode(config), config.concurrency)
             sink.controller = controller = self.controller
             sink.on_failed = lambda why: crew.arrival.fails(why) if crew.arrival else None

@@ -366,8 +366,13 @@ class Server:
         task.add_done_callback(self._reloads.discard)
 
     async def _reload_and_tell(self, parts: Assembly) -> None:
-        with contextlib.suppress(BeaverError):  # It is logged.
+        try:
             await self._reload(parts)
+        except BeaverError:
+            pass  # It is logged.
+        except Exception:
+            # A bug of ours: the former workers serve on all the same.
+            log.exception("reload failed")
 
     async def _reload(self, parts: Assembly) -> ReloadView:
         """Starts workers with code and settings as they are now.

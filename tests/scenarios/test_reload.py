@@ -55,7 +55,6 @@ class Shop:
 
     def __init__(self, path: Path) -> None:
         self.path, self.data = path, path / "data"
-        self.write("old")
 
     def write(self, version: str, first: str = "") -> None:
         """Writes the application's code as of a version; `first` runs when it is imported."""
@@ -88,7 +87,9 @@ class Shop:
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Shop:
-    return Shop(tmp_path)
+    shop = Shop(tmp_path)
+    shop.write("old")
+    return shop
 
 
 def workers(data: Path) -> list[dict[str, Any]]:
@@ -322,6 +323,38 @@ def test_several_who_ask_at_once_are_all_answered(shop: Shop) -> None:
             thread.join()
         assert len(said) == 3
         eventually(lambda: len(workers(shop.data)) == 1, "one crew is left")
+
+
+def test_a_link_to_the_current_release_is_followed_anew(tmp_path: Path) -> None:
+    """Deployments make a new directory, and turn a link: its name counts, not where it led."""
+    releases = [Shop(tmp_path / name) for name in ("one", "two")]
+    for shop in releases:
+        shop.path.mkdir()
+        shop.write(shop.path.name)
+    link, data = tmp_path / "current", tmp_path / "data"
+    link.symlink_to(releases[0].path)
+    first = f"cd {link}"
+    server = Server(data, "-A", "shop:app", "--workers", "1", first=first)
+    try:
+        server.ready()
+        link.unlink()
+        link.symlink_to(releases[1].path)
+        assert run_beaver("reload", "--data", str(data)).returncode == 0
+        enqueue(data, {"id": "a", "task": "work"})
+        server.drained(1)
+        assert server.stop() == 0
+    finally:
+        if server.process.poll() is None:
+            server.kill()
+    assert json.loads(beaver("show", "a", "--data", str(data), "--json"))["result"] == "two"
+
+
+def test_a_keeper_has_no_workers_to_reload(tmp_path: Path) -> None:
+    """What producers share where no server runs is none."""
+    data = tmp_path / "data"
+    for name in ("a", "b", "c", "d"):
+        enqueue(data, {"id": name})
+    assert run_beaver("reload", "--data", str(data)).returncode == 3
 
 
 def test_without_a_server_there_is_nothing_to_reload(tmp_path: Path) -> None:

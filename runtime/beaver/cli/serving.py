@@ -93,6 +93,8 @@ def reload_command(
 
     endpoint.require_directory(settings.data)
     with client.connect(settings.data) as server:
+        if server.greeting.keeper:
+            raise client.no_server(settings.data)
         view = server.reload()
     if as_json:
         output.json_line(view)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +23,20 @@ from beaver.workers.outlet import Item, Outlet
 
 _READ_BYTES: Final = 64 << 10
 _POLL_S: Final = 0.002
+
+
+def _named_directory() -> str | None:
+    """Returns the working directory by the name under which a shell knows it, if one does."""
+    name = os.environ.get("PWD", "")
+    with contextlib.suppress(OSError):
+        if Path(name).is_absolute() and Path(name).samefile("."):
+            return name
+    return None
+
+
+_HOME: Final = _named_directory()
+"""Where this program was started.  By its name: where that is a link to the current release of
+an application, a later zygote is to import from the release that it leads to by then."""
 
 
 class ZygoteProcess:
@@ -61,6 +77,7 @@ class ZygoteProcess:
                     GENERATION_VARIABLE: self.generation,
                 },
                 stdin=subprocess.DEVNULL,
+                cwd=_HOME if _HOME is not None and Path(_HOME).is_dir() else None,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
