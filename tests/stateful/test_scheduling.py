@@ -222,8 +222,9 @@ class Scheduling(RuleBasedStateMachine):
             self.disk.kill()
         self.loop.discard()
         started = {worker: token for worker, (token, _) in self.pool.begun.items()}
-        recovered = open_sim(self.disk, self.clock, create=False).state
-        assert fingerprint(recovered) == known, "what was acknowledged is not what is there"
+        recovered = open_sim(self.disk, self.clock, create=False)
+        assert fingerprint(recovered.state) == known, "what was acknowledged is not what is there"
+        recovered.wal.abandon()
         self.start(PreviousSlots(not power, STORE, started), tasks)
         for job, (attempts, has_begun) in before.items():
             self.check_charged(job, attempts, has_begun or power)
