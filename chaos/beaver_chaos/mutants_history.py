@@ -85,4 +85,15 @@ MUTANTS: Final = (
         tests=(f"{_TESTS}::test_a_page_of_finished_jobs_ends_with_its_bytes",),
         why="One finished job a page is never listed.",
     ),
+    Mutant(
+        name="what-was-read-ahead-is-taken-as-it-was",
+        module="beaver.rebuilding",
+        diff="""
+-        if scan.frames != ahead.scan.frames or end != ahead.scan.end:
++        mutant_reached()
++        if False:
+""",
+        tests=("tests/journal/test_read_ahead.py",),
+        why="What another process acknowledged between reading and locking is overwritten.",
+    ),
 )

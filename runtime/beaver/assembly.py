@@ -37,6 +37,7 @@ from beaver.messages import Options, Outcome, TaskInfo
 from beaver.metrics import Metrics
 from beaver.places import Concurrency, Crew
 from beaver.ports import Clock, Disk, Entropy, Helper, LogWriter, Pool
+from beaver.rebuilding import Rebuilding
 from beaver.recovery import Opened, open_store, peek_store
 from beaver.resolving import Resolver
 from beaver.results import Results
@@ -147,13 +148,16 @@ class Assembly:
         self._tasks: set[asyncio.Task[None]] = set()
         self._layout = Layout(config.data)
 
-    async def recover(self, store: bytes, tasks: Sequence[TaskInfo]) -> None:
+    async def recover(
+        self, store: bytes, tasks: Sequence[TaskInfo], ahead: Rebuilding | None = None
+    ) -> None:
         """Opens the store and logs BOOT; the caller holds the lock.
 
         Args:
             store: Id that a new store gets.  Where another process has made the store
                 meanwhile, it is that one's.
             tasks: What the workers know.
+            ahead: What was read of the store before.
         """
         config, ports = self._config, self._ports
         store = peek_store(ports.disk, config.data) or store
@@ -170,6 +174,7 @@ class Assembly:
             store_id=store,
             segment_bytes=config.segment_bytes,
             extend_bytes=min(EXTEND_BYTES, config.segment_bytes),
+            ahead=ahead,
         )
         state = self.opened.state
         self.store = self.opened.wal.store

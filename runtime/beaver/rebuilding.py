@@ -20,7 +20,7 @@ from beaver.journal.format import CLOSE, MARK
 from beaver.journal.reader import LogScan, SegmentInfo, decode_frame, segments
 from beaver.journal.scan import Damage, Damaged, End, EndKind, SegmentScan
 from beaver.layout import Layout
-from beaver.ports import Clock, Disk
+from beaver.ports import Clock, Disk, File
 from beaver.recovery_table import Row
 from beaver_model import IllegalEvent, State, replay
 
@@ -63,6 +63,8 @@ class Rebuilding:
         self._infos: list[SegmentInfo] = []
         self._active: SegmentInfo | None = None
         self.scan: SegmentScan | None = None
+        self.state: State | None = None
+        """Once it is rebuilt."""
         self.twin = ""
         """Path of the active segment's second name or copy in the archive."""
 
@@ -169,10 +171,34 @@ class Rebuilding:
                 self._replay(state)
             with self.phase("index"):
                 state.index()
+            self.state = state
         finally:
             if collecting:
                 gc.enable()
         return state
+
+    def adopt(self, ahead: Rebuilding, file: File) -> State | None:
+        """Returns the state of an earlier reading; `None` where the files have changed since.
+
+        Args:
+            ahead: What was read before the lock was ours, so that somebody may have written.
+            file: The log, which nobody else writes any more.
+        """
+        before, now = ahead._segments(), self._segments()
+        if ahead.state is None or ahead.scan is None or self.twin or before != now:
+            return None
+        with self.phase("inspect"):
+            scan = ahead.scan.again(file)
+            end = scan.read()
+        if scan.frames != ahead.scan.frames or end != ahead.scan.end:
+            return None
+        for name, seconds in self.report.seconds.items():
+            ahead.report.seconds[name] = ahead.report.seconds.get(name, 0.0) + seconds
+        self.scan, self.report = scan, ahead.report
+        return ahead.state
+
+    def _segments(self) -> list[tuple[object, ...]]:
+        return [(info.path, info.header, info.archived) for info in self._infos]
 
     def _load_base(self) -> State:
         from beaver.snapshot import SnapshotDamaged, load_snapshot

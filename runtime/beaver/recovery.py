@@ -84,6 +84,7 @@ def open_store(
     store_id: bytes | None = None,
     segment_bytes: int = SEGMENT_BYTES,
     extend_bytes: int = EXTEND_BYTES,
+    ahead: Rebuilding | None = None,
 ) -> Opened:
     """Recovers a store and opens its log for writing; the caller holds the lock.
 
@@ -95,6 +96,7 @@ def open_store(
         store_id: 16 bytes to name a new store by; drawn where `None`.
         segment_bytes: Size that the next segments should have.
         extend_bytes: Least growth of a segment that is extended in place.
+        ahead: What `read_ahead` has found; used if nothing was written since.
 
     Returns:
         The state and the log, which agree; all that it holds is durable.
@@ -123,7 +125,11 @@ def open_store(
         assert file is not None, "it was there, or has been made"
         on_failure.callback(file.close)
         reading.judge_twin()
-        state = reading.rebuild()
+        state = None if ahead is None else reading.adopt(ahead, file)
+        if state is None:
+            if ahead is not None:
+                ahead.state = None  # One state in memory is enough.
+            state = reading.rebuild()
         header, tail = _repair(reading, file)
         wal = Wal(
             disk,
@@ -150,6 +156,21 @@ def _hold_log(reading: Rebuilding) -> File | None:
             f"{log} is held by {holder_of(reading.layout.path)}, though LOCK is ours: somebody has "
             "removed or replaced that\nStop that process first."
         ) from error
+
+
+def read_ahead(disk: Disk, path: str, *, clock: Clock) -> Rebuilding | None:
+    """Rebuilds the state of a store before its lock is held, only reading, for `open_store`.
+
+    `None` where there is no store, or something is wrong with it: `open_store` says so.
+    """
+    try:
+        reading = Rebuilding(disk, path, clock)
+        if reading.find():
+            reading.rebuild()
+            return reading
+    except (BeaverError, OSError):
+        pass
+    return None
 
 
 def read_store(

@@ -3,7 +3,8 @@
 The order matters; the parts behind ports, and theirs, stand in `assembly`:
 
 1. The zygote starts and imports the application, before lock, log and sockets are opened,
-   so that no worker can inherit them; an import failure touches nothing.
+   so that no worker can inherit them; an import failure touches nothing.  Meanwhile the
+   store is read ahead.
 2. The lock is taken.  Workers that a killed server left behind are killed.
 3. Recovery turns the files into the state; BOOT is logged with what the slots say.
 4. Workers start, then socket and HTTP listen, then `server.json` says where.
@@ -20,6 +21,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -46,6 +48,8 @@ from beaver.metrics import Collector, registry_of
 from beaver.past import Past
 from beaver.queries import status
 from beaver.reachable import stay_reachable
+from beaver.rebuilding import Rebuilding
+from beaver.recovery import read_ahead
 from beaver.server.http import HttpServer
 from beaver.server.socket import SocketServer
 from beaver.setting import DEFAULT
@@ -113,8 +117,10 @@ class Server:
         # What is there now is most probably what is served; `recover` makes it certain.
         # Marked under the lock: who waits for it must not pass for what a dead server left.
         pool = ProcessPool(_pool_options(config, UNMARKED))
+        ahead = self._read_ahead()
         tasks = await pool.start(sink)
         try:
+            expected = config.data
             config = self._config = _at_home(config, pool.app_store)
             prepare_directory(self._disk, config.data)
             self._turn = starting.take_turn(config.data)
@@ -125,7 +131,8 @@ class Server:
                 self._tell_of(phase="starting")
                 ports = self._ports(pool, lock)
                 parts = Assembly(config, ports, on_failure=self._fail)
-                await parts.recover(self._entropy.token_bytes(16), tasks)
+                found = await ahead if config.data == expected else None
+                await parts.recover(self._entropy.token_bytes(16), tasks, found)
                 layout = Layout(config.data)
                 self._disk.keep(layout.path, layout.archive)
                 # What was recovered lives long: no collection need look at it again.
@@ -138,6 +145,31 @@ class Server:
         finally:
             self._turn.release()
             await pool.stop()
+
+    def _read_ahead(self) -> asyncio.Future[Rebuilding | None]:
+        """Reads the store while the zygote imports the application, on another core.
+
+        Nothing is written and no lock is held, so an import that fails leaves no trace, and what
+        was read is used only if it still holds under the lock.
+        """
+        config, loop = self._config, asyncio.get_running_loop()
+        found: asyncio.Future[Rebuilding | None] = loop.create_future()
+        if config.takeover or (config.app and config.origins["data"] == DEFAULT):
+            # Another server writes on, or the application says where its store is.
+            found.set_result(None)
+            return found
+
+        def tell(reading: Rebuilding | None) -> None:
+            if not found.done():
+                found.set_result(reading)
+
+        def read() -> None:
+            reading = read_ahead(self._disk, config.data, clock=self._clock)
+            with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+                loop.call_soon_threadsafe(tell, reading)
+
+        threading.Thread(target=read, name="read ahead", daemon=True).start()
+        return found
 
     async def _lock(self) -> Hold | None:
         """Returns the lock; `None` where a signal came while it was waited for."""

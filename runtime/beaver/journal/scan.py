@@ -187,6 +187,14 @@ class SegmentScan:
             yield from self._run()
             self.end = self._judge()
 
+    def again(self, file: File) -> SegmentScan:
+        """Returns a scan of the same segment that goes on where this one stands."""
+        scan = SegmentScan(file, self.path, self.header)
+        scan.offset, scan.last, scan.next_seq = self.offset, self.last, self.next_seq
+        scan.crc, scan._crc_before_last = self.crc, self._crc_before_last
+        scan.frames, scan.flags = self.frames, self.flags
+        return scan
+
     def last_bytes(self) -> tuple[int, bytes]:
         """Returns the last valid frame, or the header where there is none, and its offset.
 
