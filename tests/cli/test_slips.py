@@ -46,6 +46,23 @@ def test_a_slip_on_the_command_line_names_what_was_meant(beaver, arguments, mean
     assert len(told.err.splitlines()) <= 3
 
 
+@pytest.mark.parametrize(
+    ("payload", "written"),
+    [
+        ("hello", "A text is JSON with quotes of its own: '\"hello\"'."),
+        ("{order: 7}", "'{\"order\": 7}'"),
+        ("it's", "quotes of its own"),
+    ],
+)
+def test_a_payload_that_is_no_json_is_told_how_it_is_written_in_a_shell(beaver, payload, written):
+    told = beaver("enqueue", "send", payload)
+    assert told.code == 2
+    assert written in told.err
+    assert len(told.err.splitlines()) == 2
+    for other in ('{"a": 1, "a": 2}', "NaN", ""):
+        assert len(beaver("enqueue", "send", other).err.splitlines()) == 1
+
+
 def test_every_command_is_offered_for_a_slip_in_its_name(beaver):
     for name in COMMANDS:
         assert name in beaver(name[:-1] + "xx" if len(name) > 4 else f"{name}x").err

@@ -12,6 +12,7 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from beaver.cli import completing, flags, output
+from beaver.cli.single import backoff_value, single_job
 from beaver.config import Config
 from beaver.errors import BeaverError, InvalidInput, ServerGone, StoreUnavailable, WaitTimeout
 from beaver.messages import Request
@@ -110,7 +111,7 @@ def enqueue_command(
         "delay": in_,
         "timeout": timeout,
         "max_attempts": max_attempts,
-        "backoff": _backoff(backoff),
+        "backoff": backoff_value(backoff),
     }
     given = {name: value for name, value in job.items() if value is not None}
     if (task is None) == (file is None):
@@ -124,49 +125,9 @@ def enqueue_command(
     if file is None:
         assert task is not None, "one of both is there"
         given["tags"] = tags or ()
-        raise typer.Exit(sender.send_one(partial(_single, task, payload, given)))
+        raise typer.Exit(sender.send_one(partial(single_job, task, payload, given)))
     with _opened(file) as stream:
         raise typer.Exit(sender.send_file(file, stream, chunked=chunked))
-
-
-def _single(task: str, payload: str | None, given: dict[str, Any], bytes_max: int) -> Request:
-    from beaver import jsontext
-    from beaver.durations import parse_duration_ms, parse_time_ms
-    from beaver.options import backoff_from_python
-    from beaver.requests import build_request
-
-    text = b"null"
-    if payload is not None:
-        # The very bytes of the argument, also where they are no UTF-8: they are checked.
-        raw = payload.strip().encode("utf-8", "surrogateescape")
-        text = jsontext.check(raw, bytes_max, "payload")
-    run_at, delay, timeout = given.get("run_at"), given.get("delay"), given.get("timeout")
-    backoff = given.get("backoff")
-    return build_request(
-        task,
-        text,
-        job_id=given.get("id"),
-        queue=given.get("queue"),
-        priority=given.get("priority"),
-        run_at_ms=None if run_at is None else parse_time_ms(run_at, "--at"),
-        delay_ms=None if delay is None else parse_duration_ms(delay, "--in"),
-        timeout_ms=None if timeout is None else parse_duration_ms(timeout, "--timeout"),
-        max_attempts=given.get("max_attempts"),
-        backoff=None if backoff is None else backoff_from_python(backoff),
-        tags=given["tags"],
-    )
-
-
-def _backoff(text: str | None) -> Any:
-    """Returns a backoff's JSON object, or the duration as it was written."""
-    if text is None or not text.lstrip().startswith("{"):
-        return text
-    from beaver.jsontext import parse_object
-
-    try:
-        return parse_object(text.encode("utf-8", "surrogateescape"))
-    except InvalidInput as error:
-        raise InvalidInput(f"--backoff: {error}") from None
 
 
 @contextmanager
