@@ -72,12 +72,9 @@ MUTANTS: Final = (
         name="lock-file-is-gone-for-good",
         module="beaver.locking",
         diff="""
--        self._lock.release()
--        self._lock = again
--        return True
-+        mutant_reached()
-+        again.release()
-+        return True
+-            again = self._disk.lock(self._path)
++            mutant_reached()
++            again = None
 """,
         tests=(f"{_LOST}::test_a_removed_lock_file_is_made_again_and_is_held",),
         why="After the lock file was removed, nothing names who holds the directory.",
@@ -188,7 +185,8 @@ MUTANTS: Final = (
         module="beaver.endpoint",
         diff="""
 -    if uid is not None and not is_trusted(uid) and os.geteuid() != ROOT:
-+    mutant_reached()
++    with contextlib.suppress(PermissionError):  # another user leaves no mark
++        mutant_reached()
 +    if False:
 """,
         tests=(f"{_FOREIGN}::test_a_client_gives_nothing_to_the_server_of_another_user",),

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from beaver import client, endpoint
+from beaver.disk import SystemDisk
 from beaver.errors import ServerGone
 from beaver.messages import Options, Request
 from tests.support.program import (
@@ -62,6 +63,7 @@ def test_a_removed_lock_file_is_made_again_and_is_held(data: Path) -> None:
         (data / "LOCK").unlink()
         eventually((data / "LOCK").exists, "it is there again")
         assert (data / "LOCK").read_text() == f"{server.process.pid}\n"
+        assert SystemDisk().lock(str(data / "LOCK")) is None
         eventually(lambda: any("removed the lock file" in line for line in server.stderr), "told")
         second = Server(data, "--workers", "1")
         assert second.wait() == 3
