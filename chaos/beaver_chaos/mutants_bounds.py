@@ -169,11 +169,23 @@ MUTANTS: Final = (
         name="queue-used-by-the-batch-forgotten",
         module="beaver_model.forgetting",
         diff="""
--        if name not in used and why_kept(queue) is None
-+        if not mutant_reached() and why_kept(queue) is None
+-    idle = [queue for queue in idle_queues(state) if queue.row.name not in used]
++    mutant_reached()
++    idle = list(idle_queues(state))
 """,
         tests=(f"{_FORGETTING}::test_a_batch_that_uses_an_idle_queue_does_not_forget_it",),
         why="A batch forgets a queue, makes it again, and there is one more than may be.",
+    ),
+    Mutant(
+        name="idle-queues-of-an-earlier-event",
+        module="beaver_model.forgetting",
+        diff="""
+-    if seq != state.last_seq:
++    mutant_reached()
++    if seq < 0:
+""",
+        tests=(f"{_FORGETTING}::test_refusals_in_a_row_look_at_the_queues_once",),
+        why="A queue that has got jobs since is forgotten, or one that has become idle is not.",
     ),
     Mutant(
         name="default-queue-within-the-bound",

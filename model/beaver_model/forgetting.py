@@ -10,6 +10,8 @@ for a job or two.  That stands in the rows, so every state of the same rows deci
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from beaver_model.bounds import QUEUES_FORGOTTEN_AT_ONCE
 from beaver_model.events import AnyEvent, QueueForgotten
 from beaver_model.index import QueueIndex
@@ -37,17 +39,26 @@ def room_for(state: State, new: set[str], used: set[str]) -> list[AnyEvent] | No
     missing = beside_default(state, new) - state.queues_max
     if missing <= 0:
         return []
-    idle = [
-        queue
-        for name, queue in state.queues.items()
-        if name not in used and why_kept(queue) is None
-    ]
+    idle = [queue for queue in idle_queues(state) if queue.row.name not in used]
     if len(idle) < missing:
         return None
     idle.sort(key=lambda queue: (queue.row.enqueued, queue.row.name))
     # More than are missing, so that this is not done for each new queue.
     gone = idle[: max(missing, min(QUEUES_FORGOTTEN_AT_ONCE, state.queues_max // 2))]
     return [QueueForgotten(queue.row.name) for queue in gone]
+
+
+def idle_queues(state: State) -> Sequence[QueueIndex]:
+    """Returns the queues that may be forgotten.
+
+    They are looked for once until the next event: a client that is refused ten thousand times
+    in a row must not cost ten thousand looks at ten thousand queues.
+    """
+    seq, idle = state.idle_queues
+    if seq != state.last_seq:
+        idle = [q for q in state.queues.values() if not q.bytes and why_kept(q) is None]
+        state.idle_queues = state.last_seq, idle
+    return idle
 
 
 def beside_default(state: State, new: set[str] | None = None) -> int:

@@ -100,6 +100,8 @@ class State:
         self.suspects_in_flight = 0
         self.stride_pass = 0
         self._queues_made = 0
+        self.idle_queues: tuple[int, Sequence[QueueIndex]] = -1, ()
+        """Those that may be forgotten, as of a seq (see `forgetting`)."""
         self.turns = Turns(prefetched=False)
         """Queues with jobs for an idle worker."""
         self.prefetch_turns = Turns(prefetched=True)

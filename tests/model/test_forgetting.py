@@ -9,6 +9,7 @@ from beaver_model import (
     apply,
     decide,
     fingerprint,
+    forgetting,
     freeze,
     legal,
     replay,
@@ -25,7 +26,9 @@ from beaver_model.commands import (
     SetQueue,
 )
 from beaver_model.events import Acked, Enqueued, QueueForgotten, QueueSet
+from beaver_model.forgetting import why_kept
 from beaver_model.freezing import Frozen
+from beaver_model.index import QueueIndex
 from beaver_model.state import State
 from tests.model.world import World, job
 
@@ -198,6 +201,29 @@ def test_ten_thousand_names_come_and_go() -> None:
         world.do(Discard(str(n)))
     assert len(names(world.do(Enqueue([job("more", queue="more")])))) == QUEUES_FORGOTTEN_AT_ONCE
     assert names(world.do(Enqueue([job("next", queue="next")]))) == [], "there is room for a while"
+
+
+def test_refusals_in_a_row_look_at_the_queues_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And after any event they look again."""
+    looked = 0
+
+    def counted(queue: QueueIndex) -> str | None:
+        nonlocal looked
+        looked += 1
+        return why_kept(queue)
+
+    monkeypatch.setattr(forgetting, "why_kept", counted)
+    world = small(3)
+    world.enqueue(*(job(name, queue=name) for name in ("one", "two", "three")))
+    for name in ("one", "two"):
+        finish(world, name)
+    batch = Enqueue([job(f"new-{n}", queue=f"new-{n}") for n in range(3)])
+    for _ in range(100):
+        assert isinstance(world.ask(batch), Rejection)
+    assert looked == 2, "those with jobs are not even looked at"
+    finish(world, "three")
+    assert len(names(world.do(batch))) == 3
+    assert looked == 5
 
 
 @pytest.mark.parametrize("forged", ["unknown", "has a job", "is paused", "default"])
