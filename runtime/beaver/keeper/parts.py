@@ -33,8 +33,8 @@ from beaver_model.bounds import ADVANCE_MAX
 from beaver_model.events import AnyEvent
 from beaver_model.rows import Origin
 
-RESERVE_BYTES: Final = 4 << 20
-"""Room in the log that new jobs leave to other changes, as a server leaves it to outcomes."""
+RESERVE_BYTES: Final = 64 << 10
+"""Room in the log that new jobs leave to cancels and the like; there are no outcomes here."""
 
 
 class KeeperService(Service):
