@@ -484,10 +484,14 @@ class ProcessPool:
                 self._finish(mailbox, "lost with the zygote")
 
     async def _kill_generation(self, generation: str) -> None:
-        """Kills whatever still carries a dead zygote's mark, and waits until it is gone."""
+        """Kills whatever still carries a dead zygote's mark, and waits until it is gone.
+
+        In a thread: it looks at every process of the machine, and a server that reloads has
+        others to serve.
+        """
         hunt = Hunt(self._mark, only=generation)
         deadline_s = time.monotonic() + STOP_WAIT_S
-        while not hunt.step():
+        while not await asyncio.to_thread(hunt.step):
             if time.monotonic() > deadline_s:
                 _log.error("processes %s hang in the kernel", hunt.remaining())
                 return
