@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 
@@ -92,3 +94,50 @@ def test_results_that_nobody_projects_stay_within_their_bytes(
     assert results.get(job_id(0)) is None
     results.projected(1 << 60)
     assert results.bytes == 0
+
+
+SERVER = """
+import resource, sys
+from beaver import results as module
+from beaver.journal.codec import decode_commit, encode_commit
+from beaver.results import Results
+from beaver_model import State, apply_all
+from beaver_model.events import Acked, Dispatched, Enqueued
+from beaver_model.rows import Spec, encode_spec
+
+count = int(sys.argv[1])
+module.RESULTS_BYTES_MAX = module.RESULTS_BYTES_MAX * count // 1_000_000
+state, results, spec = State(), Results(), encode_spec(Spec("echo"))
+
+def commit(events):
+    first_seq = state.last_seq + 1
+    _, events = decode_commit(encode_commit(first_seq, events))
+    apply_all(state, events, first_seq)
+    results.observe(first_seq, first_seq, events)
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+def run(first, last):
+    for n in range(first, last, 100):
+        names = [f"0193{m:08x}-7000-8000-000000000000" for m in range(n, n + 100)]
+        commit([Enqueued(name, spec, b'{"n":1}', bytes(12)) for name in names])
+        commit([Dispatched(name, 1) for name in names])
+        token = state.last_seq - 99
+        commit([Acked(name, token + m, b"null") for m, name in enumerate(names)])
+
+run(0, 5_000)
+before = resident()
+run(5_000, 5_000 + count)
+print((resident() - before) / count)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_finished_job_takes_no_more_than_300_bytes_of_a_process() -> None:
+    """With what its result leaves behind, while nothing is indexed."""
+    done = subprocess.run(
+        [sys.executable, "-c", SERVER, "300000"], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) <= 300

@@ -257,8 +257,12 @@ def large_parts(plan: Plan, parent: str) -> list[Part]:
             lambda: {"memory_job": stores.measure_memory(parent, plan.memory)},
         ),
         "restart": (
-            ("start_100k",),
-            lambda: {"start_100k": stores.measure_restart_from_log(parent, few)},
+            ("start_100k", "answer_100k"),
+            lambda: stores.measure_restart_from_log(parent, few),
+        ),
+        "indexing": (
+            ("indexing",),
+            lambda: {"indexing": stores.measure_indexing(parent, few)},
         ),
         "kill": (("kill",), lambda: {"kill": programs.measure_kill(parent)}),
         "idle": (programs.IDLE_ROWS, lambda: programs.measure_idle(parent)),
@@ -277,7 +281,14 @@ def large_parts(plan: Plan, parent: str) -> list[Part]:
     }
     if plan.pending >= stores.SNAPSHOT_PENDING:
         table["large restart"] = (
-            ("start_1m_log", "start_1m", "pause_idle_p999", "pause_p999", "pause_max"),
+            (
+                "start_1m_log",
+                "answer_1m_log",
+                "start_1m",
+                "pause_idle_p999",
+                "pause_p999",
+                "pause_max",
+            ),
             lambda: stores.measure_restart(parent, plan.pending),
         )
     return [Part(BEAVER, name, rows, measure) for name, (rows, measure) in table.items()]

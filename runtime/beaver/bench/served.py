@@ -62,7 +62,7 @@ class ServerProcess:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("BEAVER_")}
         environment |= {f"BEAVER_{name.upper()}": value for name, value in settings.items()}
         environment[RECORDS_VARIABLE] = self.records
-        started_s = time.perf_counter()
+        self.started_s = started_s = time.perf_counter()
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         stream: IO[str] | None = self.process.stdout
         assert stream is not None
@@ -78,6 +78,12 @@ class ServerProcess:
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    def first_answer_s(self) -> float:
+        """Asks for the status; returns the seconds from the start of the program to the answer."""
+        with connect(self.data) as client:
+            client.status()
+        return time.perf_counter() - self.started_s
 
     def settle(self) -> None:
         """Waits until the next log segment is prepared, so that the disk is left alone."""

@@ -15,6 +15,7 @@ from beaver.client import connect
 from beaver.clock import SystemClock
 from beaver.disk import SystemDisk
 from beaver.errors import BeaverError
+from beaver.helper.work import project
 from beaver.journal.codec import encode_commit
 from beaver.layout import Layout
 from beaver.locking import prepare_directory
@@ -32,6 +33,8 @@ NOBODYS: Final = "bench.unknown"
 
 STAMP_MS: Final = 1_700_000_000_000
 FRAME_EVENTS: Final = 99
+COMMIT_JOBS: Final = 1_000
+"""Jobs in a commit of a store that a server starts over."""
 PAUSED: Final = "paused"
 SNAPSHOT_S: Final = 120.0
 """No snapshot takes longer to come."""
@@ -44,7 +47,9 @@ SNAPSHOT_PENDING: Final = 600_000
 _SPACING_S: Final = 0.0005
 
 
-def write_history(data: str, events: int, *, live: int, tombstones_max: int = 0) -> int:
+def write_history(
+    data: str, events: int, *, live: int, tombstones_max: int = 0, frame_events: int = FRAME_EVENTS
+) -> int:
     """Writes a log of about so many events, 99 a frame, of which `live` jobs stay pending.
 
     No worker knows their task, so they stay where they are while servers come and go.
@@ -54,6 +59,7 @@ def write_history(data: str, events: int, *, live: int, tombstones_max: int = 0)
         events: How many; ENQUEUE, DISPATCH and ACK of each job that does not stay.
         live: Jobs that stay.
         tombstones_max: Finished jobs that are remembered; 0 for the default.
+        frame_events: Events in a commit.
 
     Returns:
         The last seq.
@@ -85,7 +91,7 @@ def write_history(data: str, events: int, *, live: int, tombstones_max: int = 0)
         if index >= live:
             token = seq + len(batch) + 1
             batch += [Dispatched(name, 1), Acked(name, token, b"null")]
-        if len(batch) >= FRAME_EVENTS:
+        if len(batch) >= frame_events:
             flush(STAMP_MS + index)
     if batch:
         flush(STAMP_MS + live + finished)
@@ -159,15 +165,30 @@ def measure_memory(directory: str, jobs: int) -> float:
     return grown / jobs
 
 
-def measure_restart_from_log(directory: str, pending: int) -> float:
-    """Returns the seconds from the start of the program to its ready line, after kill -9."""
+def measure_restart_from_log(directory: str, pending: int) -> dict[str, float]:
+    """Returns the seconds from the start of the program to its ready line, after kill -9.
+
+    And those to a client's first answer.
+    """
     data = str(Path(directory, f"restart-{pending}"))
-    write_history(data, pending, live=pending)
+    write_history(data, pending, live=pending, frame_events=COMMIT_JOBS)
     ServerProcess(data).kill()
     server = ServerProcess(data)
+    answered_s = server.first_answer_s()
     server.kill()
     shutil.rmtree(data)
-    return server.ready_s
+    return {"start_100k": server.ready_s, "answer_100k": answered_s}
+
+
+def measure_indexing(directory: str, jobs: int) -> float:
+    """Returns the microseconds of a processor that the history of a finished job takes."""
+    data = str(Path(directory, "indexed"))
+    last_seq = write_history(data, 3 * jobs, live=0)
+    started_s = time.process_time()
+    project(SystemDisk(), Layout(data), last_seq)
+    took_s = time.process_time() - started_s
+    shutil.rmtree(data)
+    return took_s / jobs * 1e6
 
 
 def measure_restart(directory: str, pending: int) -> dict[str, float]:
@@ -177,9 +198,10 @@ def measure_restart(directory: str, pending: int) -> dict[str, float]:
     time: how long that takes shows how long the loop was held up.
     """
     data = str(Path(directory, f"restart-{pending}"))
-    write_history(data, pending, live=pending)
+    write_history(data, pending, live=pending, frame_events=COMMIT_JOBS)
     first = ServerProcess(data, snapshot=f"{SNAPSHOT_AFTER_S}s")
     try:
+        answered_s = first.first_answer_s()
         idle, during = _ping_until_snapshot(data)
     finally:
         first.kill()
@@ -188,6 +210,7 @@ def measure_restart(directory: str, pending: int) -> dict[str, float]:
     shutil.rmtree(data)
     return {
         "start_1m_log": first.ready_s,
+        "answer_1m_log": answered_s,
         "start_1m": second.ready_s,
         "pause_idle_p999": percentile(idle, 0.999),
         "pause_p999": percentile(during, 0.999),
