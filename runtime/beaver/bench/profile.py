@@ -34,9 +34,10 @@ _CONTROLLER: Final = ("beaver/controller", "beaver/outcomes", "beaver/places")
 LAYERS: Final = (
     ("polling, reading and writing sockets, in C", (LOOP,)),
     ("frames and messages of clients: decode, answer, encode", (
-        "beaver/protocol", "server/socket", "server/service", "beaver/views",
+        "beaver/protocol", "server/socket", "server/service", "server/budget",
+        "server/strangers", "beaver/views",
     )),
-    ("digest of the request", ("beaver/requests:_digest", "beaver/jsontext")),
+    ("reading payloads as JSON", ("beaver/jsontext",)),
     ("checking and resolving a request", (
         "beaver/requests", "beaver/resolving", "beaver/options", "beaver/messages",
         "beaver_model/rows", "beaver/durations",
