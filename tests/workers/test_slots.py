@@ -46,6 +46,18 @@ def test_a_new_file_keeps_the_started_tokens_of_this_boot(tmp_path: Path) -> Non
     assert second.read(5).started == 99
 
 
+def test_bytes_behind_the_last_slot_do_not_stop_the_next_start(tmp_path: Path) -> None:
+    """A job may write to the file: what is no slot says nothing."""
+    path = tmp_path / "slots"
+    Slots.open(str(path), 2, STORE, 0)
+    writer(str(path), 1).start(41, 7)
+    with path.open("ab") as file:
+        file.write(b"odd")
+    previous = read_previous(str(path))
+    assert previous is not None
+    assert previous.started == {1: 41}
+
+
 def test_a_token_that_the_log_never_came_to_does_not_outlive_its_server(tmp_path: Path) -> None:
     """An attempt that began before its DISPATCH was durable: later tokens are lower."""
     path = str(tmp_path / "slots")

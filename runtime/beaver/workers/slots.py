@@ -241,7 +241,8 @@ def read_previous(path: str) -> PreviousSlots | None:
     magic, count, store, boot = _HEADER.unpack_from(data)
     if magic != _MAGIC or count > WORKERS_MAX or len(data) < (count + 1) * _SLOT_BYTES:
         return None
-    words = memoryview(data).cast("Q")
+    # Bytes behind the last slot are nobody's, and need not be whole words.
+    words = memoryview(data)[: (count + 1) * _SLOT_BYTES].cast("Q")
     started = {
         worker: words[worker * _WORDS + _TOKEN]
         for worker in range(1, count + 1)
