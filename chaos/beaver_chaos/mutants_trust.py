@@ -9,6 +9,9 @@ from typing import Final
 
 from beaver_chaos.mutants import Mutant
 
+_OUTPUT: Final = "tests/workers/test_output.py"
+_LINES: Final = "tests/scenarios/test_failure_lines.py"
+_QUEUE: Final = "tests/runtime/test_log_output.py"
 _TRUST: Final = "tests/workers/test_trust.py"
 _OUTCOMES: Final = "tests/runtime/test_untrusted_outcomes.py"
 _BOUNDS: Final = f"{_OUTCOMES}::test_each_bound_of_an_outcome_is_checked_on_both_sides"
@@ -149,5 +152,80 @@ MUTANTS: Final = (
 """,
         tests=(f"{_TRUST}::test_a_zygote_whose_tasks_are_out_of_bounds_is_given_up",),
         why="A thread of the application makes every later job of a task unreadable.",
+    ),
+    Mutant(
+        name="failures-of-a-dead-server-not-told",
+        module="beaver.assembly",
+        diff="""
+-        self.failures.observe(booted.first_seq, self.engine.now_ms(), booted.events)
++        mutant_reached()
+""",
+        tests=(f"{_LINES}::test_what_a_dead_server_left_in_flight_is_told_at_the_next_start",),
+        why="A job that takes the machine down dies without a line.",
+    ),
+    Mutant(
+        name="left-out-lines-not-counted",
+        module="beaver.failure_log",
+        diff="""
+-        self._left_out.setdefault(task, Counter())[name] += 1
++        mutant_reached()
+""",
+        tests=(f"{_LINES}::test_a_task_that_fails_in_masses_gets_a_few_lines_and_a_count",),
+        why="Ten thousand jobs die, and the log shows ten.",
+    ),
+    Mutant(
+        name="every-failure-a-line",
+        module="beaver.failure_log",
+        diff="""
+-        if self._lines[task] < LINES_BY_TASK and self._lines.total() < LINES_MAX:
++        mutant_reached()
++        if True:
+""",
+        tests=(f"{_LINES}::test_a_task_that_fails_in_masses_gets_a_few_lines_and_a_count",),
+        why="A broken release fills the disk with its log.",
+    ),
+    Mutant(
+        name="death-without-its-traceback",
+        module="beaver.failure_log",
+        diff="""
+-        if isinstance(event, Died) or log.isEnabledFor(logging.DEBUG):
++        mutant_reached()
++        if log.isEnabledFor(logging.DEBUG):
+""",
+        tests=(f"{_LINES}::test_each_retry_timeout_and_death_is_one_line_with_all_that_is_needed",),
+        why="Whoever reads the log of a dead job has to look for the place elsewhere.",
+    ),
+    Mutant(
+        name="log-queue-without-bound",
+        module="beaver.log_output",
+        diff="""
+-            if self._dropped or self._bytes + len(data) > QUEUE_BYTES_MAX:
++            mutant_reached()
++            if self._dropped:
+""",
+        tests=(f"{_QUEUE}::test_a_queue_takes_exactly_its_bytes",),
+        why="A log reader that stalls fills the server's memory.",
+    ),
+    Mutant(
+        name="dropped-lines-not-told",
+        module="beaver.log_output",
+        diff="""
+-                    data = self.notice(self._dropped).encode()
++                    mutant_reached()
++                    data = b""
+""",
+        tests=(f"{_QUEUE}::test_what_finds_no_room_is_dropped_and_counted_where_it_is_missing",),
+        why="Lines are missing from the log, and nobody knows.",
+    ),
+    Mutant(
+        name="output-of-jobs-steers-the-terminal",
+        module="beaver.joblog",
+        diff="""
+-            self._emit("".join([f"{prefix}{printable(line, _TAB)}\\n" for line in lines]))
++            mutant_reached()
++            self._emit("".join([f"{prefix}{line}\\n" for line in lines]))
+""",
+        tests=(f"{_OUTPUT}::test_what_cannot_be_seen_in_the_output_of_a_job_is_escaped",),
+        why="A job's output reorders and hides the lines of the log around it.",
     ),
 )

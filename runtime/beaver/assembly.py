@@ -30,6 +30,7 @@ from beaver.config import Config
 from beaver.controller import ROOM_BYTES, Controller
 from beaver.engine import Engine
 from beaver.errors import BeaverError, CrewFailed
+from beaver.failure_log import FailureLog
 from beaver.housekeeping import Housekeeping
 from beaver.journal.wal import EXTEND_BYTES
 from beaver.layout import Layout
@@ -190,7 +191,9 @@ class Assembly:
             commits=CommitPath(ports.make_writer, config.commit),
         )
         state.set_known_tasks(frozenset(info.options.task for info in tasks))
-        await self.engine.execute(boot_command(state, previous, self.store))
+        self.failures = FailureLog(state)
+        booted = await self.engine.execute(boot_command(state, previous, self.store))
+        self.failures.observe(booted.first_seq, self.engine.now_ms(), booted.events)
         await self._apply_settings(config)
         ports.pool.attach(self._layout.slots, self.engine.durable_seq)
 
@@ -229,7 +232,11 @@ class Assembly:
         self._pools[ports.pool] = sink
         self.results, self.metrics = Results(), Metrics()
         self.metrics.recovery = dict(report.seconds)
-        engine.observers += [self.results.observe, self.metrics.observe]
+        engine.observers += [
+            self.results.observe,
+            self.metrics.observe,
+            self.failures.observe,
+        ]
         self.helper = ports.make_helper(self.mark)
         self.controller = Controller(
             engine,
@@ -247,6 +254,7 @@ class Assembly:
             start_limit_ms=config.start_timeout_ms,
             on_pool_failure=on_pool_failure,
             on_quiet=on_quiet,
+            on_ended=self.failures.note,
             on_crew_gone=self._crew_gone,
         )
         sink.controller = self.controller
@@ -396,6 +404,7 @@ class Assembly:
     async def finish(self) -> None:
         """Closes the log."""
         self.engine.close()
+        self.failures.close()
         await self.helper.stop()
 
     async def _stop_pools(self) -> None:

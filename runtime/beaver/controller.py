@@ -126,6 +126,7 @@ class Controller:
         start_limit_ms: int = START_LIMIT_MS,
         on_quiet: Callable[[], None] | None = None,
         on_crew_gone: Callable[[Crew], None] = lambda _: None,
+        on_ended: Callable[[Attempt], None] = lambda _: None,
     ) -> None:
         """Connects an engine with a pool; nothing is dispatched yet.
 
@@ -146,6 +147,8 @@ class Controller:
             start_limit_ms: A worker that is not ready after so long is replaced.
             on_quiet: Called after a commit that leaves nothing that can run by itself.
             on_crew_gone: Called when the last worker of a former crew has ended.
+            on_ended: Called for an attempt that has ended otherwise than by a plain success,
+                before the log says so.
         """
         self._engine = engine
         self._clock = clock
@@ -160,6 +163,7 @@ class Controller:
         self.starts_overdue = 0
         """Workers that were killed because they did not get ready in time."""
         self._on_quiet, self._on_crew_gone = on_quiet, on_crew_gone
+        self._on_ended = on_ended
         self._loop = asyncio.get_running_loop()
         self.crew = Crew(pool, mode, concurrency)
         """Those that are given jobs."""
@@ -441,6 +445,7 @@ class Controller:
                 done.append(Done(outcome.job, outcome.token, outcome.result))
                 size += len(outcome.result)
             else:
+                self._on_ended(held.attempt)
                 yield command_of(outcome, self._to_child, random)
         if done:
             yield CompleteBatch(done)
@@ -502,6 +507,7 @@ class Controller:
             if token > started:
                 self._take_back(place, fate)
             else:
+                self._on_ended(held.attempt)
                 self._submit(fate)
         place.held.clear()
         place.idle_ns = 0

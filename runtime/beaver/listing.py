@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from beaver.durations import format_time
+from beaver.texts import printable
 from beaver.views import EventView
 from beaver_model.events import (
     Acked,
@@ -198,7 +199,7 @@ def event_line(view: EventView) -> str:
     for name, raw in (("payload", view.payload), ("result", view.result)):
         if text := bytes(raw):
             parts.append(f"{name}={text.decode('utf-8', 'replace')}")
-    return " ".join(parts)
+    return printable(" ".join(parts), "\t")
 
 
 def _value(name: str, value: Any) -> str:

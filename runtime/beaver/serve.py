@@ -29,7 +29,7 @@ from typing import Any, Final
 
 import msgspec
 
-from beaver import descriptors, endpoint, joblog, queue_figures
+from beaver import descriptors, endpoint, joblog, log_output, queue_figures, readiness
 from beaver.assembly import Assembly, PoolSink, Ports
 from beaver.client import socket_of_url
 from beaver.clock import SystemClock, SystemEntropy
@@ -66,6 +66,8 @@ from beaver_model import JobState, State
 log = logging.getLogger("beaver")
 
 EXIT_STORAGE: Final = 7
+SECOND_SIGNAL_S: Final = 0.2
+"""How long the second signal waits for whoever reads the log."""
 EXIT_APP: Final = 2
 """Workers of this application cannot be kept alive."""
 
@@ -85,7 +87,10 @@ def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
         raise BeaverError("Beaver does not run on Windows; Linux and macOS work (or WSL)")
     joblog.configure_server(config.log_level, config.log_format)
     stretches = Stretches()
-    with asyncio.Runner(loop_factory=stretches.new_loop) as runner:
+    with (
+        log_output.queued(joblog.notice_of(config.log_format)),
+        asyncio.Runner(loop_factory=stretches.new_loop) as runner,
+    ):
         return runner.run(Server(config, reread or (lambda: config), stretches).run())
 
 
@@ -352,14 +357,20 @@ class Server:
                 report.torn_tail_bytes,
                 report.broken or "no file, for want of room",
             )
-        took_ms = sum(report.seconds.values()) * 1000
-        waiting = state.count(JobState.PENDING)
-        listens = f"{http} and {socket}" if http else socket
-        print(  # noqa: T201 - the one line that CONTRACT asks for
-            f"beaver ready: {state.last_seq} events, {waiting} jobs to run, recovered in "
-            f"{took_ms:.0f} ms; {self._config.workers} workers; listening on {listens}",
-            flush=True,
+        names = readiness.names_of(parts.tasks)
+        if self._config.app and not readiness.own_tasks(names):
+            log.warning("%s has no tasks: no job but the built-in ones can run", self._config.app)
+        ready = readiness.Ready(
+            last_seq=state.last_seq,
+            pending=state.count(JobState.PENDING),
+            recovery_ms=sum(report.seconds.values()) * 1000,
+            workers=self._config.workers,
+            tasks=names,
+            socket=socket,
+            http=http,
         )
+        as_json = self._config.log_format == "json"
+        print(ready.json() if as_json else ready.text(), flush=True)  # noqa: T201 - CONTRACT
 
     def _pool_failed(self, message: str) -> None:
         self._failure = message
@@ -376,8 +387,7 @@ class Server:
         message = f"beaver: {what}\n"
         if not isinstance(error, LogLost):
             message += "Nothing acknowledged is lost; start again to recover.\n"
-        with contextlib.suppress(OSError):
-            os.write(2, message.encode())
+        log_output.last_words(message)
         os._exit(code if isinstance(error, StorageFailed) else EXIT_STORAGE)
 
     def _catch_signals(self) -> None:
@@ -455,6 +465,7 @@ class Server:
         self._signals += 1
         if self._signals > 1:
             # The second signal: at once.  What is acknowledged is on disk.
+            log_output.last_words("", SECOND_SIGNAL_S)
             os._exit(128 + number)
         log.warning("stopping: running jobs get %d s", self._config.grace_ms // 1000)
         self._stop.set()

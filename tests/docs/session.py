@@ -43,7 +43,7 @@ _NORMAL: tuple[tuple[str, str], ...] = (
     (r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
     (r"\b[0-9a-f]{32}\b", "HEX"),
     (r"; listening on .*", ""),
-    (r"\b(\d+(\.\d+)?(ms|m|s))+(?=\s|$)", "SPAN"),
+    (r"\b(\d+(\.\d+)?(ms|m|s))+(?=[\s:]|$)", "SPAN"),
     (r"\b\d+(\.\d+)? (ms|bytes)\b", r"N \2"),
     (r"\"(time_ms|ready_ms|started_ms|run_at)\":\d+", r'"\1":N'),
     (r"\b(worker)=\d+", r"\1=N"),

@@ -368,7 +368,7 @@ def test_an_event_is_one_line_whatever_it_holds(world: LoggedWorld) -> None:
         "max_attempts=5 timeout_ms=600000 payload=null\n"
         '3 1970-01-01T00:00:01.000Z DISPATCH "two words" attempt=1 worker=1 token=3\n'
         '4 1970-01-01T00:00:01.000Z RETRY "two words" attempt=1 worker=1 token=3 '
-        'run_at=1970-01-01T00:00:02.000Z cause=failed error="line one\\nline \\"two\\"\u2028"'
+        'run_at=1970-01-01T00:00:02.000Z cause=failed error="line one\\nline \\"two\\"\\u2028"'
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from beaver.messages import OutcomeKind
 from tests.workers.world import World, alive, in_world, until
 
 EXECUTORS = ["process", "thread", "async"]
+TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}"
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
@@ -26,7 +29,7 @@ def test_every_line_of_a_job_carries_its_id(
     assert "[order-17] out hello\n" in out
     assert "[order-17] err hello\n" in err
     assert any(
-        line.startswith("[order-17] ") and line.endswith("shop: log hello")
+        re.fullmatch(rf"{TIME} say \[order-17\] [A-Z]+ shop: log hello", line)
         for line in err.splitlines()
     )
     assert "[order-17] unended\n" in out
@@ -46,7 +49,8 @@ def test_output_of_jobs_at_once_does_not_mix_within_a_line(
 
     in_world(tmp_path, test, executor="thread", concurrency=4)
     lines = capfd.readouterr().out.splitlines()
-    assert sorted(lines) == [f"[{letter}] {letter * 50}" for letter in "abcd"]
+    told = sorted(line.split(" ", 2)[2] for line in lines)
+    assert told == [f"say_slowly [{letter}] {letter * 50}" for letter in "abcd"]
 
 
 def test_output_as_json_names_job_and_stream(
@@ -57,12 +61,38 @@ def test_output_as_json_names_job_and_stream(
 
     in_world(tmp_path, test, log_format="json")
     out, err = capfd.readouterr()
-    assert json.loads(out.splitlines()[0]) == {
+    first = json.loads(out.splitlines()[0])
+    assert abs(first.pop("time_ms") - time.time() * 1000) < 60_000
+    assert first == {
+        "task": "say",
         "job": "order-17",
+        "attempt": 1,
         "stream": "stdout",
         "line": "out hello",
     }
-    assert json.loads(err.splitlines()[0])["stream"] == "stderr"
+    records = [json.loads(line) for line in err.splitlines()]
+    assert "stderr" in [record.get("stream") for record in records]
+    (logged,) = [record for record in records if record.get("logger") == "shop"]
+    assert (logged["message"], logged["job"], logged["task"]) == ("log hello", "order-17", "say")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_cannot_be_seen_in_the_output_of_a_job_is_escaped(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    """Colours, bidirectional overrides, zero-width characters and separators steer no terminal."""
+
+    async def test(world: World) -> None:
+        await world.call(
+            1, "say", {"text": "a\x1b[31m\u202eb\u200bc\u2028d\te\r\x85"}, job="x\u2066y"
+        )
+
+    in_world(tmp_path, test, log_format=log_format)
+    out, err = capfd.readouterr()
+    for shown in (out, err):
+        assert not set(shown) & set("\x1b\u202e\u200b\u2028\u2066\r\x85")
+    if log_format == "text":
+        assert "[x\\u2066y] out a\\x1b[31m\\u202eb\\u200bc\\u2028d\te\\x0d\\x85\n" in out
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)

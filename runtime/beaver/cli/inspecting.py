@@ -318,7 +318,7 @@ def _tell_job(view: JobView) -> None:
         "cancel requested": "yes" if view.cancel_requested else "",
         "suspect": "yes: the machine went down while it ran" if view.suspect else "",
         "cause": view.cause or "",
-        "error": output.printable(view.error or ""),
+        "error": view.error or "",
         "parent": view.parent or "",
         "tags": ", ".join(view.tags or ()),
         "came in": "" if view.enqueued_ms is None else format_time(view.enqueued_ms),

@@ -196,5 +196,5 @@ def report(error: BaseException, message: str, code: int, debug: bool) -> int:
         traceback.print_exception(error)
     elif isinstance(error, AppImportError):
         message = _without_traceback(message)
-    output.note(f"beaver: {output.printable(message)}")
+    output.note(f"beaver: {message}")
     return code

@@ -100,7 +100,7 @@ def _each(
                 raise
             except BeaverError as error:
                 if first is not None or len(jobs) > 1:
-                    output.note(f"beaver: {output.printable(str(error))}")
+                    output.note(f"beaver: {error}")
                 first = first or error
                 continue
             if as_json:

@@ -6,7 +6,6 @@ Nothing is cut or wrapped.  Colours and progress appear only on a terminal.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +13,12 @@ from typing import Any, Final
 
 import msgspec
 
+from beaver.texts import printable
+
 _CODES: Final = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "bold": 1, "dim": 2}
-_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_ESCAPE: Final = chr(0xF0000 + int.from_bytes(os.urandom(2), "big") % 0xFFFD)
+"""Stands for the escape character of a colour until the text is written: a private character
+that no text of others can foresee, so that whatever else steers a terminal can be escaped."""
 _encode: Final = msgspec.json.Encoder().encode
 
 STATE_COLOURS: Final = {
@@ -28,31 +31,26 @@ STATE_COLOURS: Final = {
 
 
 def line(text: str = "") -> None:
-    """Writes a line to stdout."""
-    sys.stdout.write(text + "\n")
+    """Writes a line to stdout, with whatever cannot be seen in it escaped."""
+    sys.stdout.write(printable(text).replace(_ESCAPE, "\x1b") + "\n")
 
 
 def note(text: str) -> None:
     """Writes a line to stderr: what a person should know and a script need not."""
     sys.stdout.flush()
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable(text) + "\n")
 
 
 def json_line(value: Any) -> None:
     """Writes a value as one line of JSON to stdout."""
-    line(_encode(value).decode())
-
-
-def printable(text: str) -> str:
-    """Returns text in which nothing can steer a terminal."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    sys.stdout.write(_encode(value).decode() + "\n")
 
 
 def paint(text: str, colour: str | None) -> str:
     """Returns coloured text where stdout is a terminal and nobody objects."""
     if colour is None or not sys.stdout.isatty() or "NO_COLOR" in os.environ:
         return text
-    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
+    return f"{_ESCAPE}[{_CODES[colour]}m{text}{_ESCAPE}[0m"
 
 
 def table(
@@ -67,7 +65,7 @@ def table(
         rows: Cells, already text.
         colours: A colour for each row; missing ones are plain.
     """
-    cells = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
+    cells = [[printable(cell.replace("\n", " "), "") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
     right = [
         bool(cells) and all(_is_figure(row[index]) for row in cells) for index in range(len(titles))

@@ -258,7 +258,7 @@ class _Sender:
         for answer in answers:
             if answer.unknown_task and answer.unknown_task not in self._strange:
                 self._strange.add(answer.unknown_task)
-                output.note(f"beaver: warning: {output.printable(answer.warning)}")
+                output.note(f"beaver: warning: {answer.warning}")
             self._created += answer.created
             self._existing += not answer.created
             if answer.created:
@@ -316,7 +316,7 @@ class _Sender:
         if result.state == "completed":
             text += f": {bytes(result.result).decode()}"
         elif result.error or result.cause:
-            text += f": {result.cause} {output.printable(result.error)}".rstrip()
+            text += f": {result.cause} {result.error}".rstrip()
         output.line(text)
 
 

@@ -34,7 +34,7 @@ EXIT_BUG: Final = 70
 def run(config: WorkerConfig, registry: Registry, add: Add, ends: Ends) -> None:
     """Runs attempts until the server says that it is enough, or this worker has done enough."""
     kinship.name_process(f"beaver-{add.worker}")
-    joblog.configure_worker(config.log_level)
+    joblog.configure_worker(config.log_level, config.log_format)
     steps = Steps(registry, builtin_tasks(config.executor, allow_exec=config.allow_exec))
     # The server holds this end of the jobs socket too, and blocking is a property that both
     # share: it stays blocking, and the server, which must not wait, says so call by call.
