@@ -228,4 +228,16 @@ MUTANTS: Final = (
         tests=(f"{_OUTPUT}::test_what_cannot_be_seen_in_the_output_of_a_job_is_escaped",),
         why="A job's output reorders and hides the lines of the log around it.",
     ),
+    Mutant(
+        name="bad-stored-result-shown-as-it-is",
+        module="beaver.jsontext",
+        diff="""
+-        return msgspec.Raw(_encode(f"({len(result)} bytes that are no result: {fault})"))
++        mutant_reached()
+""",
+        tests=(
+            "tests/history/test_bad_results.py::test_whoever_waits_for_a_bad_result_is_told_so",
+        ),
+        why="One bad result in an old log makes the whole answer unreadable.",
+    ),
 )

@@ -157,6 +157,16 @@ def fault_of_result(text: bytes) -> str:
     return ""
 
 
+def shown(result: bytes) -> msgspec.Raw:
+    """Returns a result for those who are shown it, also one that an old log holds and is no JSON.
+
+    Embedded as it is it would make the whole answer unreadable.
+    """
+    if fault := fault_of_result(result):
+        return msgspec.Raw(_encode(f"({len(result)} bytes that are no result: {fault})"))
+    return msgspec.Raw(result)
+
+
 def parse_object(text: bytes) -> dict[str, Any]:
     """Returns a JSON object with exact integers.
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from beaver.durations import format_time
+from beaver.jsontext import shown
 from beaver.texts import printable
 from beaver.views import EventView
 from beaver_model.events import (
@@ -93,7 +94,7 @@ def _dispatched(view: EventView, event: Dispatched) -> None:
 
 
 def _acked(view: EventView, event: Acked) -> None:
-    view.token, view.result = event.token, msgspec.Raw(event.result)
+    view.token, view.result = event.token, shown(event.result)
 
 
 def _ended(view: EventView, event: Retried | TimedOut) -> None:

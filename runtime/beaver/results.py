@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from beaver.jsontext import shown
 from beaver.views import ResultView
 from beaver_model.events import Acked, AnyEvent, Cancelled, Died, Discarded
 
@@ -131,4 +132,4 @@ class Results:
 
 
 def _completed(job: str, result: bytes) -> ResultView:
-    return ResultView(job, "completed", msgspec.Raw(result))
+    return ResultView(job, "completed", shown(result))

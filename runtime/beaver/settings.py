@@ -158,7 +158,8 @@ SETTINGS: Final = _table(
         name="allow_exec",
         kind="bool",
         default=False,
-        help="Serve the exec task, which runs programs.",
+        help="Serve the exec task, which runs programs: whoever reaches the socket then has the "
+        "account of the server.",
     ),
     Setting(
         name="segment_size",
