@@ -333,7 +333,10 @@ NOT_EXPLORED: Final = (
     "the scheduling policy: every eligible job is tried, so nothing rests on which is picked",
     "thread and async executors, where several attempts share a worker",
     "more jobs, workers, attempts, crashes or commands in a batch than each scope's bounds",
-    "several queues, priorities, weights, tags, and what payloads, results and errors hold",
+    (
+        "several queues (`tests/model/test_forgetting.py` goes through every way to fill, empty "
+        "and forget three), priorities, weights, tags, and what payloads, results and errors hold"
+    ),
     "tombstones that expire by age, and bounds that change while jobs exist",
     "snoozes up to their bound of 10,000 (the cells check the bound itself)",
     "clocks that step back (the model takes the later of its stamp and the clock)",
