@@ -50,7 +50,7 @@ MUTANTS: Final = (
         name="loser-of-the-first-minute-insists-on-its-own-store",
         module="beaver.assembly",
         diff="""
--        store = peek_store(ports.disk, config.data) or store
+-        store = store_of(ports.disk, config.data) or store
 +        mutant_reached()
 """,
         tests=(f"{_OWNERSHIP}::test_a_server_adopts_the_store_that_was_made_while_it_imported",),

@@ -39,7 +39,7 @@ from beaver.metrics import Metrics
 from beaver.places import Concurrency, Crew
 from beaver.ports import Clock, Disk, Entropy, Helper, LogWriter, Pool
 from beaver.rebuilding import Rebuilding
-from beaver.recovery import Opened, open_store, peek_store
+from beaver.recovery import Opened, open_store, peek_store, store_of
 from beaver.resolving import Resolver
 from beaver.results import Results
 from beaver.server.service import PastTeller, Service
@@ -161,7 +161,7 @@ class Assembly:
             ahead: What was read of the store before.
         """
         config, ports = self._config, self._ports
-        store = peek_store(ports.disk, config.data) or store
+        store = store_of(ports.disk, config.data) or store
         self.mark = store_mark(store.hex(), ports.disk.identity(config.data))
         killed = ports.pool.claim(self.mark)
         if killed:

@@ -206,15 +206,28 @@ def read_store(
 
 def peek_store(disk: Disk, path: str) -> bytes | None:
     """Returns the id of the store at `path`; `None` where there is none that can be read."""
-    layout = Layout(path)
     try:
-        file = disk.open(layout.log)
+        return store_of(disk, path)
+    except BeaverError:
+        return None
+
+
+def store_of(disk: Disk, path: str) -> bytes | None:
+    """Returns the id of the store at `path`; `None` where there is none.
+
+    Raises:
+        Corruption, NewerFormat, StoreUnavailable, StorageFailed: As `open_store`.
+    """
+    log = Layout(path).log
+    with _told_as_errors(path):
         try:
-            return read_header(file, layout.log).store
+            file = disk.open(log)
+        except FileNotFoundError:
+            return None
+        try:
+            return read_header(file, log).store
         finally:
             file.close()
-    except (OSError, BeaverError):
-        return None
 
 
 @contextlib.contextmanager

@@ -138,8 +138,7 @@ class Server:
                 parts = Assembly(config, ports, on_failure=self._fail)
                 found = await ahead if config.data == expected else None
                 await parts.recover(self._entropy.token_bytes(16), tasks, found)
-                layout = Layout(config.data)
-                self._disk.keep(layout.path, layout.archive)
+                self._keep_directories()
                 # What was recovered lives long: no collection need look at it again.
                 gc.freeze()
                 return await self._serve(parts, sink)
@@ -175,6 +174,13 @@ class Server:
 
         threading.Thread(target=read, name="read ahead", daemon=True).start()
         return found
+
+    def _keep_directories(self) -> None:
+        layout = Layout(self._config.data)
+        try:
+            self._disk.keep(layout.path, layout.archive)
+        except OSError as error:
+            raise StorageFailed(f"cannot open {error.filename}: {error.strerror}") from error
 
     async def _lock(self) -> Hold | None:
         """Returns the lock; `None` where a signal came while it was waited for."""

@@ -86,9 +86,9 @@ def test_a_server_killed_again_while_it_recovers_loses_nothing(number: int, tmp_
     assert outcome.code == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("number", [2, 4, 9])
+@pytest.mark.parametrize("number", [3, 4, 5, 8, 9, 10, 11, 12])
 def test_a_log_that_cannot_be_opened_ends_the_server_with_7(number: int, tmp_path: Path) -> None:
-    """At recovery, and when a prepared segment is adopted."""
+    """Under the lock, at recovery, and when a prepared segment is adopted."""
     outcome = inject(tmp_path, Injection("openat", EIO, str(number)), store_first=True)
     assert outcome.injected == 1
     assert outcome.code == EXIT_STORAGE
