@@ -112,6 +112,8 @@ def test_a_running_job_ends_in_the_old_code_and_the_next_ones_run_in_the_new(sho
         enqueue(shop.data, {"id": "next", "task": "work"})
         server.drained(1)
         assert [w["leaving"] for w in workers(shop.data)] == [True, False]
+        told = beaver("status", "--data", str(shop.data))
+        assert "of the code before the last reload: 1;" in told
         shop.let_go("long")
         server.drained(2)
         eventually(lambda: len(workers(shop.data)) == 1, "the former worker has left")

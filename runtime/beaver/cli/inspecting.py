@@ -106,6 +106,12 @@ def tell_status(view: StatusView, data: str) -> None:
             for worker in view.workers
         ]
         output.table(("worker", "pid", "job", "for"), workers)
+        leaving = [str(worker.id) for worker in view.workers if worker.leaving]
+        if leaving:
+            output.line(
+                f"of the code before the last reload: {', '.join(leaving)}; "
+                "each ends with the job that it runs"
+            )
 
 
 def _phases(view: StatusView) -> str:
