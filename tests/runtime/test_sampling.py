@@ -192,7 +192,11 @@ def test_a_real_server_tells_of_it_everywhere_and_the_next_one_goes_on(tmp_path:
             env=environment(),
         )
     try:
-        eventually((data / "server.json").exists, "the server is up")
+        told_in = data / "server.json"
+        eventually(
+            lambda: told_in.exists() and json.loads(told_in.read_text())["socket"],
+            "the server is up",
+        )
         eventually(lambda: status(data)["halted"], "dispatch was halted")
         enqueue(data, {"id": "waits"})
         told = beaver("status", "--data", str(data))
