@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 FILE_NAME: Final = "server.json"
 FILE_BYTES_MAX: Final = 64 << 10
 """More than `server.json` can hold."""
+PHASE_NAME: Final = "phase"
+PHASE_BYTES_MAX: Final = 64
+PHASES: Final = ("starting", "ending")
 SOCKET_NAME: Final = "beaver.sock"
 SOCKET_PATH_BYTES_MAX: Final = 100
 """The kernel takes 107 bytes on Linux and 103 on macOS; some are left for a suffix."""
@@ -52,8 +55,6 @@ class ServerInfo(msgspec.Struct, frozen=True):
     """`device:inode` of the data directory it was written for."""
     keeper: bool = False
     """A keeper wrote it: jobs are taken in, and none runs."""
-    phase: str = ""
-    """`starting` or `ending` where it does not listen yet, or no longer."""
 
 
 class Greeting(msgspec.Struct, frozen=True):
@@ -108,10 +109,36 @@ def remove(data: str) -> None:
 
 
 def withdraw(data: str) -> None:
-    """Removes them, unless another process has written the file since."""
+    """Removes what this process has written, unless another one has written it since."""
     info = read(data)
     if info is not None and info.pid == os.getpid():
         remove(data)
+    if read_phase(data)[0] == str(os.getpid()):
+        tell_phase(data, "")
+
+
+def tell_phase(data: str, phase: str) -> None:
+    """Writes that this process is `starting` or `ending`; nothing where it is neither.
+
+    In a file of its own, since `server.json` says that somebody listens.  It is a hint as well:
+    where it cannot be written, nobody is waited for longer.
+    """
+    path = Path(data, PHASE_NAME)
+    with contextlib.suppress(OSError):
+        if phase:
+            _replace(path, f"{os.getpid()} {phase}\n".encode())
+        else:
+            path.unlink()
+
+
+def read_phase(data: str) -> tuple[str, str]:
+    """Returns pid and phase of who has written them last; empty where nobody has."""
+    try:
+        text = read_regular(os.path.join(data, PHASE_NAME), PHASE_BYTES_MAX)  # noqa: PTH118
+    except OSError:
+        return "", ""
+    pid, _, phase = text.decode("ascii", "replace").strip().partition(" ")
+    return pid, phase if phase in PHASES else ""
 
 
 def read(data: str) -> ServerInfo | None:
@@ -313,7 +340,7 @@ def reach(data: str) -> tuple[socket.socket, Greeting, ServerInfo] | None:
         BeaverError: A server holds it, but this client cannot talk to it.
     """
     info = read(data)
-    if info is None or (info.directory and info.directory != directory_mark(data)) or info.phase:
+    if info is None or (info.directory and info.directory != directory_mark(data)):
         return None
     for path in candidates(data, info):
         try:

@@ -10,6 +10,7 @@ data/
     snapshot.json      the state at some seq, and `snapshot.old.json` before it
     slots              what each worker has started (mmapped)
     server.json        where a server listens: a hint
+    phase              whether who holds the store is starting or ending: a hint
     history.db         the projection of results and history; can be rebuilt
     http.token         the token that loopback HTTP asks for
 ```

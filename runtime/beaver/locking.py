@@ -237,8 +237,8 @@ class Patience:
 
 def phase_of(path: str) -> str:
     """Returns `starting` or `ending` where whoever has the lock says so of itself."""
-    info = endpoint.read(path)
-    return info.phase if info is not None and str(info.pid) == _pid(path) else ""
+    pid, phase = endpoint.read_phase(path)
+    return phase if pid == _pid(path) else ""
 
 
 def holder_of(path: str) -> str:

@@ -133,7 +133,7 @@ class Server:
             if lock is None:
                 return 0
             try:
-                self._tell_of(phase="starting")
+                endpoint.tell_phase(config.data, "starting")
                 ports = self._ports(pool, lock)
                 parts = Assembly(config, ports, on_failure=self._fail)
                 found = await ahead if config.data == expected else None
@@ -257,8 +257,8 @@ class Server:
                 http=address,
                 started_ms=self._clock.wall_ms(),
                 epoch=engine.state.epoch,
-                phase="",
             )
+            endpoint.tell_phase(config.data, "")
             self._turn.release()
             stay = stay_reachable(config.data, socket, self._tell_of)
             self._staying = asyncio.get_running_loop().create_task(stay)
@@ -281,8 +281,7 @@ class Server:
             self._stretches.end()
             if self._staying is not None:
                 self._staying.cancel()
-            with contextlib.suppress(OSError):
-                self._tell_of(phase="ending")
+            endpoint.tell_phase(config.data, "ending")
             await parts.halt(close_doors)
         await parts.finish()
         if self._failure is not None:

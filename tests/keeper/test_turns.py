@@ -85,7 +85,7 @@ def test_who_starts_or_ends_is_waited_for_and_named(data, monkeypatch):
     monkeypatch.setattr(locking, "CHANGING_S", 1.0)
     try:
         for phase, least_s in (("", 0.0), ("starting", 1.0), ("ending", 1.0)):
-            endpoint.write(str(data), endpoint.ServerInfo(os.getpid(), "", "", phase=phase))
+            endpoint.tell_phase(str(data), phase)
             began_s = time.monotonic()
             named = f"process {os.getpid()}" + (f", a server that is {phase}" if phase else "")
             with pytest.raises(StoreUnavailable, match=named):

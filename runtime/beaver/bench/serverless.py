@@ -65,7 +65,10 @@ def kept(directory: str, pending: int) -> Iterator[tuple[str, float]]:
             enqueue_anew(data, 2)  # A small store needs no keeper for the first one.
         yield data, took_s
     finally:
+        info = endpoint.read(data)
         starting.ask_to_leave(data)
+        while info is not None and Path(f"/proc/{info.pid}").exists():
+            time.sleep(0.01)  # It closes the log behind its last answer.
         os.environ.pop("BEAVER_KEEPER_IDLE")
         if before is not None:
             os.environ["BEAVER_KEEPER_IDLE"] = before

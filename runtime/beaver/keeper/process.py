@@ -140,7 +140,7 @@ class Keeper:
         config = self._config
         assert self._leave is not None, "made by run"
         mark = endpoint.directory_mark(config.data)
-        self._tell_of(phase="starting")
+        endpoint.tell_phase(config.data, "starting")
         parts = KeeperParts(
             config,
             clock=self._clock,
@@ -174,8 +174,8 @@ class Keeper:
         await parts.halt(close_doors)
         await parts.finish()
 
-    def _tell_of(self, path: str = "", store: str = "", epoch: int = 0, phase: str = "") -> None:
-        """Writes where this keeper listens, or that it is about to."""
+    def _tell_of(self, path: str, store: str, epoch: int) -> None:
+        """Writes where this keeper listens."""
         info = endpoint.ServerInfo(
             pid=os.getpid(),
             socket=path,
@@ -183,9 +183,9 @@ class Keeper:
             started_ms=self._clock.wall_ms(),
             epoch=epoch,
             keeper=True,
-            phase=phase,
         )
         endpoint.write(self._config.data, info)
+        endpoint.tell_phase(self._config.data, "")
 
     async def _until_unneeded(self, parts: KeeperParts, mark: str) -> None:
         """Returns when somebody else needs the lock, or nobody needs this keeper."""
