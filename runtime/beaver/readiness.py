@@ -14,7 +14,7 @@ import msgspec
 
 from beaver.builtins import ECHO, EXEC
 from beaver.messages import TaskInfo
-from beaver.texts import one_line
+from beaver.texts import one_line, printable
 
 NAMES_MAX: Final = 20
 """Tasks that the line names; of more it says how many there are.  As JSON it has all."""
@@ -62,6 +62,14 @@ class Ready(msgspec.Struct, frozen=True):
                 "http": self.http or None,
             }
         )
+
+
+def line(message: str, *, as_json: bool, level: str = "info", **facts: object) -> str:
+    """Returns one of the few other lines of a server that are no records of its log."""
+    if not as_json:
+        return printable(message)
+    time_ms = time.time_ns() // 1_000_000
+    return json.dumps({"time_ms": time_ms, "level": level, "message": message, **facts})
 
 
 def names_of(tasks: Sequence[TaskInfo]) -> list[str]:

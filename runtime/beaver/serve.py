@@ -273,7 +273,7 @@ class Server:
             for reload in self._reloads:
                 reload.cancel()
             if config.burst and self._failure is None:
-                _name_what_is_left(engine.state)
+                _name_what_is_left(engine.state, as_json=self._as_json)
             await parts.drain(0 if self._failure else self._config.grace_ms)
             await parts.settle()
         finally:
@@ -285,7 +285,8 @@ class Server:
             await parts.halt(close_doors)
         await parts.finish()
         if self._failure is not None:
-            print(f"beaver: {self._failure}", file=sys.stderr)  # noqa: T201 - the last word
+            said = readiness.line(f"beaver: {self._failure}", as_json=self._as_json, level="error")
+            print(said, file=sys.stderr)  # noqa: T201 - the last word
             return EXIT_APP
         return 0
 
@@ -374,8 +375,11 @@ class Server:
             socket=socket,
             http=http,
         )
-        as_json = self._config.log_format == "json"
-        print(ready.json() if as_json else ready.text(), flush=True)  # noqa: T201 - CONTRACT
+        print(ready.json() if self._as_json else ready.text(), flush=True)  # noqa: T201 - CONTRACT
+
+    @property
+    def _as_json(self) -> bool:
+        return self._config.log_format == "json"
 
     def _pool_failed(self, message: str) -> None:
         self._failure = message
@@ -392,7 +396,8 @@ class Server:
         message = f"beaver: {what}\n"
         if not isinstance(error, LogLost):
             message += "Nothing acknowledged is lost; start again to recover.\n"
-        log_output.last_words(message)
+        said = readiness.line(message.rstrip(), as_json=self._as_json, level="critical")
+        log_output.last_words(f"{said}\n")
         os._exit(code if isinstance(error, StorageFailed) else EXIT_STORAGE)
 
     def _catch_signals(self) -> None:
@@ -525,12 +530,19 @@ def parked(state: State) -> int:
     return total
 
 
-def _name_what_is_left(state: State) -> None:
+def _name_what_is_left(state: State, *, as_json: bool) -> None:
     """Says which jobs a burst leaves behind, and why."""
+
+    def say(text: str, count: int, queue: str) -> None:
+        left = f"left: {count} jobs in {text}"
+        print(  # noqa: T201 - what burst was asked for
+            readiness.line(left, as_json=as_json, event="LEFT", count=count, queue=queue)
+        )
+
     for name, queue in state.queues.items():
         if queue.row.paused and queue.counts[JobState.PENDING]:
-            print(f"left: {queue.counts[JobState.PENDING]} jobs in the paused queue {name}")  # noqa: T201
+            say(f"the paused queue {name}", queue.counts[JobState.PENDING], name)
             continue
         for bucket in queue.buckets.values():
             if bucket.live and not bucket.known:
-                print(f"left: {bucket.live} jobs in {name}: no worker for task {bucket.task}")  # noqa: T201
+                say(f"{name}: no worker for task {bucket.task}", bucket.live, name)

@@ -106,6 +106,22 @@ def test_as_json_every_line_is_an_object_with_the_same_facts(tmp_path: Path) -> 
     assert abs(line["time_ms"] - time.time() * 1000) < 60_000
 
 
+def test_what_a_burst_leaves_is_told_as_json_too(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    send(data, "nobody_knows")
+    done = subprocess.run(
+        [*BEAVER, "run", "--data", str(data), "--http", "off", "--burst", "--log-format", "json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(),
+    )
+    told = [json.loads(line) for line in [*done.stdout.splitlines(), *done.stderr.splitlines()]]
+    (left,) = [each for each in told if each.get("event") == "LEFT"]
+    assert (left["count"], left["queue"]) == (1, "default")
+    assert "nobody_knows" in left["message"]
+
+
 def test_a_task_that_fails_in_masses_gets_a_few_lines_and_a_count(tmp_path: Path) -> None:
     """Nothing is left out in silence: lines and counts together make all."""
     data, count = tmp_path / "data", 200
