@@ -20,16 +20,8 @@ import msgspec
 from beaver import queries
 from beaver.errors import StoreUnavailable
 from beaver.helper.follow import Cursor, Follower, open_segment
-from beaver.history import (
-    Block,
-    Blocks,
-    Entry,
-    History,
-    HistoryDamaged,
-    HistoryUnusable,
-    numbers_in,
-)
-from beaver.history import hash_of as _hash_of
+from beaver.history import Entry, History, HistoryDamaged, HistoryUnusable
+from beaver.history_blocks import Block, Blocks, hash_of, numbers_in
 from beaver.journal.reader import SegmentScan, decode_frame, read_header, segments
 from beaver.layout import Layout
 from beaver.listing import event_view
@@ -341,7 +333,7 @@ class Tail:
         self.blocks, self._keys = cutter.finish()
 
     def blocks_of(self, job: str) -> list[Block]:
-        return [self.blocks[number] for number in numbers_in(self._keys, _hash_of(job))]
+        return [self.blocks[number] for number in numbers_in(self._keys, hash_of(job))]
 
 
 def last_life(job: str, entries: Iterable[Entry]) -> Story:

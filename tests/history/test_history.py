@@ -12,11 +12,12 @@ import msgspec
 import pytest
 
 from beaver import history as history_module
-from beaver import queries, stories
+from beaver import history_blocks, queries, stories
 from beaver.errors import Corruption, HelperFailed
 from beaver.helper.follow import Commit, Follower
 from beaver.helper.work import project, prune_archive, save_snapshot, snapshot_and_prune
-from beaver.history import BLOCK_EVENTS, History, HistoryUnusable
+from beaver.history import History, HistoryUnusable
+from beaver.history_blocks import BLOCK_EVENTS
 from beaver.listing import attempt_of, event_view
 from beaver.questions import Known, Search
 from beaver.views import EventView, JobView
@@ -98,11 +99,11 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every bound of the index so small that a few events pass it."""
     for name, value in {
         "_TRANSACTION_EVENTS": 3,
-        "BLOCK_EVENTS": 2,
         "CHUNK_KEYS": 1,
         "MERGE_RUNS": 2,
     }.items():
         monkeypatch.setattr(history_module, name, value)
+    monkeypatch.setattr(history_blocks, "BLOCK_EVENTS", 2)
 
 
 # -- stories ------------------------------------------------------------------------------------
