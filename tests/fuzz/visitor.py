@@ -19,7 +19,8 @@ from aiohttp import web_protocol
 from aiohttp.http_parser import HttpRequestParserPy
 from prometheus_client import CollectorRegistry, Gauge
 
-from beaver.server.pages import KEEPALIVE_S, Pages
+from beaver.server.doors import KEEPALIVE_S, Door
+from beaver.server.pages import Pages
 from beaver_chaos.loop import SimLoop
 
 STATUSES = {100, 200, 400, 404, 405, 408, 413, 414, 417, 431, 501, 503, 505}
@@ -129,6 +130,8 @@ class Visit(NamedTuple):
     sent: bytes
     hung_up: bool
     """The server ended it as soon as it had answered."""
+    late: list[Answer]
+    """What it said before it ended a connection on which nothing more happened."""
 
 
 def visit(
@@ -182,10 +185,13 @@ async def _visit(
     await pages.open([])
     server = pages._runner.server
     assert server is not None
+    doors = pages._doors
+    assert doors is not None
     with _parser(in_python):
-        handler = server()
-    wire = Wire(handler, reads=reads)
-    task = handler._task_handler
+        door = doors()
+    assert isinstance(door, Door)
+    wire = Wire(door, reads=reads)
+    task = door._handler._task_handler  # type: ignore[attr-defined]
     assert task is not None
     for piece in pieces[:-1]:
         wire.receive(piece)
@@ -197,7 +203,7 @@ async def _visit(
     await _rest()
     hung_up = stays and not wire.open
 
-    neighbour = Wire(server(), reads=True)
+    neighbour = Wire(doors(), reads=True)
     neighbour.receive(HEALTHZ)
     await _rest()
     (answer,) = answers(bytes(neighbour.sent))
@@ -207,14 +213,16 @@ async def _visit(
     while wire._unread and wire.open:
         wire.read()
         await _rest()
+    sent = bytes(wire.sent)
     await asyncio.sleep(IDLE_S)
     assert not wire.open, "a connection on which nothing happens is not kept"
     assert server.connections == [], "nothing is left of a connection"
     assert task.done()
     assert task.cancelled() or task.exception() is None, task
     await pages.close()
-    sent = bytes(wire.sent)
-    return Visit(list(answers(sent, cut=not stays)), sent, hung_up)
+    late = list(answers(bytes(wire.sent[len(sent) :])))
+    assert {answer.status for answer in late} <= {408}
+    return Visit(list(answers(sent, cut=not stays)), sent, hung_up, late)
 
 
 async def _rest() -> None:
@@ -244,7 +252,7 @@ class _Kept(logging.Handler):
 @contextmanager
 def _errors_logged() -> Iterator[list[logging.LogRecord]]:
     """Keeps what aiohttp logs, beyond requests that could not be understood."""
-    kept, log = _Kept(), logging.getLogger("aiohttp")
+    kept, log = _Kept(), logging.getLogger("beaver.http.server")
     passed_on, log.propagate = log.propagate, False
     log.addHandler(kept)
     try:

@@ -75,6 +75,7 @@ class Door(asyncio.Protocol):
         self._asked = 0
         """Requests whose head is there and whose answer is not."""
         self._body: Body | None = None
+        """Of the last request, as long as not all of it is there: also behind its answer."""
         self._more_came = False
         """Bytes came while a request was carried out: maybe a part of the next."""
 
@@ -96,11 +97,14 @@ class Door(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
+        body = self._body
         self._handler.data_received(data)
         if self._asked:
             self._more_came = True
             if self._body is not None:
                 self._expect_body(self._body)
+        elif body is not None:
+            self._expect_nothing(body)
         elif not self._waits_for_head:
             self._expect_head()
 
@@ -131,11 +135,10 @@ class Door(asyncio.Protocol):
         self._asked -= 1
         if self._asked:
             return
-        self._body = None
-        if self._more_came:
+        if self._body is None and self._more_came:
             self._expect_head()
         else:
-            self._expect(KEEPALIVE_S, self._hang_up)
+            self._expect_nothing(self._body)
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -143,6 +146,11 @@ class Door(asyncio.Protocol):
         self._waits_for_head = True
         self._more_came = False
         self._expect(HEAD_S, self._head_is_late)
+
+    def _expect_nothing(self, body: Body | None) -> None:
+        """All is answered; the rest of a body that nobody wanted may come, or a new request."""
+        self._body = None if body is None or body.is_eof() else body
+        self._expect(KEEPALIVE_S, self._hang_up)
 
     def _expect_body(self, body: Body) -> None:
         if body.is_eof():

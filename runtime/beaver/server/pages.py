@@ -40,6 +40,7 @@ class Pages:
         self._page = MetricsPage(registry, prepare)
         self._connections_max = connections_max
         self._servers: list[asyncio.Server] = []
+        self._doors: Doors | None = None
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
@@ -59,7 +60,7 @@ class Pages:
         await self._runner.setup()
         server = self._runner.server
         assert server is not None, "set-up makes it"
-        doors = Doors(server, self._connections_max)
+        self._doors = doors = Doors(server, self._connections_max)
         server.request_factory = _noted(_without_host(server.request_factory), doors)
         server.request_handler = _answering(server.request_handler, doors)
         loop = asyncio.get_running_loop()
