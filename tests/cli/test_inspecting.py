@@ -135,11 +135,17 @@ def test_a_queue_is_paused_and_resumed_over_restarts(beaver, store):
     assert told.one == {"queue": "mail", "paused": False, "pending": 0}
 
 
-def test_a_slip_in_a_queues_name_makes_no_queue(beaver, store):
+def test_a_queue_is_paused_before_its_first_job_and_a_slip_is_noted(beaver, store):
     told = beaver("pause", "mial")
+    assert (told.code, told.out) == (0, "mial paused, 0 jobs pending\n")
+    assert told.err == "note: no queue mial; did you mean mail?\n"
+    assert beaver("status", "--json").one["queues"]["mial"]["paused"] is True
+    assert beaver("resume", "mial").code == 0
+
+
+def test_a_slip_at_resuming_is_refused(beaver, store):
+    told = beaver("resume", "mial")
     assert (told.code, told.err) == (6, "beaver: no queue mial; did you mean mail?\n")
-    assert beaver("pause", "later", "--create").code == 0
-    assert beaver("status", "--json").one["queues"]["later"]["paused"] is True
 
 
 def test_an_error_text_cannot_steer_the_terminal(beaver):

@@ -65,7 +65,7 @@ def test_a_wait_that_takes_too_long_ends_with_5_and_the_job_goes_on(beaver):
 
 def test_operators_change_a_running_queue(beaver):
     with serving():
-        assert beaver("pause", "work", "--create").out == "work paused, 0 jobs pending\n"
+        assert beaver("pause", "work").out == "work paused, 0 jobs pending\n"
         beaver("enqueue", "echo", "--id", "a", "--queue", "work")
         assert "Its queue work is paused" in beaver("explain", "a").out
         assert beaver("list", "--queue", "work", "--json").one["waiting"] == "paused"

@@ -9,7 +9,7 @@ import typer
 
 from beaver.cli import completing, flags, output
 from beaver.cli.inspecting import connect
-from beaver.errors import BeaverError, InvalidInput, StoreUnavailable
+from beaver.errors import BeaverError, InvalidInput, NotFound, StoreUnavailable
 from beaver_model.bounds import PAYLOAD_BYTES_CEILING
 
 Queue = Annotated[str, typer.Argument(metavar="QUEUE", autocompletion=completing.queues)]
@@ -115,9 +115,6 @@ def _each(
 
 def pause_command(
     queue: Queue,
-    create: Annotated[
-        bool, typer.Option("--create", help="Also where the queue does not exist yet.")
-    ] = False,
     data: flags.Data = None,
     config: flags.ConfigFile = None,
     as_json: flags.Json = False,
@@ -126,12 +123,12 @@ def pause_command(
     """Pause a queue.
 
     Its jobs wait, and those that run end as usual. It stays paused over restarts, until it
-    is resumed.
+    is resumed. A queue that has no job yet can be paused too; a note says so.
 
     Examples:
       beaver pause mail
     """
-    _set_paused(queue, True, create, data, config, as_json)
+    _set_paused(queue, True, data, config, as_json)
 
 
 def resume_command(
@@ -146,17 +143,20 @@ def resume_command(
     Examples:
       beaver resume mail
     """
-    _set_paused(queue, False, False, data, config, as_json)
+    _set_paused(queue, False, data, config, as_json)
 
 
 def _set_paused(
-    queue: str, paused: bool, create: bool, data: str | None, config: str | None, as_json: bool
+    queue: str, paused: bool, data: str | None, config: str | None, as_json: bool
 ) -> None:
     settings = flags.configuration(data, config)
     with connect(settings.data) as client:
-        if not create:
-            # A slip in the name must not make a queue that nobody meant.
+        try:
             client.list_jobs("", queue, "", 0, 1)
+        except NotFound as unknown:
+            if not paused:
+                raise
+            output.note(f"note: {unknown}")
         view = client.set_queue(queue, paused)
     if as_json:
         output.json_line({"queue": queue, "paused": view.paused, "pending": view.pending})
