@@ -11,24 +11,8 @@ from beaver_chaos.mutants import Mutant
 
 _KEEPER: Final = "tests/keeper/test_keeper.py"
 _TURNS: Final = "tests/keeper/test_turns.py"
-_SIMULATOR: Final = (
-    "tests/simulator/test_seeds.py::test_a_few_seeds_break_no_promise_and_meet_every_event_and_act"
-)
 
 MUTANTS: Final = (
-    Mutant(
-        name="farewell-before-the-last-commit",
-        module="beaver.keeper.parts",
-        diff="""
--        self.engine.flush()
--        await self.service.close()
--        self.engine.flush()
-+        mutant_reached()
-         await close_doors()
-""",
-        tests=(_SIMULATOR,),
-        why="A client is told that its request was not taken up, and it is carried out.",
-    ),
     Mutant(
         name="keeper-ends-on-requests",
         module="beaver.keeper.process",
@@ -39,17 +23,6 @@ MUTANTS: Final = (
 """,
         tests=(f"{_KEEPER}::test_a_busy_keeper_does_not_end",),
         why="A keeper ends while its producers enqueue all the time.",
-    ),
-    Mutant(
-        name="keeper-outlives-its-directory",
-        module="beaver.keeper.process",
-        diff="""
--            if now_s - since_s >= idle_s or not self._is_there(mark):
-+            mutant_reached()
-+            if now_s - since_s >= idle_s:
-""",
-        tests=(f"{_KEEPER}::test_a_keeper_whose_directory_is_gone_ends[removed]",),
-        why="A keeper acknowledges jobs into files that nobody will ever find.",
     ),
     Mutant(
         name="what-must-not-be-done-twice-is-given-up-at-a-farewell",
