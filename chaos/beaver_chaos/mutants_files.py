@@ -127,7 +127,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="links-are-followed",
-        module="beaver.disk",
+        module="beaver.regular",
         diff="""
 -        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 +        mutant_reached()
@@ -138,7 +138,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="a-fifo-is-waited-for",
-        module="beaver.disk",
+        module="beaver.regular",
         diff="""
 -        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 +        mutant_reached()

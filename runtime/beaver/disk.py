@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Final
 
 from beaver.errors import NO_ROOM
-from beaver.ownership import ROOT, is_trusted, refuse_foreign_directory
+from beaver.ownership import refuse_foreign_directory
+from beaver.regular import open_regular
 
 _RWF_DSYNC: Final[int] = getattr(os, "RWF_DSYNC", 0)
 _FULL_SYNC: Final[int] = getattr(fcntl, "F_FULLFSYNC", 0)
@@ -41,56 +42,6 @@ _sync: Final[Callable[[int], object]] = (
 
 _LOCK_BYTES_MAX: Final = 64
 """More than a pid takes: a longer file was not made to be a lock."""
-
-
-def open_regular(path: str, flags: int) -> int:
-    """Opens a regular file, made 0600 where `flags` say so, and returns its descriptor.
-
-    Whoever may write where our files lie could put something else there: a symbolic link to
-    a file that would be changed in its place, a FIFO at which a reader would wait for ever.
-
-    Raises:
-        OSError: It is no regular file (ELOOP, EISDIR, ENXIO), or cannot be opened.
-    """
-    try:
-        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            error.strerror = "it is a symbolic link, which is not followed"
-        elif error.errno == errno.ENXIO:
-            error.strerror = "it is no regular file"
-        raise
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return descriptor
-    os.close(descriptor)
-    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
-    raise OSError(number, "it is no regular file", path)
-
-
-def read_regular(path: str, bytes_max: int, *, trusted: bool = False) -> bytes:
-    """Returns the content of a small regular file.
-
-    Args:
-        path: Its path.
-        bytes_max: More than it can hold.
-        trusted: It has to be ours or root's; root reads everybody's.
-
-    Raises:
-        OSError: As `open_regular`; there is more of it (EFBIG), or it is a stranger's (EPERM).
-    """
-    descriptor = open_regular(path, os.O_RDONLY)
-    file = SystemFile(descriptor)
-    try:
-        owner = os.fstat(descriptor).st_uid
-        content = file.pread(bytes_max + 1, 0)
-    finally:
-        file.close()
-    if trusted and not is_trusted(owner) and os.geteuid() != ROOT:
-        raise PermissionError(errno.EPERM, "it is another user's", path)
-    if len(content) > bytes_max:
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
-    return content
 
 
 def _identity(found: os.stat_result) -> str:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from beaver import protocol
-from beaver.disk import read_regular
 from beaver.errors import NO_ROOM, NotFound, ServerGone, StoreUnavailable
 from beaver.ownership import ROOT, is_trusted, peer_of, user_name
+from beaver.regular import read_regular
 from beaver_model.hashing import blake2b
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from typing import BinaryIO, Final
 import msgspec
 
 from beaver import jsontext
-from beaver.disk import open_regular
 from beaver.errors import InvalidInput
 from beaver.limits import hint
 from beaver.messages import Request
+from beaver.regular import open_regular
 from beaver.requests import request_bytes, request_from_json, request_to_json
 from beaver_model.bounds import (
     BATCH_BYTES_MAX,

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Final
 
 from beaver import endpoint
-from beaver.disk import read_regular
 from beaver.errors import StoreUnavailable
 from beaver.layout import Layout
 from beaver.limits import LIMITS, hint
 from beaver.ports import DirectoryLock, Disk, File
+from beaver.regular import read_regular
 
 LOCK_WAIT_S: Final = 5.0
 """For so long a second writer waits before it gives up."""

@@ -4,7 +4,7 @@ Beaver runs what the data directory, the socket and the implicit configuration f
 each has to be ours, or root's, who can do everything anyway; and the data directory may be
 written by nobody else.
 
-What may not live here: opening files; `disk.open_regular` follows no links.
+What may not live here: opening files; `regular.open_regular` follows no links.
 """
 
 from __future__ import annotations

@@ -28,9 +28,10 @@ def loaded():
 WORKER = """
 beaver beaver.app beaver.builtins beaver.calls beaver.channel beaver.client beaver.context
 beaver.durations beaver.endpoint beaver.errors beaver.handles beaver.job_options beaver.jobs
-beaver.joblog beaver.jsontext beaver.link beaver.looking beaver.lossless beaver.messages
-beaver.options beaver.parameters beaver.protocol beaver.steering
-beaver.tasks beaver.views beaver.workers beaver.workers.apps beaver.workers.attempts
+beaver.joblog beaver.jsontext beaver.limits beaver.link beaver.looking beaver.lossless
+beaver.messages beaver.options beaver.ownership beaver.parameters beaver.protocol beaver.regular
+beaver.steering beaver.tasks beaver.texts beaver.views beaver.workers
+beaver.workers.apps beaver.workers.attempts
 beaver.workers.child beaver.workers.failures beaver.workers.inbox beaver.workers.kinship
 beaver.workers.one_by_one beaver.workers.returned beaver.workers.slots beaver.workers.wire
 beaver_model beaver_model.bounds beaver_model.hashing beaver_model.rows beaver_model.states

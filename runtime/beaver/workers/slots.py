@@ -36,8 +36,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from beaver.disk import read_regular
 from beaver.errors import NO_ROOM
+from beaver.regular import read_regular
 
 _log: Final = logging.getLogger("beaver.workers")
 
