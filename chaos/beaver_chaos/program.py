@@ -42,7 +42,7 @@ SEGMENT_BYTES: Final = 16 << 20
 _POLL_S: Final = 0.003
 _READS_MAX: Final = 5
 _TRACEBACK: Final = re.compile(r"Traceback \(most recent call last\).*\n(?:[ \t].*\n)*")
-_TAIL_BYTES: Final = 3_000
+_TAIL_BYTES: Final = 64_000
 
 T = TypeVar("T")
 
