@@ -369,7 +369,8 @@ def explain(
     Args:
         state: What holds now.
         job: Its id.
-        events: What was found of it in the log.
+        events: What was found of it in the log.  Later ones than the state knows are left out
+            where it has a row: somebody appended while the files were read.
         history_from_seq: Events before are no longer kept.
         as_of_seq: Events up to here were looked for.
         durable_seq: Events up to here are to be told.
@@ -383,9 +384,10 @@ def explain(
         lagging = as_of_seq < durable_seq
         return ExplainView(view, events, history_from_seq, as_of_seq, lagging, waiting="finished")
     waiting = why(state, row)
+    as_of_seq = min(as_of_seq, state.last_seq)
     return ExplainView(
         job=job_view(state, row),
-        events=events,
+        events=[event for event in events if event.seq <= state.last_seq],
         history_from_seq=history_from_seq,
         as_of_seq=as_of_seq,
         lagging=as_of_seq < durable_seq,

@@ -224,6 +224,35 @@ def run_by_hand(data: str, job: str, result: bytes) -> None:
     lock.release()
 
 
+def test_an_explanation_tells_one_moment_though_others_append_meanwhile(tmp_path, alone):
+    """State and events of a job agree, also where it changes between the two reads."""
+    data = str(tmp_path / "data")
+
+    class Meanwhile(SystemClock):
+        """A clock that cancels the job once it is asked for the time of a state just read."""
+
+        armed = False
+
+        def wall_ms(self) -> int:
+            if self.armed:
+                self.armed = False
+                with EmbeddedClient(data) as other:
+                    assert other.cancel("a") == "cancelled"
+            return super().wall_ms()
+
+    clock = Meanwhile()
+    with EmbeddedClient(data, clock=clock) as reader:
+        reader.enqueue([make_request("echo", 1, id="a")])
+        clock.armed = True
+        told = reader.explain("a")
+        assert not clock.armed, "the job was cancelled in between"
+        assert (told.job.state, told.waiting) == ("pending", "slot")
+        assert [event.event for event in told.events] == ["ENQUEUE"]
+        told = reader.explain("a")
+        assert told.job.state == "cancelled"
+        assert [event.event for event in told.events] == ["ENQUEUE", "CANCEL"]
+
+
 def test_waiting_for_a_job_that_cannot_end_says_so(embedded):
     embedded.enqueue([make_request("echo", 1, id="a")])
     with pytest.raises(client.NoServer, match="cannot end"):
