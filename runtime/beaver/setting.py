@@ -78,7 +78,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     def default_text(self) -> str:
         """Returns the default as people would write it."""
         if self.name == "workers":
-            return "one a core"
+            return "one per core"
         if self.kind == "duration":
             return duration_text(self.default)
         if self.kind == "size":

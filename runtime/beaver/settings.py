@@ -145,14 +145,14 @@ SETTINGS: Final = _table(
         name="max_jobs",
         kind="int",
         default=0,
-        help="Replace a worker after so many jobs; 0 never.",
+        help="Replace a worker after N jobs; 0 means never.",
     ),
     Setting(
         name="max_rss",
         field="max_rss_bytes",
         kind="size",
         default=0,
-        help="Replace a worker that takes more memory than this; 0 never.",
+        help="Replace a worker that takes more memory than this; 0 means never.",
     ),
     Setting(
         name="allow_exec",
@@ -244,14 +244,14 @@ SETTINGS: Final = _table(
         kind="choice",
         default="info",
         choices=("debug", "info", "warning", "error"),
-        help="Least level of what is logged to stderr.",
+        help="Lowest level that is logged to stderr.",
     ),
     Setting(
         name="log_format",
         kind="choice",
         default="text",
         choices=("text", "json"),
-        help="Form of the log on stderr.",
+        help="Format of the log on stderr.",
     ),
     Setting(
         name="queues",

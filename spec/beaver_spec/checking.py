@@ -93,7 +93,7 @@ def run(
         larger: Let the specification use its larger bounds.
         included: Results and tables of other checkers, for the same report.
         pin: Pin the counts that are found, instead of comparing them.
-        processes: Explorations at once; 0 takes one a core.
+        processes: Explorations at once; 0 takes one per core.
         events: Called while it runs.
     """
     begun, started = datetime.now(UTC), time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from importlib import metadata
 import pytest
 
 from beaver.cli.main import COMMANDS
+from beaver.settings import SETTINGS
 from tests.cli.conftest import serving
 
 HEAVY = ("asyncio", "aiohttp", "prometheus_client", "sqlite3", "yaml", "rich", "uvloop")
@@ -23,6 +25,19 @@ def test_help_names_every_command_and_each_shows_examples(beaver):
     for name in COMMANDS:
         assert f"\n  {name} " in told.out
         assert f"\n    beaver {name}" in beaver(name, "--help").out, name
+
+
+def test_help_alone_says_what_each_argument_is_and_what_may_be_chosen(beaver):
+    """Every argument is explained, every choice is named, and no default stands twice."""
+    for name in COMMANDS:
+        _, _, parameters = beaver(name, "--help").out.partition("\n\n")
+        assert not re.search(r"^ +\S+ <\S+>(  \[required\])?$", parameters, re.MULTILINE), name
+        for option in re.split(r"\n  (?=-)", parameters)[1:]:
+            assert option.count("[default") <= 1, option
+    told = " ".join(beaver("run", "--help").out.split())
+    for setting in SETTINGS.values():
+        if setting.choices and setting.run_flag:
+            assert ", ".join(setting.choices) in told, setting.name
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["config"]])

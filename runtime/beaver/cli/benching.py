@@ -17,7 +17,7 @@ def bench_command(
         bool, typer.Option("--peers", help="Measure other queues too, where installed.")
     ] = False,
     rounds: Annotated[
-        int, typer.Option("--rounds", metavar="N", min=0, help="Rounds; 0 for the usual number.")
+        int, typer.Option("--rounds", metavar="N", min=0, help="Rounds; 0 means the usual number.")
     ] = 0,
     directory: Annotated[
         str | None,

@@ -31,7 +31,13 @@ def check_command(
         bool, typer.Option("--spec", help="Also check the specification (TLC, Spin, z3).")
     ] = False,
     report: Annotated[
-        str, typer.Option("--report", metavar="DIR", help="Where the report goes.")
+        str,
+        typer.Option(
+            "--report",
+            metavar="DIR",
+            help="Where the report goes [default: reports].",
+            show_default=False,
+        ),
     ] = "reports",
     include: Annotated[
         list[str] | None,
@@ -42,7 +48,10 @@ def check_command(
     processes: Annotated[
         int,
         typer.Option(
-            "--processes", metavar="N", help="Explorations at once [default: one a core]."
+            "--processes",
+            metavar="N",
+            help="Explorations at once [default: one per core].",
+            show_default=False,
         ),
     ] = 0,
     pin: Annotated[
@@ -71,7 +80,7 @@ def check_command(
     except KeyError as error:
         raise InvalidInput(str(error.args[0])) from None
     if processes < 0:
-        raise InvalidInput("--processes is 1 or more, or 0 for one a core")
+        raise InvalidInput("--processes is 1 or more, or 0 for one per core")
     included = [_included(checking, path) for path in include or ()]
     with _progress(checking) as events:
         found = checking.run(

@@ -29,7 +29,8 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 def setting(name: str, metavar: str, *names: str) -> Any:
     """Returns the option for a setting: its help and default come from the table."""
     known = SETTINGS[name]
-    text = f"{known.help} [default: {known.default_text()}]"
+    choices_text = f" One of {', '.join(known.choices)}." if known.choices else ""
+    text = f"{known.help}{choices_text} [default: {known.default_text()}]"
 
     def choices(incomplete: str) -> list[str]:
         return [choice for choice in known.choices if choice.startswith(incomplete)]

@@ -130,7 +130,7 @@ def list_command(
             "--state",
             metavar="STATE",
             help="pending, in_flight, completed, dead, cancelled or discarded "
-            "[default: all that have a row].",
+            "[default: all but completed and discarded].",
             autocompletion=completing.states,
         ),
     ] = "",
@@ -150,20 +150,31 @@ def list_command(
     since: Annotated[
         str | None,
         typer.Option(
-            "--since", metavar="WHEN", help="Only jobs that finished then or later: ISO 8601 or ms."
+            "--since",
+            metavar="WHEN",
+            help="Only jobs that finished at this time or later: ISO 8601 or ms.",
         ),
     ] = None,
     until: Annotated[
         str | None,
-        typer.Option("--until", metavar="WHEN", help="Only jobs that finished before."),
+        typer.Option("--until", metavar="WHEN", help="Only jobs that finished before this time."),
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", metavar="N", help="At most so many; 0 lists all.")
+        int,
+        typer.Option(
+            "--limit",
+            metavar="N",
+            help="List at most N jobs; 0 lists all [default: 100].",
+            show_default=False,
+        ),
     ] = 100,
     after: Annotated[
         int,
         typer.Option(
-            "--after", metavar="SEQ", help="Only jobs that came in, or finished, after this seq."
+            "--after",
+            metavar="SEQ",
+            help="Only jobs that came in, or finished, after this seq.",
+            show_default=False,
         ),
     ] = 0,
     data: flags.Data = None,
@@ -171,9 +182,10 @@ def list_command(
     as_json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
-    """List jobs in the order in which they came in; finished ones in that of their ends.
+    """List jobs in the order in which they came in.
 
-    Those that completed or were discarded are listed by `--state`, from the log.
+    Completed and discarded jobs are listed only by `--state`: from the log, in the order in
+    which they ended.
 
     Examples:
       beaver list
@@ -278,7 +290,10 @@ def _why(job: JobView) -> str:
 
 
 def show_command(
-    job: Annotated[str, typer.Argument(metavar="JOB", autocompletion=completing.jobs())],
+    job: Annotated[
+        str,
+        typer.Argument(metavar="JOB", help="The id of the job.", autocompletion=completing.jobs()),
+    ],
     data: flags.Data = None,
     config: flags.ConfigFile = None,
     as_json: flags.Json = False,
@@ -337,13 +352,16 @@ def _tell_job(view: JobView) -> None:
 
 
 def explain_command(
-    job: Annotated[str, typer.Argument(metavar="JOB", autocompletion=completing.jobs())],
+    job: Annotated[
+        str,
+        typer.Argument(metavar="JOB", help="The id of the job.", autocompletion=completing.jobs()),
+    ],
     data: flags.Data = None,
     config: flags.ConfigFile = None,
     as_json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
-    """Tell all that happened to a job, and why it does not run now.
+    """Show all that happened to a job, and why it is not running now.
 
     Examples:
       beaver explain order-7

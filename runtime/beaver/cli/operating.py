@@ -12,12 +12,19 @@ from beaver.cli.inspecting import connect
 from beaver.errors import BeaverError, InvalidInput, NotFound, StoreUnavailable
 from beaver_model.bounds import PAYLOAD_BYTES_CEILING
 
-Queue = Annotated[str, typer.Argument(metavar="QUEUE", autocompletion=completing.queues)]
+Queue = Annotated[
+    str,
+    typer.Argument(
+        metavar="QUEUE", help="The name of the queue.", autocompletion=completing.queues
+    ),
+]
 
 
 def _argument(*states: str) -> Any:
     """Returns the argument for jobs, of which a shell offers those in these states."""
-    return typer.Argument(metavar="JOB...", autocompletion=completing.jobs(*states))
+    return typer.Argument(
+        metavar="JOB...", help="The ids of the jobs.", autocompletion=completing.jobs(*states)
+    )
 
 
 def cancel_command(

@@ -29,11 +29,15 @@ def enqueue_command(
         str | None,
         typer.Argument(
             metavar="[TASK]",
+            help="The name of the task, such as that of a function with @app.job.",
             show_default=False,
             autocompletion=completing.tasks,
         ),
     ] = None,
-    payload: Annotated[str | None, typer.Argument(metavar="[JSON]", show_default=False)] = None,
+    payload: Annotated[
+        str | None,
+        typer.Argument(metavar="[JSON]", help="Its payload [default: null].", show_default=False),
+    ] = None,
     file: Annotated[
         str | None,
         typer.Option("--file", "-f", metavar="FILE|-", help="A job file; - reads stdin."),
@@ -51,19 +55,25 @@ def enqueue_command(
         ),
     ] = None,
     priority: Annotated[
-        int | None, typer.Option("--priority", metavar="0-9", help="0 first, 9 last [default: 5].")
+        int | None,
+        typer.Option("--priority", metavar="0-9", help="0 runs first, 9 last [default: 5]."),
     ] = None,
     at: Annotated[
-        str | None, typer.Option("--at", metavar="WHEN", help="Not before: ISO 8601 or ms.")
+        str | None,
+        typer.Option("--at", metavar="WHEN", help="Do not run before this time: ISO 8601 or ms."),
     ] = None,
     in_: Annotated[
-        str | None, typer.Option("--in", metavar="TIME", help="Not before this long from now.")
+        str | None,
+        typer.Option("--in", metavar="TIME", help="Do not run before this long from now."),
     ] = None,
     timeout: Annotated[
         str | None, typer.Option("--timeout", metavar="TIME", help="Limit of one attempt.")
     ] = None,
     max_attempts: Annotated[
-        int | None, typer.Option("--max-attempts", metavar="N", help="Attempts [default: 5].")
+        int | None,
+        typer.Option(
+            "--max-attempts", metavar="N", help="Attempts, the first included [default: 5]."
+        ),
     ] = None,
     backoff: Annotated[
         str | None,
@@ -91,7 +101,7 @@ def enqueue_command(
 ) -> None:
     """Enqueue one job, or a file of jobs: all of them or none.
 
-    A file is a JSON array of jobs, or one job a line. The jobs are on disk when this ends,
+    A file is a JSON array of jobs, or one job per line. The jobs are on disk when this ends,
     whether or not a server runs. A job that exists with the same content is left alone, so
     sending the same again is safe.
 

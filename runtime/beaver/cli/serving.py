@@ -79,10 +79,10 @@ def reload_command(
 ) -> None:
     """Give the running server new workers, with code and settings as they are now.
 
-    The former workers end the jobs that they run, and leave; no job is charged for it, and at
-    no time is nobody there to run jobs. Where the application cannot be imported, or a setting
-    is wrong, the former workers serve on, and this command says why and ends with 2. SIGHUP
-    does the same, and logs what came of it.
+    The old workers finish the jobs that they run, and leave. No attempt is charged for it, and
+    there are always workers to run jobs. If the application cannot be imported, or a setting
+    is wrong, the old workers stay, and this command says why and exits with 2. SIGHUP does the
+    same, and logs the outcome.
 
     Examples:
       beaver reload
