@@ -18,7 +18,7 @@ from beaver_chaos.faults import experiment
 from beaver_chaos.program import ChaosFailure
 from beaver_model.events import Cause, Died, Dispatched, Enqueued, Released, Retried, TimedOut
 from beaver_model.rows import Spec, encode_spec
-from tests.chaos.needs import need
+from tests.support.needs import need
 
 pytestmark = pytest.mark.chaos
 

@@ -9,7 +9,7 @@ import pytest
 
 from beaver.disk import SystemDisk
 from beaver_chaos.full_disk import FAULT, Ballast, can_mount, fill_and_empty, small_disk
-from tests.chaos.needs import need
+from tests.support.needs import need
 
 pytestmark = pytest.mark.chaos
 

@@ -30,7 +30,7 @@ from beaver_chaos.power_disk import (
     clear_leftovers,
 )
 from beaver_chaos.program import eventually, own_environment
-from tests.chaos.needs import need
+from tests.support.needs import need
 
 pytestmark = pytest.mark.chaos
 

@@ -18,7 +18,7 @@ from beaver_chaos.syscalls import (
     cut_a_write_short,
     inject,
 )
-from tests.chaos.needs import need
+from tests.support.needs import need
 
 pytestmark = pytest.mark.chaos
 

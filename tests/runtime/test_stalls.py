@@ -7,12 +7,14 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
 from beaver import stalls
 from beaver.stalls import Stretches
+from tests.support.needs import need
 
 LOOPS = ("asyncio", "uvloop")
 STALL_S = 0.05
@@ -26,7 +28,7 @@ def measured(
     if loop == "asyncio":
         monkeypatch.setitem(sys.modules, "beaver.uvloop_stretches", None)
     else:
-        pytest.importorskip("uvloop", reason="uvloop is not installed")
+        need(None if find_spec("uvloop") else "uvloop is not installed")
     stretches = Stretches()
 
     async def main() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from beaver_chaos.simulator import run_seed
-from tests.chaos.needs import need
+from tests.support.needs import need
 from tests.support.pythons import Python, equip, other_pythons
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The other Pythons at hand with what the runtime needs: interpreters, by version."""
     found = other_pythons()
     if not found:
-        pytest.skip("NOT CHECKED: there is no other Python than this one on this machine")
+        need("there is no other Python than this one on this machine")
     place = tmp_path_factory.mktemp("pythons")
     wrong: list[str] = []
 

@@ -9,7 +9,7 @@ import pytest
 from beaver_spec.guards import conjuncts, without
 from beaver_spec.guards_check import EXPLAINED, Trial, modules, try_without
 from beaver_spec.storage_tlc import TLA, Missing, find_tlc
-from tests.chaos.needs import need
+from tests.support.needs import need
 
 MODULE = """---- MODULE Shop ----
 CONSTANTS OrdersMax

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -12,9 +13,15 @@ from beaver_spec.induction import System, Values, Vocabulary, find_run, prove, s
 from beaver_spec.induction_log import LOG
 from beaver_spec.induction_pruning import PRUNING
 from beaver_spec.results import Verdict
+from tests.support.needs import need
 
 pytestmark = pytest.mark.invariants
-pytest.importorskip("z3", reason="z3-solver is not installed")
+
+
+@pytest.fixture(autouse=True)
+def z3_is_here() -> None:
+    need(None if find_spec("z3") else "z3-solver is not installed")
+
 
 SYSTEMS = (LOG, PRUNING)
 BUGS = [(system, bug) for system in SYSTEMS for bug in system.bugs]

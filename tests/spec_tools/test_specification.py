@@ -19,6 +19,7 @@ from beaver_spec.traces import read_steps, validate
 from beaver_spec.traces_tlc import validate_with_tlc
 from tests.spec_tools.traces import NOT_IN_TLA, WAYS, long_trace
 from tests.stores import LoggedWorld
+from tests.support.needs import need
 
 STATES = {
     "Log": 29_973,
@@ -43,7 +44,8 @@ def tlc() -> Tlc:
     try:
         return find_tlc()
     except Missing as missing:
-        return _is_missing(missing)
+        need(str(missing))
+        raise
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +53,8 @@ def spin() -> Spin:
     try:
         return release.find_spin()
     except Missing as missing:
-        return _is_missing(missing)
-
-
-def _is_missing(missing: Missing) -> None:
-    if os.environ.get(specification.REQUIRE_ALL) == "1":
-        pytest.fail(str(missing))
-    pytest.skip(str(missing))
+        need(str(missing))
+        raise
 
 
 def _told(result: CheckResult) -> str:

@@ -1,4 +1,4 @@
-"""What a test of real faults needs of the machine; where it is missing, that is said loudly."""
+"""What a test needs of the machine; where it is missing, that is said loudly."""
 
 from __future__ import annotations
 
