@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
@@ -175,6 +176,25 @@ def test_every_other_page_is_in_the_index_of_all(folder: str) -> None:
     listed = {target.partition("#")[0] for _, target in links(index.read_text())}
     there = {f"{folder}/{path.name}" for path in (ROOT / "docs" / folder).glob("*.md")}
     assert there <= listed
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["model/beaver_model", "runtime/beaver", "spec/beaver_spec", "chaos/beaver_chaos"],
+)
+def test_every_module_has_a_room_and_every_room_a_module(package: str) -> None:
+    """ARCHITECTURE.md names each module of a package, and none that is not there."""
+    folder = ROOT / package
+    modules = {path.stem for path in folder.glob("[a-z]*.py")}
+    modules |= {path.parent.name for path in folder.glob("*/__init__.py")}
+    named = set()
+    for row in re.findall(r"^\| (`beaver.*?) \|", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE):
+        home, _, first = row.strip("`").partition("/")
+        if home == folder.name:
+            named |= {name.strip("` ") for name in first.split(",")}
+    assert modules, "there is something to compare"
+    assert [name for name in sorted(modules) if not any(fnmatch(name, one) for one in named)] == []
+    assert [one for one in sorted(named) if not any(fnmatch(name, one) for name in modules)] == []
 
 
 def test_a_wrong_output_is_seen(tmp_path: Path) -> None:
