@@ -188,7 +188,8 @@ def test_every_module_has_a_room_and_every_room_a_module(package: str) -> None:
     modules = {path.stem for path in folder.glob("[a-z]*.py")}
     modules |= {path.parent.name for path in folder.glob("*/__init__.py")}
     named = set()
-    for row in re.findall(r"^\| (`beaver.*?) \|", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE):
+    rooms = (ROOT / "ARCHITECTURE.md").read_text()
+    for row in re.findall(r"^\| (`beaver.*?) \|", rooms, re.MULTILINE):
         home, _, first = row.strip("`").partition("/")
         if home == folder.name:
             named |= {name.strip("` ") for name in first.split(",")}
