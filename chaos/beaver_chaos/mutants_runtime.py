@@ -511,6 +511,17 @@ MUTANTS: Final = (
         why="A crash in a queue that has opted out makes later jobs seem to have started.",
     ),
     Mutant(
+        name="slots-mapped-to-their-end",
+        module="beaver.workers.slots",
+        diff="""
+-        self._map = mmap.mmap(fd, (worker + 1) * _SLOT_BYTES)
++        mutant_reached()
++        self._map = mmap.mmap(fd, 0)
+""",
+        tests=(f"{_SLOTS}::test_bytes_behind_the_last_slot_do_not_stop_the_next_worker",),
+        why="A job that lengthens the file stops every later worker, and with them the server.",
+    ),
+    Mutant(
         name="server-takes-over-slots-uncut",
         module="beaver.assembly",
         diff="""

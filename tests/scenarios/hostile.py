@@ -103,6 +103,13 @@ def cut_the_slots(ctx: JobContext, size: int) -> None:
 
 
 @app.job
+def lengthen_the_slots(ctx: JobContext) -> None:
+    with (Path(os.environ["STORE"]) / "slots").open("ab") as file:
+        file.write(b"odd")
+    os.abort()
+
+
+@app.job
 def overwrite_the_slots(ctx: JobContext, value: int) -> None:
     with (Path(os.environ["STORE"]) / "slots").open("r+b") as file:
         for worker in (1, 2):

@@ -119,6 +119,15 @@ def test_a_job_that_closes_everything_costs_its_worker(server: Server) -> None:
     serves_on(server)
 
 
+def test_a_job_that_lengthens_the_slots_stops_no_later_worker(server: Server) -> None:
+    """Each worker that follows starts, those of a reload too."""
+    for _ in range(3):
+        job = attack(server, "lengthen_the_slots")
+        assert fate(server, job).cause == "worker_lost"
+    beaver("reload", "--data", str(server.data))
+    serves_on(server)
+
+
 def test_a_job_that_kills_the_parent_of_all_workers_pays_with_its_attempts(
     server: Server,
 ) -> None:

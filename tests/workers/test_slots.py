@@ -58,6 +58,19 @@ def test_bytes_behind_the_last_slot_do_not_stop_the_next_start(tmp_path: Path) -
     assert previous.started == {1: 41}
 
 
+def test_bytes_behind_the_last_slot_do_not_stop_the_next_worker(tmp_path: Path) -> None:
+    """Whatever the length that a job gave the file: a new worker maps its slot."""
+    path = tmp_path / "slots"
+    opened = Slots.open(str(path), 2, STORE, 0)
+    with path.open("ab") as file:
+        file.write(b"odd")
+    writer(str(path), 1).start(41, 7)
+    with path.open("ab") as file:
+        file.truncate(1 << 43)
+    writer(str(path), 2).start(42, 7)
+    assert [opened.read(1).started, opened.read(2).started] == [41, 42]
+
+
 def test_a_token_that_the_log_never_came_to_does_not_outlive_its_server(tmp_path: Path) -> None:
     """An attempt that began before its DISPATCH was durable: later tokens are lower."""
     path = str(tmp_path / "slots")

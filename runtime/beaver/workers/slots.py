@@ -85,8 +85,9 @@ class SlotWriter:
         """Maps the file behind a descriptor, which stays the caller's.
 
         The descriptor comes from the server: what happens to the file's name does not matter.
+        Nor do bytes behind the own slot, which user code may add.
         """
-        self._map = mmap.mmap(fd, 0)
+        self._map = mmap.mmap(fd, (worker + 1) * _SLOT_BYTES)
         self._words = memoryview(self._map).cast("Q")
         self._base = worker * _WORDS
         self._words[self._base + _PID] = os.getpid()
