@@ -16,7 +16,15 @@ import msgspec
 
 from beaver.disk import SystemDisk
 from beaver.errors import Corruption, StoreUnavailable
-from beaver.origins import BASE_OLDER, BASE_SNAPSHOT, BASE_START, Origin, Until, find_origin
+from beaver.origins import (
+    BASE_NONE,
+    BASE_OLDER,
+    BASE_SNAPSHOT,
+    BASE_START,
+    Origin,
+    Until,
+    find_origin,
+)
 from beaver.ports import Disk
 from beaver.replaying import CheckReport, DamageView, Progress, Replay, bring_up
 from beaver.snapshot import load_snapshot
@@ -100,6 +108,11 @@ def _verify(disk: Disk, path: str, on_progress: Progress | None) -> VerifyReport
         log = replay.report(error)
     else:
         log = replay.report()
+    if log.base == BASE_NONE:
+        reason = f"no snapshot reaches the log, which begins with seq {origin.first_seq}"
+        snapshots.append(
+            SnapshotVerdict(BASE_SNAPSHOT, origin.layout.snapshot, ok=False, reason=reason)
+        )
     bases: list[BaseVerdict] = []
     if log.error is None and log.fingerprint is not None:
         good = [verdict for verdict in snapshots if verdict.ok and verdict.last_seq <= log.last_seq]

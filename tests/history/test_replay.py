@@ -453,6 +453,21 @@ def test_verify_names_corruption_of_the_log(world: LoggedWorld) -> None:
     assert (report.error.file, report.error.seq) == (world.layout.archived(11), 11)
 
 
+def test_verify_refuses_a_log_without_its_beginning_and_a_snapshot(world: LoggedWorld) -> None:
+    """A copy that lacks archive and snapshots is no store, however whole its log may be."""
+    long_store(world)
+    prune(world)
+    assert verify(world.path).ok, "the snapshots stand for what was pruned"
+    for path in (world.layout.snapshot, world.layout.snapshot_old):
+        world.disk.unlink(path)
+    assert check(world.path).ok, "the chain of what is left is whole"
+    report = verify(world.path)
+    assert not report.ok
+    assert report.error is not None
+    assert report.error.file == world.layout.snapshot
+    assert "no snapshot reaches the log, which begins with seq" in report.error.reason
+
+
 def test_verify_takes_directories_only(world: LoggedWorld) -> None:
     world.run("a")
     with pytest.raises(StoreUnavailable, match="is a file"):
