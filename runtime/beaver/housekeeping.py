@@ -330,7 +330,7 @@ class Housekeeping:
             self._engine.fail(error)
         if self._renew_lock():
             log.warning(
-                "somebody has removed the lock file; it is there again.  It keeps other "
+                "somebody has removed the lock file; it is there again. It keeps other "
                 "processes out while this one runs, and is no sign of one that has died"
             )
 
@@ -347,8 +347,8 @@ class Housekeeping:
             self._metrics.violations += 1
             seq = self._engine.state.last_seq
             log.critical(
-                "at seq %d an invariant does not hold: %s.  Nothing more is dispatched; running "
-                "jobs end and are logged.  This is a bug of Beaver's: please report it.  The log "
+                "at seq %d an invariant does not hold: %s. Nothing more is dispatched; running "
+                "jobs end and are logged. This is a bug in Beaver: please report it. The log "
                 "is right, and a restart recovers from it",
                 seq,
                 sampled.wrong,

@@ -202,7 +202,8 @@ def acquire(
         if time.monotonic() >= deadline:
             raise StoreUnavailable(
                 f"{path} is in use by {holder_of(path)} (waited {wait_s:g} s)\n"
-                "Stop that one first, or give another directory with --data."
+                "Stop it, replace it with `beaver run --takeover`, or give another directory "
+                "with --data."
             )
         between()
         time.sleep(_POLL_S)

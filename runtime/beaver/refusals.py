@@ -12,8 +12,16 @@ from typing import Any, Final
 from beaver.errors import BeaverError, Conflict, InvalidInput, NotFound
 from beaver.limits import hint
 from beaver_model.commands import REJECTIONS, Rejection
+from beaver_model.lifecycle import CELLS, JobState, Trigger
 
 _Facts = Mapping[str, Any]
+
+_WORDS: Final = (
+    ("cancel", Trigger.CANCEL),
+    ("retry", Trigger.REQUEUE),
+    ("discard", Trigger.DISCARD),
+)
+"""What people may do to a job, by the names of the commands."""
 
 
 def error_of(rejection: Rejection) -> BeaverError:
@@ -36,7 +44,15 @@ def _conflict(facts: _Facts) -> BeaverError:
 
 def _finished(facts: _Facts) -> BeaverError:
     outcome = _word(facts["outcome"])
-    return Conflict(f"job {facts['job']} has finished ({outcome}); nothing of it can be changed")
+    return Conflict(f"job {facts['job']} has finished ({outcome}); it can no longer be changed")
+
+
+def _wrong_state(facts: _Facts) -> BeaverError:
+    state = facts["state"]
+    possible = ", ".join(
+        word for word, trigger in _WORDS if CELLS[trigger][JobState[state]] is not None
+    )
+    return Conflict(f"job {facts['job']} is {_word(state)}; possible now: {possible}")
 
 
 def _bad_value(facts: _Facts) -> BeaverError:
@@ -61,9 +77,7 @@ _ERRORS: Final[dict[str, Callable[[_Facts], BeaverError]]] = {
         f"{facts['jobs']} jobs in one commit; at most {facts['max']} fit; {hint('batch_jobs')}"
     ),
     "finished": _finished,
-    "wrong_state": lambda facts: Conflict(
-        f"job {facts['job']} is {_word(facts['state'])}; that cannot be done to it now"
-    ),
+    "wrong_state": _wrong_state,
     "too_many_queues": lambda facts: InvalidInput(
         f"queue {facts['queue']} would be one more than the {facts['max']} that a store holds "
         "beside the default, and each has jobs or settings of its own; "

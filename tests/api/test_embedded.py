@@ -152,6 +152,8 @@ def test_an_empty_batch_creates_nothing(embedded):
 
 def test_operators_change_what_waits(embedded):
     embedded.enqueue([make_request("echo", 1, id="a", queue="q")])
+    with pytest.raises(Conflict, match=r"job a is pending; possible now: cancel, discard$"):
+        embedded.requeue("a")
     assert embedded.cancel("a") == "cancelled"
     assert embedded.requeue("a", b'{"n": 12345678901234567890123}') == "pending"
     assert bytes(embedded.show("a").payload) == b'{"n": 12345678901234567890123}'
