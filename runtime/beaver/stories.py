@@ -240,8 +240,10 @@ class _Past:
             return History(self._layout.history, store)
         except HistoryDamaged:
             self.damaged = True
-        except (FileNotFoundError, HistoryUnusable):
-            pass  # The helper will make it.
+        except (OSError, HistoryUnusable):
+            # The helper will make it.  Or SQLite may not write its own files beside it, as in
+            # a directory that is read-only: the log itself says the same.
+            pass
         return None
 
     def close(self) -> None:

@@ -37,7 +37,8 @@ def printable(text: str, keep: str = "\n\t") -> str:
     """
     if text.isprintable():
         return text
-    return "".join([c if c.isprintable() or c in keep else _escaped(c) for c in text])
+    unseen = {c for c in set(text) if not c.isprintable() and c not in keep}
+    return text.translate({ord(c): _escaped(c) for c in unseen})
 
 
 def one_line(text: str) -> str:

@@ -163,3 +163,32 @@ def _below(pid: int) -> list[int]:
     except OSError:
         return []
     return [pid for child in map(int, text.split()) for pid in (child, *_below(child))]
+
+
+READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+"""Runs a command while the directory `$0` is mounted read-only, for that command alone."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts in a namespace of their own")
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_read_only_directory_tells_everything(data: Path, killed: bool) -> None:
+    """A backup that is mounted read-only tells of finished jobs what it told before."""
+    with serving(data, "--workers", "1") as server:
+        enqueue(data, {"id": "a", "payload": 7})
+        eventually(lambda: server.status()["completed"] == 1, "it has run")
+        eventually((data / "history.db").exists, "the index is there")
+        if killed:
+            server.kill()
+    for beside in ("history.db-shm", "history.db-wal"):
+        (data / beside).unlink(missing_ok=True)
+    outside = ["unshare", "-rm", "sh", "-c", READ_ONLY, str(data)]
+    if subprocess.run([*outside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mounts may be made here")
+    for command in (["list", "--state", "completed"], ["show", "a"], ["explain", "a"]):
+        done = subprocess.run(
+            [*outside, *BEAVER, *command, "--data", str(data), "--json"],
+            capture_output=True, text=True, timeout=60, check=False, env=environment(),
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, ""), command
+        assert '"result":7' in done.stdout
+    assert not list(data.glob("history.db-*"))
