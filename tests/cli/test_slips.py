@@ -28,7 +28,7 @@ def send_mail(to: str) -> str:
         (["list", "--stat", "dead"], "--state"),
         (["list", "--state", "ded"], "did you mean dead?"),
         (["list", "--queue", "defalt"], "did you mean default?"),
-        (["pause", "defalt"], "did you mean default?"),
+        (["resume", "defalt"], "did you mean default?"),
         (["enqueue", "echo", "--qeue", "x"], "--queue"),
         (["enqeue", "echo"], "enqueue"),
         (["staus"], "status"),
