@@ -9,7 +9,6 @@ What may not live here: a clock.  Everything is a pure function of its arguments
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -20,7 +19,7 @@ from beaver_model.bounds import TIME_MS_MAX
 _UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
-_SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
+_SIZE: Final = re.compile(r"([0-9]{1,30}(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 _SIZE_UNITS: Final = {
     "": 1,
     "b": 1,
@@ -61,8 +60,10 @@ def parse_duration_ms(value: Any, what: str = "the duration") -> int:
         total_ms = _text_ms(value.strip(), what)
     else:
         raise InvalidInput(f"{what}: a duration is expected, found {_kind(value)}")
-    if not math.isfinite(total_ms) or not 0 <= total_ms < _AMOUNT_MAX:
-        raise InvalidInput(f"{what}: {value!r} is out of range; a duration is 0 or more")
+    if not 0 <= total_ms < _AMOUNT_MAX:  # NaN neither
+        raise InvalidInput(
+            f"{what}: {value!r} is out of range; a duration is from 0 to {_AMOUNT_MAX // 1000} s"
+        )
     return round(total_ms)
 
 
@@ -151,7 +152,7 @@ def parse_size_bytes(value: Any, what: str = "the size") -> int:
     else:
         raise InvalidInput(f"{what}: a size is expected, found {_kind(value)}")
     if not 0 <= size < _AMOUNT_MAX:
-        raise InvalidInput(f"{what}: {value!r} is out of range; a size is 0 or more")
+        raise InvalidInput(f"{what}: {value!r} is out of range; a size is 0 to {_AMOUNT_MAX} bytes")
     return size
 
 

@@ -44,11 +44,20 @@ def test_durations_are_read_as_written(written, ms):
 
 
 @pytest.mark.parametrize(
-    "written", ["", "5x", "-5s", "5 s", "s", "1h 30m", "5m!", -1, float("nan"), float("inf"), True]
+    "written",
+    ["", "5x", "-5s", "5 s", "s", "1h 30m", "5m!", -1, float("nan"), float("inf"), True]
+    + [10**400, "9" * 400 + "d"],
 )
 def test_what_is_no_duration_is_refused_by_name(written):
     with pytest.raises(InvalidInput, match=r"^--grace: "):
         parse_duration_ms(written, "--grace")
+
+
+@pytest.mark.parametrize("written", ["1" * 5_000, "1" * 400 + ".5GB", 1 << 62, "8EB", "x"])
+def test_an_absurd_size_is_refused_by_name(written):
+    """However long its number is: nothing overflows on the way."""
+    with pytest.raises(InvalidInput, match=r"^--max-rss: "):
+        parse_size_bytes(written, "--max-rss")
 
 
 @given(st.integers(0, 10**13))
