@@ -73,6 +73,17 @@ def test_failures_reach_who_waits(jobs):
         jobs.hopeless.enqueue().result(timeout=20)
 
 
+def test_an_explanation_and_the_events_in_it_agree_while_the_job_goes_on(jobs):
+    """A job that ends while its events are looked up is told with its end, or as before it."""
+    for n in range(50):
+        handle = jobs.add.enqueue(n, b=1)
+        told = handle.explain()
+        while told.job.state != "completed":
+            assert "ACK" not in [event.event for event in told.events]
+            told = handle.explain()
+        assert "ACK" in [event.event for event in told.events]
+
+
 def test_a_wait_ends_in_time_and_the_job_goes_on(jobs):
     handle = jobs.sleep.enqueue(0.4)
     started = time.monotonic()

@@ -384,8 +384,13 @@ class Service:
         watch = Watch(asker, holds=True)
 
         async def answer() -> bytes:
-            durable_seq = self._engine.durable_seq
-            told = await self._tell(job)
+            for _ in range(_LOOKS):
+                before = _moment(self._engine.state, job)
+                await self._synced()  # Now what the state says of the job is in the log.
+                durable_seq = self._engine.durable_seq
+                told = await self._tell(job)
+                if _moment(self._engine.state, job) == before:
+                    break  # Else it went on meanwhile, and state and events would not agree.
             view = queries.explain(
                 self._engine.state, job, told.events, told.first_seq, told.as_of_seq, durable_seq
             )
@@ -393,6 +398,14 @@ class Service:
 
         self._later(answer, watch)
         return watch
+
+    async def _synced(self) -> None:
+        """Waits until all that has happened so far is durable."""
+        synced = asyncio.get_running_loop().create_future()
+        self._engine.read(
+            lambda _: None, lambda _: None if synced.done() else synced.set_result(None)
+        )
+        await synced
 
     async def _tell(self, job: str) -> Told:
         """Returns the events of a job that are durable."""
@@ -578,6 +591,16 @@ def _surely_fits(body: Any, count: int) -> bool:
 
 
 _decode_enqueue: Final = msgspec.msgpack.Decoder(_EnqueueBody).decode
+
+
+_LOOKS: Final = 3
+"""So often a job is looked at that goes on each time while its events are looked up."""
+
+
+def _moment(state: State, job: str) -> tuple[object, ...] | None:
+    """Returns where a job is in its life: another value means that it has gone on."""
+    row = state.jobs.get(job)
+    return None if row is None else (row.state, row.attempt)
 
 
 def _arguments(body: Any, shape: Any, decode: Callable[[Any], Any] | None = None) -> Any:
