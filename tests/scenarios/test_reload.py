@@ -282,6 +282,24 @@ def test_a_stop_during_a_reload_lets_the_jobs_of_both_crews_end(shop: Shop) -> N
         assert events_of(shop.data, name) == ["ENQUEUE", "DISPATCH", "ACK"]
 
 
+@pytest.mark.parametrize("asked", ["reload", "hangup"])
+def test_a_stop_does_not_wait_for_code_that_is_still_imported(shop: Shop, asked: str) -> None:
+    """Whoever takes over waits for the end of this server: an import must not put it off."""
+    with shop.serving("--workers", "1") as server:
+        shop.write("2", first="here.joinpath('imports').touch(); time.sleep(120)")
+        reload = subprocess.Popen(
+            [*BEAVER, "reload", "--data", str(shop.data)], stderr=subprocess.PIPE, text=True
+        ) if asked == "reload" else None  # fmt: skip
+        if reload is None:
+            server.process.send_signal(signal.SIGHUP)
+        eventually(shop.path.joinpath("imports").exists, "the new code is imported")
+        assert server.stop() == 0
+        assert not any("does not end by itself" in line for line in server.stderr)
+        if reload is not None:
+            assert "nothing of it was carried out" in reload.communicate(timeout=60)[1]
+            assert reload.returncode == 3
+
+
 def test_reloads_that_pile_up_are_refused_and_nothing_is_harmed(shop: Shop) -> None:
     """Each former crew takes memory: there is a bound, and the message says what to do."""
     with shop.serving("--workers", "1") as server:

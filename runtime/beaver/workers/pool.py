@@ -342,7 +342,8 @@ class ProcessPool:
         zygote, self._zygote = self._zygote, None
         if zygote is not None:
             zygote.hang_up()
-            if not await zygote.wait(STOP_WAIT_S):
+            # One that imports hears of it only afterwards, and has no workers to reap.
+            if zygote.ready and not await zygote.wait(STOP_WAIT_S):
                 _log.error("the zygote does not end by itself and is killed")
             zygote.kill()
             await self._kill_generation(zygote.generation)
