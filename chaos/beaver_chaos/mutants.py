@@ -37,6 +37,8 @@ PACKAGE_FOLDERS: Final = ("model", "runtime", "spec", "chaos")
 
 TRIAL_S: Final = 120.0
 """A trial that takes longer is an error: its tests are too slow for their purpose, or hang."""
+WAIT_S: Final = 12
+"""So long the tests of a mutant wait for what may never come, instead of a minute."""
 
 OUTPUT_LINES: Final = 30
 """Lines of a trial's output that are kept."""
@@ -269,7 +271,7 @@ def _run(copy: Path, tests: Sequence[str], mark: Path, *, first_only: bool) -> T
         process = subprocess.Popen(
             command,
             cwd=copy,
-            env=_environment(),
+            env=_environment() | ({"TESTS_WAIT_S": str(WAIT_S)} if first_only else {}),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -27,7 +27,8 @@ from beaver.workers.leftovers import find_leftovers
 from beaver_spec.traces import validate_store
 
 BEAVER = [sys.executable, "-m", "beaver"]
-DEADLINE_S = 60.0
+DEADLINE_S = float(os.environ.get("TESTS_WAIT_S", "60"))
+"""How long anything may take that has to happen; shorter where a mutant is tried."""
 
 T = TypeVar("T")
 
