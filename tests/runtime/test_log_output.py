@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -19,13 +20,11 @@ LINE = b"x" * 999 + b"\n"
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    ends = os.pipe()
-    yield ends
-    for fd in ends:
-        try:
-            os.close(fd)
-        except OSError:
-            continue
+    """A pipe.  Its writing end stays open: a printer's thread may still use that number."""
+    reader, writer = os.pipe()
+    yield reader, writer
+    with contextlib.suppress(OSError):
+        os.close(reader)
 
 
 def read_all(fd: int) -> bytes:
