@@ -27,11 +27,12 @@ LINES_MAX: Final = 120
 """Lines of a timeline; the ones before the end are what counts."""
 
 _NAMES: Final = re.compile(r"\bj\d+(\.\d+)*|\d+")
+_LISTED: Final = re.compile(r"\[[^]]+\]")
 
 
 def kind_of(violation: str) -> str:
-    """Returns a violation without its jobs and numbers: what makes two of a kind."""
-    return _NAMES.sub("_", violation)
+    """Returns a violation without its jobs, lists and numbers: what makes two of a kind."""
+    return _NAMES.sub("_", _LISTED.sub("[_]", violation))
 
 
 class Shrunk(NamedTuple):

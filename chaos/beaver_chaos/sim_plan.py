@@ -244,9 +244,6 @@ class _Drawing:
             how = chance.pick(("ok", "ok", "ok", "broken"))
             at_ms = chance.between(0, self._span_ms)
             acts.append(Act(at_ms, "reload", (how, chance.between(1, 3))))
-            if chance.one_in(3):
-                # A former worker that was stopped does not go by itself.
-                acts.append(Act(max(0, at_ms - 1), "stop_worker", (chance.between(1, 2), 0)))
         return acts
 
     def _draw(self) -> tuple[str, tuple[Any, ...]]:

@@ -23,6 +23,7 @@ from beaver.requests import build_request
 from beaver.workers.slots import PreviousSlots
 from beaver_chaos.loop import Process
 from beaver_chaos.sim_plan import JobPlan, Script
+from beaver_chaos.sim_sometimes import KILLS
 
 if TYPE_CHECKING:
     from beaver.places import Worker as Place
@@ -291,9 +292,9 @@ class SimPool:
             place.killed = True
             world = self._world
             cause = self._place_of(worker).killed
-            if cause is not None:
+            if cause in KILLS:
                 world.reach(f"a worker is killed: {cause.value}")
-            else:
+            elif cause is None:
                 world.watch.wrong(f"worker {worker} is killed, and nothing says why")
             world.after(world.loop.machine, world.latency_ns(), place.die, "killed by signal 9")
 

@@ -30,6 +30,10 @@ CHARGES: Final = (
 ELSEWHERE: Final = (Row.SEALING_COPIED,)
 """Rows that only a directory copied by people leads to; `tests/journal` makes such copies."""
 
+KILLS: Final = [c for c in KillCause if c not in (KillCause.LEAVE, KillCause.REFUSED)]
+"""Simulated workers answer for nothing that they never held, and a stopped worker meets a reload
+too seldom: the tests of real workers and of crews do those two."""
+
 SOMETIMES: Final[tuple[str, ...]] = (
     *(f"a client's {request} is done" for request in REQUESTS),
     "a request is sent again, and the job is known",
@@ -44,8 +48,7 @@ SOMETIMES: Final[tuple[str, ...]] = (
     "a suspect is dispatched",
     "an attempt starts before its DISPATCH is durable",
     "a crash takes the DISPATCH of what had started",
-    # Simulated workers answer for nothing that they never held: tests/workers forge outcomes.
-    *(f"a worker is killed: {c.value}" for c in KillCause if c is not KillCause.REFUSED),
+    *(f"a worker is killed: {cause.value}" for cause in KILLS),
     "a reload takes over",
     "a reload fails, and the former workers serve on",
     "a reload gives back a prefetch",

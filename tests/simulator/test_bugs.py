@@ -41,9 +41,9 @@ def test_a_seeded_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("name", "acts", "workers"),
     [
-        ("timeout without kill", 2, 1),
+        ("timeout without kill", 1, 2),
         ("reply before sync", 1, 1),
-        ("a start that hangs is waited for", 2, 1),
+        ("a start that hangs is waited for", 3, 1),
         ("BOOT forgets what had started", 3, 1),
     ],
 )

@@ -201,7 +201,11 @@ BUGS = {
         "as if it had not begun|charged wrongly",
     ),
     "dead-worker-charged-nothing": Bug(
-        Controller, "_fate", _as_if_not_begun, Scheduling, "as if it had not begun"
+        Controller,
+        "_fate",
+        _as_if_not_begun,
+        Scheduling,
+        "as if it had not begun|a drain leaves nothing in flight",
     ),
     "limits-by-the-wall-clock": Bug(
         Controller, "_overdue", _limits_by_the_wall, Scheduling, "for nothing|overlooked"
