@@ -43,7 +43,7 @@ def test_a_seeded_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     [
         ("timeout without kill", 1, 2),
         ("reply before sync", 1, 1),
-        ("a start that hangs is waited for", 3, 1),
+        ("a start that hangs is waited for", 4, 1),
         ("BOOT forgets what had started", 3, 1),
     ],
 )
