@@ -10,12 +10,13 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from beaver import disk as disks
 from beaver.clock import SystemClock, SystemEntropy, uuid7
-from beaver.disk import SystemDisk
+from beaver.disk import SystemDisk, _look, _look_with_fstat
 from beaver.recovery import open_store, read_store
 from tests.journal.world import STORE, append, enqueued
 
@@ -211,3 +212,18 @@ def test_clock_and_entropy_are_the_machine_s():
     assert clock.monotonic_ns() <= clock.monotonic_ns()
     assert all(0 <= entropy.random() < 1 for _ in range(1_000))
     assert entropy.token_bytes(16) != entropy.token_bytes(16)
+
+
+def test_links_and_size_are_told_as_fstat_tells_them(tmp_path: Path) -> None:
+    """They are asked for alone, where the system can: `fstat` would make the next write slower."""
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        for size, links in ((0, 1), (12_345, 1), (12_345, 2), (12_345, 1), (12_345, 0)):
+            file.write(b"x" * (size - file.tell()))
+            file.flush()
+            (tmp_path / "second").unlink(missing_ok=True)
+            if links == 2:
+                (tmp_path / "second").hardlink_to(path)
+            if links == 0:
+                path.unlink()
+            assert _look()(file.fileno()) == _look_with_fstat(file.fileno()) == (links, size)
