@@ -22,6 +22,7 @@ from beaver.job_options import Duration, refuse_unknown
 from beaver.jobs import Declaration, Producer, merge
 from beaver.link import AsyncLink, Link, Linked, awaited, blocking
 from beaver.messages import Backoff, Request
+from beaver.near import unknown_name
 from beaver.tasks import Registry
 from beaver.views import Enqueued, StatusView
 
@@ -261,7 +262,6 @@ class Beaver(Linked):
         from beaver.client import socket_of_url
         from beaver.config import load_config
         from beaver.serve import run
-        from beaver.setting import unknown_name
         from beaver.settings import WorkerSettings
 
         if "BEAVER_GENERATION" in os.environ:

@@ -40,7 +40,6 @@ from beaver.places import Concurrency, Crew
 from beaver.ports import Clock, Disk, Entropy, Helper, LogWriter, Pool
 from beaver.rebuilding import Rebuilding
 from beaver.recovery import Opened, open_store, peek_store, store_of
-from beaver.resolving import Resolver
 from beaver.results import Results
 from beaver.server.service import PastTeller, Service
 from beaver.views import ReloadView, StatusView
@@ -228,7 +227,7 @@ class Assembly:
             leave: Ends the server, for one that wants to take its place.
         """
         config, ports, engine, report = self._config, self._ports, self.engine, self.opened.report
-        self._resolver = resolver = Resolver.configured(config, _options_of(self.tasks))
+        self._resolver = resolver = config.resolver(_options_of(self.tasks))
         self._pools[ports.pool] = sink
         self.results, self.metrics = Results(), Metrics()
         self.metrics.recovery = dict(report.seconds)
@@ -345,7 +344,9 @@ class Assembly:
         self._config, self.tasks = config, tasks
         self.engine.state.set_known_tasks(frozenset(info.options.task for info in tasks))
         self.engine.state_bytes_max = config.state_bytes_bound
-        self._resolver.use_configured(config, _options_of(tasks))
+        self._resolver.use(
+            config.timeout_ms, config.max_attempts, _options_of(tasks), config.payload_bytes_max
+        )
         self.service.payload_bytes_max = config.payload_bytes_max
         self.controller.adjust(
             prefetch=config.prefetch,

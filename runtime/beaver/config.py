@@ -23,7 +23,10 @@ import msgspec
 from beaver.durations import duration_text, size_text
 from beaver.errors import InvalidInput
 from beaver.memory import memory_bytes
-from beaver.setting import DEFAULT, QueueConfig, Setting, unknown_name
+from beaver.messages import Options
+from beaver.near import unknown_name
+from beaver.resolving import Resolver
+from beaver.setting import DEFAULT, QueueConfig, Setting
 from beaver.settings import SETTINGS
 
 FILE_DEFAULT: Final = "beaver.yaml"
@@ -107,6 +110,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def http_is_explicit(self) -> bool:
         """True where somebody asked for this address, so that no other port will do."""
         return self.origins["http"] != DEFAULT
+
+    def resolver(self, tasks: Mapping[str, Options] | None = None) -> Resolver:
+        """Returns one that fills in what is configured, after the options of the tasks."""
+        return Resolver(
+            timeout_ms=self.timeout_ms,
+            max_attempts=self.max_attempts,
+            tasks=tasks,
+            payload_bytes_max=self.payload_bytes_max,
+        )
 
     @property
     def state_bytes_bound(self) -> int:

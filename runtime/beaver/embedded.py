@@ -130,7 +130,7 @@ class EmbeddedClient(Operations, Synchronous):
     def _resolver(self) -> Resolver:
         """What the settings of this producer say, read where a job asks for them."""
         if self._given_resolver is None:
-            self._given_resolver = Resolver.configured(self._settings)
+            self._given_resolver = self._settings.resolver()
         return self._given_resolver
 
     @property

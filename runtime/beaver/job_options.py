@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Final
 
 from beaver.errors import InvalidInput
+from beaver.near import unknown_name
 
 Duration = timedelta | str | float
 """A `timedelta`, a text such as `"5m"`, or seconds."""
@@ -80,8 +81,6 @@ def refuse_unknown(
     for name in given:
         if name in LATER:
             raise InvalidInput(f"{where}: {name}= is not available in this release ({LATER[name]})")
-        from beaver.setting import unknown_name
-
         other = _OTHER_NAMES.get(name)
         hint = f"; did you mean {other}?" if other in known else unknown_name(name, known)
         raise TypeError(f"{where} has no option {name!r}{hint or f'; known are {_names(known)}'}")

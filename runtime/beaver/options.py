@@ -15,6 +15,7 @@ from beaver.durations import parse_duration_ms
 from beaver.errors import InvalidInput
 from beaver.jsontext import kind_of
 from beaver.messages import Backoff, Options
+from beaver.near import unknown_name
 from beaver_model.bounds import (
     ATTEMPTS_MAX,
     BACKOFF_MS_MAX,
@@ -172,8 +173,6 @@ def backoff_from_json(value: Any) -> Backoff:
 
 
 def _near(name: Any, known: tuple[str, ...]) -> str:
-    from beaver.setting import unknown_name
-
     return unknown_name(str(name), known)
 
 

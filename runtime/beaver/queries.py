@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from beaver.errors import InvalidInput, NotFound
-from beaver.setting import unknown_name
+from beaver.near import unknown_name
 from beaver.views import (
     ABSENT,
     EventView,

@@ -21,6 +21,7 @@ from beaver import jsontext
 from beaver.durations import parse_duration_ms, parse_time_ms
 from beaver.errors import InvalidInput
 from beaver.messages import Backoff, Options, Request
+from beaver.near import unknown_name
 from beaver.options import (
     backoff_from_json,
     backoff_from_python,
@@ -276,8 +277,6 @@ def _from_json(raw: bytes, payload_bytes_max: int, need_id: bool) -> Request:
 def _unknown_key(key: str) -> str:
     if key in _LATER_KEYS:
         return f"{key}: this option is not available yet"
-    from beaver.setting import unknown_name
-
     hint = unknown_name(key, KEYS) or f"; known are {', '.join(KEYS)}"
     return f"{key!r:.80}: unknown key{hint}"
 

@@ -6,7 +6,7 @@ What may not live here: reading or making requests (`requests`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final
 
 import msgspec
 
@@ -25,9 +25,6 @@ from beaver_model.bounds import (
 )
 from beaver_model.commands import Job
 from beaver_model.rows import Origin, Spec, encode_spec
-
-if TYPE_CHECKING:
-    from beaver.config import Config
 
 _MEMO_MAX: Final = 10_000
 OPTIONS_BYTES_MAX: Final = 1_024
@@ -63,17 +60,6 @@ class Resolver:
         self._tasks = dict(tasks)
         self._memo: dict[int, dict[bytes, bytes]] = {origin: {} for origin in Origin}
         self.payload_bytes_max = payload_bytes_max
-
-    @classmethod
-    def configured(cls, config: Config, tasks: Mapping[str, Options] | None = None) -> Self:
-        """Returns one that fills in what a configuration says."""
-        resolver = cls()
-        resolver.use_configured(config, tasks or {})
-        return resolver
-
-    def use_configured(self, config: Config, tasks: Mapping[str, Options]) -> None:
-        """Takes what a configuration says, for the requests to come."""
-        self.use(config.timeout_ms, config.max_attempts, tasks, config.payload_bytes_max)
 
     def spec(self, options: bytes, origin: int = Origin.LOCAL) -> bytes:
         """Returns the bytes of the whole `Spec` for a request's options.

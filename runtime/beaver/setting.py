@@ -14,6 +14,7 @@ import msgspec
 
 from beaver.durations import duration_text, parse_duration_ms, parse_size_bytes, size_text
 from beaver.errors import InvalidInput
+from beaver.near import unknown_name
 from beaver.options import check_name, check_range
 from beaver_model.bounds import QUEUES_MAX, WEIGHT_MAX
 
@@ -35,14 +36,6 @@ class QueueConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     bytes_max: int | None = None
     paused: bool | None = None
     durable_dispatch: bool | None = None
-
-
-def unknown_name(name: str, known: tuple[str, ...], cutoff: float = 0.6) -> str:
-    """Returns `; did you mean X?` for a name close to a known one, else nothing."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, known, n=1, cutoff=cutoff)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar
 
 from beaver.errors import InvalidInput
 from beaver.messages import Options, Request, TaskInfo
+from beaver.near import unknown_name
 from beaver.parameters import Parameters, parameters_of, producer_signature
 
 if TYPE_CHECKING:
@@ -172,8 +173,6 @@ def _hint(payload: Any, parameters: Parameters) -> str:
     """Says which keys of an object are wrong or missing, and how a call is written out."""
     parts = []
     if isinstance(payload, dict):
-        from beaver.setting import unknown_name
-
         known = tuple(sorted(parameters.keywords))
         for key in sorted(payload.keys() - parameters.keywords):
             if key == parameters.context:

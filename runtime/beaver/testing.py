@@ -32,7 +32,6 @@ from beaver.messages import Attempt, Outcome, Request
 from beaver.outcomes import attempt_of, command_of
 from beaver.refusals import error_of
 from beaver.requests import check_name
-from beaver.resolving import Resolver
 from beaver.steering import Steering
 from beaver.views import (
     Enqueued,
@@ -92,7 +91,7 @@ class Testing(Operations, Synchronous):
         self._now_ms = int(STARTS_AT.timestamp() * 1000)
         self._events: dict[str, list[EventView]] = {}
         self._results: dict[str, bytes] = {}
-        self._resolver = Resolver.configured(load_config())
+        self._resolver = load_config().resolver()
         self._before: Synchronous | None = None
         self.attempts: list[Attempt] = []
         """Every attempt that was run, in order."""

@@ -23,7 +23,6 @@ from beaver.layout import Layout
 from beaver.metrics import Metrics
 from beaver.ports import Clock, Disk, Helper, LogWriter
 from beaver.recovery import open_store
-from beaver.resolving import Resolver
 from beaver.results import Results
 from beaver.server.service import PastTeller, Respond, Service, Watch
 from beaver.views import StatusView
@@ -160,7 +159,7 @@ class KeeperParts:
             renew_lock=renew_lock,
             projects=False,
         )
-        resolver = Resolver.configured(config)
+        resolver = config.resolver()
         self.service = KeeperService(
             self.engine,
             results,
