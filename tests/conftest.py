@@ -8,6 +8,8 @@ import signal
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from tests.support.seconds import pytest_configure  # noqa: F401 - a hook of pytest
+
 # What the stateful machines share with others says what it found, as tests do.
 for name in ("book", "played", "rot", "scan", "stores"):
     pytest.register_assert_rewrite(f"tests.stateful.{name}")
