@@ -12,6 +12,7 @@ it, editable, with the tools of the `dev` group.  It is repeated when `pyproject
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -64,19 +65,35 @@ def run(*commands: list[str]) -> int:
 
 
 def check(arguments: list[str]) -> int:
-    """Runs every check.  Tests that fail get one more try, and that is said loudly.
-
-    They run real processes on machines that may be busy with something else; a test that
-    fails twice is broken, one that fails once is named.
-    """
-    tests = ["pytest", "-m", "not spec", *arguments]  # `beaver check --spec` runs what these do
+    """Runs every check.  A test that fails fails it, whatever a second try gives."""
     collect_faults()
-    code = run(*LINT) or run(tests)
-    if code == TESTS_FAILED:
-        line = "!" * 72
-        print(f"{line}\nSOME TESTS FAILED; WHAT FAILED IS RUN ONCE MORE\n{line}", flush=True)
-        code = run([*tests, "--last-failed", "--last-failed-no-failures", "none"])
-    return code or run(*fault_table()) or run(model_check())
+    return (
+        run(*LINT)
+        or tests("-m", "not spec", *arguments)  # `beaver check --spec` runs what these do
+        or run(*fault_table())
+        or run(model_check())
+    )
+
+
+def tests(*arguments: str) -> int:
+    """Runs tests.  What fails gets a second try, which only tells whether it is flaky."""
+    FAILED.unlink(missing_ok=True)
+    code = run(["pytest", *arguments])
+    if code != TESTS_FAILED:
+        return code
+    before = failed_tests()
+    if before and len(before) <= SECOND_TRIES:
+        print("\nwhat failed runs once more, to tell whether it is flaky", flush=True)
+        run(["pytest", "--tb=no", "--no-summary", "-q", *sorted(before)])
+    for name in sorted(before):
+        said = "failed twice" if name in failed_tests() else "FLAKY, it failed and then passed"
+        print(f"{said}: {name}", flush=True)
+    return code
+
+
+def failed_tests() -> set[str]:
+    """Returns what failed where it ran last."""
+    return set(json.loads(FAILED.read_text())) if FAILED.exists() else set()
 
 
 def chaos(arguments: list[str]) -> int:
@@ -108,6 +125,10 @@ def model_check() -> list[str]:
 
 
 TESTS_FAILED = 1
+FAILED = ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
+SECOND_TRIES = 10
+"""Where more tests failed, more is wrong than a race."""
+
 MODEL_CHECK = ["beaver", "check", "--spec", "--report", "reports"]
 LINT = [
     ["ruff", "format", "--check", "."],

@@ -8,7 +8,13 @@ import signal
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from tests.support.seconds import pytest_configure  # noqa: F401 - a hook of pytest
+from tests.support import needs, seconds
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(needs)
+    config.pluginmanager.register(seconds.Seconds())
+
 
 # What the stateful machines share with others says what it found, as tests do.
 for name in ("book", "played", "rot", "scan", "stores"):

@@ -1,8 +1,13 @@
-"""What a test needs of the machine; where it is missing, that is said loudly."""
+"""What a test needs of the machine; where it is missing, that is said loudly.
+
+Where `BEAVER_REQUIRE_ALL` is set, whatever is skipped, for any reason, fails.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from typing import TypeVar
 
 import pytest
 
@@ -10,7 +15,7 @@ from beaver_chaos.faults import Experiment, tell_fault
 
 
 def need(missing: str | None, fault: str | None = None) -> None:
-    """Skips the test for the reason given, or fails where everything is required.
+    """Skips the test for the reason given.
 
     Args:
         missing: What is not here; `None` where all is.
@@ -20,6 +25,31 @@ def need(missing: str | None, fault: str | None = None) -> None:
         return
     if fault is not None:
         tell_fault(Experiment(fault=fault, times=0, skipped=missing))
-    if os.environ.get("BEAVER_REQUIRE_ALL") == "1":
-        pytest.fail(f"BEAVER_REQUIRE_ALL is set, and {missing}")
     pytest.skip(f"NOT CHECKED: {missing}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that is skipped, by whatever means, where everything is required."""
+    return _required((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A module that is skipped as a whole, `importorskip` for one."""
+    return _required((yield))
+
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def _required(report: Report) -> Report:
+    if (
+        os.environ.get("BEAVER_REQUIRE_ALL") == "1"
+        and report.outcome == "skipped"
+        and not hasattr(report, "wasxfail")
+    ):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"BEAVER_REQUIRE_ALL is set, and this was skipped: {reason}"
+    return report

@@ -57,7 +57,3 @@ class Seconds:
             terminalreporter.write_line(f"{wall:8.1f} {processor:8.1f}  {name}")
         REPORTS.mkdir(exist_ok=True)
         (REPORTS / "seconds.json").write_text(json.dumps(self.tests, indent=0))
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Seconds())
