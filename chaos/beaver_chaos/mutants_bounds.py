@@ -233,4 +233,14 @@ MUTANTS: Final = (
         tests=(f"{_FIGURES}::test_a_queue_called_as_the_rest_is_part_of_it",),
         why="One queue's jobs are counted among all the rest, or instead of them.",
     ),
+    Mutant(
+        name="no-room-made-for-a-reason",
+        module="beaver.event_sizes",
+        diff="""
+-    ConfirmCancel: _failure_bytes,
++    ConfirmCancel: lambda command, state: mutant_reached() or _small_bytes(command, state),
+""",
+        tests=("tests/runtime/test_event_sizes.py::test_the_words_of_a_job_are_reckoned_with",),
+        why="A job that cancels itself with a long text finds the disk full inside a commit.",
+    ),
 )

@@ -321,4 +321,26 @@ MUTANTS: Final = (
         ),
         why="A start from a snapshot applies what the snapshot holds already.",
     ),
+    Mutant(
+        name="reason-of-a-cancel-not-kept",
+        module="beaver_model.applying",
+        diff="""
+-    extra.cause, extra.error = event.cause, event.error or extra.error
++    mutant_reached()
++    extra.cause = event.cause
+""",
+        tests=(f"{_DECIDE}::test_a_job_that_cancels_itself_says_why",),
+        why="A job that cancels itself and says why is shown without its reason.",
+    ),
+    Mutant(
+        name="cancel-of-an-operator-told-as-the-jobs-own",
+        module="beaver_model.deciding",
+        diff="""
+-    cause = Cause.OPERATOR if row.cancel_requested else command.cause
++    mutant_reached()
++    cause = command.cause
+""",
+        tests=(f"{_DECIDE}::test_an_operator_who_asked_first_has_cancelled_the_job",),
+        why="The log says that a job gave up by itself when somebody has stopped it.",
+    ),
 )

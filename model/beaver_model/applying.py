@@ -412,7 +412,7 @@ def _cancelled(state: State, event: Cancelled) -> None:
     _move(row, _CANCEL)
     extra = _extra(row)
     extra.suspect = extra.cancel_requested = False
-    extra.cause = event.cause
+    extra.cause, extra.error = event.cause, event.error or extra.error
     row.token = row.worker = 0
     state.put(row)
 

@@ -117,6 +117,8 @@ class ConfirmCancel(Command, frozen=True):
     job: str
     token: int
     cause: str = Cause.OPERATOR
+    error: str = ""
+    """What the job says of it."""
 
 
 class Requeue(Command, frozen=True):

@@ -293,7 +293,9 @@ def _confirm_cancel(state: State, command: ConfirmCancel, now_ms: int) -> Decisi
     row = _fenced(state, command.job, command.token)
     if isinstance(row, Rejection):
         return row
-    return [Cancelled(row.id, row.token, command.cause)]
+    # An operator who asked first has cancelled it, however the attempt ended.
+    cause = Cause.OPERATOR if row.cancel_requested else command.cause
+    return [Cancelled(row.id, row.token, cause, command.error)]
 
 
 # -- operators ------------------------------------------------------------------------------

@@ -121,6 +121,8 @@ class Cancelled(JobEvent, tag=9):
     TRIGGER: ClassVar[Trigger | None] = Trigger.CANCEL
     token: int
     cause: str = ""
+    error: str = ""
+    """Why, where the job cancelled itself and said so."""
 
 
 class Requeued(JobEvent, tag=10):

@@ -16,6 +16,7 @@ from beaver_model.commands import (
     Boot,
     Complete,
     CompleteBatch,
+    ConfirmCancel,
     DispatchBatch,
     Enqueue,
     Expire,
@@ -71,7 +72,7 @@ def _complete_bytes(command: Complete, state: State) -> int:
     return EVENT_BYTES + ID_BYTES_MAX + len(command.result) + children
 
 
-def _failure_bytes(command: Fail | Expire, state: State) -> int:
+def _failure_bytes(command: Fail | Expire | ConfirmCancel, state: State) -> int:
     return EVENT_BYTES + ID_BYTES_MAX + min(4 * len(command.error), 2 * ERROR_BYTES_MAX)
 
 
@@ -107,6 +108,7 @@ _BYTES: Final[dict[type, Callable[[Any, State], int]]] = {
     CompleteBatch: _completes_bytes,
     Fail: _failure_bytes,
     Expire: _failure_bytes,
+    ConfirmCancel: _failure_bytes,
     Requeue: _requeue_bytes,
     SetQueue: _set_queue_bytes,
     Boot: _boot_bytes,

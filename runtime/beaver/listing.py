@@ -115,6 +115,7 @@ def _died(view: EventView, event: Died) -> None:
 
 def _cancelled(view: EventView, event: Cancelled) -> None:
     view.token, view.cause = event.token or None, event.cause or None
+    view.error = event.error or None
 
 
 def _requeued(view: EventView, event: Requeued) -> None:

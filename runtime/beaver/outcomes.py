@@ -76,7 +76,7 @@ def command_of(
     if kind == OutcomeKind.SNOOZE:
         return Release(job, token, Cause.SNOOZE, outcome.delay_ms or 0)
     if kind == OutcomeKind.CANCELLED:
-        return ConfirmCancel(job, token, Cause.JOB)
+        return ConfirmCancel(job, token, Cause.JOB, text)
     if kind == OutcomeKind.TIMED_OUT:
         return Expire(job, token, Cause.TIME_LIMIT, random(), text)
     return Fail(job, token, text, random(), Cause.NOT_RETRYABLE, retry=False)

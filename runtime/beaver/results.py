@@ -81,7 +81,7 @@ class Results:
                 self._tell(ResultView(event.job, "dead", _NULL, event.cause, event.error))
             elif kind is Cancelled:
                 assert isinstance(event, Cancelled)
-                self._tell(ResultView(event.job, "cancelled", _NULL, event.cause))
+                self._tell(ResultView(event.job, "cancelled", _NULL, event.cause, event.error))
             elif kind is Discarded:
                 assert isinstance(event, Discarded)
                 self._tell(ResultView(event.job, "discarded"))

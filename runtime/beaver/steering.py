@@ -42,7 +42,11 @@ class Snooze(Steering):
 
 
 class Cancel(Steering):
-    """The job is no longer wanted; it ends in `cancelled`."""
+    """The job is no longer wanted; it ends in `cancelled`.
+
+    Args:
+        reason: Text for the log, shown wherever the job is.
+    """
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason or "the job cancelled itself")

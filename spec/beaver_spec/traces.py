@@ -60,7 +60,7 @@ SHAPES: Final[dict[int, tuple[str, dict[str, Any]]]] = {
     6: ("RELEASE", {"job": ..., "token": ..., "run_at_ms": ..., "cause": ...}),
     7: ("DEAD", {"job": ..., "token": ..., "cause": ..., "error": ""}),
     8: ("CANCEL_REQUESTED", {"job": ...}),
-    9: ("CANCEL", {"job": ..., "token": ..., "cause": ""}),
+    9: ("CANCEL", {"job": ..., "token": ..., "cause": "", "error": ""}),
     10: ("REQUEUE", {"job": ..., "payload": None}),
     11: ("DISCARD", {"job": ...}),
     12: (

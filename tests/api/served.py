@@ -13,7 +13,7 @@ from beaver import endpoint
 
 APP = """
 import time
-from beaver import Beaver, Dead, JobContext
+from beaver import Beaver, Cancel, Dead, JobContext
 
 app = Beaver("data")
 
@@ -41,6 +41,11 @@ def bad(word: str) -> None:
 @app.job
 def hopeless() -> None:
     raise Dead("no use")
+
+
+@app.job
+def unwanted(reason: str) -> None:
+    raise Cancel(reason)
 
 
 @app.job

@@ -6,6 +6,8 @@ import asyncio
 import importlib.util
 import os
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -71,6 +73,34 @@ def test_failures_reach_who_waits(jobs):
     assert (error.value.state, error.value.cause) == ("dead", "failed")
     with pytest.raises(JobFailed, match="no use"):
         jobs.hopeless.enqueue().result(timeout=20)
+
+
+def test_why_a_job_cancelled_itself_is_told_everywhere(running, jobs):
+    """To who waits, by handles, by every reading command, and still after a discard."""
+    handle = jobs.unwanted.enqueue("sold out")
+    with pytest.raises(JobFailed, match=r"is cancelled \(job\): sold out") as error:
+        handle.result(timeout=20)
+    assert (error.value.cause, error.value.error) == ("job", "sold out")
+    assert (handle.status().cause, handle.status().error) == ("job", "sold out")
+    assert handle.history()[-1].error == "sold out"
+
+    def told(*command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "beaver", *command, "--data", running.data],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    def told_by_all() -> list[str]:
+        return [told("show", handle.id), told("explain", handle.id), told("replay", running.data)]
+
+    for text in [*told_by_all(), told("list", "--state", "cancelled", "--json")]:
+        assert "sold out" in text
+    handle.discard()
+    for text in told_by_all():
+        assert "sold out" in text
 
 
 def test_an_explanation_and_the_events_in_it_agree_while_the_job_goes_on(jobs):

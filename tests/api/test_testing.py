@@ -79,16 +79,17 @@ def test_the_last_failure_ends_in_dead(app):
 
 
 @pytest.mark.parametrize(
-    ("steer", "state", "events"),
+    ("steer", "state", "events", "said"),
     [
-        (Cancel("no longer"), "cancelled", ["CANCEL"]),
-        (Dead("pointless"), "dead", ["DEAD"]),
-        (Retry(5), "completed", ["RETRY", "DISPATCH", "ACK"]),
-        (Snooze(5), "completed", ["RELEASE", "DISPATCH", "ACK"]),
+        (Cancel("no longer"), "cancelled", ["CANCEL"], "no longer"),
+        (Cancel(), "cancelled", ["CANCEL"], ""),
+        (Dead("pointless"), "dead", ["DEAD"], "pointless"),
+        (Retry(5), "completed", ["RETRY", "DISPATCH", "ACK"], None),
+        (Snooze(5), "completed", ["RELEASE", "DISPATCH", "ACK"], None),
     ],
 )
 @pytest.mark.parametrize("how", ["raise", "return"])
-def test_steering_works_raised_and_returned(app, steer, state, events, how):
+def test_steering_works_raised_and_returned(app, steer, state, events, said, how):
     @app.job
     def steered(ctx: JobContext) -> object:
         if [e.event for e in app.handle(ctx.job_id).history()].count("DISPATCH") > 1:
@@ -104,7 +105,12 @@ def test_steering_works_raised_and_returned(app, steer, state, events, how):
         if state == "completed":
             assert handle.result() == "in the end"
         else:
-            assert handle.status().state == state
+            shown = handle.status()
+            assert (shown.state, shown.error) == (state, said)
+            assert (handle.history()[-1].error or "") == said
+            with pytest.raises(JobFailed) as failed:
+                handle.result()
+            assert failed.value.error == said
 
 
 def test_children_come_with_the_success_of_their_parent_only(app):

@@ -11,7 +11,7 @@ import pytest
 from beaver.errors import NewerFormat
 from beaver.journal import format as wire
 from beaver.journal.codec import Undecodable, decode_commit, encode_commit
-from beaver_model.events import ALL_EVENTS, Booted, Enqueued, QueueSet
+from beaver_model.events import ALL_EVENTS, Booted, Cancelled, Enqueued, QueueSet
 from tests.journal.world import STORE, enqueued
 
 FILE_HEADER = bytes.fromhex(
@@ -124,6 +124,13 @@ def test_a_queue_event_of_an_older_release_means_what_it_meant():
     raw = encode_commit(123, [event])
     assert raw.endswith(b"\x96\x0c\xa1q\xc3\x03\x00\xc3")
     assert decode_commit(raw[:-8] + b"\x95\x0c\xa1q\xc3\x03\x00") == (123, [event])
+
+
+def test_a_cancel_of_an_older_release_has_no_reason():
+    event = Cancelled("a", 3, "job")
+    raw = encode_commit(123, [event])
+    assert raw.endswith(b"\x95\x09\xa1a\x03\xa3job\xa0")
+    assert decode_commit(raw[:-10] + b"\x94\x09\xa1a\x03\xa3job") == (123, [event])
 
 
 def test_every_event_has_a_tag_of_its_own():

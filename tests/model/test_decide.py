@@ -23,7 +23,7 @@ from beaver_model.commands import (
     SetBounds,
     SetQueue,
 )
-from beaver_model.events import Cause, QueueSet, TimedOut
+from beaver_model.events import Cancelled, Cause, QueueSet, TimedOut
 from beaver_model.states import JobState
 from tests.model.world import World, job
 
@@ -305,6 +305,27 @@ def test_an_ack_wins_over_a_cancel_request_and_anything_else_becomes_cancel(worl
     assert names(world.do(Release("c", tokens["c"], Cause.DRAIN))) == ["CANCEL"]
     assert names(world.do(Expire("d", tokens["d"]))) == ["CANCEL"]
     assert violations(world.state) == []
+
+
+def test_a_job_that_cancels_itself_says_why(world: World) -> None:
+    """Its reason stands in the event and in the row; an error before is not taken for it."""
+    world.enqueue(job("a"), job("b"))
+    world.do(Fail("a", world.dispatch("a"), "no answer", delay_ms=0))
+    token = world.dispatch("a")
+    (event,) = world.do(ConfirmCancel("a", token, Cause.JOB, "no longer wanted"))
+    assert event == Cancelled("a", token, Cause.JOB, "no longer wanted")
+    extra = world.row("a").extra
+    assert extra is not None
+    assert (extra.cause, extra.error) == (Cause.JOB, "no longer wanted")
+
+
+def test_an_operator_who_asked_first_has_cancelled_the_job(world: World) -> None:
+    """The stop that a cancel request leads to is not told as the job's own wish."""
+    world.enqueue(job())
+    token = world.dispatch()
+    world.do(Cancel("a"))
+    (event,) = world.do(ConfirmCancel("a", token, Cause.JOB))
+    assert event == Cancelled("a", token, Cause.OPERATOR)
 
 
 def test_a_dead_job_cannot_be_cancelled(world: World) -> None:

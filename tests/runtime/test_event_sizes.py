@@ -6,8 +6,18 @@ import pytest
 
 from beaver.event_sizes import events_bytes_max, events_max
 from beaver.journal.codec import encode_commit
-from beaver_model.bounds import ID_BYTES_MAX
-from beaver_model.commands import AnyCommand, Complete, CompleteBatch, DispatchBatch, Done, Enqueue
+from beaver_model.bounds import ERROR_BYTES_MAX, ID_BYTES_MAX
+from beaver_model.commands import (
+    AnyCommand,
+    Complete,
+    CompleteBatch,
+    ConfirmCancel,
+    DispatchBatch,
+    Done,
+    Enqueue,
+    Fail,
+)
+from beaver_model.events import Cause
 from tests.model.world import World, job
 
 COUNT = 5
@@ -27,6 +37,21 @@ def commands() -> list[AnyCommand]:
         DispatchBatch(names(), 1),
         CompleteBatch(done),
     ]
+
+
+@pytest.mark.parametrize("character", ["x", "\0", "\N{BEAVER}"])
+@pytest.mark.parametrize("kind", [Fail, ConfirmCancel])
+def test_the_words_of_a_job_are_reckoned_with(kind: type, character: str) -> None:
+    """The longest error or reason takes no more in the log than room was made for."""
+    world = World()
+    name = "i" * ID_BYTES_MAX
+    world.enqueue(job(name))
+    words = character * (ERROR_BYTES_MAX // len(character.encode()))
+    extra = {"cause": Cause.JOB} if kind is ConfirmCancel else {}
+    command = kind(name, world.dispatch(name), error=words, **extra)
+    size = events_bytes_max(command, world.state)
+    events = world.do(command)
+    assert len(encode_commit(1 << 40, events)) - len(encode_commit(1 << 40, [])) <= size
 
 
 @pytest.mark.parametrize("last", range(3))

@@ -29,6 +29,7 @@ class Page:
         self.attempts = self.generation = self.snoozes = 0
         self.token = 0
         self.stopping = self.suspect = False
+        self.cause = self.error = ""
 
     def facts(self) -> tuple[Any, ...]:
         return (
@@ -40,6 +41,8 @@ class Page:
             self.snoozes,
             self.stopping,
             self.suspect,
+            self.cause,
+            self.error,
         )
 
 
@@ -106,9 +109,13 @@ class Book:
             case "DEAD" | "CANCEL":
                 page.state = "DEAD" if name == "DEAD" else "CANCELLED"
                 page.token, page.stopping, page.suspect = 0, False, False
+                page.cause = event.cause
+                if name == "DEAD" or event.error:
+                    page.error = event.error
             case "REQUEUE":
                 page.state, page.attempts, page.snoozes = "PENDING", 0, 0
                 page.generation += 1
+                page.cause = page.error = ""
             case _:
                 assert not page.stopping, f"{name} of an attempt that is to stop"
                 page.state, page.token = "PENDING", 0
@@ -118,6 +125,7 @@ class Book:
                 else:
                     assert page.attempts < page.attempts_max, "an attempt is left"
                     page.suspect = name == "TIMEOUT" and event.suspect
+                    page.cause, page.error = event.cause, event.error
 
     def _end(self, job: str, state: str) -> None:
         page = self.pages.pop(job)
@@ -157,4 +165,6 @@ def _facts(row: Any) -> tuple[Any, ...]:
         extra.snoozes if extra is not None else 0,
         row.cancel_requested,
         row.suspect,
+        extra.cause if extra is not None else "",
+        extra.error if extra is not None else "",
     )

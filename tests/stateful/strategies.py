@@ -132,7 +132,13 @@ OUTCOMES = st.one_of(
         st.sampled_from([Cause.SNOOZE, Cause.DRAIN, Cause.NEVER_STARTED]),
         st.sampled_from([0, 50]),
     ),
-    st.builds(ConfirmCancel, JOBS, PICKS),
+    st.builds(
+        ConfirmCancel,
+        JOBS,
+        PICKS,
+        cause=st.sampled_from([Cause.OPERATOR, Cause.JOB]),
+        error=st.sampled_from(["", "why"]),
+    ),
 )
 OPERATIONS = st.one_of(
     st.builds(Cancel, JOBS),

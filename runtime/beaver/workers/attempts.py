@@ -159,7 +159,7 @@ def _steered(error: Steering) -> tuple[OutcomeKind, str, int | None]:
             text = failures.describe(error.__cause__)
         return OutcomeKind.FAILED, text or str(error), error.delay_ms
     if isinstance(error, Cancel):
-        return OutcomeKind.CANCELLED, str(error), None
+        return OutcomeKind.CANCELLED, str(getattr(error, "reason", "") or ""), None
     if isinstance(error, Dead):
         return OutcomeKind.DEAD, str(error), None
     return OutcomeKind.SNOOZE, str(error), getattr(error, "delay_ms", 0)
@@ -169,5 +169,5 @@ def _stopped(error: SoftStop) -> tuple[OutcomeKind, str]:
     if isinstance(error, TimeLimit):
         return OutcomeKind.TIMED_OUT, "the attempt ran over its time limit and was stopped"
     if isinstance(error, CancelRequested):
-        return OutcomeKind.CANCELLED, "the attempt was stopped: the job was cancelled"
+        return OutcomeKind.CANCELLED, ""
     return OutcomeKind.FAILED, "the attempt was stopped"
