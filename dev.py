@@ -6,7 +6,8 @@
     python3 dev.py check      sets up, then runs every check that CI runs
 
 Set-up makes a virtual environment in `.venv` (or `$BEAVER_VENV`) and installs Beaver into
-it, editable, with the tools of the `dev` group.  It is repeated when `pyproject.toml` changes.
+it, editable, with the tools of the `dev` group in the versions that `requirements-dev.txt`
+pins.  It is repeated when that file or `pyproject.toml` changes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = Path(os.environ.get("BEAVER_VENV", ROOT / ".venv"))
 REPORTS = ROOT / "reports"
+LOCK = ROOT / "requirements-dev.txt"
 
 
 def main(arguments: list[str]) -> int:
@@ -39,16 +41,19 @@ def main(arguments: list[str]) -> int:
 
 
 def set_up() -> None:
-    """Makes the virtual environment, unless it is there and fits `pyproject.toml`."""
+    """Makes the virtual environment, unless it is there and fits `pyproject.toml` and the lock."""
     mark = VENV / "beaver-set-up"
-    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    files = (ROOT / "pyproject.toml", LOCK)
+    wanted = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     if mark.exists() and mark.read_text() == wanted:
         return
     print(f"setting up {VENV} ...", flush=True)
     venv.create(VENV, with_pip=True, clear=VENV.exists())
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--upgrade", "pip>=25.1"], check=True)
-    subprocess.run([*pip, "install", "--editable", ".", "--group", "dev"], check=True)
+    # The lock is whole: nothing may come in beside it, and nothing that it lacks is tolerated.
+    locked = ["--requirement", str(LOCK), "--editable", "."]
+    subprocess.run([*pip, "install", "--no-deps", *locked], check=True)
+    subprocess.run([*pip, "check"], check=True)
     mark.write_text(wanted)
 
 
@@ -192,6 +197,18 @@ def nightly(arguments: list[str]) -> int:
     return max(codes)
 
 
+def lock(arguments: list[str]) -> int:
+    """Pins the development environment anew: `dev.py lock --upgrade` takes the newest releases.
+
+    Without `--upgrade` pinned versions stay, and only what `pyproject.toml` asks for is added
+    or taken out.  One file serves every supported Python and system.
+    """
+    resolve = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"]
+    names = ["--group", "dev", "--output-file", LOCK.name, "pyproject.toml"]
+    told = ["--custom-compile-command", "python3 dev.py lock"]
+    return run([*PIP, "uv"], [*resolve, *told, *names, *arguments])
+
+
 def figures(arguments: list[str]) -> int:
     """Measures all that is published: tables beside the peers, the profile, the pinned ratios."""
     report = ["--report", PERFORMANCE]
@@ -234,6 +251,7 @@ TASKS: dict[str, tuple[Task, str]] = {
         "where a microsecond goes: flame graph and table",
     ),
     "figures": (figures, "all that is published of speed, on a quiet machine: page and pins"),
+    "lock": (lock, "pin the development environment anew: [--upgrade]"),
     "docs": (lambda _: run(["python", "docs/generate.py"]), "write the generated references"),
     "format": (lambda _: run(["ruff", "format", "."], ["ruff", "check", "--fix", "."]), "tidy"),
     "build": (lambda _: run(["python", "-m", "pip", "wheel", "--no-deps", "-w", "dist", "."]),
