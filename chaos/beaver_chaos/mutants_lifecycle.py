@@ -19,23 +19,23 @@ _SLOTS: Final = "tests/workers/test_slots.py"
 MUTANTS: Final = (
     Mutant(
         name="new-crew-given-jobs-before-it-takes-over",
-        module="beaver.controller",
+        module="beaver.dispatch.crews",
         diff="""
--            self.workers[number] = Worker(number, crew, serving=False)
+-            workers[number] = WorkerState(number, crew, serving=False)
 +            mutant_reached()
-+            self.workers[number] = Worker(number, crew)
++            workers[number] = WorkerState(number, crew)
 """,
         tests=(f"{_CREWS}::test_a_new_crew_is_given_nothing_before_it_takes_over",),
         why="Jobs of a task that the new code no longer has go to its workers, and fail.",
     ),
     Mutant(
         name="handing-over-without-a-flush",
-        module="beaver.controller",
+        module="beaver.dispatch.crews",
         diff="""
 -        self._engine.flush()
--        former, self.crew = self.crew, crew
+-        former, self._slots.crew = self._slots.crew, crew
 +        mutant_reached()
-+        former, self.crew = self.crew, crew
++        former, self._slots.crew = self._slots.crew, crew
 """,
         tests=(
             f"{_CREWS}::test_what_is_on_its_way_to_the_disk_goes_out_before_the_rest_is_taken_back",
@@ -45,12 +45,12 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="prefetch-stays-with-a-former-worker",
-        module="beaver.controller",
+        module="beaver.dispatch.crews",
         diff="""
--            self._let_go(place, Cause.DRAIN)
--            place.crew.pool.retire(place.number)
+-            self._submitter.recall(worker, Cause.DRAIN)
+-            worker.crew.pool.retire(worker.number)
 +            mutant_reached()
-+            place.crew.pool.retire(place.number)
++            worker.crew.pool.retire(worker.number)
 """,
         tests=(
             f"{_CREWS}::test_a_handing_over_gives_back_what_has_not_started_and_leaves_what_runs",
@@ -59,11 +59,11 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="reload-kills-what-runs",
-        module="beaver.controller",
+        module="beaver.dispatch.crews",
         diff="""
--            place.crew.pool.retire(place.number)
+-            worker.crew.pool.retire(worker.number)
 +            mutant_reached()
-+            place.crew.pool.kill(place.number)
++            worker.crew.pool.kill(worker.number)
 """,
         tests=(
             f"{_RELOAD}::test_a_running_job_ends_in_the_old_code_and_the_next_ones_run_in_the_new",
@@ -72,21 +72,21 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="former-worker-replaced",
-        module="beaver.controller",
+        module="beaver.dispatch.supervision",
         diff="""
--        if place.leaving or place.crew.arrival is not None:
+-        if worker.leaving or worker.crew.arrival is not None:
 +        mutant_reached()
-+        if place.crew.arrival is not None:
++        if worker.crew.arrival is not None:
 """,
         tests=(f"{_CREWS}::test_a_former_worker_is_not_replaced_and_the_last_one_is_told",),
         why="Workers of the old code never leave.",
     ),
     Mutant(
         name="former-worker-that-hangs-stays",
-        module="beaver.controller",
+        module="beaver.dispatch.crews",
         diff="""
--            log.warning("worker %d does not end by itself and is killed", place.number)
--            self._kill(place, KillCause.LEAVE, set())
+-            log.warning("worker %d does not end by itself and is killed", worker.number)
+-            self._supervisor.kill(worker, KillCause.LEAVE, set())
 +            mutant_reached()
 """,
         tests=(
@@ -96,10 +96,10 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="former-worker-killed-while-it-works",
-        module="beaver.controller",
+        module="beaver.dispatch.crews",
         diff="""
--        if place.held:
--            self._loop.call_later(LEAVE_S, self._overdue_leave, place)
+-        if worker.held:
+-            self._loop.call_later(LEAVE_S, self._overdue_leave, worker)
 -        else:
 +        mutant_reached()
 +        if True:
@@ -111,7 +111,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="worker-that-does-not-come-up-waited-for",
-        module="beaver.controller",
+        module="beaver.dispatch.supervision",
         diff="""
 -            crew.arrival.fails(why)
 +            mutant_reached()
@@ -121,7 +121,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="crews-without-bound",
-        module="beaver.controller",
+        module="beaver.dispatch.crews",
         diff="""
 -        if len(former) >= CREWS_MAX:
 +        mutant_reached()
@@ -132,9 +132,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="drain-waits-for-a-reload",
-        module="beaver.controller",
+        module="beaver.dispatch.controller",
         diff="""
--                place.crew.arrival.fails("the server is shutting down")
+-                worker.crew.arrival.fails("the server is shutting down")
 +                mutant_reached()
 """,
         tests=(f"{_CREWS}::test_a_drain_ends_a_reload_that_waits_and_refuses_another",),

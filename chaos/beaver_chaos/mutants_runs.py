@@ -344,7 +344,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="last-successes-not-told",
-        module="beaver.controller",
+        module="beaver.dispatch.outcome_handler",
         diff="""
 -        if done:
 -            yield CompleteBatch(done)
@@ -355,7 +355,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="children-of-a-success-dropped",
-        module="beaver.controller",
+        module="beaver.dispatch.outcome_handler",
         diff="""
 -            plain = outcome.kind == _OK and not outcome.children and not fault_of(outcome)
 +            mutant_reached()
@@ -366,9 +366,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="successes-without-room-dropped",
-        module="beaver.controller",
+        module="beaver.dispatch.submitting",
         diff="""
--            self._unwritten += [Complete(d.job, d.token, d.result) for d in command.done]
+-            self.unwritten += [Complete(d.job, d.token, d.result) for d in command.done]
 +            mutant_reached()
 """,
         tests=(f"{_CONTROLLER}::test_outcomes_wait_for_room_in_the_log_and_are_written_later",),
@@ -376,7 +376,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="run-given-to-a-worker-is-not-held",
-        module="beaver.controller",
+        module="beaver.dispatch.dispatching",
         diff="""
 -            held[attempt.token] = Held(attempt)
 +            mutant_reached()
@@ -386,7 +386,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="prefetch-deeper-than-is-due",
-        module="beaver.controller",
+        module="beaver.dispatch.dispatching",
         diff="""
 -                del rows[depth - len(worker.held) :]
 +                mutant_reached()
@@ -396,7 +396,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="successes-go-before-a-failure-that-came-first",
-        module="beaver.controller",
+        module="beaver.dispatch.outcome_handler",
         diff="""
 -            if done and not (plain and size < DONE_BYTES):
 +            mutant_reached()
@@ -407,7 +407,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="results-of-any-size-in-one-command",
-        module="beaver.controller",
+        module="beaver.dispatch.outcome_handler",
         diff="""
 -                size += len(outcome.result)
 +                mutant_reached()

@@ -150,24 +150,25 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="dispatched-before-the-sync",
-        module="beaver.controller",
+        module="beaver.dispatch.dispatching",
         diff="""
--            self._engine.read(_nothing, partial(self._send, self.workers[number], batch))
+-            self._engine.read(_nothing, partial(self._send, self._slots.workers[number], batch))
 +            mutant_reached()
-+            self._send(self.workers[number], batch, None)
++            self._send(self._slots.workers[number], batch, None)
 """,
         tests=(f"{_CONTROLLER}::test_an_attempt_is_sent_only_once_its_dispatch_is_durable",),
         why="A job runs whose attempt nobody knows of after a power cut, so that it is not charged.",
     ),
     Mutant(
         name="timeout-logged-before-the-kill",
-        module="beaver.controller",
+        module="beaver.dispatch.time_limits",
         diff="""
--                cancelled = all(place.held[token].cancel_ns for token in overdue)
+-                cancelled = all(worker.held[token].cancel_ns for token in overdue)
 +                mutant_reached()
++                from beaver_model.commands import Expire
 +                for late in overdue:
-+                    limit = place.held.pop(late).attempt
-+                    self._submit(Expire(limit.job, late, Cause.TIME_LIMIT, 0.5, "late"))
++                    limit = worker.held.pop(late).attempt
++                    self._submitter.submit(Expire(limit.job, late, Cause.TIME_LIMIT, 0.5, "late"))
 +                cancelled = False
 """,
         tests=(
@@ -177,7 +178,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="limit-taken-from-the-wall-clock",
-        module="beaver.controller",
+        module="beaver.dispatch.time_limits",
         diff="""
          self._ticking = False
 -        now_ns = self._clock.monotonic_ns()
@@ -189,9 +190,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="neighbours-of-a-killed-attempt-charged",
-        module="beaver.controller",
+        module="beaver.dispatch.supervision",
         diff="""
--        if token not in place.offenders:
+-        if token not in worker.offenders:
 -            return Release(job, token, Cause.NEIGHBOUR)
 +        mutant_reached()
 """,
@@ -200,7 +201,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="what-never-started-charged",
-        module="beaver.controller",
+        module="beaver.dispatch.supervision",
         diff="""
 -        if token > started:
 -            return Release(job, token, Cause.NEVER_STARTED)
@@ -211,7 +212,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="dead-worker-charges-nobody",
-        module="beaver.controller",
+        module="beaver.dispatch.supervision",
         diff="""
 -            return Fail(job, token, cut(f"its worker {detail}"), jitter, Cause.WORKER_LOST)
 +            mutant_reached()
@@ -222,7 +223,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="drain-charges-an-attempt",
-        module="beaver.controller",
+        module="beaver.dispatch.supervision",
         diff="""
 -            return Release(job, token, Cause.DRAIN)
 +            mutant_reached()
@@ -233,10 +234,10 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="recalled-attempts-forgotten",
-        module="beaver.controller",
+        module="beaver.dispatch.time_limits",
         diff="""
 -            if rest:
--                place.crew.pool.dispatch(place.number, rest)
+-                worker.crew.pool.dispatch(worker.number, rest)
 +            mutant_reached()
 """,
         tests=(f"{_CONTROLLER}::test_cancelling_what_waits_in_a_prefetch_disturbs_nothing_else",),
@@ -244,9 +245,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="cancel-of-a-running-job-not-enforced",
-        module="beaver.controller",
+        module="beaver.dispatch.time_limits",
         diff="""
--        self._kill(place, KillCause.CANCEL, {row.token})
+-        self._supervisor.kill(worker, KillCause.CANCEL, {row.token})
 +        mutant_reached()
 """,
         tests=(f"{_CONTROLLER}::test_cancelling_what_runs_kills_it_and_releases_its_neighbours",),
@@ -254,7 +255,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="something-waits-behind-a-suspect",
-        module="beaver.controller",
+        module="beaver.dispatch.dispatching",
         diff="""
 -                continue  # Nothing waits behind a job that may take the machine down.
 +                mutant_reached()
@@ -264,9 +265,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="outcome-dropped-on-a-full-disk",
-        module="beaver.controller",
+        module="beaver.dispatch.submitting",
         diff="""
--            self._unwritten.append(command)
+-            self.unwritten.append(command)
 +            mutant_reached()
 """,
         tests=(
@@ -276,10 +277,10 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="dispatching-goes-on-while-draining",
-        module="beaver.controller",
+        module="beaver.dispatch.dispatching",
         diff="""
          self._arm_timer(state)
--        if self._draining or self.halted:
+-        if self._slots.draining or self.halted:
 -            return
 +        mutant_reached()
 """,
@@ -288,7 +289,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="sent-early-past-what-waits",
-        module="beaver.controller",
+        module="beaver.dispatch.dispatching",
         diff="""
 -        return (last is None or last.sent) and worker.returned_seq <= self._engine.durable_seq
 +        mutant_reached()
@@ -299,7 +300,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="sent-early-past-what-was-given-back",
-        module="beaver.controller",
+        module="beaver.dispatch.dispatching",
         diff="""
 -        return (last is None or last.sent) and worker.returned_seq <= self._engine.durable_seq
 +        mutant_reached()
@@ -313,7 +314,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="suspect-sent-early",
-        module="beaver.controller",
+        module="beaver.dispatch.dispatching",
         diff="""
 -        if row.spec.queue not in self._eager or row.suspect:
 +        mutant_reached()
@@ -562,9 +563,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="start-that-hangs-waited-for",
-        module="beaver.controller",
+        module="beaver.dispatch.supervision",
         diff="""
--        self._kill(place, KillCause.START, set())
+-        self.kill(worker, KillCause.START, set())
 +        mutant_reached()
 """,
         tests=(

@@ -77,9 +77,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="attempts-of-a-dead-worker-still-held",
-        module="beaver.controller",
+        module="beaver.dispatch.supervision",
         diff="""
--        place.held.clear()
+-        worker.held.clear()
 +        mutant_reached()
 """,
         tests=(_SCHEDULING,),

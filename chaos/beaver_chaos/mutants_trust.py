@@ -19,7 +19,7 @@ _BOUNDS: Final = f"{_OUTCOMES}::test_each_bound_of_an_outcome_is_checked_on_both
 MUTANTS: Final = (
     Mutant(
         name="result-that-is-no-json-logged",
-        module="beaver.outcome_checks",
+        module="beaver.dispatch.outcome_checks",
         diff="""
 -        if fault := jsontext.fault_of_result(outcome.result):
 +        mutant_reached()
@@ -30,7 +30,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="delay-of-a-million-years-believed",
-        module="beaver.outcome_checks",
+        module="beaver.dispatch.outcome_checks",
         diff="""
 -    if delay_ms is not None and not 0 <= delay_ms <= BACKOFF_MS_MAX:
 +    if delay_ms is not None:
@@ -42,7 +42,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="error-of-thirty-megabytes-logged",
-        module="beaver.outcomes",
+        module="beaver.dispatch.outcomes",
         diff="""
 -    text = cut(outcome.error)
 +    mutant_reached()
@@ -53,7 +53,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="token-of-another-worker-accepted",
-        module="beaver.controller",
+        module="beaver.dispatch.outcome_handler",
         diff="""
 -            if held is None or not held.sent or held.attempt.job != outcome.job:
 +            if held is None:
@@ -67,9 +67,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="flood-of-refused-outcomes-endured",
-        module="beaver.controller",
+        module="beaver.dispatch.outcome_handler",
         diff="""
--        if place.refused >= REFUSED_MAX and place.killed is None:
+-        if worker.refused >= REFUSED_MAX and worker.killed is None:
 +        mutant_reached()
 +        if False:
 """,
@@ -78,7 +78,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="limit-moved-on-by-the-job",
-        module="beaver.controller",
+        module="beaver.dispatch.time_limits",
         diff="""
 -            held.seen_ns = held.seen_ns or min(since_ns, now_ns)
 +            mutant_reached()

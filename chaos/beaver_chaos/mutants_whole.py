@@ -117,7 +117,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="given-back-though-it-had-started",
-        module="beaver.controller",
+        module="beaver.dispatch.supervision",
         diff="""
 -        if token > started:
 +        if token >= started:

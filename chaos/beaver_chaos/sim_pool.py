@@ -26,7 +26,7 @@ from beaver_chaos.sim_plan import JobPlan, Script
 from beaver_chaos.sim_sometimes import KILLS
 
 if TYPE_CHECKING:
-    from beaver.places import Worker as Place
+    from beaver.dispatch.slots_view import WorkerState
     from beaver_chaos.sim_world import World
 
 MS: Final = 1_000_000
@@ -253,55 +253,55 @@ class SimPool:
 
     def dispatch(self, worker: int, attempts: Sequence[Attempt]) -> None:
         self._world.watch.sent(attempts)
-        if self._place_of(worker).leaving:
+        if self._seen_by_controller(worker).leaving:
             self._world.watch.wrong(f"worker {worker} is of a former crew, and is given jobs")
-        place = self._workers.get(worker)
-        if place is not None and not place.how:
-            place.mailbox += attempts
-            self._world.after(place.process, self._world.latency_ns(), place.wake)
+        process = self._workers.get(worker)
+        if process is not None and not process.how:
+            process.mailbox += attempts
+            self._world.after(process.process, self._world.latency_ns(), process.wake)
 
     def recall(self, worker: int) -> list[int]:
-        place = self._workers.get(worker)
-        if place is None:
+        process = self._workers.get(worker)
+        if process is None:
             return []
-        tokens = [attempt.token for attempt in place.mailbox]
-        place.mailbox.clear()
+        tokens = [attempt.token for attempt in process.mailbox]
+        process.mailbox.clear()
         if tokens:
             self._world.reach("a prefetch is taken back from a living worker")
         return tokens
 
     def started(self, worker: int) -> tuple[int, int]:
-        place = self._workers.get(worker)
-        if place is None or not place.started:
+        process = self._workers.get(worker)
+        if process is None or not process.started:
             return self._world.slots.get(worker, 0), 0
-        return place.started, place.since_ns
+        return process.started, process.since_ns
 
     def cancel(self, worker: int, token: int) -> None:
-        place = self._workers.get(worker)
-        if place is not None and self._world.plan.setup.concurrency:
-            self._world.after(place.process, self._world.latency_ns(), place.cancel, token)
+        process = self._workers.get(worker)
+        if process is not None and self._world.plan.setup.concurrency:
+            self._world.after(process.process, self._world.latency_ns(), process.cancel, token)
 
     def retire(self, worker: int) -> None:
-        place = self._workers.get(worker)
-        if place is not None and not place.how:
-            self._world.after(place.process, self._world.latency_ns(), place.retire)
+        process = self._workers.get(worker)
+        if process is not None and not process.how:
+            self._world.after(process.process, self._world.latency_ns(), process.retire)
 
     def kill(self, worker: int) -> None:
-        place = self._workers.get(worker)
-        if place is not None and not place.killed:
-            place.killed = True
+        process = self._workers.get(worker)
+        if process is not None and not process.killed:
+            process.killed = True
             world = self._world
-            cause = self._place_of(worker).killed
+            cause = self._seen_by_controller(worker).killed
             if cause in KILLS:
                 world.reach(f"a worker is killed: {cause.value}")
             elif cause is None:
                 world.watch.wrong(f"worker {worker} is killed, and nothing says why")
-            world.after(world.loop.machine, world.latency_ns(), place.die, "killed by signal 9")
+            world.after(world.loop.machine, world.latency_ns(), process.die, "killed by signal 9")
 
     async def stop(self) -> None:
         self._stopping = True
-        for place in list(self._workers.values()):
-            place.die("ended with the pool")
+        for process in list(self._workers.values()):
+            process.die("ended with the pool")
 
     # -- what workers say ------------------------------------------------------------------------
 
@@ -324,11 +324,11 @@ class SimPool:
         if self._workers.get(worker.number) is worker:
             del self._workers[worker.number]
             started = self._world.slots.get(worker.number, 0)
-            if any(token > started for token in self._place_of(worker.number).held):
+            if any(token > started for token in self._seen_by_controller(worker.number).held):
                 self._world.reach("a dead worker's prefetch is given back")
             self._events.worker_exited(worker.number, started, worker.how)
 
-    def _place_of(self, number: int) -> Place:
+    def _seen_by_controller(self, number: int) -> WorkerState:
         """What the controller knows of a worker; looked at, never changed."""
         life = self._world.life
         assert life is not None, "asked only while its server runs"

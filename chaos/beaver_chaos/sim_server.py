@@ -195,7 +195,7 @@ class Life:
         finally:
             self.reloading -= 1
         world.reach("a reload takes over")
-        if len({place.crew for place in self.parts.controller.workers.values()}) > 1:
+        if len({worker.crew for worker in self.parts.controller.workers.values()}) > 1:
             world.reach("two crews are side by side")
 
     def take_snapshot(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from beaver.places import KillCause
+from beaver.dispatch.slots_view import KillCause
 from beaver.recovery_table import Row
 from beaver_chaos.sim_plan import REQUESTS
 from beaver_model.events import Cause

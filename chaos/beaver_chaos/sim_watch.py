@@ -331,16 +331,16 @@ class Watch:
         controller = life.parts.controller
         if controller.halted:
             self.wrong(f"dispatch was halted: {controller.halted}")
-        held = {token for place in controller.workers.values() for token in place.held}
+        held = {token for worker in controller.workers.values() for token in worker.held}
         lost = state.in_flight.keys() - held
-        if controller._unwritten:  # noqa: SLF001 - nobody else may know of these
+        if controller.unwritten:
             self._world.reach("an outcome waits for room in the log")
         elif lost:
             token = min(lost)
             self.wrong(f"job {state.in_flight[token].id} is in flight and no worker holds it")
         idle = any(
-            place.ready and place.serving and not place.held and place.killed is None
-            for place in controller.workers.values()
+            worker.ready and worker.serving and not worker.held and worker.killed is None
+            for worker in controller.workers.values()
         )
         row = select(state, Offer(idle=True), engine.now_ms()) if idle else None
         if row is None:

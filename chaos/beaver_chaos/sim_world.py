@@ -354,8 +354,8 @@ class World:
             if queue.row.paused:
                 self._begin(0, "resume", (name,))
                 return False
-        places = life.parts.controller.workers.values()
-        if life.reloading or not all(place.ready and place.serving for place in places):
+        workers = life.parts.controller.workers.values()
+        if life.reloading or not all(worker.ready and worker.serving for worker in workers):
             return False  # P5: no slot stays without a worker, and no former worker stays.
         return not state.in_flight and not state.scheduled_live and not state.ready
 

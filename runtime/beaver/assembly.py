@@ -27,7 +27,8 @@ from typing import Any, Final, NamedTuple, Protocol, cast
 
 from beaver.commit_path import CommitPath
 from beaver.config import Config
-from beaver.controller import ROOM_BYTES, Controller
+from beaver.dispatch.controller import ROOM_BYTES, Controller
+from beaver.dispatch.slots_view import Concurrency, Crew
 from beaver.engine import Engine
 from beaver.errors import BeaverError, CrewFailed
 from beaver.failure_log import FailureLog
@@ -36,7 +37,6 @@ from beaver.journal.wal import EXTEND_BYTES
 from beaver.layout import Layout
 from beaver.messages import Options, Outcome, TaskInfo
 from beaver.metrics import Metrics
-from beaver.places import Concurrency, Crew
 from beaver.ports import Clock, Disk, Entropy, Helper, LogWriter, Pool
 from beaver.rebuilding import Rebuilding
 from beaver.recovery import Opened, open_store, peek_store, store_of
@@ -335,7 +335,7 @@ class Assembly:
             self._adopt(config, tasks)
             sink.on_failed = None
             self._retire(former)
-            leaving = [place for place in controller.workers.values() if place.leaving]
+            leaving = [worker for worker in controller.workers.values() if worker.leaving]
             names = tuple(info.options.task for info in tasks)
             return Renewed(names, len(leaving), before, pool.app_store)
 
@@ -364,7 +364,7 @@ class Assembly:
         pool = cast("LocalPool", crew.pool)
         pool.leave()
         self._pools[pool].on_failed = partial(log.error, "the former workers: %s")
-        if all(place.crew is not crew for place in self.controller.workers.values()):
+        if all(worker.crew is not crew for worker in self.controller.workers.values()):
             self._crew_gone(crew)
 
     def _crew_gone(self, crew: Crew) -> None:

@@ -14,7 +14,7 @@ may share a sync.
 A failed write or sync makes the engine useless: nothing more is decided or released, and
 the process must end, since the page cache can no longer be trusted.
 
-What may not live here: scheduling (`controller`), files (`journal`), sockets (`server`).
+What may not live here: scheduling (`dispatch`), files (`journal`), sockets (`server`).
 """
 
 from __future__ import annotations

@@ -301,18 +301,18 @@ class Server:
         opened, engine = parts.opened, parts.engine
         now_ns = self._clock.monotonic_ns()
         workers = []
-        for place in parts.controller.workers.values():
-            pool = place.crew.pool
-            token, since_ns = pool.started(place.number) if place.ready else (0, 0)
-            held = place.held.get(token)
+        for worker in parts.controller.workers.values():
+            pool = worker.crew.pool
+            token, since_ns = pool.started(worker.number) if worker.ready else (0, 0)
+            held = worker.held.get(token)
             workers.append(
                 WorkerView(
-                    id=place.number,
-                    pid=place.pid if place.ready else 0,
-                    ready=place.ready,
+                    id=worker.number,
+                    pid=worker.pid if worker.ready else 0,
+                    ready=worker.ready,
                     job=held.attempt.job if held is not None else None,
                     since_ms=(now_ns - since_ns) // 1_000_000 if held is not None else 0,
-                    leaving=place.leaving,
+                    leaving=worker.leaving,
                 )
             )
         return status(

@@ -24,12 +24,12 @@ from beaver.builtins import builtin_tasks
 from beaver.calls import Call, Operations, Synchronous
 from beaver.config import load_config
 from beaver.context import JobContext, enter_alone
+from beaver.dispatch.outcomes import attempt_of, command_of
 from beaver.durations import parse_duration_ms
 from beaver.errors import BeaverError, WaitTimeout
 from beaver.listing import attempt_of as attempt_shown
 from beaver.listing import event_view
 from beaver.messages import Attempt, Outcome, Request
-from beaver.outcomes import attempt_of, command_of
 from beaver.refusals import error_of
 from beaver.requests import check_name
 from beaver.steering import Steering

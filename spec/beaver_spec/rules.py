@@ -3,7 +3,7 @@
 The model decides; these rules say what the rest does around it: when a batch is synced and
 its replies go out, what a crash leaves, what the slots say at BOOT, when a worker may start,
 and what the server reports of a worker that is gone.  They follow `beaver.engine`,
-`beaver.controller` and `beaver.serve`.  Methods that open with "Rule:" are the ones that
+`beaver.dispatch` and `beaver.serve`.  Methods that open with "Rule:" are the ones that
 tests replace by broken ones; what each action does stands in `server_rules`, `worker_rules`
 and `client_rules`.
 

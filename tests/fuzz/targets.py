@@ -19,6 +19,7 @@ import msgspec
 
 from beaver import endpoint, protocol
 from beaver.config import load_config, shown
+from beaver.dispatch.outcomes import command_of
 from beaver.errors import BeaverError, Corruption, InvalidInput, NewerFormat
 from beaver.jobfile import read_requests
 from beaver.journal.codec import Undecodable, decode_commit, encode_commit
@@ -33,7 +34,6 @@ from beaver.journal.format import (
 from beaver.journal.reader import decode_frame
 from beaver.journal.scan import SegmentScan, read_header
 from beaver.messages import Outcome, OutcomeKind
-from beaver.outcomes import command_of
 from beaver.requests import request_from_json, request_to_json
 from beaver.resolving import Resolver
 from beaver.server.service import _decode_enqueue as decode_enqueue

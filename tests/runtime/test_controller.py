@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from beaver.controller import TICK_S, Controller
+from beaver.dispatch.controller import Controller
+from beaver.dispatch.slots_view import Concurrency
+from beaver.dispatch.time_limits import TICK_S
 from beaver.messages import Attempt, Outcome, OutcomeKind, TaskInfo
-from beaver.places import Concurrency
 from beaver.ports import PoolEvents
 from beaver_model import JobState, violations
 from beaver_model.commands import Boot, Cancel, Enqueue
@@ -168,7 +169,7 @@ async def test_a_worker_that_does_not_get_ready_is_killed_and_replaced_ever_late
     tmp_path: Path,
 ) -> None:
     world = ControllerWorld(tmp_path / "data", workers=2, start_limit_ms=1)
-    loop, place = asyncio.get_running_loop(), world.controller.workers[2]
+    loop, worker = asyncio.get_running_loop(), world.controller.workers[2]
     world.controller.worker_exited(2, 0, "exited with 3")  # and the next start hangs
     waits: list[float] = []
     async with asyncio.timeout(20):
@@ -189,7 +190,7 @@ async def test_a_worker_that_does_not_get_ready_is_killed_and_replaced_ever_late
     world.controller.worker_ready(2, 7)
     await asyncio.sleep(0.01)
     assert world.pool.killed == [2] * 4, "nor is one that got ready after all"
-    assert place.start_limit is None
+    assert worker.start_limit is None
 
 
 @on_loop

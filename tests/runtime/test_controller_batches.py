@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from beaver.controller import DONE_BYTES, PREFETCH_LEARN, PREFETCH_SPAN_MS
+from beaver.dispatch.outcome_handler import DONE_BYTES
+from beaver.dispatch.task_times import PREFETCH_LEARN, PREFETCH_SPAN_MS
 from beaver.messages import Outcome, OutcomeKind, Request
 from beaver_model import violations
 from beaver_model.events import AnyEvent
@@ -82,11 +83,11 @@ async def test_large_results_are_told_a_few_at_a_time(tmp_path: Path) -> None:
     outcomes = world.outcomes([OutcomeKind.OK] * 6)
     for outcome in outcomes:
         outcome.result = b'"%b"' % (b"x" * (DONE_BYTES // 2))
-    place = world.controller.workers[1]
-    held = dict(place.held)
-    asked = list(world.controller._commands(place, outcomes))
+    worker = world.controller.workers[1]
+    held = dict(worker.held)
+    asked = list(world.controller._outcomes._commands(worker, outcomes))
     assert [len(command.done) for command in asked] == [2, 2, 2]  # type: ignore[union-attr]
-    place.held.update(held)
+    worker.held.update(held)
     assert await world.report(*outcomes) == [("ACK", job) for job in "abcdef"]
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from beaver import controller as controlling
 from beaver.commit_path import CommitPath
 from beaver.disk import SystemDisk
+from beaver.dispatch import crews
+from beaver.dispatch.slots_view import Concurrency, Crew
 from beaver.errors import Conflict, CrewFailed, StoreUnavailable
 from beaver.journal.writer import WriterProcess
-from beaver.places import Concurrency, Crew
 from beaver_model import JobState
 from beaver_model.commands import Enqueue
 from beaver_model.events import AnyEvent, Cause, Released
@@ -184,7 +184,7 @@ async def test_a_former_worker_that_does_not_end_is_killed_once_it_has_nothing_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As long as it runs a job it has that job's time, however long that is."""
-    monkeypatch.setattr(controlling, "LEAVE_S", 0.02)
+    monkeypatch.setattr(crews, "LEAVE_S", 0.02)
     world = CrewWorld(tmp_path / "data", workers=2)
     await world.enqueue("a")
     world.begin(1)
@@ -217,7 +217,7 @@ async def test_a_worker_that_does_not_come_up_fails_the_crew_and_nobody_else(
 @on_loop
 async def test_crews_side_by_side_are_bounded(tmp_path: Path) -> None:
     world = CrewWorld(tmp_path / "data")
-    for number in range(1, controlling.CREWS_MAX):
+    for number in range(1, crews.CREWS_MAX):
         await world.enqueue(f"job-{number}")
         world.pool = world.controller.crew.pool  # type: ignore[assignment]
         world.begin(number)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from beaver.assembly import boot_command
+from beaver.dispatch.slots_view import Concurrency
 from beaver.errors import StorageFailed
 from beaver.messages import Attempt
-from beaver.places import Concurrency
 from beaver.workers.slots import PreviousSlots
 from beaver_model import JobState
 from beaver_model.commands import Boot, Cancel, Enqueue, SetQueue

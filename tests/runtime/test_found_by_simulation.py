@@ -6,8 +6,8 @@ import asyncio
 from pathlib import Path
 
 from beaver.commit_path import CommitPath
-from beaver.controller import IDLE_NS
-from beaver.places import Concurrency
+from beaver.dispatch.slots_view import Concurrency
+from beaver.dispatch.time_limits import IDLE_NS
 from beaver.ports import File, Helper, SnapshotTaken, Written
 from beaver_model.commands import Enqueue
 from tests.model.world import job

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from beaver.controller import REFUSED_MAX
+from beaver.dispatch.outcome_checks import fault_of, running_ms
+from beaver.dispatch.outcome_handler import REFUSED_MAX
+from beaver.dispatch.outcomes import command_of
 from beaver.errors import InvalidInput
 from beaver.messages import Options, Outcome, OutcomeKind, Request
-from beaver.outcome_checks import fault_of, running_ms
-from beaver.outcomes import command_of
 from beaver.resolving import OPTIONS_BYTES_MAX, Resolver
 from beaver.workers import wire
 from beaver_model import JobState

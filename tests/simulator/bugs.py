@@ -12,13 +12,17 @@ from typing import Any, NamedTuple
 import pytest
 
 from beaver import assembly
-from beaver.controller import Controller
+from beaver.dispatch.crews import Crews
+from beaver.dispatch.dispatching import Dispatching
+from beaver.dispatch.outcome_handler import OutcomeHandler
+from beaver.dispatch.outcomes import command_of
+from beaver.dispatch.slots_view import KillCause
+from beaver.dispatch.submitting import Submitter
+from beaver.dispatch.supervision import Supervisor
 from beaver.engine import Applied, Engine
 from beaver.helper import work
 from beaver.journal.scan import SegmentScan
 from beaver.journal.wal import Wal
-from beaver.outcomes import command_of
-from beaver.places import KillCause
 from beaver_chaos.disk import SimFile
 from beaver_chaos.sim_disk import ProcessDisk
 from beaver_chaos.sim_pool import SimPool
@@ -75,9 +79,9 @@ def _log_written_and_not_synced(patch: Patch) -> None:
 
 
 def _dispatch_before_sync(patch: Patch) -> None:
-    fill = Controller._fill
+    fill = Dispatching._fill
 
-    def eager(self: Controller, state: State, workers: Any, now_ms: int) -> bool:
+    def eager(self: Dispatching, state: State, workers: Any, now_ms: int) -> bool:
         read = self._engine.read
         self._engine.read = lambda question, done: done(None)  # type: ignore[method-assign]
         try:
@@ -85,45 +89,45 @@ def _dispatch_before_sync(patch: Patch) -> None:
         finally:
             self._engine.read = read  # type: ignore[method-assign]
 
-    patch.setattr(Controller, "_fill", eager)
+    patch.setattr(Dispatching, "_fill", eager)
 
 
 def _sent_early_past_what_waits(patch: Patch) -> None:
-    def eager(self: Controller, row: Any, worker: Any) -> bool:
+    def eager(self: Dispatching, row: Any, worker: Any) -> bool:
         return row.spec.queue in self._eager
 
-    patch.setattr(Controller, "_may_go_early", eager)
+    patch.setattr(Dispatching, "_may_go_early", eager)
 
 
 def _sent_early_from_any_queue(patch: Patch) -> None:
-    patch.setattr(Controller, "_may_go_early", lambda self, row, worker: not worker.held)
+    patch.setattr(Dispatching, "_may_go_early", lambda self, row, worker: not worker.held)
 
 
 def _timeout_without_kill(patch: Patch) -> None:
-    kill = Controller._kill
+    kill = Supervisor.kill
 
-    def spare(self: Controller, place: Any, cause: KillCause, offenders: set[int]) -> None:
+    def spare(self: Supervisor, worker: Any, cause: KillCause, offenders: set[int]) -> None:
         if cause is not KillCause.TIME_LIMIT:
-            kill(self, place, cause, offenders)
+            kill(self, worker, cause, offenders)
             return
         for token in offenders:
-            held = place.held.pop(token)
-            self._submit(Expire(held.attempt.job, token, Cause.TIME_LIMIT))
+            held = worker.held.pop(token)
+            self._submitter.submit(Expire(held.attempt.job, token, Cause.TIME_LIMIT))
         self._engine.touch()
 
-    patch.setattr(Controller, "_kill", spare)
+    patch.setattr(Supervisor, "kill", spare)
 
 
 def _prefetch_of_a_dead_worker_is_not_given_back(patch: Patch) -> None:
-    exited = Controller.worker_exited
+    exited = Supervisor.exited
 
-    def forget(self: Controller, worker: int, started: int, detail: str) -> None:
-        held = self.workers[worker].held
+    def forget(self: Supervisor, worker: Any, started: int, detail: str) -> None:
+        held = worker.held
         for token in [token for token in held if token > started]:
             del held[token]
         exited(self, worker, started, detail)
 
-    patch.setattr(Controller, "worker_exited", forget)
+    patch.setattr(Supervisor, "exited", forget)
 
 
 def _boot_forgets_what_had_started(patch: Patch) -> None:
@@ -176,18 +180,18 @@ def _stale_token_is_accepted(patch: Patch) -> None:
         rows = [(state.jobs.get(done.job), done) for done in command.done]
         return [Acked(row.id, row.token, done.result) for row, done in rows if row and row.token]
 
-    right = Controller._commands
+    right = OutcomeHandler._commands
 
-    def trusting(self: Controller, place: Any, outcomes: Any) -> Any:
-        held = [outcome for outcome in outcomes if outcome.token in place.held]
-        yield from right(self, place, held)
+    def trusting(self: OutcomeHandler, worker: Any, outcomes: Any) -> Any:
+        held = [outcome for outcome in outcomes if outcome.token in worker.held]
+        yield from right(self, worker, held)
         for outcome in outcomes:
             if outcome not in held:
                 yield command_of(outcome, self._to_child, self._entropy.random)
 
     patch.setattr(deciding, "_fenced", fenced)
     patch.setitem(deciding._DECIDE, CompleteBatch, complete_batch)
-    patch.setattr(Controller, "_commands", trusting)
+    patch.setattr(OutcomeHandler, "_commands", trusting)
 
 
 def _limits_follow_the_wall_clock(patch: Patch) -> None:
@@ -228,11 +232,11 @@ def _ready_worker_is_forgotten_during_a_sync(patch: Patch) -> None:
 
 
 def _outcome_without_room_is_never_tried_again(patch: Patch) -> None:
-    patch.setattr(Controller, "retry_unwritten", lambda self: self._engine.touch())
+    patch.setattr(Submitter, "retry", lambda self, workers: self._engine.touch())
 
 
 def _a_start_that_hangs_is_waited_for(patch: Patch) -> None:
-    patch.setattr(Controller, "_overdue_start", lambda self, place: None)
+    patch.setattr(Supervisor, "_overdue_start", lambda self, worker: None)
 
 
 def _log_is_not_looked_at(patch: Patch) -> None:
@@ -248,39 +252,39 @@ def _reload_kills_what_runs(patch: Patch) -> None:
 
 
 def _reload_gives_back_what_runs(patch: Patch) -> None:
-    let_go = Controller._let_go
+    recall = Submitter.recall
 
-    def all_of_it(self: Controller, worker: Any, cause: str) -> bool:
-        given_back = let_go(self, worker, cause)
+    def all_of_it(self: Submitter, worker: Any, cause: str) -> bool:
+        given_back = recall(self, worker, cause)
         if worker.leaving:
             for token in list(worker.held):
-                self._give_back(worker, token, cause)
+                self.give_back(worker, token, cause)
         return given_back
 
-    patch.setattr(Controller, "_let_go", all_of_it)
+    patch.setattr(Submitter, "recall", all_of_it)
 
 
 def _reload_forgets_what_waits(patch: Patch) -> None:
-    let_go = Controller._let_go
+    recall = Submitter.recall
 
-    def forgetful(self: Controller, worker: Any, cause: str) -> bool:
+    def forgetful(self: Submitter, worker: Any, cause: str) -> bool:
         if not worker.leaving:
-            return let_go(self, worker, cause)
+            return recall(self, worker, cause)
         for token in worker.crew.pool.recall(worker.number):
             worker.held.pop(token, None)
         return True
 
-    patch.setattr(Controller, "_let_go", forgetful)
+    patch.setattr(Submitter, "recall", forgetful)
 
 
 def _former_workers_are_given_jobs(patch: Patch) -> None:
-    dismiss = Controller._dismiss
+    dismiss = Crews._dismiss
 
-    def keep(self: Controller, place: Any) -> None:
-        dismiss(self, place)
-        place.serving = True
+    def keep(self: Crews, worker: Any) -> None:
+        dismiss(self, worker)
+        worker.serving = True
 
-    patch.setattr(Controller, "_dismiss", keep)
+    patch.setattr(Crews, "_dismiss", keep)
 
 
 BUGS: dict[str, Bug] = {

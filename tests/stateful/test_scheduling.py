@@ -26,10 +26,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from beaver.assembly import boot_command
-from beaver.controller import START_LIMIT_MS, TICK_S, Controller
+from beaver.dispatch.controller import Controller
+from beaver.dispatch.slots_view import Concurrency
+from beaver.dispatch.supervision import START_LIMIT_MS
+from beaver.dispatch.time_limits import TICK_S
 from beaver.engine import Applied, Engine, Reply
 from beaver.messages import Attempt, Outcome, OutcomeKind, Request
-from beaver.places import Concurrency
 from beaver.workers.slots import PreviousSlots
 from beaver_chaos.disk import SimDisk
 from beaver_model import Rejection, fingerprint, violations
@@ -326,7 +328,7 @@ class Scheduling(RuleBasedStateMachine):
         stopping = any(attempt.job in self.asked_to_stop for attempt in attempts)
         still = bool(attempts) and not any(a.token in self.pool.since for a in attempts)
         reasons = {
-            "a drain": self.controller._draining,
+            "a drain": self.controller.draining,
             "a limit": overdue,
             "a cancel": stopping,
             "stillness": still,

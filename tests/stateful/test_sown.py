@@ -17,7 +17,9 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from beaver import snapshot
-from beaver.controller import Controller
+from beaver.dispatch.dispatching import Dispatching
+from beaver.dispatch.supervision import Supervisor
+from beaver.dispatch.time_limits import TimeLimits
 from beaver.engine import Engine
 from beaver.helper import work
 from beaver.journal import reader, scan
@@ -138,16 +140,16 @@ def _newest_counts(right: Any) -> Any:
 
 
 def _as_if_not_begun(right: Any) -> Any:
-    return lambda self, place, token, held, started, detail: right(
-        self, place, token, held, 0, detail
+    return lambda self, worker, token, held, started, detail: right(
+        self, worker, token, held, 0, detail
     )
 
 
 def _limits_by_the_wall(right: Any) -> Any:
-    def wrong(self: Controller, place: Any, now_ns: int) -> Any:
+    def wrong(self: TimeLimits, worker: Any, now_ns: int) -> Any:
         wall_ns = self._clock.wall_ms() * 1_000_000
         offset = self.__dict__.setdefault("wall_offset", now_ns - wall_ns)
-        return right(self, place, wall_ns + offset)
+        return right(self, worker, wall_ns + offset)
 
     return wrong
 
@@ -201,17 +203,17 @@ BUGS = {
         "as if it had not begun|charged wrongly",
     ),
     "dead-worker-charged-nothing": Bug(
-        Controller,
+        Supervisor,
         "_fate",
         _as_if_not_begun,
         Scheduling,
         "as if it had not begun|a drain leaves nothing in flight",
     ),
     "limits-by-the-wall-clock": Bug(
-        Controller, "_overdue", _limits_by_the_wall, Scheduling, "for nothing|overlooked"
+        TimeLimits, "_overdue", _limits_by_the_wall, Scheduling, "for nothing|overlooked"
     ),
     "timer-not-armed": Bug(
-        Controller, "_arm_timer", _says_nothing, Scheduling, "is idle, and .* wait"
+        Dispatching, "_arm_timer", _says_nothing, Scheduling, "is idle, and .* wait"
     ),
     "backoff-ignored": Bug(Spec, "backoff_ms", _no_delay, Scheduling, "another delay"),
 }

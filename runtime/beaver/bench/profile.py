@@ -30,7 +30,7 @@ END: Final = "<!-- profiled: end -->"
 Samples = dict[tuple[str, ...], float]
 """Microseconds by stack, outermost frame first."""
 
-_CONTROLLER: Final = ("beaver/controller", "beaver/outcomes", "beaver/places")
+_DISPATCH: Final = ("beaver/dispatch/",)
 LAYERS: Final = (
     ("polling, reading and writing sockets, in C", (LOOP,)),
     ("frames and messages of clients: decode, answer, encode", (
@@ -54,7 +54,7 @@ LAYERS: Final = (
     ("select", ("beaver_model/policy", "beaver_model/turns",)),
     ("encode and CRC", ("journal/codec", "journal/format")),
     ("write and sync", ("beaver/disk", "journal/wal", "journal/writer")),
-    ("controller: places, limits, outcomes to commands", _CONTROLLER),
+    ("dispatch: slots, limits, outcomes to commands", _DISPATCH),
     ("wire to the workers", ("workers/",)),
     ("results and metrics", ("beaver/results", "beaver/metrics")),
 )  # fmt: skip

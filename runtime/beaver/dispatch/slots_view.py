@@ -1,6 +1,7 @@
-"""The places of the pool as the controller sees them: what each worker holds, and since when.
+"""The view of the slots: what each worker holds, since when, and why it was killed.
 
-Plain data without I/O.  Nothing here is logged; after a crash all of it is found anew.
+Plain data without I/O, shared by all of this folder.  Nothing here is logged; after a crash
+all of it is found anew.
 """
 
 from __future__ import annotations
@@ -48,22 +49,6 @@ class Held(msgspec.Struct, gc=False):
         return self.attempt.timeout_ms * 1_000_000
 
 
-class TaskTime(msgspec.Struct, gc=False):
-    """How long the attempts of a task have run."""
-
-    seen: int = 0
-    mean_ms: float = 0.0
-    """Moving mean, the last attempts weighing most."""
-
-    def learn(self, elapsed_ms: float) -> None:
-        """Takes in one attempt."""
-        if self.seen:
-            self.mean_ms += (elapsed_ms - self.mean_ms) * 0.1
-        else:
-            self.mean_ms = elapsed_ms
-        self.seen += 1
-
-
 class Concurrency(Enum):
     """How a worker runs what it holds."""
 
@@ -108,8 +93,8 @@ class Arrival:
             self.done.set_exception(CrewFailed(why))
 
 
-class Worker:
-    """One place in the pool, with the attempts that it holds in the order of their tokens."""
+class WorkerState:
+    """The worker of one slot, with the attempts that it holds in the order of their tokens."""
 
     def __init__(self, number: int, crew: Crew, *, serving: bool = True) -> None:
         self.number = number
@@ -139,3 +124,29 @@ class Worker:
         """Seq up to which the log says what was given back and had not started.  Until that is
         durable nothing may start before its sync: after a crash the slot would say that what
         was given back had started, too."""
+
+
+class SlotsView:
+    """All workers, whom jobs are given to, and whether the server drains."""
+
+    def __init__(self, crew: Crew, count: int) -> None:
+        self.crew = crew
+        """Those that are given jobs."""
+        self.workers = {number: WorkerState(number, crew) for number in range(1, count + 1)}
+        """By number, from 1: those of the crew that serves, and of crews that come or leave."""
+        self.draining = False
+        """Nothing is dispatched any more, and no worker is replaced."""
+        self._drained: asyncio.Future[None] | None = None
+
+    def drain(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+        """Begins a drain; what it returns is done once `check_drained` finds nothing held."""
+        self.draining = True
+        self._drained = loop.create_future()
+        return self._drained
+
+    def check_drained(self) -> None:
+        """Ends the wait of a drain once no worker holds an attempt."""
+        if self._drained is None or self._drained.done():
+            return
+        if not any(worker.held for worker in self.workers.values()):
+            self._drained.set_result(None)

@@ -5,7 +5,7 @@ nothing that a worker checks counts here; each bound is looked at again before a
 becomes a command.  What is out of bounds fails the attempt for good, with an error that says
 what was wrong, and so ends in the log.  Only an error text is cut instead: it is the news.
 
-What may not live here: whether the worker holds the attempt at all (`controller`).
+What may not live here: whether the worker holds the attempt at all (`outcome_handler`).
 """
 
 from __future__ import annotations

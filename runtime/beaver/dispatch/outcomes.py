@@ -1,6 +1,6 @@
 """Between rows and workers: the attempt that a row stands for, the command of an outcome.
 
-Pure leaves, shared by the controller and by `testing`, which runs jobs without one.
+Pure leaves, shared by `outcome_handler` and by `testing`, which runs jobs without one.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from beaver.dispatch.outcome_checks import fault_of
 from beaver.errors import InvalidInput
 from beaver.messages import Attempt, Outcome, OutcomeKind, Request
-from beaver.outcome_checks import fault_of
 from beaver.texts import cut
 from beaver_model.commands import (
     AnyCommand,

@@ -1,0 +1,264 @@
+"""Dispatching: gives ready jobs to free slots, and sends attempts once they may start.
+
+Just before every commit `pump` asks the policy for jobs: idle workers first, then what may
+wait at a worker that runs another one.  What waits behind a long attempt is taken back as
+soon as a worker is idle.
+
+What may not live here: which job is next (`beaver_model.policy`), and what becomes of an
+attempt once it was sent (`supervision`, `time_limits`, `outcome_handler`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+from beaver.dispatch.outcomes import attempt_of
+from beaver.dispatch.slots_view import Concurrency, Held, KillCause, SlotsView, WorkerState
+from beaver.dispatch.submitting import Submitter
+from beaver.dispatch.supervision import Supervisor
+from beaver.dispatch.task_times import ADAPTED_MAX, TaskTimes
+from beaver.dispatch.time_limits import TimeLimits
+from beaver.engine import Engine
+from beaver.errors import BeaverError
+from beaver.messages import Attempt
+from beaver.ports import Clock
+from beaver_model import Offer, Row, State, select, select_run
+from beaver_model.bounds import ADVANCE_MAX
+from beaver_model.commands import AnyCommand, Dispatch, DispatchBatch
+from beaver_model.events import Cause, QueueSet
+from beaver_model.states import JobState
+
+Batches = dict[int, list[Attempt]]
+"""Attempts that wait for the sync of their DISPATCH, by worker."""
+
+log = logging.getLogger("beaver")
+
+_IN_FLIGHT: Final = JobState.IN_FLIGHT
+
+STEAL_AFTER_NS: Final = 2_000_000
+"""An attempt that has run so long gives back what waits behind it, if a worker is idle."""
+
+IDLE: Final = Offer(idle=True)
+PREFETCH: Final = Offer(idle=False)
+
+
+class Dispatching:
+    """Fills the slots of the crew that serves."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        slots: SlotsView,
+        submitter: Submitter,
+        supervisor: Supervisor,
+        limits: TimeLimits,
+        times: TaskTimes,
+        *,
+        store: str,
+        prefetch: int,
+        room_bytes: int,
+    ) -> None:
+        """Wires the parts; see `Controller` for the settings.  Nothing is dispatched yet."""
+        self._engine, self._clock = engine, clock
+        self._slots, self._submitter = slots, submitter
+        self._supervisor, self._limits = supervisor, limits
+        self._times = times
+        self._store = store
+        self.prefetch = prefetch
+        """Attempts that a worker holds; 0 adapts to the tasks' running times."""
+        self._room_bytes = room_bytes
+        self.halted = ""
+        """Why nothing is dispatched any more, until a restart; empty while all is well."""
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0
+        queues = engine.state.queues
+        self._eager = {name for name, queue in queues.items() if not queue.row.durable_dispatch}
+        """Queues whose jobs may start before their DISPATCH is durable, as the log says it."""
+
+    def follow(self, event: QueueSet) -> None:
+        """Takes in what the log says of a queue."""
+        change = self._eager.discard if event.durable_dispatch else self._eager.add
+        change(event.queue)
+
+    def pump(self, now_ms: int) -> None:
+        """Gives ready jobs to free slots.  Runs just before every commit."""
+        state = self._engine.state
+        while state.advance(now_ms) == ADVANCE_MAX:
+            pass
+        self._arm_timer(state)
+        if self._slots.draining or self.halted:
+            return
+        if not state.turns and not state.in_flight:
+            return  # Nothing to hand out, nothing to take back.
+        slots = self._slots.workers.values()
+        workers = [w for w in slots if w.serving and w.ready and not w.killed]
+        if not state.turns and not self._rebalance(workers):
+            return
+        if self._submitter.unwritten or not self._engine.has_room(self._room_bytes):
+            # What waits for room goes first.  Else a later attempt could start before the log
+            # gives back an earlier one, and after a crash the slot would say that both began.
+            return
+        self._fill(state, workers, now_ms)
+        if self._rebalance(workers):
+            self._fill(state, workers, now_ms)
+
+    def _fill(self, state: State, workers: list[WorkerState], now_ms: int) -> None:
+        """Fills idle workers first, then prefetches."""
+        batches: Batches = {}
+        self._engine.submit_each(self._dispatches(state, workers, batches, now_ms), _ignore)
+        for number, batch in batches.items():
+            self._engine.read(_nothing, partial(self._send, self._slots.workers[number], batch))
+
+    def _dispatches(
+        self, state: State, workers: list[WorkerState], batches: Batches, now_ms: int
+    ) -> Iterator[Dispatch | DispatchBatch]:
+        """Yields a DISPATCH for each free slot; each is applied before the next is chosen."""
+        free = [w for w in workers for _ in range(self._free_now(w))]
+        free.sort(key=lambda w: len(w.held))
+        for worker in free:
+            row = select(state, IDLE, now_ms)
+            if row is None:
+                return
+            yield Dispatch(row.id, worker.number)
+            if not self._hold(state.jobs[row.id], worker, batches):
+                return
+        if self._slots.crew.mode is Concurrency.ONE:
+            yield from self._prefetches(state, workers, batches, now_ms)
+
+    def _free_now(self, worker: WorkerState) -> int:
+        """Attempts that would start at once on a worker."""
+        if self._slots.crew.mode is Concurrency.MANY:
+            return max(0, self._slots.crew.concurrency - len(worker.held))
+        return 0 if worker.held else 1
+
+    def _prefetches(
+        self, state: State, workers: list[WorkerState], batches: Batches, now_ms: int
+    ) -> Iterator[DispatchBatch]:
+        """Yields a DISPATCH for each job that may wait at a worker which runs another one."""
+        now_ns = self._clock.monotonic_ns()
+        task, depth = "", 0
+        for worker in workers:
+            if state.suspects_in_flight and any(state.in_flight[t].suspect for t in worker.held):
+                continue  # Nothing waits behind a job that may take the machine down.
+            if worker.held and self._runs_long(worker, now_ns):
+                continue
+            while (room := (self.prefetch or ADAPTED_MAX) - len(worker.held)) > 0:
+                rows = select_run(state, PREFETCH, now_ms, min(room, ADAPTED_MAX))
+                if not rows:
+                    return
+                if rows[0].spec.task != task:
+                    task = rows[0].spec.task
+                    depth = self.prefetch or self._times.depth(task)
+                if len(worker.held) >= depth:
+                    break
+                del rows[depth - len(worker.held) :]
+                yield DispatchBatch([row.id for row in rows], worker.number, True)
+                if not self._hold_all([state.jobs[row.id] for row in rows], worker, batches):
+                    return
+
+    def _hold(self, row: Row, worker: WorkerState, batches: Batches) -> bool:
+        """Notes a job that was dispatched.  False where there was no room in the log for it."""
+        if row.state != _IN_FLIGHT:
+            return False
+        attempt = attempt_of(row, self._store)
+        goes_early = self._eager and self._may_go_early(row, worker)
+        worker.held[row.token] = Held(attempt)
+        if goes_early:
+            self._send(worker, [attempt], None)
+            return True
+        batches.setdefault(worker.number, []).append(attempt)
+        return True
+
+    def _hold_all(self, rows: list[Row], worker: WorkerState, batches: Batches) -> bool:
+        """Notes jobs that were dispatched.  False where there was no room in the log for them."""
+        if self._eager or rows[0].state != _IN_FLIGHT:
+            return all(self._hold(row, worker, batches) for row in rows)
+        store, held = self._store, worker.held
+        attempts = [attempt_of(row, store) for row in rows]
+        for attempt in attempts:
+            held[attempt.token] = Held(attempt)
+        batches.setdefault(worker.number, []).extend(attempts)
+        return True
+
+    def _may_go_early(self, row: Row, worker: WorkerState) -> bool:
+        """True where an attempt need not wait until its DISPATCH is durable.
+
+        Its queue says so, and it overtakes nothing: attempts start in the order of their
+        tokens at a worker, and the slot says that all up to the last one have started.  A job
+        that may take the machine down is counted first in any case.
+        """
+        if row.spec.queue not in self._eager or row.suspect:
+            return False
+        last = next(reversed(worker.held.values()), None)
+        return (last is None or last.sent) and worker.returned_seq <= self._engine.durable_seq
+
+    def _send(self, worker: WorkerState, batch: list[Attempt], _: None) -> None:
+        """Sends attempts, less those that are no longer held."""
+        if worker.killed is not None:
+            return  # What a killed worker holds is given back once it is reaped.
+        attempts = []
+        for attempt in batch:
+            held = worker.held.get(attempt.token)
+            if held is not None:
+                held.sent = True
+                attempts.append(attempt)
+        if not attempts:
+            return
+        log.debug("dispatch %d attempts to worker %d", len(attempts), worker.number)
+        try:
+            worker.crew.pool.dispatch(worker.number, attempts)
+        except OSError as error:
+            # No descriptors, say.  Whatever of it went out: the worker goes, all comes back.
+            log.warning("worker %d cannot be sent to: %s", worker.number, error)
+            self._supervisor.kill(worker, KillCause.IDLE, set())
+            return
+        self._limits.arm()
+
+    def _rebalance(self, workers: list[WorkerState]) -> bool:
+        """Takes back what waits behind a long attempt, while a worker is idle.
+
+        True where something was taken back, and is ready again.
+        """
+        if self._slots.crew.mode is Concurrency.MANY or all(w.held for w in workers):
+            return False
+        now_ns = self._clock.monotonic_ns()
+        for worker in workers:
+            long = len(worker.held) > 1 and self._runs_long(worker, now_ns)
+            if long and self._submitter.recall(worker, Cause.NEVER_STARTED):
+                return True
+        return False
+
+    def _runs_long(self, worker: WorkerState, now_ns: int) -> bool:
+        """True where a worker's attempt has turned out too long for others to wait behind it."""
+        token, since_ns = worker.crew.pool.started(worker.number)
+        return token in worker.held and now_ns - since_ns >= STEAL_AFTER_NS
+
+    def _arm_timer(self, state: State) -> None:
+        """Wakes the engine when the next scheduled job becomes ready."""
+        next_ms = state.next_ready_ms()
+        if next_ms is None or (self._timer is not None and next_ms == self._timer_ms):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_ms = next_ms
+        delay_s = max(0.0, (next_ms - self._engine.now_ms()) / 1000)
+        # Long waits are cut, so that a step of the clock is noticed.
+        self._timer = self._loop.call_later(min(delay_s, 60.0), self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._engine.touch()
+
+
+def _ignore(command: AnyCommand, error: BeaverError) -> None:
+    """A dispatch that finds no room: the state says that its job is still pending."""
+
+
+def _nothing(state: State) -> None:
+    """Asks nothing: the answer comes when all that was applied is durable."""
