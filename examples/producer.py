@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
         for handle in patiently(app, requests):
             created += handle.created
             existing += not handle.created
-    print(f"{created} jobs enqueued, {existing} were there already")
+    print(f"jobs enqueued: {created}, there already: {existing}")
     return 0
 
 

@@ -251,7 +251,7 @@ def _check_dispatched(state: State, event: Dispatched) -> str | None:
     if row is None or _DISPATCH[row.state] is None:
         return _out_of_place(event, row)
     if row.attempt >= row.spec.max_attempts:
-        return f"job {event.job} has spent all {row.spec.max_attempts} attempts"
+        return f"job {event.job} has no attempt left of {row.spec.max_attempts}"
     return None
 
 

@@ -42,6 +42,7 @@ from beaver.rebuilding import Rebuilding
 from beaver.recovery import Opened, open_store, peek_store, store_of
 from beaver.results import Results
 from beaver.server.service import PastTeller, Service
+from beaver.texts import counted
 from beaver.views import ReloadView, StatusView
 from beaver.workers.kinship import store_mark
 from beaver.workers.slots import PreviousSlots
@@ -164,7 +165,7 @@ class Assembly:
         self.mark = store_mark(store.hex(), ports.disk.identity(config.data))
         killed = ports.pool.claim(self.mark)
         if killed:
-            log.warning("killed %d processes that a dead server left behind", killed)
+            log.warning("killed %s that a dead server left behind", counted(killed, "process"))
         previous = ports.read_slots(self._layout.slots)
         self.opened: Opened = open_store(
             ports.disk,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from beaver.errors import StoreUnavailable
+from beaver.texts import counted
 
 WANTED: Final = 65_536
 """So far the soft limit is raised, where the hard one allows it."""
@@ -70,7 +71,8 @@ def shares(limit: int, open_now: int, workers: int) -> Shares:
     if clients < CLIENTS_MIN:
         raise StoreUnavailable(
             f"this process may have {limit} descriptors open (ulimit -n), and a server with "
-            f"{workers} workers needs {own + CLIENTS_MIN}; raise the limit, or give fewer --workers"
+            f"{counted(workers, 'worker')} needs {own + CLIENTS_MIN}; raise the limit, or give "
+            "fewer --workers"
         )
     http = min(HTTP_MAX, clients // 3)
     return Shares(min(SOCKETS_MAX, clients - http), http)

@@ -48,6 +48,7 @@ from beaver.refusals import error_of
 from beaver.requests import check_name
 from beaver.resolving import Resolver
 from beaver.stamps import Stamper
+from beaver.texts import counted
 from beaver.views import (
     Enqueued,
     EventView,
@@ -246,7 +247,7 @@ class EmbeddedClient(Operations, Synchronous):
         payload = encode_commit(now_ms, decision)
         if len(payload) > BATCH_BYTES_MAX and len(decision) > 1:
             raise InvalidInput(
-                f"{len(decision)} jobs of {len(payload)} bytes in one commit; at most "
+                f"{counted(len(decision), 'job')} of {len(payload)} bytes in one commit; at most "
                 f"{BATCH_BYTES_MAX} bytes fit: send them in chunks"
             )
         if not wal.reserve(len(payload) + FRAME_BYTES):

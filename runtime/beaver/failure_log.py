@@ -19,7 +19,7 @@ from typing import Any, Final
 from beaver.durations import format_duration
 from beaver.joblog import FACTS, TRACEBACK
 from beaver.messages import Attempt
-from beaver.texts import one_line, split_error
+from beaver.texts import counted, one_line, split_error
 from beaver_model import State
 from beaver_model.events import (
     Acked,
@@ -163,10 +163,10 @@ class FailureLog:
         self._window = None
         for task, counts in left_out.items():
             log.warning(
-                "task %s: %d more lines were left out within a second (%s); `beaver list --state "
-                "dead` and `beaver explain JOB` tell the rest",
+                "task %s: %s left out within a second (%s); `beaver list --state dead` and "
+                "`beaver explain JOB` tell the rest",
                 task,
-                counts.total(),
+                counted(counts.total(), "more line"),
                 ", ".join(f"{name} {count}" for name, count in sorted(counts.items())),
                 extra={FACTS: {"event": "LEFT_OUT", "task": task, "count": counts.total()}},
             )

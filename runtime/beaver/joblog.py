@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from beaver.context import JobContext, current_or_none
-from beaver.texts import one_line, printable
+from beaver.texts import counted, one_line, printable
 
 LINE_BYTES_MAX: Final = 64 << 10
 """A begun line that grows longer is printed as a line."""
@@ -144,7 +144,7 @@ class JobStream(io.TextIOBase):
 
     def _notice(self, count: int) -> bytes:
         """Says how many lines were dropped."""
-        text = f"{count} lines of jobs were dropped here: nobody read them in time"
+        text = f"{counted(count, 'line')} of jobs dropped here: nobody read them in time"
         if self._as_json:
             fields = {"time_ms": time.time_ns() // 1_000_000, "level": "warning", "message": text}
             return f"{json.dumps(fields)}\n".encode()
@@ -298,7 +298,7 @@ def notice_of(log_format: str) -> Callable[[int], str]:
     """Returns what says how many lines of the server were dropped, in one of the two formats."""
 
     def notice(count: int) -> str:
-        text = f"{count} lines were dropped here: nobody read them in time"
+        text = f"{counted(count, 'line')} dropped here: nobody read them in time"
         if log_format != "json":
             return f"{_now()} WARNING beaver: {text}\n"
         fields = {"time_ms": time.time_ns() // 1_000_000, "level": "warning", "message": text}

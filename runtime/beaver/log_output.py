@@ -21,6 +21,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, TextIO, cast
 
+from beaver.texts import counted
+
 QUEUE_BYTES_MAX: Final = 1 << 20
 """Bytes that wait for a reader, by descriptor; beyond, lines are dropped."""
 LAST_WORDS_S: Final = 2.0
@@ -32,7 +34,7 @@ Notice = Callable[[int], str]
 
 def plain_notice(count: int) -> str:
     """Says in plain text how many lines were dropped."""
-    return f"beaver: {count} lines were dropped here: nobody read them in time\n"
+    return f"beaver: {counted(count, 'line')} dropped here: nobody read them in time\n"
 
 
 class Printer:

@@ -14,7 +14,7 @@ import msgspec
 
 from beaver.builtins import ECHO, EXEC
 from beaver.messages import TaskInfo
-from beaver.texts import one_line, printable
+from beaver.texts import counted, one_line, printable
 
 NAMES_MAX: Final = 20
 """Tasks that the line names; of more it says how many there are.  As JSON it has all."""
@@ -39,8 +39,8 @@ class Ready(msgspec.Struct, frozen=True):
             names.append(f"and {len(self.tasks) - NAMES_MAX} more")
         listens = f"{self.http} and {self.socket}" if self.http else self.socket
         return (
-            f"beaver ready: {self.last_seq} events, {self.pending} jobs to run, recovered in "
-            f"{self.recovery_ms:.0f} ms; {self.workers} workers; "
+            f"beaver ready: {counted(self.last_seq, 'event')}, {counted(self.pending, 'job')} to "
+            f"run, recovered in {self.recovery_ms:.0f} ms; {counted(self.workers, 'worker')}; "
             f"listening on {one_line(listens)}; tasks: {', '.join(names) or 'none'}"
         )
 

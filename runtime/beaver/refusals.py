@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from beaver.errors import BeaverError, Conflict, InvalidInput, NotFound
 from beaver.limits import hint
+from beaver.texts import counted
 from beaver_model.commands import REJECTIONS, Rejection
 from beaver_model.lifecycle import CELLS, JobState, Trigger
 
@@ -74,7 +75,8 @@ _ERRORS: Final[dict[str, Callable[[_Facts], BeaverError]]] = {
         "nothing was enqueued"
     ),
     "batch_too_large": lambda facts: InvalidInput(
-        f"{facts['jobs']} jobs in one commit; at most {facts['max']} fit; {hint('batch_jobs')}"
+        f"{counted(facts['jobs'], 'job')} in one commit; at most {facts['max']} fit; "
+        f"{hint('batch_jobs')}"
     ),
     "finished": _finished,
     "wrong_state": _wrong_state,

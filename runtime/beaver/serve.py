@@ -57,6 +57,7 @@ from beaver.settings import NEEDS_RESTART, SETTINGS
 from beaver.stalls import Stretches
 from beaver.stamps import BEHIND_WARN_MS
 from beaver.takeover import take_over
+from beaver.texts import counted
 from beaver.views import ReloadView, StatusView, WorkerView
 from beaver.workers.kinship import UNMARKED
 from beaver.workers.pool import PoolOptions, ProcessPool
@@ -358,9 +359,9 @@ class Server:
             )
         if report.torn_tail_bytes:
             log.warning(
-                "the log ended with %d bytes that are no frame, of a write that was never "
-                "acknowledged; they are kept in %s",
-                report.torn_tail_bytes,
+                "the log ended with %s of no frame, of a write that was never acknowledged; "
+                "kept in %s",
+                counted(report.torn_tail_bytes, "byte"),
                 report.broken or "no file, for want of room",
             )
         names = readiness.names_of(parts.tasks)
@@ -454,9 +455,9 @@ class Server:
         _at_home(config, renewed.app_store)
         restart = [n for n, f in fields.items() if getattr(config, f) != getattr(before, f)]
         log.warning(
-            "reloaded: %d new workers; %d former ones end their jobs",
-            config.workers,
-            renewed.leaving,
+            "reloaded: %s; %s still at work",
+            counted(config.workers, "new worker"),
+            counted(renewed.leaving, "former one"),
         )
         for name in restart:
             log.warning("reload: %s was changed; that takes a restart", name)
@@ -534,7 +535,7 @@ def _name_what_is_left(state: State, *, as_json: bool) -> None:
     """Says which jobs a burst leaves behind, and why."""
 
     def say(text: str, count: int, queue: str) -> None:
-        left = f"left: {count} jobs in {text}"
+        left = f"left: {counted(count, 'job')} in {text}"
         print(  # noqa: T201 - what burst was asked for
             readiness.line(left, as_json=as_json, event="LEFT", count=count, queue=queue)
         )

@@ -39,6 +39,7 @@ from beaver.snapshot_lines import (
     job_line,
     tombstone_line,
 )
+from beaver.texts import counted
 from beaver_model.freezing import (
     Fingerprinter,
     assemble,
@@ -313,7 +314,7 @@ def _check_crc(file: File, path: str) -> int:
     size = file.size()
     end = size - CRC_BYTES
     if end <= 0:
-        raise SnapshotDamaged(path, 0, f"{size} bytes are no snapshot")
+        raise SnapshotDamaged(path, 0, f"a file of {counted(size, 'byte')} is no snapshot")
     tail = file.pread(CRC_BYTES, end)
     if not (tail.startswith(CRC_KEY) and tail.endswith(b'"}\n')):
         raise SnapshotDamaged(path, end, "it does not end with a CRC: it is torn")

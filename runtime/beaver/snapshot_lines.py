@@ -283,7 +283,7 @@ class LineReader:
     def _spec_of(self, line: SpecLine, number: int) -> Spec:
         """Returns the one shared `Spec` of a line; `number` is the one that it must have."""
         if line.number != number:
-            raise ValueError(f"spec {line.number} follows {number} specs")
+            raise ValueError(f"spec {line.number} follows where {number} is due")
         spec = spec_of(encode_spec(Spec(**line.options)))
         if spec.queue not in self._queues:
             raise ValueError(f"spec {number} names the queue {spec.queue}, which has no line")
@@ -312,7 +312,9 @@ class LineReader:
         footer: FooterLine = footers[0]
         expected = [footer.queues, footer.specs, footer.jobs, footer.tombstones]
         if found != expected:
-            reason = f"it holds {found} queues, specs, jobs, tombstones; its footer says {expected}"
+            reason = (
+                f"it holds {found} (queues, specs, jobs, tombstones); its footer says {expected}"
+            )
             raise SnapshotDamaged(self._path, self.offset, reason)
         return footer
 

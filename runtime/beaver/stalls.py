@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Any, Final, NamedTuple
 
 from beaver.figures import Histogram
+from beaver.texts import counted
 
 STRETCH_SECONDS: Final = (
     0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.5, 1.0, 5.0,
@@ -133,7 +134,7 @@ class Stretches:
         if self._told_ns and now_ns - self._told_ns < LOG_EVERY_S * 1e9:
             self._untold += 1
             return
-        before = f" (and {self._untold} times before)" if self._untold else ""
+        before = f" (and {counted(self._untold, 'time')} before)" if self._untold else ""
         self._told_ns, self._untold = now_ns, 0
         log.log(
             logging.WARNING if took_s >= TOO_LONG_S else logging.DEBUG,

@@ -28,6 +28,13 @@ _TRACEBACK: Final = "\n\nTraceback (most recent call last):\n"
 """Where the traceback begins in the error of an attempt, as the log keeps it."""
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns `1 job`, or `2 jobs`."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun}es" if noun.endswith("s") else f"{count} {noun}s"
+
+
 def printable(text: str, keep: str = "\n\t") -> str:
     """Returns text in which everything that cannot be seen is escaped, as in Python.
 
@@ -65,14 +72,14 @@ def cut(text: str, limit: int = ERROR_BYTES_MAX) -> str:
     if len(text) > limit:  # in any encoding: not all of it has to be encoded
         kept = limit - _NOTE_BYTES
         head, tail = kept // _HEAD_SHARE, kept - kept // _HEAD_SHARE
-        note = f"\n... {len(text) - kept} characters left out ...\n"
+        note = f"\n... {counted(len(text) - kept, 'character')} left out ...\n"
         return f"{_head(text[:head], head)}{note}{_tail(text[-tail:], tail)}"
     data = text.encode("utf-8", "backslashreplace")
     if len(data) <= limit:
         return data.decode()
     room = limit - _NOTE_BYTES
     head, tail = room // _HEAD_SHARE, room - room // _HEAD_SHARE
-    note = f"\n... {len(data) - room} bytes left out ...\n"
+    note = f"\n... {counted(len(data) - room, 'byte')} left out ...\n"
     text = data.decode()
     return f"{_head(text, head)}{note}{_tail(text, tail)}"
 

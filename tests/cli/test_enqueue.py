@@ -125,7 +125,7 @@ def test_the_same_again_is_a_no_op_that_says_so(beaver):
     told = beaver("enqueue", "--file", write(json.dumps(JOBS)))
     assert told.code == 0
     assert "exists already, same content: task-001 (seq 1)" in told.out
-    assert "1 jobs enqueued (seq 2 to 2), 1 existed already with the same content" in told.out
+    assert "1 job enqueued (seq 2 to 2), 1 existed already with the same content" in told.out
     again = beaver("enqueue", "--file", name, "--json")
     assert again.one == {"id": "task-001", "seq": 1, "created": False}
 
@@ -157,7 +157,7 @@ def test_chunks_need_ids_and_what_was_sent_before_an_error_is_said(beaver):
     lines = [json.dumps({"id": f"job-{n}"}) for n in range(2_500)]
     told = beaver("enqueue", "--file", write("\n".join([*lines, "{"])), "--chunked")
     assert told.code == 2
-    assert "The 2000 jobs before it are in" in told.err
+    assert "Before it 2000 jobs came in" in told.err
     assert beaver("status", "--json").one["pending"] == 2_000
     assert beaver("enqueue", "--file", write("\n".join(lines)), "--chunked").code == 0
     assert beaver("status", "--json").one["pending"] == 2_500

@@ -92,7 +92,7 @@ def test_of_a_file_in_chunks_that_ends_badly_what_is_in_is_counted(beaver):
     with serving():
         told = beaver("enqueue", "--file", "-", "--chunked", stdin="\n".join([*lines, "{"]))
         assert told.code == 2
-        assert "The 4000 jobs before it are in" in told.err
+        assert "Before it 4000 jobs came in" in told.err
         told = beaver("enqueue", "--file", "-", "--chunked", stdin="\n".join(lines))
         assert told.out.startswith("500 jobs enqueued")
 

@@ -56,9 +56,9 @@ def results(data: Path) -> dict[str, object]:
 def test_the_producer_can_be_run_as_often_as_one_likes(place: Path) -> None:
     addresses = "".join(f"{n}@example.org\n" for n in range(1200)) + "\n1@example.org\n"
     first = python(place, "producer.py", "data", stdin=addresses)
-    assert first == "1200 jobs enqueued, 1 were there already\n"
+    assert first == "jobs enqueued: 1200, there already: 1\n"
     again = python(place, "producer.py", "data", stdin=addresses + "new@example.org\n")
-    assert again == "1 jobs enqueued, 1201 were there already\n"
+    assert again == "jobs enqueued: 1, there already: 1201\n"
     assert status(place / "data")["pending"] == 1201
 
 

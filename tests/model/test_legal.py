@@ -58,7 +58,7 @@ def test_no_attempt_beyond_the_limit_is_legal() -> None:
     for event in (Retried("a", token, 0, Cause.FAILED), TimedOut("a", token, 0, Cause.FAILED)):
         assert legal(world.state, event) == "job a has no attempt left after 1"
     world.row().state = world.row().state.PENDING
-    assert legal(world.state, Dispatched("a", 1)) == "job a has spent all 1 attempts"
+    assert legal(world.state, Dispatched("a", 1)) == "job a has no attempt left of 1"
 
 
 def test_no_snooze_beyond_the_bound_is_legal() -> None:

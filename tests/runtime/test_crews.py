@@ -224,7 +224,7 @@ async def test_crews_side_by_side_are_bounded(tmp_path: Path) -> None:
         crew, _ = await world.arrive()
         world.controller.hand_over(crew)
     _, task, _ = await world.recruit()
-    with pytest.raises(Conflict, match="still run jobs"):
+    with pytest.raises(Conflict, match="still have"):
         await asyncio.wait_for(task, BOUND_S)
 
 

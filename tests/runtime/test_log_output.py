@@ -50,7 +50,7 @@ def test_what_finds_no_room_is_dropped_and_counted_where_it_is_missing(
     os.close(writer)
     thread.join()
     lines = heard[0].splitlines()
-    dropped = int(re.search(rb"(\d+) lines were dropped", heard[0])[1])  # type: ignore[index]
+    dropped = int(re.search(rb"(\d+) lines dropped", heard[0])[1])  # type: ignore[index]
     kept = len(lines) - 2
     assert kept + dropped == count
     assert kept * len(LINE) <= QUEUE_BYTES_MAX + (64 << 10), "what a pipe holds, and the queue"

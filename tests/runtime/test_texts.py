@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
 from unicodedata import category
 
 import pytest
 
-from beaver.texts import one_line, printable
+import beaver
+from beaver.texts import counted, one_line, printable
 
 UNSEEN = "\0\x1b\x07\x7f\x85\xad\u200b\u202e\u2028\u2029\ufeff\ud800\U000e0001"
 
@@ -44,3 +49,55 @@ def test_a_text_of_unseen_characters_costs_little_more_than_looking_at_each(what
     text = what * (200_000 // len(what))
     looked = cost(lambda: [ord(character) for character in text])
     assert cost(lambda: printable(text)) < 12 * looked
+
+
+# -- counts ---------------------------------------------------------------------------------------
+
+COUNTED = (
+    "acknowledgements acts attempts callbacks connections events files frames jobs lines others "
+    "processes queues settings sockets specs tasks threads times workers"
+)
+PACKAGE = Path(beaver.__file__).parent
+MODULES = [p for p in sorted(PACKAGE.rglob("*.py")) if PACKAGE / "bench" not in p.parents]
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "said"),
+    [
+        (0, "job", "0 jobs"),
+        (1, "job", "1 job"),
+        (2, "job", "2 jobs"),
+        (1, "process", "1 process"),
+        (2, "process", "2 processes"),
+    ],
+)
+def test_one_thing_has_no_plural(count: int, noun: str, said: str) -> None:
+    assert counted(count, noun) == said
+
+
+def uncounted(tree: ast.AST) -> Iterator[int]:
+    """Yields the lines of texts that put a number before a plural, whatever the number."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            for value, text in pairwise(node.values):
+                if not (isinstance(value, ast.FormattedValue) and isinstance(text, ast.Constant)):
+                    continue
+                is_bound = re.search(r"_max\b|_MAX\b|^_?[A-Z_]+$", ast.unparse(value.value))
+                word = re.match(r" (?:more |other |new )?([a-z]+)", text.value)
+                if word and word[1] in COUNTED.split() and not is_bound:
+                    yield node.lineno
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            word = re.search(r"%d (?:more |other |new )?([a-z]+)", node.value)
+            if word and word[1] in COUNTED.split():
+                yield node.lineno
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_message_says_1_jobs(module: Path) -> None:
+    """What is counted is told by `counted`; bounds, which are above 1, excepted."""
+    assert list(uncounted(ast.parse(module.read_text(encoding="utf-8")))) == []
+
+
+@pytest.mark.parametrize("text", ['f"{n} jobs"', 'f"left: {len(x)} more lines"', '"%d workers"'])
+def test_such_a_message_is_found(text: str) -> None:
+    assert list(uncounted(ast.parse(text))) == [1]

@@ -25,6 +25,7 @@ from beaver.bench.served import ServerProcess
 from beaver.bench.stores import write_history
 from beaver.errors import BeaverError
 from beaver.layout import Layout
+from beaver.texts import counted
 
 _SNAPSHOT_S: Final = 1_800.0
 """No snapshot takes longer to come: the helper projects the whole log first."""
@@ -66,7 +67,7 @@ def _measure_restarts(data: str, jobs: int) -> dict[str, float]:
     finally:
         second.kill()
     if last_seq < jobs:
-        raise BeaverError(f"the log has {last_seq} events for {jobs} jobs")
+        raise BeaverError(f"the log has {counted(last_seq, 'event')} for {counted(jobs, 'job')}")
     return values
 
 

@@ -22,6 +22,7 @@ from beaver.locking import prepare_directory
 from beaver.recovery import open_store
 from beaver.requests import make_request
 from beaver.snapshot import load_snapshot, write_snapshot
+from beaver.texts import counted
 from beaver_model import Spec
 from beaver_model.bounds import DIGEST_BYTES
 from beaver_model.events import Acked, AnyEvent, BoundsSet, Dispatched, Enqueued
@@ -105,7 +106,7 @@ def measure_replay(data: str, written: int) -> float:
     opened = open_store(SystemDisk(), data, clock=SystemClock(), create=False)
     took_s = time.perf_counter() - started_s
     if opened.state.last_seq != written:
-        raise BeaverError(f"recovered {opened.state.last_seq} events of {written}")
+        raise BeaverError(f"recovered {counted(opened.state.last_seq, 'event')} of {written}")
     opened.wal.close()
     return took_s
 
@@ -129,7 +130,7 @@ def measure_snapshot_load(data: str) -> dict[str, float]:
     indexed_s = time.perf_counter()
     if len(state.jobs) != expected or state.ready != expected:
         raise BeaverError(
-            f"loaded {len(state.jobs)} jobs of {expected}, {state.ready} of them ready"
+            f"loaded {counted(len(state.jobs), 'job')} of {expected}, {state.ready} of them ready"
         )
     return {"snapshot_load": loaded_s - started_s, "snapshot_index": indexed_s - loaded_s}
 

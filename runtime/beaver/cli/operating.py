@@ -10,6 +10,7 @@ import typer
 from beaver.cli import completing, flags, output
 from beaver.cli.inspecting import connect
 from beaver.errors import BeaverError, InvalidInput, NotFound, StoreUnavailable
+from beaver.texts import counted
 from beaver_model.bounds import PAYLOAD_BYTES_CEILING
 
 Queue = Annotated[
@@ -169,4 +170,4 @@ def _set_paused(
         output.json_line({"queue": queue, "paused": view.paused, "pending": view.pending})
     else:
         state = "paused" if view.paused else "resumed"
-        output.line(f"{queue} {state}, {view.pending} jobs pending")
+        output.line(f"{queue} {state}, {counted(view.pending, 'job')} pending")

@@ -16,6 +16,7 @@ from beaver.cli.single import backoff_value, single_job
 from beaver.config import Config
 from beaver.errors import BeaverError, InvalidInput, ServerGone, StoreUnavailable, WaitTimeout
 from beaver.messages import Request
+from beaver.texts import counted
 from beaver.views import Enqueued, ResultView
 
 SHOWN_MAX = 20
@@ -223,14 +224,16 @@ class _Sender:
                         sent += answers
                     advance(stream.tell() if total else count, total)
             except (ServerGone, KeyboardInterrupt) as error:
-                raise self._unknown(error, f"from the same file; {count} jobs are in") from None
+                again = f"from the same file; so far {counted(count, 'job')} came in"
+                raise self._unknown(error, again) from None
             except BeaverError as error:
                 if count:
                     wrong = isinstance(error, InvalidInput)
                     what = "mend the file and send it again" if wrong else "send the file again"
+                    came_in = f"Before it {counted(count, 'job')} came in"
                     raise type(error)(
-                        f"{error}\nThe {count} jobs before it are in, and some behind it may be; "
-                        f"{what}: what is in is not enqueued twice."
+                        f"{error}\n{came_in}, and some behind it may be in; {what}: "
+                        "what is in is not enqueued twice."
                     ) from None
                 raise
         if not count:
@@ -283,7 +286,7 @@ class _Sender:
     def _sum_up(self, count: int) -> None:
         if self._as_json or count <= 1:
             return
-        text = f"{self._created} jobs enqueued"
+        text = f"{counted(self._created, 'job')} enqueued"
         if self._created:
             text += f" (seq {self._first_seq} to {self._last_seq})"
         if self._existing:
@@ -312,7 +315,7 @@ class _Sender:
             except WaitTimeout:
                 raise WaitTimeout(
                     f"job {answer.id} has not ended after {self._wait_s:g} s; it goes on"
-                    + (f", as may {len(answers) - index - 1} others" if index else "")
+                    + (f", as may {counted(len(answers) - index - 1, 'other')}" if index else "")
                 ) from None
             failed += result.state not in ("completed", "expired")
             self._tell_result(result)

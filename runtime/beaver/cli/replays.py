@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from beaver.cli import flags, output
+from beaver.texts import counted
 
 if TYPE_CHECKING:
     from beaver.replaying import CheckReport
@@ -108,7 +109,7 @@ def _tell_check(report: CheckReport) -> None:
     output.line(f"counts       {counts or 'not known'}")
     output.line(f"fingerprint  {report.fingerprint or 'not known'}")
     if report.torn_tail_bytes:
-        output.line(f"torn tail    {report.torn_tail_bytes} bytes, never acknowledged")
+        output.line(f"torn tail    {counted(report.torn_tail_bytes, 'byte')}, never acknowledged")
     for violation in report.violations:
         output.line(f"violated     {violation}")
     if report.error is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from beaver.cli import flags, output
+from beaver.texts import counted
 
 
 def run_command(
@@ -99,7 +100,8 @@ def reload_command(
     if as_json:
         output.json_line(view)
         return
-    left = f"; {view.leaving} former ones end their jobs" if view.leaving else ""
-    output.line(f"reloaded: {view.workers} new workers serve {', '.join(view.tasks)}{left}")
+    new, former = counted(view.workers, "new worker"), counted(view.leaving, "former one")
+    left = f"; {former} still at work" if view.leaving else ""
+    output.line(f"reloaded: {new} for {', '.join(view.tasks)}{left}")
     for name in view.restart:
         output.note(f"beaver: {name} was changed as well; that takes a restart")

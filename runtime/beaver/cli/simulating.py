@@ -11,6 +11,7 @@ import typer
 
 from beaver.cli import flags, output
 from beaver.errors import InvalidInput
+from beaver.texts import counted
 
 EXIT_VIOLATED: Final = 1
 EXIT_CORRUPT: Final = 4
@@ -134,8 +135,9 @@ def _tell(campaign: Any) -> None:
     verdict = output.paint("ok", "green") if campaign.ok else output.paint("VIOLATED", "red")
     rate = campaign.runs / campaign.seconds if campaign.seconds else 0.0
     output.line(
-        f"{verdict}: {campaign.runs} runs from seed {campaign.first_seed}, {campaign.steps} acts "
-        f"each; {campaign.callbacks} callbacks, {campaign.events} events, "
+        f"{verdict}: {counted(campaign.runs, 'run')} from seed {campaign.first_seed}, "
+        f"{counted(campaign.steps, 'act')} each; {counted(campaign.callbacks, 'callback')}, "
+        f"{counted(campaign.events, 'event')}, "
         f"{campaign.virtual_seconds:.0f} s of virtual time in {campaign.seconds:.1f} s "
         f"({rate:.0f} runs/s)"
     )
@@ -144,7 +146,7 @@ def _tell(campaign: Any) -> None:
         return
     for violation in failure.violations:
         output.line(f"violated: {violation}")
-    output.line(f"\nseed {failure.seed}, shrunk to {failure.shrunk_acts} acts:")
+    output.line(f"\nseed {failure.seed}, shrunk to {counted(failure.shrunk_acts, 'act')}:")
     for line in failure.timeline:
         output.line(line)
     output.line(f"\nrepeat it:       {failure.shrunk_command}")
@@ -157,8 +159,8 @@ def _tell_audit(report: Any) -> None:
     output.line(f"events       {report.events} (seq {report.first_seq} to {report.last_seq})")
     states = ", ".join(f"{state} {count}" for state, count in report.jobs.items())
     output.line(f"jobs         {states or 'none'}")
-    output.line(f"clients      {report.acknowledged} acknowledgements compared")
-    output.line(f"workers      {report.runs} lines compared")
+    output.line(f"clients      {counted(report.acknowledged, 'acknowledgement')} compared")
+    output.line(f"workers      {counted(report.runs, 'line')} compared")
     for violation in report.violations:
         output.line(f"violated     {violation}")
     if report.error:

@@ -11,6 +11,7 @@ from beaver.dispatch.submitting import Submitter
 from beaver.dispatch.supervision import Supervisor
 from beaver.engine import Engine
 from beaver.errors import Conflict, StoreUnavailable
+from beaver.texts import counted
 from beaver_model.events import Cause
 
 log = logging.getLogger("beaver")
@@ -49,8 +50,8 @@ class Crews:
         if len(former) >= CREWS_MAX:
             left = [worker for worker in workers.values() if worker.leaving]
             raise Conflict(
-                f"{len(left)} workers of {len(former) - 1} former reloads still run jobs "
-                f"(workers {', '.join(str(worker.number) for worker in left[:10])})\n"
+                f"{len(former) - 1} former reloads still have {counted(len(left), 'worker')} "
+                f"at work ({', '.join(str(worker.number) for worker in left[:10])})\n"
                 "Try again when some have ended; `beaver status` shows them, `beaver cancel` "
                 "stops a job."
             )

@@ -26,6 +26,7 @@ from beaver.engine import Engine
 from beaver.errors import BeaverError
 from beaver.messages import Attempt
 from beaver.ports import Clock
+from beaver.texts import counted
 from beaver_model import Offer, Row, State, select, select_run
 from beaver_model.bounds import ADVANCE_MAX
 from beaver_model.commands import AnyCommand, Dispatch, DispatchBatch
@@ -210,7 +211,7 @@ class Dispatching:
                 attempts.append(attempt)
         if not attempts:
             return
-        log.debug("dispatch %d attempts to worker %d", len(attempts), worker.number)
+        log.debug("worker %d gets %s", worker.number, counted(len(attempts), "attempt"))
         try:
             worker.crew.pool.dispatch(worker.number, attempts)
         except OSError as error:

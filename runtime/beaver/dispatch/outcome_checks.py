@@ -16,6 +16,7 @@ from typing import Final
 from beaver import jsontext
 from beaver.context import child_bytes
 from beaver.messages import Outcome, OutcomeKind
+from beaver.texts import counted
 from beaver_model.bounds import (
     BACKOFF_MS_MAX,
     CHILDREN_BYTES_MAX,
@@ -48,7 +49,7 @@ def fault_of_children(outcome: Outcome) -> str:
     """Returns why so many jobs, or such large ones, cannot be enqueued by one attempt."""
     count = len(outcome.children)
     if count > CHILDREN_MAX:
-        return f"the job enqueued {count} jobs; at most {CHILDREN_MAX} are taken"
+        return f"the job enqueued {counted(count, 'job')}; at most {CHILDREN_MAX} are taken"
     size = sum(map(child_bytes, outcome.children))
     if size > CHILDREN_BYTES_MAX:
         return f"the job enqueued jobs of {size} bytes; at most {CHILDREN_BYTES_MAX} are taken"

@@ -19,7 +19,7 @@ from beaver.dispatch.submitting import Submitter
 from beaver.engine import Engine
 from beaver.messages import Attempt
 from beaver.ports import Entropy
-from beaver.texts import cut
+from beaver.texts import counted, cut
 from beaver_model.commands import AnyCommand, ConfirmCancel, Expire, Fail, Release
 from beaver_model.events import Cause
 
@@ -145,7 +145,8 @@ class Supervisor:
         if token > started:
             return Release(job, token, Cause.NEVER_STARTED)
         if worker.killed is KillCause.REFUSED:
-            detail = f"was killed: it answered {worker.refused} times for what it does not hold"
+            times = counted(worker.refused, "time")
+            detail = f"was killed: it answered {times} for what it does not hold"
         if worker.killed in (None, KillCause.REFUSED):
             return Fail(job, token, cut(f"its worker {detail}"), jitter, Cause.WORKER_LOST)
         if worker.killed is KillCause.DRAIN:

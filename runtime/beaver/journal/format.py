@@ -65,6 +65,8 @@ from typing import Final, NamedTuple
 
 import crcmod
 
+from beaver.texts import counted
+
 FILE_MAGIC: Final = b"\x89BVRWAL\n"
 VERSION: Final = 1
 FILE_HEADER_BYTES: Final = 64
@@ -170,7 +172,7 @@ def decode_file_header(raw: bytes) -> FileHeader:
         BadHeader: These bytes are none, or damaged.
     """
     if len(raw) < FILE_HEADER_BYTES:
-        raise BadHeader(f"the file header has {len(raw)} bytes of {FILE_HEADER_BYTES}")
+        raise BadHeader(f"the file header has {counted(len(raw), 'byte')} of {FILE_HEADER_BYTES}")
     body = raw[: FILE_HEADER_BYTES - 4]
     magic, version, _, store, first_seq, previous_crc, _ = _FILE.unpack(body)
     if magic != FILE_MAGIC:

@@ -34,6 +34,7 @@ from beaver.journal.scan import (
 )
 from beaver.layout import Layout, archived_first_seq
 from beaver.ports import Disk, File
+from beaver.texts import counted
 from beaver_model.events import AnyEvent
 
 __all__ = [
@@ -277,7 +278,7 @@ def decode_frame(path: str, frame: Frame) -> tuple[int, list[AnyEvent]]:
         reason = str(error)
         raise Damaged(Damage.PAYLOAD, path, frame.offset, frame.first_seq, reason) from error
     if len(events) != frame.count:
-        reason = f"the frame says {frame.count} events and holds {len(events)}"
+        reason = f"the frame says {counted(frame.count, 'event')} and holds {len(events)}"
         raise Damaged(Damage.PAYLOAD, path, frame.offset, frame.first_seq, reason)
     return time_ms, events
 

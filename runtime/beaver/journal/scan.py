@@ -56,6 +56,7 @@ from beaver.journal.format import (
     unpack_frame_header,
 )
 from beaver.ports import File
+from beaver.texts import counted
 
 READ_BYTES: Final = 4 << 20
 _ZEROS: Final = bytes(READ_BYTES + FRAME_HEADER_BYTES)
@@ -312,7 +313,7 @@ class SegmentScan:
         """Reads the frame at `offset` afresh; returns what is wrong with it, or `None`."""
         raw = self._file.pread(FRAME_HEADER_BYTES, self.offset)
         if len(raw) < FRAME_HEADER_BYTES:
-            return f"the file ends {len(raw)} bytes into a frame header"
+            return f"the file ends {counted(len(raw), 'byte')} into a frame header"
         magic, frame_crc, header_crc, previous_crc, length, _, first_seq, _ = unpack_frame_header(
             raw, 0
         )
@@ -329,7 +330,7 @@ class SegmentScan:
         size = frame_bytes(length)
         raw = self._file.pread(size, self.offset)
         if len(raw) < size:
-            return f"the file ends {len(raw)} bytes into a frame of {size}"
+            return f"the file ends {counted(len(raw), 'byte')} into a frame of {size}"
         computed = frame_crc_of(raw, 0, size, self.crc)
         if computed != frame_crc:
             return f"the frame has the CRC {frame_crc:08x}, its bytes give {computed:08x}"

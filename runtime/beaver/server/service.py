@@ -26,6 +26,7 @@ from beaver.refusals import error_of
 from beaver.requests import OVERHEAD_BYTES, check_name, request_bytes
 from beaver.results import Results
 from beaver.server.strangers import Strangers
+from beaver.texts import counted
 from beaver.views import (
     ExplainView,
     QueueView,
@@ -214,7 +215,8 @@ class Service:
         if count > BATCH_JOBS_MAX:
             # Before they are made: of a few bytes each, millions fit into one frame.
             raise InvalidInput(
-                f"{count} jobs in one commit; at most {BATCH_JOBS_MAX} fit; {hint('batch_jobs')}"
+                f"{counted(count, 'job')} in one commit; at most {BATCH_JOBS_MAX} fit; "
+                f"{hint('batch_jobs')}"
             )
         (requests,) = _arguments(body, _EnqueueBody, _decode_enqueue)
         if len(requests) > 1 and not _surely_fits(body, len(requests)):

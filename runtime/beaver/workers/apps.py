@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from beaver.errors import AppImportError, InvalidInput
 from beaver.tasks import Registry
+from beaver.texts import counted
 from beaver.workers.failures import own_frames
 
 _FRAMES_MAX: Final = 30
@@ -122,9 +123,9 @@ def why_not_fork(sockets_before: set[str]) -> str:
         return "the system's libraries do not survive a fork on macOS"
     threads = _thread_count()
     if threads > 1:
-        return f"its import started {threads - 1} thread{'s' if threads > 2 else ''}"
+        return f"its import started {counted(threads - 1, 'thread')}"
     if opened := open_sockets() - sockets_before:
-        return f"its import left {len(opened)} socket{'s' if len(opened) > 1 else ''} open"
+        return f"its import left {counted(len(opened), 'socket')} open"
     return ""
 
 

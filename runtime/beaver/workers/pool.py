@@ -22,7 +22,7 @@ from beaver.errors import AppImportError, InvalidInput
 from beaver.messages import Attempt, Outcome, TaskInfo
 from beaver.options import check_options
 from beaver.ports import PoolEvents
-from beaver.texts import cut
+from beaver.texts import counted, cut
 from beaver.workers import wire
 from beaver.workers.kinship import kill_group
 from beaver.workers.leftovers import Hunt, kill_leftovers
@@ -506,7 +506,7 @@ def _check_tasks(tasks: Sequence[TaskInfo]) -> None:
         InvalidInput: They are too many, or one has options out of bounds.
     """
     if len(tasks) > TASKS_MAX:
-        raise InvalidInput(f"{len(tasks)} tasks; an application has {TASKS_MAX} at most")
+        raise InvalidInput(f"{counted(len(tasks), 'task')}; an application has {TASKS_MAX} at most")
     for task in tasks:
         check_options(task.options)
 
