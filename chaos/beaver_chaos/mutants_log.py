@@ -15,7 +15,6 @@ _WAL: Final = "tests/journal/test_wal.py"
 _DISK: Final = "tests/journal/test_disk.py"
 _RECOVERY: Final = "tests/journal/test_recovery.py"
 _CRASHES: Final = "tests/journal/test_crashes.py"
-_SNAPSHOT: Final = "tests/snapshot/test_format.py"
 _WORK: Final = "tests/snapshot/test_work.py"
 _STORAGE: Final = "tests/stateful/test_storage.py"
 

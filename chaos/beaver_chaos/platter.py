@@ -28,7 +28,6 @@ class Inode:
         """Blocks that the next sync writes."""
         self.lost: set[int] = set()
         """Blocks that count as clean, though a failed sync may have left them unwritten."""
-        self.size_dirty = False
         self.shrunk_to: int | None = None
         """The least size since the last sync: what was behind it reads as zero."""
 
@@ -39,7 +38,6 @@ class Inode:
         end = offset + len(data)
         if end > len(self.cache):
             self.cache.extend(bytes(end - len(self.cache)))
-            self.size_dirty = True
         self.cache[offset:end] = data
         self.dirty.update(range(offset // BLOCK_BYTES, (end - 1) // BLOCK_BYTES + 1))
 
@@ -50,7 +48,6 @@ class Inode:
             self.shrunk_to = size if self.shrunk_to is None else min(size, self.shrunk_to)
         else:
             self.cache.extend(bytes(size - len(self.cache)))
-        self.size_dirty = True
 
     def sync(self, blocks: set[int]) -> None:
         """Brings blocks, and the size, to the platter."""
@@ -97,14 +94,14 @@ class Inode:
         """The page cache is gone: reads come from the platter."""
         self.cache = bytearray(self.platter)
         self.dirty, self.lost = set(), set()
-        self.size_dirty, self.shrunk_to = False, None
+        self.shrunk_to = None
 
     def _resize_platter(self) -> None:
         if self.shrunk_to is not None:
             del self.platter[self.shrunk_to :]
         del self.platter[len(self.cache) :]
         self.platter.extend(bytes(len(self.cache) - len(self.platter)))
-        self.size_dirty, self.shrunk_to = False, None
+        self.shrunk_to = None
 
     @staticmethod
     def _block(view: bytearray, block: int) -> bytes:

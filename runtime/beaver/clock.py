@@ -1,12 +1,10 @@
-"""The real clock and the real randomness, and the ids made of both."""
+"""The real clock and the real randomness."""
 
 from __future__ import annotations
 
 import os
 import random
 import time
-
-from beaver.ports import Clock, Entropy
 
 
 class SystemClock:
@@ -30,13 +28,3 @@ class SystemEntropy:
 
     def token_bytes(self, count: int) -> bytes:
         return os.urandom(count)
-
-
-def uuid7(clock: Clock, entropy: Entropy) -> str:
-    """Returns a UUID of version 7 (RFC 9562): 48 bits of milliseconds, 74 random bits."""
-    random_bits = int.from_bytes(entropy.token_bytes(10), "big")
-    value = (clock.wall_ms() & (1 << 48) - 1) << 80
-    value |= 0x7 << 76 | (random_bits >> 62 & 0xFFF) << 64
-    value |= 0b10 << 62 | random_bits & (1 << 62) - 1
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -70,10 +70,6 @@ class Layout(NamedTuple):
     def history(self) -> str:
         return f"{self.path}/history.db"
 
-    @property
-    def http_token(self) -> str:
-        return f"{self.path}/http.token"
-
     def archived(self, first_seq: int) -> str:
         """Returns the path that the segment beginning at `first_seq` has once it is sealed."""
         return f"{self.path}/archive/{first_seq:020d}{ARCHIVE_SUFFIX}"

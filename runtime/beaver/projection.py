@@ -22,15 +22,6 @@ from beaver_model.events import (
 from beaver_model.rows import spec_of
 from beaver_model.states import JobState
 
-END_NAMES: Final = {
-    JobState.COMPLETED: "completed",
-    JobState.DEAD: "dead",
-    JobState.CANCELLED: "cancelled",
-    JobState.FORGOTTEN: "discarded",
-}
-
-"""How a job can have ended, in the words of `ResultView.state`."""
-
 _END_OF: Final[dict[type, JobState]] = {
     Acked: JobState.COMPLETED,
     Died: JobState.DEAD,

@@ -52,7 +52,6 @@ class Rules:
         self.scope = space.scope
         self._tidied: dict[Any, tuple[int, int, int, int]] = {}
         self._checked: dict[tuple[str, int, int], Wrong | None] = {}
-        self._spent: dict[tuple[int, int], int] = {}
 
     def start(self) -> World:
         """Returns the first world: a server that is up, over an empty store."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from beaver import disk as disks
-from beaver.clock import SystemClock, SystemEntropy, uuid7
+from beaver.clock import SystemClock, SystemEntropy
 from beaver.disk import SystemDisk, _look, _look_with_fstat
 from beaver.recovery import open_store, read_store
 from tests.journal.world import STORE, append, enqueued
@@ -185,25 +185,6 @@ def test_lock_is_held_by_one_process_and_dropped_by_kill_9(disk, tmp_path):
 
 def test_free_bytes_are_those_of_the_file_system(disk, tmp_path):
     assert 0 < disk.free_bytes(str(tmp_path)) < 1 << 60
-
-
-def test_uuid7_is_valid_unique_and_sorts_by_time():
-    class Clock(SystemClock):
-        now_ms = 1_700_000_000_000
-
-        def wall_ms(self) -> int:
-            self.now_ms += 1
-            return self.now_ms
-
-    clock, entropy = Clock(), SystemEntropy()
-    ids = [uuid7(clock, entropy) for _ in range(100)]
-    assert ids == sorted(set(ids))
-    for text in ids:
-        assert len(text) == 36
-        assert (text[8], text[13], text[18], text[23]) == ("-",) * 4
-        assert text[14] == "7"
-        assert text[19] in "89ab"
-    assert int(ids[0].replace("-", "")[:12], 16) == 1_700_000_000_001
 
 
 def test_clock_and_entropy_are_the_machine_s():

@@ -27,7 +27,6 @@ from beaver.layout import Layout
 from beaver.messages import Request
 from beaver.requests import make_request
 
-READY_S: Final = 120.0
 END_S: Final = 120.0
 GONE_S: Final = 5.0
 _SETTLE_S: Final = 15.0

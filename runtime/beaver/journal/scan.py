@@ -41,7 +41,6 @@ from beaver.journal.format import (
     FRAME_HEADER_BYTES,
     FRAME_MAGIC,
     KNOWN_FLAGS,
-    MARK,
     PAYLOAD_BYTES_MAX,
     VERSION,
     BadHeader,
@@ -177,11 +176,6 @@ class SegmentScan:
     def crc_before_last(self) -> int:
         """CRC of the frame before the last one, or what the segment begins with."""
         return self._crc_before_last
-
-    @property
-    def is_closed(self) -> bool:
-        """True where the last frame is a MARK or a CLOSE: the events before are proved."""
-        return bool(self.flags & (MARK | CLOSE))
 
     def __iter__(self) -> Iterator[Frame]:
         while self.end is None:

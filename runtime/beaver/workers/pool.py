@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 import time
 from collections import deque
@@ -518,10 +517,3 @@ def _too_many(times: deque[float], maximum: int) -> bool:
     while times and times[0] < now_s - FAILURES_WITHIN_S:
         times.popleft()
     return len(times) >= maximum
-
-
-def default_workers() -> int:
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
