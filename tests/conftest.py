@@ -11,6 +11,14 @@ from hypothesis import HealthCheck, Phase, settings
 from tests.support import needs, seconds
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rewrite-golden",
+        action="store_true",
+        help="write the transcripts in tests/golden anew; the commit says why they changed",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(needs)
     config.pluginmanager.register(seconds.Seconds())
