@@ -9,6 +9,7 @@ from beaver.disk import SystemDisk
 from beaver.helper.work import prepare_segment
 from beaver.journal.codec import encode_commit
 from beaver.journal.format import CLOSE, FILE_HEADER_BYTES, frame_bytes
+from beaver.journal.port import append_now
 from beaver.journal.reader import read_header
 from beaver.journal.wal import Tail, Wal, create_log
 from beaver.layout import Layout
@@ -77,7 +78,15 @@ class LoggedWorld(LivelyWorld):
         file = self.disk.open(self.layout.log, write=True)
         header = read_header(file, self.layout.log)
         tail = Tail(FILE_HEADER_BYTES, 1, header.previous_crc, CLOSE)
-        self.wal = Wal(self.disk, self.layout, file, header, tail, segment_bytes=segment_bytes)
+        self.wal = Wal(
+            self.disk,
+            self.layout,
+            file,
+            header,
+            tail,
+            clock=ManualClock(),
+            segment_bytes=segment_bytes,
+        )
 
     @property
     def path(self) -> str:
@@ -92,7 +101,7 @@ class LoggedWorld(LivelyWorld):
             self.log.append((self.now_ms, event))
         payload = encode_commit(self.now_ms, decision)
         assert self.wal.reserve(frame_bytes(len(payload)))
-        self.wal.append(payload, len(decision))
+        append_now(self.wal, payload, len(decision))
         return decision
 
     def complete(self, name: str = "a", result: bytes = b"null") -> None:

@@ -67,18 +67,17 @@ MUTANTS: Final = (
         name="answers-told-after-a-failed-write",
         module="beaver.engine",
         diff="""
+         except Exception as error:  # noqa: BLE001 - whatever it is, the log is not trusted now
              self.fail(error)
 +            mutant_reached()
 +            self._tell_all(batch)
-             return
-         self._durable(batch, (self._clock.monotonic_ns() - started_ns) / 1e9)
 """,
         tests=(f"{_ENGINE}::test_after_a_failed_write_nothing_more_is_decided_or_told",),
         why="A producer is told that its job is safe, and it is not in the log.",
     ),
     Mutant(
         name="failed-writer-process-ignored",
-        module="beaver.engine",
+        module="beaver.journal.wal",
         diff="""
          if error is not None:
 +            mutant_reached()
@@ -91,10 +90,10 @@ MUTANTS: Final = (
         name="batch-told-when-the-writer-gets-it",
         module="beaver.engine",
         diff="""
-             if self._commits.beside_the_loop and self._commits.is_ready():
-+                mutant_reached()
-+                self._tell_all(batch)
-+                batch = batch._replace(waiting=[])
+-        self._syncing = batch
++        mutant_reached()
++        self._tell_all(batch)
++        self._syncing = batch._replace(waiting=[])
 """,
         tests=(
             f"{_COMMITS}::test_a_reply_comes_after_the_writers_answer_and_the_next_batch_collects",
@@ -105,7 +104,7 @@ MUTANTS: Final = (
         name="last-frame-not-marked-after-a-quiet-moment",
         module="beaver.engine",
         diff="""
--            self._journal.mark()
+-            self._journal.idle()
 +            mutant_reached()
 """,
         tests=(f"{_ENGINE}::test_after_a_quiet_moment_the_last_frame_is_closed",),

@@ -66,9 +66,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="lost-frame-taken-for-written",
-        module="beaver.engine",
+        module="beaver.journal.wal",
         diff="""
-         assert batch is not None, "a batch was handed over"
+         assert done is not None, "a frame was handed over"
 -        if error is not None:
 +        if error is not None and mutant_reached():
 """,

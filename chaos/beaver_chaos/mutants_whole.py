@@ -141,9 +141,9 @@ MUTANTS: Final = (
         name="frame-appended-without-its-sync",
         module="beaver.journal.wal",
         diff="""
--            file.pwrite_durable(frame, offset)
+-            self._file.pwrite_durable(frame, offset)
 +            mutant_reached()
-+            file.pwrite(frame, offset)
++            self._file.pwrite(frame, offset)
 """,
         tests=(_STORAGE,),
         why="A producer is told that its job is safe, and a power cut takes it.",

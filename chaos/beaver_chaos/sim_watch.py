@@ -157,7 +157,7 @@ class Watch:
             self.wrong("a keeper runs nothing, and logs no BOOT and no DISPATCH")
         self._take_in(first_seq, now_ms, events)
         state, wal = life.parts.engine.state, life.parts.opened.wal
-        path = life.parts.engine.commit_path
+        path = life.parts.opened.wal.commit_path
         if self._path and path != self._path:
             where = "to the writer" if path == "writer" else "back to the loop"
             self._world.reach(f"commits move {where}")

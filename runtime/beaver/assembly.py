@@ -175,6 +175,7 @@ class Assembly:
             store_id=store,
             segment_bytes=config.segment_bytes,
             extend_bytes=min(EXTEND_BYTES, config.segment_bytes),
+            commits=CommitPath(ports.make_writer, config.commit),
             ahead=ahead,
         )
         state = self.opened.state
@@ -188,7 +189,6 @@ class Assembly:
             on_failure=self._on_failure,
             state_bytes_max=config.state_bytes_bound,
             reserve_bytes=min(RESERVE_BYTES, config.segment_bytes // 4),
-            commits=CommitPath(ports.make_writer, config.commit),
         )
         state.set_known_tasks(frozenset(info.options.task for info in tasks))
         self.failures = FailureLog(state)

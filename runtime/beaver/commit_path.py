@@ -11,8 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from beaver.journal.wal import Staged
-from beaver.ports import LogWriter, Written
+from beaver.ports import File, LogWriter, Written
 
 _log: Final = logging.getLogger("beaver")
 
@@ -25,7 +24,7 @@ WINDOW: Final = 33
 
 
 class CommitPath:
-    """Chooses the way of each commit.  Used by the engine only."""
+    """Chooses the way of each commit.  Used by the log only."""
 
     def __init__(
         self, make_writer: Callable[[], LogWriter] | None = None, choice: str = "auto"
@@ -87,10 +86,10 @@ class CommitPath:
             self._is_told = False
         return True
 
-    def write(self, staged: Staged, done: Written) -> None:
+    def write(self, file: File, frame: bytes, offset: int, done: Written) -> None:
         """Hands a frame to the writer process, which `is_ready`."""
         assert self._writer is not None, "it is ready"
-        self._writer.write(staged.file, staged.frame, staged.offset, done)
+        self._writer.write(file, frame, offset, done)
 
     def wait(self) -> None:
         """Blocks until the frame under way is written and its `done` was called."""

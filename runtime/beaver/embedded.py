@@ -37,6 +37,7 @@ from beaver.errors import (
     StoreUnavailable,
 )
 from beaver.journal.codec import encode_commit
+from beaver.journal.port import OVERHEAD_BYTES, append_now
 from beaver.keeper.turn import Turn, try_turn
 from beaver.layout import Layout
 from beaver.locking import LOCK_WAIT_S, Patience, prepare_directory, try_lock
@@ -68,8 +69,6 @@ T = TypeVar("T")
 
 REPLAYED_MAX: Final = 500_000
 """Events that a command replays, in under a second, before it shortens the log."""
-FRAME_BYTES: Final = 64
-"""More than the header and padding of a frame take."""
 SMALL_BYTES: Final = 1 << 20
 """Of so much a store recovers in less time than a keeper needs for its start."""
 RECENT_S: Final = 1.0
@@ -250,11 +249,11 @@ class EmbeddedClient(Operations, Synchronous):
                 f"{counted(len(decision), 'job')} of {len(payload)} bytes in one commit; at most "
                 f"{BATCH_BYTES_MAX} bytes fit: send them in chunks"
             )
-        if not wal.reserve(len(payload) + FRAME_BYTES):
+        if not wal.reserve(len(payload) + OVERHEAD_BYTES):
             raise DiskFull("the disk is full; nothing was changed and nothing is lost")
         for event in decision:
             apply(state, event, now_ms)
-        wal.append(payload, len(decision))
+        append_now(wal, payload, len(decision))
 
     @contextmanager
     def _opened(self, *, create: bool) -> Iterator[tuple[Opened, int]]:

@@ -23,18 +23,17 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from beaver.admission import refusal
-from beaver.commit_path import CommitPath
-from beaver.errors import BeaverError, DiskFull, StorageFailed, StoreUnavailable
+from beaver.errors import BeaverError, DiskFull, LostLeadership, StorageFailed, StoreUnavailable
 from beaver.event_sizes import events_bytes_max, events_max
 from beaver.figures import CommitFigures
 from beaver.intake import Asked, Intake
 from beaver.journal.codec import encode_commit
-from beaver.journal.wal import Staged
+from beaver.journal.port import OVERHEAD_BYTES, Appended, Deposed, Failed, Journal, Outcome
 from beaver.ports import Clock
 from beaver.stamps import Stamper
 from beaver_model import Rejection, State, apply_all, decide
@@ -56,9 +55,6 @@ MARK_IDLE_S: Final = 0.05
 ENOUGH: Final = 100
 """Answers and events with which a commit goes off at once: its sync costs each next to nothing."""
 
-FRAME_BYTES: Final = 64
-"""More than the header and padding of a frame take."""
-
 T = TypeVar("T")
 
 
@@ -75,32 +71,6 @@ Observer = Callable[[int, int, Sequence[AnyEvent]], None]
 """Called after each commit with its first seq, its stamp and its events."""
 
 
-class Journal(Protocol):
-    """What the engine needs of a log; `journal.wal.Wal` on one machine."""
-
-    @property
-    def last_seq(self) -> int: ...
-
-    @property
-    def room(self) -> int: ...
-
-    def append(self, payload: bytes, count: int) -> None:
-        """Writes one frame; durable on return.  Raises `StorageFailed`."""
-        ...
-
-    def stage(self, payload: bytes, count: int) -> Staged:
-        """Encodes one frame for a `LogWriter`; `confirm` follows, or the process ends."""
-        ...
-
-    def confirm(self) -> None: ...
-
-    def mark(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def reserve(self, size: int) -> bool: ...
-
-
 class Batch(NamedTuple):
     """What one commit writes, and who waits for it."""
 
@@ -109,7 +79,6 @@ class Batch(NamedTuple):
     events: Sequence[AnyEvent]
     waiting: Sequence[tuple[Callable[[Any], None], Any]]
     """Who waits, each with the answer."""
-    size: int
 
 
 class NotOwner(AssertionError):
@@ -128,7 +97,6 @@ class Engine:
         on_failure: Callable[[BaseException], None],
         state_bytes_max: int = 0,
         reserve_bytes: int = 0,
-        commits: CommitPath | None = None,
     ) -> None:
         self._state = state
         self._journal = journal
@@ -137,7 +105,6 @@ class Engine:
         self._on_failure = on_failure
         self.state_bytes_max = state_bytes_max
         self._reserve_bytes = reserve_bytes
-        self._commits = commits or CommitPath()
         self._owner = threading.get_ident()
         self._loop = asyncio.get_running_loop()
 
@@ -160,7 +127,7 @@ class Engine:
         """Stamp of the open batch, 0 while there is none."""
         self._scheduled = False
         self._syncing: Batch | None = None
-        """The batch that the writer process has; the open one waits for it."""
+        """The batch that is being appended; the open one waits for it."""
         self._postponed = False
         """A commit, and with it the controller's look for work, waits for that batch."""
         self._failed: BaseException | None = None
@@ -191,11 +158,6 @@ class Engine:
     def durable_seq(self) -> int:
         """Everything up to this seq is on disk."""
         return self._durable_seq
-
-    @property
-    def commit_path(self) -> str:
-        """How commits are written now: `inline`, or by a `writer` process."""
-        return self._commits.name
 
     @property
     def clock_behind_ms(self) -> int:
@@ -401,15 +363,19 @@ class Engine:
 
     def has_room(self, size: int) -> bool:
         """True where `size` more bytes of events would fit into the log."""
-        while self._syncing is not None and self._bytes + size + FRAME_BYTES > self._journal.room:
-            # A new segment can be begun only when the last frame is in the old one.
-            self._commits.wait()
+        return self._reserve(size) > 0
+
+    def _reserve(self, size: int) -> int:
+        """Returns how large the open batch may become, once `size` more bytes fit; else 0."""
         try:
-            wanted = self._bytes + size + FRAME_BYTES
-            return self._failed is None and self._journal.reserve(wanted)
+            while self._failed is None:
+                room = self._journal.reserve(self._bytes + size + OVERHEAD_BYTES) - OVERHEAD_BYTES
+                # It may have waited for a commit, whose observers submit.
+                if room < 0 or self._bytes + size <= room:
+                    return max(0, room)
         except Exception as error:  # noqa: BLE001 - as in _write
             self.fail(error)
-            return False
+        return 0
 
     # -- committing ------------------------------------------------------------------------
 
@@ -419,7 +385,7 @@ class Engine:
             self._take_in()
         while (self._events or self._waiting or self._syncing) and self._failed is None:
             if self._syncing is not None:
-                self._commits.wait()
+                self._journal.wait()
             else:
                 self._write()
 
@@ -427,9 +393,10 @@ class Engine:
         """Commits what is open and closes the log.  Nothing can be submitted after."""
         self.flush()
         self._closed = True
-        self._commits.close()
         if self._failed is None:
             self._journal.close()
+        else:
+            self._journal.abandon()
 
     def _release(self, done: Callable[[T], None], answer: T) -> None:
         """Gives the answer now if nothing speculative is in it, else with the commit."""
@@ -444,7 +411,7 @@ class Engine:
 
     def _commit(self) -> None:
         if self._syncing is not None:
-            # The open batch goes on collecting; `_written` makes it go next.
+            # The open batch goes on collecting; `_appended` makes it go next.
             self._scheduled, self._postponed = False, True
             return
         if self._expects_more():
@@ -482,56 +449,47 @@ class Engine:
         return True
 
     def _write(self) -> None:
-        """Writes the open batch in one frame, on the loop or by the writer process."""
-        batch = Batch(self._durable_seq + 1, self._now_ms, self._events, self._waiting, self._bytes)
+        """Appends the open batch to the log."""
+        batch = Batch(self._durable_seq + 1, self._now_ms, self._events, self._waiting)
         self._events, self._waiting, self._bytes, self._now_ms = [], [], 0, 0
         self._room = self._looked_at = 0
         self._crowd = len(batch.waiting)
         if not batch.events:
             self._tell_all(batch)
             return
+        self._syncing = batch
+        journal = self._journal
         try:
             payload = encode_commit(batch.now_ms, batch.events)
-            batch = batch._replace(size=len(payload) + FRAME_BYTES)
-            if self._commits.beside_the_loop and self._commits.is_ready():
-                self._syncing = batch
-                self._commits.write(self._journal.stage(payload, len(batch.events)), self._written)
-                return
-            started_ns = self._clock.monotonic_ns()
-            self._journal.append(payload, len(batch.events))
+            journal.append(journal.position, payload, len(batch.events), self._appended)
         except Exception as error:  # noqa: BLE001 - whatever it is, the log is not trusted now
             self.fail(error)
-            return
-        self._durable(batch, (self._clock.monotonic_ns() - started_ns) / 1e9)
 
-    def _written(self, error: OSError | None, seconds: float) -> None:
-        """The writer process has written a batch, or failed to."""
+    def _appended(self, outcome: Outcome) -> None:
+        """The log tells what became of a batch."""
         batch, self._syncing = self._syncing, None
         assert batch is not None, "a batch was handed over"
-        if error is not None:
-            self.fail(StorageFailed(f"the writer process could not write the log: {error}"))
+        if isinstance(outcome, Failed):
+            self.fail(outcome.error)
             return
-        try:
-            self._journal.confirm()
-        except StorageFailed as failure:
-            self.fail(failure)
+        if isinstance(outcome, Deposed):
+            self.fail(LostLeadership(outcome.reason))
             return
-        self._durable(batch, seconds)
+        self._durable(batch, outcome)
         # Also where nothing is open: a worker may have become ready during the sync.
         if self._events or self._waiting or self._postponed:
             self._postponed = False
             self.touch()
 
-    def _durable(self, batch: Batch, seconds: float) -> None:
+    def _durable(self, batch: Batch, appended: Appended) -> None:
         """A batch is on disk: it is counted, shown, and told to who waits for it."""
-        events, figures = batch.events, self.figures
-        self._commits.observe(seconds)
+        events, figures, seconds = batch.events, self.figures, appended.seconds
         self._sync_ns += (int(seconds * 1e9) - self._sync_ns) // 8
         figures.syncs.observe(seconds)
         figures.batches.observe(float(len(events)))
         figures.commits += 1
         figures.events += len(events)
-        figures.bytes += batch.size
+        figures.bytes += appended.bytes
         self._durable_seq += len(events)
         assert self._durable_seq == self._journal.last_seq, "the log counts as the state does"
         # Observers tell too: of ends that somebody waits for.
@@ -597,7 +555,7 @@ class Engine:
             return
         self._room = 0
         try:
-            self._journal.mark()
+            self._journal.idle()
         except Exception as error:  # noqa: BLE001 - as in _write
             self.fail(error)
 
@@ -624,14 +582,14 @@ class Engine:
             return None
         if self._events and not fits:
             while self._syncing is not None:
-                self._commits.wait()
+                self._journal.wait()
             if self._events and self._failed is None:
                 self._write()
             if self._failed is not None:
                 return StorageFailed(str(self._failed))
-        if not self.has_room(size + reserve):
+        self._room = self._reserve(size + reserve)
+        if not self._room:
             return DiskFull("the disk is full; nothing was changed and nothing is lost")
-        self._room = self._journal.room - FRAME_BYTES
         return None
 
     def _full(self, jobs: Sequence[Job], size: int) -> BeaverError | None:

@@ -64,6 +64,10 @@ class ServerLeft(ServerGone):
     """The server ended before it took the request up: nothing of it was carried out."""
 
 
+class LostLeadership(StoreUnavailable):
+    """Another server leads the store by now: nothing of it was done, and resending is safe."""
+
+
 class NoServer(StoreUnavailable):
     """What was asked for needs a running server, and none holds the directory."""
 

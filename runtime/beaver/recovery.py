@@ -39,6 +39,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from beaver.clock import SystemClock, SystemEntropy
+from beaver.commit_path import CommitPath
 from beaver.errors import (
     NO_ROOM,
     UNUSABLE,
@@ -84,6 +85,7 @@ def open_store(
     store_id: bytes | None = None,
     segment_bytes: int = SEGMENT_BYTES,
     extend_bytes: int = EXTEND_BYTES,
+    commits: CommitPath | None = None,
     ahead: Rebuilding | None = None,
 ) -> Opened:
     """Recovers a store and opens its log for writing; the caller holds the lock.
@@ -96,6 +98,7 @@ def open_store(
         store_id: 16 bytes to name a new store by; drawn where `None`.
         segment_bytes: Size that the next segments should have.
         extend_bytes: Least growth of a segment that is extended in place.
+        commits: Chooses how each commit is written; by default on the loop.
         ahead: What `read_ahead` has found; used if nothing was written since.
 
     Returns:
@@ -137,6 +140,8 @@ def open_store(
             file,
             header,
             tail,
+            clock=clock,
+            commits=commits,
             segment_bytes=segment_bytes,
             extend_bytes=extend_bytes,
         )

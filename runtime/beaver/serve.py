@@ -328,7 +328,7 @@ class Server:
             starts_overdue=parts.controller.starts_overdue,
             halted=parts.controller.halted,
             disk_full=engine.disk_full,
-            commit_path=engine.commit_path,
+            commit_path=opened.wal.commit_path,
             longest_stretch_ms=self._stretches.longest_s * 1000,
             longest_stretch_in=self._stretches.longest_in,
         )

@@ -44,7 +44,7 @@ def script(disk: SimDisk, client: Client) -> Iterator[None]:
         yield
         client.enqueue(wal, f"small-{life}")
         client.enqueue(wal, f"large-{life}", 5_000)
-        wal.mark()
+        wal.idle()
         client.enqueue(wal, f"marked-{life}", 700)
         prepare(disk, wal, 1 << 14)
         yield

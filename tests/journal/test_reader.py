@@ -6,6 +6,7 @@ import pytest
 
 from beaver.journal import reader
 from beaver.journal.format import FileHeader, encode_file_header
+from beaver.journal.port import append_now
 from beaver.journal.reader import Damage, Damaged, LogScan, read_commits, segments
 from beaver_chaos.disk import SimDisk
 from tests.journal.world import (
@@ -161,7 +162,7 @@ def test_payload_with_another_count_is_refused():
     disk = SimDisk("data")
     wal = open_sim(disk).wal
     assert wal.reserve(100)
-    wal.append(b"\x92\x05\x90", 2)
+    append_now(wal, b"\x92\x05\x90", 2)
     with pytest.raises(Damaged, match="says 2 events and holds 0") as raised:
         names(disk)
     assert (raised.value.damage, raised.value.seq) == (Damage.PAYLOAD, 1)

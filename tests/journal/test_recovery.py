@@ -18,6 +18,7 @@ from beaver.errors import (
 )
 from beaver.journal.codec import encode_commit
 from beaver.journal.format import FileHeader, encode_file_header, encode_frame, header_seed
+from beaver.journal.port import append_now
 from beaver.layout import Layout
 from beaver.recovery import open_store, peek_store, read_store
 from beaver.recovery_table import Row, row_of
@@ -157,7 +158,7 @@ def test_killed_writer_that_was_idle_leaves_a_marked_end():
     disk = SimDisk("data")
     wal = open_sim(disk).wal
     append(wal, enqueued("a"))
-    wal.mark()
+    wal.idle()
     disk.kill()
     assert rows_met(disk, jobs=1) == [Row.MARKED_END]
 
@@ -239,7 +240,7 @@ def test_flipped_bit_in_the_last_frame_is_refused_once_it_was_marked():
     disk = SimDisk("data")
     wal = open_sim(disk).wal
     append(wal, enqueued("a"))
-    wal.mark()
+    wal.idle()
     disk.flip(DATA.log, 64 + 40, 0)
     refused(disk, Row.BAD_FRAME, offset=64, seq=1)
 
@@ -502,7 +503,7 @@ def add_frame(disk: SimDisk, payload: bytes, count: int = 1, flags: int = 0) -> 
         file = disk.open(DATA.log, write=True)
         file.pwrite_durable(frame, wal._offset)
     else:
-        wal.append(payload, count)
+        append_now(wal, payload, count)
     disk.kill()
 
 

@@ -6,14 +6,17 @@ import errno
 
 import pytest
 
+from beaver.commit_path import CommitPath
 from beaver.errors import StorageFailed
 from beaver.journal.codec import encode_commit
-from beaver.journal.format import CLOSE, EMPTY_FRAME_BYTES, MARK
+from beaver.journal.format import CLOSE, EMPTY_FRAME_BYTES, MARK, frame_bytes
+from beaver.journal.port import Appended, Outcome, append_now
 from beaver.journal.reader import read_commits, segments
 from beaver.journal.scan import EndKind, SegmentScan, read_header
 from beaver.journal.wal import EXTEND_BYTES, Wal
 from beaver_chaos.disk import Fault, SimDisk, SimFile
 from tests.journal.world import DATA, append, enqueued, open_sim, prepare, prepare_segment
+from tests.stateful.played import PlayedWriter
 
 
 def new_wal() -> tuple[SimDisk, Wal]:
@@ -46,18 +49,18 @@ def test_last_seq_counts_events_not_frames():
     _, wal = new_wal()
     assert (wal.last_seq, wal.next_seq) == (0, 1)
     append(wal, enqueued("a"), enqueued("b"))
-    wal.mark()
+    wal.idle()
     append(wal, enqueued("c"))
     assert (wal.last_seq, wal.next_seq) == (3, 4)
 
 
 def test_mark_closes_the_last_frame_once():
     disk, wal = new_wal()
-    wal.mark()
+    wal.idle()
     assert scan_log(disk).frames == 0, "there is nothing to close"
     append(wal, enqueued("a"))
-    wal.mark()
-    wal.mark()
+    wal.idle()
+    wal.idle()
     scan = scan_log(disk)
     assert (scan.frames, scan.flags) == (2, MARK)
 
@@ -65,12 +68,12 @@ def test_mark_closes_the_last_frame_once():
 def test_close_ends_the_log_durably_and_gives_up_the_files():
     disk, wal = new_wal()
     append(wal, enqueued("a"))
-    wal.mark()
+    wal.idle()
     wal.close()
     disk.crash(nothing_survives)
     assert scan_log(disk).flags == CLOSE
     with pytest.raises(StorageFailed, match="closed"):
-        wal.mark()
+        wal.idle()
 
 
 def test_closing_and_opening_without_events_adds_one_close_only():
@@ -95,7 +98,7 @@ def test_every_kind_of_failed_write_makes_the_log_useless():
         with pytest.raises(StorageFailed, match=r"wal\.log: writing \d+ bytes at offset"):
             append(wal, enqueued("b"))
         operations = disk.operations
-        for call in (wal.mark, wal.close, wal.seal):
+        for call in (wal.idle, wal.close, wal.seal):
             with pytest.raises(StorageFailed):
                 call()
         with pytest.raises(StorageFailed):
@@ -121,19 +124,20 @@ def test_an_interrupt_inside_a_write_lets_nothing_be_written_over_the_frame():
 
 def test_nothing_is_written_while_a_frame_is_in_other_hands():
     """The writer process has it: a MARK, a CLOSE or a seal behind it would come too early."""
-    disk, wal = new_wal()
+    disk, writer, outcomes = SimDisk("data"), PlayedWriter(), list[Outcome]()
+    wal = open_sim(disk, commits=CommitPath(lambda: writer, "writer")).wal
     append(wal, enqueued("a"))
-    staged = wal.stage(encode_commit(5, [enqueued("b")]), 1)
+    payload = encode_commit(5, [enqueued("b")])
+    assert wal.reserve(frame_bytes(len(payload)))
+    wal.append(wal.position, payload, 1, outcomes.append)
     operations = disk.operations
     assert wal.reserve(wal.room), "room behind the frame can be promised"
-    for call in (wal.mark, wal.close, wal.seal):
+    for call in (wal.idle, wal.seal):
         with pytest.raises(StorageFailed):
             call()
-    with pytest.raises(StorageFailed):
-        wal.reserve(wal.room + 1)
-    assert disk.operations == operations
-    staged.file.pwrite_durable(staged.frame, staged.offset)
-    wal.confirm()
+    assert (disk.operations, outcomes) == (operations, [])
+    assert wal.reserve(wal.room + 1), "more room is made once the frame is written"
+    assert [type(outcome) for outcome in outcomes] == [Appended]
     append(wal, enqueued("c"))
     wal.close()
     disk.crash(nothing_survives)
@@ -167,9 +171,9 @@ def test_a_frame_of_exactly_the_room_fits_and_the_log_can_still_be_closed():
     size = wal.room - 36
     size -= (36 + size) % 8
     operations = disk.operations
-    wal.append(b"x" * size, 1)
+    append_now(wal, b"x" * size, 1)
     assert wal.room == 0
-    wal.mark()
+    wal.idle()
     wal.close()
     assert disk.operations == operations + 2, "the frame and the CLOSE; no MARK without room"
     assert len(disk.contents(DATA.log)) == EXTEND_BYTES
@@ -181,11 +185,11 @@ def test_full_disk_refuses_room_and_changes_nothing():
     append(wal, enqueued("a"))
     disk.capacity = EXTEND_BYTES + 1_000
     room, before = wal.room, disk.contents(DATA.log)
-    assert wal.reserve(room + 1) is False
+    assert wal.reserve(room + 1) == 0
     assert (wal.room, disk.contents(DATA.log)) == (room, before)
     append(wal, enqueued("b"))
     disk.capacity = 10 * EXTEND_BYTES
-    assert wal.reserve(room + 1) is True
+    assert wal.reserve(room + 1) > room
 
 
 def test_a_limit_on_file_sizes_is_a_full_disk():
@@ -194,11 +198,11 @@ def test_a_limit_on_file_sizes_is_a_full_disk():
     append(wal, enqueued("a"))
     disk.file_limit = EXTEND_BYTES + 1_000
     room, before = wal.room, disk.contents(DATA.log)
-    assert wal.reserve(room + 1) is False
+    assert wal.reserve(room + 1) == 0
     assert (wal.room, disk.contents(DATA.log)) == (room, before)
     append(wal, enqueued("b"))
     disk.file_limit = 10 * EXTEND_BYTES
-    assert wal.reserve(room + 1) is True
+    assert wal.reserve(room + 1) > room
 
 
 def test_a_segment_that_was_prepared_under_a_higher_limit_has_the_room_of_the_lower_one():
@@ -209,7 +213,7 @@ def test_a_segment_that_was_prepared_under_a_higher_limit_has_the_room_of_the_lo
     disk.file_limit = EXTEND_BYTES // 2
     wal = open_sim(disk).wal
     assert EXTEND_BYTES // 4 < wal.room < EXTEND_BYTES // 2
-    assert wal.reserve(EXTEND_BYTES) is False
+    assert wal.reserve(EXTEND_BYTES) == 0
     while wal.reserve(1_000):
         append(wal, enqueued("b", b"x" * 500))
     wal.close()
@@ -233,7 +237,7 @@ def test_failed_extension_or_its_sync_makes_the_log_useless(failing):
     with pytest.raises(StorageFailed):
         wal.reserve(wal.room + 1)
     with pytest.raises(StorageFailed):
-        wal.mark()
+        wal.idle()
 
 
 def test_sync_that_says_the_disk_is_full_is_a_failure_all_the_same():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from beaver.commit_path import CommitPath
 from beaver.journal.codec import encode_commit
 from beaver.journal.format import frame_bytes
+from beaver.journal.port import append_now
 from beaver.journal.wal import EXTEND_BYTES, Wal
 from beaver.layout import Layout
 from beaver.recovery import Opened, open_store
@@ -40,6 +42,7 @@ def open_sim(
     create: bool = True,
     segment_bytes: int = 1 << 16,
     extend_bytes: int = EXTEND_BYTES,
+    commits: CommitPath | None = None,
 ) -> Opened:
     """Opens the store `data`, made if need be."""
     return open_store(
@@ -50,13 +53,14 @@ def open_sim(
         store_id=STORE,
         segment_bytes=segment_bytes,
         extend_bytes=extend_bytes,
+        commits=commits,
     )
 
 
 def append(wal: Wal, *events: AnyEvent, time_ms: int = 5) -> None:
     payload = encode_commit(time_ms, events)
     assert wal.reserve(frame_bytes(len(payload)))
-    wal.append(payload, len(events))
+    append_now(wal, payload, len(events))
 
 
 def prepare(disk: SimDisk, wal: Wal, size: int = 1 << 16) -> None:

@@ -163,7 +163,7 @@ async def test_after_a_failed_write_nothing_more_is_decided_or_told(tmp_path: Pa
     await world.engine.execute(Enqueue([job("before")]))
     replies: list[Reply] = []
 
-    def broken(payload: bytes, count: int) -> None:
+    def broken(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
     world.wal.append = broken  # type: ignore[method-assign]
@@ -231,8 +231,8 @@ async def test_after_a_quiet_moment_the_last_frame_is_closed(tmp_path: Path) -> 
     world = EngineWorld(tmp_path / "data")
     await world.engine.execute(Enqueue([job()]))
     marked = asyncio.Event()
-    mark = world.wal.mark
-    world.wal.mark = lambda: (mark(), marked.set())[1]  # type: ignore[method-assign]
+    mark = world.wal.idle
+    world.wal.idle = lambda: (mark(), marked.set())[1]  # type: ignore[method-assign]
     async with asyncio.timeout(10):
         await marked.wait()
     assert world.wal.last_seq == 1, "a mark holds no event"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+from beaver.commit_path import CommitPath
 from beaver.disk import SystemDisk
 from beaver.engine import Engine
 from beaver.housekeeping import Housekeeping
@@ -40,12 +41,24 @@ class EngineWorld:
     """An engine, its log and its clock."""
 
     def __init__(
-        self, path: Path, disk: Disk | None = None, segment_bytes: int = 0, **options: Any
+        self,
+        path: Path,
+        disk: Disk | None = None,
+        segment_bytes: int = 0,
+        commits: CommitPath | None = None,
+        **options: Any,
     ) -> None:
         self.path = path
         self.clock = ManualClock()
         sizes = {"segment_bytes": segment_bytes} if segment_bytes else {}
-        opened = open_store(disk or SystemDisk(), str(path), clock=self.clock, create=True, **sizes)
+        opened = open_store(
+            disk or SystemDisk(),
+            str(path),
+            clock=self.clock,
+            create=True,
+            commits=commits,
+            **sizes,
+        )
         self.wal, self.state = opened.wal, opened.state
         self.failures: list[BaseException] = []
         self.engine = Engine(

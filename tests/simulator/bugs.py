@@ -68,12 +68,12 @@ def _duplicate_before_the_originals_sync(patch: Patch) -> None:
 
 
 def _log_written_and_not_synced(patch: Patch) -> None:
-    def write(self: Wal, staged: Any) -> None:
+    def write(self: Wal, frame: bytes, offset: int) -> None:
         try:
-            staged.file.pwrite(staged.frame, staged.offset)
+            self._file.pwrite(frame, offset)
         except OSError as error:
             self._fail("writing", self.path, error)
-        self.confirm()
+        self._confirm()
 
     patch.setattr(Wal, "_write_durable", write)
 

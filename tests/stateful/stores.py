@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 
+from beaver.commit_path import CommitPath
 from beaver.journal.codec import encode_commit
 from beaver.journal.format import frame_bytes
+from beaver.journal.port import append_now
 from beaver.journal.reader import read_commits
 from beaver.journal.wal import Wal
 from beaver.layout import Layout
@@ -35,7 +37,9 @@ class MovedClock(ManualClock):
         self.wall += ms
 
 
-def open_sim(disk: SimDisk, clock: Clock, *, create: bool) -> Opened:
+def open_sim(
+    disk: SimDisk, clock: Clock, *, create: bool, commits: CommitPath | None = None
+) -> Opened:
     """Recovers the store, as a server does."""
     opened = open_store(
         disk,
@@ -45,6 +49,7 @@ def open_sim(disk: SimDisk, clock: Clock, *, create: bool) -> Opened:
         store_id=STORE,
         segment_bytes=WANTED_BYTES,
         extend_bytes=EXTEND_BYTES,
+        commits=commits,
     )
     SEEN.recovered(opened.report)
     return opened
@@ -57,7 +62,7 @@ def append(wal: Wal, time_ms: int, events: list[AnyEvent]) -> None:
         # A full disk: the engine would have refused before it decided.
         wal.abandon()
         raise OSError(28, "refused")
-    wal.append(payload, len(events))
+    append_now(wal, payload, len(events))
 
 
 def commits_after(disk: SimDisk, seq: int) -> list[Commit]:

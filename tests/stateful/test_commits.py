@@ -68,9 +68,11 @@ class Commits(RuleBasedStateMachine):
         self.submit([Enqueue(jobs)])
 
     def start(self) -> None:
-        opened = open_sim(self.disk, self.clock, create=self.book.last_seq == 0)
-        self.state, self.wal = opened.state, opened.wal
         self.loop, self.writer = SteppedLoop(), PlayedWriter()
+        commits = CommitPath(lambda: self.writer, self.way)
+        create = self.book.last_seq == 0
+        opened = open_sim(self.disk, self.clock, create=create, commits=commits)
+        self.state, self.wal = opened.state, opened.wal
         self.failures: list[BaseException] = []
         self.asked = self.answered = 0
         with self.loop.running():
@@ -79,7 +81,6 @@ class Commits(RuleBasedStateMachine):
                 self.wal,
                 self.clock,
                 on_failure=self.failures.append,
-                commits=CommitPath(lambda: self.writer, self.way),
             )
         self.engine.observers += [self.book.note, lambda *commit: SEEN.logged(commit[2])]
         self.engine.before_commit = self.pump

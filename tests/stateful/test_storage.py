@@ -289,7 +289,7 @@ class Storage(RuleBasedStateMachine):
 
     @rule()
     def mark(self):
-        self.surviving(self.wal.mark)
+        self.surviving(self.wal.idle)
 
     @rule(late=st.booleans())
     def rotate(self, late):

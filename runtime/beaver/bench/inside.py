@@ -1,7 +1,7 @@
 """Measurements of the engine in this process: no socket, no client, no workers.
 
 Throughput is measured over the real log.  How cost grows with the number of pending jobs is
-measured over a log that writes nothing, so that the disk does not hide the difference.
+measured over a log in memory, so that the disk does not hide the difference.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from beaver.clock import SystemClock
 from beaver.disk import SystemDisk
 from beaver.engine import Engine, Reply
 from beaver.errors import BeaverError
-from beaver.journal.wal import Staged
+from beaver.journal.memory import MemoryJournal
 from beaver.locking import prepare_directory
 from beaver.messages import Request
 from beaver.recovery import open_store
@@ -107,35 +107,6 @@ def _requests(count: int) -> list[Request]:
 # -- how cost grows -------------------------------------------------------------------------------
 
 
-class _NoLog:
-    """A log that keeps nothing; for costs of the processor alone."""
-
-    def __init__(self) -> None:
-        self.last_seq = 0
-
-    def append(self, payload: bytes, count: int) -> None:
-        self.last_seq += count
-
-    def stage(self, payload: bytes, count: int) -> Staged:
-        raise AssertionError("commits are written inline here")
-
-    def confirm(self) -> None:
-        """Nothing is staged."""
-
-    @property
-    def room(self) -> int:
-        return _SEGMENT_BYTES
-
-    def mark(self) -> None:
-        """Nothing was written."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def reserve(self, size: int) -> bool:
-        return True
-
-
 def _ignore(reply: Reply) -> None:
     assert not isinstance(reply, BeaverError), "there is room for everything"
 
@@ -170,7 +141,7 @@ class _Pending:
         names = ["default", *(f"queue-{n}" for n in range(1, shape.queues))]
         self._specs = [encode_spec(Spec(_TASK, queue=name)) for name in names]
         self._made = 0
-        self.engine = Engine(self.state, _NoLog(), SystemClock(), on_failure=_fail)
+        self.engine = Engine(self.state, MemoryJournal(), SystemClock(), on_failure=_fail)
         self.state.set_known_tasks(frozenset({_TASK}))
         self.engine.submit(SetQueue(_PAUSED, paused=True, weight=1, bytes_max=0), _ignore)
         held = None if shape.held is None else [encode_spec(shape.held)]

@@ -13,12 +13,15 @@ from beaver.bench.rows import percentile
 from beaver.bench.served import ServerProcess, serving
 from beaver.client import connect
 from beaver.clock import SystemClock
+from beaver.commit_path import CommitPath
 from beaver.disk import SystemDisk
 from beaver.errors import BeaverError
 from beaver.helper.work import project
 from beaver.journal.codec import encode_commit
+from beaver.journal.port import OVERHEAD_BYTES, append_now
 from beaver.layout import Layout
 from beaver.locking import prepare_directory
+from beaver.ports import File, Written
 from beaver.recovery import open_store
 from beaver.requests import make_request
 from beaver.snapshot import load_snapshot, write_snapshot
@@ -67,7 +70,14 @@ def write_history(
     """
     disk = SystemDisk()
     prepare_directory(disk, data)
-    opened = open_store(disk, data, clock=SystemClock(), create=True, segment_bytes=64 << 20)
+    opened = open_store(
+        disk,
+        data,
+        clock=SystemClock(),
+        create=True,
+        segment_bytes=64 << 20,
+        commits=CommitPath(_Unsynced, "writer"),
+    )
     wal, spec, digest = opened.wal, encode_spec(Spec(NOBODYS)), bytes(DIGEST_BYTES)
     batch: list[AnyEvent] = []
     finished = max(0, (events - live) // 3)
@@ -76,11 +86,8 @@ def write_history(
     def flush(now_ms: int) -> None:
         nonlocal seq
         body = encode_commit(now_ms, batch)
-        wal.reserve(len(body) + 64)
-        # Synced with the log's end only: what is measured is how it is read.
-        file, frame, offset = wal.stage(body, len(batch))
-        file.pwrite(frame, offset)
-        wal.confirm()
+        wal.reserve(len(body) + OVERHEAD_BYTES)
+        append_now(wal, body, len(batch))
         seq += len(batch)
         batch.clear()
 
@@ -98,6 +105,22 @@ def write_history(
         flush(STAMP_MS + live + finished)
     wal.close()
     return seq
+
+
+class _Unsynced:
+    """Writes frames that are synced with the log's end only: how they are read is measured."""
+
+    lost = False
+
+    def write(self, file: File, frame: bytes, offset: int, done: Written) -> None:
+        file.pwrite(frame, offset)
+        done(None, 0.0)
+
+    def wait(self) -> None:
+        raise AssertionError("nothing is under way")
+
+    def close(self) -> None:
+        """It holds nothing."""
 
 
 def measure_replay(data: str, written: int) -> float:

@@ -7,8 +7,10 @@ active segment again, only to come to its last few frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from beaver.journal import port
+from beaver.journal.port import Position
 from beaver.journal.reader import (
     Frame,
     LogScan,
@@ -22,9 +24,15 @@ from beaver.layout import Layout
 from beaver.ports import Disk, File
 from beaver_model.events import AnyEvent
 
+_NO_END: Final = 1 << 62
+
 
 class Cursor(NamedTuple):
-    """A place behind a frame of the log."""
+    """A place behind a frame of the log: its `port.Position`.
+
+    Where a journal is read on only the next seq must be right; the rest saves reading the
+    segment from its beginning.
+    """
 
     segment_seq: int
     """First seq of the segment."""
@@ -33,6 +41,11 @@ class Cursor(NamedTuple):
     crc: int
     flags: int
     """Of that frame: CLOSE where the segment may have ended."""
+
+
+def behind_seq(seq: int) -> Cursor:
+    """Returns the place behind the commit that ends with a seq."""
+    return Cursor(0, 0, seq + 1, 0, 0)
 
 
 class Commit(NamedTuple):
@@ -112,6 +125,22 @@ class Follower:
             self.cursor = _behind(current)
             if frame.count and last_seq > after_seq and (wanted is None or wanted(frame.payload)):
                 yield _commit(current, frame)
+
+
+def read_from(disk: Disk, layout: Layout, after: Position | None) -> Iterator[port.Commit]:
+    """Reads a log as `port.Log.read` does.
+
+    Raises:
+        FileNotFoundError: A segment was pruned meanwhile; start over.
+    """
+    if after is None:
+        infos = segments(disk, layout)
+        after = behind_seq(infos[0].first_seq - 1 if infos else 0)
+    cursor = Cursor(*after)
+    follower = Follower(disk, layout, cursor)
+    for commit in follower.commits(cursor.next_seq - 1, _NO_END):
+        assert follower.cursor is not None, "it is behind the commit"
+        yield port.Commit(follower.cursor, commit.first_seq, commit.time_ms, commit.events)
 
 
 def open_segment(disk: Disk, layout: Layout, segment_seq: int) -> File | None:

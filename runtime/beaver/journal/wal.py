@@ -1,7 +1,8 @@
 """Writing the log: the one writer of the active segment.
 
-`append` is one frame, one write, one sync; when it returns, the frame is on disk.  Any
-error of a write or a sync makes the log useless for this process: memory, page cache and
+`append` is one frame, one write, one sync; then the frame is on disk, and `done` is called.
+While the disk is fast that is done on the loop, else by a process beside it (`commit_path`).
+Any error of a write or a sync makes the log useless for this process: memory, page cache and
 disk may differ, and a later sync may say "done" of data that is gone.  From then on every
 call raises, and the process must end; the next start recovers from what the disk has.
 
@@ -51,11 +52,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Final, NamedTuple, NoReturn
 
+from beaver.commit_path import CommitPath
 from beaver.descriptors import is_pressure
 from beaver.errors import NO_ROOM, DiskFull, LogLost, StorageFailed
+from beaver.helper.follow import Cursor, read_from
 from beaver.journal.format import (
     CLOSE,
     EMPTY_FRAME_BYTES,
@@ -69,8 +73,9 @@ from beaver.journal.format import (
     frame_bytes,
     header_seed,
 )
+from beaver.journal.port import Appended, Commit, Deposed, Done, Failed, Position
 from beaver.layout import Layout
-from beaver.ports import Disk, File
+from beaver.ports import Clock, Disk, File
 
 SEGMENT_BYTES: Final = 64 << 20
 """Size of a prepared segment, by default."""
@@ -128,16 +133,11 @@ def create_log(disk: Disk, layout: Layout, store: bytes, extend_bytes: int = EXT
             disk.sync_dir(str(parent))
 
 
-class Staged(NamedTuple):
-    """A frame that has its place in the log and is not written yet."""
-
-    file: File
-    frame: bytes
-    offset: int
-
-
 class Wal:
-    """The log of one store, open for writing.  One owner, one thread."""
+    """The log of one store, open for writing: the `port.Journal` of one machine."""
+
+    commit_bytes_max = PAYLOAD_BYTES_MAX
+    is_stamped = False
 
     def __init__(
         self,
@@ -147,6 +147,8 @@ class Wal:
         header: FileHeader,
         tail: Tail,
         *,
+        clock: Clock,
+        commits: CommitPath | None = None,
         segment_bytes: int = SEGMENT_BYTES,
         extend_bytes: int = EXTEND_BYTES,
     ) -> None:
@@ -158,6 +160,8 @@ class Wal:
             file: `wal.log`, open for writing and locked, zero bytes from `tail.offset` on.
             header: Its header.
             tail: Where it goes on.
+            clock: For what syncs take.
+            commits: Chooses how each commit is written; by default on the loop.
             segment_bytes: Size that a prepared segment should have.
             extend_bytes: Least growth of a segment that is extended in place.
         """
@@ -172,8 +176,14 @@ class Wal:
         self._unusable: str | None = None
         self._links = True
         """The file system makes hard links, as far as is known."""
-        self._staged = False
-        """A frame was handed out and is not confirmed: nothing may be written now."""
+        self._is_staged = False
+        """A frame has its place and is not confirmed: nothing may be written now."""
+        self._clock = clock
+        self._commits = commits or CommitPath()
+        self._done: Done | None = None
+        """Who waits for the frame that the writer process has."""
+        self._frame_bytes = 0
+        """Its size."""
         self.segment_bytes = segment_bytes
         self._extend_bytes = extend_bytes
 
@@ -224,40 +234,85 @@ class Wal:
 
     # -- frames ----------------------------------------------------------------------------
 
-    def append(self, payload: bytes, count: int) -> None:
-        """Writes one commit of `count` events as one frame; durable on return.
+    @property
+    def position(self) -> Cursor:
+        """See `port.Journal`: the place behind the last frame."""
+        return Cursor(self._header.first_seq, self._offset, self._next_seq, self._crc, self._flags)
 
-        Room was reserved before anything was decided.
+    @property
+    def commit_path(self) -> str:
+        """How commits are written now: `inline`, or by a `writer` process."""
+        return self._commits.name
+
+    def read(self, after: Position | None) -> Iterator[Commit]:
+        """See `port.Log`.
 
         Raises:
-            StorageFailed: A write or a sync failed.  Whether the frame is durable is not
-                known; every further call raises, and the process must end.
+            FileNotFoundError: A segment was pruned meanwhile; start over.
         """
-        staged = self.stage(payload, count)
-        self._write_durable(staged)
+        return read_from(self._disk, self._layout, after)
 
-    def stage(self, payload: bytes, count: int) -> Staged:
-        """Encodes the next frame for someone else to write durably, and then to `confirm`.
+    def append(self, after: Position, payload: bytes, count: int, done: Done) -> None:
+        """Writes one commit of `count` events as one frame; see `port.Journal`.
 
-        Between the two nothing can be written here; `reserve` answers for the room behind
-        the frame.  If the frame cannot be written, the process must end.
+        On the loop `done` is called before this returns; else once the writer process has
+        answered.  Until then nothing else may be written; `reserve` answers for the room behind
+        the frame.
         """
         assert count > 0, "a commit has events"
         assert len(payload) <= PAYLOAD_BYTES_MAX, "commits are bounded by the engine"
-        self._refuse_if_unusable()
-        assert frame_bytes(len(payload)) <= self.room, "room is reserved before a commit"
-        return self._stage(payload, count, 0)
+        assert self._done is None, "one append at a time"
+        if Cursor(*after).next_seq != self._next_seq:
+            done(Deposed(f"{self.path} has grown to seq {self.last_seq} meanwhile"))
+            return
+        try:
+            self._refuse_if_unusable()
+            assert frame_bytes(len(payload)) <= self.room, "room is reserved before a commit"
+            frame, offset = self._stage(payload, count, 0)
+            if self._commits.beside_the_loop and self._commits.is_ready():
+                self._done, self._frame_bytes = done, len(frame)
+                self._commits.write(self._file, frame, offset, self._written)
+                return
+            started_ns = self._clock.monotonic_ns()
+            self._write_durable(frame, offset)
+            seconds = (self._clock.monotonic_ns() - started_ns) / 1e9
+        except StorageFailed as error:
+            done(Failed(error))
+            return
+        self._commits.observe(seconds)
+        done(Appended(self.position, len(frame), seconds))
 
-    def confirm(self) -> None:
+    def _written(self, error: OSError | None, seconds: float) -> None:
+        """The writer process has written the frame, or failed to."""
+        done, self._done = self._done, None
+        assert done is not None, "a frame was handed over"
+        if error is not None:
+            self._unusable = f"the writer process could not write the log: {error}"
+            done(Failed(StorageFailed(self._unusable)))
+            return
+        try:
+            self._confirm()
+        except StorageFailed as failure:
+            done(Failed(failure))
+            return
+        self._commits.observe(seconds)
+        done(Appended(self.position, self._frame_bytes, seconds))
+
+    def wait(self) -> None:
+        """See `port.Journal`."""
+        if self._done is not None:
+            self._commits.wait()
+
+    def _confirm(self) -> None:
         """The staged frame is on disk.
 
         Raises:
             LogLost: But in a file that has no name any more, or not all of its bytes.
         """
-        assert self._staged, "a frame was staged"
+        assert self._is_staged, "a frame was staged"
         if not self._file.is_kept(self._size):
             self._lose()
-        self._staged = False
+        self._is_staged = False
 
     def check(self) -> None:
         """Sees that the log is still the file of its name, and whole; costs a few us.
@@ -269,14 +324,15 @@ class Wal:
         if self._trouble():
             self._lose()
 
-    def mark(self) -> None:
+    def idle(self) -> None:
         """Closes the last frame with an empty one, if it is not closed.
 
         A valid frame behind it proves that it was synced: damage to it can then no longer
         pass for a torn write.  Left out where the segment has no room for it.
 
         Raises:
-            StorageFailed: As `append`.
+            StorageFailed: It could not be written; every further call raises, and the process
+                must end.
         """
         self._refuse_if_unusable()
         if not self._flags & (MARK | CLOSE) and self.room >= EMPTY_FRAME_BYTES:
@@ -286,8 +342,9 @@ class Wal:
         """Ends the log with a CLOSE frame, synced, and gives up the files.
 
         Raises:
-            StorageFailed: As `append`.
+            StorageFailed: As `idle`.
         """
+        self._commits.close()
         self._refuse_if_unusable()
         if not self._flags & CLOSE and self._has_room_to_close:
             self._write(b"", 0, CLOSE)
@@ -295,6 +352,8 @@ class Wal:
 
     def abandon(self) -> None:
         """Gives up the files as they are, without writing.  Never raises."""
+        with contextlib.suppress(Exception):
+            self._commits.close()
         self._unusable = self._unusable or f"{self.path} is closed"
         for file in (self._file, self._next):
             if file is not None:
@@ -302,29 +361,29 @@ class Wal:
                     file.close()
 
     def _write(self, payload: bytes, count: int, flags: int) -> None:
-        self._write_durable(self._stage(payload, count, flags))
+        self._write_durable(*self._stage(payload, count, flags))
 
-    def _stage(self, payload: bytes, count: int, flags: int) -> Staged:
+    def _stage(self, payload: bytes, count: int, flags: int) -> tuple[bytes, int]:
+        """Gives the next frame its place; returns it and its offset."""
         frame, crc = encode_frame(
             payload, count, self._next_seq, flags, previous_crc=self._crc, seed=self._seed
         )
         # Until it is confirmed nothing else may be written: also an interrupt between the
         # write and its confirmation must not let a later call write behind the frame.
-        self._staged = True
-        staged = Staged(self._file, frame, self._offset)
+        self._is_staged = True
+        offset = self._offset
         self._offset += len(frame)
         self._next_seq += count
         self._crc = crc
         self._flags = flags
-        return staged
+        return frame, offset
 
-    def _write_durable(self, staged: Staged) -> None:
-        file, frame, offset = staged
+    def _write_durable(self, frame: bytes, offset: int) -> None:
         try:
-            file.pwrite_durable(frame, offset)
+            self._file.pwrite_durable(frame, offset)
         except OSError as error:
             self._fail(f"writing {len(frame)} bytes at offset {offset}", self.path, error)
-        self.confirm()
+        self._confirm()
 
     # -- room ------------------------------------------------------------------------------
 
@@ -333,22 +392,25 @@ class Wal:
         """False only behind a file that was cut right after a frame by someone else."""
         return self._size - self._offset >= EMPTY_FRAME_BYTES
 
-    def reserve(self, size: int) -> bool:
+    def reserve(self, size: int) -> int:
         """Makes sure that frames of `size` bytes fit into zero-filled, synced space.
 
         Returns:
-            False where the disk is full.  Nothing was changed, and what was reserved
-            before is still there.
+            How many fit by now; 0 where the disk is full.  Nothing was changed then, and what
+            was reserved before is still there.
 
         Raises:
             StorageFailed: Something else failed; every further call raises.
         """
+        # A new segment can be begun only when the last frame is in the old one.
+        while size > self.room and self._done is not None:
+            self.wait()
         if size <= self.room and self._unusable is None:
-            return True
+            return self.room
         self._refuse_if_unusable()
-        if self._may_seal(size) and self._seal():
-            return True
-        return self._extend(size)
+        if (self._may_seal(size) and self._seal()) or self._extend(size):
+            return self.room
+        return 0
 
     def adopt(self, path: str) -> bool:
         """Takes a prepared segment, zero-filled and synced, to go on in once it is needed.
@@ -384,7 +446,7 @@ class Wal:
             False where nothing was sealed.
 
         Raises:
-            StorageFailed: As `append`.
+            StorageFailed: As `idle`.
         """
         self._refuse_if_unusable()
         return self._may_seal(0) and self._seal()
@@ -491,7 +553,7 @@ class Wal:
 
     def _refuse_if_unusable(self) -> None:
         self._refuse_if_failed()
-        if self._staged:
+        if self._is_staged:
             raise StorageFailed(_INTERRUPTED)
 
     def _refuse_if_failed(self) -> None:

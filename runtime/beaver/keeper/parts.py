@@ -122,6 +122,7 @@ class KeeperParts:
             store_id=store_id,
             segment_bytes=config.segment_bytes,
             extend_bytes=min(EXTEND_BYTES, config.segment_bytes),
+            commits=CommitPath(make_writer, config.commit),
         )
         report = self.opened.report
         self.store = self.opened.wal.store
@@ -132,7 +133,6 @@ class KeeperParts:
             on_failure=on_failure,
             state_bytes_max=config.state_bytes_bound,
             reserve_bytes=min(RESERVE_BYTES, config.segment_bytes // 4),
-            commits=CommitPath(make_writer, config.commit),
         )
         results, metrics = Results(), Metrics()
 
@@ -180,7 +180,7 @@ class KeeperParts:
             recovery_ms=self.recovery_ms,
             recovery=msgspec.to_builtins(report),
             disk_full=self.engine.disk_full,
-            commit_path=self.engine.commit_path,
+            commit_path=self.opened.wal.commit_path,
         )
 
     @property

@@ -1,0 +1,203 @@
+"""The Journal port: a log of commits, wherever it is kept.
+
+The engine appends to it, recovery and the helper read it.  The port has the same shape for a
+local log and for one that a cluster replicates:
+
+- A **position** is a place behind a commit.  It is no event seq: only the journal that gave it
+  can tell what it means.  It can be stored, and handed back to `read` and `append`.
+- **`append(after, ...)`** adds one commit behind a position, if nothing has been added there
+  since.  One append is outstanding at most: with two, a rival's commit could fill the hole
+  that the first one leaves, and the second land behind it.  Whoever has more to write collects
+  it meanwhile, and appends it as one commit.
+- `done` is called once with what became of it: **appended** (the commit is durable, and
+  behind `after`), **deposed** (another writer's commit stands there, so this one will never be
+  in the log), or **failed** (nobody knows; the journal is useless from here on).
+- **Ownership** belongs to the journal: it is opened by whoever may write, `check` sees that
+  this is still so, and `close` and `abandon` give it up.
+
+How a commit becomes durable (a frame, zero-filled room, a sync on the loop or in a process of
+its own; a message and its majority) is the journal's own business.
+
+`tests/journal/test_conformance.py` runs over every implementation, and
+`tests/stateful/test_agreement.py` holds them against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from beaver.errors import LostLeadership
+from beaver_model.events import AnyEvent
+
+Position = tuple[int, ...]
+"""A place behind a commit.  Plain integers, so that it can be stored; opaque otherwise."""
+
+OVERHEAD_BYTES: Final = 64
+"""More than a journal adds to a payload; part of what is reserved for a commit."""
+
+
+class Stamp(NamedTuple):
+    """Who made a commit, in a journal in which a deposed writer's may turn up late."""
+
+    epoch: int
+    """The epoch that the writer's BOOT began."""
+    writer: str
+    """The writer, as its BOOT names it."""
+    number: int
+    """Its commits are numbered from 1, which is the one with the BOOT."""
+
+
+class Commit(NamedTuple):
+    """One commit as it is read."""
+
+    position: Position
+    """The place behind it."""
+    first_seq: int
+    time_ms: int
+    events: Sequence[AnyEvent]
+    stamp: Stamp | None = None
+    """`None` in a journal that has one owner at a time by its nature."""
+
+
+class Appended(NamedTuple):
+    """The commit is durable."""
+
+    position: Position
+    """The place behind it."""
+    bytes: int
+    """What it takes in the journal."""
+    seconds: float
+    """What writing and syncing it took, without waiting for either to begin."""
+
+
+class Deposed(NamedTuple):
+    """Another writer's commit stands behind the position; this one never will."""
+
+    reason: str
+
+
+class Failed(NamedTuple):
+    """Whether the commit is durable is not known, and the journal is useless from here on."""
+
+    error: BaseException
+
+
+Outcome = Appended | Deposed | Failed
+Done = Callable[[Outcome], None]
+
+
+class Log(Protocol):
+    """A journal as readers see it."""
+
+    @property
+    def store(self) -> bytes:
+        """Id of the store."""
+        ...
+
+    def read(self, after: Position | None) -> Iterator[Commit]:
+        """Yields the commits behind a position, or from the first one that is kept.
+
+        Ends with the last commit that is known to be durable.  What a writer is appending may
+        be missing.
+
+        Raises:
+            Corruption: The journal is damaged, or begins behind `after`.
+            NewerFormat: It holds something of a newer version.
+        """
+        ...
+
+
+class Journal(Log, Protocol):
+    """A journal as its writer sees it.  One owner, one thread."""
+
+    @property
+    def position(self) -> Position:
+        """The place behind the last commit; of one under way nothing is known yet."""
+        ...
+
+    @property
+    def last_seq(self) -> int:
+        """Last seq of the events; those of an append under way are counted already."""
+        ...
+
+    @property
+    def commit_bytes_max(self) -> int:
+        """Bound on the payload of one commit."""
+        ...
+
+    @property
+    def is_stamped(self) -> bool:
+        """True where each commit has to carry a `Stamp`."""
+        ...
+
+    def append(self, after: Position, payload: bytes, count: int, done: Done) -> None:
+        """Appends one commit of `count` events behind a position; one at a time.
+
+        `done` is called once, perhaps before this returns.  Room was reserved before anything
+        was decided.  Nothing is raised but for bugs of the caller.
+        """
+        ...
+
+    def wait(self) -> None:
+        """Blocks until the append under way has its outcome and `done` has returned."""
+        ...
+
+    def reserve(self, size: int) -> int:
+        """Makes room for `size` bytes of payloads, with `OVERHEAD_BYTES` for each.
+
+        May wait for the append under way, whose `done` is then called.
+
+        Returns:
+            How much there is room for by now, `size` at least; 0 where there is none.  Nothing
+            was changed then, and what was reserved before is still there.
+
+        Raises:
+            StorageFailed: The journal is useless from here on.
+        """
+        ...
+
+    def idle(self) -> None:
+        """Told after a quiet moment: the last commit may be made harder to lose.
+
+        Raises:
+            StorageFailed: The journal is useless from here on.
+        """
+        ...
+
+    def check(self) -> None:
+        """Sees that the journal is still what this writer opened, and still its own.
+
+        Raises:
+            StorageFailed: It is not; the journal is useless from here on.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends the journal cleanly and gives it up.  Raises `StorageFailed`."""
+        ...
+
+    def abandon(self) -> None:
+        """Gives it up as it is, without writing.  Never raises."""
+        ...
+
+
+def append_now(journal: Journal, payload: bytes, count: int) -> Appended:
+    """Appends one commit behind the last one; durable on return.
+
+    For writers without an event loop.
+
+    Raises:
+        LostLeadership: Another writer has appended; nothing of this commit is in the log.
+        StorageFailed: Whether it is durable is not known.
+    """
+    outcomes: list[Outcome] = []
+    journal.append(journal.position, payload, count, outcomes.append)
+    if not outcomes:
+        journal.wait()
+    (outcome,) = outcomes
+    if isinstance(outcome, Appended):
+        return outcome
+    if isinstance(outcome, Deposed):
+        raise LostLeadership(outcome.reason)
+    raise outcome.error
