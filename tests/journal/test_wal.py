@@ -223,7 +223,7 @@ def test_disk_that_fills_up_in_the_middle_of_an_extension_is_refused_and_shrunk(
     disk, wal = new_wal()
     disk.plan(disk.operations + 2, Fault(errno.ENOSPC, done_bytes=700))
     before = disk.contents(DATA.log)
-    assert wal.reserve(3 * EXTEND_BYTES) is False
+    assert wal.reserve(3 * EXTEND_BYTES) == 0
     assert disk.contents(DATA.log) == before
     append(wal, enqueued("a"))
     disk.crash(nothing_survives)

@@ -171,6 +171,8 @@ class Wal:
         self._header = header
         self._seed = header_seed(header.store)
         self._offset, self._next_seq, self._crc, self._flags = tail
+        self._place: Cursor | None = None
+        """The place behind the last frame, once it was asked for."""
         self._size = min(file.size(), disk.file_bytes_max())
         self._next: File | None = None
         self._unusable: str | None = None
@@ -237,7 +239,12 @@ class Wal:
     @property
     def position(self) -> Cursor:
         """See `port.Journal`: the place behind the last frame."""
-        return Cursor(self._header.first_seq, self._offset, self._next_seq, self._crc, self._flags)
+        place = self._place
+        if place is None:
+            place = self._place = Cursor(
+                self._header.first_seq, self._offset, self._next_seq, self._crc, self._flags
+            )
+        return place
 
     @property
     def commit_path(self) -> str:
@@ -262,7 +269,7 @@ class Wal:
         assert count > 0, "a commit has events"
         assert len(payload) <= PAYLOAD_BYTES_MAX, "commits are bounded by the engine"
         assert self._done is None, "one append at a time"
-        if Cursor(*after).next_seq != self._next_seq:
+        if after is not self._place and Cursor(*after).next_seq != self._next_seq:
             done(Deposed(f"{self.path} has grown to seq {self.last_seq} meanwhile"))
             return
         try:
@@ -371,6 +378,7 @@ class Wal:
         # Until it is confirmed nothing else may be written: also an interrupt between the
         # write and its confirmation must not let a later call write behind the frame.
         self._is_staged = True
+        self._place = None
         offset = self._offset
         self._offset += len(frame)
         self._next_seq += count
@@ -508,7 +516,7 @@ class Wal:
             self._fail(doing, path, error)
         self._file, self._next = following, None
         self._header = header
-        self._offset = FILE_HEADER_BYTES
+        self._offset, self._place = FILE_HEADER_BYTES, None
         self._unusable = None
         return True
 
