@@ -202,7 +202,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="forgotten-queue-of-a-forged-log-believed",
-        module="beaver_model.applying",
+        module="beaver_model.legality",
         diff="""
 -    return None if why is None else f"queue {event.queue} cannot be forgotten: {why}"
 +    mutant_reached()

@@ -14,6 +14,7 @@ from beaver_chaos import (
     mutants_lifecycle,
     mutants_log,
     mutants_model,
+    mutants_replay,
     mutants_runs,
     mutants_runtime,
     mutants_stateful,
@@ -28,6 +29,7 @@ SOWN_MIN: Final = 25
 MUTANTS: Final[tuple[Mutant, ...]] = (
     *mutants_model.MUTANTS,
     *mutants_runs.MUTANTS,
+    *mutants_replay.MUTANTS,
     *mutants_log.MUTANTS,
     *mutants_bounds.MUTANTS,
     *mutants_runtime.MUTANTS,

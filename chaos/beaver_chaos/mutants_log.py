@@ -260,7 +260,7 @@ MUTANTS: Final = (
         name="illegal-event-applied",
         module="beaver_model.applying",
         diff="""
-         reason = _CHECK[kind](state, event)
+         reason = legal(state, event)
 -        if reason is not None:
 -            raise IllegalEvent(state.last_seq + 1, event, reason)
 +        mutant_reached()

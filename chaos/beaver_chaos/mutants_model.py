@@ -29,7 +29,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="stale-token-is-legal-in-a-log",
-        module="beaver_model.applying",
+        module="beaver_model.legality",
         diff="""
 -    if row.token != event.token and row.state == _IN_FLIGHT:
 +    mutant_reached()
@@ -98,7 +98,7 @@ MUTANTS: Final = (
         name="suspect-rule-dropped",
         module="beaver_model.deciding",
         diff="""
--    if row.extra is not None and row.extra.suspect and (prefetched or state.suspects_in_flight):
+-    if row.extra is not None and row.extra.suspect and (prefetched or suspects):
 +    mutant_reached()
 +    if False:
 """,
@@ -124,7 +124,7 @@ MUTANTS: Final = (
         name="last-attempt-prefetched",
         module="beaver_model.deciding",
         diff="""
--    if prefetched and row.on_last_attempt:
+-    if prefetched and row.attempt + 1 >= spec.max_attempts:
 +    mutant_reached()
 +    if False:
 """,
@@ -157,7 +157,7 @@ MUTANTS: Final = (
         name="pause-ignored",
         module="beaver_model.deciding",
         diff="""
--    if state.queues[row.spec.queue].row.paused:
+-    if state.queues[spec.queue].row.paused:
 +    mutant_reached()
 +    if False:
 """,
@@ -239,8 +239,8 @@ MUTANTS: Final = (
         name="conflicting-job-taken-for-the-same",
         module="beaver_model.deciding",
         diff="""
--        elif known != job.digest:
-+        elif known != job.digest and mutant_reached():
+-            if _digest_of(state, job.id) != job.digest:
++            if _digest_of(state, job.id) != job.digest and mutant_reached():
 """,
         tests=(f"{_DECIDE}::test_the_same_id_with_other_content_refuses_the_whole_batch",),
         why="A producer is told that its job is in, and another one's runs.",
@@ -270,7 +270,7 @@ MUTANTS: Final = (
         name="ledger-not-updated",
         module="beaver_model.state",
         diff="""
--        self.ledger = (self.ledger - hash((row.seq, state, row.attempt, row.token))) & _LEDGER_MASK
+-        self.ledger = (self.ledger - hash((row.seq, state, row.attempt, row.token))) & LEDGER_MASK
 +        mutant_reached()
 """,
         tests=(f"{_STATE}::test_each_invariant_sees_what_it_is_there_for",),

@@ -54,7 +54,7 @@ MUTANTS: Final = (
         name="pause-does-not-reach-the-dispatch",
         module="beaver_model.deciding",
         diff="""
--    if state.queues[row.spec.queue].row.paused:
+-    if state.queues[spec.queue].row.paused:
 +    mutant_reached()
 +    if False:
 """,

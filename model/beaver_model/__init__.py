@@ -12,18 +12,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from beaver_model.applying import IllegalEvent, apply, apply_all, legal, replay
+    from beaver_model.applying import apply, apply_all, replay
+    from beaver_model.bulk import build_indexes
     from beaver_model.commands import Rejection
     from beaver_model.deciding import decide
     from beaver_model.freezing import fingerprint, freeze, thaw
     from beaver_model.invariants import violations
+    from beaver_model.legality import IllegalEvent, legal
     from beaver_model.policy import Offer, select, select_run, why
     from beaver_model.rows import Row, Spec
     from beaver_model.state import State
     from beaver_model.states import JobState, Trigger
 
 _HOMES = {
-    "IllegalEvent": "applying",
+    "IllegalEvent": "legality",
     "JobState": "states",
     "Offer": "policy",
     "Rejection": "commands",
@@ -33,10 +35,11 @@ _HOMES = {
     "Trigger": "states",
     "apply": "applying",
     "apply_all": "applying",
+    "build_indexes": "bulk",
     "decide": "deciding",
     "fingerprint": "freezing",
     "freeze": "freezing",
-    "legal": "applying",
+    "legal": "legality",
     "replay": "applying",
     "select": "policy",
     "select_run": "policy",
@@ -56,6 +59,7 @@ __all__ = [
     "Trigger",
     "apply",
     "apply_all",
+    "build_indexes",
     "decide",
     "fingerprint",
     "freeze",

@@ -87,36 +87,27 @@ def _enqueue(state: State, command: Enqueue, now_ms: int) -> Decision:
 
 
 def _admit(state: State, jobs: tuple[Job, ...] | list[Job], parent: str) -> Decision:
-    if len(jobs) > 1:
-        ids = {job.id for job in jobs}
-        if len(ids) != len(jobs):
-            repeated = _first_repeated([job.id for job in jobs])
-            return Rejection("repeated", {"job": jobs[repeated].id, "index": repeated})
-        if _all_plain(state, jobs, ids):
-            return [
-                Enqueued(job.id, job.spec, job.payload, job.digest, job.run_at_ms, parent, job.tags)
-                for job in jobs
-            ]
+    if len(jobs) > 1 and len({job.id for job in jobs}) != len(jobs):
+        repeated = _first_repeated([job.id for job in jobs])
+        return Rejection("repeated", {"job": jobs[repeated].id, "index": repeated})
     events: list[AnyEvent] = []
-    rows, tombstones = state.jobs, state.tombstones
+    rows, tombstones, known = state.jobs, state.tombstones, state.queues
     queues: set[str] = set()
+    raw = None
     for index, job in enumerate(jobs):
-        row = rows.get(job.id)
-        known = row.digest if row is not None else None
-        if known is None and job.id in tombstones:
-            tombstone = state.tombstone(job.id)
-            known = tombstone.digest if tombstone else None
-        if known is None:
-            queue = spec_of(job.spec).queue
-            if queue not in state.queues:
+        if job.id in rows or job.id in tombstones:
+            if _digest_of(state, job.id) != job.digest:
+                facts = {"job": job.id, "index": index, "seq": state.seq_of(job.id)}
+                return Rejection("conflict", facts)
+            continue
+        if job.spec is not raw:
+            raw = job.spec
+            queue = spec_of(raw).queue
+            if queue not in known:
                 queues.add(queue)
-            events.append(
-                Enqueued(job.id, job.spec, job.payload, job.digest, job.run_at_ms, parent, job.tags)
-            )
-        elif known != job.digest:
-            return Rejection(
-                "conflict", {"job": job.id, "index": index, "seq": state.seq_of(job.id)}
-            )
+        events.append(
+            Enqueued(job.id, job.spec, job.payload, job.digest, job.run_at_ms, parent, job.tags)
+        )
     if queues and beside_default(state, queues) > state.queues_max:
         forgotten = room_for(state, queues, {spec_of(job.spec).queue for job in jobs})
         if forgotten is None:
@@ -126,13 +117,13 @@ def _admit(state: State, jobs: tuple[Job, ...] | list[Job], parent: str) -> Deci
     return events
 
 
-def _all_plain(state: State, jobs: tuple[Job, ...] | list[Job], ids: set[str]) -> bool:
-    """True where all jobs are new, and of known queues: found out for all at once."""
-    return (
-        state.jobs.keys().isdisjoint(ids)
-        and state.tombstones.keys().isdisjoint(ids)
-        and all(spec_of(spec).queue in state.queues for spec in {job.spec for job in jobs})
-    )
+def _digest_of(state: State, job: str) -> bytes | None:
+    """Returns the digest of the request that an id came in with, if it is known."""
+    row = state.jobs.get(job)
+    if row is not None:
+        return row.digest
+    tombstone = state.tombstone(job)
+    return None if tombstone is None else tombstone.digest
 
 
 def _first_repeated(jobs: Sequence[str]) -> int:
@@ -148,53 +139,61 @@ def _first_repeated(jobs: Sequence[str]) -> int:
 
 
 def _dispatch(state: State, command: Dispatch, now_ms: int) -> Decision:
-    row = state.jobs.get(command.job)
-    if row is None or row.state != _PENDING:
-        return _absent(state, command.job, row)
-    reason = why_not_dispatch(state, row, now_ms, prefetched=command.prefetched)
-    if reason is not None:
-        return Rejection(reason, {"job": row.id})
-    return [Dispatched(row.id, command.worker)]
-
-
-def why_not_dispatch(state: State, row: Row, now_ms: int, *, prefetched: bool) -> str | None:
-    """Returns the code of what keeps a pending job from being dispatched, or `None`."""
-    if row.ready_ms > now_ms:
-        return "not_ready"
-    if state.queues[row.spec.queue].row.paused:
-        return "paused"
-    if row.attempt >= row.spec.max_attempts:
-        return "no_attempt_left"
-    if prefetched and row.on_last_attempt:
-        return "last_attempt"
-    if row.extra is not None and row.extra.suspect and (prefetched or state.suspects_in_flight):
-        return "suspect_waits"
-    return None
+    return _go_out(state, (command.job,), command.worker, now_ms, command.prefetched)
 
 
 def _dispatch_batch(state: State, command: DispatchBatch, now_ms: int) -> Decision:
-    jobs, prefetched, ids = state.jobs, command.prefetched, command.jobs
-    known, plain, suspects = None, False, False
+    ids = command.jobs
+    decision = _go_out(state, ids, command.worker, now_ms, command.prefetched)
+    if len(set(ids)) != len(ids) and not isinstance(decision, Rejection):
+        repeated = _first_repeated(ids)
+        return Rejection("repeated", {"job": ids[repeated], "index": repeated})
+    return decision
+
+
+def _go_out(
+    state: State, ids: Sequence[str], worker: int, now_ms: int, prefetched: bool
+) -> Decision:
+    """Dispatches all of some jobs, or refuses for the first that may not go."""
+    events: list[AnyEvent] = []
+    jobs, suspects = state.jobs, state.suspects_in_flight
     for job in ids:
         row = jobs.get(job)
         if row is None or row.state != _PENDING:
             return _absent(state, job, row)
-        if row.spec is not known:
-            known, attempts_max = row.spec, row.spec.max_attempts
-            plain = not state.queues[known.queue].row.paused
-        if plain and row.ready_ms <= now_ms and row.attempt + prefetched < attempts_max:
-            if row.extra is None or not row.extra.suspect:
-                continue
-            if suspects:
-                return Rejection("suspect_waits", {"job": job})
-            suspects = True
-        reason = why_not_dispatch(state, row, now_ms, prefetched=prefetched)
+        reason = why_not_dispatch(state, row, now_ms, suspects, prefetched)
         if reason is not None:
             return Rejection(reason, {"job": job})
-    if len(set(ids)) != len(ids):
-        repeated = _first_repeated(ids)
-        return Rejection("repeated", {"job": ids[repeated], "index": repeated})
-    return [Dispatched(job, command.worker) for job in ids]
+        if row.extra is not None and row.extra.suspect:
+            suspects += 1
+        events.append(Dispatched(job, worker))
+    return events
+
+
+def why_not_dispatch(
+    state: State, row: Row, now_ms: int, suspects: int, prefetched: bool
+) -> str | None:
+    """Returns the code of what keeps a pending job from being dispatched, or `None`.
+
+    Args:
+        state: The state that holds the row.
+        row: A pending job.
+        now_ms: The time.
+        suspects: How many are in flight, those included that go out just before.
+        prefetched: It would wait behind another job at a busy worker.
+    """
+    if row.ready_ms > now_ms:
+        return "not_ready"
+    spec = row.spec
+    if state.queues[spec.queue].row.paused:
+        return "paused"
+    if row.attempt >= spec.max_attempts:
+        return "no_attempt_left"
+    if prefetched and row.attempt + 1 >= spec.max_attempts:
+        return "last_attempt"
+    if row.extra is not None and row.extra.suspect and (prefetched or suspects):
+        return "suspect_waits"
+    return None
 
 
 # -- outcomes -------------------------------------------------------------------------------
@@ -237,14 +236,14 @@ def _complete(state: State, command: Complete, now_ms: int) -> Decision:
 
 
 def _complete_batch(state: State, command: CompleteBatch, now_ms: int) -> Decision:
-    in_flight = state.in_flight
     events: list[AnyEvent] = []
     answered: set[int] = set()
     for done in command.done:
-        row = in_flight.get(done.token)
-        if row is not None and row.id == done.job and done.token not in answered:
-            answered.add(done.token)
-            events.append(Acked(done.job, done.token, done.result))
+        token = done.token
+        row = _fenced(state, done.job, token)
+        if type(row) is Row and token not in answered:
+            answered.add(token)
+            events.append(Acked(done.job, token, done.result))
     return events
 
 

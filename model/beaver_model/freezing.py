@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from beaver_model.bulk import build_indexes
 from beaver_model.hashing import blake2b
 from beaver_model.rows import (
     TOMBSTONE_BYTES,
@@ -151,7 +152,7 @@ def thaw(
 ) -> State:
     """Rebuilds a state, indexes and all; `thaw(*freeze(state))` equals `state`.
 
-    With `indexed` false the indexes are left to `State.index`, after more was replayed.
+    With `indexed` false the indexes are left to `build_indexes`, after more was replayed.
     """
     return assemble(
         header, queues, [[thaw_job(job) for job in jobs]], [list(tombstones)], indexed=indexed
@@ -189,7 +190,7 @@ def assemble(
     if len(state.jobs) != len(every) or len(state.tombstones) != len(state.tombstone_ids):
         raise ValueError("two rows have one id")
     if indexed:
-        state.index()
+        build_indexes(state)
     return state
 
 

@@ -1,9 +1,7 @@
 """The state of the queue: rows, and the indexes that are derived from them.
 
-`take` and `put` are the writers of the indexes, and only `apply` calls them; for a run of
-like events there are `enter_ready`, `take_heads`, `put_in_flight`, `take_completed` and
-`bury_all`, which do the same for many rows (see `runs`).  After a recovery `index` puts all
-rows at once.
+`take` and `put` are the writers of the indexes, and only `apply` calls them.  `bulk` does the
+same for many rows.
 """
 
 from __future__ import annotations
@@ -11,8 +9,6 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Sequence
-from itertools import repeat
-from operator import attrgetter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -24,14 +20,12 @@ from beaver_model.bounds import (
     TOMBSTONES_MAX_DEFAULT,
 )
 from beaver_model.index import Bucket, Kind, QueueIndex
-from beaver_model.indexing import gather
 from beaver_model.rows import (
     TOMBSTONE_BYTES,
     QueueRow,
     Row,
     Tombstone,
     size_of,
-    size_of_all,
     unpack_tombstone,
 )
 from beaver_model.states import JobState
@@ -43,12 +37,7 @@ _DEAD: Final = JobState.DEAD
 _CANCELLED: Final = JobState.CANCELLED
 _STATES: Final = tuple(JobState)
 _NORMAL: Final = Kind.NORMAL
-_LEDGER_MASK: Final = (1 << 64) - 1
-BULK_MIN: Final = 1_000
-"""Rows from which sorting them first is worth it; the explorer thaws millions of small states."""
-_seq: Final = attrgetter("seq")
-_attempt: Final = attrgetter("attempt")
-_token: Final = attrgetter("token")
+LEDGER_MASK: Final = (1 << 64) - 1
 
 
 class Header(NamedTuple):
@@ -83,7 +72,7 @@ class State:
 
         # Derived from here on.
         self.indexed = True
-        """False while `take` and `put` leave the indexes alone, until `index` builds them."""
+        """False while `take` and `put` leave the indexes alone (see `bulk.build_indexes`)."""
         self.in_flight: dict[int, Row] = {}
         """By token, in the order of dispatch."""
         self.dead: dict[str, Row] = {}
@@ -198,56 +187,12 @@ class State:
         self.prefetch_turns.leave(queue)
 
     def defer_indexes(self) -> None:
-        """Leaves the indexes alone until `index`: for replay, which asks for none of them.
+        """Leaves the indexes alone until `build_indexes`: for replay, which asks for none of them.
 
         Only rows, queues and tombstones are right in between; nothing may be decided.
         """
         assert not self.jobs, "before the first row comes in"
         self.indexed = False
-
-    def index(self) -> None:
-        """Builds the indexes from the rows, if they were deferred."""
-        if self.indexed:
-            return
-        self.indexed = True
-        if len(self.jobs) < BULK_MIN:
-            for row in self.jobs.values():
-                self._weigh(row, 1)
-                self.put(row)
-        else:
-            self._index_at_once()
-        # Tokens give the order of dispatch, seqs that of the rows.
-        self.in_flight = dict(sorted(self.in_flight.items()))
-
-    def _index_at_once(self) -> None:
-        gathered = gather(self.jobs.values(), self.time_ms)
-        for rows in gathered.ready:
-            if rows:
-                self.enter_ready(rows)
-        for rows in gathered.scheduled.values():
-            if rows:
-                self._count_pending(rows)
-                self._schedule(rows)
-        for row in gathered.rest:
-            self._weigh(row, 1)
-            self.put(row)
-
-    def _count_pending(self, rows: Sequence[Row]) -> QueueIndex:
-        """Adds pending rows of one queue, which it returns, to counts, bytes and ledger."""
-        queue = self.queues[rows[0].spec.queue]
-        queue.counts[_PENDING] += len(rows)
-        size = size_of_all(rows)
-        queue.bytes += size
-        self.bytes += size
-        self.ledger = (self.ledger + _ledger_of(rows, _PENDING)) & _LEDGER_MASK
-        return queue
-
-    def _schedule(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            row.scheduled = True
-        self.scheduled_live += len(rows)
-        self.scheduled += [(row.ready_ms, row.seq, row) for row in rows]
-        heapq.heapify(self.scheduled)
 
     def enter(self, row: Row) -> QueueIndex:
         """Takes in a row that the state does not hold yet; returns its queue."""
@@ -255,9 +200,13 @@ class State:
         name = row.spec.queue
         queue = self.queues.get(name) or self.queue(name)
         if self.indexed:
-            self._weigh(row, 1)
-            self.put(row)
+            self.put_new(row)
         return queue
+
+    def put_new(self, row: Row) -> None:
+        """Enters a row that the indexes have never held."""
+        self._weigh(row, 1)
+        self.put(row)
 
     def leave(self, row: Row) -> None:
         """Drops a row that `take` returned."""
@@ -285,7 +234,7 @@ class State:
         state = row.state
         queue = self.queues[row.spec.queue]
         queue.counts[state] += 1
-        self.ledger = (self.ledger + hash((row.seq, state, row.attempt, row.token))) & _LEDGER_MASK
+        self.ledger = (self.ledger + hash((row.seq, state, row.attempt, row.token))) & LEDGER_MASK
         if state == _PENDING:
             if row.ready_ms > self.time_ms:
                 row.scheduled = True
@@ -313,7 +262,7 @@ class State:
         state = row.state
         queue = self.queues[row.spec.queue]
         queue.counts[state] -= 1
-        self.ledger = (self.ledger - hash((row.seq, state, row.attempt, row.token))) & _LEDGER_MASK
+        self.ledger = (self.ledger - hash((row.seq, state, row.attempt, row.token))) & LEDGER_MASK
         if state == _IN_FLIGHT:
             del self.in_flight[row.token]
             if row.extra is not None and row.extra.suspect:
@@ -334,61 +283,6 @@ class State:
             del self.cancelled[row.id]
         return row
 
-    # -- the same for many rows ----------------------------------------------------------
-
-    def enter_ready(self, rows: Sequence[Row]) -> QueueIndex:
-        """Enters pending rows of one lane that are ready into the indexes; returns their queue."""
-        queue = self._count_pending(rows)
-        self._count_ready(queue, len(rows))
-        bucket = queue.bucket(rows[0], self.known_tasks)
-        bucket.extend(rows)
-        if bucket.live == len(rows):
-            self._list_bucket(queue, bucket)
-        return queue
-
-    def take_heads(self, rows: Sequence[Row]) -> bool:
-        """Takes rows that go first in one lane, in their order, out of every index.
-
-        Returns False, with nothing changed, where they are anything else.
-        """
-        queue = self.queues[rows[0].spec.queue]
-        if rows[0].scheduled or not queue.bucket(rows[0], self.known_tasks).take_heads(rows):
-            return False
-        count = len(rows)
-        queue.counts[_PENDING] -= count
-        queue.ready -= count
-        self.ready -= count
-        self.ledger = (self.ledger - _ledger_of(rows, _PENDING)) & _LEDGER_MASK
-        return True
-
-    def put_in_flight(self, rows: Sequence[Row]) -> None:
-        """Enters rows of one queue that are in flight, and no suspects, into the indexes."""
-        self.queues[rows[0].spec.queue].counts[_IN_FLIGHT] += len(rows)
-        self.ledger = (self.ledger + _ledger_of(rows, _IN_FLIGHT)) & _LEDGER_MASK
-        self.in_flight.update(zip(map(_token, rows), rows, strict=True))
-
-    def take_completed(self, rows: Sequence[Row]) -> None:
-        """Takes rows that were in flight and have completed out of every index."""
-        in_flight, suspects = self.in_flight, 0
-        by_queue: dict[str, list[Row]] = {}
-        spec, queued = None, []
-        for row in rows:
-            del in_flight[row.token]
-            if row.spec is not spec:
-                spec = row.spec
-                queued = by_queue.setdefault(spec.queue, [])
-            queued.append(row)
-            if row.extra is not None:
-                suspects += row.extra.suspect
-        self.suspects_in_flight -= suspects
-        self.ledger = (self.ledger - _ledger_of(rows, _IN_FLIGHT)) & _LEDGER_MASK
-        for name, queued in by_queue.items():
-            queue, size = self.queues[name], size_of_all(queued)
-            queue.counts[_IN_FLIGHT] -= len(queued)
-            queue.row.completed += len(queued)
-            queue.bytes -= size
-            self.bytes -= size
-
     # -- what has ended --------------------------------------------------------------------
 
     def bury(self, job: str, time_ms: int, tombstone: bytes) -> None:
@@ -398,18 +292,9 @@ class State:
         self.tombstone_times.append(time_ms)
         self.bytes += TOMBSTONE_BYTES + len(job)
         if len(self.tombstones) > self.tombstones_max or self.tombstones_age_ms:
-            self._evict(TOMBSTONES_EVICTED_PER_EVENT)
+            self.evict(TOMBSTONES_EVICTED_PER_EVENT)
 
-    def bury_all(self, jobs: Sequence[str], time_ms: int, tombstones: Sequence[bytes]) -> None:
-        """Remembers finished jobs and evicts a few of the oldest tombstones for each."""
-        self.tombstones.update(zip(jobs, tombstones, strict=True))
-        self.tombstone_ids.extend(jobs)
-        self.tombstone_times.extend(repeat(time_ms, len(jobs)))
-        self.bytes += TOMBSTONE_BYTES * len(jobs) + sum(map(len, jobs))
-        if len(self.tombstones) > self.tombstones_max or self.tombstones_age_ms:
-            self._evict(len(jobs) * TOMBSTONES_EVICTED_PER_EVENT)
-
-    def _evict(self, count: int) -> None:
+    def evict(self, count: int) -> None:
         """Drops the oldest tombstones, up to so many, where there are too many or too old ones."""
         oldest_ms = self.time_ms - self.tombstones_age_ms if self.tombstones_age_ms else 0
         for _ in range(count):
@@ -423,19 +308,19 @@ class State:
             self.bytes -= TOMBSTONE_BYTES + len(evicted)
 
     def _make_ready(self, row: Row, queue: QueueIndex) -> None:
-        self._count_ready(queue, 1)
+        self.count_ready(queue, 1)
         bucket = queue.bucket(row, self.known_tasks)
         bucket.push(row)
         if bucket.live == 1:
-            self._list_bucket(queue, bucket)
+            self.list_bucket(queue, bucket)
 
-    def _list_bucket(self, queue: QueueIndex, bucket: Bucket) -> None:
+    def list_bucket(self, queue: QueueIndex, bucket: Bucket) -> None:
         """Gives a queue its turns, after a bucket that was empty has got jobs."""
         self.turns.enter(queue)
         if bucket.kind == _NORMAL:
             self.prefetch_turns.enter(queue)
 
-    def _count_ready(self, queue: QueueIndex, count: int) -> None:
+    def count_ready(self, queue: QueueIndex, count: int) -> None:
         if not queue.ready and queue.stride_pass < self.stride_pass:
             # A queue that was idle does not catch up on what it did not use.
             queue.stride_pass = self.stride_pass
@@ -449,11 +334,3 @@ class State:
             self.scheduled = [entry for entry in self.scheduled if entry[2].state == _PENDING]
             heapq.heapify(self.scheduled)
         return copy
-
-
-def _ledger_of(rows: Sequence[Row], state: JobState) -> int:
-    """Returns the sum of what rows in one state add to the ledger."""
-    parts = zip(
-        map(_seq, rows), repeat(state), map(_attempt, rows), map(_token, rows), strict=False
-    )
-    return sum(map(hash, parts))

@@ -22,7 +22,7 @@ from beaver.journal.scan import Damage, Damaged, End, EndKind, SegmentScan
 from beaver.layout import Layout
 from beaver.ports import Clock, Disk, File
 from beaver.recovery_table import Row
-from beaver_model import IllegalEvent, State, replay
+from beaver_model import IllegalEvent, State, build_indexes, replay
 
 _COMPARE_BYTES: Final = 1 << 20
 
@@ -170,7 +170,7 @@ class Rebuilding:
             with self.phase("replay"):
                 self._replay(state)
             with self.phase("index"):
-                state.index()
+                build_indexes(state)
             self.state = state
         finally:
             if collecting:

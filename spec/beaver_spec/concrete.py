@@ -119,9 +119,9 @@ class ConcreteSpace(Space):
         """Returns the time of this step."""
         return self.now
 
-    def thawed(self, mid: int) -> State:
+    def thawed(self, mid: int, *, indexed: bool = True) -> State:
         """Returns a whole state."""
-        return thaw(*self.states[mid])
+        return thaw(*self.states[mid], indexed=indexed)
 
     def step(self, mid: int, ask: Any, worker: int = 1) -> Step:
         """Returns what a command leads to on a whole state, now."""

@@ -24,7 +24,6 @@ from beaver_model.commands import (
 from beaver_model.events import AnyEvent, JobEvent, TimedOut
 from beaver_model.freezing import Frozen
 from beaver_model.rows import encode_spec
-from beaver_model.runs import AT_ONCE
 from beaver_model.states import JobState, Trigger
 from beaver_spec.asking import command_of
 from beaver_spec.properties import (
@@ -70,14 +69,14 @@ Effect = tuple[int, int]
 
 
 def at_once(state: State, events: Sequence[AnyEvent], time_ms: int) -> None:
-    """Applies the events of one decision as `apply_all` does, and a run of two is long enough."""
-    kinds = set(map(type, events))
-    run = AT_ONCE.get(kinds.pop()) if len(kinds) == 1 else None
-    if run is not None:
-        state.time_ms = max(state.time_ms, time_ms)
-        if run(state, events):
-            return
-    beaver_model.apply_all(state, events, time_ms)
+    """Applies the events of one decision in their bulk forms, however few they are."""
+    beaver_model.apply_all(state, events, time_ms, run_min=1)
+
+
+def recover(state: State, first_seq: int, time_ms: int, events: Sequence[AnyEvent]) -> None:
+    """Replays a frame in bulk forms, as recovery does to a state without indexes."""
+    beaver_model.replay(state, first_seq, time_ms, events, run_min=1)
+    beaver_model.build_indexes(state)
 
 
 class ModelUnderTest(NamedTuple):
@@ -89,6 +88,7 @@ class ModelUnderTest(NamedTuple):
     violations: Callable[[State], list[str]] = beaver_model.violations
     select: Callable[[State, Offer, int], ModelRow | None] = beaver_model.select
     at_once: Callable[[State, Sequence[AnyEvent], int], None] = at_once
+    recover: Callable[[State, int, int, Sequence[AnyEvent]], None] = recover
 
 
 class Step:
@@ -230,9 +230,10 @@ class Space:
             step = self._steps[mid, ask] = self._take(mid, ask)
         return step
 
-    def thawed(self, mid: int) -> State:
+    def thawed(self, mid: int, *, indexed: bool = True) -> State:
         """Returns a state of the real model, with numbers that stand for the labels."""
-        return thaw(*concrete(self.models[mid], self.spec, self._tombstones_max))
+        frozen = concrete(self.models[mid], self.spec, self._tombstones_max)
+        return thaw(*frozen, indexed=indexed)
 
     def _take(self, mid: int, ask: Ask) -> Step:
         model, state = self.models[mid], self.thawed(mid)
@@ -315,11 +316,16 @@ class Space:
             return [Wrong("replay_agrees", "thawing gives another ledger or another size")]
         if self.model.apply is not beaver_model.apply:
             return ()  # Broken by a test: runs do not know of it, and another property has to.
-        together = self.thawed(mid)
-        self.model.at_once(together, events, self.now_ms())
-        wrong = freeze(together) != expected or self.model.violations(together)
-        if wrong or (together.ledger, together.bytes) != (state.ledger, state.bytes):
-            return [Wrong("replay_agrees", "applying all events at once gives another state")]
+        for indexed in (True, False):
+            together = self.thawed(mid, indexed=indexed)
+            if indexed:
+                self.model.at_once(together, events, self.now_ms())
+            else:
+                self.model.recover(together, first_seq, self.now_ms(), events)
+            wrong = freeze(together) != expected or self.model.violations(together)
+            if wrong or (together.ledger, together.bytes) != (state.ledger, state.bytes):
+                how = "applying all events at once" if indexed else "recovery without indexes"
+                return [Wrong("replay_agrees", f"{how} gives another state")]
         return ()
 
     # -- asking for the witnesses ----------------------------------------------------------------

@@ -7,11 +7,21 @@ from collections.abc import Callable
 
 import pytest
 
-from beaver_model import IllegalEvent, State, fingerprint, freeze, replay, select, thaw, violations
-from beaver_model import state as state_module
+from beaver_model import (
+    IllegalEvent,
+    State,
+    build_indexes,
+    bulk,
+    fingerprint,
+    freeze,
+    replay,
+    select,
+    thaw,
+    violations,
+)
+from beaver_model.bulk import Gathered, gather
 from beaver_model.commands import Boot, Cancel, Fail, Release, SetQueue
 from beaver_model.events import Cause, Dispatched, Enqueued
-from beaver_model.indexing import Gathered, gather
 from beaver_model.policy import Offer
 from beaver_model.rows import Row, Spec, encode_spec
 from tests.model.world import World, job
@@ -69,7 +79,7 @@ def test_indexes_built_at_once_are_those_built_row_by_row(
     world = varied_world(seed)
     frozen, late_ms = freeze(world.state), world.now_ms + 10_000
     one_by_one = thaw(*frozen)
-    monkeypatch.setattr(state_module, "BULK_MIN", 0)
+    monkeypatch.setattr(bulk, "ROWS_MIN", 0)
     at_once = thaw(*frozen)
     assert violations(at_once) == violations(one_by_one) == []
     assert (at_once.ledger, at_once.bytes) == (one_by_one.ledger, one_by_one.bytes)
@@ -101,8 +111,8 @@ def test_a_bug_in_the_gathering_is_seen_by_the_invariants(
 ) -> None:
     """What the comparison above rests on; a row that may not run yet shows in the order only."""
     frozen = freeze(varied_world(1).state)
-    monkeypatch.setattr(state_module, "BULK_MIN", 0)
-    monkeypatch.setattr(state_module, "gather", lambda rows, now_ms: bug(gather(rows, now_ms)))
+    monkeypatch.setattr(bulk, "ROWS_MIN", 0)
+    monkeypatch.setattr(bulk, "gather", lambda rows, now_ms: bug(gather(rows, now_ms)))
     state = thaw(*frozen)
     seen = violations(state)
     if bug is scheduled_too_soon:
@@ -120,7 +130,7 @@ def test_a_state_that_defers_its_indexes_replays_to_the_same_rows() -> None:
     deferred.defer_indexes()
     for seq, (time_ms, event) in enumerate(world.log, 1):
         replay(deferred, seq, time_ms, [event])
-    deferred.index()
+    build_indexes(deferred)
     assert violations(deferred) == []
     assert fingerprint(deferred) == fingerprint(world.state)
 

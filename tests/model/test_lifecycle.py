@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from transitions import MachineError
 
-from beaver_model.applying import legal
 from beaver_model.commands import Cancel, Complete, ConfirmCancel, Discard, Fail, Requeue
 from beaver_model.events import JOB_EVENTS, JobEvent
+from beaver_model.legality import legal
 from beaver_model.lifecycle import CELLS, JobState, Life, Trigger, build_machine
 from tests.model.world import World, job
 

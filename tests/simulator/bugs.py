@@ -215,9 +215,7 @@ def _jobs_go_before_their_time(patch: Patch) -> None:
     patch.setattr(
         deciding,
         "why_not_dispatch",
-        lambda state, row, now_ms, *, prefetched: why_not(
-            state, row, now_ms + 20, prefetched=prefetched
-        ),
+        lambda state, row, now_ms, *rest: why_not(state, row, now_ms + 20, *rest),
     )
 
 

@@ -42,7 +42,7 @@ from beaver_model.rows import TOMBSTONE_BYTES, Extra
 from beaver_spec.moment import set_phase
 from beaver_spec.rules import Rules
 from beaver_spec.scopes import SCOPES, Scope
-from beaver_spec.space import ModelUnderTest, at_once
+from beaver_spec.space import ModelUnderTest, at_once, recover
 from beaver_spec.world import SPENT, Entry, Worker
 
 Decision = list[AnyEvent] | Rejection
@@ -162,6 +162,15 @@ def run_is_counted_twice(state: State, events: Sequence[AnyEvent], time_ms: int)
     at_once(state, events, time_ms)
     if len(events) > 1 and isinstance(events[0], Dispatched):
         state.ready += 1
+
+
+def recovery_forgets_the_worker(
+    state: State, first_seq: int, time_ms: int, events: Sequence[AnyEvent]
+) -> None:
+    recover(state, first_seq, time_ms, events)
+    for event in events:
+        if isinstance(event, Dispatched):
+            state.jobs[event.job].worker = 0
 
 
 def failed_jobs_never_run_again(state: State, command: AnyCommand, now_ms: int) -> Decision:
@@ -439,6 +448,8 @@ BUGS = [
          ModelUnderTest(at_once=run_leaves_no_tombstone)),
     Sown("a run at once counts wrongly", "several", "replay_agrees",
          ModelUnderTest(at_once=run_is_counted_twice)),
+    Sown("recovery forgets who runs a job", "pause", "replay_agrees",
+         ModelUnderTest(recover=recovery_forgets_the_worker)),
     Sown("started early behind what is given back", "early", "started_is_charged",
          rules=SentBeforeTheSync),
     Sown("expired before the kill, where starts are early", "early", "exclusive",

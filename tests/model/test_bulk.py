@@ -7,24 +7,35 @@ the two may differ.  Mutants of the functions stand in `beaver_chaos.mutants_run
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from beaver_model import (
+    IllegalEvent,
     JobState,
     Offer,
     Rejection,
     State,
+    apply,
     apply_all,
+    build_indexes,
     fingerprint,
     freeze,
+    legal,
+    replay,
     select_run,
+    thaw,
     violations,
 )
+from beaver_model.bulk import BULK, RUN_MIN
 from beaver_model.commands import (
     Boot,
     Complete,
@@ -34,8 +45,7 @@ from beaver_model.commands import (
     Done,
     Enqueue,
 )
-from beaver_model.events import Acked, AnyEvent, Dispatched
-from beaver_model.runs import AT_ONCE, RUN_MIN
+from beaver_model.events import Acked, AnyEvent, Dispatched, Enqueued, JobEvent
 from tests.model.pasts import FAR_MS, Ask, Case, Life, cases, job_of, nth, rows_in
 from tests.stateful.running import budget
 from tests.stateful.scan import derived
@@ -133,9 +143,8 @@ def run_of(life: Life, ask: Ask) -> list[AnyEvent]:
 def test_a_run_applied_at_once_leaves_what_its_events_leave_one_by_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    met: Counter[tuple[str, bool]] = Counter()
-    for kind, at_once in AT_ONCE.items():
-        monkeypatch.setitem(AT_ONCE, kind, counted(met, kind.NAME, at_once))  # type: ignore[attr-defined]
+    met: Counter[Any] = Counter()
+    count_runs(met, monkeypatch)
 
     @budget(TIMES)
     @given(cases(RUNS))
@@ -149,9 +158,15 @@ def test_a_run_applied_at_once_leaves_what_its_events_leave_one_by_one(
         check_same(case, at_once, one_by_one)
 
     holds()
-    expected = {(name, True) for name in ("ENQUEUE", "DISPATCH", "ACK")}
+    expected: set[Any] = {(name, True) for name in ("ENQUEUE", "DISPATCH", "ACK")}
     expected |= {(name, False) for name in ("ENQUEUE", "DISPATCH")}
     assert expected <= set(met), "each kind of run was met, plain and not"
+
+
+def count_runs(met: Counter[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, bulk in BULK.items():
+        form = bulk._replace(apply=counted(met, kind.NAME, bulk.apply))  # type: ignore[attr-defined]
+        monkeypatch.setitem(BULK, kind, form)
 
 
 def counted(met: Counter[Any], name: str, at_once: Any) -> Any:
@@ -160,6 +175,7 @@ def counted(met: Counter[Any], name: str, at_once: Any) -> Any:
         done: bool = at_once(state, events)
         assert done or freeze(state) == before, "nothing changes where it returns False"
         met[name, done] += 1
+        met[name, done, "indexed" if state.indexed else "deferred"] += 1
         return done
 
     return wrapped
@@ -177,6 +193,99 @@ def test_a_short_run_is_applied_one_by_one_and_a_mixed_one_too() -> None:
     apply_all(life.state, events, life.now_ms)
     other.apply(events)
     assert facts(life.state) == facts(other.state)
+
+
+# -- recovery ---------------------------------------------------------------------------------
+
+
+def spoiled(events: Sequence[AnyEvent], spoil: int, state: State) -> list[AnyEvent]:
+    """Returns events of which one cannot follow, as a rule; which and why, `spoil` says."""
+    how, at = spoil % 8, spoil // 8 % len(events)
+    event = events[at]
+    gone = list(state.tombstones) or ["nobody"]
+    change: dict[str, Any] = {}
+    match how, event:
+        case 0, JobEvent():
+            # The same job again, at once or after others.
+            return [*events[: at + 1], *events[at + 1 :][: spoil // 64], event, *events[at + 1 :]]
+        case 1, JobEvent():
+            change = {"job": next(iter(state.jobs), "nobody")}
+        case 2, JobEvent():
+            change = {"job": gone[0]}
+        case 3, Enqueued():
+            change = {"digest": b"short"}
+        case 4, Enqueued():
+            change = {"spec": b"\xc1"}
+        case 5, Acked():
+            change = {"token": event.token + 1}
+        case 6, Dispatched():
+            spent = [row.id for row in state.jobs.values() if row.attempt >= row.spec.max_attempts]
+            change = {"job": spent[0]} if spent else {}
+    return [*events[:at], msgspec.structs.replace(event, **change), *events[at + 1 :]]
+
+
+def in_turn(state: State, events: Sequence[AnyEvent], time_ms: int) -> tuple[int, str] | None:
+    """Applies events one by one; returns which is illegal, and why."""
+    for event in events:
+        reason = legal(state, event)
+        if reason is not None:
+            return state.last_seq + 1, reason
+        apply(state, event, time_ms)
+    return None
+
+
+def test_a_run_is_replayed_as_its_events_are_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With indexes and without; an event that cannot follow is named by its seq either way."""
+    met: Counter[Any] = Counter()
+    count_runs(met, monkeypatch)
+
+    @budget(TIMES)
+    @given(cases(RUNS), st.integers(0, 1_000), st.booleans(), st.integers(1, RUN_MIN))
+    def holds(case: Case, spoil: int, indexed: bool, run_min: int) -> None:
+        life = Life(case.past)
+        frozen, events = freeze(life.state), run_of(life, case.act)
+        if not events:
+            return
+        if spoil % 3:
+            events = spoiled(events, spoil, life.state)
+        else:
+            # Another run in the same frame.
+            life.apply(events)
+            held = list(life.state.in_flight.items())[:4]
+            events += [Acked(row.id, token, b"1") for token, row in held]
+        singly, together = (thaw(*frozen, indexed=indexed) for _ in range(2))
+        wrong = in_turn(singly, events, life.now_ms)
+        told = None
+        try:
+            replay(together, together.last_seq + 1, life.now_ms, events, run_min=run_min)
+        except IllegalEvent as error:
+            told = error.seq, str(error).partition("illegal here: ")[2]
+        assert told == wrong
+        met["illegal" if wrong else "legal", indexed] += 1
+        for state in (singly, together):
+            build_indexes(state)
+        if wrong is None:
+            assert violations(together) == []
+            assert facts(together) == facts(singly)
+
+    holds()
+    expected: set[Any] = {
+        (name, True, how)
+        for name in ("ENQUEUE", "DISPATCH", "ACK")
+        for how in ("indexed", "deferred")
+    }
+    expected |= {(name, indexed) for name in ("legal", "illegal") for indexed in (True, False)}
+    assert expected <= set(met), "each kind of run was met, and legal and illegal frames"
+
+
+def test_every_bulk_form_names_the_test_that_holds_it_equal_to_the_single_one() -> None:
+    """So that whoever changes one finds it; the test stands in this folder."""
+    written = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    forms = [form for bulk in BULK.values() for form in bulk]
+    for form in (*forms, build_indexes):
+        named = re.findall(r"`(test_\w+)`", form.__doc__ or "")
+        assert named, form
+        assert f"def {named[0]}(" in written, named[0]
 
 
 # -- batches ---------------------------------------------------------------------------------
