@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from beaver.errors import (
         AppImportError,
         BeaverError,
+        BindError,
         Conflict,
         Corruption,
         CrewFailed,
         DiskFull,
+        Endless,
         HelperFailed,
         InvalidInput,
         JobFailed,
         LogLost,
+        LostLeadership,
         NewerFormat,
         NoServer,
         NotFound,
@@ -36,7 +39,15 @@ if TYPE_CHECKING:
     )
     from beaver.handles import Handle
     from beaver.jobs import AsyncContextJob, AsyncJob, ContextJob, Job
-    from beaver.steering import Cancel, Dead, Retry, Snooze
+    from beaver.steering import (
+        Cancel,
+        CancelRequested,
+        Dead,
+        Retry,
+        Snooze,
+        SoftStop,
+        TimeLimit,
+    )
 
 _HOMES: Final = {
     "app": ("Beaver",),
@@ -46,14 +57,17 @@ _HOMES: Final = {
     "errors": (
         "AppImportError",
         "BeaverError",
+        "BindError",
         "Conflict",
         "Corruption",
         "CrewFailed",
         "DiskFull",
+        "Endless",
         "HelperFailed",
         "InvalidInput",
         "JobFailed",
         "LogLost",
+        "LostLeadership",
         "NewerFormat",
         "NoServer",
         "NotFound",
@@ -66,7 +80,15 @@ _HOMES: Final = {
     ),
     "handles": ("Handle",),
     "jobs": ("AsyncContextJob", "AsyncJob", "ContextJob", "Job"),
-    "steering": ("Cancel", "Dead", "Retry", "Snooze"),
+    "steering": (
+        "Cancel",
+        "CancelRequested",
+        "Dead",
+        "Retry",
+        "Snooze",
+        "SoftStop",
+        "TimeLimit",
+    ),
 }
 """Where each public name lives; a test compares this with the imports above."""
 
@@ -98,7 +120,9 @@ __all__ = [
     "AsyncJob",
     "Beaver",
     "BeaverError",
+    "BindError",
     "Cancel",
+    "CancelRequested",
     "Client",
     "Conflict",
     "ContextJob",
@@ -106,6 +130,7 @@ __all__ = [
     "CrewFailed",
     "Dead",
     "DiskFull",
+    "Endless",
     "Handle",
     "HelperFailed",
     "InvalidInput",
@@ -113,6 +138,7 @@ __all__ = [
     "JobContext",
     "JobFailed",
     "LogLost",
+    "LostLeadership",
     "NewerFormat",
     "NoServer",
     "NotFound",
@@ -121,8 +147,10 @@ __all__ = [
     "ServerGone",
     "ServerLeft",
     "Snooze",
+    "SoftStop",
     "StorageFailed",
     "StoreUnavailable",
+    "TimeLimit",
     "WaitTimeout",
     "current",
 ]

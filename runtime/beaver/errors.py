@@ -39,6 +39,10 @@ class InvalidInput(BeaverError):
     http_status = 400
 
 
+class BindError(InvalidInput):
+    """A payload does not fit the parameters of its task."""
+
+
 class Conflict(InvalidInput):
     """The job exists with different content, or is in a state that forbids the request."""
 
@@ -112,6 +116,10 @@ class WaitTimeout(BeaverError):
 
     exit_code = 5
     http_status = 504
+
+
+class Endless(BeaverError):
+    """A `drain` of a test ran more attempts than any test needs."""
 
 
 class NotFound(BeaverError):

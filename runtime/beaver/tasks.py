@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar
 
-from beaver.errors import InvalidInput
+from beaver.errors import BindError, InvalidInput
 from beaver.messages import Options, Request, TaskInfo
 from beaver.near import unknown_name
 from beaver.parameters import Parameters, parameters_of, producer_signature
@@ -33,10 +33,6 @@ R = TypeVar("R")
 
 _SPREAD: Final = {"args", "kwargs"}
 _SHAPES_MAX: Final = 1_000
-
-
-class BindError(InvalidInput):
-    """A payload does not fit the parameters of its task."""
 
 
 def pack_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

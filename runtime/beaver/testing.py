@@ -26,7 +26,7 @@ from beaver.config import load_config
 from beaver.context import JobContext, enter_alone
 from beaver.dispatch.outcomes import attempt_of, command_of
 from beaver.durations import parse_duration_ms
-from beaver.errors import BeaverError, WaitTimeout
+from beaver.errors import Endless, WaitTimeout
 from beaver.listing import attempt_of as attempt_shown
 from beaver.listing import event_view
 from beaver.messages import Attempt, Outcome, Request
@@ -72,10 +72,6 @@ ATTEMPTS_MAX: Final = 10_000
 _STORE: Final = "testing"
 _JITTER: Final = 0.5
 _WORKER: Final = 1
-
-
-class Endless(BeaverError):
-    """A `drain` ran more attempts than any test needs."""
 
 
 class Testing(Operations, Synchronous):

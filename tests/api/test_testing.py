@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 
 from beaver import Beaver, Cancel, Dead, JobContext, Retry, Snooze, current
-from beaver.errors import JobFailed, WaitTimeout
-from beaver.testing import STARTS_AT, Endless
+from beaver.errors import Endless, JobFailed, WaitTimeout
+from beaver.testing import STARTS_AT
 
 
 @pytest.fixture

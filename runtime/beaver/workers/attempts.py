@@ -20,7 +20,7 @@ import msgspec
 from beaver import joblog
 from beaver.builtins import BuiltinTask
 from beaver.context import JobContext
-from beaver.errors import InvalidInput
+from beaver.errors import BindError, InvalidInput
 from beaver.messages import Outcome, OutcomeKind
 from beaver.steering import (
     Cancel,
@@ -31,7 +31,7 @@ from beaver.steering import (
     Steering,
     TimeLimit,
 )
-from beaver.tasks import BindError, Registry, Task
+from beaver.tasks import Registry, Task
 from beaver.texts import cut
 from beaver.workers import failures
 from beaver.workers.returned import encode_result
