@@ -27,7 +27,7 @@ from beaver import protocol
 from beaver.errors import BeaverError, ServerLeft
 from beaver.looking import Looking
 
-_RECEIVE_BYTES: Final = 1 << 18
+_RECEIVE_BYTES: Final = 1 << 16
 _TOGETHER_BYTES: Final = 1 << 16
 """Frames of so many bytes leave in a write without waiting for more."""
 _OTHER_READS_MS: Final = 10
