@@ -105,4 +105,30 @@ MUTANTS: Final = (
         ),
         why="Eight client processes take a third of their rate from each other.",
     ),
+    Mutant(
+        name="looking-again-after-a-look-in-vain",
+        module="beaver.looking",
+        diff="""
+-        if (slow or over) and ((over and self._may_be_vain) or self._busy(slow)):
++        mutant_reached()
++        if (slow or over) and self._busy(slow):
+""",
+        tests=(
+            f"{_LOOKING}::test_where_nothing_need_come_a_look_in_vain_is_followed_by_ever_longer_pauses",
+        ),
+        why="A server spends 30 ms of a core on each hundred requests that come one by one.",
+    ),
+    Mutant(
+        name="server-looking-behind-many-answers",
+        module="beaver.server.socket",
+        diff="""
+-        self._alone = len(full) == 1
++        mutant_reached()
++        self._alone = True
+""",
+        tests=(
+            "tests/runtime/test_looking_server.py::test_it_does_not_look_behind_answers_to_several_clients",
+        ),
+        why="The server takes a core from eight client processes that wait for it.",
+    ),
 )

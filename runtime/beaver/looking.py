@@ -1,8 +1,9 @@
-"""Looking for an answer again and again before the thread sleeps: while a core is idle.
+"""Looking for a message again and again before the thread sleeps: while a core is idle.
 
 An answer needs a sync of the log, a tenth of a millisecond on a fast disk: to fall asleep and
 be woken takes half as long again.  But who looks keeps a core from whoever could use it: eight
-client processes that all look take a third of their own rate from each other.
+client processes that all look take a third of their own rate from each other.  A server looks
+too, for the next request of a client that is alone (`server.socket`).
 
 Whether a core is idle costs next to nothing to find out.  Between two looks the thread yields:
 where nobody else wants its core that takes half a microsecond, else as long as the other one
@@ -51,9 +52,12 @@ def runnable() -> int | None:
 
 
 class Looking:
-    """Decides for one connection, from what it has met lately."""
+    """Decides for one connection, or one server, from what it has met lately."""
 
-    __slots__ = ("_again_s", "_clock", "_cores", "_pause_s", "_runnable", "_yield")
+    __slots__ = (
+        "_again_s", "_clock", "_cores", "_may_be_vain", "_pause_min_s", "_pause_s", "_runnable",
+        "_until_s", "_yield",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -61,35 +65,59 @@ class Looking:
         runnable: Callable[[], int | None] = runnable,
         clock: Callable[[], float] = time.perf_counter,
         let_others: Callable[[], object] = _let_others,
+        *,
+        vain_pause_s: float | None = None,
     ) -> None:
+        """Takes what to go by.
+
+        Args:
+            count: Cores that may be used.
+            runnable: See `runnable`.
+            clock: Seconds.
+            let_others: Yields the core.
+            vain_pause_s: Where what is looked for need never come, the least pause: then a look
+                in vain is followed by one on idle cores too.
+        """
         self._cores = cores() if count is None else count
         self._runnable, self._clock, self._yield = runnable, clock, let_others
+        self._may_be_vain = vain_pause_s is not None
+        self._pause_s = self._pause_min_s = vain_pause_s or PAUSE_S
         # On a single core the server needs that core.
         self._again_s = 0.0 if self._cores > 1 else float("inf")
-        self._pause_s = PAUSE_S
+        self._until_s = 0.0
 
     def sees(self, look: Callable[[int], Any]) -> bool:
         """True once `look(0)` is true; False where the thread should sleep until there is more."""
-        clock = self._clock
-        now_s = clock()
-        if now_s < self._again_s:
+        if not self.begins():
             return False
-        until_s = now_s + LOOK_S
         while True:
             if look(0):
-                self._pause_s = max(PAUSE_S, self._pause_s / 2)
+                self.found()
                 return True
-            before_s = now_s
-            self._yield()
-            now_s = clock()
-            slow = now_s - before_s > SLOW_YIELD_S
-            if slow or now_s > until_s:
-                if self._busy(slow):
-                    self._again_s = now_s + self._pause_s
-                    self._pause_s = min(2 * self._pause_s, PAUSE_MAX_S)
-                    return False
-                if now_s > until_s:
-                    return False
+            if not self.goes_on():
+                return False
+
+    def begins(self) -> bool:
+        """True where it is time for a look; then `goes_on` says for how long."""
+        now_s = self._clock()
+        self._until_s = now_s + LOOK_S
+        return now_s >= self._again_s
+
+    def found(self) -> None:
+        """The look was worth it."""
+        self._pause_s = max(self._pause_min_s, self._pause_s / 2)
+
+    def goes_on(self) -> bool:
+        """Yields, then says whether to look again."""
+        before_s = self._clock()
+        self._yield()
+        now_s = self._clock()
+        slow, over = now_s - before_s > SLOW_YIELD_S, now_s > self._until_s
+        if (slow or over) and ((over and self._may_be_vain) or self._busy(slow)):
+            self._again_s = now_s + self._pause_s
+            self._pause_s = min(2 * self._pause_s, PAUSE_MAX_S)
+            return False
+        return not over
 
     def _busy(self, slow: bool) -> bool:
         running = self._runnable()

@@ -11,11 +11,15 @@ from beaver.looking import LOOK_S, PAUSE_MAX_S, PAUSE_S, SLOW_YIELD_S, Looking
 class Machine:
     """Time, cores and what a yield takes on them."""
 
-    def __init__(self, cores: int = 2, running: int | None = 1) -> None:
+    def __init__(
+        self, cores: int = 2, running: int | None = 1, vain_pause_s: float | None = None
+    ) -> None:
         self.now_s, self.yield_s, self.running = 0.0, 1e-6, running
         self.looks = self.asked = 0
         self.answer_after: float | None = None
-        self.looking = Looking(cores, self._runnable, lambda: self.now_s, self._yield)
+        self.looking = Looking(
+            cores, self._runnable, lambda: self.now_s, self._yield, vain_pause_s=vain_pause_s
+        )
 
     def _runnable(self) -> int | None:
         self.asked += 1
@@ -87,6 +91,26 @@ def test_where_nobody_counts_an_answer_that_takes_long_is_no_sign_of_busy_cores(
     machine = Machine(running=None)
     assert not machine.look_for_one_that_comes(None)
     assert machine.look_for_one_that_comes(LOOK_S / 2)
+
+
+def test_where_nothing_need_come_a_look_in_vain_is_followed_by_ever_longer_pauses():
+    """Else a server would look behind each of a hundred requests a second: on idle cores, too."""
+    machine = Machine(vain_pause_s=PAUSE_S / 10)
+    looked = 0
+    for _ in range(500):
+        looks = machine.looks
+        assert not machine.look_for_one_that_comes(None)
+        looked += machine.looks > looks
+        machine.now_s += PAUSE_S
+    assert 2 <= looked < 20
+
+
+def test_what_comes_soon_again_and_again_is_looked_for_each_time():
+    machine = Machine(vain_pause_s=PAUSE_S / 10)
+    assert not machine.look_for_one_that_comes(None)
+    assert not machine.look_for_one_that_comes(0.0)
+    machine.now_s += PAUSE_S / 10
+    assert all(machine.look_for_one_that_comes(LOOK_S / 2) for _ in range(100))
 
 
 def test_who_may_use_some_cores_only_does_not_ask_about_all(monkeypatch):
