@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import beaver_model.bounds
 from beaver import errors
@@ -96,10 +96,8 @@ def _prompted(examples: str) -> str:
 def _parameters(command: Callable[..., None]) -> tuple[list[str], list[tuple[str, str]]]:
     arguments: list[str] = []
     options: list[tuple[str, str]] = []
-    for name, hint in get_type_hints(command, include_extras=True).items():
-        if name == "return":
-            continue
-        info = get_args(hint)[1]
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        info = get_args(parameter.annotation)[1]
         if type(info).__name__ == "ArgumentInfo":
             arguments.append(info.metavar)
             continue

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from beaver import queries
-from beaver.cli import inspecting
+from beaver.cli.list_jobs import PAGE
+from beaver.cli.status import tell_status
 from beaver_model import State
 from tests.cli.conftest import everything_in
 
@@ -79,7 +80,7 @@ def test_list_filters_and_pages(beaver, store):
 
 
 def test_list_reads_more_than_a_page(beaver):
-    names = [f"job-{n:05}" for n in range(inspecting.PAGE + 100)]
+    names = [f"job-{n:05}" for n in range(PAGE + 100)]
     beaver("enqueue", "--file", "-", stdin="\n".join(f'{{"id": "{name}"}}' for name in names))
     told = beaver("list", "--limit", 0, "--json").json
     assert [job["id"] for job in told] == names
@@ -159,5 +160,5 @@ def test_a_recovery_that_took_long_is_told_by_phase(capsys):
         view = queries.status(
             State(), 0, running=True, recovery_ms=recovery_ms, recovery={"seconds": seconds}
         )
-        inspecting.tell_status(view, "data")
+        tell_status(view, "data")
         assert f"recovered in {told}\n" in capsys.readouterr().out

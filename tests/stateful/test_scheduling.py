@@ -82,8 +82,11 @@ class Timetable:
     def note(self, first_seq: int, time_ms: int, events: Sequence[AnyEvent]) -> None:
         SEEN.logged(events)
         for seq, event in enumerate(events, first_seq):
-            self._check(seq, time_ms, event)
-            self.book.note(seq, time_ms, [event])
+            try:
+                self._check(seq, time_ms, event)
+            finally:
+                # Else the end of the run would find a gap, and hide what was found here.
+                self.book.note(seq, time_ms, [event])
 
     def _check(self, seq: int, time_ms: int, event: AnyEvent) -> None:
         job = getattr(event, "job", "")

@@ -69,7 +69,7 @@ def _jobs(ctx: typer.Context, state: str) -> list[Any]:
 def _asked(ctx: typer.Context, question: Callable[[Any], Any]) -> Any:
     """Returns the answer of the store; `None` where it would take long, or none comes."""
     try:
-        from beaver.cli.inspecting import connect
+        from beaver.cli.store import connect
 
         settings = flags.configuration(ctx.params.get("data"), ctx.params.get("config"))
         with connect(settings.data) as client:

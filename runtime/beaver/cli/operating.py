@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from beaver.cli import completing, flags, output
-from beaver.cli.inspecting import connect
+from beaver.cli import completing, output
+from beaver.cli.store import Store, on_store
 from beaver.errors import BeaverError, InvalidInput, NotFound, StoreUnavailable
 from beaver.texts import counted
 from beaver_model.bounds import PAYLOAD_BYTES_CEILING
@@ -28,12 +28,10 @@ def _argument(*states: str) -> Any:
     )
 
 
+@on_store
 def cancel_command(
+    store: Store,
     jobs: Annotated[list[str], _argument("pending", "in_flight")],
-    data: flags.Data = None,
-    config: flags.ConfigFile = None,
-    as_json: flags.Json = False,
-    debug: flags.Debug = False,
 ) -> None:
     """Cancel jobs.
 
@@ -43,18 +41,16 @@ def cancel_command(
     Examples:
       beaver cancel order-7
     """
-    _each(jobs, lambda client, job: client.cancel(job), data, config, as_json)
+    _each(store, jobs, lambda client, job: client.cancel(job))
 
 
+@on_store
 def retry_command(
+    store: Store,
     jobs: Annotated[list[str], _argument("dead", "cancelled")],
     payload: Annotated[
         str | None, typer.Option("--payload", metavar="JSON", help="Run it with another payload.")
     ] = None,
-    data: flags.Data = None,
-    config: flags.ConfigFile = None,
-    as_json: flags.Json = False,
-    debug: flags.Debug = False,
 ) -> None:
     """Run dead or cancelled jobs again, with all their attempts.
 
@@ -72,35 +68,26 @@ def retry_command(
         raw = payload.strip().encode("utf-8", "surrogateescape")
         # Whoever changes the job knows what bound is set.
         edited = jsontext.check(raw, PAYLOAD_BYTES_CEILING, "--payload")
-    _each(jobs, lambda client, job: client.requeue(job, edited), data, config, as_json)
+    _each(store, jobs, lambda client, job: client.requeue(job, edited))
 
 
+@on_store
 def discard_command(
+    store: Store,
     jobs: Annotated[list[str], _argument("pending", "dead", "cancelled")],
-    data: flags.Data = None,
-    config: flags.ConfigFile = None,
-    as_json: flags.Json = False,
-    debug: flags.Debug = False,
 ) -> None:
     """Remove pending, dead or cancelled jobs for good.
 
     Examples:
       beaver discard order-7
     """
-    _each(jobs, lambda client, job: client.discard(job), data, config, as_json)
+    _each(store, jobs, lambda client, job: client.discard(job))
 
 
-def _each(
-    jobs: list[str],
-    change: Callable[[Any, str], str],
-    data: str | None,
-    config: str | None,
-    as_json: bool,
-) -> None:
+def _each(store: Store, jobs: list[str], change: Callable[[Any, str], str]) -> None:
     """Changes each job; one that is refused does not keep the others from their change."""
-    settings = flags.configuration(data, config)
     first: BeaverError | None = None
-    with connect(settings.data) as client:
+    with store.connect() as client:
         for job in jobs:
             try:
                 state = change(client, job)
@@ -111,7 +98,7 @@ def _each(
                     output.note(f"beaver: {error}")
                 first = first or error
                 continue
-            if as_json:
+            if store.as_json:
                 output.json_line({"id": job, "state": state})
             else:
                 output.line(f"{job} {output.paint(state, output.STATE_COLOURS.get(state))}")
@@ -121,12 +108,10 @@ def _each(
         raise first
 
 
+@on_store
 def pause_command(
+    store: Store,
     queue: Queue,
-    data: flags.Data = None,
-    config: flags.ConfigFile = None,
-    as_json: flags.Json = False,
-    debug: flags.Debug = False,
 ) -> None:
     """Pause a queue.
 
@@ -136,29 +121,24 @@ def pause_command(
     Examples:
       beaver pause mail
     """
-    _set_paused(queue, True, data, config, as_json)
+    _set_paused(store, queue, True)
 
 
+@on_store
 def resume_command(
+    store: Store,
     queue: Queue,
-    data: flags.Data = None,
-    config: flags.ConfigFile = None,
-    as_json: flags.Json = False,
-    debug: flags.Debug = False,
 ) -> None:
     """Let the jobs of a paused queue run again.
 
     Examples:
       beaver resume mail
     """
-    _set_paused(queue, False, data, config, as_json)
+    _set_paused(store, queue, False)
 
 
-def _set_paused(
-    queue: str, paused: bool, data: str | None, config: str | None, as_json: bool
-) -> None:
-    settings = flags.configuration(data, config)
-    with connect(settings.data) as client:
+def _set_paused(store: Store, queue: str, paused: bool) -> None:
+    with store.connect() as client:
         try:
             client.list_jobs("", queue, "", 0, 1)
         except NotFound as unknown:
@@ -166,7 +146,7 @@ def _set_paused(
                 raise
             output.note(f"note: {unknown}")
         view = client.set_queue(queue, paused)
-    if as_json:
+    if store.as_json:
         output.json_line({"queue": queue, "paused": view.paused, "pending": view.pending})
     else:
         state = "paused" if view.paused else "resumed"

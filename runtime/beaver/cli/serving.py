@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from beaver.cli import flags, output
+from beaver.cli.store import Store, on_store
 from beaver.texts import counted
 
 
@@ -72,12 +73,8 @@ def run_command(
     become_server(Handover(settings, debug, {"data": data, **asked}, config))
 
 
-def reload_command(
-    data: flags.Data = None,
-    config: flags.ConfigFile = None,
-    as_json: flags.Json = False,
-    debug: flags.Debug = False,
-) -> None:
+@on_store
+def reload_command(store: Store) -> None:
     """Give the running server new workers, with code and settings as they are now.
 
     The old workers finish the jobs that they run, and leave. No attempt is charged for it, and
@@ -89,15 +86,14 @@ def reload_command(
       beaver reload
       beaver reload --data /srv/queue
     """
-    settings = flags.configuration(data, config)
     from beaver import client, endpoint
 
-    endpoint.require_directory(settings.data)
-    with client.connect(settings.data) as server:
+    endpoint.require_directory(store.data)
+    with client.connect(store.data) as server:
         if server.greeting.keeper:
-            raise client.no_server(settings.data)
+            raise client.no_server(store.data)
         view = server.reload()
-    if as_json:
+    if store.as_json:
         output.json_line(view)
         return
     new, former = counted(view.workers, "new worker"), counted(view.leaving, "former one")

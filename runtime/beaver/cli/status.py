@@ -1,0 +1,98 @@
+"""`beaver status`: the whole queue at a glance."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from beaver.cli import output
+from beaver.cli.store import Store, on_store
+from beaver.durations import format_duration
+from beaver.views import StatusView
+
+STRETCH_MS_MAX: Final = 1_000.0
+"""A loop that heard nobody for longer is worth a line; `--json` has the figure always."""
+
+_LONG_RECOVERY_MS: Final = 100.0
+"""Time of a recovery from which its phases are shown too."""
+
+
+@on_store
+def status_command(store: Store) -> None:
+    """Show the whole queue at a glance.
+
+    From the running server, or from the files where none runs.
+
+    Examples:
+      beaver status
+      beaver status --json --data /srv/queue
+    """
+    with store.connect() as client:
+        view = client.status()
+    store.answer(view, lambda view: tell_status(view, store.data))
+
+
+def tell_status(view: StatusView, data: str) -> None:
+    """Writes a status for people."""
+    if view.running:
+        output.line(output.paint(f"a server runs on {data} (epoch {view.epoch})", "green"))
+    else:
+        source = f"a keeper (process {view.keeper})" if view.keeper else f"the files in {data}"
+        output.line(output.paint(f"no server runs; these figures are from {source}", "yellow"))
+    if view.disk_full:
+        output.line(output.paint("the disk is full: new jobs are refused", "red"))
+    if view.halted:
+        output.line(output.paint(f"nothing is dispatched until a restart; {view.halted}", "red"))
+    if view.longest_stretch_ms > STRETCH_MS_MAX:
+        where = f" by {view.longest_stretch_in}" if view.longest_stretch_in else ""
+        text = f"the server's loop was held up for {view.longest_stretch_ms:.0f} ms{where}"
+        output.line(output.paint(text, "yellow"))
+    if view.starts_overdue:
+        output.line(
+            output.paint(f"workers killed because they hung at start: {view.starts_overdue}", "red")
+        )
+    scheduled = f" ({view.scheduled} of them later)" if view.scheduled else ""
+    output.line(
+        f"pending {view.pending}{scheduled}, in flight {view.in_flight}, completed "
+        f"{view.completed}, dead {view.dead}, cancelled {view.cancelled}"
+    )
+    output.line(f"last seq {view.last_seq}, recovered in {view.recovery_ms:.0f} ms{_phases(view)}")
+    if view.queues:
+        output.line()
+        titles = ("queue", "pending", "in flight", "completed", "dead", "cancelled", "oldest", "")
+        rows = [
+            (
+                name,
+                *map(str, (q.pending, q.in_flight, q.completed, q.dead, q.cancelled)),
+                format_duration(q.oldest_pending_ms) if q.oldest_pending_ms else "-",
+                "paused" if q.paused else "",
+            )
+            for name, q in view.queues.items()
+        ]
+        output.table(titles, rows)
+    if view.workers:
+        output.line()
+        workers = [
+            (
+                str(worker.id),
+                str(worker.pid) if worker.ready else "-",
+                worker.job or ("idle" if worker.ready else "starting"),
+                format_duration(worker.since_ms) if worker.job else "-",
+            )
+            for worker in view.workers
+        ]
+        output.table(("worker", "pid", "job", "for"), workers)
+        leaving = [str(worker.id) for worker in view.workers if worker.leaving]
+        if leaving:
+            output.line(
+                f"of the code before the last reload: {', '.join(leaving)}; "
+                "each ends with the job that it runs"
+            )
+
+
+def _phases(view: StatusView) -> str:
+    """Returns where the time of a recovery went, where it was long enough to ask."""
+    if view.recovery_ms < _LONG_RECOVERY_MS:
+        return ""
+    seconds: dict[str, float] = view.recovery.get("seconds", {})
+    parts = [f"{name} {took_s * 1000:.0f}" for name, took_s in seconds.items()]
+    return f" ({', '.join(parts)})"
