@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from beaver import queries
-from beaver.cli.inspecting import why_sentence
+from beaver.cli.show_job import why_sentence
 from beaver.durations import parse_duration_ms
 from beaver.engine import Applied, Engine, Reply
 from beaver.errors import BeaverError
