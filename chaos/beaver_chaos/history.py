@@ -171,6 +171,12 @@ class _Job:
         """How many jobs were forgotten before it was."""
 
 
+_CHANGES: Final[dict[type, tuple[str, ...]]] = {
+    CancelRequested: (IN_FLIGHT,),
+    Requeued: (DEAD, CANCELLED),
+    Discarded: (PENDING, DEAD, CANCELLED),
+}
+"""From which states operators may change a job: the table of the design, copied by hand."""
 _WITHOUT_SERVER: Final = (Enqueued, CancelRequested, Cancelled, Requeued, Discarded, QueueSet)
 """Events that need no server: a keeper or a lone producer logs them."""
 
@@ -375,12 +381,7 @@ class History:
 
     def _change(self, seq: int, event: JobEvent, job: _Job) -> None:
         self._changes[event.NAME, event.job] += 1
-        legal = {
-            CancelRequested: (IN_FLIGHT,),
-            Requeued: (DEAD, CANCELLED),
-            Discarded: (PENDING, DEAD, CANCELLED),
-        }[type(event)]
-        if job.state not in legal:
+        if job.state not in _CHANGES[type(event)]:
             self._say(f"seq {seq}: {event.NAME} of job {event.job} while it was {job.state}")
         if isinstance(event, Requeued):
             job.state, job.attempt = PENDING, 0

@@ -18,6 +18,8 @@ from beaver.errors import BeaverError
 from beaver.journal.reader import read_commits
 from beaver.layout import Layout
 from beaver.messages import Attempt
+from beaver.projection import END_OF
+from beaver.queries import state_word
 from beaver.recovery import read_store
 from beaver_chaos.history import Commit, History, Run
 from beaver_chaos.sim_pool import MS, TASK, Worker
@@ -38,7 +40,6 @@ from beaver_model.events import (
     Acked,
     AnyEvent,
     Booted,
-    Cancelled,
     Cause,
     Died,
     Discarded,
@@ -57,7 +58,7 @@ SMALL_JOBS: Final = 64
 _STARVED_NS: Final = 5_000_000_000
 """A job may wait so long beside an idle worker once the disk was full."""
 _VIOLATIONS_MAX: Final = 20
-_ENDS: Final = {Acked: "completed", Died: "dead", Cancelled: "cancelled", Discarded: "discarded"}
+_ENDS: Final = {kind: state_word(state) for kind, state in END_OF.items()}
 
 
 class Watch:

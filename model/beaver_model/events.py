@@ -11,7 +11,7 @@ tag, and the old one stays for ever, with the same `apply`.
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import ClassVar, Final, get_args
 
 import msgspec
 
@@ -31,6 +31,12 @@ class JobEvent(Event):
     """An event of one job, named by its id."""
 
     job: str
+
+
+class AttemptEnded(JobEvent):
+    """An attempt came to its end, named by its token; 0 where the job was pending."""
+
+    token: int
 
 
 class Enqueued(JobEvent, tag=1):
@@ -55,54 +61,49 @@ class Dispatched(JobEvent, tag=2):
     worker: int
 
 
-class Acked(JobEvent, tag=3):
+class Acked(AttemptEnded, tag=3):
     """The attempt completed; children follow as ENQUEUE events in the same frame."""
 
     NAME: ClassVar[str] = "ACK"
     TRIGGER: ClassVar[Trigger | None] = Trigger.ACK
-    token: int
     result: bytes
 
 
-class Retried(JobEvent, tag=4):
+class Retried(AttemptEnded, tag=4):
     """The attempt failed or its worker died, and attempts are left."""
 
     NAME: ClassVar[str] = "RETRY"
     TRIGGER: ClassVar[Trigger | None] = Trigger.RETRY
-    token: int
     run_at_ms: int
     cause: str
     error: str = ""
 
 
-class TimedOut(JobEvent, tag=5):
+class TimedOut(AttemptEnded, tag=5):
     """The attempt ran over its limit, its lease ended or its node was lost; attempts are left."""
 
     NAME: ClassVar[str] = "TIMEOUT"
     TRIGGER: ClassVar[Trigger | None] = Trigger.TIMEOUT
-    token: int
     run_at_ms: int
     cause: str
     suspect: bool = False
     error: str = ""
 
 
-class Released(JobEvent, tag=6):
+class Released(AttemptEnded, tag=6):
     """The attempt is given back: nothing was lost and nothing is charged."""
 
     NAME: ClassVar[str] = "RELEASE"
     TRIGGER: ClassVar[Trigger | None] = Trigger.RELEASE
-    token: int
     run_at_ms: int
     cause: str
 
 
-class Died(JobEvent, tag=7):
+class Died(AttemptEnded, tag=7):
     """No attempt is left, or none makes sense.  An operator may requeue the job."""
 
     NAME: ClassVar[str] = "DEAD"
     TRIGGER: ClassVar[Trigger | None] = Trigger.DEAD
-    token: int
     cause: str
     error: str = ""
 
@@ -114,12 +115,11 @@ class CancelRequested(JobEvent, tag=8):
     TRIGGER: ClassVar[Trigger | None] = Trigger.CANCEL_REQUESTED
 
 
-class Cancelled(JobEvent, tag=9):
+class Cancelled(AttemptEnded, tag=9):
     """The job is cancelled: it was pending, or its attempt has ended otherwise than by ACK."""
 
     NAME: ClassVar[str] = "CANCEL"
     TRIGGER: ClassVar[Trigger | None] = Trigger.CANCEL
-    token: int
     cause: str = ""
     error: str = ""
     """Why, where the job cancelled itself and said so."""
@@ -177,22 +177,6 @@ class QueueForgotten(Event, tag=15):
     queue: str
 
 
-JOB_EVENTS: Final = (
-    Enqueued,
-    Dispatched,
-    Acked,
-    Retried,
-    TimedOut,
-    Released,
-    Died,
-    CancelRequested,
-    Cancelled,
-    Requeued,
-    Discarded,
-)
-STORE_EVENTS: Final = (QueueSet, Booted, BoundsSet, QueueForgotten)
-ALL_EVENTS: Final = JOB_EVENTS + STORE_EVENTS
-
 AnyEvent = (
     Enqueued
     | Dispatched
@@ -210,6 +194,11 @@ AnyEvent = (
     | BoundsSet
     | QueueForgotten
 )
+"""The events that may stand in a log: a new one is entered here, and nowhere else."""
+
+ALL_EVENTS: Final[tuple[type[AnyEvent], ...]] = get_args(AnyEvent)
+JOB_EVENTS: Final = tuple(kind for kind in ALL_EVENTS if issubclass(kind, JobEvent))
+STORE_EVENTS: Final = tuple(kind for kind in ALL_EVENTS if not issubclass(kind, JobEvent))
 
 
 class Cause:

@@ -17,7 +17,7 @@ from transitions import Machine
 
 from beaver_model.states import JobState, Trigger
 
-__all__ = ["CELLS", "MACHINE", "JobState", "Life", "Trigger", "build_machine"]
+__all__ = ["CELLS", "LEADS_TO", "MACHINE", "JobState", "Life", "Trigger", "build_machine"]
 
 
 class Life:
@@ -79,3 +79,13 @@ def _compile(machine: Machine) -> tuple[Cells, ...]:
 
 CELLS: Final = _compile(MACHINE)
 """`CELLS[trigger][state]`: the next state, or `None` where the event is illegal."""
+
+
+def _leads_to(cells: Cells) -> JobState | None:
+    targets = {to for source, to in enumerate(cells) if to is not None and to != source}
+    assert len(targets) <= 1, "a trigger leads to one state"
+    return targets.pop() if targets else None
+
+
+LEADS_TO: Final = tuple(map(_leads_to, CELLS))
+"""`LEADS_TO[trigger]`: the state that it leads to, or `None` where the job stays where it is."""

@@ -22,11 +22,9 @@ from beaver.messages import Attempt
 from beaver.texts import counted, one_line, split_error
 from beaver_model import State
 from beaver_model.events import (
-    Acked,
     AnyEvent,
-    Cancelled,
+    AttemptEnded,
     Died,
-    Released,
     Retried,
     TimedOut,
 )
@@ -47,7 +45,6 @@ NOTED_MAX: Final = 100_000
 """Attempts whose end is awaited, at most: what the workers hold, and what waits for room."""
 
 _FAILED: Final = frozenset({Retried, TimedOut, Died})
-_ENDED: Final = frozenset({Acked, Retried, TimedOut, Died, Released, Cancelled})
 
 
 class FailureLog:
@@ -74,9 +71,8 @@ class FailureLog:
         if not self._noted and kinds.isdisjoint(_FAILED):
             return
         for seq, event in enumerate(events, first_seq):
-            if type(event) not in _ENDED:
+            if not isinstance(event, AttemptEnded):
                 continue
-            assert isinstance(event, Acked | Retried | TimedOut | Died | Released | Cancelled)
             attempt = self._noted.pop(event.token, None)
             if isinstance(event, Retried | TimedOut | Died):
                 self._tell(seq, now_ms, event, attempt)

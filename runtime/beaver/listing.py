@@ -6,6 +6,7 @@ same wherever it is shown.  Nothing here reads a file.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,23 +16,7 @@ from beaver.durations import format_time
 from beaver.jsontext import shown
 from beaver.texts import printable
 from beaver.views import EventView
-from beaver_model.events import (
-    Acked,
-    AnyEvent,
-    Booted,
-    BoundsSet,
-    Cancelled,
-    Died,
-    Dispatched,
-    Enqueued,
-    JobEvent,
-    QueueForgotten,
-    QueueSet,
-    Released,
-    Requeued,
-    Retried,
-    TimedOut,
-)
+from beaver_model.events import AnyEvent, Dispatched, Enqueued, Event, JobEvent, Requeued
 from beaver_model.rows import spec_of
 from beaver_model.state import State
 
@@ -50,9 +35,7 @@ def event_view(
     """
     job = event.job if isinstance(event, JobEvent) else None
     view = EventView(seq, time_ms, event.NAME, job, attempt=attempt, worker=worker or None)
-    fill = _FILL.get(type(event))
-    if fill is not None:
-        fill(view, event)
+    _FILL.get(type(event), _fields)(view, event)
     return view
 
 
@@ -93,76 +76,49 @@ def _dispatched(view: EventView, event: Dispatched) -> None:
     view.token, view.worker = view.seq, event.worker
 
 
-def _acked(view: EventView, event: Acked) -> None:
-    view.token, view.result = event.token, shown(event.result)
+def _fields(view: EventView, event: AnyEvent) -> None:
+    """Each field under its name in the view, or among the details.
+
+    Of a job's event only those that say something; of a store's event all.
+    """
+    of_a_job = isinstance(event, JobEvent)
+    for name, place, shape in _plan(type(event)):
+        value = getattr(event, name)
+        if value or isinstance(value, bytes) or not of_a_job:
+            if shape is not None:
+                value = shape(value)
+            if place:
+                setattr(view, place, value)
+            elif view.details is None:
+                view.details = {name: value}
+            else:
+                view.details[name] = value
 
 
-def _ended(view: EventView, event: Retried | TimedOut) -> None:
-    view.token, view.cause, view.run_at = event.token, event.cause, event.run_at_ms
-    view.error = event.error or None
-    if isinstance(event, TimedOut) and event.suspect:
-        view.details = {"suspect": True}
+@functools.cache
+def _plan(kind: type[Event]) -> list[tuple[str, str, Callable[[Any], Any] | None]]:
+    """Returns fields of a kind, each with its name in the view (none: a detail) and its shape.
 
-
-def _released(view: EventView, event: Released) -> None:
-    view.token, view.cause, view.run_at = event.token, event.cause, event.run_at_ms or None
-
-
-def _died(view: EventView, event: Died) -> None:
-    view.token, view.cause = event.token or None, event.cause
-    view.error = event.error or None
-
-
-def _cancelled(view: EventView, event: Cancelled) -> None:
-    view.token, view.cause = event.token or None, event.cause or None
-    view.error = event.error or None
-
-
-def _requeued(view: EventView, event: Requeued) -> None:
-    if event.payload is not None:
-        view.payload = msgspec.Raw(event.payload)
-
-
-def _queue_set(view: EventView, event: QueueSet) -> None:
-    view.queue = event.queue
-    view.details = {
-        "paused": event.paused,
-        "weight": event.weight,
-        "bytes_max": event.bytes_max,
-        "durable_dispatch": event.durable_dispatch,
-    }
-
-
-def _queue_forgotten(view: EventView, event: QueueForgotten) -> None:
-    view.queue = event.queue
-
-
-def _booted(view: EventView, event: Booted) -> None:
-    view.details = {"epoch": event.epoch, "power_cut": event.power_cut}
-
-
-def _bounds_set(view: EventView, event: BoundsSet) -> None:
-    view.details = {
-        "tombstones_max": event.tombstones_max,
-        "tombstones_age_ms": event.tombstones_age_ms,
-    }
+    The id of the job is left out: it stands in every view.
+    """
+    found = []
+    for name in kind.__struct_fields__[issubclass(kind, JobEvent) :]:
+        place, shape = _PLACES.get(name, (name, None))
+        found.append((name, place if place in EventView.__struct_fields__ else "", shape))
+    return found
 
 
 _FILL: Final[dict[type, Callable[[EventView, Any], None]]] = {
     Enqueued: _enqueued,
     Dispatched: _dispatched,
-    Acked: _acked,
-    Retried: _ended,
-    TimedOut: _ended,
-    Released: _released,
-    Died: _died,
-    Cancelled: _cancelled,
-    Requeued: _requeued,
-    QueueSet: _queue_set,
-    Booted: _booted,
-    BoundsSet: _bounds_set,
-    QueueForgotten: _queue_forgotten,
 }
+"""Events whose fields are not what is shown."""
+_PLACES: Final[dict[str, tuple[str, Callable[[Any], Any] | None]]] = {
+    "run_at_ms": ("run_at", None),
+    "result": ("result", shown),
+    "payload": ("payload", msgspec.Raw),
+}
+"""Fields that are shown under another name, or in another shape."""
 
 
 # -- as text --------------------------------------------------------------------------------

@@ -16,8 +16,10 @@ from beaver.queue_figures import QueueFigures, Taking, at_once
 from beaver.stalls import Stretches
 from beaver.views import StatusView
 from beaver_model.events import (
+    ALL_EVENTS,
     Acked,
     AnyEvent,
+    AttemptEnded,
     Cancelled,
     Died,
     Dispatched,
@@ -79,7 +81,7 @@ class Metrics:
     """What is counted.  Observes the engine's commits."""
 
     def __init__(self) -> None:
-        self.counts: dict[type, int] = dict.fromkeys(_COUNTED, 0)
+        self.counts: dict[type, int] = dict.fromkeys(ALL_EVENTS, 0)
         self.latency = Histogram(LATENCY_SECONDS)
         self._dispatched_ms: dict[int, int] = {}
         self.snapshot_seq = 0
@@ -94,8 +96,7 @@ class Metrics:
         counts, dispatched_ms = self.counts, self._dispatched_ms
         for seq, event in enumerate(events, first_seq):
             kind = type(event)
-            if kind in counts:
-                counts[kind] += 1
+            counts[kind] += 1
             if kind is Dispatched:
                 dispatched_ms[seq] = now_ms
             elif kind is Acked:
@@ -103,14 +104,8 @@ class Metrics:
                 since_ms = dispatched_ms.pop(event.token, None)
                 if since_ms is not None:
                     self.latency.observe((now_ms - since_ms) / 1000)
-            elif kind in _ENDS:
-                dispatched_ms.pop(getattr(event, "token", 0), None)
-
-
-_COUNTED: Final = (
-    Enqueued, Dispatched, Acked, Retried, TimedOut, Released, Died, Cancelled,
-)  # fmt: skip
-_ENDS: Final = frozenset((Retried, TimedOut, Released, Died, Cancelled))
+            elif isinstance(event, AttemptEnded):
+                dispatched_ms.pop(event.token, None)
 
 
 class Collector:

@@ -7,27 +7,25 @@ from typing import Final
 import msgspec
 
 from beaver_model.events import (
-    Acked,
-    Cancelled,
-    Died,
-    Discarded,
+    JOB_EVENTS,
     Dispatched,
     Enqueued,
     JobEvent,
     Released,
     Requeued,
-    Retried,
-    TimedOut,
 )
+from beaver_model.lifecycle import LEADS_TO
 from beaver_model.rows import spec_of
 from beaver_model.states import JobState
 
-_END_OF: Final[dict[type, JobState]] = {
-    Acked: JobState.COMPLETED,
-    Died: JobState.DEAD,
-    Cancelled: JobState.CANCELLED,
-    Discarded: JobState.FORGOTTEN,
+_LEADS_TO: Final[dict[type[JobEvent], JobState | None]] = {
+    kind: LEADS_TO[kind.TRIGGER] for kind in JOB_EVENTS if kind.TRIGGER is not None
 }
+_ENDS: Final = (JobState.COMPLETED, JobState.DEAD, JobState.CANCELLED, JobState.FORGOTTEN)
+END_OF: Final[dict[type, JobState]] = {
+    kind: state for kind, state in _LEADS_TO.items() if state in _ENDS and state is not None
+}
+"""How the job has ended, for each event that ends one."""
 
 
 class JobRecord(msgspec.Struct, gc=False):
@@ -62,16 +60,17 @@ def advance(job: JobRecord, event: JobEvent, seq: int, time_ms: int) -> tuple[in
         job.attempts = attempt + 1 if job.task else 0
         job.token, job.worker = seq, event.worker
         return job.attempts, job.worker
-    if kind in _END_OF:
-        job.state = _END_OF[kind]
+    end = END_OF.get(kind)
+    if end is not None:
+        job.state = end
         job.finished_ms, job.end_seq = time_ms, seq
         job.token = job.worker = 0
-    elif isinstance(event, Retried | TimedOut | Released):
-        job.state = JobState.PENDING
-        job.token = job.worker = 0
-        job.attempts -= isinstance(event, Released) and attempt > 0
     elif isinstance(event, Requeued):
         job.state = JobState.PENDING
         job.attempts = job.finished_ms = job.end_seq = 0
         return 0, 0
+    elif _LEADS_TO[kind] == JobState.PENDING:
+        job.state = JobState.PENDING
+        job.token = job.worker = 0
+        job.attempts -= isinstance(event, Released) and attempt > 0
     return attempt, worker
