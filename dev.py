@@ -70,11 +70,13 @@ def run(*commands: list[str]) -> int:
 
 
 def check(arguments: list[str]) -> int:
-    """Runs every check.  A test that fails fails it, whatever a second try gives."""
+    """Runs every check of CI.  A test that fails fails it, whatever a second try gives."""
     collect_faults()
+    cores = str(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count())
     return (
         run(*LINT)
-        or tests("-m", "not spec", *arguments)  # `beaver check --spec` runs what these do
+        or tests("-n", cores, "--dist", "loadgroup", "-m", f"side_by_side and {OF_CI}", *arguments)
+        or tests("-m", f"not side_by_side and {OF_CI}", *arguments)
         or run(*fault_table())
         or run(model_check())
     )
@@ -110,7 +112,7 @@ def chaos(arguments: list[str]) -> int:
 
 def collect_faults() -> None:
     """Has the tests that follow tell of their faults to `reports`; forgets what is there."""
-    for name in ("faults.jsonl", "faults.json"):
+    for name in ("faults.jsonl", "faults.json", "mutants.json", "seconds.json"):
         (REPORTS / name).unlink(missing_ok=True)
     os.environ["BEAVER_FAULT_REPORTS"] = str(REPORTS)
 
@@ -128,6 +130,9 @@ def model_check() -> list[str]:
     included = [part for path in tables if path.exists() for part in ("--include", str(path))]
     return [*MODEL_CHECK, *included]
 
+
+OF_CI = "not nightly and not spec"
+"""`beaver check --spec` runs what is marked `spec`."""
 
 TESTS_FAILED = 1
 FAILED = ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
@@ -147,7 +152,7 @@ PIP = ["python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install
 
 PERFORMANCE = "docs/explanation/performance.md"
 
-QUICK = "not chaos and not bench and not mutants"
+QUICK = "not chaos and not bench and not mutants and not nightly"
 
 
 def fuzz(arguments: list[str]) -> int:
@@ -155,6 +160,10 @@ def fuzz(arguments: list[str]) -> int:
     if run([*PIP, "--group", "fuzz"]):
         print("atheris cannot be installed here", flush=True)
     return run(["python", "-m", "tests.fuzz.run", *arguments])
+
+
+IN_STEPS = "invariants or mutants or chaos or spec"
+"""What the steps of the night run by other names."""
 
 
 def nightly(arguments: list[str]) -> int:
@@ -182,6 +191,7 @@ def nightly(arguments: list[str]) -> int:
         "simulator": lambda: run(["beaver", "simulate", "--minutes", str(minutes / 5)]),
         "mutants": lambda: run(["pytest", "-m", "mutants", *arguments]),
         "chaos": lambda: chaos(arguments),
+        "the rest": lambda: run(["pytest", "-m", f"nightly and not ({IN_STEPS})", *arguments]),
         "rounds": lambda: run([*faults, "rounds", "--minutes", str(minutes / 12), *to_table]),
         "power cuts": lambda: run([*faults, "power", "--cuts", str(cuts), *to_table]),
         "model check": lambda: run(*fault_table()) or run([*model_check(), "--deep"]),

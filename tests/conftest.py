@@ -7,8 +7,25 @@ import signal
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis.internal.conjecture import providers
 
 from tests.support import needs, seconds
+
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
+
+SIDE_BY_SIDE = ("model", "requests", "simulator", "spec", "spec_tools", "stateful")
+"""Folders whose tests keep a core busy, and neither start the program nor wait for time to
+pass; so they may share a machine without getting in each other's way."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.parent.name
+        if folder in SIDE_BY_SIDE:
+            item.add_marker(pytest.mark.side_by_side)
+        if folder == "stateful":  # They share one run of each machine.
+            item.add_marker(pytest.mark.xdist_group(folder))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,6 +48,11 @@ for name in ("book", "played", "rot", "scan", "stores"):
 # Started with SIGINT ignored (`nohup`, some runners), the tests' processes would ignore it too.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+if PROFILE != "nightly" and hasattr(providers, "_get_local_constants"):
+    # Hypothesis mixes in the constants of all modules of ours that are loaded by then: what is
+    # tried would depend on which tests ran before.
+    providers._get_local_constants = lambda: providers._local_constants
 
 settings.register_profile(
     "ci",
@@ -58,4 +80,4 @@ settings.register_profile(
     database=None,
     print_blob=False,
 )
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+settings.load_profile(PROFILE)

@@ -14,15 +14,16 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc"),
 ]
 
-ROUNDS = 26
-SEEDS = (1, 2, 3, 4)
+ROUNDS = 20
+SEEDS = (17, 27)
+"""Each draws nearly every fault; `dev.py nightly` goes from seed to seed for half an hour."""
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_acknowledged_is_lost_and_nothing_completes_twice(
     seed: int, tmp_path: Path
 ) -> None:
-    """104 rounds in all; a failure names the command that repeats its seed."""
+    """40 rounds in all; a failure names the command that repeats its seed."""
     report = run_rounds(seed, ROUNDS, tmp_path)
     print(report)
     assert sum(report.faults.values()) == ROUNDS

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from _pytest.mark.expression import Expression
 from typer.main import get_command
 
 from beaver.cli.main import COMMANDS, build
@@ -64,8 +66,36 @@ def test_each_step_of_the_night_runs_whatever_became_of_the_others(
         "beaver check --spec --report reports --deep",
     ):
         assert any(line.startswith(step) for line in told), step
-    lines = capsys.readouterr().out.splitlines()[-8:]
+    lines = capsys.readouterr().out.splitlines()[-10:]
     assert all(line.endswith("FAILED") for line in lines), lines
+
+
+def test_each_test_runs_once_in_check_and_what_check_leaves_out_at_night(
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever marks a test has; `beaver check --spec` runs what is marked `spec`."""
+    ran: list[list[str]] = []
+    monkeypatch.setattr(dev, "run", lambda *commands: ran.extend(commands) or 0)
+    monkeypatch.setattr(dev, "failed_tests", set)
+
+    def asked(task: str) -> list[Expression]:
+        ran.clear()
+        assert dev.main([task]) == 0
+        return [
+            Expression.compile(command[command.index("-m") + 1])
+            for command in ran
+            if command[0] == "pytest"
+        ]
+
+    check, night = asked("check"), asked("nightly")
+    assert ["beaver", "check", "--spec"] in [command[:3] for command in ran]
+    marks = ("side_by_side", "nightly", "chaos", "mutants", "invariants", "bench")
+    for count in range(len(marks) + 1):
+        for chosen in itertools.combinations(marks, count):
+            in_check = [e for e in check if e.evaluate(chosen.__contains__)]
+            at_night = [e for e in night if e.evaluate(chosen.__contains__)]
+            assert len(in_check) == ("nightly" not in chosen), chosen
+            assert at_night or "nightly" not in chosen, chosen
 
 
 def test_what_the_night_asks_of_beaver_are_options_that_it_has(

@@ -1,7 +1,7 @@
 """Each seeded bug is reached and killed by its layer; the code as it is passes the same tests.
 
-`pytest -m mutants` tries all, two at a time, and writes `reports/mutants.json` and
-`reports/mutants.md`.  `pytest -m mutants -k NAME` tries one.
+`pytest -m mutants` tries all, two at a time; with `and not nightly`, those of CI.  Either
+writes `reports/mutants.json` and `reports/mutants.md`.  `pytest -m mutants -k NAME` tries one.
 """
 
 from __future__ import annotations
@@ -17,12 +17,20 @@ import pytest
 
 from beaver_chaos.mutants import Mutant, MutantOutdated, Trial, Workshop, module_path, mutated
 from beaver_chaos.mutants_catalogue import MUTANTS, SOWN_MIN
+from beaver_chaos.mutants_quick import BY_PROMISE, QUICK
 from beaver_chaos.mutants_report import write_reports
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = int(os.environ.get("BEAVER_MUTANTS_AT_ONCE", "2"))
 
 each_mutant = pytest.mark.parametrize("mutant", MUTANTS, ids=[m.name for m in MUTANTS])
+quick_or_nightly = pytest.mark.parametrize(
+    "mutant",
+    [
+        pytest.param(m, id=m.name, marks=[] if m.name in QUICK else [pytest.mark.nightly])
+        for m in MUTANTS
+    ],
+)
 
 
 class Trials:
@@ -54,7 +62,7 @@ def trials(request: pytest.FixtureRequest) -> Iterator[Trials]:
     try:
         under_way = Trials(Workshop(ROOT, scratch), mutants, pool)
         yield under_way
-        if len(mutants) == len(MUTANTS):
+        if selected >= QUICK:
             write_reports(
                 ROOT / "reports",
                 mutants,
@@ -85,8 +93,17 @@ def test_names_are_unique_and_each_mutant_has_one_layer() -> None:
             assert (ROOT / test.split("::", 1)[0]).exists(), test
 
 
+def test_those_of_ci_break_each_promise_in_each_layer() -> None:
+    named = [name for names in BY_PROMISE.values() for name in names]
+    assert len(named) == len(QUICK), "one stands under two promises"
+    assert set(BY_PROMISE) == {f"P{number}" for number in range(1, 13)}
+    assert min(map(len, BY_PROMISE.values())) > 1
+    layers = {mutant.name: mutant.layer for mutant in MUTANTS}
+    assert {layers[name] for name in QUICK} == set(layers.values())
+
+
 @pytest.mark.mutants
-@each_mutant
+@quick_or_nightly
 def test_it_is_reached_and_killed(mutant: Mutant, trials: Trials) -> None:
     trial = trials.sown[mutant.name].result()
     told = "\n".join([f"{mutant.name}: {mutant.why}", f"{mutant.module}", *trial.output])

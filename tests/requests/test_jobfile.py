@@ -153,9 +153,19 @@ def test_a_retry_file_holds_the_very_requests_and_is_private(tmp_path):
     assert (tmp_path / "jobs.json.retry.jsonl").stat().st_mode & 0o777 == 0o600
 
 
-def test_ten_thousand_jobs_are_read_in_well_under_a_second():
-    jobs = [{"id": f"task-{i}", "task": "echo", "payload": {"value": i}} for i in range(10_000)]
-    text = json.dumps(jobs)
-    started = time.perf_counter()
-    assert len(read(text)) == 10_000
-    assert time.perf_counter() - started < 1.0
+def test_ten_times_the_jobs_take_about_ten_times_as_long():
+    """Processor time, the least of a few: what grows with the square takes a hundred times."""
+    few, many = (
+        json.dumps([{"id": f"task-{i}", "task": "echo", "payload": i} for i in range(count)])
+        for count in (1_000, 10_000)
+    )
+    assert processor_s(many) < 30 * processor_s(few)
+
+
+def processor_s(text):
+    def once():
+        started = time.process_time()
+        read(text)
+        return time.process_time() - started
+
+    return min(once() for _ in range(3))

@@ -17,11 +17,11 @@ from beaver_model.events import ALL_EVENTS
 
 FEW = 150
 PLANS = (
-    ("--seed", "1000000", "--seeds", "3000"),
-    ("--seed", "2000000", "--seeds", "1200", "--steps", "60"),
+    ("--seed", "1000000", "--seeds", "1200"),
+    ("--seed", "2000000", "--seeds", "800", "--steps", "60"),
 )
-"""The same seeds on every machine: how fast it is must not decide what is found.  For more
-than these there is `python3 dev.py nightly`."""
+"""The same seeds on every machine: how fast it is must not decide what is found.  So many that
+the rarest situation comes up eight times on average; `dev.py nightly` goes on for hours."""
 
 
 @pytest.mark.invariants
@@ -47,7 +47,7 @@ def test_thousands_of_seeds_break_no_promise() -> None:
         assert report["failure"] is None, (
             f"{report['failure']['violations']}\n{report['failure']['shrunk_command']}"
         )
-    assert [report["runs"] for report in reports] == [3000, 1200]
+    assert [report["runs"] for report in reports] == [1200, 800]
     counts = {what: sum(report["sometimes"][what] for report in reports) for what in SOMETIMES}
     assert min(counts.values()) > 0, f"never: {[what for what in counts if not counts[what]]}"
     summary = [{key: r[key] for key in ("runs", "events", "seconds")} for r in reports]

@@ -17,11 +17,12 @@ from beaver_spec.space import Space
 pytestmark = pytest.mark.invariants
 
 FAST = ("core", "pause", "cancel", "discard", "tombstones", "drain")
-"""The others are explored by `beaver check`, which CI runs too."""
+"""Explored by whoever runs these tests; CI has `beaver check` explore them, and the others."""
 
 SMALL = Scope(name="small", claim="", jobs=2, workers=2, attempts=2, crashes=1, prefetch=2)
 
 
+@pytest.mark.spec
 @pytest.mark.parametrize("name", FAST)
 def test_nothing_is_wrong_within_the_bounds_and_the_counts_are_those_pinned(name: str) -> None:
     row = check_scope(scope_named(name))

@@ -259,6 +259,7 @@ class Scheduling(RuleBasedStateMachine):
         self.loop.pass_ms(grace_ms + 1, self.clock)
         for worker in list(self.pool.killed):
             self.is_reaped(worker, "killed by signal 9")
+        self.check_failures()
         assert drained.done(), "a drain ends with its grace"
         assert not self.engine.state.in_flight, "a drain leaves nothing in flight"
         for job, attempts in spent.items():

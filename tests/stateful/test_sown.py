@@ -23,6 +23,7 @@ from beaver.dispatch.time_limits import TimeLimits
 from beaver.engine import Engine
 from beaver.helper import work
 from beaver.journal import reader, scan
+from beaver.journal.wal import Wal
 from beaver.stamps import Stamper
 from beaver_chaos.disk import SimFile
 from beaver_model import applying, deciding
@@ -169,7 +170,7 @@ BUGS = {
         SimFile, "pwrite_durable", _not_synced, Commits, "told before it was durable"
     ),
     "failed-writer-overheard": Bug(
-        Engine, "_written", _error_overheard, Commits, "the engine goes on|waits for ever"
+        Wal, "_written", _error_overheard, Commits, "the engine goes on|waits for ever"
     ),
     "stamps-go-back": Bug(Stamper, "now_ms", _wall_clock, Lifecycle, "another stamp|never go back"),
     "index-not-updated": Bug(State, "take", _count_not_kept, Lifecycle, "ready_index_matches"),
@@ -184,10 +185,18 @@ BUGS = {
         "remembered of finished jobs|the engine differs",
     ),
     "frame-not-verified": Bug(
-        scan, "frame_crc_of", _stored_crc_believed, Storage, "not refused|another state|no commit"
+        scan,
+        "frame_crc_of",
+        _stored_crc_believed,
+        Storage,
+        "not refused|another state|no commit|same frame",
     ),
     "chain-of-segments-ignored": Bug(
-        reader, "_refuse_break", _says_nothing, Storage, "(foreign|missing) segment: not refused"
+        reader,
+        "_refuse_break",
+        _says_nothing,
+        Storage,
+        "(foreign|missing) segment: not refused|goes to the end",
     ),
     "snapshot-forgets-a-field": Bug(
         snapshot, "job_line", _extra_forgotten, Storage, "another state|fingerprint|sums up"

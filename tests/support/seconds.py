@@ -1,7 +1,7 @@
 """Where the time of a run goes: wall and processor seconds of each folder of tests.
 
-Shown at the end of a run over several folders, and written to `reports/seconds.json`, so that
-what makes CI slow is seen while it is still small.
+Shown at the end of a run, and added to `reports/seconds.json`, so that what makes CI slow is
+seen while it is still small.  Tests that run side by side tell theirs with their reports.
 """
 
 from __future__ import annotations
@@ -9,14 +9,19 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 REPORTS = Path(__file__).parents[2] / "reports"
-SLOWEST = 25
+SLOWEST = 20
 """So many tests are named."""
+SHORT_S = 60.0
+"""A run that takes less needs no table."""
+PROPERTY = "seconds"
+
+_begun = pytest.StashKey[tuple[float, float]]()
 
 
 def processor_s() -> float:
@@ -25,35 +30,46 @@ def processor_s() -> float:
 
 
 class Seconds:
-    """Counts, in the process that runs the tests."""
+    """Counts where tests run, and shows it where their reports come in."""
 
     def __init__(self) -> None:
         self.tests: dict[str, tuple[float, float]] = {}
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        wall, processor = time.monotonic(), processor_s()
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, None, None]:
+        item.stash[_begun] = (time.monotonic(), processor_s())
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, None, None]:
         try:
             return (yield)
         finally:
-            self.tests[item.nodeid] = (time.monotonic() - wall, processor_s() - processor)
+            wall, processor = item.stash[_begun]
+            passed = (time.monotonic() - wall, processor_s() - processor)
+            item.user_properties.append((PROPERTY, passed))
 
-    def folders(self) -> dict[str, tuple[float, float]]:
-        """Returns the sums of each folder, slowest first."""
-        sums: dict[str, tuple[float, float]] = {}
-        for name, (wall, processor) in self.tests.items():
-            folder = name.split("::")[0].rpartition("/")[0]
-            before = sums.get(folder, (0.0, 0.0))
-            sums[folder] = (before[0] + wall, before[1] + processor)
-        return dict(sorted(sums.items(), key=lambda pair: -pair[1][0]))
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown":
+            wall, processor = dict(report.user_properties)[PROPERTY]  # type: ignore[misc]
+            self.tests[report.nodeid] = (wall, processor)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        folders = self.folders()
-        if len(folders) < 2:
+        if sum(wall for wall, _ in self.tests.values()) < SHORT_S:
             return
+        folders: dict[str, tuple[float, float]] = {}
+        for name, (wall, processor) in self.tests.items():
+            folder = name.split("::")[0].rpartition("/")[0]
+            so_far = folders.get(folder, (0.0, 0.0))
+            folders[folder] = (so_far[0] + wall, so_far[1] + processor)
         terminalreporter.section("seconds: wall, processor")
-        slowest = sorted(self.tests.items(), key=lambda pair: -pair[1][0])[:SLOWEST]
-        for name, (wall, processor) in (*folders.items(), *slowest):
+        for name, (wall, processor) in (*_slowest(folders), *_slowest(self.tests)[:SLOWEST]):
             terminalreporter.write_line(f"{wall:8.1f} {processor:8.1f}  {name}")
         REPORTS.mkdir(exist_ok=True)
-        (REPORTS / "seconds.json").write_text(json.dumps(self.tests, indent=0))
+        path = REPORTS / "seconds.json"
+        before = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(before | self.tests, indent=0))
+
+
+def _slowest(rows: dict[str, tuple[float, float]]) -> list[tuple[str, tuple[float, float]]]:
+    return sorted(rows.items(), key=lambda pair: -pair[1][0])
