@@ -220,13 +220,13 @@ def _jobs_go_before_their_time(patch: Patch) -> None:
 
 
 def _ready_worker_is_forgotten_during_a_sync(patch: Patch) -> None:
-    written = Engine._written
+    appended = Engine._appended
 
-    def forget(self: Engine, error: Any, seconds: float) -> None:
+    def forget(self: Engine, outcome: Any) -> None:
         self._postponed = False
-        written(self, error, seconds)
+        appended(self, outcome)
 
-    patch.setattr(Engine, "_written", forget)
+    patch.setattr(Engine, "_appended", forget)
 
 
 def _outcome_without_room_is_never_tried_again(patch: Patch) -> None:
