@@ -14,6 +14,8 @@ _LOOKING: Final = "tests/api/test_looking.py"
 _REQUESTS: Final = "tests/requests/test_requests.py"
 _APP: Final = "tests/api/test_app.py"
 
+_SILENT: Final = "tests/scenarios/test_silent_server.py"
+
 MUTANTS: Final = (
     Mutant(
         name="fast-json-believed-without-reading-it",
@@ -130,5 +132,27 @@ MUTANTS: Final = (
             "tests/runtime/test_looking_server.py::test_it_does_not_look_behind_answers_to_several_clients",
         ),
         why="The server takes a core from eight client processes that wait for it.",
+    ),
+    Mutant(
+        name="a-silent-server-is-none",
+        module="beaver.locking",
+        diff="""
+-    says_so = told == pid or (info is not None and str(info.pid) == pid)
++    mutant_reached()
++    says_so = False
+""",
+        tests=(f"{_SILENT}::test_whoever_cannot_reach_a_frozen_server_is_told_its_pid",),
+        why="Who looks after a frozen server is told to start one, which cannot work.",
+    ),
+    Mutant(
+        name="reload-does-not-wait-for-a-start",
+        module="beaver.client",
+        diff="""
+-        if client is not None or not starts:
++        mutant_reached()
++        if True:
+""",
+        tests=(f"{_SILENT}::test_a_server_that_starts_is_waited_for",),
+        why="A deployment that starts the server and reloads it fails now and then.",
     ),
 )

@@ -151,18 +151,19 @@ async def connect(data: str | os.PathLike[str]) -> AsyncClient:
         NotFound: There is no such directory.
         StoreUnavailable: No server holds it, or it cannot be used.
     """
-    client = await find(data)
-    if client is None:
-        raise blocking.no_server(os.fspath(data))
-    return client
+    # A hello may take seconds, and a start longer: not on the loop.
+    return await _adopt(await asyncio.to_thread(blocking.connect, data))
 
 
 async def find(data: str | os.PathLike[str]) -> AsyncClient | None:
     """Connects as `connect` does; `None` where no server holds the directory."""
     # The hello of an unresponsive server may take seconds: not on the loop.
     found = await asyncio.to_thread(blocking.find, data)
-    if found is None:
-        return None
+    return None if found is None else await _adopt(found)
+
+
+async def _adopt(found: blocking.Client) -> AsyncClient:
+    """Goes on with the connection of a blocking client."""
     loop = asyncio.get_running_loop()
     _, wire = await loop.create_unix_connection(_Wire, sock=found.detach())
     return AsyncClient(wire, found.greeting, found.info)

@@ -165,22 +165,52 @@ class Client(Operations, Synchronous):
 def connect(data: str | os.PathLike[str]) -> Client:
     """Connects to the server that holds a data directory, or to a `unix:` URL.
 
+    One that starts is waited for.
+
     Raises:
         NotFound: There is no such directory.
         StoreUnavailable: No server holds it, or it cannot be used.
     """
-    client = find(data)
+    path = os.fspath(data)
+    client = find(path)
+    if client is None and socket_of_url(path) is None:
+        client = _find_once_started(path)
     if client is None:
-        raise no_server(os.fspath(data))
+        raise no_server(path)
     return client
 
 
-def no_server(data: str) -> NoServer:
-    """Returns the error that says that no server runs on `data`."""
-    path = socket_of_url(data)
+def _find_once_started(data: str) -> Client | None:
+    from beaver.locking import Patience, phase_of
+
+    patience = Patience(data, endpoint.CONNECT_S)
+    while True:
+        # Asked first: whoever does not start any more can be found.
+        starts = phase_of(data) == "starting"
+        client = find(data)
+        if client is not None or not starts:
+            return client
+        patience.wait()
+
+
+def no_server(data: str, then: str = "") -> NoServer:
+    """Returns the error that says that no server runs on `data`, or that it is silent.
+
+    Args:
+        data: The data directory, or a `unix:` URL.
+        then: What comes of it, for the message.
+    """
+    path, then = socket_of_url(data), then and f", {then}"
     if path is not None:
-        return NoServer(f"no server listens on {path}")
-    return NoServer(f"no server runs on {data}\n`beaver run --data {data}` starts one.")
+        return NoServer(f"no server listens on {path}{then}")
+    from beaver.locking import silent_server
+
+    if pid := silent_server(data):
+        return NoServer(
+            f"a server (process {pid}) holds {data} but does not answer{then}\n"
+            f"Where it was stopped, `kill -CONT {pid}` lets it go on."
+        )
+    return NoServer(f"no server runs on {data}{then}\n`beaver run --data {data}` starts one.")
 
 
 def find(data: str | os.PathLike[str]) -> Client | None:

@@ -31,7 +31,6 @@ from beaver.disk import SystemDisk
 from beaver.errors import (
     DiskFull,
     InvalidInput,
-    NoServer,
     NotFound,
     ServerLeft,
     StoreUnavailable,
@@ -40,7 +39,7 @@ from beaver.journal.codec import encode_commit
 from beaver.journal.port import OVERHEAD_BYTES, append_now
 from beaver.keeper.turn import Turn, try_turn
 from beaver.layout import Layout
-from beaver.locking import LOCK_WAIT_S, Patience, prepare_directory, try_lock
+from beaver.locking import LOCK_WAIT_S, Patience, prepare_directory, silent_server, try_lock
 from beaver.messages import Request
 from beaver.ports import Clock, DirectoryLock, Disk
 from beaver.questions import Known, Search, Stories
@@ -368,7 +367,7 @@ class EmbeddedClient(Operations, Synchronous):
     def do_status(self) -> StatusView:
         state, report = self._read()
         store = peek_store(self._disk, self.data)
-        return queries.status(
+        view = queries.status(
             state,
             self._now_ms(state),
             running=False,
@@ -376,6 +375,8 @@ class EmbeddedClient(Operations, Synchronous):
             recovery_ms=sum(report.seconds.values()) * 1000,
             recovery=msgspec.to_builtins(report),
         )
+        view.silent = silent_server(self.data)
+        return view
 
     def do_list(
         self,
@@ -435,10 +436,7 @@ class EmbeddedClient(Operations, Synchronous):
             kept = queries.result_told(job, self._tell(state, job).by_job[job])
         found = queries.result(state, job, kept)
         if found is None:
-            raise NoServer(
-                f"no server runs on {self.data}, so job {job} cannot end\n"
-                f"`beaver run --data {self.data}` starts one."
-            )
+            raise client.no_server(self.data, f"so job {job} cannot end")
         return found
 
     def do_reload(self) -> ReloadView:

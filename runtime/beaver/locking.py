@@ -251,11 +251,36 @@ def holder_of(path: str) -> str:
     return f"process {pid}{doing}"
 
 
+def silent_server(path: str) -> int:
+    """Returns the pid of a server that holds the store at `path`, for who could not reach it.
+
+    0 where none does, as far as the kernel tells: a keeper is none, nor is a producer that
+    appends.
+    """
+    pid = _locker(path)
+    told, info = endpoint.read_phase(path)[0], endpoint.read(path)
+    says_so = told == pid or (info is not None and str(info.pid) == pid)
+    return int(pid) if pid and says_so and not (info is not None and info.keeper) else 0
+
+
 def _pid(path: str) -> str:
     """Returns the pid of the process that holds the data directory at `path`, for a message.
 
-    As the kernel tells it, of the log before `LOCK`: a removed lock file names nobody.  Where
-    it does not tell, as the holder has written it into `LOCK`.
+    Where the kernel does not tell, as the holder has written it into `LOCK`.
+    """
+    if pid := _locker(path):
+        return pid
+    try:
+        text = read_regular(Layout(path).lock, _PID_BYTES_MAX).decode("ascii", "replace").strip()
+    except OSError:
+        return "unknown"
+    return text if text.isdigit() else "unknown"
+
+
+def _locker(path: str) -> str:
+    """Returns the pid of the process that holds the data directory; empty where none is known.
+
+    As the kernel tells it, of the log before `LOCK`: a removed lock file names nobody.
     """
     layout = Layout(path)
     for held in (layout.log, layout.lock):
@@ -268,8 +293,4 @@ def _pid(path: str) -> str:
         for fields in map(str.split, lines):
             if fields[1:2] == ["FLOCK"] and fields[5] == place and int(fields[4]) > 0:
                 return fields[4]
-    try:
-        text = read_regular(layout.lock, _PID_BYTES_MAX).decode("ascii", "replace").strip()
-    except OSError:
-        return "unknown"
-    return text if text.isdigit() else "unknown"
+    return ""

@@ -124,6 +124,8 @@ class StatusView(View):
     recovery_ms: float
     keeper: int = 0
     """Pid of the keeper that answered: it takes in jobs, and runs none."""
+    silent: int = 0
+    """Pid of a server that holds the store and did not answer."""
     scheduled: int = 0
     epoch: int = 0
     store: str = ""

@@ -14,7 +14,7 @@ import typer
 from beaver.cli import completing, flags, output
 from beaver.cli.single import backoff_value, single_job
 from beaver.config import Config
-from beaver.errors import BeaverError, InvalidInput, ServerGone, StoreUnavailable, WaitTimeout
+from beaver.errors import BeaverError, InvalidInput, NoServer, ServerGone, WaitTimeout
 from beaver.messages import Request
 from beaver.texts import counted
 from beaver.views import Enqueued, ResultView
@@ -249,15 +249,14 @@ class _Sender:
 
     def _client(self) -> Any:
         """Connects to the server, or opens the files where none runs."""
+        from beaver.client import no_server
         from beaver.opening import open_client
 
         settings = self._settings
         client = open_client(settings.data, settings=settings)
         if not client.runs_jobs and self._wait:
-            raise StoreUnavailable(
-                f"--wait: no server runs on {settings.data}, so nothing would ever end; "
-                f"nothing was enqueued\n`beaver run --data {settings.data}` starts one."
-            )
+            why = no_server(settings.data, "so nothing would ever end; nothing was enqueued")
+            raise NoServer(f"--wait: {why}")
         return client
 
     # -- what is said ---------------------------------------------------------------------

@@ -82,7 +82,12 @@ def explain_command(store: Store, job: Job) -> None:
         return
     _tell_explanation(view, running=running)
     if not running and view.waiting != "finished":
-        output.line(f"No server runs; `beaver run --data {store.data}` starts one.")
+        from beaver.locking import silent_server
+
+        if pid := silent_server(store.data):
+            output.line(f"A server (process {pid}) holds {store.data} but does not answer.")
+        else:
+            output.line(f"No server runs; `beaver run --data {store.data}` starts one.")
 
 
 def _tell_explanation(view: ExplainView, *, running: bool) -> None:

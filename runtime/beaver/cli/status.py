@@ -37,7 +37,10 @@ def tell_status(view: StatusView, data: str) -> None:
         output.line(output.paint(f"a server runs on {data} (epoch {view.epoch})", "green"))
     else:
         source = f"a keeper (process {view.keeper})" if view.keeper else f"the files in {data}"
-        output.line(output.paint(f"no server runs; these figures are from {source}", "yellow"))
+        who = "no server runs"
+        if view.silent:
+            who = f"a server (process {view.silent}) holds {data} but does not answer"
+        output.line(output.paint(f"{who}; these figures are from {source}", "yellow"))
     if view.disk_full:
         output.line(output.paint("the disk is full: new jobs are refused", "red"))
     if view.halted:
