@@ -11,10 +11,6 @@ from beaver_chaos.mutants import Mutant
 
 _RUNS: Final = "tests/model/test_bulk.py"
 _REPLAYED: Final = f"{_RUNS}::test_a_run_is_replayed_as_its_events_are_one_by_one"
-_EXPLORED: Final = (
-    "tests/spec/test_explorer.py::"
-    "test_nothing_is_wrong_within_the_bounds_and_the_counts_are_those_pinned"
-)
 
 MUTANTS: Final = (
     Mutant(
@@ -103,7 +99,7 @@ MUTANTS: Final = (
 +        mutant_reached()
 +        state.queues[name].row.completed += len(queued) if state.indexed else 1
 """,
-        tests=(f"{_EXPLORED}[core]",),
+        tests=(_REPLAYED,),
         why="A start from the log and one from a snapshot count differently.",
     ),
     Mutant(
@@ -113,7 +109,7 @@ MUTANTS: Final = (
 -    state.in_flight = dict(sorted(state.in_flight.items()))
 +    mutant_reached()
 """,
-        tests=("tests/model/test_indexing.py",),
+        tests=(_REPLAYED,),
         why="What a power cut charges, and in which order, depends on how the server started.",
     ),
 )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from beaver.bench import bare, inside, served, subject
 from beaver.bench.rows import BEAVER, COMPARED, MACHINE, ROWS, Figures, choose
-from beaver.bench.run import FULL, QUICK, large_parts, run
+from beaver.bench.run import FULL, QUICK, compiled_modules, large_parts, run
 from beaver.bench.targets import GOALS, TARGETS
 from beaver.errors import InvalidInput
 
@@ -26,6 +29,23 @@ def test_every_row_of_the_table_is_measured_by_one_part() -> None:
 def test_every_target_and_goal_is_about_a_row() -> None:
     assert {target.key for target in TARGETS} <= set(ROWS)
     assert {key for goal in GOALS for key in (goal.key, goal.against)} <= set(ROWS)
+
+
+def test_what_is_measured_keeps_its_modules_compiled_and_the_environment_is_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an installation has them; a tree that compiles at each start would be measured instead."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
+    program = "import beaver.errors; print(beaver.errors.__cached__)"
+    with compiled_modules(str(tmp_path)):
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
+        assert Path(done.stdout.strip()).is_relative_to(tmp_path)
+        assert Path(done.stdout.strip()).exists()
+    assert os.environ["PYTHONDONTWRITEBYTECODE"] == "1"
+    assert "PYTHONPYCACHEPREFIX" not in os.environ
 
 
 def test_rows_are_chosen_by_a_word_of_their_name_or_label() -> None:

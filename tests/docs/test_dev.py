@@ -13,7 +13,8 @@ import pytest
 from _pytest.mark.expression import Expression
 from typer.main import get_command
 
-from beaver.cli.main import COMMANDS, build
+from beaver.cli.commands import build
+from beaver.cli.main import COMMANDS
 from tests.docs.markdown import ROOT
 
 

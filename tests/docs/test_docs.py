@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from beaver.cli.main import COMMANDS, build
+from beaver.cli.commands import build
+from beaver.cli.main import COMMANDS
 from tests.docs.markdown import ROOT, Block, anchors, blocks, commands, documents, links, spans
 from tests.docs.session import Session
 

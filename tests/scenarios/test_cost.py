@@ -29,12 +29,12 @@ WORKER = """
 beaver beaver.app beaver.builtins beaver.calls beaver.channel beaver.client beaver.context
 beaver.durations beaver.endpoint beaver.errors beaver.handles beaver.job_options beaver.jobs
 beaver.joblog beaver.jsontext beaver.limits beaver.link beaver.looking beaver.lossless
-beaver.messages beaver.options beaver.ownership beaver.parameters beaver.protocol beaver.regular
-beaver.steering beaver.tasks beaver.texts beaver.views beaver.workers
-beaver.workers.apps beaver.workers.attempts
-beaver.workers.child beaver.workers.failures beaver.workers.inbox beaver.workers.kinship
-beaver.workers.one_by_one beaver.workers.returned beaver.workers.slots beaver.workers.wire
-beaver_model beaver_model.bounds beaver_model.hashing beaver_model.rows beaver_model.states
+beaver.messages beaver.near beaver.options beaver.ownership beaver.parameters beaver.protocol
+beaver.regular beaver.steering beaver.tasks beaver.texts beaver.views beaver.workers
+beaver.workers.apps beaver.workers.attempts beaver.workers.child beaver.workers.failures
+beaver.workers.inbox beaver.workers.kinship beaver.workers.one_by_one beaver.workers.returned
+beaver.workers.slots beaver.workers.wire beaver_model beaver_model.bounds beaver_model.hashing
+beaver_model.rows beaver_model.states
 """
 """Our modules in a worker: running jobs, and what an application gets of the Python API.
 No engine, journal, recovery, server, or command line."""
@@ -90,23 +90,29 @@ def test_a_server_loads_http_with_its_first_client_and_never_its_command_line(da
         assert "aiohttp" in maps.read_text(), "so it would have been seen above"
 
 
-def test_the_command_that_was_given_stays_visible(data: Path) -> None:
-    """The server begins anew once its settings are known, with the same number and arguments."""
-    with serving(data, "--workers", "1") as server:
+@pytest.mark.parametrize("again", [(), ("--workers", "1")], ids=["plain", "not-plain"])
+def test_the_command_that_was_given_stays_visible(data: Path, again: tuple[str, ...]) -> None:
+    """Where flags are not plain the server begins anew, with the same number and arguments."""
+    with serving(data, "--workers", "1", *again) as server:
         shown = Path(f"/proc/{server.process.pid}/cmdline").read_bytes().split(b"\0")
         assert shown[shown.index(b"run") :][:3] == [b"run", b"--data", str(data).encode()]
         inside = Path(f"/proc/{server.process.pid}/environ").read_bytes()
         assert server.status()["running"]
-    assert b"BEAVER_SERVE=" in inside, "handed over"
+    assert (b"BEAVER_SERVE=" in inside) == bool(again), "handed over"
 
 
-def test_an_error_of_the_server_ends_as_that_of_any_command_does(data: Path) -> None:
+@pytest.mark.parametrize(
+    "again", [(), ("--grace", "1s", "--grace", "1s")], ids=["plain", "not-plain"]
+)
+def test_an_error_of_the_server_ends_as_that_of_any_command_does(
+    data: Path, again: tuple[str, ...]
+) -> None:
     """In a few lines and with its exit code, also once the program has begun anew."""
     with serving(data, "--workers", "1"):
-        text = beaver("run", "--data", str(data), "--http", "off", code=None)
+        text = beaver("run", "--data", str(data), "--http", "off", *again, code=None)
     assert text == ""
     done = subprocess.run(
-        [sys.executable, "-m", "beaver", "run", "-A", "nowhere:app", "--data", str(data)],
+        [sys.executable, "-m", "beaver", "run", "-A", "nowhere:app", "--data", str(data), *again],
         capture_output=True,
         text=True,
         check=False,

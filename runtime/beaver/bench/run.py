@@ -7,10 +7,11 @@ the least and the largest value.  The raw probe runs before each measurement.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -23,6 +24,8 @@ from beaver.bench.rows import API, BEAVER, MACHINE, Figures, choose
 from beaver.bench.served import Served, serving
 from beaver.bench.subject import Budget, Sizes, Subject
 
+_COMPILING: Final = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+"""Whether Python keeps compiled modules, and where."""
 NOT_BELOW: Final = ("processes", "beside")
 """Measured of Beaver through its documented API alone."""
 NOT_BY_API: Final = ("drain",)
@@ -125,8 +128,30 @@ def run(
     """
     chosen = choose(only)
     # Entered by PostgreSQL's user, so it cannot lie in a directory that is closed to others.
-    with tempfile.TemporaryDirectory(prefix="beaver-bench-", dir=directory) as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix="beaver-bench-", dir=directory) as scratch,
+        compiled_modules(scratch),
+    ):
         return _Run(plan, scratch, chosen, tell).run(peers)
+
+
+@contextmanager
+def compiled_modules(scratch: str) -> Iterator[None]:
+    """Lets every program that is measured keep its modules compiled, as an installation has them.
+
+    A development tree has none where `PYTHONDONTWRITEBYTECODE` is set, and each start of a server
+    compiles 110 modules: 0.15 s of the processor.
+    """
+    asked = {name: os.environ.get(name) for name in _COMPILING}
+    os.environ.pop(_COMPILING[0], None)
+    os.environ[_COMPILING[1]] = str(Path(scratch, "compiled"))
+    try:
+        yield
+    finally:
+        for name, value in asked.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 class _Run:

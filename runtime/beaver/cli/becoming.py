@@ -1,9 +1,10 @@
 """The process of a server, begun anew once its settings are known.
 
 What reads a command line is large: typer with all that it imports holds 9 MB, for ever, in a
-process that never reads another.  So `beaver run` checks its settings, hands them over in an
-unnamed file, and executes Python again in the same process, with the same command line to be
-seen in `ps`.  The second time nothing but the server is imported.
+process that never reads another.  Where the flags are plain it is not needed (see `plain`), and
+the server runs at once.  Else `beaver run` checks its settings, hands them over in an unnamed
+file, and executes Python again in the same process, with the same command line to be seen in
+`ps`.  The second time nothing but the server is imported.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
+from beaver.cli.plain import Plain
 from beaver.config import Config, load_config
 from beaver.errors import BeaverError, DiskFull
 
@@ -31,6 +33,22 @@ class Handover(msgspec.Struct):
     """The flags, by setting."""
     file: str | None = None
     """The file that `--config` names."""
+
+
+def be_server(plain: Plain) -> int:
+    """Runs the server in this program; returns its exit code.
+
+    Raises:
+        BeaverError: A setting is wrong, or the server could not start.
+    """
+
+    def configured() -> Config:
+        return load_config(plain.asked, file=plain.file)
+
+    config = configured()
+    from beaver.serve import run
+
+    return run(config, configured)
 
 
 def become_server(told: Handover) -> NoReturn:

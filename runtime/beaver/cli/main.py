@@ -8,13 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-import textwrap
 import traceback
-from importlib import import_module
-from typing import Annotated, Any, Final
-
-import typer
-from typer.core import TyperGroup
+from typing import Any, Final
 
 from beaver.cli import output
 from beaver.errors import UNUSABLE, AppImportError, BeaverError, StoreUnavailable
@@ -22,8 +17,10 @@ from beaver.standard import open_standard_descriptors
 
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
-EXIT_BROKEN_PIPE: Final = 141
 EXIT_BUG: Final = 70
+
+COMPLETING: Final = "_BEAVER_COMPLETE"
+"""Set by a shell that wants to know how a command line may go on."""
 
 COMMANDS: Final = {
     "run": "serving",
@@ -50,71 +47,6 @@ COMMANDS: Final = {
 
 _COMMON: Final = {"--data": True, "--config": True, "--json": False, "--debug": False}
 """Flags that may also stand before the command; True where a value follows."""
-
-EXAMPLES: Final = """
-  beaver run                                     serve the built-in tasks
-  beaver run -A shop:app --workers 4             serve the tasks of shop.py
-  beaver enqueue send_receipt '{"order": 7}'     enqueue a job
-  beaver enqueue --file jobs.json                enqueue a file, all or none
-  beaver status                                  the whole queue at a glance
-  beaver explain JOB                             all that happened to a job, and why it waits
-"""
-
-
-class Group(TyperGroup):
-    """The root command; a broken pipe of stdout ends a command quietly."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Runs the command that was asked for."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Whoever read our output has seen enough, as in `beaver replay data | head`.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(EXIT_BROKEN_PIPE) from None
-        return result
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from importlib import metadata
-
-        output.line(f"beaver {metadata.version('beaver-raft')}")
-        raise typer.Exit
-
-
-def _root(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
-    ] = False,
-) -> None:
-    """A durable job queue.  `beaver COMMAND --help` tells more about a command."""
-
-
-def build(names: list[str]) -> typer.Typer:
-    """Returns the application with the commands of these names, in the order of `COMMANDS`."""
-    app = typer.Typer(
-        cls=Group,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        epilog=_examples(EXAMPLES),
-    )
-    app.callback()(_root)
-    for name, module in COMMANDS.items():
-        if name in names:
-            command = getattr(import_module(f"beaver.cli.{module}"), f"{name}_command")
-            text, _, examples = (command.__doc__ or "").partition("Examples:\n")
-            app.command(name, help=text.strip(), epilog=_examples(examples))(command)
-    return app
-
-
-def _examples(text: str) -> str | None:
-    """Returns examples as an epilog, marked so that its lines stay as they are."""
-    lines = textwrap.dedent(text).strip().splitlines()
-    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)]) if lines else None
 
 
 def _hoist(arguments: list[str]) -> list[str]:
@@ -144,11 +76,21 @@ def main(arguments: list[str] | None = None) -> int:
     names = [asked] if asked in COMMANDS else list(COMMANDS)
     debug = "--debug" in arguments or bool(os.environ.get("BEAVER_DEBUG"))
     try:
+        if asked == "run" and COMPLETING not in os.environ:
+            from beaver.cli.plain import read_plain
+
+            plain = read_plain(arguments[1:])
+            if plain is not None:
+                from beaver.cli.becoming import be_server
+
+                return be_server(plain)
+        from beaver.cli.commands import build
+
         code = build(names)(arguments, prog_name="beaver", standalone_mode=False)
     except BeaverError as error:
         return report(error, str(error), error.exit_code, debug)
-    except (KeyboardInterrupt, typer.Abort):
-        return EXIT_INTERRUPTED  # typer passes on the one as the other.
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     except SystemExit as ended:
         code = ended.code  # The completions of typer end so.
     except OSError as error:
@@ -157,6 +99,8 @@ def main(arguments: list[str] | None = None) -> int:
         what = f"cannot use {error.filename}: {error.strerror}"
         return report(error, what, StoreUnavailable.exit_code, debug)
     except Exception as error:  # noqa: BLE001 - the last place that can say it in one line
+        if type(error).__name__ == "Abort":
+            return EXIT_INTERRUPTED  # So typer passes it on.
         if hasattr(error, "format_message"):
             return report(error, _usage(error, asked), EXIT_USAGE, debug)
         return report_bug(error, debug)
