@@ -44,6 +44,7 @@ from beaver_model.events import (
 from beaver_model.lifecycle import JobState
 from beaver_model.rows import spec_of, unpack_tombstone
 from beaver_model.state import State
+from beaver_spec.traces_rules import LIFE
 
 VIOLATIONS_MAX: Final = 50
 """So many are told; one broken rule may be broken a thousand times."""
@@ -171,12 +172,6 @@ class _Job:
         """How many jobs were forgotten before it was."""
 
 
-_CHANGES: Final[dict[type, tuple[str, ...]]] = {
-    CancelRequested: (IN_FLIGHT,),
-    Requeued: (DEAD, CANCELLED),
-    Discarded: (PENDING, DEAD, CANCELLED),
-}
-"""From which states operators may change a job: the table of the design, copied by hand."""
 _WITHOUT_SERVER: Final = (Enqueued, CancelRequested, Cancelled, Requeued, Discarded, QueueSet)
 """Events that need no server: a keeper or a lone producer logs them."""
 
@@ -381,7 +376,7 @@ class History:
 
     def _change(self, seq: int, event: JobEvent, job: _Job) -> None:
         self._changes[event.NAME, event.job] += 1
-        if job.state not in _CHANGES[type(event)]:
+        if job.state.replace(" ", "_") not in LIFE[event.NAME]:
             self._say(f"seq {seq}: {event.NAME} of job {event.job} while it was {job.state}")
         if isinstance(event, Requeued):
             job.state, job.attempt = PENDING, 0

@@ -12,22 +12,18 @@ import msgspec
 
 from beaver_model.bounds import DIGEST_BYTES, SNOOZES_MAX
 from beaver_model.events import (
-    Acked,
+    JOB_EVENTS,
     AnyEvent,
+    AttemptEnded,
     Booted,
     BoundsSet,
-    Cancelled,
-    CancelRequested,
     Cause,
-    Died,
-    Discarded,
     Dispatched,
     Enqueued,
     JobEvent,
     QueueForgotten,
     QueueSet,
     Released,
-    Requeued,
     Retried,
     TimedOut,
 )
@@ -75,9 +71,7 @@ def _check_dispatched(state: State, event: Dispatched) -> str | None:
     return None
 
 
-def _check_outcome(
-    state: State, event: Acked | Retried | TimedOut | Released | Died | Cancelled
-) -> str | None:
+def _check_outcome(state: State, event: AttemptEnded) -> str | None:
     row = state.jobs.get(event.job)
     if row is None or CELLS[event.TRIGGER][row.state] is None:  # type: ignore[index]
         return _out_of_place(event, row)
@@ -102,7 +96,7 @@ def _check_released(state: State, event: Released) -> str | None:
     return reason
 
 
-def _check_cell(state: State, event: CancelRequested | Requeued | Discarded) -> str | None:
+def _check_cell(state: State, event: JobEvent) -> str | None:
     row = state.jobs.get(event.job)
     if row is None or CELLS[event.TRIGGER][row.state] is None:  # type: ignore[index]
         return _out_of_place(event, row)
@@ -134,19 +128,15 @@ def _check_nothing(state: State, event: QueueSet | BoundsSet) -> str | None:
 
 
 _CHECK: Final[dict[type, Callable[[State, Any], str | None]]] = {
+    **{k: _check_outcome if issubclass(k, AttemptEnded) else _check_cell for k in JOB_EVENTS},
     Enqueued: _check_enqueued,
     Dispatched: _check_dispatched,
-    Acked: _check_outcome,
     Retried: _check_retried,
     TimedOut: _check_retried,
     Released: _check_released,
-    Died: _check_outcome,
-    CancelRequested: _check_cell,
-    Cancelled: _check_outcome,
-    Requeued: _check_cell,
-    Discarded: _check_cell,
     QueueSet: _check_nothing,
     Booted: _check_booted,
     BoundsSet: _check_nothing,
     QueueForgotten: _check_queue_forgotten,
 }
+"""An event of a job has to fit its cell, and the token where it ends an attempt; some more."""

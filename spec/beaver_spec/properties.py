@@ -16,7 +16,6 @@ from beaver_model.states import JobState, Trigger
 from beaver_spec.rows import (
     CANCELLED,
     COMPLETED,
-    DEAD,
     FORGOTTEN,
     IN_FLIGHT,
     LIVE,
@@ -26,6 +25,7 @@ from beaver_spec.rows import (
     Model,
     Row,
 )
+from beaver_spec.traces_rules import LIFE
 
 Ask = tuple[object, ...]
 """A command as the explorer writes it: its kind, then its arguments."""
@@ -200,27 +200,18 @@ def _names(jobs: Sequence[int]) -> str:
 
 _ATTEMPTS: Final = {Trigger.DISPATCH: 1, Trigger.RELEASE: -1}
 _WHERE: Final = {
-    Trigger.ENQUEUE: ({NEW}, PENDING),
-    Trigger.DISPATCH: ({PENDING}, IN_FLIGHT),
-    Trigger.ACK: ({IN_FLIGHT}, COMPLETED),
-    Trigger.RETRY: ({IN_FLIGHT}, PENDING),
-    Trigger.TIMEOUT: ({IN_FLIGHT}, PENDING),
-    Trigger.RELEASE: ({IN_FLIGHT}, PENDING),
-    Trigger.DEAD: ({IN_FLIGHT, PENDING}, DEAD),
-    Trigger.CANCEL_REQUESTED: ({IN_FLIGHT}, IN_FLIGHT),
-    Trigger.CANCEL: ({PENDING, IN_FLIGHT}, CANCELLED),
-    Trigger.REQUEUE: ({DEAD, CANCELLED}, PENDING),
-    Trigger.DISCARD: ({PENDING, DEAD, CANCELLED}, FORGOTTEN),
+    Trigger[name]: {JobState[old.upper()]: JobState[new.upper()] for old, new in arrows.items()}
+    for name, arrows in LIFE.items()
 }
-"""Where each event leads: the table of the design, copied by hand."""
+"""Where each event leads, as the specification tells it: from these states to that one."""
 
 
 def _check_move(move: Move, old: Row, new: Row, limits: Limits) -> Iterator[Wrong]:
     name, trigger = NAMES[move.job], move.trigger
-    sources, target = _WHERE[trigger]
+    target = _WHERE[trigger].get(JobState(old.state))
     # With room for no tombstone at all a finished job is forgotten at once.
     gone = new.state == NEW and target in {COMPLETED, FORGOTTEN} and not limits.tombstones_max
-    if old.state not in sources or not (new.state == target or gone):
+    if target is None or not (new.state == target or gone):
         where = f"{JobState(old.state).name} to {JobState(new.state).name}"
         yield Wrong("events_are_legal", f"{trigger.name} took {name} from {where}")
     if trigger == Trigger.ACK and old.state == COMPLETED:

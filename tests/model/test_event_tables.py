@@ -7,6 +7,7 @@ learn of it.  Tables that can be derived from the events' structs are derived, a
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 import re
 from collections.abc import Iterator, Mapping
@@ -42,7 +43,6 @@ JOB_NAMES = {kind.NAME for kind in JOB_EVENTS}
 WHOLE: dict[str, set[Any]] = {
     "beaver_model.legality._CHECK": set(ALL_EVENTS),
     "beaver_model.applying._APPLY": set(ALL_EVENTS),
-    "beaver_spec.properties._WHERE": set(Trigger),
     "beaver_spec.traces_rules.LIFE": JOB_NAMES,
     "beaver_spec.traces_rules.Validator._RULES": JOB_NAMES - {"ENQUEUE"},
     "beaver_spec.traces_rules.Validator._STORE_EVENTS": NAMES - JOB_NAMES,
@@ -56,17 +56,17 @@ DERIVED = {
     "beaver.projection._LEADS_TO",
     "beaver.projection.END_OF",
     "beaver_chaos.sim_watch._ENDS",
+    "beaver_spec.properties._WHERE",
 }
 
 PARTIAL = {
-    "beaver_model.applying.BULK": "frequent events have a bulk form",
+    "beaver_model.bulk.BULK": "frequent events have a bulk form",
     "beaver_model.lifecycle._TRANSITIONS": "what the Machine is made from; checked with it",
     "beaver.failure_log._FAILED": "events that tell of an error",
     "beaver.listing._FILL": "events whose fields are not what is shown",
     "beaver.queries._ENDS": "events that leave a tombstone only",
     "beaver.refusals._WORDS": "what people may ask for by name",
     "beaver_spec.properties._ATTEMPTS": "the others do not change the count",
-    "beaver_chaos.history._CHANGES": "with the events that `_follow` knows; see below",
     "beaver_chaos.history._WITHOUT_SERVER": "the others need a server",
 }
 """Tables that need not know every event, and why."""
@@ -90,20 +90,20 @@ def is_about_events(value: object) -> bool:
 
 def tables() -> Iterator[tuple[str, Any]]:
     """Yields every table of a module or class of ours that is keyed by events."""
-    seen: set[int] = set()
     for package in (beaver_model, beaver, beaver_spec, beaver_chaos):
         for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             if info.name.endswith("__main__") or ".bench" in info.name:
                 continue  # Programs, and what needs other queues.
             module = importlib.import_module(info.name)
+            assigned = set(
+                re.findall(r"^ *(\w+)\b[^=\n]*=", inspect.getsource(module), re.MULTILINE)
+            )
             own = [value for value in vars(module).values() if isinstance(value, type)]
             spaces = [module, *(kind for kind in own if kind.__module__ == info.name)]
             for space in spaces:
                 where = info.name if space is module else f"{info.name}.{space.__name__}"
-                for name, value in list(vars(space).items()):
-                    is_ours = not name.startswith("__") and name.strip("_")[:6] != "member"
-                    if is_ours and id(value) not in seen and is_about_events(value):
-                        seen.add(id(value))
+                for name, value in vars(space).items():
+                    if name in assigned and is_about_events(value):
                         yield f"{where}.{name}", value
 
 
