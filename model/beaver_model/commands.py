@@ -146,10 +146,11 @@ class SetBounds(Command, frozen=True):
 
 
 class Boot(Command, frozen=True):
-    """A server starts.  `started`: the tokens whose user code had begun."""
+    """A server starts.  `started`: the tokens whose user code had begun; `writer`: its name."""
 
     started: frozenset[int] = frozenset()
     power_cut: bool = False
+    writer: str = ""
 
 
 AnyCommand = (

@@ -384,7 +384,7 @@ def _boot(state: State, command: Boot, now_ms: int) -> Decision:
     What had started is charged, at once and without backoff; what had not is given back.
     After a power cut nobody knows, so all are charged, and are suspects.
     """
-    events: list[AnyEvent] = [Booted(state.epoch + 1, command.power_cut)]
+    events: list[AnyEvent] = [Booted(state.epoch + 1, command.power_cut, command.writer)]
     for token, row in state.in_flight.items():
         if not command.power_cut and token not in command.started:
             events.append(

@@ -160,6 +160,8 @@ class Booted(Event, tag=13):
     epoch: int
     power_cut: bool
     """The machine went down since the last BOOT, so what had started is not known."""
+    writer: str = ""
+    """Whoever writes from here on: host and process."""
 
 
 class BoundsSet(Event, tag=14):

@@ -133,7 +133,12 @@ class Assembly:
     """One server's parts: `recover`, `build` and `start` them in this order."""
 
     def __init__(
-        self, config: Config, ports: Ports, *, on_failure: Callable[[BaseException], None]
+        self,
+        config: Config,
+        ports: Ports,
+        *,
+        on_failure: Callable[[BaseException], None],
+        writer: str = "",
     ) -> None:
         """Notes what the server is made of; `recover` opens the store.
 
@@ -141,8 +146,10 @@ class Assembly:
             config: Every setting.
             ports: The world.
             on_failure: Called once the log cannot be trusted; ends the process.
+            writer: Who this is, as its BOOT says: host and process.
         """
         self._config, self._ports, self._on_failure = config, ports, on_failure
+        self._writer = writer
         self._renewing = asyncio.Lock()
         self._pools: dict[LocalPool, PoolSink] = {}
         """All that have workers; the last one is given jobs."""
@@ -192,7 +199,7 @@ class Assembly:
         )
         state.set_known_tasks(frozenset(info.options.task for info in tasks))
         self.failures = FailureLog(state)
-        booted = await self.engine.execute(boot_command(state, previous, self.store))
+        booted = await self.engine.execute(boot_command(state, previous, self.store, self._writer))
         self.failures.observe(booted.first_seq, self.engine.now_ms(), booted.events)
         await self._apply_settings(config)
         ports.pool.attach(self._layout.slots, self.engine.durable_seq)
@@ -441,16 +448,19 @@ def peek_mark(disk: Disk, path: str) -> str | None:
     return store_mark(store.hex(), disk.identity(path)) if store is not None else None
 
 
-def boot_command(state: State, previous: PreviousSlots | None, store: bytes) -> Boot:
+def boot_command(
+    state: State, previous: PreviousSlots | None, store: bytes, writer: str = ""
+) -> Boot:
     """Returns the BOOT command: what had started, by the slots of the last server.
 
     Where these are of another start of the machine, of another store, or missing while jobs
     are in flight, nobody knows what had started: that counts as a power cut.
     """
     if previous is None or previous.store != store:
-        return Boot(power_cut=bool(state.in_flight))
+        return Boot(power_cut=bool(state.in_flight), writer=writer)
     started = previous.started
     return Boot(
         frozenset(t for t, row in state.in_flight.items() if t <= started.get(row.worker, 0)),
         power_cut=not previous.same_boot,
+        writer=writer,
     )

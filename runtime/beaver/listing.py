@@ -79,12 +79,12 @@ def _dispatched(view: EventView, event: Dispatched) -> None:
 def _fields(view: EventView, event: AnyEvent) -> None:
     """Each field under its name in the view, or among the details.
 
-    Of a job's event only those that say something; of a store's event all.
+    Of a job's event only those that say something; of a store's event all but empty names.
     """
     of_a_job = isinstance(event, JobEvent)
     for name, place, shape in _plan(type(event)):
         value = getattr(event, name)
-        if value or isinstance(value, bytes) or not of_a_job:
+        if value or isinstance(value, bytes) or not (of_a_job or value == ""):
             if shape is not None:
                 value = shape(value)
             if place:

@@ -19,6 +19,7 @@ import contextlib
 import gc
 import logging
 import os
+import platform
 import signal
 import sys
 import threading
@@ -67,6 +68,8 @@ from beaver_model import JobState, State
 log = logging.getLogger("beaver")
 
 EXIT_STORAGE: Final = 7
+HOST_BYTES_MAX: Final = 64
+"""So much of the host's name stands in a BOOT."""
 SECOND_SIGNAL_S: Final = 0.2
 """How long the second signal waits for whoever reads the log."""
 EXIT_APP: Final = 2
@@ -136,7 +139,7 @@ class Server:
             try:
                 endpoint.tell_phase(config.data, "starting")
                 ports = self._ports(pool, lock)
-                parts = Assembly(config, ports, on_failure=self._fail)
+                parts = Assembly(config, ports, on_failure=self._fail, writer=_writer())
                 found = await ahead if config.data == expected else None
                 await parts.recover(self._entropy.token_bytes(16), tasks, found)
                 self._keep_directories()
@@ -480,6 +483,11 @@ class Server:
             os._exit(128 + number)
         log.warning("stopping: running jobs get %d s", self._config.grace_ms // 1000)
         self._stop.set()
+
+
+def _writer() -> str:
+    """Returns who this server is, for its BOOT."""
+    return f"{platform.node()[:HOST_BYTES_MAX]}:{os.getpid()}"
 
 
 def _at_home(config: Config, app_store: str) -> Config:

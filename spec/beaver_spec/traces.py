@@ -73,7 +73,7 @@ SHAPES: Final[dict[int, tuple[str, dict[str, Any]]]] = {
             "durable_dispatch": True,
         },
     ),
-    13: ("BOOT", {"epoch": ..., "power_cut": ...}),
+    13: ("BOOT", {"epoch": ..., "power_cut": ..., "writer": ""}),
     14: ("BOUNDS", {"tombstones_max": ..., "tombstones_age_ms": ...}),
     15: ("FORGET_QUEUE", {"queue": ...}),
 }

@@ -50,8 +50,8 @@ def test_file_header_vector():
 
 
 def test_frame_vector():
-    payload = encode_commit(1_700_000_000_000, [Booted(1, False)])
-    assert payload.hex() == "92cf0000018bcfe5680091930d01c2"
+    payload = bytes.fromhex("92cf0000018bcfe5680091930d01c2")
+    assert decode_commit(payload) == (1_700_000_000_000, [Booted(1, False)])
     seed = wire.header_seed(STORE)
     frame, crc = wire.encode_frame(payload, 1, 1, 0, previous_crc=0x11223344, seed=seed)
     assert frame.hex() == (
@@ -163,8 +163,13 @@ def test_unknown_event_is_a_newer_format_not_damage():
 
 
 def test_fields_added_at_the_end_by_a_newer_version_are_ignored():
-    _, events = decode_commit(b"\x92\x05\x91\x94\x0d\x01\xc2\xa3new")
-    assert events == [Booted(1, False)]
+    _, events = decode_commit(b"\x92\x05\x91\x95\x0d\x01\xc2\xa1w\xa3new")
+    assert events == [Booted(1, False, "w")]
+
+
+def test_fields_that_an_older_version_did_not_write_mean_what_their_absence_meant():
+    _, events = decode_commit(b"\x92\x05\x91\x93\x0d\x01\xc2")
+    assert events == [Booted(1, False, writer="")]
 
 
 def test_any_cut_of_a_commit_is_undecodable():

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.stateful import test_commits, test_lifecycle, test_scheduling, test_storage
+from tests.stateful import (
+    test_agreement,
+    test_commits,
+    test_lifecycle,
+    test_scheduling,
+    test_storage,
+)
 from tests.stateful.running import Machine
 
 MACHINES: Final[dict[Machine, float]] = {
@@ -12,4 +18,5 @@ MACHINES: Final[dict[Machine, float]] = {
     test_storage.Storage: test_storage.TIMES,
     test_scheduling.Scheduling: test_scheduling.TIMES,
     test_commits.Commits: test_commits.TIMES,
+    test_agreement.Agreement: test_agreement.TIMES,
 }

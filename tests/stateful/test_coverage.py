@@ -79,6 +79,13 @@ WITNESSES = (
     "killed for stillness",
     "killed for a drain",
     "killed for a start that hangs",
+    "a late writer is deposed by every journal",
+    "messages of a cluster change places",
+    "a message of a cluster is lost",
+    "a cluster changes its leader and drops a tail",
+    "a commit in doubt survives",
+    "a commit in doubt is lost",
+    "a commit in doubt comes late",
 )
 
 

@@ -46,7 +46,7 @@ class MemoryLog:
             first_seq, payload = self.commits[index]
             index += 1
             time_ms, events, *stamp = decode(payload)
-            yield Commit((index,), first_seq, time_ms, events, *stamp)
+            yield Commit((index,), None if stamp else first_seq, time_ms, events, *stamp)
 
 
 class MemoryJournal:
@@ -58,7 +58,6 @@ class MemoryJournal:
         """Opens a log at its end; a new one by default."""
         self.log = log or MemoryLog()
         self.position: Position = (len(self.log.commits),)
-        self.last_seq = self.log.next_seq - 1
         self._closed = False
 
     @property
@@ -85,7 +84,7 @@ class MemoryJournal:
             done(Deposed("another writer has appended"))
         else:
             log.add(payload, count)
-            self.position, self.last_seq = (len(log.commits),), log.next_seq - 1
+            self.position = (len(log.commits),)
             done(Appended(self.position, len(payload), 0.0))
 
     def wait(self) -> None:

@@ -53,7 +53,8 @@ class Commit(NamedTuple):
 
     position: Position
     """The place behind it."""
-    first_seq: int
+    first_seq: int | None
+    """`None` in a stamped journal: a commit that does not count takes no seqs."""
     time_ms: int
     events: Sequence[AnyEvent]
     stamp: Stamp | None = None
@@ -95,6 +96,16 @@ class Log(Protocol):
         """Id of the store."""
         ...
 
+    @property
+    def is_stamped(self) -> bool:
+        """True where each commit has to carry a `Stamp`.
+
+        In such a journal a deposed writer's commit may turn up behind its successor's BOOT.  Then
+        it does not count: whoever replays drops it, with an alarm.  In any other journal
+        that would be corruption.
+        """
+        ...
+
     def read(self, after: Position | None) -> Iterator[Commit]:
         """Yields the commits behind a position, or from the first one that is kept.
 
@@ -117,18 +128,8 @@ class Journal(Log, Protocol):
         ...
 
     @property
-    def last_seq(self) -> int:
-        """Last seq of the events; those of an append under way are counted already."""
-        ...
-
-    @property
     def commit_bytes_max(self) -> int:
         """Bound on the payload of one commit."""
-        ...
-
-    @property
-    def is_stamped(self) -> bool:
-        """True where each commit has to carry a `Stamp`."""
         ...
 
     def append(self, after: Position, payload: bytes, count: int, done: Done) -> None:

@@ -269,7 +269,7 @@ class Wal:
         assert count > 0, "a commit has events"
         assert len(payload) <= PAYLOAD_BYTES_MAX, "commits are bounded by the engine"
         assert self._done is None, "one append at a time"
-        if after is not self._place and Cursor(*after).next_seq != self._next_seq:
+        if after is not self.position and Cursor(*after).next_seq != self._next_seq:
             done(Deposed(f"{self.path} has grown to seq {self.last_seq} meanwhile"))
             return
         try:
@@ -320,6 +320,7 @@ class Wal:
         if not self._file.is_kept(self._size):
             self._lose()
         self._is_staged = False
+        self._place = None
 
     def check(self) -> None:
         """Sees that the log is still the file of its name, and whole; costs a few us.
@@ -378,7 +379,6 @@ class Wal:
         # Until it is confirmed nothing else may be written: also an interrupt between the
         # write and its confirmation must not let a later call write behind the frame.
         self._is_staged = True
-        self._place = None
         offset = self._offset
         self._offset += len(frame)
         self._next_seq += count
