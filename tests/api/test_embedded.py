@@ -204,6 +204,7 @@ def take_lock(data: str):
 
 def run_by_hand(data: str, job: str, result: bytes) -> None:
     from beaver.journal.codec import encode_commit
+from beaver.journal.port import append_now
     from beaver_model import apply, commands, decide
 
     disk = SystemDisk()
@@ -221,7 +222,7 @@ def run_by_hand(data: str, job: str, result: bytes) -> None:
             apply(state, event, state.time_ms)
         payload = encode_commit(state.time_ms, events)
         assert opened.wal.reserve(len(payload) + 64)
-        opened.wal.append(payload, len(events))
+        append_now(opened.wal, payload, len(events))
     opened.wal.close()
     lock.release()
 

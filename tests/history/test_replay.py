@@ -250,12 +250,13 @@ def test_a_missing_log_beside_a_snapshot_is_corruption(world: LoggedWorld) -> No
 @pytest.mark.parametrize("lone", [False, True])
 def test_an_illegal_event_is_told(world: LoggedWorld, tmp_path: Path, *, lone: bool) -> None:
     from beaver.journal.codec import encode_commit
+from beaver.journal.port import append_now
     from beaver_model.events import Acked
 
     world.run("a")
     world.seal()
     world.enqueue(job("b"))
-    world.wal.append(encode_commit(world.now_ms, [Acked("b", 4, b"null")]), 1)
+    append_now(world.wal, encode_commit(world.now_ms, [Acked("b", 4, b"null")]), 1)
     path = world.path
     if lone:
         path = str(tmp_path / "lone.wal")

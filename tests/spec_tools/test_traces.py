@@ -12,6 +12,7 @@ from beaver.disk import SystemDisk
 from beaver.errors import Corruption
 from beaver.journal.codec import encode_commit
 from beaver.journal.format import frame_bytes
+from beaver.journal.port import append_now
 from beaver.layout import Layout
 from beaver_chaos.program import PromiseBroken
 from beaver_chaos.session import refuse_drift
@@ -278,7 +279,7 @@ def test_what_only_a_wrong_program_writes_is_found_in_its_log(tmp_path: Path) ->
 def _append_unchecked(world: LoggedWorld, events: list[Retried | Acked | Dispatched]) -> None:
     payload = encode_commit(world.now_ms, events)
     assert world.wal.reserve(frame_bytes(len(payload)))
-    world.wal.append(payload, len(events))
+    append_now(world.wal, payload, len(events))
 
 
 @pytest.mark.parametrize(
@@ -297,7 +298,7 @@ def test_a_payload_that_is_no_commit_is_corruption(tmp_path: Path) -> None:
     world = LoggedWorld(tmp_path)
     world.run("a")
     assert world.wal.reserve(200)
-    world.wal.append(b"\x01", 1)
+    append_now(world.wal, b"\x01", 1)
     with pytest.raises(Corruption, match="the payload is no commit"):
         validate_store(str(tmp_path))
 
