@@ -204,7 +204,7 @@ def take_lock(data: str):
 
 def run_by_hand(data: str, job: str, result: bytes) -> None:
     from beaver.journal.codec import encode_commit
-from beaver.journal.port import append_now
+    from beaver.journal.port import append_now
     from beaver_model import apply, commands, decide
 
     disk = SystemDisk()

@@ -250,7 +250,7 @@ def test_a_missing_log_beside_a_snapshot_is_corruption(world: LoggedWorld) -> No
 @pytest.mark.parametrize("lone", [False, True])
 def test_an_illegal_event_is_told(world: LoggedWorld, tmp_path: Path, *, lone: bool) -> None:
     from beaver.journal.codec import encode_commit
-from beaver.journal.port import append_now
+    from beaver.journal.port import append_now
     from beaver_model.events import Acked
 
     world.run("a")
