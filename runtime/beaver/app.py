@@ -22,6 +22,7 @@ from beaver.job_options import Duration, refuse_unknown
 from beaver.jobs import Declaration, Producer, merge
 from beaver.link import AsyncLink, Link, Linked, awaited, blocking
 from beaver.messages import Backoff, Request
+from beaver.names import check_id
 from beaver.near import unknown_name
 from beaver.tasks import Registry
 from beaver.views import Enqueued, StatusView
@@ -233,8 +234,11 @@ class Beaver(Linked):
 
         Args:
             job_id: Its id.
+
+        Raises:
+            InvalidInput: It is no id.
         """
-        return Handle(self.link, job_id)
+        return Handle(self.link, check_id(job_id))
 
     def close(self) -> None:
         """Ends the connection of the blocking calls, if there is one."""

@@ -21,6 +21,7 @@ from beaver.durations import parse_duration_ms, parse_time_ms
 from beaver.errors import BeaverError
 from beaver.job_options import Duration
 from beaver.messages import Request
+from beaver.names import check_id, check_name
 from beaver.views import (
     Enqueued,
     EventView,
@@ -217,9 +218,13 @@ def list_jobs(
         until: Only jobs that finished before.
 
     Raises:
-        InvalidInput: No such state, too large a limit, or a time for jobs that do not finish.
+        InvalidInput: No such state, no name, too large a limit, or a time for jobs that do not
+            finish.
         NotFound: No such queue.
     """
+    for name, what in ((queue, "queue"), (task, "task"), (tag, "tag")):
+        if name != "":
+            check_name(name, what)
     since_ms = 0 if since is None else parse_time_ms(since, "since")
     until_ms = 0 if until is None else parse_time_ms(until, "until")
     body = [state, queue, task, after_seq, limit, tag, since_ms, until_ms]
@@ -233,9 +238,10 @@ def show(job: str) -> Call[JobView]:
         job: Its id.
 
     Raises:
+        InvalidInput: It is no id.
         NotFound: No such job.
     """
-    return Call("show", [job], _job, _same)
+    return Call("show", [check_id(job)], _job, _same)
 
 
 def explain(job: str) -> Call[ExplainView]:
@@ -245,9 +251,10 @@ def explain(job: str) -> Call[ExplainView]:
         job: Its id.
 
     Raises:
+        InvalidInput: It is no id.
         NotFound: No such job, and no event of it is kept.
     """
-    return Call("explain", [job], _explained, _same)
+    return Call("explain", [check_id(job)], _explained, _same)
 
 
 def history(job: str) -> Call[list[EventView]]:
@@ -257,9 +264,10 @@ def history(job: str) -> Call[list[EventView]]:
         job: Its id.
 
     Raises:
+        InvalidInput: It is no id.
         NotFound: No such job, and no event of it is kept.
     """
-    return Call("history", [job], _events, _same)
+    return Call("history", [check_id(job)], _events, _same)
 
 
 def wait(job: str, timeout: Duration | None = None) -> Call[ResultView]:
@@ -280,7 +288,7 @@ def wait(job: str, timeout: Duration | None = None) -> Call[ResultView]:
         timeout_ms = 0  # What was left of some other limit.
     else:
         timeout_ms = parse_duration_ms(timeout, "timeout")
-    return Call("wait", [job, timeout_ms], _result, _same)
+    return Call("wait", [check_id(job), timeout_ms], _result, _same)
 
 
 def cancel(job: str) -> Call[str]:
@@ -290,10 +298,11 @@ def cancel(job: str) -> Call[str]:
         job: Its id.
 
     Raises:
+        InvalidInput: It is no id.
         NotFound: No such job.
         Conflict: It has ended.
     """
-    return Call("cancel", [job], _text, _same)
+    return Call("cancel", [check_id(job)], _text, _same)
 
 
 def requeue(job: str, payload: bytes | None = None) -> Call[str]:
@@ -308,7 +317,7 @@ def requeue(job: str, payload: bytes | None = None) -> Call[str]:
         Conflict: It is neither dead nor cancelled.
         InvalidInput: The payload is no JSON, or out of bounds.
     """
-    return Call("requeue", [job, payload], _text, _same, resend=False)
+    return Call("requeue", [check_id(job), payload], _text, _same, resend=False)
 
 
 def discard(job: str) -> Call[str]:
@@ -318,10 +327,11 @@ def discard(job: str) -> Call[str]:
         job: Its id.
 
     Raises:
+        InvalidInput: It is no id.
         NotFound: No such job.
         Conflict: It runs, or has completed.
     """
-    return Call("discard", [job], _text, _same, resend=False)
+    return Call("discard", [check_id(job)], _text, _same, resend=False)
 
 
 def set_queue(
@@ -343,7 +353,7 @@ def set_queue(
     Raises:
         InvalidInput: A value is out of its bounds.
     """
-    body = [queue, paused, weight, bytes_max, durable_dispatch]
+    body = [check_name(queue, "queue"), paused, weight, bytes_max, durable_dispatch]
     return Call("set_queue", body, _queue, _same)
 
 

@@ -39,13 +39,14 @@ from beaver.journal.codec import encode_commit
 from beaver.journal.port import OVERHEAD_BYTES, append_now
 from beaver.keeper.turn import Turn, try_turn
 from beaver.layout import Layout
+from beaver.limits import hint
 from beaver.locking import LOCK_WAIT_S, Patience, prepare_directory, silent_server, try_lock
 from beaver.messages import Request
+from beaver.names import check_name
 from beaver.ports import Clock, DirectoryLock, Disk
 from beaver.questions import Known, Search, Stories
 from beaver.recovery import Opened, open_store, peek_store, read_store
 from beaver.refusals import error_of
-from beaver.requests import check_name
 from beaver.resolving import Resolver
 from beaver.stamps import Stamper
 from beaver.texts import counted
@@ -246,7 +247,7 @@ class EmbeddedClient(Operations, Synchronous):
         if len(payload) > BATCH_BYTES_MAX and len(decision) > 1:
             raise InvalidInput(
                 f"{counted(len(decision), 'job')} of {len(payload)} bytes in one commit; at most "
-                f"{BATCH_BYTES_MAX} bytes fit: send them in chunks"
+                f"{BATCH_BYTES_MAX} bytes fit; {hint('batch_bytes')}"
             )
         if not wal.reserve(len(payload) + OVERHEAD_BYTES):
             raise DiskFull("the disk is full; nothing was changed and nothing is lost")

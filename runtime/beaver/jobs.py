@@ -356,7 +356,8 @@ class Declaration:
         return self._declare(function, given)
 
     def _declare(self, function: Callable[..., Any], given: dict[str, Any]) -> Any:
-        from beaver.options import backoff_from_python, check_name, check_options
+        from beaver.names import check_name
+        from beaver.options import backoff_from_python, check_options
         from beaver.parameters import refuse_uncallable
 
         refuse_uncallable(function)

@@ -69,6 +69,7 @@ def variable(setting: str) -> str:
     return f"BEAVER_{setting.upper()}"
 
 
+_SEVERAL: Final = "enqueue them by several calls; a file, by `beaver enqueue --chunked`"
 _STORE: Final = "store it elsewhere and send its place"
 
 LIMITS: Final = {
@@ -88,14 +89,12 @@ LIMITS: Final = {
     "depth": Limit("arrays and objects within each other, in a payload", PAYLOAD_DEPTH_MAX),
     "result": Limit("JSON of one result", RESULT_BYTES_MAX, "bytes", otherwise=_STORE),
     "error": Limit("kept of one error's text: its head and its tail", ERROR_BYTES_MAX, "bytes"),
-    "batch_jobs": Limit(
-        "jobs of one commit", BATCH_JOBS_MAX, otherwise="send them in chunks (`--chunked`)"
-    ),
+    "batch_jobs": Limit("jobs of one commit", BATCH_JOBS_MAX, otherwise=_SEVERAL),
     "batch_bytes": Limit(
         "jobs of one commit together",
         BATCH_BYTES_MAX,
         "bytes",
-        otherwise="send them in chunks (`--chunked`)",
+        otherwise=_SEVERAL,
     ),
     "children": Limit(
         "jobs that one attempt enqueues",

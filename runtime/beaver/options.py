@@ -15,12 +15,11 @@ from beaver.durations import parse_duration_ms
 from beaver.errors import InvalidInput
 from beaver.jsontext import kind_of
 from beaver.messages import Backoff, Options
+from beaver.names import check_name
 from beaver.near import unknown_name
 from beaver_model.bounds import (
     ATTEMPTS_MAX,
     BACKOFF_MS_MAX,
-    ID_BYTES_MAX,
-    NAME_BYTES_MAX,
     PRIORITY_MAX,
     TAGS_MAX,
     TIMEOUT_MS_MAX,
@@ -31,7 +30,6 @@ BACKOFF_DEFAULT: Final = Backoff(BackoffKind.EXPONENTIAL, 1_000, 3_600_000, 0.1)
 """What a job gets that nobody says anything about."""
 
 _KINDS: Final = {kind.name.lower(): int(kind) for kind in BackoffKind}
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 _BARE: Final = re.compile(r"[0-9.]+")
 _BACKOFF_KEYS: Final = ("kind", "base_ms", "max_ms", "jitter")
 
@@ -48,40 +46,6 @@ def check_range(what: str, value: Any, least: int, most: int, unit: str = "") ->
         suffix = f" {unit}" if unit else ""
         raise InvalidInput(f"{what}: {least} to {most}{suffix} is allowed, found {value}")
     return value
-
-
-def check_id(job_id: Any, what: str = "id") -> str:
-    """Returns `job_id` if it is one: 1 to 255 bytes of UTF-8 without control characters.
-
-    Raises:
-        InvalidInput: It is not.
-    """
-    return _check_text(job_id, what, ID_BYTES_MAX)
-
-
-def check_name(name: Any, what: str) -> str:
-    """Returns the name of a task, queue or tag if it is one: 1 to 200 bytes, as an id.
-
-    Raises:
-        InvalidInput: It is not.
-    """
-    return _check_text(name, what, NAME_BYTES_MAX)
-
-
-def _check_text(text: Any, what: str, bytes_max: int) -> str:
-    if not isinstance(text, str):
-        raise InvalidInput(f"{what}: a string is expected, found {kind_of(text)}")
-    # Nearly every text is short and printable, and a character has at most four bytes.
-    if not (text.isprintable() and 0 < len(text) * 4 <= bytes_max):
-        try:
-            size = len(text.encode())
-        except UnicodeEncodeError:
-            raise InvalidInput(f"{what}: {text!r:.80} holds a lone surrogate") from None
-        if not 0 < size <= bytes_max:
-            raise InvalidInput(f"{what}: 1 to {bytes_max} bytes are allowed, found {size}")
-        if _CONTROL.search(text):
-            raise InvalidInput(f"{what}: {text!r:.80} holds a control character")
-    return text
 
 
 def check_tags(tags: Any) -> tuple[str, ...]:

@@ -107,7 +107,7 @@ def parse_until(text: str) -> Until:
     try:
         return Until(time_ms=parse_time_ms(text, "--until"))
     except InvalidInput as error:
-        raise InvalidInput(f"--until {text!r} is neither a seq nor a time: {error}") from None
+        raise InvalidInput(f"{error}, or a seq") from None
 
 
 # -- what is asked --------------------------------------------------------------------------

@@ -21,13 +21,12 @@ from beaver import jsontext
 from beaver.durations import parse_duration_ms, parse_time_ms
 from beaver.errors import InvalidInput
 from beaver.messages import Backoff, Options, Request
+from beaver.names import check_id
 from beaver.near import unknown_name
 from beaver.options import (
     backoff_from_json,
     backoff_from_python,
     backoff_to_json,
-    check_id,
-    check_name,
     check_range,
     check_tags,
 )
@@ -40,8 +39,6 @@ __all__ = [
     "TASK_DEFAULT",
     "Resolver",
     "build_request",
-    "check_id",
-    "check_name",
     "draw_id",
     "make_request",
     "request_bytes",

@@ -13,7 +13,8 @@ import msgspec
 from beaver import jsontext
 from beaver.errors import InvalidInput
 from beaver.messages import Options, Request
-from beaver.options import BACKOFF_DEFAULT, check_id, check_options, check_tags
+from beaver.names import check_id
+from beaver.options import BACKOFF_DEFAULT, check_options, check_tags
 from beaver_model.bounds import (
     ATTEMPTS_DEFAULT,
     DIGEST_BYTES,

@@ -14,8 +14,9 @@ import msgspec
 
 from beaver.durations import duration_text, parse_duration_ms, parse_size_bytes, size_text
 from beaver.errors import InvalidInput
+from beaver.names import check_name
 from beaver.near import unknown_name
-from beaver.options import check_name, check_range
+from beaver.options import check_range
 from beaver_model.bounds import QUEUES_MAX, WEIGHT_MAX
 
 DEFAULT: Final = "default"

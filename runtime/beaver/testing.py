@@ -30,8 +30,8 @@ from beaver.errors import Endless, WaitTimeout
 from beaver.listing import attempt_of as attempt_shown
 from beaver.listing import event_view
 from beaver.messages import Attempt, Outcome, Request
+from beaver.names import check_name
 from beaver.refusals import error_of
-from beaver.requests import check_name
 from beaver.steering import Steering
 from beaver.views import (
     Enqueued,

@@ -138,9 +138,9 @@ def test_a_refused_batch_enqueues_nothing(embedded):
 
 def test_a_batch_beyond_one_commit_is_refused(embedded):
     text = "x" * 1_000_000
-    with pytest.raises(InvalidInput, match="chunks"):
+    with pytest.raises(InvalidInput, match="by several calls"):
         embedded.enqueue([make_request("echo", text) for _ in range(9)])
-    with pytest.raises(InvalidInput, match="chunks"):
+    with pytest.raises(InvalidInput, match="by several calls"):
         embedded.enqueue([make_request("echo") for _ in range(10_001)])
     assert embedded.enqueue([make_request("echo", text) for _ in range(7)])[6].seq == 7
 

@@ -65,3 +65,66 @@ def test_no_error_that_users_meet_is_made_elsewhere() -> None:
     from beaver import client, errors
 
     assert client.NoServer is errors.NoServer
+
+
+# -- what is refused, and how ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def app(tmp_path):
+    app = beaver.Beaver(tmp_path / "data")
+    with app.testing():
+        yield app
+
+
+CALLS = ("show", "explain", "history", "wait", "cancel", "requeue", "discard")
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        ("", "id: 1 to 255 bytes are allowed, found 0"),
+        ("x" * 256, "id: 1 to 255 bytes are allowed, found 256"),
+        ("a\0b", "holds a control character"),
+        (5, r"id: a string is expected, found a number \(5\)"),
+    ],
+)
+def test_what_is_no_id_is_refused_by_name(app, call, job, said):
+    """It is not looked for: "no job " would hide what is wrong."""
+    with pytest.raises(beaver.InvalidInput, match=said):
+        getattr(app.client, call)(job)
+    with pytest.raises(beaver.InvalidInput, match=said):
+        app.handle(job)
+    with pytest.raises(beaver.NotFound):
+        getattr(app.client, call)("x" * 255)
+
+
+@pytest.mark.parametrize("filter_", ["queue", "task", "tag"])
+def test_a_list_is_not_asked_for_what_is_no_name(app, filter_):
+    """200 bytes may be a name; 201 are none, and what is no text neither."""
+    for wrong, said in (("x" * 201, "1 to 200 bytes are allowed"), (5, "a string is expected")):
+        with pytest.raises(beaver.InvalidInput, match=f"{filter_}: {said}"):
+            app.client.list_jobs(**{filter_: wrong})
+    try:
+        assert app.client.list_jobs(**{filter_: "x" * 200}) == []
+    except beaver.NotFound:
+        assert filter_ == "queue"
+
+
+def test_too_many_jobs_at_once_are_told_how_to_send_them_from_python(app):
+    @app.job
+    def work() -> None: ...
+
+    with pytest.raises(beaver.InvalidInput, match="enqueue them by several calls"):
+        app.enqueue_many([work.request()] * 10_001)
+
+
+def test_an_until_that_is_none_is_told_once():
+    from beaver.replaying import parse_until
+
+    with pytest.raises(beaver.InvalidInput) as error:
+        parse_until("never")
+    assert str(error.value) == (
+        "--until: 'never' is no time; write 2030-01-31T12:00:00Z or ms since the epoch, or a seq"
+    )

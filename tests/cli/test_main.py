@@ -72,7 +72,7 @@ def test_completion_can_be_asked_for(beaver, monkeypatch):
         (["run", "--executor", "fork"], "beaver: --executor: one of process, thread, async"),
         (["run", "--config", "none.yaml"], "beaver: none.yaml: No such file or directory"),
         (["run", "--http", "0.0.0.0:80"], "beaver: --http: 0.0.0.0 is not loopback"),
-        (["replay", ".", "--until", "soon"], "beaver: --until 'soon' is neither"),
+        (["replay", ".", "--until", "soon"], "beaver: --until: 'soon' is no time"),
     ],
 )
 def test_wrong_usage_ends_with_2_in_a_few_lines_that_name_it(beaver, arguments, said):

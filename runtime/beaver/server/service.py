@@ -20,10 +20,11 @@ from beaver.engine import Applied, Engine, Reply
 from beaver.errors import BeaverError, InvalidInput, WaitTimeout
 from beaver.limits import hint
 from beaver.messages import Request
+from beaver.names import check_name
 from beaver.past import Told
 from beaver.questions import Known, Listed, Search
 from beaver.refusals import error_of
-from beaver.requests import OVERHEAD_BYTES, check_name, request_bytes
+from beaver.requests import OVERHEAD_BYTES, request_bytes
 from beaver.results import Results
 from beaver.server.strangers import Strangers
 from beaver.texts import counted
