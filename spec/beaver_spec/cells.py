@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from transitions import Machine, MachineError
 
 from beaver_model import Rejection, State, thaw
@@ -156,13 +157,36 @@ def _events(row: Row) -> Iterator[Any]:
     """Yields each event of a job, with the token in flight and with another one."""
     token = token_of(0, row.label) if row.label else 0
     words: dict[str, Any] = {"job": NAMES[0], "spec": _RAW, "payload": b"null", "digest": SAME}
-    words |= {"worker": 1, "result": b"null", "run_at_ms": 0}
+    words |= {"run_at_ms": 0}
     for kind in JOB_EVENTS:
         tokens = {token, token_of(0, row.label + 1)} if "token" in kind.__struct_fields__ else {0}
         causes = (Cause.FAILED, Cause.SNOOZE) if kind is Released else (Cause.FAILED,)
         for number, cause in product(sorted(tokens), causes):
-            given = {**words, "token": number, "cause": cause}
-            yield kind(**{name: given[name] for name in kind.__struct_fields__ if name in given})
+            yield example(kind, {**words, "token": number, "cause": cause})
+
+
+_SOMETHING: Final[dict[Any, Any]] = {
+    int: 7,
+    str: "text",
+    bytes: b"[1]",
+    bytes | None: b"[1]",
+    bool: True,
+    tuple[str, ...]: ("text",),
+}
+
+
+def example(kind: type[Any], values: dict[str, Any], *, whole: bool = False) -> Any:
+    """Returns an event with these values as far as it has such fields.
+
+    Each other field that it must have, or each where it is to be `whole`, has something in it.
+    """
+    given = {}
+    for field in msgspec.structs.fields(kind):
+        if field.name in values:
+            given[field.name] = values[field.name]
+        elif field.required or whole:
+            given[field.name] = _SOMETHING[field.type]
+    return kind(**given)
 
 
 def _allowed(row: Row, snoozes: int, event: Any, filled: bool) -> bool:

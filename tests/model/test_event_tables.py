@@ -35,6 +35,7 @@ from beaver_model.lifecycle import LEADS_TO
 from beaver_model.rows import Spec, encode_spec
 from beaver_model.states import Trigger
 from beaver_spec import traces, traces_rules
+from beaver_spec.cells import example
 from tests.docs.markdown import ROOT
 
 NAMES = {kind.NAME for kind in ALL_EVENTS}
@@ -142,21 +143,15 @@ def test_the_independent_reader_knows_each_event_and_its_fields(kind: type[Event
     assert list(fields.values()) == told
 
 
-def example(kind: type[Any], job: str = "a", token: int = 2) -> Any:
+def whole(kind: type[Event]) -> Any:
     """Returns an event of a kind, each field with a value that is not its default."""
-    values: dict[str, Any] = {"job": job, "token": token, "spec": encode_spec(Spec("echo"))}
-    by_type = {int: 7, str: "text", bytes: b"[1]", bool: True, tuple: ("text",)}
-    for field in kind.__struct_fields__:
-        hint = kind.__annotations__.get(field, "str")
-        shape = next(shape for shape in by_type if hint.startswith(shape.__name__))
-        values.setdefault(field, by_type[shape])
-    return kind(**{field: values[field] for field in kind.__struct_fields__})
+    return example(kind, {"job": "a", "token": 2, "spec": encode_spec(Spec("echo"))}, whole=True)
 
 
 @pytest.mark.parametrize("kind", ALL_EVENTS, ids=lambda kind: kind.NAME)
 def test_replay_and_explain_show_every_field(kind: type[Event]) -> None:
     """Under its own name or another one; only the digest of a request is for nobody's eyes."""
-    event = example(kind)
+    event = whole(kind)
     line = event_line(event_view(3, 1_000, event)) + " "
     assert f" {kind.NAME} " in line
     other = {"spec": "task=echo", "run_at_ms": "run_at=", "job": " a "}
@@ -171,7 +166,7 @@ def test_the_checker_of_histories_follows_each_event_of_a_job(kind: type[JobEven
     found: list[list[str]] = []
     for before in ((), (enqueue,), (enqueue, dispatch), (enqueue, dispatch, dead)):
         checker = history.History()
-        events = [example(each) for each in (*before, kind)]
+        events = [whole(each) for each in (*before, kind)]
         for seq, event in enumerate(events, 1):
             checker.read([(seq, 1_000, [event])])
         found.append(checker.violations)

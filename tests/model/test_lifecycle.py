@@ -9,12 +9,10 @@ from beaver_model.commands import Cancel, Complete, ConfirmCancel, Discard, Fail
 from beaver_model.events import JOB_EVENTS, JobEvent
 from beaver_model.legality import legal
 from beaver_model.lifecycle import CELLS, JobState, Life, Trigger, build_machine
+from beaver_spec.cells import example
 from tests.model.world import World, job
 
 pytestmark = pytest.mark.invariants
-
-_WORDS = {"job": "a", "spec": b"", "payload": b"null", "digest": b"d" * 12, "worker": 1}
-_WORDS |= {"result": b"null", "run_at_ms": 0, "cause": "failed"}
 
 
 @pytest.mark.parametrize("trigger", Trigger)
@@ -57,11 +55,8 @@ def test_an_event_is_legal_exactly_where_its_cell_is_filled(
 ) -> None:
     world = world_with(state)
     row = world.state.jobs.get("a")
-    fields = {**_WORDS, "token": row.token if row else 0}
-    if "spec" in kind.__struct_fields__:
-        fields["spec"] = job().spec
-    required = kind.__struct_fields__[: len(kind.__struct_fields__) - len(kind.__struct_defaults__)]
-    event = kind(**{name: fields[name] for name in required})
+    fields = {"job": "a", "spec": job().spec, "digest": b"d" * 12, "token": row.token if row else 0}
+    event = example(kind, fields)
     assert kind.TRIGGER is not None
     filled = CELLS[kind.TRIGGER][state] is not None
     assert (legal(world.state, event) is None) == filled
