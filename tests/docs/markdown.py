@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _FENCE = re.compile(r"^(\s*)(`{3,}|~{3,})\s*(\S*)")
 _LINK = re.compile(r"!?\[(?:[^\]\[]|\[[^\]]*\])*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 _SPAN = re.compile(r"(`+)(.+?)\1", re.DOTALL)
-_FILE_NAME = re.compile(r"^(?:#|//)\s*(\w[\w.-]*\.(?:py|yaml|yml|jsonl?|sh|service))\s*$")
+_FILE_NAME = re.compile(r"^(?:#|//)\s*(\w[\w.-]*\.(?:py|yaml|yml|jsonl?|sh|service|diff))\s*$")
 _HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*\s*$")
 
 
