@@ -111,9 +111,9 @@ def _parameters(command: Callable[..., None]) -> tuple[list[str], list[tuple[str
 def exit_codes() -> str:
     """Exit codes, and the errors that end with each."""
     meanings = {
-        0: "all is well",
+        0: "success",
         1: "a job failed, where a command waits for jobs",
-        2: "what the user passed is wrong: flags, job file, conflicting content, app import",
+        2: "wrong input: flags, job file, conflicting content, app import",
         3: "the data directory cannot be used now, or the server went away before it answered",
         4: "acknowledged data is corrupt",
         5: "a wait timed out",

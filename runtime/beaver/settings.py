@@ -87,7 +87,7 @@ SETTINGS: Final = _table(
         default=TIMEOUT_MS_DEFAULT,
         least=1,
         most=TIMEOUT_MS_MAX,
-        help="Limit of one attempt, where neither job nor task says otherwise.",
+        help="Time limit of an attempt, unless the job or its task sets one.",
     ),
     Setting(
         name="max_attempts",
@@ -95,7 +95,7 @@ SETTINGS: Final = _table(
         default=ATTEMPTS_DEFAULT,
         least=1,
         most=ATTEMPTS_MAX,
-        help="Attempts, where neither job nor task says otherwise.",
+        help="Attempts of a job, unless the job or its task sets a number.",
     ),
     Setting(
         name="grace",
@@ -103,7 +103,7 @@ SETTINGS: Final = _table(
         kind="duration",
         default=30_000,
         most=_DAY_MS,
-        help="Time that running jobs get when the server is told to stop.",
+        help="Time for running jobs to finish when the server is told to stop.",
     ),
     Setting(
         name="start_timeout",
@@ -112,7 +112,7 @@ SETTINGS: Final = _table(
         default=120_000,
         least=100,
         most=_DAY_MS,
-        help="Limit of a worker's start, with the import of the application; then it is replaced.",
+        help="Time for a worker to start and import the application, before it is replaced.",
     ),
     Setting(
         name="snapshot",
@@ -121,19 +121,19 @@ SETTINGS: Final = _table(
         default=10_000,
         least=100,
         most=_DAY_MS,
-        help="Least time between two snapshots.",
+        help="Minimum time between two snapshots.",
     ),
     Setting(
         name="burst",
         kind="bool",
         default=False,
-        help="End once nothing is left that could run by itself.",
+        help="Exit once no job is left that can still run.",
     ),
     Setting(
         name="takeover",
         kind="bool",
         default=False,
-        help="Take the place of a running server: it ends its jobs, and this one goes on at once.",
+        help="Take over from a running server, which finishes its running jobs and exits.",
     ),
     Setting(
         name="http",
@@ -152,14 +152,14 @@ SETTINGS: Final = _table(
         field="max_rss_bytes",
         kind="size",
         default=0,
-        help="Replace a worker that takes more memory than this; 0 means never.",
+        help="Replace a worker that uses more memory than this; 0 means never.",
     ),
     Setting(
         name="allow_exec",
         kind="bool",
         default=False,
-        help="Serve the exec task, which runs programs: whoever reaches the socket then has the "
-        "account of the server.",
+        help="Serve the exec task, which runs programs: anyone who can reach the socket can then "
+        "run any program as the user of the server.",
     ),
     Setting(
         name="segment_size",
@@ -185,7 +185,7 @@ SETTINGS: Final = _table(
         field="retention_bytes",
         kind="size",
         default=10 * 10**9,
-        help="How much of sealed segments is kept.",
+        help="How many bytes of sealed segments are kept.",
         run_flag=False,
     ),
     Setting(
@@ -193,7 +193,7 @@ SETTINGS: Final = _table(
         field="state_bytes_max",
         kind="size",
         default=0,
-        help="Bound on the memory of unfinished jobs; 0 is 35 % of the memory there is.",
+        help="Maximum memory of unfinished jobs; 0 means 35 % of the available memory.",
     ),
     Setting(
         name="payload_size_max",
@@ -203,14 +203,14 @@ SETTINGS: Final = _table(
         least=2,
         # One job must fit in one commit.
         most=PAYLOAD_BYTES_CEILING,
-        help="Bound on the JSON of one payload, for all who enqueue; 4 MiB at most.",
+        help="Maximum size of a payload as JSON, for every producer; at most 4 MiB.",
     ),
     Setting(
         name="tombstones_max",
         kind="int",
         default=TOMBSTONES_MAX_DEFAULT,
         most=1 << 32,
-        help="Finished jobs that are remembered to find duplicates.",
+        help="Number of finished jobs that are remembered to detect duplicates.",
         run_flag=False,
     ),
     Setting(
@@ -218,7 +218,7 @@ SETTINGS: Final = _table(
         field="tombstones_age_ms",
         kind="duration",
         default=0,
-        help="For how long they are remembered at most; 0 only bounds their number.",
+        help="How long finished jobs are remembered; 0 limits only their number.",
         run_flag=False,
     ),
     Setting(
@@ -227,8 +227,8 @@ SETTINGS: Final = _table(
         kind="duration",
         default=30_000,
         most=_DAY_MS,
-        help="How long a keeper, which producers start where no server runs, stays without a "
-        "request at least; 0 starts none.",
+        help="How long a keeper, which producers start when no server runs, waits for another "
+        "request before it exits; 0 starts none.",
         run_flag=False,
     ),
     Setting(
@@ -236,7 +236,7 @@ SETTINGS: Final = _table(
         kind="choice",
         default="auto",
         choices=("auto", "inline", "writer"),
-        help="How the log is written: on the loop, by a process, or by what the disk is like.",
+        help="How the log is written: inline, by a writer process, or auto, as the disk needs it.",
         run_flag=False,
     ),
     Setting(
@@ -244,7 +244,7 @@ SETTINGS: Final = _table(
         kind="choice",
         default="info",
         choices=("debug", "info", "warning", "error"),
-        help="Lowest level that is logged to stderr.",
+        help="Minimum level that is logged to stderr.",
     ),
     Setting(
         name="log_format",

@@ -19,8 +19,8 @@ def config_command(
 ) -> None:
     """Show every setting, its value and its origin.
 
-    Defaults give way to the YAML file, that to the environment (BEAVER_WORKERS and so on),
-    and that to flags.
+    A flag overrides the environment (BEAVER_WORKERS and so on), the environment overrides the
+    YAML file, and the file overrides the default.
 
     Examples:
       beaver config

@@ -35,8 +35,8 @@ def cancel_command(
 ) -> None:
     """Cancel jobs.
 
-    A pending one is cancelled at once, a running one by stopping it. A running job that
-    completes first stays completed.
+    A pending job is cancelled at once; a running one is stopped first. If it completes before
+    it can be stopped, it stays completed.
 
     Examples:
       beaver cancel order-7
@@ -115,8 +115,8 @@ def pause_command(
 ) -> None:
     """Pause a queue.
 
-    Its jobs wait, and those that run end as usual. It stays paused over restarts, until it
-    is resumed. A queue that has no job yet can be paused too; a note says so.
+    Pending jobs wait; running jobs finish as usual. The queue stays paused until it is resumed,
+    also after a restart. A queue without jobs can be paused too; a note says so.
 
     Examples:
       beaver pause mail

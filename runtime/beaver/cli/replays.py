@@ -35,7 +35,7 @@ def replay_command(
 ) -> None:
     """List every event of a log, or check it; nothing is written.
 
-    It works while a server appends, and on copies.
+    It works beside a running server, and on copies.
 
     Examples:
       beaver replay data
@@ -76,7 +76,7 @@ def verify_command(
 ) -> None:
     """Check snapshots, archive and log together.
 
-    All must tell of the same state. It works while a server appends, and on copies.
+    All of them must give the same state. It works beside a running server, and on copies.
 
     Examples:
       beaver verify data

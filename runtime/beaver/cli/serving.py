@@ -35,8 +35,8 @@ def run_command(
 ) -> None:
     """Serve a queue: recover it and run its jobs.
 
-    Ctrl-C, SIGTERM or SIGQUIT ends it after the running jobs, or after --grace; a second one
-    at once.
+    Ctrl-C, SIGTERM or SIGQUIT stops it when the running jobs have finished, or after --grace;
+    a second one stops it at once.
     Times are 500ms, 30s, 5m, 2h or 1d; a bare number means seconds.
 
     Examples:
@@ -77,10 +77,10 @@ def run_command(
 def reload_command(store: Store) -> None:
     """Give the running server new workers, with code and settings as they are now.
 
-    The old workers finish the jobs that they run, and leave. No attempt is charged for it, and
-    there are always workers to run jobs. If the application cannot be imported, or a setting
-    is wrong, the old workers stay, and this command says why and exits with 2. SIGHUP does the
-    same, and logs the outcome.
+    The old workers finish their running jobs and exit. No attempt is used up, and there are
+    always workers to run jobs. If the application cannot be imported, or a setting is wrong,
+    the old workers stay, and this command says why and exits with 2. SIGHUP does the same and
+    logs the outcome.
 
     Examples:
       beaver reload
