@@ -13,16 +13,29 @@ from tests.support import needs, seconds
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
 
-SIDE_BY_SIDE = ("model", "requests", "simulator", "spec", "spec_tools", "stateful")
-"""Folders whose tests keep a core busy, and neither start the program nor wait for time to
-pass; so they may share a machine without getting in each other's way."""
+ALONE = {
+    "bench": "measures",
+    "chaos": "has real faults strike at chosen moments",
+    "docs": "runs its documents side by side itself",
+    "mutants": "tries several at once itself",
+    "runtime": "watches for stalls of a loop",
+    "scenarios/test_cost": "measures",
+    "scenarios/test_kill": "measures a restart",
+    "scenarios/test_many_queues": "measures",
+    "scenarios/test_memory": "measures",
+    "scenarios/test_run": "measures a rate",
+    "scenarios/test_takeover": "measures a gap",
+    "workers": "kills and stops processes at chosen moments",
+}
+"""Tests that want a machine to themselves.  All others have directories, ports and processes of
+their own, wait for conditions instead of time, and may run beside each other."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.parent.name
-        if folder in SIDE_BY_SIDE:
+        if not {folder, f"{folder}/{item.path.stem}"} & ALONE.keys():
             item.add_marker(pytest.mark.side_by_side)
         if folder == "stateful":  # They share one run of each machine.
             item.add_marker(pytest.mark.xdist_group(folder))

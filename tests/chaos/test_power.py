@@ -71,7 +71,11 @@ def loops_of(directory: Path) -> list[str]:
 # -- the promise ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file_system", FILE_SYSTEMS, ids=by_name)
+@pytest.mark.parametrize(
+    "file_system",
+    [EXT4, XFS, pytest.param(EXT4_NO_AUTO, marks=pytest.mark.nightly)],
+    ids=by_name,
+)
 def test_nothing_acknowledged_is_lost_in_a_power_cut(
     file_system: FileSystem, tmp_path: Path
 ) -> None:

@@ -7,7 +7,9 @@ failure and after the restart, that all of it is run to its end, and that no pro
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,11 +58,28 @@ NAMES = {
 """What the calls are, in the order of a server's life.  The last ones may vary by a few."""
 
 
-def named(call: tuple[str, int]) -> str:
-    return f"{call[0]}-{call[1]}"
+def calls(remainder: int) -> Any:
+    """Every call.  Of two in a row CI has one fail, and kills the server at the other."""
+    return pytest.mark.parametrize(
+        "call",
+        [
+            pytest.param(
+                call,
+                id=f"{call[0]}-{call[1]}",
+                marks=[] if place % 2 == remainder else [pytest.mark.nightly],
+            )
+            for place, call in enumerate(NAMES)
+        ],
+    )
 
 
-@pytest.mark.parametrize("call", NAMES, ids=named)
+def some_at_night(name: str, of_ci: Sequence[object], others: Sequence[object]) -> Any:
+    """What CI tries, and what only a night does."""
+    later = [pytest.param(value, marks=pytest.mark.nightly) for value in others]
+    return pytest.mark.parametrize(name, [*of_ci, *later])
+
+
+@calls(0)
 def test_a_failed_write_sync_or_name_of_the_log_ends_the_server_with_7(
     call: tuple[str, int], tmp_path: Path
 ) -> None:
@@ -70,7 +89,7 @@ def test_a_failed_write_sync_or_name_of_the_log_ends_the_server_with_7(
     assert "beaver: " in outcome.output
 
 
-@pytest.mark.parametrize("call", NAMES, ids=named)
+@calls(1)
 def test_a_server_killed_at_any_write_sync_or_name_of_the_log_loses_nothing(
     call: tuple[str, int], tmp_path: Path
 ) -> None:
@@ -86,7 +105,7 @@ def test_a_server_killed_again_while_it_recovers_loses_nothing(number: int, tmp_
     assert outcome.code == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("number", [3, 4, 5, 8, 9, 10, 11, 12])
+@some_at_night("number", [3, 8, 12], [4, 5, 9, 10, 11])
 def test_a_log_that_cannot_be_opened_ends_the_server_with_7(number: int, tmp_path: Path) -> None:
     """Under the lock, at recovery, and when a prepared segment is adopted."""
     outcome = inject(tmp_path, Injection("openat", EIO, str(number)), store_first=True)
@@ -94,7 +113,7 @@ def test_a_log_that_cannot_be_opened_ends_the_server_with_7(number: int, tmp_pat
     assert outcome.code == EXIT_STORAGE
 
 
-@pytest.mark.parametrize("effect", [ENOSPC, "error=EDQUOT", "retval=20"])
+@some_at_night("effect", [ENOSPC, "retval=20"], ["error=EDQUOT"])
 def test_a_full_disk_or_a_short_write_inside_a_commit_ends_the_server_with_7(
     effect: str, tmp_path: Path
 ) -> None:
@@ -133,12 +152,16 @@ def test_a_sync_beside_the_write_fails_like_the_durable_write(
     assert outcome.code == code
 
 
-@pytest.mark.parametrize("effect", [EIO, "retval=20", KILL])
-@pytest.mark.parametrize("number", [1, 4])
+@some_at_night(
+    "failure",
+    [(EIO, 4), ("retval=20", 1), (KILL, 4)],
+    [(EIO, 1), ("retval=20", 4), (KILL, 1)],
+)
 def test_a_failed_write_of_the_writer_process_ends_the_server_with_7(
-    effect: str, number: int, tmp_path: Path
+    failure: tuple[str, int], tmp_path: Path
 ) -> None:
     """Also its death: whether its last frame is on disk, nobody can say."""
+    effect, number = failure
     outcome = inject(tmp_path, Injection("pwritev2", effect, str(number)), writer=True)
     assert outcome.code == EXIT_STORAGE
     assert "the writer process could not write the log" in outcome.output
