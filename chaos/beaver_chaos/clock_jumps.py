@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from beaver.disk import SystemDisk
-from beaver.engine import MARK_IDLE_S
 from beaver.errors import WaitTimeout
+from beaver.group_commit import IDLE_S
 from beaver.journal.reader import read_commits
 from beaver.layout import Layout
 from beaver.messages import Request
@@ -242,7 +242,7 @@ class _Jumps:
         probes = Probes(self.where, monotonic=self._monotonic)
         await self._send_and_begin(probes)
         await self._ended(probes.now)
-        await asyncio.sleep(2 * MARK_IDLE_S)
+        await asyncio.sleep(2 * IDLE_S)
         self._clock.jump(jump.offset_s)
         await self._waiting_ended()
         self._session.check()

@@ -34,8 +34,8 @@ MUTANTS: Final = (
         name="acknowledged-before-the-sync",
         module="beaver.engine",
         diff="""
--        if self._durable_seq == self._state.last_seq:
-+        if self._durable_seq == self._state.last_seq or (isinstance(answer, Applied) and len(answer.events) > 0):
+-        if commits.durable_seq == self._state.last_seq:
++        if commits.durable_seq == self._state.last_seq or (isinstance(answer, Applied) and len(answer.events) > 0):
 +            mutant_reached()
 """,
         tests=(f"{_ENGINE}::test_every_reply_waits_for_what_it_is_computed_from",),
@@ -45,8 +45,8 @@ MUTANTS: Final = (
         name="duplicate-answered-before-the-sync-of-the-original",
         module="beaver.engine",
         diff="""
--        if self._durable_seq == self._state.last_seq:
-+        if self._durable_seq == self._state.last_seq or (isinstance(answer, Applied) and not answer.events):
+-        if commits.durable_seq == self._state.last_seq:
++        if commits.durable_seq == self._state.last_seq or (isinstance(answer, Applied) and not answer.events):
 +            mutant_reached()
 """,
         tests=(f"{_ENGINE}::test_every_reply_waits_for_what_it_is_computed_from",),
@@ -56,8 +56,8 @@ MUTANTS: Final = (
         name="refusal-told-before-the-sync",
         module="beaver.engine",
         diff="""
--        if self._durable_seq == self._state.last_seq:
-+        if self._durable_seq == self._state.last_seq or (isinstance(answer, Rejection)):
+-        if commits.durable_seq == self._state.last_seq:
++        if commits.durable_seq == self._state.last_seq or (isinstance(answer, Rejection)):
 +            mutant_reached()
 """,
         tests=(f"{_ENGINE}::test_every_reply_waits_for_what_it_is_computed_from",),
@@ -65,12 +65,12 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="answers-told-after-a-failed-write",
-        module="beaver.engine",
+        module="beaver.group_commit",
         diff="""
          except Exception as error:  # noqa: BLE001 - whatever it is, the log is not trusted now
-             self.fail(error)
+             self._fail(error)
 +            mutant_reached()
-+            self._tell_all(batch)
++            self._replies.tell_all(batch.waiting)
 """,
         tests=(f"{_ENGINE}::test_after_a_failed_write_nothing_more_is_decided_or_told",),
         why="A producer is told that its job is safe, and it is not in the log.",
@@ -88,12 +88,12 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="batch-told-when-the-writer-gets-it",
-        module="beaver.engine",
+        module="beaver.group_commit",
         diff="""
--        self._syncing = batch
+         self.under_way, journal = batch, self._journal
 +        mutant_reached()
-+        self._tell_all(batch)
-+        self._syncing = batch._replace(waiting=[])
++        self._replies.tell_all(batch.waiting)
++        batch.waiting = []
 """,
         tests=(
             f"{_COMMITS}::test_a_reply_comes_after_the_writers_answer_and_the_next_batch_collects",
@@ -102,7 +102,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="last-frame-not-marked-after-a-quiet-moment",
-        module="beaver.engine",
+        module="beaver.group_commit",
         diff="""
 -            self._journal.idle()
 +            mutant_reached()
@@ -118,7 +118,7 @@ MUTANTS: Final = (
 +            mutant_reached()
          if self._intake.asked:
              self._take_in()
-         if self._failed is not None or self._closed:
+         if self._commits.is_over:
              return
          self._change(command, answer, done)
 """,
@@ -151,9 +151,10 @@ MUTANTS: Final = (
         name="dispatched-before-the-sync",
         module="beaver.dispatch.dispatching",
         diff="""
--            self._engine.read(_nothing, partial(self._send, self._slots.workers[number], batch))
+-            send = partial(self._send, self._slots.workers[number], batch)
+-            self._engine.once_durable(send)
 +            mutant_reached()
-+            self._send(self._slots.workers[number], batch, None)
++            self._send(self._slots.workers[number], batch)
 """,
         tests=(f"{_CONTROLLER}::test_an_attempt_is_sent_only_once_its_dispatch_is_durable",),
         why="A job runs whose attempt nobody knows of after a power cut, so that it is not charged.",

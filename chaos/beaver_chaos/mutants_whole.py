@@ -97,8 +97,8 @@ MUTANTS: Final = (
         name="reply-told-with-the-batch-still-open",
         module="beaver.engine",
         diff="""
--        if self._durable_seq == self._state.last_seq:
-+        if self._durable_seq == self._state.last_seq or len(self._events) > 1:
+-        if commits.durable_seq == self._state.last_seq:
++        if commits.durable_seq == self._state.last_seq or len(commits.batch.events) > 1:
 +            mutant_reached()
 """,
         tests=(_SIMULATOR,),

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from beaver.disk import SystemDisk
-from beaver.engine import MARK_IDLE_S
+from beaver.group_commit import IDLE_S
 from beaver.journal.reader import frames
 from beaver.layout import Layout
 from beaver_chaos.faults import Experiment, experiment
@@ -217,7 +217,7 @@ async def _resting_end(data: Path) -> int:
     """Returns the end of the log once the last frame is marked and nothing follows."""
     before, end = -1, log_end(data)
     while end != before:
-        await asyncio.sleep(2 * MARK_IDLE_S)
+        await asyncio.sleep(2 * IDLE_S)
         before, end = end, log_end(data)
     return end
 

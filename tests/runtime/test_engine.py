@@ -12,10 +12,12 @@ import msgspec
 import pytest
 
 from beaver.disk import SystemDisk
-from beaver.engine import ENOUGH, Applied, NotOwner, Refused, Reply
-from beaver.errors import DiskFull, QueueFull, StorageFailed
+from beaver.engine import Applied, Engine, NotOwner, Refused, Reply
+from beaver.errors import DiskFull, InvalidInput, QueueFull, StorageFailed
+from beaver.group_commit import ENOUGH
+from beaver.journal.memory import MemoryJournal, MemoryLog
 from beaver.recovery import open_store
-from beaver_model import Rejection, fingerprint
+from beaver_model import Rejection, State, fingerprint
 from beaver_model.bounds import BATCH_BYTES_MAX
 from beaver_model.commands import AnyCommand, Boot, Cancel, Dispatch, Enqueue, SetQueue
 from tests.model.world import job
@@ -347,7 +349,7 @@ def test_a_bug_on_the_way_of_a_commit_ends_the_engine_and_tells_nobody(
         elif where == "observer":
             world.engine.observers.append(broken)
         else:
-            monkeypatch.setattr("beaver.engine.encode_commit", broken)
+            monkeypatch.setattr("beaver.group_commit.encode_commit", broken)
         replies: list[Reply] = []
         world.engine.submit(Enqueue([job()]), replies.append)
         await turns()
@@ -451,3 +453,53 @@ async def test_a_batch_that_is_large_enough_goes_off_at_once(tmp_path: Path) -> 
     loop.call_soon(world.engine.submit, Enqueue([job("next")]), lambda _: None)
     await turns()
     assert world.engine.figures.commits == before + 2
+
+
+@on_loop
+async def test_the_open_batch_tells_what_must_be_durable_before_what_leaves(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+    await world.engine.execute(Enqueue([job("a")]))
+    assert str(world.engine.open_batch) == "nothing to write before 0 answers"
+    world.engine.submit(Dispatch("a", 1), lambda _: None)
+    world.engine.submit(SetQueue("slow", paused=True), lambda _: None)
+    world.engine.read(lambda state: state.last_seq, lambda _: None)
+    assert str(world.engine.open_batch) == (
+        "seqs 2 to 3 at 1000000 ms before 3 answers: DISPATCH a, QUEUE"
+    )
+    world.engine.flush()
+    assert str(world.engine.open_batch) == "nothing to write before 0 answers"
+
+
+@on_loop
+async def test_once_durable_calls_back_behind_what_was_applied_before(tmp_path: Path) -> None:
+    world = EngineWorld(tmp_path / "data")
+    told: list[int] = []
+    world.engine.once_durable(lambda: told.append(world.wal.last_seq))
+    assert told == [0], "all there is is durable"
+    world.engine.enqueue([job("a")], lambda _, reply: reply, lambda _: None)
+    world.engine.once_durable(lambda: told.append(world.wal.last_seq))
+    assert told == [0]
+    await turns()
+    assert told == [0, 1]
+
+
+@on_loop
+async def test_a_commit_keeps_to_what_its_journal_takes(tmp_path: Path) -> None:
+    """Both sides of the bound, in a batch and alone."""
+    log = MemoryLog()
+    journal = MemoryJournal(log)
+    journal.commit_bytes_max = 20_000
+    failures: list[BaseException] = []
+    engine = Engine(State(), journal, ManualClock(), on_failure=failures.append)
+    replies: list[Reply] = []
+    for name in "abc":
+        large = msgspec.structs.replace(job(name), payload=b"1" * 8_000)
+        engine.submit(Enqueue([large]), replies.append)
+    engine.flush()
+    assert [type(reply) for reply in replies] == [Applied] * 3
+    assert max(len(payload) for _, payload in log.commits) <= 20_000
+    assert len(log.commits) == 2
+    huge = msgspec.structs.replace(job("huge"), payload=b"1" * 20_000)
+    with pytest.raises(InvalidInput, match="at most 20000"):
+        await engine.execute(Enqueue([huge]))
+    assert failures == []

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from beaver import housekeeping
-from beaver.engine import Observer
 from beaver.errors import DiskFull, HelperFailed
 from beaver.figures import CommitFigures
+from beaver.group_commit import Observer
 from beaver.housekeeping import (
     BUSY_EVENTS_S,
     LAG_EVENTS_MAX,

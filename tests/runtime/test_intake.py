@@ -9,6 +9,7 @@ import pytest
 from beaver.engine import Applied, Reply
 from beaver.errors import QueueFull
 from beaver.intake import BYTES_MAX, JOBS_MAX, Asked, Intake
+from beaver.journal.port import Done, Position
 from beaver_model import Rejection, fingerprint
 from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
 from beaver_model.commands import Cancel, Job, SetQueue
@@ -158,9 +159,9 @@ async def test_a_commit_stays_within_its_bytes_whoever_comes_together(tmp_path: 
     frames: list[int] = []
     append = world.wal.append
 
-    def noted(payload: bytes, count: int) -> None:
+    def noted(after: Position, payload: bytes, count: int, done: Done) -> None:
         frames.append(len(payload))
-        append(payload, count)
+        append(after, payload, count, done)
 
     world.wal.append = noted  # type: ignore[method-assign]
     clients.ask(job("small"))

@@ -49,7 +49,7 @@ class Bug(NamedTuple):
 
 def _reply_before_sync(patch: Patch) -> None:
     def release(self: Engine, done: Any, reply: Any) -> None:
-        self._tell(done, reply)
+        self._replies.tell(done, reply)
         self.touch()
 
     patch.setattr(Engine, "_release", release)

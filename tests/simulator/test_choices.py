@@ -83,7 +83,7 @@ def test_a_race_in_the_engine_is_found_and_shrinks_to_a_few_choices(
     read = Engine.read
 
     def early(self: Engine, question: Any, done: Any) -> None:
-        if self._syncing is not None:
+        if self.under_way is not None:
             done(question(self.state))
         else:
             read(self, question, done)

@@ -179,9 +179,9 @@ class Commits(RuleBasedStateMachine):
         state, doubtful = self.state, self.book.last_seq
         frame = self.writer.frame
         if frame is not None:
-            batch = self.engine._syncing
+            batch = self.engine.under_way
             assert batch is not None, "the writer has a batch"
-            doubtful = batch.first_seq + len(batch.events) - 1
+            doubtful = batch.next_seq - 1
             SEEN.witness("crash while a frame is under way")
             if dies and not self.failures:
                 # The writer first: the engine must end itself, and tell nobody.

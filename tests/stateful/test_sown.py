@@ -63,7 +63,7 @@ class Bug(NamedTuple):
 
 def _told_at_once(right: Any) -> Any:
     def wrong(self: Engine, done: Any, reply: Any) -> None:
-        self._tell(done, reply)
+        self._replies.tell(done, reply)
         self.touch()
 
     return wrong

@@ -114,7 +114,8 @@ class Dispatching:
         batches: Batches = {}
         self._engine.submit_each(self._dispatches(state, workers, batches, now_ms), _ignore)
         for number, batch in batches.items():
-            self._engine.read(_nothing, partial(self._send, self._slots.workers[number], batch))
+            send = partial(self._send, self._slots.workers[number], batch)
+            self._engine.once_durable(send)
 
     def _dispatches(
         self, state: State, workers: list[WorkerState], batches: Batches, now_ms: int
@@ -171,7 +172,7 @@ class Dispatching:
         goes_early = self._eager and self._may_go_early(row, worker)
         worker.held[row.token] = Held(attempt)
         if goes_early:
-            self._send(worker, [attempt], None)
+            self._send(worker, [attempt])
             return True
         batches.setdefault(worker.number, []).append(attempt)
         return True
@@ -199,7 +200,7 @@ class Dispatching:
         last = next(reversed(worker.held.values()), None)
         return (last is None or last.sent) and worker.returned_seq <= self._engine.durable_seq
 
-    def _send(self, worker: WorkerState, batch: list[Attempt], _: None) -> None:
+    def _send(self, worker: WorkerState, batch: list[Attempt]) -> None:
         """Sends attempts, less those that are no longer held."""
         if worker.killed is not None:
             return  # What a killed worker holds is given back once it is reaped.
@@ -259,7 +260,3 @@ class Dispatching:
 
 def _ignore(command: AnyCommand, error: BeaverError) -> None:
     """A dispatch that finds no room: the state says that its job is still pending."""
-
-
-def _nothing(state: State) -> None:
-    """Asks nothing: the answer comes when all that was applied is durable."""

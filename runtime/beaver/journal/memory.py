@@ -23,6 +23,8 @@ from beaver.journal.port import (
 ROOM_BYTES: Final = 1 << 40
 """As good as no bound: a journal in memory is bounded by those who fill it."""
 
+COMMIT_BYTES_MAX: Final = 8 << 20
+
 
 class MemoryLog:
     """What several journals share: payloads, each with the seq of its first event."""
@@ -52,10 +54,9 @@ class MemoryLog:
 class MemoryJournal:
     """The `port.Journal` of one writer."""
 
-    commit_bytes_max = 8 << 20
-
     def __init__(self, log: MemoryLog | None = None) -> None:
         """Opens a log at its end; a new one by default."""
+        self.commit_bytes_max = COMMIT_BYTES_MAX
         self.log = log or MemoryLog()
         self.position: Position = (len(self.log.commits),)
         self._closed = False

@@ -431,7 +431,7 @@ class Service:
             self._ask(watch.charge, lambda _: body, watch.answer)
 
         # Everything durable now must be in the answer, so nothing open may be overtaken.
-        self._engine.read(lambda _: None, lambda _: None if watch.over else self._start(run))
+        self._engine.once_durable(lambda: None if watch.over else self._start(run))
 
     def _start(self, run: Callable[[], Any]) -> None:
         task = asyncio.get_running_loop().create_task(run())

@@ -1,0 +1,299 @@
+"""Group commit: when the open batch goes off, and what becomes of it.
+
+Arrivals collect while the log writes, and the commit runs when the loop has read what came in,
+so no timer delays a lone producer.  One append is outstanding; the next batch collects
+meanwhile.
+
+A failed append makes the engine useless: nothing more is decided or told, and the process must
+end, since the page cache can no longer be trusted.  A deposed one does so for this assembly:
+another writer leads, and all that is in memory is discarded.
+
+What may not live here: decisions and state (`engine`), files (`journal`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from beaver.errors import LostLeadership
+from beaver.figures import CommitFigures
+from beaver.intake import Intake
+from beaver.journal.codec import encode_commit
+from beaver.journal.port import (
+    OVERHEAD_BYTES,
+    Appended,
+    Deposed,
+    Failed,
+    Journal,
+    Outcome,
+    Stamp,
+)
+from beaver.ports import Clock
+from beaver.replies import Replies, Waiting
+from beaver_model.events import AnyEvent, Booted
+
+IDLE_S: Final = 0.05
+"""After so long without a commit, the log is told that it is quiet."""
+
+ENOUGH: Final = 100
+"""Answers and events with which a commit goes off at once: its sync costs each next to nothing."""
+
+Observer = Callable[[int, int, Sequence[AnyEvent]], None]
+"""Called after each commit with its first seq, its stamp and its events."""
+
+
+class Batch:
+    """What one commit writes, and who waits for it.
+
+    The state holds its events already, and the log does not: **nothing that rests on them may
+    leave before they are durable**.  `str` tells both, what must be durable and what leaves then.
+    """
+
+    __slots__ = ("bytes", "events", "first_seq", "now_ms", "room", "waiting")
+
+    def __init__(self, first_seq: int) -> None:
+        self.first_seq = first_seq
+        self.now_ms = 0
+        """The stamp of its events; 0 while it has none."""
+        self.events: list[AnyEvent] = []
+        self.bytes = 0
+        """No less than what its events take in the log."""
+        self.room = 0
+        """Bytes that it may have without asking the log; 0 where not known."""
+        self.waiting: list[Waiting] = []
+
+    @property
+    def next_seq(self) -> int:
+        """The seq behind its last event."""
+        return self.first_seq + len(self.events)
+
+    def __str__(self) -> str:
+        told = f"{len(self.waiting)} answer{'s' * (len(self.waiting) != 1)}"
+        if not self.events:
+            return f"nothing to write before {told}"
+        names = ", ".join(
+            f"{event.NAME} {event.job}" if hasattr(event, "job") else event.NAME
+            for event in self.events
+        )
+        seqs = f"seq {self.first_seq}"
+        if len(self.events) > 1:
+            seqs = f"seqs {self.first_seq} to {self.next_seq - 1}"
+        return f"{seqs} at {self.now_ms} ms before {told}: {names}"
+
+
+class GroupCommit:
+    """Writes batches, one at a time, and tells who waits for them."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock,
+        replies: Replies,
+        intake: Intake,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        last_seq: int,
+        prepare: Callable[[], None],
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        """Begins behind `last_seq`, which is durable.
+
+        Args:
+            journal: The log.
+            clock: For what commits take.
+            replies: Gives the answers.
+            intake: What has come in and is not decided yet.
+            loop: Runs the commits.
+            last_seq: Last seq of the log.
+            prepare: Decides what belongs into the commit, just before it is written.
+            fail: Told once the log, or whoever observes it, cannot be trusted.
+        """
+        self._journal, self._clock, self._replies = journal, clock, replies
+        self._intake, self._loop = intake, loop
+        self._prepare, self._fail = prepare, fail
+        self.durable_seq = last_seq
+        self.batch = Batch(last_seq + 1)
+        """The open batch."""
+        self.under_way: Batch | None = None
+        """The batch that is being appended; the open one waits for it."""
+        self.is_over = False
+        """The engine has failed or is closed: nothing more is written or told."""
+        self.stamp: Stamp | None = None
+        """Of the last commit, where the journal wants one."""
+        self.observers: list[Observer] = []
+        self.figures = CommitFigures()
+        self.is_scheduled = False
+        """A commit runs soon."""
+        self._is_postponed = False
+        """A commit, and with it the controller's look for work, waits for the one under way."""
+        self._crowd = 0
+        """Answers that waited for the last commit."""
+        self._sync_ns = 0
+        """What a commit takes on the disk (moving mean)."""
+        self._looked_at = 0
+        """Answers and events of the open batch at the last look; 0 before the first."""
+        self._looking_ns = 0
+        """When that first look was."""
+        self._is_idle_armed = False
+        self._idle_after = 0
+
+    # -- when it goes off ------------------------------------------------------------------
+
+    def touch(self) -> None:
+        """Makes a commit run soon."""
+        if not self.is_scheduled and not self.is_over:
+            self.is_scheduled = True
+            self._loop.call_soon(self._commit)
+
+    def _commit(self) -> None:
+        if self.under_way is not None:
+            # The open batch goes on collecting; `_appended` makes it go next.
+            self.is_scheduled, self._is_postponed = False, True
+            return
+        if self._expects_more():
+            self._loop.call_soon(self._commit)
+            return
+        self._prepare()
+        # Cleared only now: what the controller has just submitted needs no commit of its own.
+        self.is_scheduled = False
+        if not self.is_over and self.under_way is None:
+            self.write()
+
+    def _expects_more(self) -> bool:
+        """True where the commit waits for one more look at what comes in.
+
+        Only where the last one answered several at once; as long as each look brings somebody;
+        and no longer than a sync takes.  Who is first loses a sync's time at most, and a sync
+        serves many instead of a few.
+        """
+        batch = self.batch
+        arrived = len(batch.waiting) + len(batch.events) + len(self._intake.asked)
+        if self._crowd < 2 or arrived == self._looked_at or arrived > ENOUGH:
+            return False
+        now_ns = self._clock.monotonic_ns()
+        if not self._looked_at:
+            self._looking_ns = now_ns
+            self.figures.gathered += 1
+        elif now_ns - self._looking_ns > self._sync_ns:
+            return False
+        self._looked_at = arrived
+        return True
+
+    def settle(self) -> None:
+        """Returns when the batch under way, if there is one, is durable and told."""
+        while self.under_way is not None and not self.is_over:
+            self._journal.wait()
+
+    def flush(self) -> None:
+        """Commits at once whatever is open, and returns when it is durable."""
+        while not self.is_over and (
+            self.batch.events or self.batch.waiting or self.under_way is not None
+        ):
+            if self.under_way is not None:
+                self._journal.wait()
+            else:
+                self.write()
+
+    def reserve(self, size: int) -> int:
+        """Returns how large the open batch may become, once `size` more bytes fit; else 0."""
+        try:
+            while not self.is_over:
+                # Making room may wait for a commit, whose observers submit.
+                room = self._journal.reserve(self.batch.bytes + size + OVERHEAD_BYTES)
+                room -= OVERHEAD_BYTES
+                if room < 0 or self.batch.bytes + size <= room:
+                    return max(0, room)
+        except Exception as error:  # noqa: BLE001 - as in write
+            self._fail(error)
+        return 0
+
+    # -- what becomes of it ----------------------------------------------------------------
+
+    def write(self) -> None:
+        """Appends the open batch to the log."""
+        batch = self.batch
+        self.batch = Batch(batch.next_seq)
+        self._looked_at, self._crowd = 0, len(batch.waiting)
+        if not batch.events:
+            self._replies.tell_all(batch.waiting)
+            return
+        self.under_way, journal = batch, self._journal
+        try:
+            payload = encode_commit(batch.now_ms, batch.events, self._next_stamp(batch))
+            journal.append(journal.position, payload, len(batch.events), self._appended)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the log is not trusted now
+            self._fail(error)
+
+    def _next_stamp(self, batch: Batch) -> Stamp | None:
+        """Returns the stamp that a batch has to carry: none in a log with one owner."""
+        if not self._journal.is_stamped:
+            return None
+        first = batch.events[0]
+        if isinstance(first, Booted):
+            self.stamp = Stamp(first.epoch, first.writer, 1)
+        else:
+            assert self.stamp is not None, "a writer begins with its BOOT"
+            self.stamp = self.stamp._replace(number=self.stamp.number + 1)
+        return self.stamp
+
+    def _appended(self, outcome: Outcome) -> None:
+        """The log tells what became of a batch."""
+        batch, self.under_way = self.under_way, None
+        assert batch is not None, "a batch was handed over"
+        if isinstance(outcome, Failed):
+            self._fail(outcome.error)
+            return
+        if isinstance(outcome, Deposed):
+            self._fail(LostLeadership(f"{outcome.reason}; send it again"))
+            return
+        self._durable(batch, outcome)
+        # Also where nothing is open: a worker may have become ready during the sync.
+        if self.batch.events or self.batch.waiting or self._is_postponed:
+            self._is_postponed = False
+            self.touch()
+
+    def _durable(self, batch: Batch, appended: Appended) -> None:
+        """A batch is on disk: it is counted, shown, and told to who waits for it."""
+        events, figures, seconds = batch.events, self.figures, appended.seconds
+        self._sync_ns += (int(seconds * 1e9) - self._sync_ns) // 8
+        figures.syncs.observe(seconds)
+        figures.batches.observe(float(len(events)))
+        figures.commits += 1
+        figures.events += len(events)
+        figures.bytes += appended.bytes
+        self.durable_seq = batch.next_seq - 1
+        # Observers tell too: of ends that somebody waits for.
+        self._replies.is_telling = True
+        try:
+            for observer in self.observers:
+                observer(batch.first_seq, batch.now_ms, events)
+        except Exception as error:  # noqa: BLE001 - who missed a commit cannot be trusted
+            self._fail(error)
+            return
+        finally:
+            self._replies.is_telling = False
+        self._arm_idle()
+        self._replies.tell_all(batch.waiting)
+
+    def _arm_idle(self) -> None:
+        if not self._is_idle_armed:
+            self._is_idle_armed = True
+            self._idle_after = self.figures.commits
+            self._loop.call_later(IDLE_S, self._tell_idle)
+
+    def _tell_idle(self) -> None:
+        """Tells the log of a quiet moment."""
+        self._is_idle_armed = False
+        if self.is_over:
+            return
+        if self.figures.commits != self._idle_after or self.under_way or self.batch.events:
+            # Not yet quiet; and room that an open batch has reserved is not the log's to use.
+            self._arm_idle()
+            return
+        self.batch.room = 0
+        try:
+            self._journal.idle()
+        except Exception as error:  # noqa: BLE001 - as in write
+            self._fail(error)
