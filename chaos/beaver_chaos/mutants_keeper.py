@@ -28,9 +28,9 @@ MUTANTS: Final = (
         name="what-must-not-be-done-twice-is-given-up-at-a-farewell",
         module="beaver.link",
         diff="""
--        may_resend = self._call.resend or isinstance(error, ServerLeft)
+-        may_resend = self._call.operation.resend or isinstance(error, ServerLeft)
 +        mutant_reached()
-+        may_resend = self._call.resend
++        may_resend = self._call.operation.resend
 """,
         tests=(
             f"{_KEEPER}::test_a_keeper_that_ends_when_it_is_needed_costs_no_request_and_no_error",

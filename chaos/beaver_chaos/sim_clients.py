@@ -28,6 +28,7 @@ from beaver.errors import (
     StoreUnavailable,
     WaitTimeout,
 )
+from beaver.operations import Nothing, Operation
 from beaver.views import Enqueued
 from beaver_chaos.loop import Process
 from beaver_chaos.sim_net import connect
@@ -38,6 +39,7 @@ from beaver_model.events import Cancelled, CancelRequested, Discarded, Requeued
 if TYPE_CHECKING:
     from beaver_chaos.sim_world import World
 
+_HELLO: Final = Operation("hello", Nothing, list[Any])
 _RETRY_S: Final = 0.005
 _FULL_RETRY_S: Final = 0.25
 _CANCELLED: Final = {"cancelled": Cancelled.NAME, "cancel_requested": CancelRequested.NAME}
@@ -98,7 +100,7 @@ class SimClient:
             answering = life.accept()
         connect(self.world, (self.process, wire), (life.process, answering))
         try:
-            answer = await wire.ask(Call("hello", [protocol.VERSION], _same, _same))
+            answer = await wire.ask(Call(_HELLO, [protocol.VERSION], _same))
         except ServerGone:
             return None
         return AsyncClient(wire, read_greeting([0, 0, protocol.decode_message(answer)]))

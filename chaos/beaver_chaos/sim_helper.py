@@ -16,9 +16,8 @@ import msgspec
 from beaver.errors import BeaverError, HelperFailed
 from beaver.helper import work
 from beaver.layout import Layout
-from beaver.past import Told
 from beaver.ports import Disk, SnapshotTaken
-from beaver.questions import Known, Listed, Search
+from beaver.questions import Known, Listed, Search, Told
 from beaver_chaos.loop import Process
 from beaver_chaos.sim_disk import ProcessDisk
 

@@ -17,6 +17,7 @@ from beaver import protocol
 from beaver.calls import Asynchronous, Call, Operations
 from beaver.endpoint import Greeting, ServerInfo
 from beaver.errors import BeaverError, ServerGone, ServerLeft
+from beaver.operations import Operation
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class _Wire(asyncio.Protocol):
         self.ended = asyncio.Event()
         self.transport: asyncio.Transport | None = None
         self._reader = protocol.FrameReader()
-        self._waiting: dict[int, tuple[str, asyncio.Future[Any]]] = {}
+        self._waiting: dict[int, tuple[Operation[Any], asyncio.Future[Any]]] = {}
         self._frames: list[bytes] = []
         self._number = 0
 
@@ -41,7 +42,7 @@ class _Wire(asyncio.Protocol):
         if self.lost:
             raise ServerLeft("the connection to the server is closed; nothing was sent")
         self._number += 1
-        frame = protocol.encode_request(self._number, call.op, call.body)
+        frame = protocol.encode_request(self._number, call.operation.name, call.body)
         future: asyncio.Future[Any] = self.loop.create_future()
         if not self._waiting and self.transport is not None:
             self.transport.write(frame)
@@ -52,7 +53,7 @@ class _Wire(asyncio.Protocol):
                 self.loop.call_soon(self._flush)
             elif len(frames) >= _TOGETHER:
                 self._flush()
-        self._waiting[self._number] = (call.op, future)
+        self._waiting[self._number] = (call.operation, future)
         return future
 
     def _flush(self) -> None:
@@ -88,12 +89,12 @@ class _Wire(asyncio.Protocol):
         self._lose(blocking.gone)
         self.ended.set()
 
-    def _lose(self, how: Callable[[str], ServerGone]) -> None:
+    def _lose(self, how: Callable[[Operation[Any]], ServerGone]) -> None:
         self.lost = True
         waiting, self._waiting = self._waiting, {}
-        for op, future in waiting.values():
+        for operation, future in waiting.values():
             if not future.done():
-                future.set_exception(how(op))
+                future.set_exception(how(operation))
 
 
 class AsyncClient(Operations, Asynchronous):
@@ -125,7 +126,7 @@ class AsyncClient(Operations, Asynchronous):
 
     async def call(self, call: Call[T]) -> T:
         """Carries out one call; raises the error that answers it, or `ServerGone`."""
-        return call.finish(call.parse(await self._wire.ask(call)))
+        return call.finish(call.operation.parse(await self._wire.ask(call)))
 
     def close(self) -> None:
         """Ends the connection; calls under way get `ServerGone`."""

@@ -1,9 +1,9 @@
-"""What can be asked of a store: each call once, for every way to ask it.
+"""How a store is asked: what builds a call of each operation, for every way to ask it.
 
-A `Call` is the name of an operation, its arguments as the protocol carries them, and how to
-read the answer.  The blocking client, the async one and the serverless one only differ in
-how they carry it out, so each named method is written here alone: `Operations` turns the
-builders into methods, and `await` is needed exactly where the client is asynchronous.
+A `Call` is an operation of the table (`operations`) with its arguments.  The blocking client,
+the async one and the serverless one only differ in how they carry it out, so each named method
+is written here alone: `Operations` turns the builders into methods, and `await` is needed
+exactly where the client is asynchronous.
 
 What may not live here: sockets, files, and what Python users see (`app`, `handles`).
 """
@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Self, TypeVar,
 
 import msgspec
 
+from beaver import operations
 from beaver.durations import parse_duration_ms, parse_time_ms
-from beaver.errors import BeaverError
 from beaver.job_options import Duration
 from beaver.messages import Request
 from beaver.names import check_id, check_name
+from beaver.operations import OneJob, Operation
 from beaver.views import (
     Enqueued,
     EventView,
@@ -46,24 +47,20 @@ LIST_LIMIT_DEFAULT: Final = 100
 class Call(msgspec.Struct, Generic[T], frozen=True):
     """One question or change, ready to be carried out."""
 
-    op: str
-    body: list[Any]
-    parse: Callable[[bytes], Any]
-    """Turns the body of the server's answer, as MessagePack, into the value."""
+    operation: Operation[Any]
+    body: Any
     finish: Callable[[Any], T]
-    """Turns the value into what the caller gets, or raises."""
-    resend: bool = True
-    """Doing it twice does no harm, so it may be sent again when an answer was lost."""
+    """Turns the answer into what the caller gets, or raises."""
 
     @property
     def jobs(self) -> int:
         """Jobs that it asks to take in."""
-        return len(self.body[0]) if self.op == "enqueue" else 0
+        return len(self.body.jobs) if self.operation is operations.ENQUEUE else 0
 
     def then(self, finish: Callable[[T], U]) -> Call[U]:
         """Returns the same call, whose result goes through `finish`."""
         first = self.finish
-        return Call(self.op, self.body, self.parse, lambda value: finish(first(value)), self.resend)
+        return Call(self.operation, self.body, lambda value: finish(first(value)))
 
 
 class Synchronous:
@@ -89,7 +86,7 @@ class Asynchronous:
         raise NotImplementedError
 
 
-class Operation(Generic[P, T]):
+class Method(Generic[P, T]):
     """Makes a builder of calls a method of every client."""
 
     def __init__(self, build: Callable[P, Call[T]]) -> None:
@@ -126,43 +123,8 @@ def _same(value: T) -> T:
     return value
 
 
-_decode_bytes: Final = msgspec.msgpack.Decoder(bytes).decode
-
-
-def _view(kind: type[T]) -> Callable[[Any], T]:
-    decoder = msgspec.json.Decoder(kind)
-
-    def parse(body: bytes) -> T:
-        try:
-            return decoder.decode(_decode_bytes(body))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise BeaverError(f"the server's answer is not what was asked for: {error}") from error
-
-    return parse
-
-
-def _plain(kind: type[T]) -> Callable[[Any], T]:
-    decoder = msgspec.msgpack.Decoder(kind)
-
-    def parse(body: bytes) -> T:
-        try:
-            return decoder.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise BeaverError(f"the server's answer is not what was asked for: {error}") from error
-
-    return parse
-
-
-_enqueued: Final = _plain(list[Enqueued])
-_text: Final = _plain(str)
-_status: Final = _view(StatusView)
-_job: Final = _view(JobView)
-_jobs: Final = _view(list[JobView])
-_explained: Final = _view(ExplainView)
-_events: Final = _view(list[EventView])
-_result: Final = _view(ResultView)
-_queue: Final = _view(QueueView)
-_reloaded: Final = _view(ReloadView)
+def _asks(operation: Operation[T], body: msgspec.Struct) -> Call[T]:
+    return Call(operation, body, _same)
 
 
 @overload
@@ -183,12 +145,12 @@ def enqueue(requests: Sequence[Request], finish: Callable[[Any], Any] = _same) -
         Conflict: An id exists with different content; nothing was enqueued.
         QueueFull, DiskFull: There is no room; nothing was enqueued.
     """
-    return Call("enqueue", [list(requests)], _enqueued, finish)
+    return Call(operations.ENQUEUE, operations.Jobs(list(requests)), finish)
 
 
 def status() -> Call[StatusView]:
     """Returns the whole queue at a glance."""
-    return Call("status", [], _status, _same)
+    return _asks(operations.STATUS, operations.Nothing())
 
 
 def list_jobs(
@@ -227,8 +189,8 @@ def list_jobs(
             check_name(name, what)
     since_ms = 0 if since is None else parse_time_ms(since, "since")
     until_ms = 0 if until is None else parse_time_ms(until, "until")
-    body = [state, queue, task, after_seq, limit, tag, since_ms, until_ms]
-    return Call("list", body, _jobs, _same)
+    wanted = operations.Listing(state, queue, task, after_seq, limit, tag, since_ms, until_ms)
+    return _asks(operations.LIST, wanted)
 
 
 def show(job: str) -> Call[JobView]:
@@ -241,7 +203,7 @@ def show(job: str) -> Call[JobView]:
         InvalidInput: It is no id.
         NotFound: No such job.
     """
-    return Call("show", [check_id(job)], _job, _same)
+    return _asks(operations.SHOW, OneJob(check_id(job)))
 
 
 def explain(job: str) -> Call[ExplainView]:
@@ -254,7 +216,7 @@ def explain(job: str) -> Call[ExplainView]:
         InvalidInput: It is no id.
         NotFound: No such job, and no event of it is kept.
     """
-    return Call("explain", [check_id(job)], _explained, _same)
+    return _asks(operations.EXPLAIN, OneJob(check_id(job)))
 
 
 def history(job: str) -> Call[list[EventView]]:
@@ -267,7 +229,7 @@ def history(job: str) -> Call[list[EventView]]:
         InvalidInput: It is no id.
         NotFound: No such job, and no event of it is kept.
     """
-    return Call("history", [check_id(job)], _events, _same)
+    return _asks(operations.HISTORY, OneJob(check_id(job)))
 
 
 def wait(job: str, timeout: Duration | None = None) -> Call[ResultView]:
@@ -288,7 +250,7 @@ def wait(job: str, timeout: Duration | None = None) -> Call[ResultView]:
         timeout_ms = 0  # What was left of some other limit.
     else:
         timeout_ms = parse_duration_ms(timeout, "timeout")
-    return Call("wait", [check_id(job), timeout_ms], _result, _same)
+    return _asks(operations.WAIT, operations.Wait(check_id(job), timeout_ms))
 
 
 def cancel(job: str) -> Call[str]:
@@ -302,7 +264,7 @@ def cancel(job: str) -> Call[str]:
         NotFound: No such job.
         Conflict: It has ended.
     """
-    return Call("cancel", [check_id(job)], _text, _same)
+    return _asks(operations.CANCEL, OneJob(check_id(job)))
 
 
 def requeue(job: str, payload: bytes | None = None) -> Call[str]:
@@ -317,7 +279,7 @@ def requeue(job: str, payload: bytes | None = None) -> Call[str]:
         Conflict: It is neither dead nor cancelled.
         InvalidInput: The payload is no JSON, or out of bounds.
     """
-    return Call("requeue", [check_id(job), payload], _text, _same, resend=False)
+    return _asks(operations.REQUEUE, operations.Again(check_id(job), payload))
 
 
 def discard(job: str) -> Call[str]:
@@ -331,7 +293,7 @@ def discard(job: str) -> Call[str]:
         NotFound: No such job.
         Conflict: It runs, or has completed.
     """
-    return Call("discard", [check_id(job)], _text, _same, resend=False)
+    return _asks(operations.DISCARD, OneJob(check_id(job)))
 
 
 def set_queue(
@@ -353,8 +315,9 @@ def set_queue(
     Raises:
         InvalidInput: A value is out of its bounds.
     """
-    body = [check_name(queue, "queue"), paused, weight, bytes_max, durable_dispatch]
-    return Call("set_queue", body, _queue, _same)
+    check_name(queue, "queue")
+    given = operations.QueueSettings(queue, paused, weight, bytes_max, durable_dispatch)
+    return _asks(operations.SET_QUEUE, given)
 
 
 def reload() -> Call[ReloadView]:
@@ -364,21 +327,21 @@ def reload() -> Call[ReloadView]:
         InvalidInput: The application cannot be imported, or a setting is wrong; the former
             workers serve on.
     """
-    return Call("reload", [], _reloaded, _same, resend=False)
+    return _asks(operations.RELOAD, operations.Nothing())
 
 
 class Operations:
     """The named methods of every client."""
 
-    enqueue = Operation(enqueue)
-    status = Operation(status)
-    list_jobs = Operation(list_jobs)
-    show = Operation(show)
-    explain = Operation(explain)
-    history = Operation(history)
-    wait = Operation(wait)
-    cancel = Operation(cancel)
-    requeue = Operation(requeue)
-    discard = Operation(discard)
-    set_queue = Operation(set_queue)
-    reload = Operation(reload)
+    enqueue = Method(enqueue)
+    status = Method(status)
+    list_jobs = Method(list_jobs)
+    show = Method(show)
+    explain = Method(explain)
+    history = Method(history)
+    wait = Method(wait)
+    cancel = Method(cancel)
+    requeue = Method(requeue)
+    discard = Method(discard)
+    set_queue = Method(set_queue)
+    reload = Method(reload)

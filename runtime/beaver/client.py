@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from beaver import calls, endpoint, protocol
 from beaver.calls import Call, Operations, Synchronous
@@ -24,6 +24,7 @@ from beaver.endpoint import Greeting, ServerInfo
 from beaver.errors import InvalidInput, NoServer, ServerGone, ServerLeft
 from beaver.limits import LIMITS, hint
 from beaver.messages import Request
+from beaver.operations import ENQUEUE, WAIT, Operation
 from beaver.views import Enqueued
 from beaver_model.bounds import BATCH_JOBS_MAX
 
@@ -39,28 +40,30 @@ BATCHES_MIN: Final = 2
 """So many batches are under way at once, however large they are."""
 
 
-def gone(op: str) -> ServerGone:
+def gone(operation: Operation[Any]) -> ServerGone:
     """Returns the error of a call whose answer will not come."""
-    if op in ("enqueue", "requeue", "discard", "cancel", "set_queue"):
+    if operation.changes:
         return ServerGone(
-            f"the server went away before it answered {op!r}; the outcome is unknown\n"
+            f"the server went away before it answered {operation.name!r}; the outcome is unknown\n"
             + (
                 "Sending the same again is safe."
-                if op == "enqueue"
+                if operation is ENQUEUE
                 else "`beaver show` or `beaver status` tells what became of it."
             )
         )
-    if op == "wait":
+    if operation is WAIT:
         return ServerGone(
             "the server went away while its answer was awaited\n"
             "What was enqueued stays so, and runs once a server does; waiting again is safe."
         )
-    return ServerGone(f"the server went away before it answered {op!r}")
+    return ServerGone(f"the server went away before it answered {operation.name!r}")
 
 
-def left(op: str) -> ServerLeft:
+def left(operation: Operation[Any]) -> ServerLeft:
     """Returns the error of a call that a server which ends has not taken up."""
-    return ServerLeft(f"the server ended before it took {op!r} up; nothing of it was carried out")
+    return ServerLeft(
+        f"the server ended before it took {operation.name!r} up; nothing of it was carried out"
+    )
 
 
 class Client(Operations, Synchronous):
@@ -93,7 +96,7 @@ class Client(Operations, Synchronous):
 
     def call(self, call: Call[T]) -> T:
         """Carries out one call; raises the error that answers it, or `ServerGone`."""
-        return self._answer(call, self._channel.ask(call.op, call.body))
+        return self._answer(call, self._channel.ask(call.operation.name, call.body))
 
     def call_each(self, calls: Iterable[Call[T]], under_way: int = PIPELINE_MAX) -> Iterator[T]:
         """Carries out calls, of which several are under way at once; yields in their order.
@@ -121,7 +124,7 @@ class Client(Operations, Synchronous):
                 first, slot = sent.popleft()
                 jobs -= first.jobs
                 yield self._answer(first, slot)
-            sent.append((call, self._channel.ask(call.op, call.body)))
+            sent.append((call, self._channel.ask(call.operation.name, call.body)))
         for first, slot in sent:
             yield self._answer(first, slot)
         if failure is not None:
@@ -153,13 +156,13 @@ class Client(Operations, Synchronous):
     def _answer(self, call: Call[T], slot: Slot) -> T:
         self._channel.wait_for(slot)
         if slot.value is None:
-            raise gone(call.op)
+            raise gone(call.operation)
         status, body = slot.value
         if status == protocol.FAREWELL:
-            raise left(call.op)
+            raise left(call.operation)
         if status:
             raise protocol.decode_error(body)
-        return call.finish(call.parse(body))
+        return call.finish(call.operation.parse(body))
 
 
 def connect(data: str | os.PathLike[str]) -> Client:

@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Final, NoReturn, Self, TypeVar
 
 import msgspec
 
-from beaver import client, endpoint, jsontext, queries
-from beaver.admission import refusal
+from beaver import client, endpoint, queries
 from beaver.calls import Call, Operations, Synchronous
 from beaver.clock import SystemClock
 from beaver.config import Config
@@ -31,6 +31,7 @@ from beaver.disk import SystemDisk
 from beaver.errors import (
     DiskFull,
     InvalidInput,
+    NoServer,
     NotFound,
     ServerLeft,
     StoreUnavailable,
@@ -40,30 +41,21 @@ from beaver.journal.port import OVERHEAD_BYTES, append_now
 from beaver.keeper.turn import Turn, try_turn
 from beaver.layout import Layout
 from beaver.limits import hint
+from beaver.local_store import LocalStore
 from beaver.locking import LOCK_WAIT_S, Patience, prepare_directory, silent_server, try_lock
-from beaver.messages import Request
-from beaver.names import check_name
+from beaver.operations import ENQUEUE
 from beaver.ports import Clock, DirectoryLock, Disk
-from beaver.questions import Known, Search, Stories
+from beaver.questions import Known, Search, Told
 from beaver.recovery import Opened, open_store, peek_store, read_store
 from beaver.refusals import error_of
 from beaver.resolving import Resolver
 from beaver.stamps import Stamper
 from beaver.texts import counted
-from beaver.views import (
-    Enqueued,
-    EventView,
-    ExplainView,
-    JobView,
-    QueueView,
-    ReloadView,
-    ResultView,
-    StatusView,
-)
+from beaver.views import JobView, StatusView
 from beaver.weighing import bytes_to_recover
 from beaver_model import Rejection, State, apply, decide
 from beaver_model.bounds import BATCH_BYTES_MAX
-from beaver_model.commands import AnyCommand, Cancel, Discard, Enqueue, Requeue, SetQueue
+from beaver_model.commands import AnyCommand
 
 T = TypeVar("T")
 
@@ -127,7 +119,7 @@ class EmbeddedClient(Operations, Synchronous):
         """When the last change was made here."""
 
     @property
-    def _resolver(self) -> Resolver:
+    def resolver(self) -> Resolver:
         """What the settings of this producer say, read where a job asks for them."""
         if self._given_resolver is None:
             self._given_resolver = self._settings.resolver()
@@ -148,7 +140,7 @@ class EmbeddedClient(Operations, Synchronous):
             try:
                 if (kept := self._connected()) is not None:
                     return kept.call(call)
-                return call.finish(_HANDLERS[call.op](self, *call.body))
+                return self._carry_out(call)
             except _Served as served:
                 self._kept = served.server
             except ServerLeft:
@@ -187,55 +179,21 @@ class EmbeddedClient(Operations, Synchronous):
     ) -> None:
         self.close()
 
+    def _carry_out(self, call: Call[T]) -> T:
+        operation = call.operation
+        if operation.of_server:
+            raise client.no_server(self.data)
+        if not operation.changes:
+            return self._look().call(call)
+        if operation is ENQUEUE and not call.body.jobs:
+            return call.finish([])
+        with self._opened(create=operation is ENQUEUE) as (opened, now_ms):
+            commit = partial(self._commit, opened, now_ms)
+            return LocalStore(opened.state, commit, self, lambda: now_ms, _refuse).call(call)
+
     # -- changes -------------------------------------------------------------------------
 
-    def do_enqueue(self, requests: Sequence[Request]) -> list[Enqueued]:
-        if not requests:
-            return []
-        with self._opened(create=True) as (opened, now_ms):
-            state = opened.state
-            jobs = [self._resolver.job(request, now_ms) for request in requests]
-            full = refusal(state, jobs)
-            if full is not None:
-                raise full
-            first_seq = state.last_seq + 1
-            self._commit(opened, Enqueue(jobs), now_ms)
-            found = ((job.id, state.seq_of(job.id)) for job in jobs)
-            return [Enqueued(i, seq, seq >= first_seq) for i, seq in found if seq is not None]
-
-    def do_cancel(self, job: str) -> str:
-        return self._change(Cancel(job), lambda state: queries.changed_word(state, job))
-
-    def do_requeue(self, job: str, payload: bytes | None) -> str:
-        if payload is not None:
-            payload = jsontext.check(payload, self._resolver.payload_bytes_max, "payload")
-        return self._change(Requeue(job, payload), lambda state: queries.changed_word(state, job))
-
-    def do_discard(self, job: str) -> str:
-        return self._change(Discard(job), lambda state: queries.changed_word(state, job))
-
-    def do_set_queue(
-        self,
-        queue: str,
-        paused: bool | None,
-        weight: int | None,
-        bytes_max: int | None,
-        durable_dispatch: bool | None,
-    ) -> QueueView:
-        check_name(queue, "queue")
-
-        def view(state: State) -> QueueView:
-            index = state.queues.get(queue)
-            return QueueView() if index is None else queries.queue_view(index, state.time_ms)
-
-        return self._change(SetQueue(queue, paused, weight, bytes_max, durable_dispatch), view)
-
-    def _change(self, command: AnyCommand, told: Callable[[State], T]) -> T:
-        with self._opened(create=False) as (opened, now_ms):
-            self._commit(opened, command, now_ms)
-            return told(opened.state)
-
-    def _commit(self, opened: Opened, command: AnyCommand, now_ms: int) -> None:
+    def _commit(self, opened: Opened, now_ms: int, command: AnyCommand) -> None:
         """Decides, applies and appends; the commit is durable on return."""
         state, wal = opened.state, opened.wal
         decision = decide(state, command, now_ms)
@@ -353,108 +311,51 @@ class EmbeddedClient(Operations, Synchronous):
 
     # -- questions -----------------------------------------------------------------------
 
-    def _read(self) -> tuple[State, Any]:
-        """Returns the state that the files hold now, and the report of reading it."""
+    def _look(self) -> LocalStore:
+        """Returns what the files hold now, which is not to be changed."""
         endpoint.require_directory(self.data)
         state, report = read_store(self._disk, self.data, clock=self._clock)
-        now_ms = self._now_ms(state)
+        now_ms = max(self._clock.wall_ms(), state.time_ms)
         while state.advance(now_ms):
             pass
-        return state, report
-
-    def _now_ms(self, state: State) -> int:
-        return max(self._clock.wall_ms(), state.time_ms)
-
-    def do_status(self) -> StatusView:
-        state, report = self._read()
         store = peek_store(self._disk, self.data)
-        view = queries.status(
-            state,
-            self._now_ms(state),
-            running=False,
-            store=store.hex() if store else "",
-            recovery_ms=sum(report.seconds.values()) * 1000,
-            recovery=msgspec.to_builtins(report),
-        )
-        view.silent = silent_server(self.data)
-        return view
 
-    def do_list(
-        self,
-        word: str,
-        queue: str,
-        task: str,
-        after_seq: int,
-        limit: int,
-        tag: str = "",
-        since_ms: int = 0,
-        until_ms: int = 0,
-    ) -> list[JobView]:
-        state = self._read()[0]
-        queries.check_listing(word, limit, since_ms, until_ms, after_seq)
-        if word not in queries.FINISHED:
-            found = queries.find_jobs(state, word, queue, task, after_seq, limit, tag)
-            return queries.at_once(found)
+        def status(state: State) -> StatusView:
+            view = queries.status(
+                state,
+                now_ms,
+                running=False,
+                store=store.hex() if store else "",
+                recovery_ms=sum(report.seconds.values()) * 1000,
+                recovery=msgspec.to_builtins(report),
+            )
+            view.silent = silent_server(self.data)
+            return view
+
+        return LocalStore(state, _refuse, self, lambda: now_ms, status)
+
+    def tell(self, state: State, job: str) -> Told:
+        """Returns the kept events of a job."""
         from beaver import stories  # SQLite is needed for these questions alone
 
-        limit = limit or queries.LIST_LIMIT_MAX
-        search = Search(word, queue, task, tag, since_ms, until_ms, after_seq, limit)
-        views: list[JobView] = []
-        while not views:
-            views, listed = stories.find_finished(self._disk, Layout(self.data), search)
-            search.after_seq = listed.next_seq
-            if not listed.next_seq:
-                break
-        return views
+        known = Known(job, state.seq_of(job) or 0, job in state.tombstones)
+        told = stories.tell(self._disk, Layout(self.data), [known])
+        return Told(told.by_job[job], told.as_of_seq, told.first_seq)
 
-    def do_show(self, job: str) -> JobView:
-        state = self._read()[0]
-        if job in state.jobs:
-            return queries.show(state, job)
-        told = self._tell(state, job)
-        return queries.show_finished(state, job, told.by_job[job], told.as_of_seq)
-
-    def do_explain(self, job: str) -> ExplainView:
-        state = self._read()[0]
-        told = self._tell(state, job)
-        return queries.explain(
-            state, job, told.by_job[job], told.first_seq, told.as_of_seq, state.last_seq
-        )
-
-    def _tell(self, state: State, job: str) -> Stories:
+    def find(self, state: State, search: Search) -> list[JobView]:
+        """Returns finished jobs in the order in which they ended."""
         from beaver import stories  # as above
 
-        known = Known(job, state.seq_of(job) or 0, job in state.tombstones)
-        return stories.tell(self._disk, Layout(self.data), [known])
+        while True:
+            views, listed = stories.find_finished(self._disk, Layout(self.data), search)
+            search.after_seq = listed.next_seq
+            if views or not listed.next_seq:
+                return views
 
-    def do_history(self, job: str) -> list[EventView]:
-        return self.do_explain(job).events
-
-    def do_wait(self, job: str, timeout_ms: int) -> ResultView:
-        state, _ = self._read()
-        kept = None
-        if job not in state.jobs:
-            kept = queries.result_told(job, self._tell(state, job).by_job[job])
-        found = queries.result(state, job, kept)
-        if found is None:
-            raise client.no_server(self.data, f"so job {job} cannot end")
-        return found
-
-    def do_reload(self) -> ReloadView:
-        raise client.no_server(self.data)
+    def no_server(self, job: str) -> NoServer:
+        """Returns the error that answers a wait for a job that has not ended."""
+        return client.no_server(self.data, f"so job {job} cannot end")
 
 
-_HANDLERS: Final[dict[str, Callable[..., Any]]] = {
-    "enqueue": EmbeddedClient.do_enqueue,
-    "status": EmbeddedClient.do_status,
-    "list": EmbeddedClient.do_list,
-    "show": EmbeddedClient.do_show,
-    "explain": EmbeddedClient.do_explain,
-    "history": EmbeddedClient.do_history,
-    "wait": EmbeddedClient.do_wait,
-    "cancel": EmbeddedClient.do_cancel,
-    "requeue": EmbeddedClient.do_requeue,
-    "discard": EmbeddedClient.do_discard,
-    "set_queue": EmbeddedClient.do_set_queue,
-    "reload": EmbeddedClient.do_reload,
-}
+def _refuse(asked: object) -> NoReturn:
+    raise AssertionError(f"a question changes nothing, and a change asks none: {asked}")

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, T
 from beaver import client
 from beaver.calls import Asynchronous, Call, Operations, Synchronous
 from beaver.errors import NoServer, NotFound, ServerGone, ServerLeft, WaitTimeout
+from beaver.operations import WAIT, Wait
 
 if TYPE_CHECKING:
     import asyncio
@@ -267,10 +268,10 @@ class _Effort(Generic[T]):
         self._sent_s = self._started_s = started_s
         self._limit_s: float | None = None
         """Length of a `wait` that has one."""
-        if call.op == "wait" and call.body[1] >= 0:
-            self._limit_s = call.body[1] / 1000
+        if call.operation is WAIT and call.body.timeout_ms >= 0:
+            self._limit_s = call.body.timeout_ms / 1000
         self._until_s = float("inf")
-        self._may_wait = call.op == "wait"
+        self._may_wait = call.operation is WAIT
         """Whether a server that is not there is waited for: one that was, always."""
 
     @property
@@ -283,8 +284,8 @@ class _Effort(Generic[T]):
         if self._limit_s is None:
             return self._call
         call, left_s = self._call, self._started_s + self._limit_s - self._sent_s
-        body = [call.body[0], max(0, round(left_s * 1000))]
-        return Call(call.op, body, call.parse, call.finish)
+        body = Wait(call.body.job, max(0, round(left_s * 1000)))
+        return Call(call.operation, body, call.finish)
 
     @property
     def left_s(self) -> float | None:
@@ -295,7 +296,7 @@ class _Effort(Generic[T]):
 
     def too_late(self) -> WaitTimeout:
         """Returns the error of a wait whose time is over."""
-        job, waited_s = self._call.body[0], self._limit_s or 0.0
+        job, waited_s = self._call.body.job, self._limit_s or 0.0
         return WaitTimeout(
             f"job {job} has not ended after {waited_s:g} s, and no server runs that could run it"
         )
@@ -311,7 +312,7 @@ class _Effort(Generic[T]):
         self._may_wait = self._may_wait or isinstance(error, ServerGone)
         if self.left_s == 0.0:
             raise self.too_late() from error
-        may_resend = self._call.resend or isinstance(error, ServerLeft)
+        may_resend = self._call.operation.resend or isinstance(error, ServerLeft)
         if not may_resend or not self._may_wait or now_s >= self._until_s:
             raise error
         if self._until_s == float("inf") or now_s - self._sent_s > RESTART_S:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -18,23 +18,12 @@ from beaver.errors import BeaverError
 from beaver.housekeeping import Housekeeping
 from beaver.layout import Layout
 from beaver.ports import Helper
-from beaver.questions import Known, Listed, Search, Stories
-from beaver.views import EventView
+from beaver.questions import Known, Listed, Search, Stories, Told
 
 log = logging.getLogger("beaver")
 
 ASKED_MAX: Final = 64
 """Jobs in one question to the helper."""
-
-
-class Told(NamedTuple):
-    """The events of one job."""
-
-    events: list[EventView]
-    as_of_seq: int
-    """None is missing up to here."""
-    first_seq: int
-    """Events of finished jobs are kept from here on."""
 
 
 _decode_answer: Final = msgspec.json.Decoder(Stories).decode

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from beaver.views import EventView
@@ -28,6 +30,16 @@ class Stories(msgspec.Struct, array_like=True):
     """Events of finished jobs are known from here on."""
     damaged: bool
     """The index was of no use, since it is damaged."""
+
+
+class Told(NamedTuple):
+    """The events of one job."""
+
+    events: list[EventView]
+    as_of_seq: int
+    """None is missing up to here."""
+    first_seq: int
+    """Events of finished jobs are kept from here on."""
 
 
 class Search(msgspec.Struct, array_like=True):

@@ -18,42 +18,33 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import msgspec
 
-from beaver import jsontext, queries
-from beaver.admission import refusal
+from beaver import queries
 from beaver.builtins import builtin_tasks
 from beaver.calls import Call, Operations, Synchronous
 from beaver.config import load_config
 from beaver.context import JobContext, enter_alone
 from beaver.dispatch.outcomes import attempt_of, command_of
 from beaver.durations import parse_duration_ms
-from beaver.errors import Endless, WaitTimeout
+from beaver.errors import Endless, InvalidInput, WaitTimeout
 from beaver.listing import attempt_of as attempt_shown
 from beaver.listing import event_view
+from beaver.local_store import LocalStore
 from beaver.messages import Attempt, Outcome, Request
-from beaver.names import check_name
+from beaver.operations import Listing
+from beaver.questions import Search, Told
 from beaver.refusals import error_of
 from beaver.steering import Steering
 from beaver.views import (
-    Enqueued,
     EventView,
-    ExplainView,
     JobView,
-    QueueView,
-    ResultView,
-    StatusView,
 )
 from beaver.workers.attempts import Steps, close
 from beaver_model import Offer, Rejection, State, apply, decide, select
 from beaver_model.bounds import ADVANCE_MAX
 from beaver_model.commands import (
     AnyCommand,
-    Cancel,
-    Discard,
     Dispatch,
-    Enqueue,
     Job,
-    Requeue,
-    SetQueue,
 )
 from beaver_model.events import Acked, AnyEvent
 from beaver_model.rows import Origin
@@ -74,6 +65,40 @@ _JITTER: Final = 0.5
 _WORKER: Final = 1
 
 
+class _Memory:
+    """The past of a test's store, and its settings: see `local_store.Surroundings`."""
+
+    def __init__(self) -> None:
+        self.resolver = load_config().resolver()
+        self.events: dict[str, list[EventView]] = {}
+
+    def tell(self, state: State, job: str) -> Told:
+        """Returns the events of the newest job with this id."""
+        events = self.events.get(job, [])
+        begins = [n for n, event in enumerate(events) if event.event == "ENQUEUE"]
+        return Told(events[begins[-1] :] if begins else [], state.last_seq, 1)
+
+    def find(self, state: State, search: Search) -> list[JobView]:
+        """Returns finished jobs in the order in which they ended."""
+        ended = [job for job in self.events if job not in state.jobs]
+        views = [queries.show_finished(state, job, *self.tell(state, job)[:2]) for job in ended]
+        wanted = [
+            view
+            for view in views
+            if view.state == search.word
+            and (not search.queue or view.queue == search.queue)
+            and (not search.task or view.task == search.task)
+            and (not search.tag or search.tag in (view.tags or ()))
+            and (view.end_seq or 0) > search.after_seq
+            and search.since_ms <= (view.finished_ms or 0) < (search.until_ms or queries.SEQ_MAX)
+        ]
+        return sorted(wanted, key=lambda view: view.end_seq or 0)[: search.limit]
+
+    def no_server(self, job: str) -> WaitTimeout:
+        """Returns the error that answers a wait for a job that has not ended."""
+        return WaitTimeout(f"job {job} has not ended; drain() runs it")
+
+
 class Testing(Operations, Synchronous):
     """The store of a test.  Get one from `app.testing()`; it takes every call of the app."""
 
@@ -85,9 +110,15 @@ class Testing(Operations, Synchronous):
         self._raise_errors = raise_errors
         self._state = State()
         self._now_ms = int(STARTS_AT.timestamp() * 1000)
-        self._events: dict[str, list[EventView]] = {}
         self._results: dict[str, bytes] = {}
-        self._resolver = load_config().resolver()
+        self._memory = _Memory()
+        self._store = LocalStore(
+            self._state,
+            self._change,
+            self._memory,
+            lambda: self._now_ms,
+            lambda state: queries.status(state, self._now_ms, running=False, store=_STORE),
+        )
         self._before: Synchronous | None = None
         self.attempts: list[Attempt] = []
         """Every attempt that was run, in order."""
@@ -145,7 +176,7 @@ class Testing(Operations, Synchronous):
         """Returns the jobs in the order in which they came in; the finished ones by `state`."""
         if queue and queue not in self._state.queues:
             return []
-        return self._list(state, queue, task, 0, 0)
+        return self._store.list_jobs(Listing(state, queue, task, 0, 0))
 
     def results(self, task: str = "") -> list[Any]:
         """Returns the results of the completed jobs, of one task or of all, in their order."""
@@ -175,7 +206,7 @@ class Testing(Operations, Synchronous):
         outcome = _outside_loops(lambda: _run_attempt(steps, attempt, raised))
 
         def to_child(request: Request) -> Job:
-            return self._resolver.job(request, self._now_ms, Origin.JOB)
+            return self._memory.resolver.job(request, self._now_ms, Origin.JOB)
 
         self._change(command_of(outcome, to_child, lambda: _JITTER))
         if raised and (self._raise_errors or not isinstance(raised[0], Exception)):
@@ -197,7 +228,7 @@ class Testing(Operations, Synchronous):
             apply(state, event, self._now_ms)
             view = event_view(state.last_seq, self._now_ms, event, attempt=attempt, worker=worker)
             if view.job is not None:
-                self._events.setdefault(view.job, []).append(view)
+                self._memory.events.setdefault(view.job, []).append(view)
             if isinstance(event, Acked):
                 self._results[event.job] = event.result
         return decision
@@ -206,114 +237,9 @@ class Testing(Operations, Synchronous):
 
     def call(self, call: Call[T]) -> T:
         """Carries out one call in memory; raises the `BeaverError` that answers it."""
-        return call.finish(_HANDLERS[call.op](self, *call.body))
-
-    def do_enqueue(self, requests: Sequence[Request]) -> list[Enqueued]:
-        state = self._state
-        jobs = [self._resolver.job(request, self._now_ms) for request in requests]
-        full = refusal(state, jobs)
-        if full is not None:
-            raise full
-        last_seq = state.last_seq
-        self._change(Enqueue(jobs))
-        found = ((job.id, state.seq_of(job.id)) for job in jobs)
-        return [Enqueued(i, seq, seq > last_seq) for i, seq in found if seq is not None]
-
-    def do_status(self) -> StatusView:
-        return queries.status(self._state, self._now_ms, running=False, store=_STORE)
-
-    def do_list(
-        self,
-        word: str,
-        queue: str,
-        task: str,
-        after_seq: int,
-        limit: int,
-        tag: str = "",
-        since_ms: int = 0,
-        until_ms: int = 0,
-    ) -> list[JobView]:
-        queries.check_listing(word, limit, since_ms, until_ms, after_seq)
-        return self._list(word, queue, task, after_seq, limit, tag, since_ms, until_ms)
-
-    def _list(
-        self,
-        word: str,
-        queue: str,
-        task: str,
-        after_seq: int,
-        limit: int,
-        tag: str = "",
-        since_ms: int = 0,
-        until_ms: int = 0,
-    ) -> list[JobView]:
-        if word not in queries.FINISHED:
-            found = queries.find_jobs(self._state, word, queue, task, after_seq, limit, tag)
-            return queries.at_once(found)
-        views = [self.do_show(job) for job in self._events if job not in self._state.jobs]
-        wanted = [
-            view
-            for view in views
-            if view.state == word
-            and (not queue or view.queue == queue)
-            and (not task or view.task == task)
-            and (not tag or tag in (view.tags or ()))
-            and (view.end_seq or 0) > after_seq
-            and since_ms <= (view.finished_ms or 0) < (until_ms or queries.SEQ_MAX)
-        ]
-        return sorted(wanted, key=lambda view: view.end_seq or 0)[: limit or None]
-
-    def do_show(self, job: str) -> JobView:
-        events, seq = self._events_of(job), self._state.last_seq
-        return queries.show_finished(self._state, job, events, seq)
-
-    def _events_of(self, job: str) -> list[EventView]:
-        """Returns the events of the newest job with this id."""
-        events = self._events.get(job, [])
-        begins = [n for n, event in enumerate(events) if event.event == "ENQUEUE"]
-        return events[begins[-1] :] if begins else []
-
-    def do_explain(self, job: str) -> ExplainView:
-        events, seq = self._events_of(job), self._state.last_seq
-        return queries.explain(self._state, job, events, as_of_seq=seq)
-
-    def do_history(self, job: str) -> list[EventView]:
-        return self.do_explain(job).events
-
-    def do_wait(self, job: str, timeout_ms: int) -> ResultView:
-        kept = None
-        if job in self._results and job not in self._state.jobs:
-            kept = ResultView(job, "completed", msgspec.Raw(self._results[job]))
-        found = queries.result(self._state, job, kept)
-        if found is None:
-            raise WaitTimeout(f"job {job} has not ended; drain() runs it")
-        return found
-
-    def do_cancel(self, job: str) -> str:
-        self._change(Cancel(job))
-        return queries.changed_word(self._state, job)
-
-    def do_requeue(self, job: str, payload: bytes | None) -> str:
-        if payload is not None:
-            payload = jsontext.check(payload, self._resolver.payload_bytes_max, "payload")
-        self._change(Requeue(job, payload))
-        return queries.changed_word(self._state, job)
-
-    def do_discard(self, job: str) -> str:
-        self._change(Discard(job))
-        return queries.changed_word(self._state, job)
-
-    def do_set_queue(
-        self,
-        queue: str,
-        paused: bool | None,
-        weight: int | None,
-        bytes_max: int | None,
-        durable_dispatch: bool | None,
-    ) -> QueueView:
-        check_name(queue, "queue")
-        self._change(SetQueue(queue, paused, weight, bytes_max, durable_dispatch))
-        return queries.queue_view(self._state.queue(queue), self._now_ms)
+        if call.operation.of_server:
+            raise InvalidInput(f"{call.operation.name}: a test has no server")
+        return self._store.call(call)
 
 
 def _run_attempt(steps: Steps, attempt: Attempt, raised: list[BaseException]) -> Outcome:
@@ -351,18 +277,3 @@ def _outside_loops(run: Callable[[], T]) -> T:
     thread.start()
     thread.join()
     return results[0]
-
-
-_HANDLERS: Final[dict[str, Callable[..., Any]]] = {
-    "enqueue": Testing.do_enqueue,
-    "status": Testing.do_status,
-    "list": Testing.do_list,
-    "show": Testing.do_show,
-    "explain": Testing.do_explain,
-    "history": Testing.do_history,
-    "wait": Testing.do_wait,
-    "cancel": Testing.do_cancel,
-    "requeue": Testing.do_requeue,
-    "discard": Testing.do_discard,
-    "set_queue": Testing.do_set_queue,
-}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 
 import msgspec
 import pytest
 
-from beaver import Beaver, async_client, calls, client
+from beaver import Beaver, async_client
 from beaver.errors import Conflict, NotFound, ServerGone, StoreUnavailable
 from beaver.messages import Options, Request
 
@@ -125,19 +124,3 @@ def test_no_server_and_no_directory_are_told_apart(tmp_path, data):
             await async_client.connect(data)
 
     asyncio.run(main())
-
-
-def test_every_builder_is_a_method_of_both_clients():
-    """One list of calls: neither client can miss one, and none is written twice."""
-    builders = {
-        name
-        for name, function in vars(calls).items()
-        if inspect.isfunction(function)
-        and function.__module__ == calls.__name__
-        and not name.startswith("_")
-    }
-    methods = {n for n, v in vars(calls.Operations).items() if isinstance(v, calls.Operation)}
-    assert methods == builders
-    for kind in (client.Client, async_client.AsyncClient):
-        assert issubclass(kind, calls.Operations)
-        assert not methods & set(vars(kind))

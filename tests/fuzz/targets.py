@@ -34,9 +34,9 @@ from beaver.journal.format import (
 from beaver.journal.reader import decode_frame
 from beaver.journal.scan import SegmentScan, read_header
 from beaver.messages import Outcome, OutcomeKind
+from beaver.operations import OPERATIONS
 from beaver.requests import request_from_json, request_to_json
 from beaver.resolving import Resolver
-from beaver.server.service import _decode_enqueue as decode_enqueue
 from beaver.settings import SETTINGS
 from beaver.snapshot import inspect_snapshot, load_snapshot, write_snapshot
 from beaver.snapshot_lines import CRC_KEY
@@ -242,10 +242,11 @@ def frames(data: bytes) -> set[str]:
                 places.add("frame")
                 _, op, arguments = protocol.decode_request(body)
                 places.add("request")
-                if op == "enqueue":
-                    (requests,) = decode_enqueue(arguments)
-                    places.add("jobs")
-                    for request in requests:
+                operation = OPERATIONS.get(op)
+                if operation is not None:
+                    asked = operation.arguments(arguments)
+                    places.add("arguments")
+                    for request in getattr(asked, "jobs", ()):
                         RESOLVER.job(request, 1_000)
                         places.add("job")
     except InvalidInput as error:

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from beaver import protocol, queries
 from beaver.engine import Engine
 from beaver.messages import Request
+from beaver.operations import OPERATIONS
 from beaver.recovery import open_store, read_store
 from beaver.requests import make_request
 from beaver.resolving import Resolver
 from beaver.results import Results
-from beaver.server.service import OPERATIONS, Service
+from beaver.server.service import Service
 from beaver.server.socket import PAUSE_BYTES, Connection
 from beaver.snapshot import load_snapshot, write_snapshot
 from beaver_chaos.disk import SimDisk
@@ -35,7 +36,7 @@ from tests.model.world import job
 from tests.runtime.test_service import NoPast
 from tests.runtime.world import ManualClock, turns
 
-OPS = ["enqueue", *OPERATIONS, "hello", "nothing"]
+OPS = [*OPERATIONS, "hello", "nothing"]
 CONSTANT, FACTOR = 24 << 20, 2_000
 
 

@@ -17,13 +17,13 @@ import pytest
 from beaver import calls, protocol, queries
 from beaver.client import connect
 from beaver.errors import InvalidInput, NotFound, WaitTimeout
-from beaver.past import Told
+from beaver.operations import OPERATIONS
 from beaver.queries import SLICE_JOBS
-from beaver.questions import Known, Listed, Search
+from beaver.questions import Known, Listed, Search, Told
 from beaver.requests import make_request, request_bytes
 from beaver.resolving import Resolver
 from beaver.results import Results
-from beaver.server.service import OPERATIONS, Service
+from beaver.server.service import Service
 from beaver.server.socket import PAUSE_BYTES, UNREAD_BYTES_MAX, SocketServer
 from beaver_model import State
 from beaver_model.bounds import BATCH_BYTES_MAX
@@ -190,7 +190,7 @@ async def test_bad_arguments_are_refused_by_each_operation_and_the_connection_li
 ) -> None:
     async with served(tmp_path) as (world, door):
         client = await door.client()
-        operations = ["enqueue", *OPERATIONS, "nothing"]
+        operations = [*OPERATIONS, "nothing"]
         for op in operations:
             for body in ([{}], ["x"] * 9, None, [[1, 2]]):
                 client.send([3, op, body])

@@ -21,10 +21,11 @@ from beaver.housekeeping import Housekeeping
 from beaver.journal.wal import EXTEND_BYTES, Wal
 from beaver.layout import Layout
 from beaver.metrics import Metrics
+from beaver.operations import Nothing
 from beaver.ports import Clock, Disk, Helper, LogWriter
 from beaver.recovery import open_store
 from beaver.results import Results
-from beaver.server.service import PastTeller, Respond, Service, Watch
+from beaver.server.service import Asker, PastTeller, Respond, Service, Watch
 from beaver.views import StatusView
 from beaver.workers.kinship import store_mark
 from beaver_model import State
@@ -49,15 +50,8 @@ class KeeperService(Service):
     def handle(
         self, op: str, body: Any, respond: Respond, origin: Origin = Origin.LOCAL
     ) -> Watch | None:
-        """See `Service`; `leave` asks the keeper to end."""
+        """See `Service`."""
         self.asked += 1
-        if op == "leave":
-            respond([])
-            self.on_leave()
-            return None
-        if op == "reload":
-            respond(NoServer("no server runs, so there is nothing to reload"))
-            return None
         if op != "enqueue":
             # What has become due meanwhile is told as such; no row changes by it.
             state = self._engine.state
@@ -69,6 +63,15 @@ class KeeperService(Service):
         """See `Service`."""
         self.asked += 1
         return super().hello(store)
+
+    def leave(self, asked: Nothing, respond: Respond) -> None:
+        """Asks the keeper to end."""
+        respond([])
+        self.on_leave()
+
+    def reload(self, asked: Nothing, asker: Asker) -> Watch:
+        """Refuses: no worker runs."""
+        raise NoServer("no server runs, so there is nothing to reload")
 
     def _wait_for_end(self, watch: Watch, job: str, timeout_ms: int) -> None:
         watch.answer(NoServer(f"no server runs, so job {job} cannot end"))

@@ -1,8 +1,8 @@
-"""What clients may ask of a running server: each operation of `protocol`, over the engine.
+"""What clients may ask of a running server: each operation of `operations`, over the engine.
 
-One table, `OPERATIONS`, maps a name to a method; the local socket uses it now, HTTP will.
-A method gets the request's body and a `Respond`, which it calls once with the answer, when
-all that the answer rests on is durable.  Bodies come from outside: everything is checked.
+Each has a method of its name; the local socket uses them now, HTTP will.  A method gets what
+was asked, read and checked as the table says, and a `Respond`, which it calls once with the
+answer, when all that the answer rests on is durable.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Annotated, Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -21,8 +21,17 @@ from beaver.errors import BeaverError, InvalidInput, WaitTimeout
 from beaver.limits import hint
 from beaver.messages import Request
 from beaver.names import check_name
-from beaver.past import Told
-from beaver.questions import Known, Listed, Search
+from beaver.operations import (
+    ENQUEUE,
+    OPERATIONS,
+    Again,
+    Listing,
+    Nothing,
+    OneJob,
+    QueueSettings,
+    Wait,
+)
+from beaver.questions import Known, Listed, Search, Told
 from beaver.refusals import error_of
 from beaver.requests import OVERHEAD_BYTES, request_bytes
 from beaver.results import Results
@@ -37,7 +46,7 @@ from beaver.views import (
     TakenIn,
 )
 from beaver_model import Rejection, State
-from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX, ID_BYTES_MAX, NAME_BYTES_MAX
+from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
 from beaver_model.commands import AnyCommand, Cancel, Discard, Job, Requeue, SetQueue
 from beaver_model.events import QueueForgotten
 from beaver_model.rows import Origin
@@ -181,18 +190,20 @@ class Service:
             self.enqueue(body, respond, origin)
             return None
         try:
-            method = OPERATIONS.get(op)
-            if method is None:
+            operation = OPERATIONS.get(op)
+            if operation is None:
                 known = ", ".join(sorted(OPERATIONS))
                 said = repr(op) if len(op) <= OP_CHARS_MAX else f"of {len(op):,} characters"
-                raise InvalidInput(f"no operation {said}; there are enqueue, {known}")
-            return method(self, body, respond if type(respond) is Asker else Asker(respond))
+                raise InvalidInput(f"no operation {said}; there are {known}")
+            method: Callable[[Any, Asker], Watch | None] = getattr(self, operation.method)
+            asker = respond if type(respond) is Asker else Asker(respond)
+            return method(operation.arguments(body), asker)
         except BeaverError as error:
             respond(error)
         return None
 
     def enqueue(self, body: Any, respond: Respond, origin: Origin = Origin.LOCAL) -> None:
-        """Carries out the operation that comes most, as `handle` does."""
+        """Carries out the operation that comes most, as `handle` does; `body` is as it came."""
         try:
             self._enqueue(body, respond, origin)
         except BeaverError as error:
@@ -219,7 +230,7 @@ class Service:
                 f"{counted(count, 'job')} in one commit; at most {BATCH_JOBS_MAX} fit; "
                 f"{hint('batch_jobs')}"
             )
-        (requests,) = _arguments(body, _EnqueueBody, _decode_enqueue)
+        requests = ENQUEUE.arguments(body).jobs
         if len(requests) > 1 and not _surely_fits(body, len(requests)):
             size = sum(map(request_bytes, requests))
             if size > BATCH_BYTES_MAX:
@@ -283,12 +294,11 @@ class Service:
 
         self._ask(asker.charge, guarded, asker)
 
-    def status(self, body: Any, asker: Asker) -> None:
+    def status(self, asked: Nothing, asker: Asker) -> None:
         self._read(self._status, asker)
 
-    def list_jobs(self, body: Any, asker: Asker) -> Watch:
+    def list_jobs(self, asked: Listing, asker: Asker) -> Watch:
         """Answers at once where a few thousand jobs have to be looked at, else in a while."""
-        asked = _arguments(body, _ListBody)
         watch = Watch(asker, holds=True)
         if asked.word in queries.FINISHED:
             queries.check_listing(
@@ -338,7 +348,7 @@ class Service:
                 await asyncio.sleep(0)
         return b""  # Nobody wants it any more.
 
-    async def _find_finished(self, asked: _ListBody, watch: Watch) -> bytes:
+    async def _find_finished(self, asked: Listing, watch: Watch) -> bytes:
         """Searches the log for finished jobs, a step at a time, until some are found."""
         until_seq, after_seq = self._engine.durable_seq, asked.after_seq
         limit = asked.limit or queries.LIST_LIMIT_MAX
@@ -359,9 +369,9 @@ class Service:
                 return bytes(listed.views)
         return b""  # Nobody wants it any more.
 
-    def show(self, body: Any, asker: Asker) -> Watch | None:
+    def show(self, asked: OneJob, asker: Asker) -> Watch | None:
         """Answers at once where the job has a row, else with what the log tells of it."""
-        (job,) = _arguments(body, _JobBody)
+        job = asked.job
         if job in self._engine.state.jobs:
             self._read(lambda state: queries.show(state, job), asker)
             return None
@@ -375,15 +385,14 @@ class Service:
         self._later(answer, watch)
         return watch
 
-    def explain(self, body: Any, asker: Asker) -> Watch:
-        return self._tell_past(body, asker, lambda view: view)
+    def explain(self, asked: OneJob, asker: Asker) -> Watch:
+        return self._tell_past(asked.job, asker, lambda view: view)
 
-    def history(self, body: Any, asker: Asker) -> Watch:
-        return self._tell_past(body, asker, lambda view: view.events)
+    def history(self, asked: OneJob, asker: Asker) -> Watch:
+        return self._tell_past(asked.job, asker, lambda view: view.events)
 
-    def _tell_past(self, body: Any, asker: Asker, part: Callable[[ExplainView], Any]) -> Watch:
+    def _tell_past(self, job: str, asker: Asker, part: Callable[[ExplainView], Any]) -> Watch:
         """Answers with what the log and the state say of a job; one at a time a client."""
-        (job,) = _arguments(body, _JobBody)
         watch = Watch(asker, holds=True)
 
         async def answer() -> bytes:
@@ -438,11 +447,10 @@ class Service:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def wait(self, body: Any, asker: Asker) -> Watch:
+    def wait(self, asked: Wait, asker: Asker) -> Watch:
         """Answers once a job has ended."""
-        job, timeout_ms = _arguments(body, _WaitBody)
         watch = Watch(asker)
-        self._look(watch, job, timeout_ms)
+        self._look(watch, asked.job, asked.timeout_ms)
         return watch
 
     def _look(self, watch: Watch, job: str, timeout_ms: int) -> None:
@@ -499,23 +507,23 @@ class Service:
 
         self._engine.change(command, answer, respond)
 
-    def cancel(self, body: Any, respond: Respond) -> None:
-        (job,) = _arguments(body, _JobBody)
-        self._change(Cancel(job), lambda state: queries.changed_word(state, job), respond)
+    def _change_job(self, command: Cancel | Requeue | Discard, respond: Respond) -> None:
+        self._change(command, lambda state: queries.changed_word(state, command.job), respond)
 
-    def requeue(self, body: Any, respond: Respond) -> None:
-        job, payload = _arguments(body, _RequeueBody)
+    def cancel(self, asked: OneJob, respond: Respond) -> None:
+        self._change_job(Cancel(asked.job), respond)
+
+    def requeue(self, asked: Again, respond: Respond) -> None:
+        payload = asked.payload
         if payload is not None:
             payload = jsontext.check(payload, self.payload_bytes_max, "payload")
-        self._change(Requeue(job, payload), lambda state: queries.changed_word(state, job), respond)
+        self._change_job(Requeue(asked.job, payload), respond)
 
-    def discard(self, body: Any, respond: Respond) -> None:
-        (job,) = _arguments(body, _JobBody)
-        self._change(Discard(job), lambda state: queries.changed_word(state, job), respond)
+    def discard(self, asked: OneJob, respond: Respond) -> None:
+        self._change_job(Discard(asked.job), respond)
 
-    def set_queue(self, body: Any, respond: Respond) -> None:
-        command = SetQueue(*msgspec.structs.astuple(_arguments(body, _QueueBody)))
-        queue = command.queue
+    def set_queue(self, asked: QueueSettings, respond: Respond) -> None:
+        command, queue = SetQueue(*msgspec.structs.astuple(asked)), asked.queue
         check_name(queue, "queue")
 
         def told(state: State) -> bytes:
@@ -525,7 +533,7 @@ class Service:
 
         self._change(command, told, respond)
 
-    def reload(self, body: Any, asker: Asker) -> Watch:
+    def reload(self, asked: Nothing, asker: Asker) -> Watch:
         """Answers once the new workers serve, or with why they do not."""
         reload = self._reload
         if reload is None:
@@ -538,7 +546,7 @@ class Service:
         self._later(answer, watch)
         return watch
 
-    def leave(self, body: Any, respond: Respond) -> None:
+    def leave(self, asked: Nothing, respond: Respond) -> None:
         """Answers, and ends the server gently: another one waits for the store."""
         if self._leave is None:
             raise InvalidInput("this server does not leave")
@@ -548,33 +556,6 @@ class Service:
     def hello(self, store: str) -> list[Any]:
         """Returns what the server says of itself behind the protocol version."""
         return [store, self._engine.state.epoch, os.getpid(), self.KIND, self.payload_bytes_max]
-
-
-_Id = Annotated[str, msgspec.Meta(max_length=ID_BYTES_MAX)]
-_Name = Annotated[str, msgspec.Meta(max_length=NAME_BYTES_MAX)]
-_EnqueueBody = tuple[list[Request]]
-_JobBody = tuple[_Id]
-_WaitBody = tuple[_Id, int]
-_RequeueBody = tuple[_Id, bytes | None]
-
-
-class _ListBody(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    word: _Name
-    queue: _Name
-    task: _Name
-    after_seq: int
-    limit: int
-    tag: _Name = ""
-    since_ms: int = 0
-    until_ms: int = 0
-
-
-class _QueueBody(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    queue: str
-    paused: bool | None
-    weight: int | None
-    bytes_max: int | None
-    durable_dispatch: bool | None = None
 
 
 def _batch_jobs(body: Any) -> int:
@@ -593,9 +574,6 @@ def _surely_fits(body: Any, count: int) -> bool:
     return type(body) is msgspec.Raw and len(body) + OVERHEAD_BYTES * count <= BATCH_BYTES_MAX
 
 
-_decode_enqueue: Final = msgspec.msgpack.Decoder(_EnqueueBody).decode
-
-
 _LOOKS: Final = 3
 """So often a job is looked at that goes on each time while its events are looked up."""
 
@@ -604,35 +582,3 @@ def _moment(state: State, job: str) -> tuple[object, ...] | None:
     """Returns where a job is in its life: another value means that it has gone on."""
     row = state.jobs.get(job)
     return None if row is None else (row.state, row.attempt)
-
-
-def _arguments(body: Any, shape: Any, decode: Callable[[Any], Any] | None = None) -> Any:
-    """Returns a body as the shape that an operation expects.
-
-    Args:
-        body: As it came, still encoded or not.
-        shape: What is expected.
-        decode: A decoder of that shape, for operations that come often.
-    """
-    try:
-        if type(body) is not msgspec.Raw:
-            return msgspec.convert(body, shape)
-        return decode(body) if decode else msgspec.msgpack.decode(body, type=shape)
-    except (msgspec.MsgspecError, TypeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f"the arguments do not fit the operation: {error}") from error
-
-
-OPERATIONS: Final[dict[str, Callable[[Service, Any, Asker], Watch | None]]] = {
-    "status": Service.status,
-    "list": Service.list_jobs,
-    "show": Service.show,
-    "explain": Service.explain,
-    "wait": Service.wait,
-    "history": Service.history,
-    "cancel": Service.cancel,
-    "requeue": Service.requeue,
-    "discard": Service.discard,
-    "set_queue": Service.set_queue,
-    "reload": Service.reload,
-    "leave": Service.leave,
-}

@@ -1,0 +1,109 @@
+"""One table of operations: every way to ask a store, or to carry something out, has all of it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import msgspec
+import pytest
+
+from beaver import Beaver, InvalidInput, calls, client, protocol
+from beaver.async_client import AsyncClient
+from beaver.calls import Call, Method, Operations
+from beaver.embedded import EmbeddedClient
+from beaver.keeper.parts import KeeperService
+from beaver.link import AsyncLink, Link
+from beaver.local_store import LocalStore
+from beaver.opening import KeptClient
+from beaver.operations import LEAVE, OPERATIONS, Operation
+from beaver.server.service import Service
+from beaver.testing import Testing
+
+ASKED = [operation for operation in OPERATIONS.values() if operation is not LEAVE]
+"""What clients ask; `leave` is for servers among themselves."""
+
+
+def methods_of(kind: type) -> set[str]:
+    return {name for name, value in vars(kind).items() if inspect.isfunction(value)}
+
+
+def calls_made() -> dict[str, Call[object]]:
+    """Returns a call by each builder, with arguments that do for any."""
+    made = {}
+    for name, value in vars(Operations).items():
+        if isinstance(value, Method):
+            needed = [
+                parameter
+                for parameter in inspect.signature(value._build).parameters.values()
+                if parameter.default is parameter.empty
+            ]
+            made[name] = value._build(*(["a"] * len(needed)))
+    return made
+
+
+def test_clients_have_a_method_for_each_operation_and_no_other():
+    made = calls_made()
+    assert {name: call.operation for name, call in made.items()} == {
+        operation.method: operation for operation in ASKED
+    }
+    for kind in (client.Client, AsyncClient, Link, AsyncLink, KeptClient, EmbeddedClient, Testing):
+        assert issubclass(kind, Operations)
+        assert not made.keys() & vars(kind).keys(), kind
+
+
+def test_every_builder_of_calls_is_a_method_of_the_clients():
+    builders = {
+        name
+        for name, function in vars(calls).items()
+        if inspect.isfunction(function)
+        and function.__module__ == calls.__name__
+        and not name.startswith("_")
+    }
+    assert builders == calls_made().keys()
+
+
+def test_a_call_carries_what_its_operation_is_asked_with():
+    for call in calls_made().values():
+        assert type(call.body) is call.operation.body
+
+
+@pytest.mark.parametrize("kind", [Service, KeeperService])
+def test_a_server_carries_out_each_operation(kind: type):
+    for operation in OPERATIONS.values():
+        assert inspect.isfunction(getattr(kind, operation.method)), operation
+
+
+def test_a_store_without_a_server_carries_out_all_that_is_not_about_a_server():
+    wanted = {operation.method for operation in OPERATIONS.values() if not operation.of_server}
+    assert {name for name in methods_of(LocalStore) if not name.startswith("_")} == {
+        *wanted,
+        "call",
+    }
+
+
+def test_the_protocol_documents_each_operation_and_no_other():
+    rows = re.findall(r"^\| (\w+) \| `", protocol.__doc__ or "", re.MULTILINE)
+    assert {*rows} == {*OPERATIONS, "hello"}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=list(OPERATIONS))
+def test_what_is_asked_travels_as_an_array_and_more_than_that_is_refused(
+    operation: Operation[object],
+):
+    """An argument that this release does not know might change what is meant."""
+    fields = msgspec.structs.fields(operation.body)
+    body = [[] if field.name == "jobs" else 1 if field.type is int else "a" for field in fields]
+    body = [None if "None" in str(f.type) else value for f, value in zip(fields, body, strict=True)]
+    raw = msgspec.Raw(msgspec.msgpack.encode(body))
+    asked = operation.arguments(raw)
+    assert msgspec.msgpack.encode(asked) == bytes(raw)
+    assert operation.arguments(body) == asked
+    with pytest.raises(InvalidInput, match="do not fit"):
+        operation.arguments(msgspec.Raw(msgspec.msgpack.encode([*body, 1])))
+
+
+def test_what_is_about_a_server_is_refused_in_a_test(data):
+    app = Beaver(data)
+    with app.testing(), pytest.raises(InvalidInput, match="no server"):
+        app.client.reload()
