@@ -1,6 +1,6 @@
 # Short names for `python3 dev.py TASK`; `make` alone lists them.
 PYTHON ?= python3
-TASKS := setup demo check lint test invariants integration chaos mutants fuzz nightly model-check simulate bench peers profile figures lock docs format build coverage
+TASKS := setup demo check lint test invariants integration chaos mutants fuzz nightly model-check simulate bench peers profile figures pythons lock docs format build coverage
 
 .PHONY: help $(TASKS) deps clean
 help:

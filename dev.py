@@ -194,6 +194,7 @@ def nightly(arguments: list[str]) -> int:
         "the rest": lambda: run(["pytest", "-m", f"nightly and not ({IN_STEPS})", *arguments]),
         "rounds": lambda: run([*faults, "rounds", "--minutes", str(minutes / 12), *to_table]),
         "power cuts": lambda: run([*faults, "power", "--cuts", str(cuts), *to_table]),
+        "pythons": lambda: pythons([]),
         "model check": lambda: run(*fault_table()) or run([*model_check(), "--deep"]),
         "guards": lambda: run(["python", "-m", "beaver_spec.guards_check"]),
     }
@@ -217,6 +218,25 @@ def lock(arguments: list[str]) -> int:
     names = ["--group", "dev", "--output-file", LOCK.name, "pyproject.toml"]
     told = ["--custom-compile-command", "python3 dev.py lock"]
     return run([*PIP, "uv"], [*resolve, *told, *names, *arguments])
+
+
+def pythons(arguments: list[str]) -> int:
+    """Runs a task (`test` by default) under every other Python at hand, each in its `.venv-3.N`."""
+    from tests.support.pythons import other_pythons
+
+    codes, lines = [], []
+    for python in other_pythons():
+        name = "{}.{}".format(*python.version)
+        environment = os.environ | {
+            "BEAVER_VENV": str(ROOT / f".venv-{name}"),
+            "HYPOTHESIS_PROFILE": "ci",
+        }
+        print(f"Python {name}: {python.path}", flush=True)
+        command = [python.path, "dev.py", *(arguments or ["test"])]
+        codes.append(subprocess.run(command, env=environment, check=False).returncode)
+        lines.append(f"Python {name:<8}{'ok' if not codes[-1] else 'FAILED'}")
+    print("", *(lines or ["no other Python is at hand"]), sep="\n", flush=True)
+    return max(codes, default=1)
 
 
 def figures(arguments: list[str]) -> int:
@@ -262,6 +282,7 @@ TASKS: dict[str, tuple[Task, str]] = {
     ),
     "figures": (figures, "all that is published of speed, on a quiet machine: page and pins"),
     "lock": (lock, "pin the development environment anew: [--upgrade]"),
+    "pythons": (pythons, "a task, or the tests, under every other Python at hand"),
     "docs": (lambda _: run(["python", "docs/generate.py"]), "write the generated references"),
     "format": (lambda _: run(["ruff", "format", "."], ["ruff", "check", "--fix", "."]), "tidy"),
     "build": (lambda _: run(["python", "-m", "pip", "wheel", "--no-deps", "-w", "dist", "."]),

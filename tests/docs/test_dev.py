@@ -27,6 +27,8 @@ def dev(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     spec.loader.exec_module(module)
     # Else the faults that this very run has told of so far would be forgotten.
     monkeypatch.setattr(module, "REPORTS", tmp_path)
+    # It starts this program anew.
+    monkeypatch.setattr(module, "pythons", lambda arguments: module.run(["others", *arguments]))
     for name in ("HYPOTHESIS_PROFILE", "BEAVER_EXAMPLES", "BEAVER_FAULT_REPORTS"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
     return module
@@ -67,7 +69,7 @@ def test_each_step_of_the_night_runs_whatever_became_of_the_others(
         "beaver check --spec --report reports --deep",
     ):
         assert any(line.startswith(step) for line in told), step
-    lines = capsys.readouterr().out.splitlines()[-10:]
+    lines = capsys.readouterr().out.splitlines()[-11:]
     assert all(line.endswith("FAILED") for line in lines), lines
 
 
