@@ -17,6 +17,7 @@ ALONE = {
     "bench": "measures",
     "chaos": "has real faults strike at chosen moments",
     "docs": "runs its documents side by side itself",
+    "keeper": "counts on idle times of a fraction of a second",
     "mutants": "tries several at once itself",
     "runtime": "watches for stalls of a loop",
     "scenarios/test_cost": "measures",

@@ -107,8 +107,8 @@ def test_a_running_job_ends_in_the_old_code_and_the_next_ones_run_in_the_new(sho
         shop.hold("long")
         shop.write("new")
         said = shop.reload()
-        assert "1 new workers serve" in said
-        assert "1 former ones" in said
+        assert "reloaded: 1 new worker for " in said
+        assert "1 former one still at work" in said
         enqueue(shop.data, {"id": "next", "task": "work"})
         server.drained(1)
         assert [w["leaving"] for w in workers(shop.data)] == [True, False]
