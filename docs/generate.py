@@ -29,11 +29,11 @@ from typing import Any, get_args
 import beaver_model.bounds
 from beaver import errors
 from beaver.cli.main import COMMANDS
+from beaver.config.settings import SETTINGS
+from beaver.journal.wal.recovery_table import Row
 from beaver.limits import LIMITS as JOB_LIMITS
-from beaver.metrics import METRICS
-from beaver.recovery_table import Row
-from beaver.requests import KEYS
-from beaver.settings import SETTINGS
+from beaver.request.requests import KEYS
+from beaver.server.metrics import METRICS
 from beaver_model.commands import REJECTIONS
 from beaver_model.events import JOB_EVENTS, STORE_EVENTS, Cause
 from beaver_model.lifecycle import MACHINE, JobState, Trigger
@@ -41,12 +41,12 @@ from beaver_model.policy import WAITING
 
 DOCS = Path(__file__).resolve().parent
 LIMITS = (
-    "beaver.descriptors",
-    "beaver.server.socket",
+    "beaver.system.descriptors",
+    "beaver.server.unix_socket",
     "beaver.server.budget",
-    "beaver.protocol",
-    "beaver.server.doors",
-    "beaver.queue_figures",
+    "beaver.transport.framing",
+    "beaver.server.http.doors",
+    "beaver.server.queue_counters",
 )
 """Modules whose constants bound what clients may take."""
 BLOCK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)

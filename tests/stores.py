@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from beaver.disk import SystemDisk
 from beaver.helper.work import prepare_segment
+from beaver.history.stories import tell
 from beaver.journal.codec import encode_commit
-from beaver.journal.format import CLOSE, FILE_HEADER_BYTES, frame_bytes
 from beaver.journal.port import append_now
-from beaver.journal.reader import read_header
-from beaver.journal.wal import Tail, Wal, create_log
-from beaver.layout import Layout
+from beaver.journal.wal.format import CLOSE, FILE_HEADER_BYTES, frame_bytes
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.log import Tail, Wal, create_log
+from beaver.journal.wal.reader import read_header
 from beaver.ports import Disk
-from beaver.questions import Known
-from beaver.stories import tell
-from beaver.views import EventView
+from beaver.structs.questions import Known
+from beaver.structs.views import EventView
+from beaver.system.disk import SystemDisk
 from beaver_model import Rejection, apply, decide
 from beaver_model.commands import AnyCommand, Complete, Fail
 from beaver_model.events import AnyEvent
-from tests.model.world import World, job
+from tests.worlds.model import World, job
 
 STORE = b"store-of-a-test!"
 

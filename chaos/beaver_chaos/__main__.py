@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from beaver_chaos.faults import REPORTS_VARIABLE
-from beaver_chaos.faults_report import markdown, write_faults
-from beaver_chaos.power import cut_power
-from beaver_chaos.power_aim import Aim, drawn_aims
-from beaver_chaos.power_disk import FILE_SYSTEMS, FileSystem, can_cut
-from beaver_chaos.program import ChaosFailure
-from beaver_chaos.rounds import Progress, run_rounds
+from beaver_chaos.faults.power.aim import Aim, drawn_aims
+from beaver_chaos.faults.power.cuts import cut_power
+from beaver_chaos.faults.power.disk import FILE_SYSTEMS, FileSystem, can_cut
+from beaver_chaos.faults.report import markdown, write_faults
+from beaver_chaos.faults.rounds import Progress, run_rounds
+from beaver_chaos.faults.table import REPORTS_VARIABLE
+from beaver_chaos.program.process import ChaosFailure
 
 _ROUNDS_DEFAULT = 25
 _CUTS_MAX = 3 * len(Aim)

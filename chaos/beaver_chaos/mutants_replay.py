@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from beaver_chaos.mutants import Mutant
+from tests.mutants.workshop import Mutant
 
 _RUNS: Final = "tests/model/test_bulk.py"
 _REPLAYED: Final = f"{_RUNS}::test_a_run_is_replayed_as_its_events_are_one_by_one"

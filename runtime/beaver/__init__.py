@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from beaver.app import Beaver
-    from beaver.async_client import AsyncClient
-    from beaver.client import Client
-    from beaver.context import JobContext, current
+    from beaver.api.app import Beaver
+    from beaver.api.handle import Handle
+    from beaver.api.job import AsyncContextJob, AsyncJob, ContextJob, Job
+    from beaver.client.asynchronous import AsyncClient
+    from beaver.client.blocking import Client
     from beaver.errors import (
         AppImportError,
         BeaverError,
@@ -37,9 +38,8 @@ if TYPE_CHECKING:
         StoreUnavailable,
         WaitTimeout,
     )
-    from beaver.handles import Handle
-    from beaver.jobs import AsyncContextJob, AsyncJob, ContextJob, Job
-    from beaver.steering import (
+    from beaver.task.context import JobContext, current
+    from beaver.task.directives import (
         Cancel,
         CancelRequested,
         Dead,
@@ -50,10 +50,10 @@ if TYPE_CHECKING:
     )
 
 _HOMES: Final = {
-    "app": ("Beaver",),
-    "async_client": ("AsyncClient",),
-    "client": ("Client",),
-    "context": ("JobContext", "current"),
+    "api.app": ("Beaver",),
+    "client.asynchronous": ("AsyncClient",),
+    "client.blocking": ("Client",),
+    "task.context": ("JobContext", "current"),
     "errors": (
         "AppImportError",
         "BeaverError",
@@ -78,9 +78,9 @@ _HOMES: Final = {
         "StoreUnavailable",
         "WaitTimeout",
     ),
-    "handles": ("Handle",),
-    "jobs": ("AsyncContextJob", "AsyncJob", "ContextJob", "Job"),
-    "steering": (
+    "api.handle": ("Handle",),
+    "api.job": ("AsyncContextJob", "AsyncJob", "ContextJob", "Job"),
+    "task.directives": (
         "Cancel",
         "CancelRequested",
         "Dead",

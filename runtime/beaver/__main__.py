@@ -3,7 +3,7 @@
 import os
 import sys
 
-from beaver.standard import open_standard_descriptors
+from beaver.system.standard import open_standard_descriptors
 
 
 def _main() -> int:

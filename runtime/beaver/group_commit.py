@@ -17,9 +17,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from beaver.engine.counters import CommitFigures
+from beaver.engine.intake import Intake
 from beaver.errors import LostLeadership
-from beaver.figures import CommitFigures
-from beaver.intake import Intake
 from beaver.journal.codec import encode_commit
 from beaver.journal.port import (
     OVERHEAD_BYTES,

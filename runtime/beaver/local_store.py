@@ -12,15 +12,15 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from beaver import jsontext, queries
-from beaver.admission import refusal
-from beaver.calls import Call
+from beaver.client.operations import Call
+from beaver.engine.admission import refusal
 from beaver.errors import BeaverError
+from beaver.inspect import queries
 from beaver.names import check_name
 from beaver.operations import Again, Jobs, Listing, Nothing, OneJob, QueueSettings, Wait
-from beaver.questions import Search, Told
-from beaver.resolving import Resolver
-from beaver.views import (
+from beaver.request.resolving import Resolver
+from beaver.structs.questions import Search, Told
+from beaver.structs.views import (
     Enqueued,
     EventView,
     ExplainView,
@@ -29,6 +29,7 @@ from beaver.views import (
     ResultView,
     StatusView,
 )
+from beaver.text import jsontext
 from beaver_model import State
 from beaver_model.commands import AnyCommand, Cancel, Discard, Enqueue, Requeue, SetQueue
 

@@ -34,7 +34,7 @@ def check_name(name: Any, what: str) -> str:
 
 def _check_text(text: Any, what: str, bytes_max: int) -> str:
     if not isinstance(text, str):
-        from beaver.jsontext import kind_of
+        from beaver.text.jsontext import kind_of
 
         raise InvalidInput(f"{what}: a string is expected, found {kind_of(text)}")
     # Nearly every text is short and printable, and a character has at most four bytes.

@@ -17,8 +17,8 @@ from typing import Annotated, Any, Final, Generic, TypeVar, get_args
 import msgspec
 
 from beaver.errors import BeaverError, InvalidInput
-from beaver.messages import Request
-from beaver.views import (
+from beaver.structs.messages import Request
+from beaver.structs.views import (
     Enqueued,
     EventView,
     ExplainView,

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from beaver.messages import Attempt, Outcome, TaskInfo
-from beaver.questions import Known, Search
+from beaver.structs.messages import Attempt, Outcome, TaskInfo
+from beaver.structs.questions import Known, Search
 
 
 class Clock(Protocol):

@@ -23,10 +23,11 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from beaver_spec.cells import cells_result, check_cells
-from beaver_spec.concrete import agreement
-from beaver_spec.explorer import Explorer
-from beaver_spec.report import (
+from beaver_spec.explorer.cells import cells_result, check_cells
+from beaver_spec.explorer.concrete import agreement
+from beaver_spec.explorer.explorer import Explorer
+from beaver_spec.explorer.scopes import NOT_EXPLORED, SCOPES, Scope
+from beaver_spec.report.report import (
     Included,
     Report,
     ScopeRow,
@@ -38,14 +39,13 @@ from beaver_spec.report import (
     scope_row,
     witnesses_of,
 )
+from beaver_spec.report.telling import tell
 from beaver_spec.results import CheckResult, Verdict
-from beaver_spec.scopes import NOT_EXPLORED, SCOPES, Scope
-from beaver_spec.telling import tell
 
 SAMPLES: Final = 25
 """Histories of each kind that are replayed over whole states, a scope."""
 
-SPECIFICATION: Final = "beaver_spec.specification"
+SPECIFICATION: Final = "beaver_spec.specification.running"
 
 
 class Events(NamedTuple):

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
-from beaver import endpoint, protocol, queries
 from beaver.errors import BeaverError, WaitTimeout
-from beaver.messages import Options, Request
-from beaver.refusals import error_of
-from beaver.views import Enqueued, ResultView
+from beaver.inspect import queries
+from beaver.request.rejections import error_of
+from beaver.structs.messages import Options, Request
+from beaver.structs.views import Enqueued, ResultView
+from beaver.transport import endpoint, framing
 from beaver_model import Rejection, Spec, State, apply, commands, decide
 from beaver_model.rows import encode_spec
 
@@ -92,13 +93,11 @@ class ModelServer:
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._writers.add(writer)
-        frames = protocol.FrameReader()
+        frames = framing.FrameReader()
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             while data := await reader.read(1 << 16):
                 for body in frames.feed(data):
-                    task = asyncio.ensure_future(
-                        self._answer(protocol.decode_message(body), writer)
-                    )
+                    task = asyncio.ensure_future(self._answer(framing.decode_message(body), writer))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
         self._writers.discard(writer)
@@ -110,9 +109,9 @@ class ModelServer:
             answer = getattr(self, f"op_{op}")(*body)
             if asyncio.iscoroutine(answer):
                 answer = await answer
-            frame = protocol.encode_frame([number, 0, answer])
+            frame = framing.encode_frame([number, 0, answer])
         except BeaverError as error:
-            frame = protocol.encode_error(number, error)
+            frame = framing.encode_error(number, error)
         if self.before_answer is None or self.before_answer(op, writer):
             writer.write(frame)
 
@@ -127,7 +126,7 @@ class ModelServer:
         return decision
 
     def op_hello(self, version: int) -> list:
-        return [protocol.VERSION, self.store, 7, 1]
+        return [framing.VERSION, self.store, 7, 1]
 
     def op_enqueue(self, requests: list) -> list:
         jobs = [_job(msgspec.convert(r, Request)) for r in requests]

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from beaver import endpoint
+from beaver.transport import endpoint
 
 APP = """
 import time
@@ -62,7 +62,7 @@ WAIT_S = 30.0
 
 TIED = """
 import os, signal, sys
-from beaver.workers.kinship import die_with_parent
+from beaver.system.kinship import die_with_parent
 
 die_with_parent(int(sys.argv[1]), signal.SIGKILL)
 os.execv(sys.executable, [sys.executable, *sys.argv[2:]])

@@ -13,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from beaver import client, endpoint, protocol
-from beaver.embedded import EmbeddedClient
+from beaver.client import blocking
+from beaver.client.embedded import EmbeddedClient
 from beaver.errors import Conflict, InvalidInput, JobFailed, NotFound, WaitTimeout
-from beaver.replaying import check
-from beaver.requests import make_request
+from beaver.replay.replaying import check
+from beaver.request.requests import make_request
+from beaver.transport import endpoint, framing
 from tests.api.served import APP, ServerProcess
 
 
@@ -183,7 +184,7 @@ def test_threads_and_coroutines_share_a_server(jobs):
 
 def test_a_client_that_talks_nonsense_harms_nobody(jobs, running):
     path = endpoint.read(running.data).socket
-    for nonsense in (b"\xff" * 64, b"\x02\x00\x00\x00\xc1\xc1", protocol.encode_frame([1, "x"])):
+    for nonsense in (b"\xff" * 64, b"\x02\x00\x00\x00\xc1\xc1", framing.encode_frame([1, "x"])):
         with socket.socket(socket.AF_UNIX) as stranger:
             stranger.settimeout(20)
             stranger.connect(path)
@@ -194,7 +195,7 @@ def test_a_client_that_talks_nonsense_harms_nobody(jobs, running):
 
 
 def test_a_batch_of_the_largest_size_is_one_commit(running):
-    with client.connect(running.data) as calls:
+    with blocking.connect(running.data) as calls:
         calls.set_queue("bulk", paused=True)
         made = calls.enqueue([make_request("echo", n, queue="bulk") for n in range(10_000)])
         assert [one.seq - made[0].seq for one in made] == list(range(10_000))
@@ -215,7 +216,7 @@ def test_results_survive_kill_9_and_a_wait_lasts_through_it(own):
         waiting = threads.submit(slow.result, 30)
         also = threads.submit(lambda: asyncio.run(slow.aresult(timeout=30)))
         own.kill()
-        assert isinstance(client.find(own.data) or EmbeddedClient(own.data), EmbeddedClient)
+        assert isinstance(blocking.find(own.data) or EmbeddedClient(own.data), EmbeddedClient)
         meanwhile = jobs.add.enqueue(1, b=1)
         own.start()
         assert meanwhile.result(timeout=20) == 2

@@ -14,11 +14,11 @@ import pytest
 
 import beaver
 from beaver import Beaver, JobContext
+from beaver.api.handle import failed
 from beaver.errors import Conflict, InvalidInput, JobFailed, NotFound, StoreUnavailable, WaitTimeout
-from beaver.handles import failed
-from beaver.messages import Options
-from beaver.requests import make_request
-from beaver.views import ResultView
+from beaver.request.requests import make_request
+from beaver.structs.messages import Options
+from beaver.structs.views import ResultView
 
 
 @pytest.fixture
@@ -454,7 +454,7 @@ def test_the_package_loads_only_what_is_asked_for():
         "app = beaver.Beaver('x')\n"
         "app.job(name='f')(lambda: None)\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-        "assert 'beaver.embedded' not in sys.modules\n"
+        "assert 'beaver.client.embedded' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

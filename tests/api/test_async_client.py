@@ -7,9 +7,10 @@ import asyncio
 import msgspec
 import pytest
 
-from beaver import Beaver, async_client
+from beaver import Beaver
+from beaver.client import asynchronous
 from beaver.errors import Conflict, NotFound, ServerGone, StoreUnavailable
-from beaver.messages import Options, Request
+from beaver.structs.messages import Options, Request
 
 OPTIONS = msgspec.msgpack.encode(Options("echo"))
 
@@ -20,7 +21,7 @@ def request(job: str, payload: bytes = b"null") -> Request:
 
 def test_calls_run_at_once_on_one_connection(data, server):
     async def main() -> None:
-        async with await async_client.connect(data) as found:
+        async with await asynchronous.connect(data) as found:
             made = await asyncio.gather(*(found.enqueue([request(f"j{n}")]) for n in range(200)))
             assert [one.id for [one] in made] == [f"j{n}" for n in range(200)]
             status, shown = await asyncio.gather(found.status(), found.show("j7"))
@@ -32,7 +33,7 @@ def test_calls_run_at_once_on_one_connection(data, server):
 
 def test_errors_reach_their_own_caller(data, server):
     async def main() -> None:
-        async with await async_client.connect(data) as found:
+        async with await asynchronous.connect(data) as found:
             outcomes = await asyncio.gather(
                 found.enqueue([request("a")]),
                 found.show("nobody"),
@@ -46,7 +47,7 @@ def test_errors_reach_their_own_caller(data, server):
 
 def test_a_cancelled_wait_leaves_the_connection_usable(data, server):
     async def main() -> None:
-        async with await async_client.connect(data) as found:
+        async with await asynchronous.connect(data) as found:
             await found.enqueue([request("a")])
             waiting = asyncio.ensure_future(found.wait("a"))
             await found.status()
@@ -85,7 +86,7 @@ def test_cancelled_enqueues_leave_the_link_usable_and_the_others_their_answers(d
 
 def test_who_waits_hears_that_the_server_is_gone(data, server):
     async def main() -> None:
-        async with await async_client.connect(data) as found:
+        async with await asynchronous.connect(data) as found:
             await found.enqueue([request("a")])
             waiting = [asyncio.ensure_future(found.wait("a")) for _ in range(3)]
             await found.status()
@@ -109,7 +110,7 @@ def test_an_answer_that_is_none_ends_the_connection(data, server):
     server.before_answer = talk
 
     async def main() -> None:
-        async with await async_client.connect(data) as found:
+        async with await asynchronous.connect(data) as found:
             with pytest.raises(ServerGone):
                 await found.status()
 
@@ -119,8 +120,8 @@ def test_an_answer_that_is_none_ends_the_connection(data, server):
 def test_no_server_and_no_directory_are_told_apart(tmp_path, data):
     async def main() -> None:
         with pytest.raises(NotFound):
-            await async_client.connect(tmp_path / "absent")
+            await asynchronous.connect(tmp_path / "absent")
         with pytest.raises(StoreUnavailable):
-            await async_client.connect(data)
+            await asynchronous.connect(data)
 
     asyncio.run(main())

@@ -15,9 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 import pytest
 
-from beaver import Beaver, client, protocol
-from beaver.channel import Channel, Slot
+from beaver import Beaver
+from beaver.client import blocking
+from beaver.client.channel import Channel, Slot
 from beaver.errors import ServerGone
+from beaver.transport import framing
 
 WAIT_S = 20.0
 
@@ -29,7 +31,7 @@ class Peer:
         ours, self.socket = socket.socketpair()
         self.socket.settimeout(WAIT_S)
         self.channel = Channel(ours)
-        self.frames = protocol.FrameReader()
+        self.frames = framing.FrameReader()
         self.waiting: list[int] = []
         self.reads: list[int] = []
         """How many requests each read brought."""
@@ -46,7 +48,7 @@ class Peer:
         return found
 
     def answer(self, *numbers: int) -> None:
-        self.socket.sendall(b"".join(protocol.encode_frame([n, 0, n]) for n in numbers))
+        self.socket.sendall(b"".join(framing.encode_frame([n, 0, n]) for n in numbers))
 
     def ask(self, body: object = None) -> Slot:
         slot = self.channel.ask("test", body)
@@ -109,7 +111,7 @@ def test_who_sends_much_reads_answers_where_nobody_else_does(peer):
     [number] = peer.read()
 
     def serve() -> None:
-        peer.socket.sendall(protocol.encode_frame([number, 0, b"y" * (8 << 20)]))
+        peer.socket.sendall(framing.encode_frame([number, 0, b"y" * (8 << 20)]))
         while not peer.read():
             pass
 
@@ -296,7 +298,7 @@ def ended(child: int) -> int:
 
 
 def test_a_client_that_is_closed_in_the_middle_of_a_call_says_so(data, server):
-    found = client.connect(data)
+    found = blocking.connect(data)
     asked = threading.Event()
 
     def swallow(op: str, writer: object) -> bool:

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 import pytest
 
-from beaver import calls, client, endpoint, protocol
-from beaver.client import BATCHES_MAX, BATCHES_MIN
+from beaver.client import blocking, operations
+from beaver.client.blocking import BATCHES_MAX, BATCHES_MIN
 from beaver.errors import (
     Conflict,
     InvalidInput,
@@ -18,8 +18,9 @@ from beaver.errors import (
     StoreUnavailable,
     WaitTimeout,
 )
-from beaver.messages import Options, Request
-from beaver.views import Enqueued
+from beaver.structs.messages import Options, Request
+from beaver.structs.views import Enqueued
+from beaver.transport import endpoint, framing
 from beaver_model.bounds import BATCH_JOBS_MAX
 
 OPTIONS = msgspec.msgpack.encode(Options("echo"))
@@ -31,7 +32,7 @@ def request(job: str, payload: bytes = b"null") -> Request:
 
 @pytest.fixture
 def connected(data, server):
-    with client.connect(data) as found:
+    with blocking.connect(data) as found:
         yield found
 
 
@@ -116,7 +117,7 @@ def test_many_threads_share_a_connection_and_each_gets_its_own_answer(connected)
 
 
 def test_pipelined_calls_are_answered_in_the_order_asked(connected):
-    batches = [calls.enqueue([request(f"p-{n}")]) for n in range(500)]
+    batches = [operations.enqueue([request(f"p-{n}")]) for n in range(500)]
     made = connected.call_each(batches)
     assert [one.id for [one] in made] == [f"p-{n}" for n in range(500)]
 
@@ -201,7 +202,7 @@ def test_a_server_that_dies_before_it_answers_leaves_the_outcome_open(data, serv
         return True
 
     server.before_answer = die
-    with client.connect(data) as found:
+    with blocking.connect(data) as found:
         with pytest.raises(ServerGone, match="outcome is unknown") as error:
             found.enqueue([request("a")])
         assert error.value.exit_code == 3
@@ -209,7 +210,7 @@ def test_a_server_that_dies_before_it_answers_leaves_the_outcome_open(data, serv
         with pytest.raises(StoreUnavailable, match="closed"):
             found.status()
     server.before_answer = None
-    with client.connect(data) as found:
+    with blocking.connect(data) as found:
         [again] = found.enqueue([request("a")])
         assert not again.created
 
@@ -227,7 +228,7 @@ def test_every_thread_that_waits_hears_that_the_server_is_gone(connected, server
 
 
 def test_closing_releases_who_waits(data, server):
-    found = client.connect(data)
+    found = blocking.connect(data)
     found.enqueue([request("a")])
     asked = threading.Event()
     server.before_answer = lambda op, writer: True
@@ -253,14 +254,14 @@ def test_an_answer_that_is_none_ends_the_connection(data, server, garbage):
         return op != "status"
 
     server.before_answer = talk
-    with client.connect(data) as found:
+    with blocking.connect(data) as found:
         with pytest.raises(ServerGone):
             found.status()
         assert found.closed
 
 
 def test_a_request_beyond_the_longest_frame_is_refused_before_it_is_sent(connected, monkeypatch):
-    monkeypatch.setattr(protocol, "FRAME_BYTES_MAX", 1000)
+    monkeypatch.setattr(framing, "FRAME_BYTES_MAX", 1000)
     with pytest.raises(InvalidInput, match="at most 1000"):
         connected.enqueue([request("a", b'"' + b"x" * 2000 + b'"')])
     assert connected.status().pending == 0
@@ -269,5 +270,5 @@ def test_a_request_beyond_the_longest_frame_is_refused_before_it_is_sent(connect
 def test_a_newer_protocol_is_named(data, server, monkeypatch):
     monkeypatch.setattr(type(server), "op_hello", lambda *_: [9, server.store, 1, 1])
     with pytest.raises(StoreUnavailable, match="protocol version 9"):
-        client.connect(data)
+        blocking.connect(data)
     assert endpoint.read(data) is not None

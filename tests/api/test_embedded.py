@@ -11,11 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from beaver import client
-from beaver import embedded as embedded_module
-from beaver.clock import SystemClock
-from beaver.disk import SystemDisk
-from beaver.embedded import EmbeddedClient
+from beaver.client import blocking
+from beaver.client import embedded as embedded_module
+from beaver.client.embedded import EmbeddedClient
+from beaver.client.opening import open_client
 from beaver.errors import (
     Conflict,
     InvalidInput,
@@ -23,14 +22,15 @@ from beaver.errors import (
     QueueFull,
     StoreUnavailable,
 )
-from beaver.keeper import starting
-from beaver.locking import acquire
-from beaver.messages import Options
-from beaver.opening import open_client
-from beaver.recovery import open_store
-from beaver.replaying import check
-from beaver.requests import make_request
-from beaver.resolving import Resolver
+from beaver.holder import starting
+from beaver.journal.wal.lock import acquire
+from beaver.replay.replaying import check
+from beaver.request.requests import make_request
+from beaver.request.resolving import Resolver
+from beaver.store.recovery import open_store
+from beaver.structs.messages import Options
+from beaver.system.clock import SystemClock
+from beaver.system.disk import SystemDisk
 
 ALONE, KEPT = "alone", "by a keeper"
 
@@ -258,7 +258,7 @@ def test_an_explanation_tells_one_moment_though_others_append_meanwhile(tmp_path
 
 def test_waiting_for_a_job_that_cannot_end_says_so(embedded):
     embedded.enqueue([make_request("echo", 1, id="a")])
-    with pytest.raises(client.NoServer, match="cannot end"):
+    with pytest.raises(blocking.NoServer, match="cannot end"):
         embedded.wait("a")
 
 

@@ -10,8 +10,9 @@ import threading
 
 import pytest
 
-from beaver import client, endpoint
+from beaver.client import blocking
 from beaver.errors import InvalidInput, NotFound, StoreUnavailable
+from beaver.transport import endpoint
 
 
 def info(path: str, **more) -> endpoint.ServerInfo:
@@ -38,7 +39,7 @@ def test_an_unreadable_hint_is_no_server(data, content):
     with open(os.path.join(data, "server.json"), "wb") as file:
         file.write(content)
     assert endpoint.read(data) is None
-    assert client.find(data) is None
+    assert blocking.find(data) is None
 
 
 def test_unknown_fields_of_a_later_release_are_ignored(data):
@@ -52,20 +53,20 @@ def test_unknown_fields_of_a_later_release_are_ignored(data):
 
 
 def test_a_server_is_found_by_its_directory(data, server):
-    with client.connect(data) as found:
+    with blocking.connect(data) as found:
         assert (found.greeting.store, found.greeting.epoch) == (server.store, 7)
 
 
 def test_a_hint_that_outlived_its_server_finds_nobody(data):
     endpoint.write(data, info(os.path.join(data, "beaver.sock")))
-    assert client.find(data) is None
+    assert blocking.find(data) is None
     with pytest.raises(StoreUnavailable, match="no server runs on"):
-        client.connect(data)
+        blocking.connect(data)
 
 
 def test_another_store_behind_the_socket_is_not_believed(data, server):
     endpoint.write(data, endpoint.ServerInfo(pid=1, socket=endpoint.read(data).socket, store="cd"))
-    assert client.find(data) is None
+    assert blocking.find(data) is None
 
 
 def test_a_copy_of_a_data_directory_does_not_reach_the_original(tmp_path, data, server):
@@ -74,14 +75,14 @@ def test_a_copy_of_a_data_directory_does_not_reach_the_original(tmp_path, data, 
     os.mkdir(copy)
     shutil.copy(os.path.join(data, "server.json"), copy)
     assert endpoint.read(copy).store == server.store
-    assert client.find(copy) is None
+    assert blocking.find(copy) is None
 
 
 def test_a_directory_that_was_moved_still_reaches_its_server(tmp_path, data, server):
     moved = str(tmp_path / "moved")
     os.rename(data, moved)
     try:
-        with client.connect(moved) as found:
+        with blocking.connect(moved) as found:
             assert found.greeting.store == server.store
     finally:
         os.rename(moved, data)
@@ -89,13 +90,13 @@ def test_a_directory_that_was_moved_still_reaches_its_server(tmp_path, data, ser
 
 def test_no_directory_is_not_found_and_a_file_is_not_usable(tmp_path):
     with pytest.raises(NotFound, match="no data directory"):
-        client.connect(tmp_path / "absent")
+        blocking.connect(tmp_path / "absent")
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(StoreUnavailable, match="is a file"):
-        client.connect(file)
+        blocking.connect(file)
     with pytest.raises(NotFound):
-        client.connect(file / "below")
+        blocking.connect(file / "below")
     assert sorted(os.listdir(tmp_path)) == ["file"]
 
 
@@ -129,7 +130,7 @@ def test_a_server_on_a_long_path_is_found(tmp_path, runtime_directory, serve):
     long.mkdir()
     serve(str(long))
     assert os.listdir(runtime_directory)
-    with client.connect(long) as found:
+    with blocking.connect(long) as found:
         assert found.status().running
 
 
@@ -157,17 +158,17 @@ def test_a_peer_that_talks_nonsense_is_named(data):
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises((StoreUnavailable, InvalidInput)):
-            client.connect(f"unix:{path}")
+            blocking.connect(f"unix:{path}")
         thread.join()
 
 
 def test_a_unix_url_reaches_a_server_and_others_are_refused(data, server):
     path = endpoint.read(data).socket
-    with client.connect(f"unix:{path}") as found:
+    with blocking.connect(f"unix:{path}") as found:
         assert found.status().running
-    with client.connect(f"unix://{path}") as found:
+    with blocking.connect(f"unix://{path}") as found:
         assert found.status().running
     with pytest.raises(StoreUnavailable, match="no server listens"):
-        client.connect("unix:/nowhere/beaver.sock")
+        blocking.connect("unix:/nowhere/beaver.sock")
     with pytest.raises(InvalidInput, match="network service"):
-        client.connect("http://localhost:9090")
+        blocking.connect("http://localhost:9090")

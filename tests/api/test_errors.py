@@ -62,9 +62,10 @@ def test_what_need_not_be_exported_is_there() -> None:
 
 def test_no_error_that_users_meet_is_made_elsewhere() -> None:
     """What an answer brings over the socket is a class of `errors`: others would not arrive."""
-    from beaver import client, errors
+    from beaver import errors
+    from beaver.client import blocking
 
-    assert client.NoServer is errors.NoServer
+    assert blocking.NoServer is errors.NoServer
 
 
 # -- what is refused, and how ---------------------------------------------------------------------
@@ -121,7 +122,7 @@ def test_too_many_jobs_at_once_are_told_how_to_send_them_from_python(app):
 
 
 def test_an_until_that_is_none_is_told_once():
-    from beaver.replaying import parse_until
+    from beaver.replay.replaying import parse_until
 
     with pytest.raises(beaver.InvalidInput) as error:
         parse_until("never")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from beaver.client import connect
+from beaver.client.blocking import connect
+from beaver.client.opening import open_client
 from beaver.errors import InvalidInput
-from beaver.opening import open_client
-from beaver.requests import make_request
+from beaver.request.requests import make_request
 from tests.api.served import ServerProcess
 
 

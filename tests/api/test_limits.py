@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from beaver import Beaver, InvalidInput, JobContext, QueueFull
+from beaver.config.settings import SETTINGS
 from beaver.limits import LIMITS, variable
-from beaver.settings import SETTINGS
 from beaver_model.bounds import CHILDREN_MAX, PAYLOAD_BYTES_CEILING
 from tests.api.served import ServerProcess
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from beaver import looking
-from beaver.looking import LOOK_S, PAUSE_MAX_S, PAUSE_S, SLOW_YIELD_S, Looking
+from beaver.system import spinning
+from beaver.system.spinning import LOOK_S, PAUSE_MAX_S, PAUSE_S, SLOW_YIELD_S, Looking
 
 
 class Machine:
@@ -114,8 +114,8 @@ def test_what_comes_soon_again_and_again_is_looked_for_each_time():
 
 
 def test_who_may_use_some_cores_only_does_not_ask_about_all(monkeypatch):
-    monkeypatch.setattr(looking, "cores", lambda: 1_000_000)
-    assert looking.runnable() is None
+    monkeypatch.setattr(spinning, "cores", lambda: 1_000_000)
+    assert spinning.runnable() is None
 
 
 def test_it_is_looked_on_once_the_cores_are_free_again():
@@ -133,6 +133,6 @@ def test_on_a_single_core_nobody_looks():
 
 
 def test_the_kernel_says_how_many_tasks_are_runnable():
-    found = looking.runnable()
+    found = spinning.runnable()
     assert found is not None
     assert found >= 1

@@ -8,17 +8,19 @@ import re
 import msgspec
 import pytest
 
-from beaver import Beaver, InvalidInput, calls, client, protocol
-from beaver.async_client import AsyncClient
-from beaver.calls import Call, Method, Operations
-from beaver.embedded import EmbeddedClient
+from beaver import Beaver, InvalidInput
+from beaver.api.testing import Testing
+from beaver.client import blocking, operations
+from beaver.client.asynchronous import AsyncClient
+from beaver.client.embedded import EmbeddedClient
+from beaver.client.opening import KeptClient
+from beaver.client.operations import Call, Method, Operations
+from beaver.client.reconnecting import AsyncLink, Link
 from beaver.keeper.parts import KeeperService
-from beaver.link import AsyncLink, Link
 from beaver.local_store import LocalStore
-from beaver.opening import KeptClient
 from beaver.operations import LEAVE, OPERATIONS, Operation
 from beaver.server.service import Service
-from beaver.testing import Testing
+from beaver.transport import framing
 
 ASKED = [operation for operation in OPERATIONS.values() if operation is not LEAVE]
 """What clients ask; `leave` is for servers among themselves."""
@@ -47,7 +49,15 @@ def test_clients_have_a_method_for_each_operation_and_no_other():
     assert {name: call.operation for name, call in made.items()} == {
         operation.method: operation for operation in ASKED
     }
-    for kind in (client.Client, AsyncClient, Link, AsyncLink, KeptClient, EmbeddedClient, Testing):
+    for kind in (
+        blocking.Client,
+        AsyncClient,
+        Link,
+        AsyncLink,
+        KeptClient,
+        EmbeddedClient,
+        Testing,
+    ):
         assert issubclass(kind, Operations)
         assert not made.keys() & vars(kind).keys(), kind
 
@@ -55,9 +65,9 @@ def test_clients_have_a_method_for_each_operation_and_no_other():
 def test_every_builder_of_calls_is_a_method_of_the_clients():
     builders = {
         name
-        for name, function in vars(calls).items()
+        for name, function in vars(operations).items()
         if inspect.isfunction(function)
-        and function.__module__ == calls.__name__
+        and function.__module__ == operations.__name__
         and not name.startswith("_")
     }
     assert builders == calls_made().keys()
@@ -83,7 +93,7 @@ def test_a_store_without_a_server_carries_out_all_that_is_not_about_a_server():
 
 
 def test_the_protocol_documents_each_operation_and_no_other():
-    rows = re.findall(r"^\| (\w+) \| `", protocol.__doc__ or "", re.MULTILINE)
+    rows = re.findall(r"^\| (\w+) \| `", framing.__doc__ or "", re.MULTILINE)
     assert {*rows} == {*OPERATIONS, "hello"}
 
 

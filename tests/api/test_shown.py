@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from beaver import Beaver, Handle, InvalidInput, Job, Retry, Snooze, WaitTimeout
-from beaver.client import Client
-from beaver.context import JobContext
-from beaver.settings import SETTINGS, WorkerSettings
-from beaver.views import EventView, JobView, QueueView, ResultView
+from beaver.client.blocking import Client
+from beaver.config.settings import SETTINGS, WorkerSettings
+from beaver.structs.views import EventView, JobView, QueueView, ResultView
+from beaver.task.context import JobContext
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 
 from beaver import Beaver, Cancel, Dead, JobContext, Retry, Snooze, current
+from beaver.api.testing import STARTS_AT
 from beaver.errors import Endless, JobFailed, WaitTimeout
-from beaver.testing import STARTS_AT
 
 
 @pytest.fixture
@@ -274,7 +274,7 @@ def test_a_job_that_enqueues_itself_for_ever_is_stopped(app, monkeypatch):
     def again(ctx: JobContext) -> None:
         ctx.enqueue(again)
 
-    monkeypatch.setattr("beaver.testing.ATTEMPTS_MAX", 50)
+    monkeypatch.setattr("beaver.api.testing.ATTEMPTS_MAX", 50)
     with app.testing() as testing:
         again.enqueue()
         with pytest.raises(Endless, match="50 attempts"):

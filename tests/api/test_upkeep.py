@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from beaver import embedded as embedded_module
-from beaver.clock import SystemClock
-from beaver.disk import SystemDisk
-from beaver.embedded import EmbeddedClient
+from beaver.client import embedded as embedded_module
+from beaver.client.embedded import EmbeddedClient
 from beaver.errors import DiskFull
-from beaver.journal.reader import segments
-from beaver.layout import Layout
-from beaver.recovery import read_store
-from beaver.replaying import check
-from beaver.requests import make_request
-from beaver.snapshot import inspect_snapshot
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.reader import segments
+from beaver.replay.replaying import check
+from beaver.request.requests import make_request
+from beaver.snapshot.files import inspect_snapshot
+from beaver.store.recovery import read_store
+from beaver.system.clock import SystemClock
+from beaver.system.disk import SystemDisk
 from beaver_model import fingerprint
 
 LONG = 20
@@ -81,13 +81,13 @@ def test_a_damaged_snapshot_does_not_replace_the_good_older_one(embedded: Embedd
 def test_on_a_full_disk_the_change_is_made_all_the_same(
     embedded: EmbeddedClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from beaver import upkeep
+    from beaver.client import compaction
 
     def full(*_: object) -> None:
         raise DiskFull("no room")
 
     fill(embedded, 0, LONG)
-    monkeypatch.setattr(upkeep, "prepare_segment", full)
+    monkeypatch.setattr(compaction, "prepare_segment", full)
     fill(embedded, LONG, 1)
     assert embedded.show(f"job-{LONG}").state == "pending"
     assert not Path(Layout(embedded.data).snapshot).exists()

@@ -32,13 +32,13 @@ from beaver.bench.records import payload
 from beaver.bench.run import QUICK
 from beaver.bench.served import Served, ServerProcess, request, serving
 from beaver.bench.subject import Budget, Sent
-from beaver.client import connect
-from beaver.clock import SystemClock
-from beaver.disk import SystemDisk
-from beaver.engine import Engine
-from beaver.locking import prepare_directory
-from beaver.recovery import open_store
-from beaver.resolving import Resolver
+from beaver.client.blocking import connect
+from beaver.engine.engine import Engine
+from beaver.journal.wal.lock import prepare_directory
+from beaver.request.resolving import Resolver
+from beaver.store.recovery import open_store
+from beaver.system.clock import SystemClock
+from beaver.system.disk import SystemDisk
 from beaver_model.commands import Enqueue
 
 PINNED = Path(__file__).with_name("pinned.json")

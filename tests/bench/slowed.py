@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from beaver.bench.sampler import config_of
-from beaver.engine import Engine
-from beaver.serve import run
+from beaver.engine.engine import Engine
+from beaver.server.serve import run
 
 
 def slow_down(event_us: float) -> Any:

@@ -12,7 +12,7 @@ from beaver.bench import bare, senders
 from beaver.bench.documented import Documented
 from beaver.bench.served import Served, serving
 from beaver.bench.subject import Budget, Sizes
-from beaver.client import connect
+from beaver.client.blocking import connect
 from beaver.errors import BeaverError
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from beaver import results as results_module
-from beaver.results import RESULT_BYTES, Results
+from beaver.server import results as results_module
+from beaver.server.results import RESULT_BYTES, Results
 from beaver_model import State
 from beaver_model.bounds import DIGEST_BYTES
 from beaver_model.events import Acked
@@ -100,7 +100,7 @@ SERVER = """
 import resource, sys
 from beaver import results as module
 from beaver.journal.codec import decode_commit, encode_commit
-from beaver.results import Results
+from beaver.server.results import Results
 from beaver_model import State, apply_all
 from beaver_model.events import Acked, Dispatched, Enqueued
 from beaver_model.rows import Spec, encode_spec

@@ -12,7 +12,7 @@ import pytest
 from beaver.bench import stores
 from beaver.bench.probe import loop_cost
 from beaver.bench.subject import Budget
-from beaver.engine import Engine
+from beaver.engine.engine import Engine
 from tests.bench import ratios
 from tests.bench.ratios import Bench, Pin
 from tests.bench.slowed import slow_down

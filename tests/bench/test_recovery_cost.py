@@ -12,11 +12,11 @@ import pytest
 
 from beaver.bench import inside
 from beaver.bench.stores import write_history
-from beaver.clock import SystemClock
-from beaver.disk import SystemDisk
-from beaver.layout import Layout
-from beaver.recovery import open_store
-from beaver.upkeep import shorten_log
+from beaver.client.compaction import shorten_log
+from beaver.journal.wal.layout import Layout
+from beaver.store.recovery import open_store
+from beaver.system.clock import SystemClock
+from beaver.system.disk import SystemDisk
 from tests.bench.ratios import PENDING, Pin, judge
 
 LIVE = 20_000

@@ -2,7 +2,7 @@
 
 A run checks by itself: the history of all jobs, that stamps never go back, that no job starts
 before its time, that only what runs over its limit is stopped and that it is, and that what a
-jump forwards makes due starts (`beaver_chaos.clock_jumps`).
+jump forwards makes due starts (`beaver_chaos.faults.clock.jumps`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from beaver_chaos.clock_fakes import can_fake
-from beaver_chaos.clock_jumps import DAY_S, FAULT, SOWN, jump_about
-from beaver_chaos.clock_times import Times
-from beaver_chaos.faults import experiment
-from beaver_chaos.program import ChaosFailure
+from beaver_chaos.faults.clock.fakes import can_fake
+from beaver_chaos.faults.clock.jumps import DAY_S, FAULT, SOWN, jump_about
+from beaver_chaos.faults.clock.times import Times
+from beaver_chaos.faults.table import experiment
+from beaver_chaos.program.process import ChaosFailure
 from beaver_model.events import Cause, Died, Dispatched, Enqueued, Released, Retried, TimedOut
 from beaver_model.rows import Spec, encode_spec
 from tests.support.needs import need

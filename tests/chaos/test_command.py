@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from beaver_chaos.program import own_environment
+from beaver_chaos.program.process import own_environment
 
 pytestmark = pytest.mark.chaos
 
@@ -35,8 +35,8 @@ def test_a_failure_names_the_command_that_repeats_it(tmp_path: Path) -> None:
     directory = tmp_path / "seed-9"
     directory.mkdir()
     (directory / "data").write_text("a file where the store should be")
-    from beaver_chaos.program import ChaosFailure
-    from beaver_chaos.rounds import run_rounds
+    from beaver_chaos.faults.rounds import run_rounds
+    from beaver_chaos.program.process import ChaosFailure
 
     with pytest.raises(ChaosFailure) as caught:
         run_rounds(9, 3, directory)

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from beaver_chaos.__main__ import main
-from beaver_chaos.faults import (
+from beaver_chaos.faults.report import included, markdown, write_faults
+from beaver_chaos.faults.table import (
     REPORTS_VARIABLE,
     Experiment,
     Outcome,
@@ -17,9 +18,9 @@ from beaver_chaos.faults import (
     read_faults,
     tell_fault,
 )
-from beaver_chaos.faults_report import included, markdown, write_faults
-from beaver_chaos.program import ChaosFailure, PromiseBroken
-from beaver_spec import checking, rendering
+from beaver_chaos.program.process import ChaosFailure, PromiseBroken
+from beaver_spec import checking
+from beaver_spec.report import rendering
 from beaver_spec.results import Verdict
 
 

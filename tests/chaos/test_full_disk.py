@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from beaver.disk import SystemDisk
-from beaver_chaos.full_disk import FAULT, Ballast, can_mount, fill_and_empty, small_disk
+from beaver.system.disk import SystemDisk
+from beaver_chaos.faults.full_disk import FAULT, Ballast, can_mount, fill_and_empty, small_disk
 from tests.support.needs import need
 
 pytestmark = pytest.mark.chaos

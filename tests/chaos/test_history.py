@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from beaver.views import Enqueued as Answer
-from beaver_chaos.history import VIOLATIONS_MAX, History, Run, Witness
+from beaver.structs.views import Enqueued as Answer
+from beaver_chaos.checker.history import VIOLATIONS_MAX, History, Run, Witness
 from beaver_model.events import (
     Acked,
     AnyEvent,

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from beaver import endpoint
-from beaver.disk import SystemDisk
-from beaver.journal.reader import read_commits
-from beaver.layout import Layout
-from beaver.recovery import read_store
-from beaver.views import Enqueued
-from beaver_chaos.history import History, Witness
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.reader import read_commits
+from beaver.store.recovery import read_store
+from beaver.structs.views import Enqueued
+from beaver.system.disk import SystemDisk
+from beaver.transport import endpoint
+from beaver_chaos.checker.history import History, Witness
 from beaver_model.invariants import violations
-from tests.keeper.world import ended, is_alive, keeper_pid, no_keeper_left, python
 from tests.support.program import beaver, eventually, serving
+from tests.worlds.keeper import ended, is_alive, keeper_pid, no_keeper_left, python
 
 PRODUCERS = 6
 ROUNDS = 14

@@ -1,6 +1,6 @@
 """The power goes under the real program, on real file systems: nothing acknowledged is lost.
 
-The file systems lie in images behind loop devices; `power_disk` says what a cut is.
+The file systems lie in images behind loop devices; `faults.power.disk` says what a cut is.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from beaver_chaos import power_disk
-from beaver_chaos.history import History
-from beaver_chaos.power import cut_power, see_bug
-from beaver_chaos.power_aim import Aim, drawn_aims
-from beaver_chaos.power_disk import (
+from beaver_chaos.checker.history import History
+from beaver_chaos.faults.power import disk as power_disk
+from beaver_chaos.faults.power.aim import Aim, drawn_aims
+from beaver_chaos.faults.power.cuts import cut_power, see_bug
+from beaver_chaos.faults.power.disk import (
     EXT4,
     EXT4_NO_AUTO,
     FILE_SYSTEMS,
@@ -29,7 +29,7 @@ from beaver_chaos.power_disk import (
     FileSystem,
     clear_leftovers,
 )
-from beaver_chaos.program import eventually, own_environment
+from beaver_chaos.program.process import eventually, own_environment
 from tests.support.needs import need
 
 pytestmark = pytest.mark.chaos
@@ -151,7 +151,7 @@ def test_a_cut_takes_what_was_not_synced_and_leaves_what_was(
 
 
 def test_a_recovered_state_that_differs_from_the_log_is_told() -> None:
-    from beaver_chaos.history import _Job
+    from beaver_chaos.checker.history import _Job
 
     log, recovered = History(), History()
     for name in ("a", "b"):

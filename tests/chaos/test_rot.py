@@ -1,7 +1,7 @@
 """Bit rot in every region of every file of a real server's store: never a silent loss.
 
 The cases are made from the files that are found, so that no file can be forgotten; a case
-compares with what is known of the intact store (`beaver_chaos.rot`).
+compares with what is known of the intact store (`beaver_chaos.faults.rot.damage`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,22 @@ from pathlib import Path
 import pytest
 
 from beaver.errors import Corruption
-from beaver.layout import Layout
-from beaver_chaos.faults import experiment
-from beaver_chaos.program import eventually, own_environment
-from beaver_chaos.rot import FAULT, GOOD, Finding, Verdict, start, tell, try_all, try_case
-from beaver_chaos.rot_cases import IN_REGIONS, Case, Damage, cases_of, copy, damage
-from beaver_chaos.rot_regions import Kind, UnknownFile, kind_of, regions_of
-from beaver_chaos.rot_store import Intact, make_store, prune
+from beaver.journal.wal.layout import Layout
+from beaver_chaos.faults.rot.cases import IN_REGIONS, Case, Damage, cases_of, copy, damage
+from beaver_chaos.faults.rot.damage import (
+    FAULT,
+    GOOD,
+    Finding,
+    Verdict,
+    start,
+    tell,
+    try_all,
+    try_case,
+)
+from beaver_chaos.faults.rot.regions import Kind, UnknownFile, kind_of, regions_of
+from beaver_chaos.faults.rot.store import Intact, make_store, prune
+from beaver_chaos.faults.table import experiment
+from beaver_chaos.program.process import eventually, own_environment
 
 pytestmark = [
     pytest.mark.chaos,
@@ -137,7 +146,7 @@ def test_the_program_ends_as_the_case_did(
         error = json.loads(seen.stdout)["error"]
         assert error["file"] == str(data / case.name)
         assert error["offset"] >= 0
-    options = ["-A", "beaver_chaos.jobs:app", "--http", "off", "--workers", "2"]
+    options = ["-A", "beaver_chaos.program.jobs:app", "--http", "off", "--workers", "2"]
     done = beaver("run", "--burst", "--data", str(data), *options)
     expected = code if code is not None else (4 if verdict is Verdict.REFUSED else 0)
     assert done.returncode == expected, done.stderr
@@ -213,19 +222,19 @@ MOVES = 12
 
 SOWN = {
     "the CRC of a frame is not compared": (
-        "beaver.journal.scan.frame_crc_of",
+        "beaver.journal.wal.scan.frame_crc_of",
         lambda buffer, position, *_: int.from_bytes(buffer[position + 4 : position + 8], "little"),
         Kind.LOG,
         "payload",
     ),
     "the CRC of a snapshot is not compared": (
-        "beaver.snapshot._check_crc",
+        "beaver.snapshot.files._check_crc",
         lambda file, _: file.size(),
         Kind.SNAPSHOT,
         "",
     ),
     "the CRC of a row of the history is not compared": (
-        "beaver.history._checked",
+        "beaver.history.database._checked",
         lambda row: row[:-1],
         Kind.HISTORY,
         "page content",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from beaver_chaos.rounds import Fault, run_rounds
+from beaver_chaos.faults.rounds import Fault, run_rounds
 
 pytestmark = [
     pytest.mark.chaos,
@@ -36,7 +36,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_completes_twice(
 
 def test_the_seeds_draw_every_fault() -> None:
     """The faults that CI meets are no matter of luck: the draws are those of the seeds."""
-    from beaver_chaos.rounds import drawn_faults
+    from beaver_chaos.faults.rounds import drawn_faults
 
     drawn = {fault for seed in SEEDS for fault in drawn_faults(seed, ROUNDS)}
     assert drawn == set(Fault)

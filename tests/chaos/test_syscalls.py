@@ -13,13 +13,8 @@ from typing import Any
 
 import pytest
 
-from beaver_chaos.program import EXIT_STORAGE
-from beaver_chaos.syscalls import (
-    Injection,
-    can_trace,
-    cut_a_write_short,
-    inject,
-)
+from beaver_chaos.faults.syscalls import Injection, can_trace, cut_a_write_short, inject
+from beaver_chaos.program.process import EXIT_STORAGE
 from tests.support.needs import need
 
 pytestmark = pytest.mark.chaos

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from beaver.cli import becoming
-from beaver.config import load_config
+from beaver.config.layers import load_config
 
 
 def test_settings_are_handed_over_where_no_temporary_file_can_be_made(

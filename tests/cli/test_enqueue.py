@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from beaver import endpoint, protocol
+from beaver.transport import endpoint, framing
 from tests.cli.conftest import everything_in
 
 JOBS = [{"id": "task-001", "payload": {"value": 42}}, {"id": "task-002", "payload": {"value": 100}}]
@@ -188,15 +188,15 @@ def dying_server(beaver):
 
     def serve():
         connection, _ = listener.accept()
-        reader, replies = protocol.FrameReader(), 0
+        reader, replies = framing.FrameReader(), 0
         with connection:
             while received := connection.recv(1 << 16):
                 for _ in reader.feed(received):
                     if replies:
                         return
                     replies += 1
-                    hello = [0, 0, [protocol.VERSION, "ab", 1, os.getpid()]]
-                    connection.sendall(protocol.encode_frame(hello))
+                    hello = [0, 0, [framing.VERSION, "ab", 1, os.getpid()]]
+                    connection.sendall(framing.encode_frame(hello))
 
     thread = threading.Thread(target=serve)
     thread.start()

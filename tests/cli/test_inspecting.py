@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from beaver import queries
 from beaver.cli.list_jobs import PAGE
 from beaver.cli.status import tell_status
+from beaver.inspect import queries
 from beaver_model import State
 from tests.cli.conftest import everything_in
 

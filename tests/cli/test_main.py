@@ -13,7 +13,7 @@ from importlib import metadata
 import pytest
 
 from beaver.cli.main import COMMANDS
-from beaver.settings import SETTINGS
+from beaver.config.settings import SETTINGS
 from tests.cli.conftest import serving
 
 HEAVY = ("asyncio", "aiohttp", "prometheus_client", "sqlite3", "yaml", "rich", "uvloop")

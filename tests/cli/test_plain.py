@@ -11,7 +11,7 @@ import pytest
 from beaver.cli import becoming
 from beaver.cli.commands import build
 from beaver.cli.plain import read_plain
-from beaver.settings import SETTINGS
+from beaver.config.settings import SETTINGS
 
 VALUES = {
     **{setting.flag: setting.default_text() or "shop:app" for setting in SETTINGS.values()},
@@ -92,7 +92,7 @@ def test_a_plain_start_loads_neither_typer_nor_python_twice(tmp_path):
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     loaded = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
-    assert "beaver.serve" in loaded
+    assert "beaver.server.serve" in loaded
     assert "typer" not in loaded
     assert loaded.count("site") == 1
 

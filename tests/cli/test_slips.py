@@ -8,8 +8,8 @@ import logging
 import pytest
 
 from beaver import Beaver
+from beaver.api.handle import _told
 from beaver.cli.main import COMMANDS
-from beaver.handles import _told
 from tests.cli.conftest import serving
 
 APP = """

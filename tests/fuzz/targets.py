@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from beaver import endpoint, protocol
-from beaver.config import load_config, shown
+from beaver.config.layers import load_config, shown
+from beaver.config.settings import SETTINGS
 from beaver.dispatch.outcomes import command_of
 from beaver.errors import BeaverError, Corruption, InvalidInput, NewerFormat
-from beaver.jobfile import read_requests
 from beaver.journal.codec import Undecodable, decode_commit, encode_commit
-from beaver.journal.format import (
+from beaver.journal.wal.format import (
     FILE_HEADER_BYTES,
     FileHeader,
     encode_file_header,
@@ -31,18 +30,19 @@ from beaver.journal.format import (
     first_seed,
     header_seed,
 )
-from beaver.journal.reader import decode_frame
-from beaver.journal.scan import SegmentScan, read_header
-from beaver.messages import Outcome, OutcomeKind
+from beaver.journal.wal.reader import decode_frame
+from beaver.journal.wal.scan import SegmentScan, read_header
 from beaver.operations import OPERATIONS
-from beaver.requests import request_from_json, request_to_json
-from beaver.resolving import Resolver
-from beaver.settings import SETTINGS
-from beaver.snapshot import inspect_snapshot, load_snapshot, write_snapshot
-from beaver.snapshot_lines import CRC_KEY
+from beaver.request.jobfile import read_requests
+from beaver.request.requests import request_from_json, request_to_json
+from beaver.request.resolving import Resolver
+from beaver.snapshot.files import inspect_snapshot, load_snapshot, write_snapshot
+from beaver.snapshot.lines import CRC_KEY
+from beaver.structs.messages import Outcome, OutcomeKind
+from beaver.transport import endpoint, framing
 from beaver.workers import wire
 from beaver.workers.slots import Slots, read_previous
-from beaver_chaos.disk import SimDisk
+from beaver_chaos.sim.disk import SimDisk
 from beaver_model import IllegalEvent, Offer, State, freeze, replay, select, thaw, violations
 from beaver_model.events import (
     Acked,
@@ -63,8 +63,8 @@ from beaver_model.events import (
 from beaver_model.rows import Origin
 from tests.fuzz.memory import MemoryFile, OneFile
 from tests.fuzz.visitor import visit
-from tests.journal.world import DATA, STORE, enqueued
 from tests.model.test_state import busy_world
+from tests.worlds.journal import DATA, STORE, enqueued
 
 HERE = Path(tempfile.gettempdir())
 MIB = 1 << 20
@@ -235,12 +235,12 @@ def job_file(data: bytes) -> set[str]:
 def frames(data: bytes) -> set[str]:
     """What a client sends, cut in two where the first byte says; enqueued jobs are resolved."""
     places, cut = set(), data[0] if data else 0
-    reader = protocol.FrameReader()
+    reader = framing.FrameReader()
     try:
         for piece in (data[1 : 1 + cut], data[1 + cut :]):
             for body in reader.feed(piece):
                 places.add("frame")
-                _, op, arguments = protocol.decode_request(body)
+                _, op, arguments = framing.decode_request(body)
                 places.add("request")
                 operation = OPERATIONS.get(op)
                 if operation is not None:
@@ -358,7 +358,7 @@ _BOMB = (
 )
 """Short, and enormous once someone writes it out ("billion laughs")."""
 _CHILD = request_from_json(b'{"id": "child", "payload": [1]}')
-_ENQUEUE = protocol.encode_frame([5, "enqueue", [[_CHILD]]])
+_ENQUEUE = framing.encode_frame([5, "enqueue", [[_CHILD]]])
 _INFO = endpoint.ServerInfo(1, "/nowhere/beaver.sock", STORE.hex(), directory="")
 
 HTTP = {
@@ -441,7 +441,7 @@ TARGETS = {
     ),
     "frames": Target(
         frames,
-        [b"\x00" + _ENQUEUE, b"\x07" + _ENQUEUE * 2, b"\x02" + protocol.encode_frame([7, "x", []])],
+        [b"\x00" + _ENQUEUE, b"\x07" + _ENQUEUE * 2, b"\x02" + framing.encode_frame([7, "x", []])],
         frozenset({"frame", "request", "jobs", "job", "refused", "undecodable"}),
         4 * MIB,
         300,

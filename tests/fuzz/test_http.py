@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from beaver.server.http import HttpServer
+from beaver.server.http.listener import HttpServer
 from tests.fuzz.limits import TooMuchMemory, limits, within_limits
 from tests.fuzz.visitor import STATUSES
 

@@ -15,26 +15,27 @@ import pytest
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
-from beaver import protocol, queries
-from beaver.engine import Engine
-from beaver.messages import Request
+from beaver.engine.engine import Engine
+from beaver.inspect import queries
 from beaver.operations import OPERATIONS
-from beaver.recovery import open_store, read_store
-from beaver.requests import make_request
-from beaver.resolving import Resolver
-from beaver.results import Results
+from beaver.request.requests import make_request
+from beaver.request.resolving import Resolver
+from beaver.server.results import Results
 from beaver.server.service import Service
-from beaver.server.socket import PAUSE_BYTES, Connection
-from beaver.snapshot import load_snapshot, write_snapshot
-from beaver_chaos.disk import SimDisk
+from beaver.server.unix_socket import PAUSE_BYTES, Connection
+from beaver.snapshot.files import load_snapshot, write_snapshot
+from beaver.store.recovery import open_store, read_store
+from beaver.structs.messages import Request
+from beaver.transport import framing
+from beaver_chaos.sim.disk import SimDisk
 from beaver_model import fingerprint, violations
 from beaver_model.commands import Dispatch, Enqueue, Fail
 from tests.fuzz.limits import limits
 from tests.fuzz.mutations import inputs
-from tests.journal.world import DATA, STORE
-from tests.model.world import job
 from tests.runtime.test_service import NoPast
-from tests.runtime.world import ManualClock, turns
+from tests.worlds.journal import DATA, STORE
+from tests.worlds.model import job
+from tests.worlds.runtime import ManualClock, turns
 
 OPS = [*OPERATIONS, "hello", "nothing"]
 CONSTANT, FACTOR = 24 << 20, 2_000
@@ -69,8 +70,8 @@ class Wire(asyncio.Transport):
         pass
 
     def answers(self) -> Iterator[Any]:
-        reader = protocol.FrameReader()
-        yield from map(protocol.decode_message, reader.feed(bytes(self.sent)))
+        reader = framing.FrameReader()
+        yield from map(framing.decode_message, reader.feed(bytes(self.sent)))
 
 
 class World:
@@ -139,7 +140,7 @@ def talk(*pieces: bytes) -> tuple[list[Any], World]:
         return asyncio.run(main())
 
 
-HELLO = protocol.encode_frame([0, "hello", [protocol.VERSION]])
+HELLO = framing.encode_frame([0, "hello", [framing.VERSION]])
 fuzzing = settings(
     max_examples=2 * settings.default.max_examples,
     suppress_health_check=list(HealthCheck),
@@ -206,7 +207,7 @@ def test_a_damaged_body_is_answered_or_ends_the_connection(
 ) -> None:
     head = b"\x93" + msgspec.msgpack.encode(number) + msgspec.msgpack.encode(op)
     frame = len(head + body).to_bytes(4, "little") + head + body
-    answers, world = talk(HELLO, frame, protocol.encode_frame([7, "status", []]))
+    answers, world = talk(HELLO, frame, framing.encode_frame([7, "status", []]))
     told = {answer[0]: answer for answer in answers[1:]}
     event("answered" if number in told else "hung up on" if world.wire.closed else "waits")
     if not world.wire.closed:
@@ -221,7 +222,7 @@ def test_a_damaged_body_is_answered_or_ends_the_connection(
 @given(message=inputs([msgspec.msgpack.encode([5, op, body]) for op, body in VALID]))
 def test_a_damaged_request_is_answered_or_ends_the_connection(message: bytes) -> None:
     frame = len(message).to_bytes(4, "little") + message
-    answers, world = talk(HELLO, frame, protocol.encode_frame([7, "status", []]))
+    answers, world = talk(HELLO, frame, framing.encode_frame([7, "status", []]))
     assert world.wire.closed or 7 in {answer[0] for answer in answers}
 
 
@@ -229,7 +230,7 @@ def test_a_damaged_request_is_answered_or_ends_the_connection(message: bytes) ->
 @fuzzing
 @given(op=st.sampled_from(OPS), body=VALUES | st.lists(VALUES, min_size=1, max_size=5))
 def test_any_message_gets_an_answer_and_leaves_a_sound_state(op: str, body: Any) -> None:
-    answers, world = talk(HELLO, protocol.encode_frame([5, op, body]))
+    answers, world = talk(HELLO, framing.encode_frame([5, op, body]))
     event(op)
     assert not world.wire.closed
     assert op == "wait" or [answer[0] for answer in answers] == [0, 5]
@@ -239,7 +240,7 @@ def test_any_message_gets_an_answer_and_leaves_a_sound_state(op: str, body: Any)
 @fuzzing
 @given(requests=st.lists(REQUESTS, max_size=4))
 def test_any_jobs_come_in_whole_or_not_at_all(requests: list[Request]) -> None:
-    answers, world = talk(HELLO, protocol.encode_frame([5, "enqueue", [requests]]))
+    answers, world = talk(HELLO, framing.encode_frame([5, "enqueue", [requests]]))
     (_, (number, status, body)) = answers
     assert number == 5
     event("refused" if status else "accepted")
@@ -281,10 +282,10 @@ def test_a_burst_of_small_requests_for_large_answers_takes_no_memory_for_them() 
         connection = wire.connection = Connection(world.service, "store", set())
         connection.connection_made(wire)
         big = make_request("echo", "x" * 100_000, id="big")
-        connection.data_received(HELLO + protocol.encode_frame([1, "enqueue", [[big]]]))
+        connection.data_received(HELLO + framing.encode_frame([1, "enqueue", [[big]]]))
         await turns()
         wire.read_all()
-        burst = b"".join(protocol.encode_frame([n, "show", ["big"]]) for n in range(requests))
+        burst = b"".join(framing.encode_frame([n, "show", ["big"]]) for n in range(requests))
         connection.data_received(burst)
         await turns()
         while wire.read_all():
@@ -300,13 +301,13 @@ def test_a_burst_of_small_requests_for_large_answers_takes_no_memory_for_them() 
 
 @pytest.mark.parametrize(("op", "body"), VALID)
 def test_the_bodies_to_begin_with_are_valid(op: str, body: list[Any]) -> None:
-    answers, _ = talk(HELLO, protocol.encode_frame([5, op, body]))
+    answers, _ = talk(HELLO, framing.encode_frame([5, op, body]))
     assert [answer[1] for answer in answers] == [0, 0], answers
 
 
 @pytest.mark.parametrize("size", [1, 3, 5, 64])
 def test_frames_arrive_in_any_pieces(size: int) -> None:
-    stream = HELLO + protocol.encode_frame([5, "show", ["a"]])
+    stream = HELLO + framing.encode_frame([5, "show", ["a"]])
     answers, _ = talk(*(stream[at : at + size] for at in range(0, len(stream), size)))
     assert [answer[:2] for answer in answers] == [[0, 0], [5, 0]]
 
@@ -315,14 +316,14 @@ def test_frames_arrive_in_any_pieces(size: int) -> None:
 def test_a_frame_of_exactly_the_limit_is_read_and_not_one_byte_more(cut: int) -> None:
     """Whole or in two pieces: the one takes a shorter way than the other."""
     for size in (1_000, 1_001):
-        reader = protocol.FrameReader(limit=1_000)
+        reader = framing.FrameReader(limit=1_000)
         stream = size.to_bytes(4, "little") + bytes(size)
 
-        def read(reader: protocol.FrameReader, stream: bytes) -> list[bytes]:
+        def read(reader: framing.FrameReader, stream: bytes) -> list[bytes]:
             return [*reader.feed(stream[:cut]), *reader.feed(stream[cut:])]
 
         if size == 1_000:
             assert read(reader, stream) == [bytes(size)]
         else:
-            with pytest.raises(protocol.FrameTooLong):
+            with pytest.raises(framing.FrameTooLong):
                 read(reader, stream)

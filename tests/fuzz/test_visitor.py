@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 
-from beaver.server.pages import Pages
+from beaver.server.http.pages import Pages
 from tests.fuzz.mutations import inputs
 from tests.fuzz.targets import HTTP
 from tests.fuzz.test_http import HALF_A_REQUEST_S, Site

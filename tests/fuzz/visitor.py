@@ -19,9 +19,9 @@ from aiohttp import web_protocol
 from aiohttp.http_parser import HttpRequestParserPy
 from prometheus_client import CollectorRegistry, Gauge
 
-from beaver.server.doors import KEEPALIVE_S, Door
-from beaver.server.pages import Pages
-from beaver_chaos.loop import SimLoop
+from beaver.server.http.doors import KEEPALIVE_S, Door
+from beaver.server.http.pages import Pages
+from beaver_chaos.sim.loop import SimLoop
 
 STATUSES = {100, 200, 400, 404, 405, 408, 413, 414, 417, 431, 501, 503, 505}
 """What a request may get: the pages give the first of these, aiohttp the others."""

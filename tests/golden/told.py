@@ -18,21 +18,21 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from beaver import queries
 from beaver.cli.show_job import why_sentence
-from beaver.durations import parse_duration_ms
-from beaver.engine import Applied, Engine, Reply
+from beaver.engine.engine import Applied, Engine, Reply
 from beaver.errors import BeaverError
 from beaver.helper.work import prepare_segment, take_snapshot
-from beaver.layout import Layout
-from beaver.listing import event_line
-from beaver.questions import Known
-from beaver.recovery import open_store
-from beaver.recovery_table import Row as Find
-from beaver.refusals import error_of
-from beaver.replaying import check
-from beaver.stories import tell
-from beaver_chaos.disk import Fault, SimDisk, Stopped
+from beaver.history.stories import tell
+from beaver.inspect import queries
+from beaver.inspect.listing import event_line
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.recovery_table import Row as Find
+from beaver.replay.replaying import check
+from beaver.request.rejections import error_of
+from beaver.store.recovery import open_store
+from beaver.structs.questions import Known
+from beaver.text.durations import parse_duration_ms
+from beaver_chaos.sim.disk import Fault, SimDisk, Stopped
 from beaver_model import Offer, Rejection, Spec, fingerprint, select
 from beaver_model.commands import (
     AnyCommand,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from beaver.opening import open_client
-from beaver.results import Results
+from beaver.client.opening import open_client
+from beaver.server.results import Results
 from beaver_model.commands import Boot
 from beaver_model.events import Acked
 from tests.stores import LoggedWorld

@@ -11,21 +11,22 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from beaver import history as history_module
-from beaver import history_blocks, queries, stories
 from beaver.errors import Corruption, HelperFailed
-from beaver.helper.follow import Commit, Follower
 from beaver.helper.work import project, prune_archive, save_snapshot, snapshot_and_prune
-from beaver.history import History, HistoryUnusable
-from beaver.history_blocks import BLOCK_EVENTS
-from beaver.listing import attempt_of, event_view
-from beaver.questions import Known, Search
-from beaver.views import EventView, JobView
+from beaver.history import blocks, stories
+from beaver.history import database as history_module
+from beaver.history.blocks import BLOCK_EVENTS
+from beaver.history.database import History, HistoryUnusable
+from beaver.inspect import queries
+from beaver.inspect.listing import attempt_of, event_view
+from beaver.journal.wal.following import Commit, Follower
+from beaver.structs.questions import Known, Search
+from beaver.structs.views import EventView, JobView
 from beaver_model import State, apply
 from beaver_model.commands import Boot, Cancel, Discard, Release, Requeue, SetBounds, SetQueue
 from beaver_model.events import JobEvent
-from tests.model.world import job
 from tests.stores import STORE, LoggedWorld, ManualClock, flip
+from tests.worlds.model import job
 
 NAMES = ("done", "retried", "dead", "revived", "cancelled", "discarded", "released", "waiting")
 
@@ -103,7 +104,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         "MERGE_RUNS": 2,
     }.items():
         monkeypatch.setattr(history_module, name, value)
-    monkeypatch.setattr(history_blocks, "BLOCK_EVENTS", 2)
+    monkeypatch.setattr(blocks, "BLOCK_EVENTS", 2)
 
 
 # -- stories ------------------------------------------------------------------------------------

@@ -11,15 +11,15 @@ import pytest
 
 from beaver.errors import Corruption, InvalidInput, NewerFormat, NotFound, StoreUnavailable
 from beaver.helper.work import prune_archive, take_snapshot
-from beaver.listing import event_line
-from beaver.origins import Until
-from beaver.replaying import check, event_views, parse_until
-from beaver.snapshot import write_snapshot
-from beaver.verifying import verify
+from beaver.inspect.listing import event_line
+from beaver.replay.replaying import check, event_views, parse_until
+from beaver.replay.verifying import verify
+from beaver.snapshot.files import write_snapshot
+from beaver.store.origins import Until
 from beaver_model import State, fingerprint
 from beaver_model.commands import Boot, SetBounds, SetQueue
-from tests.model.world import job
 from tests.stores import STORE, LoggedWorld, ManualClock, flip
+from tests.worlds.model import job
 
 
 @pytest.fixture
@@ -304,7 +304,7 @@ def test_nothing_to_read_is_not_found(tmp_path: Path) -> None:
 def test_a_newer_version_is_named(world: LoggedWorld) -> None:
     import struct
 
-    from beaver.journal.format import crc32c
+    from beaver.journal.wal.format import crc32c
 
     world.run("a")
     with open(world.layout.log, "r+b") as file:

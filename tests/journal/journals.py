@@ -5,15 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from beaver.commit_path import CommitPath
 from beaver.journal.codec import encode_commit
 from beaver.journal.memory import MemoryJournal, MemoryLog
 from beaver.journal.port import OVERHEAD_BYTES, Commit, Journal, Outcome, Position, Stamp
-from beaver_chaos.disk import SimDisk
+from beaver.journal.wal.commit_path import CommitPath
+from beaver_chaos.sim.disk import SimDisk
 from beaver_model.events import AnyEvent
 from tests.journal.remote import Network, RemoteJournal, Stream
-from tests.journal.world import open_sim
 from tests.stateful.played import PlayedWriter
+from tests.worlds.journal import open_sim
 
 EXTEND_BYTES = 1 << 12
 """Growth of a log on disk: a few commits."""

@@ -10,7 +10,7 @@ from beaver.errors import LostLeadership, StorageFailed
 from beaver.journal.port import Appended, Deposed, Failed, append_now
 from beaver_model.events import AnyEvent
 from tests.journal.journals import KINDS, Journals, Remote
-from tests.journal.world import enqueued
+from tests.worlds.journal import enqueued
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)

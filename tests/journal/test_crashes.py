@@ -14,9 +14,9 @@ from collections.abc import Iterator
 import pytest
 
 from beaver.errors import BeaverError
-from beaver.journal.wal import Wal
-from beaver_chaos.disk import Chooser, Fault, SimDisk, Stopped
-from tests.journal.world import append, enqueued, goes_on, open_sim, prepare
+from beaver.journal.wal.log import Wal
+from beaver_chaos.sim.disk import Chooser, Fault, SimDisk, Stopped
+from tests.worlds.journal import append, enqueued, goes_on, open_sim, prepare
 
 SEEDS = 12
 EXTEND_BYTES = 1 << 14

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from beaver import disk as disks
-from beaver.clock import SystemClock, SystemEntropy
-from beaver.disk import SystemDisk, _look, _look_with_fstat
-from beaver.recovery import open_store, read_store
-from tests.journal.world import STORE, append, enqueued
+from beaver.store.recovery import open_store, read_store
+from beaver.system import disk as disks
+from beaver.system.clock import SystemClock, SystemEntropy
+from beaver.system.disk import SystemDisk, _look, _look_with_fstat
+from tests.worlds.journal import STORE, append, enqueued
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_short_write_raises(disk, tmp_path):
     """
     script = (
         "import resource, signal, sys\n"
-        "from beaver.disk import SystemDisk\n"
+        "from beaver.system.disk import SystemDisk\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "file = SystemDisk().open(sys.argv[1], create=True)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"

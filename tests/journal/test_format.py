@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from beaver.errors import NewerFormat
-from beaver.journal import format as wire
 from beaver.journal.codec import Undecodable, decode_commit, encode_commit
+from beaver.journal.wal import format as wire
 from beaver_model.events import ALL_EVENTS, Booted, Cancelled, Enqueued, QueueSet
-from tests.journal.world import STORE, enqueued
+from tests.worlds.journal import STORE, enqueued
 
 FILE_HEADER = bytes.fromhex(
     "89 42 56 52 57 41 4c 0a  01 00 00 00  00 00 00 00"

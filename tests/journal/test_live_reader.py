@@ -5,22 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from beaver.disk import SystemDisk
 from beaver.errors import NotFound
-from beaver.journal.reader import read_commits, segments
-from beaver.layout import Layout
-from beaver.recovery import read_store
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.reader import read_commits, segments
+from beaver.store.recovery import read_store
+from beaver.system.disk import SystemDisk
 from beaver_model import violations
 
 COMMITS = 400
 WRITER = f"""
 import sys
-from beaver.clock import SystemClock
-from beaver.disk import SystemDisk
+from beaver.system.clock import SystemClock
+from beaver.system.disk import SystemDisk
 from beaver.helper.work import prepare_segment
-from beaver.layout import Layout
-from beaver.recovery import open_store
-from tests.journal.world import append, enqueued
+from beaver.journal.wal.layout import Layout
+from beaver.store.recovery import open_store
+from tests.worlds.journal import append, enqueued
 
 path = sys.argv[1]
 disk, layout = SystemDisk(), Layout(path)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from beaver.clock import SystemClock
-from beaver.disk import SystemDisk
 from beaver.errors import LogLost, StoreUnavailable
-from beaver.journal.wal import Wal
-from beaver.layout import Layout
-from beaver.locking import Hold, acquire, try_acquire
-from beaver.recovery import open_store
-from beaver_chaos.disk import SimDisk
-from tests.journal.world import append, enqueued
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.lock import Hold, acquire, try_acquire
+from beaver.journal.wal.log import Wal
+from beaver.store.recovery import open_store
+from beaver.system.clock import SystemClock
+from beaver.system.disk import SystemDisk
+from beaver_chaos.sim.disk import SimDisk
+from tests.worlds.journal import append, enqueued
 
 DATA = Layout("data")
 

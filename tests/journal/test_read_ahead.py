@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from beaver.rebuilding import Rebuilding
-from beaver.recovery import Opened, open_store, read_ahead
-from beaver_chaos.disk import SimDisk
-from tests.journal.world import (
+from beaver.store.rebuilding import Rebuilding
+from beaver.store.recovery import Opened, open_store, read_ahead
+from beaver_chaos.sim.disk import SimDisk
+from tests.worlds.journal import (
     DATA,
     StillClock,
     append,

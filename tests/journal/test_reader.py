@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from beaver.journal import reader
-from beaver.journal.format import FileHeader, encode_file_header
 from beaver.journal.port import append_now
-from beaver.journal.reader import Damage, Damaged, LogScan, read_commits, segments
-from beaver_chaos.disk import SimDisk
-from tests.journal.world import (
+from beaver.journal.wal import reader
+from beaver.journal.wal.format import FileHeader, encode_file_header
+from beaver.journal.wal.reader import Damage, Damaged, LogScan, read_commits, segments
+from beaver_chaos.sim.disk import SimDisk
+from tests.worlds.journal import (
     DATA,
     STORE,
     append,

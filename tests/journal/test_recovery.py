@@ -17,15 +17,15 @@ from beaver.errors import (
     StoreUnavailable,
 )
 from beaver.journal.codec import encode_commit
-from beaver.journal.format import FileHeader, encode_file_header, encode_frame, header_seed
 from beaver.journal.port import append_now
-from beaver.layout import Layout
-from beaver.recovery import open_store, peek_store, read_store
-from beaver.recovery_table import Row, row_of
-from beaver.snapshot import write_snapshot
-from beaver_chaos.disk import Fault, SimDisk
+from beaver.journal.wal.format import FileHeader, encode_file_header, encode_frame, header_seed
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.recovery_table import Row, row_of
+from beaver.snapshot.files import write_snapshot
+from beaver.store.recovery import open_store, peek_store, read_store
+from beaver_chaos.sim.disk import Fault, SimDisk
 from beaver_model.events import Dispatched
-from tests.journal.world import (
+from tests.worlds.journal import (
     DATA,
     STORE,
     StillClock,
@@ -85,7 +85,7 @@ def snapshot(disk: SimDisk, seq: int | None = None) -> None:
         source.unlink(DATA.snapshot_old)
     state, _ = read_store(source, "data")
     if seq is not None:
-        from beaver.journal.reader import read_commits
+        from beaver.journal.wal.reader import read_commits
         from beaver_model import State, replay
 
         state = State()

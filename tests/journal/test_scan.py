@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from beaver.errors import NewerFormat
-from beaver.journal import scan as scanning
-from beaver.journal.format import (
+from beaver.journal.wal import scan as scanning
+from beaver.journal.wal.format import (
     FILE_HEADER_BYTES,
     FRAME_MAGIC,
     FileHeader,
@@ -16,9 +16,9 @@ from beaver.journal.format import (
     frame_bytes,
     header_seed,
 )
-from beaver.journal.scan import Damage, Damaged, EndKind, SegmentScan, read_header
-from beaver_chaos.disk import SimDisk
-from tests.journal.world import STORE
+from beaver.journal.wal.scan import Damage, Damaged, EndKind, SegmentScan, read_header
+from beaver_chaos.sim.disk import SimDisk
+from tests.worlds.journal import STORE
 
 SEED = header_seed(STORE)
 ROOM = 256

@@ -13,8 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from beaver.disk import SystemDisk
-from beaver_chaos.disk import BLOCK_BYTES, Fault, SimDisk, Stopped
+from beaver.system.disk import SystemDisk
+from beaver_chaos.sim.disk import BLOCK_BYTES, Fault, SimDisk, Stopped
 
 NAMES = st.sampled_from(["a", "b", "sub/c", "sub/d", "sub", "missing/e"])
 DATA = st.binary(max_size=3 * BLOCK_BYTES)

@@ -6,17 +6,17 @@ import errno
 
 import pytest
 
-from beaver.commit_path import CommitPath
 from beaver.errors import StorageFailed
 from beaver.journal.codec import encode_commit
-from beaver.journal.format import CLOSE, EMPTY_FRAME_BYTES, MARK, frame_bytes
 from beaver.journal.port import Appended, Outcome, append_now
-from beaver.journal.reader import read_commits, segments
-from beaver.journal.scan import EndKind, SegmentScan, read_header
-from beaver.journal.wal import EXTEND_BYTES, Wal
-from beaver_chaos.disk import Fault, SimDisk, SimFile
-from tests.journal.world import DATA, append, enqueued, open_sim, prepare, prepare_segment
+from beaver.journal.wal.commit_path import CommitPath
+from beaver.journal.wal.format import CLOSE, EMPTY_FRAME_BYTES, MARK, frame_bytes
+from beaver.journal.wal.log import EXTEND_BYTES, Wal
+from beaver.journal.wal.reader import read_commits, segments
+from beaver.journal.wal.scan import EndKind, SegmentScan, read_header
+from beaver_chaos.sim.disk import Fault, SimDisk, SimFile
 from tests.stateful.played import PlayedWriter
+from tests.worlds.journal import DATA, append, enqueued, open_sim, prepare, prepare_segment
 
 
 def new_wal() -> tuple[SimDisk, Wal]:

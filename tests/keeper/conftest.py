@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.keeper.world import SHARED, no_keeper_left
+from tests.worlds.keeper import SHARED, no_keeper_left
 
 
 @pytest.fixture

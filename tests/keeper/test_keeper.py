@@ -12,32 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from beaver import (
-    Beaver,
-    NoServer,
-    WaitTimeout,
-    client,
-    embedded,
-    endpoint,
-)
-from beaver.disk import SystemDisk
-from beaver.embedded import EmbeddedClient
+from beaver import Beaver, NoServer, WaitTimeout
+from beaver.client import blocking, embedded
+from beaver.client.embedded import EmbeddedClient
+from beaver.client.opening import open_client
 from beaver.errors import Corruption, ServerLeft
-from beaver.keeper import starting
-from beaver.keeper.turn import try_turn
-from beaver.locking import acquire
-from beaver.opening import open_client
-from beaver.replaying import check
-from beaver.requests import make_request
-from tests.keeper.world import (
-    MANY,
-    ended,
-    is_alive,
-    keeper_pid,
-    python,
-    start_keeper,
-)
+from beaver.holder import starting
+from beaver.holder.turn import try_turn
+from beaver.journal.wal.lock import acquire
+from beaver.replay.replaying import check
+from beaver.request.requests import make_request
+from beaver.system.disk import SystemDisk
+from beaver.transport import endpoint
 from tests.support.program import beaver, events, eventually, run_beaver, serving
+from tests.worlds.keeper import MANY, ended, is_alive, keeper_pid, python, start_keeper
 
 
 def test_producers_that_start_at_once_share_one_keeper(data):
@@ -176,7 +164,7 @@ def test_an_idle_keeper_ends_and_leaves_a_closed_log(data):
 def test_a_connection_alone_does_not_keep_a_keeper(data):
     """A web process holds its connection for as long as it lives."""
     pid = start_keeper(data, idle="50ms")
-    with client.connect(data) as held:
+    with blocking.connect(data) as held:
         ended(pid)
         held.notice()
         assert held.closed
@@ -187,8 +175,8 @@ def test_a_connection_alone_does_not_keep_a_keeper(data):
 def test_a_keeper_holds_nothing_of_its_starter(data, tmp_path):
     """No pipe, file, directory, session or setting of its starter lives on in it."""
     code = (
-        "import os, sys; from beaver.embedded import EmbeddedClient as C\n"
-        "from beaver import embedded; from beaver.requests import make_request\n"
+        "import os, sys; from beaver.client.embedded import EmbeddedClient as C\n"
+        "from beaver import embedded; from beaver.request.requests import make_request\n"
         "embedded.SMALL_BYTES = -1; os.umask(0)\n"
         "secret = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT); os.set_inheritable(secret, True)\n"
         "C(sys.argv[1]).enqueue([make_request('echo')]); print(os.getsid(0))\n"
@@ -229,7 +217,7 @@ def test_a_starter_with_threads_and_children_of_its_own_starts_a_keeper(data):
 @pytest.mark.parametrize("how", ["removed", "renamed"])
 def test_a_keeper_whose_directory_is_gone_ends(data, tmp_path, how):
     pid = start_keeper(data)
-    with client.connect(data) as held:
+    with blocking.connect(data) as held:
         held.enqueue([make_request("echo", id="a")])
     if how == "removed":
         shutil.rmtree(data)
@@ -303,7 +291,7 @@ def test_who_starts_has_the_turn_and_its_end_gives_it_back(data):
 
 def test_a_keeper_ends_on_a_signal_with_all_that_it_has_acknowledged(data):
     pid = start_keeper(data)
-    with client.connect(data) as held:
+    with blocking.connect(data) as held:
         held.enqueue([make_request("echo", id="a")])
     os.kill(pid, signal.SIGTERM)
     ended(pid)
@@ -320,7 +308,7 @@ def test_nobody_but_a_keeper_is_asked_to_leave(data):
 def test_a_busy_keeper_does_not_end(data):
     """It counts from the last request, not from its start."""
     pid = start_keeper(data, idle="2s")
-    with client.connect(data) as held:
+    with blocking.connect(data) as held:
         until_s = time.monotonic() + 4.5
         while time.monotonic() < until_s:
             held.enqueue([make_request("echo")])
@@ -342,7 +330,7 @@ def test_a_command_goes_on_where_its_keeper_ends(data):
 def test_a_keeper_needs_no_room_for_outcomes(data, tmp_path):
     """It extends the log by what jobs need, and leaves no 64 MiB behind."""
     start_keeper(data)
-    with client.connect(data) as held:
+    with blocking.connect(data) as held:
         held.enqueue([make_request("echo")])
     starting.ask_to_leave(str(data))
     assert (data / "wal.log").stat().st_size <= 2 << 20

@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from beaver import StoreUnavailable, endpoint, locking
-from beaver.disk import SystemDisk
-from beaver.embedded import EmbeddedClient
-from beaver.keeper.turn import try_turn
-from beaver.locking import acquire
-from beaver.opening import open_client
-from beaver.requests import make_request
-from tests.keeper.world import MANY, python
+from beaver import StoreUnavailable
+from beaver.client.embedded import EmbeddedClient
+from beaver.client.opening import open_client
+from beaver.holder.turn import try_turn
+from beaver.journal.wal import lock
+from beaver.journal.wal.lock import acquire
+from beaver.request.requests import make_request
+from beaver.system.disk import SystemDisk
+from beaver.transport import endpoint
 from tests.support.program import Server, events, eventually
+from tests.worlds.keeper import MANY, python
 
 
 def has_turn(data: Path) -> bool:
@@ -82,7 +84,7 @@ def test_who_starts_or_ends_is_waited_for_and_named(data, monkeypatch):
     """A server that says what it is doing gets more time than a process that says nothing."""
     data.mkdir(mode=0o700)
     lock = acquire(SystemDisk(), str(data))
-    monkeypatch.setattr(locking, "CHANGING_S", 1.0)
+    monkeypatch.setattr(lock, "CHANGING_S", 1.0)
     try:
         for phase, least_s in (("", 0.0), ("starting", 1.0), ("ending", 1.0)):
             endpoint.tell_phase(str(data), phase)
@@ -101,7 +103,7 @@ def test_a_holder_that_is_gone_is_not_named_as_if_it_were_there(data):
     ended_process = subprocess.Popen([sys.executable, "-c", ""])
     ended_process.wait()
     (data / "LOCK").write_text(f"{ended_process.pid}\n")
-    assert locking.holder_of(str(data)).endswith("which is not to be seen from here")
+    assert lock.holder_of(str(data)).endswith("which is not to be seen from here")
 
 
 TOGETHER = """

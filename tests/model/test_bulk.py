@@ -2,7 +2,7 @@
 
 Each property draws a past, then one run or batch, then what comes after it.  The past is lived
 twice; one life goes on at once, the other one event by event, and nothing that can be asked of
-the two may differ.  Mutants of the functions stand in `beaver_chaos.mutants_runs`.
+the two may differ.  Mutants of the functions stand in `tests.mutants.sown.runs`.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from beaver_model.commands import (
 )
 from beaver_model.events import Cancelled, Cause, QueueSet, TimedOut
 from beaver_model.states import JobState
-from tests.model.world import World, job
+from tests.worlds.model import World, job
 
 pytestmark = pytest.mark.invariants
 

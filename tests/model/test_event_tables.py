@@ -19,8 +19,8 @@ import beaver
 import beaver_chaos
 import beaver_model
 import beaver_spec
-from beaver.listing import event_line, event_view
-from beaver_chaos import history
+from beaver.inspect.listing import event_line, event_view
+from beaver_chaos.checker import history
 from beaver_model.events import (
     ALL_EVENTS,
     JOB_EVENTS,
@@ -34,8 +34,8 @@ from beaver_model.events import (
 from beaver_model.lifecycle import LEADS_TO
 from beaver_model.rows import Spec, encode_spec
 from beaver_model.states import Trigger
-from beaver_spec import traces, traces_rules
-from beaver_spec.cells import example
+from beaver_spec.explorer.cells import example
+from beaver_spec.traces import following, rules
 from tests.docs.markdown import ROOT
 
 NAMES = {kind.NAME for kind in ALL_EVENTS}
@@ -44,9 +44,9 @@ JOB_NAMES = {kind.NAME for kind in JOB_EVENTS}
 WHOLE: dict[str, set[Any]] = {
     "beaver_model.legality._CHECK": set(ALL_EVENTS),
     "beaver_model.applying._APPLY": set(ALL_EVENTS),
-    "beaver_spec.traces_rules.LIFE": JOB_NAMES,
-    "beaver_spec.traces_rules.Validator._RULES": JOB_NAMES - {"ENQUEUE"},
-    "beaver_spec.traces_rules.Validator._STORE_EVENTS": NAMES - JOB_NAMES,
+    "beaver_spec.traces.rules.LIFE": JOB_NAMES,
+    "beaver_spec.traces.rules.Validator._RULES": JOB_NAMES - {"ENQUEUE"},
+    "beaver_spec.traces.rules.Validator._STORE_EVENTS": NAMES - JOB_NAMES,
 }
 """Tables written by hand, and what they must be keyed by."""
 
@@ -54,21 +54,21 @@ DERIVED = {
     "beaver_model.events.ALL_EVENTS",
     "beaver_model.events.JOB_EVENTS",
     "beaver_model.events.STORE_EVENTS",
-    "beaver.projection._LEADS_TO",
-    "beaver.projection.END_OF",
-    "beaver_chaos.sim_watch._ENDS",
-    "beaver_spec.properties._WHERE",
+    "beaver.history.projection._LEADS_TO",
+    "beaver.history.projection.END_OF",
+    "beaver_chaos.sim.watch._ENDS",
+    "beaver_spec.explorer.properties._WHERE",
 }
 
 PARTIAL = {
     "beaver_model.bulk.BULK": "frequent events have a bulk form",
     "beaver_model.lifecycle._TRANSITIONS": "what the Machine is made from; checked with it",
-    "beaver.failure_log._FAILED": "events that tell of an error",
-    "beaver.listing._FILL": "events whose fields are not what is shown",
-    "beaver.queries._ENDS": "events that leave a tombstone only",
-    "beaver.refusals._WORDS": "what people may ask for by name",
-    "beaver_spec.properties._ATTEMPTS": "the others do not change the count",
-    "beaver_chaos.history._WITHOUT_SERVER": "the others need a server",
+    "beaver.server.failure_log._FAILED": "events that tell of an error",
+    "beaver.inspect.listing._FILL": "events whose fields are not what is shown",
+    "beaver.inspect.queries._ENDS": "events that leave a tombstone only",
+    "beaver.request.rejections._WORDS": "what people may ask for by name",
+    "beaver_spec.explorer.properties._ATTEMPTS": "the others do not change the count",
+    "beaver_chaos.checker.history._WITHOUT_SERVER": "the others need a server",
 }
 """Tables that need not know every event, and why."""
 
@@ -134,7 +134,7 @@ def test_each_trigger_is_that_of_one_event() -> None:
 @pytest.mark.parametrize("kind", ALL_EVENTS, ids=lambda kind: kind.NAME)
 def test_the_independent_reader_knows_each_event_and_its_fields(kind: type[Event]) -> None:
     """Tag, name, fields and what their absence means, told a second time."""
-    name, fields = traces.SHAPES[kind.__struct_config__.tag]
+    name, fields = following.SHAPES[kind.__struct_config__.tag]
     assert name == kind.NAME
     assert tuple(fields) == kind.__struct_fields__
     required = len(fields) - len(kind.__struct_defaults__)
@@ -188,5 +188,5 @@ def test_specification_and_reference_name_each_event(kind: type[Event]) -> None:
 
 def test_the_trace_rules_tell_every_event() -> None:
     """No event of a log is unknown to the validator."""
-    told = traces_rules.LIFE.keys() | traces_rules.Validator._STORE_EVENTS.keys()
-    assert told == NAMES == {name for name, _ in traces.SHAPES.values()}
+    told = rules.LIFE.keys() | rules.Validator._STORE_EVENTS.keys()
+    assert told == NAMES == {name for name, _ in following.SHAPES.values()}

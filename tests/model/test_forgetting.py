@@ -31,7 +31,7 @@ from beaver_model.forgetting import why_kept
 from beaver_model.freezing import Frozen
 from beaver_model.index import QueueIndex
 from beaver_model.state import State
-from tests.model.world import World, job
+from tests.worlds.model import World, job
 
 
 def small(queues_max: int = 2) -> World:

@@ -8,7 +8,7 @@ from beaver_model import Row, Spec, State, fingerprint, replay, violations
 from beaver_model.commands import Release
 from beaver_model.events import Cause
 from beaver_model.index import Lane
-from tests.model.world import World, job
+from tests.worlds.model import World, job
 
 pytestmark = pytest.mark.invariants
 

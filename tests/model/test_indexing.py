@@ -24,7 +24,7 @@ from beaver_model.commands import Boot, Cancel, Fail, Release, SetQueue
 from beaver_model.events import Cause, Dispatched, Enqueued
 from beaver_model.policy import Offer
 from beaver_model.rows import Row, Spec, encode_spec
-from tests.model.world import World, job
+from tests.worlds.model import World, job
 
 pytestmark = pytest.mark.invariants
 

@@ -19,7 +19,7 @@ from beaver_model.events import (
     Retried,
     TimedOut,
 )
-from tests.model.world import World, job
+from tests.worlds.model import World, job
 
 pytestmark = pytest.mark.invariants
 

@@ -9,8 +9,8 @@ from beaver_model.commands import Cancel, Complete, ConfirmCancel, Discard, Fail
 from beaver_model.events import JOB_EVENTS, JobEvent
 from beaver_model.legality import legal
 from beaver_model.lifecycle import CELLS, JobState, Life, Trigger, build_machine
-from beaver_spec.cells import example
-from tests.model.world import World, job
+from beaver_spec.explorer.cells import example
+from tests.worlds.model import World, job
 
 pytestmark = pytest.mark.invariants
 

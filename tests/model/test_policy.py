@@ -21,7 +21,7 @@ from beaver_model.commands import (
 from beaver_model.events import Cause
 from beaver_model.index import QueueIndex
 from beaver_model.invariants import turns_are_listed
-from tests.model.world import World, job
+from tests.worlds.model import World, job
 
 pytestmark = pytest.mark.invariants
 

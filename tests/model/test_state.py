@@ -23,7 +23,7 @@ from beaver_model.commands import Boot, Cancel, Complete, Fail, SetQueue
 from beaver_model.events import Acked, Booted, Dispatched
 from beaver_model.invariants import INVARIANTS
 from beaver_model.states import JobState
-from tests.model.world import World, job
+from tests.worlds.model import World, job
 
 pytestmark = pytest.mark.invariants
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from beaver_chaos.mutants import Mutant, MutantOutdated, Trial, Workshop, module_path, mutated
-from beaver_chaos.mutants_catalogue import MUTANTS, SOWN_MIN
 from beaver_chaos.mutants_quick import BY_PROMISE, QUICK
-from beaver_chaos.mutants_report import write_reports
+from tests.mutants.catalogue import MUTANTS, SOWN_MIN
+from tests.mutants.report import write_reports
+from tests.mutants.workshop import Mutant, MutantOutdated, Trial, Workshop, module_path, mutated
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = int(os.environ.get("BEAVER_MUTANTS_AT_ONCE", "2"))
@@ -81,7 +81,7 @@ def test_the_edit_fits_the_code(mutant: Mutant) -> None:
     try:
         mutated(source, mutant, "mark")
     except MutantOutdated as error:
-        pytest.fail(f"{error}\nThe code has changed: adapt the mutant in beaver_chaos.mutants_*.")
+        pytest.fail(f"{error}\nThe code has changed: adapt the mutant in tests/mutants/sown.")
 
 
 def test_names_are_unique_and_each_mutant_has_one_layer() -> None:

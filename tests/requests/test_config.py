@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from beaver.config import STATE_PERCENT, Config, load_config, shown
+from beaver.config.layers import STATE_PERCENT, Config, load_config, shown
+from beaver.config.setting import QueueConfig
+from beaver.config.settings import SETTINGS
 from beaver.errors import InvalidInput
-from beaver.memory import memory_bytes
-from beaver.setting import QueueConfig
-from beaver.settings import SETTINGS
+from beaver.system.memory import memory_bytes
 
 
 @pytest.fixture(autouse=True)

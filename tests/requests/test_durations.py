@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beaver.durations import (
+from beaver.errors import InvalidInput
+from beaver.text.durations import (
     duration_text,
     format_duration,
     format_time,
@@ -17,7 +18,6 @@ from beaver.durations import (
     parse_time_ms,
     size_text,
 )
-from beaver.errors import InvalidInput
 from beaver_model.bounds import TIME_MS_MAX
 
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from beaver.errors import InvalidInput
-from beaver.jobfile import (
+from beaver.request.jobfile import (
     CHUNK_BYTES,
     CHUNK_JOBS,
     chunks,
@@ -18,7 +18,7 @@ from beaver.jobfile import (
     retry_path,
     write_requests,
 )
-from beaver.requests import make_request, request_bytes
+from beaver.request.requests import make_request, request_bytes
 
 
 def read(text, **options):

@@ -17,14 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beaver.errors import InvalidInput
-from beaver.messages import Backoff, Options, Request
-from beaver.requests import (
+from beaver.request.requests import (
     Resolver,
     draw_id,
     make_request,
     request_from_json,
     request_to_json,
 )
+from beaver.structs.messages import Backoff, Options, Request
 from beaver_model.bounds import (
     ATTEMPTS_MAX,
     ID_BYTES_MAX,

@@ -8,17 +8,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from beaver import queries
 from beaver.errors import BeaverError
-from beaver.requests import make_request
-from beaver.resolving import Resolver
-from beaver.results import Results
+from beaver.inspect import queries
+from beaver.request.requests import make_request
+from beaver.request.resolving import Resolver
+from beaver.server.results import Results
 from beaver.server.service import Service
-from beaver.server.socket import UNREAD_BYTES_MAX
+from beaver.server.unix_socket import UNREAD_BYTES_MAX
 from beaver_model.commands import Complete, Dispatch, Enqueue, Fail
-from tests.model.world import job
 from tests.runtime.test_service import NoPast, served
-from tests.runtime.world import EngineWorld, on_loop, turns
+from tests.worlds.model import job
+from tests.worlds.runtime import EngineWorld, on_loop, turns
 
 CHANGES = [
     ("enqueue", [[make_request("echo", id="new")]]),

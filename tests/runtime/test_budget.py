@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from beaver import protocol
-from beaver.requests import make_request
-from beaver.results import Results
-from beaver.server import budget, socket
+from beaver.request.requests import make_request
+from beaver.server import budget, unix_socket
 from beaver.server.budget import FRAME_BYTES_FREE, Answers, Frames
-from beaver.views import ResultView
+from beaver.server.results import Results
+from beaver.structs.views import ResultView
+from beaver.transport import framing
 from beaver_model.events import Cancelled
 from tests.runtime.test_service import served, wait_until
-from tests.runtime.world import on_loop, turns
+from tests.worlds.runtime import on_loop, turns
 
 
 class Someone:
@@ -130,13 +130,13 @@ async def test_a_slow_frame_is_cut_off_only_while_another_waits(
 # -- connections ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [protocol.HELLO_BYTES_MAX, protocol.HELLO_BYTES_MAX + 1])
+@pytest.mark.parametrize("size", [framing.HELLO_BYTES_MAX, framing.HELLO_BYTES_MAX + 1])
 @on_loop
 async def test_before_hello_a_frame_is_a_few_kilobytes_at_most(tmp_path: Path, size: int) -> None:
     async with served(tmp_path) as (_, door):
         stranger = await door.stranger()
         stranger.writer.write(size.to_bytes(4, "little") + b"\x93\x00")
-        if size <= protocol.HELLO_BYTES_MAX:
+        if size <= framing.HELLO_BYTES_MAX:
             await turns(20)
             assert not stranger.reader.at_eof(), "it is waited for"
         else:
@@ -150,7 +150,7 @@ async def test_before_hello_a_frame_is_a_few_kilobytes_at_most(tmp_path: Path, s
 async def test_who_does_not_say_hello_is_hung_up_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(socket, "HELLO_S", 0.05)
+    monkeypatch.setattr(unix_socket, "HELLO_S", 0.05)
     async with served(tmp_path) as (_, door):
         client, stranger = await door.client(), await door.stranger()
         assert await asyncio.wait_for(stranger.reader.read(), 10) == b""
@@ -176,7 +176,7 @@ async def test_one_connection_more_than_the_limit_is_told_why_not(tmp_path: Path
 async def test_waits_are_bounded_for_one_and_for_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
-    monkeypatch.setattr(socket, bound, 3)
+    monkeypatch.setattr(unix_socket, bound, 3)
     async with served(tmp_path) as (_, door), asyncio.timeout(20):
         client, other = await door.client(), await door.client()
         await client.ask("enqueue", [make_request("echo", id="a")])
@@ -197,7 +197,7 @@ async def test_requests_without_an_answer_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rest waits in the kernel, and every one is answered."""
-    monkeypatch.setattr(socket, "ASKED_MAX", 10)
+    monkeypatch.setattr(unix_socket, "ASKED_MAX", 10)
     async with served(tmp_path) as (world, door):
         client = await door.client()
         client.send(*([n, "enqueue", [[make_request("echo", n)]]] for n in range(1, 1_001)))
@@ -212,7 +212,7 @@ async def test_a_frame_beyond_the_free_size_takes_room_until_it_is_whole(tmp_pat
         shared = door.server._budget
         client = await door.client()
         for size in (FRAME_BYTES_FREE - 200, FRAME_BYTES_FREE * 4):
-            frame = protocol.encode_frame([1, "enqueue", [[make_request("echo", "x" * size)]]])
+            frame = framing.encode_frame([1, "enqueue", [[make_request("echo", "x" * size)]]])
             client.writer.write(frame[:-1])
             await turns(20)
             assert shared.frames.total == (len(frame) if size > FRAME_BYTES_FREE else 0)
@@ -237,7 +237,7 @@ async def test_when_all_is_answered_nothing_is_held(tmp_path: Path) -> None:
         assert shared.waits == 20
         client.writer.transport.abort()
         other = await door.client()
-        other.writer.write(protocol.encode_frame([1, "status", []])[:-1])
+        other.writer.write(framing.encode_frame([1, "status", []])[:-1])
         await wait_until(lambda: len(door.server.connections) == 1)
         other.writer.close()
         await wait_until(lambda: not door.server.connections)

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from beaver.commit_path import FAST_S, SLOW_S, WINDOW, CommitPath
-from beaver.disk import SystemDisk
-from beaver.engine import Reply
+from beaver.engine.engine import Reply
 from beaver.errors import StorageFailed
-from beaver.journal.writer import WriterProcess
+from beaver.journal.wal.commit_path import FAST_S, SLOW_S, WINDOW, CommitPath
+from beaver.journal.wal.writer import WriterProcess
 from beaver.ports import File, LogWriter, Written
-from beaver.recovery import open_store
+from beaver.store.recovery import open_store
+from beaver.system.disk import SystemDisk
 from beaver_model import fingerprint
 from beaver_model.commands import Dispatch, Enqueue, Job
-from tests.model.world import job
-from tests.runtime.world import EngineWorld, ManualClock, on_loop, turns
 from tests.support.program import enqueue, events, eventually, serving, status
+from tests.worlds.model import job
+from tests.worlds.runtime import EngineWorld, ManualClock, on_loop, turns
 
 
 def world_beside_the_loop(path: Path) -> EngineWorld:

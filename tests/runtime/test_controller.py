@@ -9,12 +9,12 @@ from pathlib import Path
 from beaver.dispatch.controller import Controller
 from beaver.dispatch.slots_view import Concurrency
 from beaver.dispatch.time_limits import TICK_S
-from beaver.messages import Attempt, Outcome, OutcomeKind, TaskInfo
 from beaver.ports import PoolEvents
+from beaver.structs.messages import Attempt, Outcome, OutcomeKind, TaskInfo
 from beaver_model import JobState, violations
 from beaver_model.commands import Boot, Cancel, Enqueue
-from tests.model.world import job
-from tests.runtime.world import EngineWorld, on_loop, turns
+from tests.worlds.model import job
+from tests.worlds.runtime import EngineWorld, on_loop, turns
 
 
 class PlayedPool:

@@ -9,11 +9,11 @@ import pytest
 
 from beaver.dispatch.outcome_handler import DONE_BYTES
 from beaver.dispatch.task_times import PREFETCH_LEARN, PREFETCH_SPAN_MS
-from beaver.messages import Outcome, OutcomeKind, Request
+from beaver.structs.messages import Outcome, OutcomeKind, Request
 from beaver_model import violations
 from beaver_model.events import AnyEvent
 from tests.runtime.test_controller import ControllerWorld
-from tests.runtime.world import on_loop, turns
+from tests.worlds.runtime import on_loop, turns
 
 
 class ReportingWorld(ControllerWorld):

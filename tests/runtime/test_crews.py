@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from beaver.commit_path import CommitPath
-from beaver.disk import SystemDisk
 from beaver.dispatch import crews
 from beaver.dispatch.slots_view import Concurrency, Crew
 from beaver.errors import Conflict, CrewFailed, StoreUnavailable
-from beaver.journal.writer import WriterProcess
+from beaver.journal.wal.commit_path import CommitPath
+from beaver.journal.wal.writer import WriterProcess
+from beaver.system.disk import SystemDisk
 from beaver_model import JobState
 from beaver_model.commands import Enqueue
 from beaver_model.events import AnyEvent, Cause, Released
-from tests.model.world import job
 from tests.runtime.test_controller import ControllerWorld, PlayedPool
-from tests.runtime.world import on_loop, turns
+from tests.worlds.model import job
+from tests.worlds.runtime import on_loop, turns
 
 BOUND_S = 5.0
 """What does not come within this will not come."""

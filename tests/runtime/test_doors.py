@@ -8,10 +8,10 @@ import logging
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from beaver.server import doors
-from beaver.server.http import HttpServer
-from beaver.server.pages import MetricsPage
-from tests.runtime.world import on_loop
+from beaver.server.http import doors
+from beaver.server.http.listener import HttpServer
+from beaver.server.http.pages import MetricsPage
+from tests.worlds.runtime import on_loop
 
 LATE_S = 0.15
 WHOLE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"

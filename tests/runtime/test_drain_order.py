@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from beaver.commit_path import CommitPath
-from beaver.disk import SystemDisk
-from beaver.journal.writer import WriterProcess
+from beaver.journal.wal.commit_path import CommitPath
+from beaver.journal.wal.writer import WriterProcess
+from beaver.system.disk import SystemDisk
 from beaver_model import JobState
 from beaver_model.commands import Cancel, Enqueue
-from tests.model.world import job
 from tests.runtime.test_controller import ControllerWorld
-from tests.runtime.world import on_loop, turns
+from tests.worlds.model import job
+from tests.worlds.runtime import on_loop, turns
 
 
 def world_beside_the_loop(path: Path) -> ControllerWorld:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from beaver.assembly import boot_command
 from beaver.dispatch.slots_view import Concurrency
 from beaver.errors import StorageFailed
-from beaver.messages import Attempt
+from beaver.server.assembly import boot_command
+from beaver.structs.messages import Attempt
 from beaver.workers.slots import PreviousSlots
 from beaver_model import JobState
 from beaver_model.commands import Boot, Cancel, Enqueue, SetQueue
 from beaver_model.events import AnyEvent, CancelRequested
-from tests.model.world import job
 from tests.runtime.test_controller import ControllerWorld
-from tests.runtime.world import on_loop, turns
+from tests.worlds.model import job
+from tests.worlds.runtime import on_loop, turns
 
 STORE = bytes(range(16))
 

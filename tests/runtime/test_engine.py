@@ -11,17 +11,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from beaver.disk import SystemDisk
-from beaver.engine import Applied, Engine, NotOwner, Refused, Reply
+from beaver.engine.engine import Applied, Engine, NotOwner, Refused, Reply
 from beaver.errors import DiskFull, InvalidInput, QueueFull, StorageFailed
 from beaver.group_commit import ENOUGH
 from beaver.journal.memory import MemoryJournal, MemoryLog
-from beaver.recovery import open_store
+from beaver.store.recovery import open_store
+from beaver.system.disk import SystemDisk
 from beaver_model import Rejection, State, fingerprint
 from beaver_model.bounds import BATCH_BYTES_MAX
 from beaver_model.commands import AnyCommand, Boot, Cancel, Dispatch, Enqueue, SetQueue
-from tests.model.world import job
-from tests.runtime.world import EngineWorld, ManualClock, on_loop, turns
+from tests.worlds.model import job
+from tests.worlds.runtime import EngineWorld, ManualClock, on_loop, turns
 
 
 @on_loop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beaver.event_sizes import events_bytes_max, events_max
+from beaver.engine.event_sizes import events_bytes_max, events_max
 from beaver.journal.codec import encode_commit
 from beaver_model.bounds import ERROR_BYTES_MAX, ID_BYTES_MAX
 from beaver_model.commands import (
@@ -18,7 +18,7 @@ from beaver_model.commands import (
     Fail,
 )
 from beaver_model.events import Cause
-from tests.model.world import World, job
+from tests.worlds.model import World, job
 
 COUNT = 5
 RESULT = b'"%b"' % (b"x" * 1_000)

@@ -11,16 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beaver import queries
-from beaver.queries import FINISHED, LIST_BYTES_MAX, LIST_LIMIT_MAX, STATES, at_once, find_jobs
-from beaver.requests import make_request
-from beaver.views import JobView
+from beaver.inspect import queries
+from beaver.inspect.queries import (
+    FINISHED,
+    LIST_BYTES_MAX,
+    LIST_LIMIT_MAX,
+    STATES,
+    at_once,
+    find_jobs,
+)
+from beaver.request.requests import make_request
+from beaver.structs.views import JobView
 from beaver_model import State
 from beaver_model.commands import Discard, Enqueue, Job
 from tests.model import pasts
-from tests.model.world import World, job
 from tests.runtime.test_service import served
-from tests.runtime.world import on_loop
+from tests.worlds.model import World, job
+from tests.worlds.runtime import on_loop
 
 UNFINISHED = tuple(word for word in STATES if word not in FINISHED)
 Steps = Generator[None, None, list[JobView]]

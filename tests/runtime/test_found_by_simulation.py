@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from beaver.commit_path import CommitPath
 from beaver.dispatch.slots_view import Concurrency
 from beaver.dispatch.time_limits import IDLE_NS
+from beaver.journal.wal.commit_path import CommitPath
 from beaver.ports import File, Helper, SnapshotTaken, Written
 from beaver_model.commands import Enqueue
-from tests.model.world import job
 from tests.runtime.test_controller import ControllerWorld
-from tests.runtime.world import make_housekeeping, on_loop, turns
+from tests.worlds.model import job
+from tests.worlds.runtime import make_housekeeping, on_loop, turns
 
 
 class HeldWriter:

@@ -6,22 +6,17 @@ import asyncio
 
 import pytest
 
-from beaver import housekeeping
+from beaver.engine.counters import CommitFigures
 from beaver.errors import DiskFull, HelperFailed
-from beaver.figures import CommitFigures
 from beaver.group_commit import Observer
-from beaver.housekeeping import (
-    BUSY_EVENTS_S,
-    LAG_EVENTS_MAX,
-    LAG_S_MAX,
-    PIECE_EVENTS,
-)
-from beaver.metrics import Metrics
 from beaver.ports import SnapshotTaken
-from beaver.results import RESULT_BYTES, Results
+from beaver.server import housekeeping
+from beaver.server.housekeeping import BUSY_EVENTS_S, LAG_EVENTS_MAX, LAG_S_MAX, PIECE_EVENTS
+from beaver.server.metrics import Metrics
+from beaver.server.results import RESULT_BYTES, Results
 from beaver_model import State
 from beaver_model.events import Acked
-from tests.runtime.world import ManualClock, make_housekeeping, on_loop
+from tests.worlds.runtime import ManualClock, make_housekeeping, on_loop
 
 
 class Projects:

@@ -8,9 +8,9 @@ from typing import NoReturn
 
 import pytest
 
-from beaver.server.http import HttpServer
+from beaver.server.http.listener import HttpServer
 from tests.runtime.test_service import wait_until
-from tests.runtime.world import on_loop
+from tests.worlds.runtime import on_loop
 
 
 @on_loop

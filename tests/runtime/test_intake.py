@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from beaver.engine import Applied, Reply
+from beaver.engine.engine import Applied, Reply
+from beaver.engine.intake import BYTES_MAX, JOBS_MAX, Asked, Intake
 from beaver.errors import QueueFull
-from beaver.intake import BYTES_MAX, JOBS_MAX, Asked, Intake
 from beaver.journal.port import Done, Position
 from beaver_model import Rejection, fingerprint
 from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
 from beaver_model.commands import Cancel, Job, SetQueue
 from beaver_model.rows import ROW_BYTES
-from tests.model.world import job
-from tests.runtime.world import EngineWorld, on_loop, turns
+from tests.worlds.model import job
+from tests.worlds.runtime import EngineWorld, on_loop, turns
 
 
 class Clients:

@@ -12,8 +12,8 @@ from contextlib import closing
 
 import pytest
 
-from beaver.joblog import Outlet
-from beaver.log_output import QUEUE_BYTES_MAX, Printer, QueuedStream, last_words, queued
+from beaver.server.log_output import QUEUE_BYTES_MAX, Printer, QueuedStream, last_words, queued
+from beaver.task.output import Outlet
 
 LINE = b"x" * 999 + b"\n"
 
@@ -109,7 +109,7 @@ def test_the_streams_are_as_before_when_the_server_has_ended() -> None:
 def test_output_of_a_job_is_dropped_after_a_moment_and_counted(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("beaver.joblog.PATIENCE_S", 0.01)
+    monkeypatch.setattr("beaver.task.output.PATIENCE_S", 0.01)
     reader, writer = pipe
     outlet = Outlet(writer)
 

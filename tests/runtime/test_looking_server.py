@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from beaver.looking import LOOK_S
-from beaver.server.socket import Outbox
+from beaver.server.unix_socket import Outbox
+from beaver.system.spinning import LOOK_S
 from tests.api.test_looking import Machine
-from tests.runtime.world import on_loop
+from tests.worlds.runtime import on_loop
 
 
 class Answered:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from beaver import queue_figures
-from beaver.queue_figures import LABELS_MAX, OTHER, QueueFigures, at_once, take
+from beaver.server import queue_counters
+from beaver.server.queue_counters import LABELS_MAX, OTHER, QueueFigures, at_once, take
 from beaver_model.commands import SetQueue
 from beaver_model.state import State
-from tests.model.world import World, job
+from tests.worlds.model import World, job
 
 
 def figures(state: State) -> QueueFigures:
@@ -52,7 +52,7 @@ def test_a_queue_called_as_the_rest_is_part_of_it() -> None:
 
 
 def test_ten_thousand_queues_are_looked_at_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_figures, "SLICE", 10)
+    monkeypatch.setattr(queue_counters, "SLICE", 10)
     world = World()
     world.enqueue(*(job(str(n), queue=f"q{n}") for n in range(1_000)))
     taking = take(world.state, world.state.time_ms)

@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from beaver.metrics import Metrics
-from beaver.sampling import ROWS_EACH, Sampler
+from beaver.server.metrics import Metrics
+from beaver.server.sampling import ROWS_EACH, Sampler
 from beaver_model import JobState, State, decide
 from beaver_model.commands import Cancel, Complete, Dispatch, Enqueue, Fail
 from beaver_model.index import Lane
-from tests.model.world import World, job
 from tests.runtime.test_controller import ControllerWorld
-from tests.runtime.world import make_housekeeping, on_loop, turns
 from tests.support.program import beaver, enqueue, environment, eventually, serving, status
+from tests.worlds.model import World, job
+from tests.worlds.runtime import make_housekeeping, on_loop, turns
 
 JOBS = 3_000
 
@@ -167,8 +167,8 @@ async def test_a_violation_stops_dispatch_names_the_seq_and_a_restart_mends_it(
 CORRUPTED_SERVER = """
 import asyncio, sys
 from beaver import serve
-from beaver.assembly import Assembly
-from beaver.config import load_config
+from beaver.server.assembly import Assembly
+from beaver.config.layers import load_config
 
 start = Assembly.start
 

@@ -14,21 +14,23 @@ from unittest.mock import patch
 import msgspec
 import pytest
 
-from beaver import calls, protocol, queries
-from beaver.client import connect
+from beaver.client import operations
+from beaver.client.blocking import connect
 from beaver.errors import InvalidInput, NotFound, WaitTimeout
+from beaver.inspect import queries
+from beaver.inspect.queries import SLICE_JOBS
 from beaver.operations import OPERATIONS
-from beaver.queries import SLICE_JOBS
-from beaver.questions import Known, Listed, Search, Told
-from beaver.requests import make_request, request_bytes
-from beaver.resolving import Resolver
-from beaver.results import Results
+from beaver.request.requests import make_request, request_bytes
+from beaver.request.resolving import Resolver
+from beaver.server.results import Results
 from beaver.server.service import Service
-from beaver.server.socket import PAUSE_BYTES, UNREAD_BYTES_MAX, SocketServer
+from beaver.server.unix_socket import PAUSE_BYTES, UNREAD_BYTES_MAX, SocketServer
+from beaver.structs.questions import Known, Listed, Search, Told
+from beaver.transport import framing
 from beaver_model import State
 from beaver_model.bounds import BATCH_BYTES_MAX
 from beaver_model.commands import Complete, Dispatch
-from tests.runtime.world import EngineWorld, on_loop
+from tests.worlds.runtime import EngineWorld, on_loop
 
 
 class NoPast:
@@ -49,11 +51,11 @@ class Peer:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
-        self._frames = protocol.FrameReader()
+        self._frames = framing.FrameReader()
         self._ready: list[Any] = []
 
     def send(self, *messages: Any) -> None:
-        self.writer.write(b"".join(map(protocol.encode_frame, messages)))
+        self.writer.write(b"".join(map(framing.encode_frame, messages)))
 
     async def answer(self) -> Any:
         """The next answer, or `None` where the server has hung up."""
@@ -61,7 +63,7 @@ class Peer:
             data = await self.reader.read(1 << 16)
             if not data:
                 return None
-            self._ready += map(protocol.decode_message, self._frames.feed(data))
+            self._ready += map(framing.decode_message, self._frames.feed(data))
         return self._ready.pop(0)
 
     async def ask(self, op: str, *body: Any) -> Any:
@@ -69,7 +71,7 @@ class Peer:
         number, status, answer = await self.answer()
         assert number == 1
         if status:
-            raise protocol.error_named(*answer)
+            raise framing.error_named(*answer)
         return msgspec.json.decode(answer) if isinstance(answer, bytes) else answer
 
 
@@ -88,7 +90,7 @@ class Door:
 
     async def client(self) -> Peer:
         client = await self.stranger()
-        client.send([0, "hello", [protocol.VERSION]])
+        client.send([0, "hello", [framing.VERSION]])
         assert (await client.answer())[:2] == [0, 0]
         return client
 
@@ -171,9 +173,9 @@ async def test_a_client_that_talks_nonsense_loses_its_connection_and_nobody_else
         good = await door.client()
         for nonsense in (
             b"GET / HTTP/1.1\r\n\r\n",
-            protocol.encode_frame([1, "status", []]),
-            protocol.encode_frame("hello"),
-            protocol.encode_frame([0, "hello", [protocol.VERSION + 1]]),
+            framing.encode_frame([1, "status", []]),
+            framing.encode_frame("hello"),
+            framing.encode_frame([0, "hello", [framing.VERSION + 1]]),
             b"\x01\x00\x00\x00\xc1",
             b"\xff\xff\xff\xff",
         ):
@@ -227,7 +229,7 @@ async def test_a_client_that_does_not_read_is_held_back_and_others_are_served(
 
 
 async def _flood(client: Peer) -> None:
-    ask = partial(protocol.encode_frame, [1, "show", ["big"]])
+    ask = partial(framing.encode_frame, [1, "show", ["big"]])
     while True:
         client.writer.write(ask())
         await client.writer.drain()
@@ -301,9 +303,9 @@ async def test_a_client_that_sends_while_answers_fill_its_side_reads_them(tmp_pa
     def work(path: str) -> list[int]:
         with connect(f"unix:{path}") as client:
             client.enqueue([make_request("echo", "x" * 1_500) for _ in range(3_000)])
-            lists = [calls.list_jobs(limit=3_000)] * 4
+            lists = [operations.list_jobs(limit=3_000)] * 4
             more = [
-                calls.enqueue([make_request("echo", "x" * 1_500) for _ in range(2_000)])
+                operations.enqueue([make_request("echo", "x" * 1_500) for _ in range(2_000)])
                 for _ in range(4)
             ]
             return [len(answer) for answer in client.call_each([*lists, *more])]

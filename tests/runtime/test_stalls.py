@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from beaver import stalls
-from beaver.stalls import Stretches
+from beaver.server import loop_stalls
+from beaver.server.loop_stalls import Stretches
 from tests.support.needs import need
 
 LOOPS = ("asyncio", "uvloop")
@@ -26,7 +26,7 @@ def measured(
 ) -> Stretches:
     """Runs a coroutine on a measured loop of that kind."""
     if loop == "asyncio":
-        monkeypatch.setitem(sys.modules, "beaver.uvloop_stretches", None)
+        monkeypatch.setitem(sys.modules, "beaver.server.uvloop_stalls", None)
     else:
         need(None if find_spec("uvloop") else "uvloop is not installed")
     stretches = Stretches()
@@ -40,7 +40,7 @@ def measured(
 
     with asyncio.Runner(loop_factory=stretches.new_loop) as runner:
         assert type(runner.get_loop()).__module__.startswith(
-            "asyncio" if loop == "asyncio" else "beaver.uvloop_stretches"
+            "asyncio" if loop == "asyncio" else "beaver.server.uvloop_stalls"
         )
         runner.run(main())
     return stretches
@@ -56,7 +56,7 @@ def test_a_stall_in_a_timer_is_measured_and_told_with_its_place(
 ) -> None:
     """Also after the loop was idle for so long that the thread that looks sleeps."""
     caplog.set_level(logging.DEBUG, logger="beaver")
-    monkeypatch.setattr(stalls, "LOG_EVERY_S", 0.0)
+    monkeypatch.setattr(loop_stalls, "LOG_EVERY_S", 0.0)
 
     async def work() -> None:
         await asyncio.sleep(0.4)

@@ -13,7 +13,7 @@ from unicodedata import category
 import pytest
 
 import beaver
-from beaver.texts import counted, one_line, printable
+from beaver.text.foreign import counted, one_line, printable
 
 UNSEEN = "\0\x1b\x07\x7f\x85\xad\u200b\u202e\u2028\u2029\ufeff\ud800\U000e0001"
 

@@ -11,8 +11,8 @@ from beaver.dispatch.outcome_checks import fault_of, running_ms
 from beaver.dispatch.outcome_handler import REFUSED_MAX
 from beaver.dispatch.outcomes import command_of
 from beaver.errors import InvalidInput
-from beaver.messages import Options, Outcome, OutcomeKind, Request
-from beaver.resolving import OPTIONS_BYTES_MAX, Resolver
+from beaver.request.resolving import OPTIONS_BYTES_MAX, Resolver
+from beaver.structs.messages import Options, Outcome, OutcomeKind, Request
 from beaver.workers import wire
 from beaver_model import JobState
 from beaver_model.bounds import (
@@ -23,7 +23,7 @@ from beaver_model.bounds import (
 )
 from beaver_model.commands import Complete, Fail, Job
 from tests.runtime.test_controller import ControllerWorld
-from tests.runtime.world import on_loop, turns
+from tests.worlds.runtime import on_loop, turns
 
 OK, FAILED, SNOOZE = OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.SNOOZE
 CHILD = Request("c", wire.encode(Options("t")), b"1", b"d" * 12)

@@ -26,15 +26,18 @@ def loaded():
 """
 
 WORKER = """
-beaver beaver.app beaver.builtins beaver.calls beaver.channel beaver.client beaver.context
-beaver.durations beaver.endpoint beaver.errors beaver.handles beaver.job_options beaver.jobs
-beaver.joblog beaver.jsontext beaver.limits beaver.link beaver.looking beaver.lossless
-beaver.messages beaver.near beaver.options beaver.ownership beaver.parameters beaver.protocol
-beaver.regular beaver.steering beaver.tasks beaver.texts beaver.views beaver.workers
-beaver.workers.apps beaver.workers.attempts beaver.workers.child beaver.workers.failures
-beaver.workers.inbox beaver.workers.kinship beaver.workers.one_by_one beaver.workers.returned
-beaver.workers.slots beaver.workers.wire beaver_model beaver_model.bounds beaver_model.hashing
-beaver_model.rows beaver_model.states
+beaver beaver.api beaver.api.app beaver.api.handle beaver.api.job beaver.client
+beaver.client.blocking beaver.client.channel beaver.client.operations beaver.client.reconnecting
+beaver.errors beaver.limits beaver.request beaver.request.job_options beaver.request.options
+beaver.structs beaver.structs.messages beaver.structs.views beaver.system beaver.system.kinship
+beaver.system.ownership beaver.system.regular beaver.system.spinning beaver.task
+beaver.task.builtins beaver.task.context beaver.task.directives beaver.task.output
+beaver.task.parameters beaver.task.registry beaver.text beaver.text.durations beaver.text.foreign
+beaver.text.jsontext beaver.text.lossless beaver.text.near beaver.transport
+beaver.transport.endpoint beaver.transport.framing beaver.workers beaver.workers.apps
+beaver.workers.attempts beaver.workers.child beaver.workers.failures beaver.workers.inbox
+beaver.workers.one_by_one beaver.workers.returned beaver.workers.slots beaver.workers.wire
+beaver_model beaver_model.bounds beaver_model.hashing beaver_model.rows beaver_model.states
 """
 """Our modules in a worker: running jobs, and what an application gets of the Python API.
 No engine, journal, recovery, server, or command line."""

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from beaver import endpoint
-from beaver.client import Client, connect
+from beaver.client.blocking import Client, connect
 from beaver.errors import HelperFailed, StoreUnavailable
-from beaver.requests import make_request
+from beaver.request.requests import make_request
+from beaver.transport import endpoint
 from tests.support import program
 from tests.support.program import Server, enqueue, events, eventually, run_beaver, serving, status
 

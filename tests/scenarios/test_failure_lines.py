@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from beaver.failure_log import LINES_BY_TASK
-from beaver.opening import open_client
-from beaver.requests import make_request
+from beaver.client.opening import open_client
+from beaver.request.requests import make_request
+from beaver.server.failure_log import LINES_BY_TASK
 from tests.support.program import BEAVER, Server, beaver, environment, eventually, serving
 
 HERE = Path(__file__).parent

@@ -15,10 +15,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from beaver import endpoint, protocol
-from beaver.disk import SystemDisk
 from beaver.errors import StoreUnavailable
-from beaver.locking import acquire
+from beaver.journal.wal.lock import acquire
+from beaver.system.disk import SystemDisk
+from beaver.transport import endpoint, framing
 from tests.support.program import (
     BEAVER,
     DEADLINE_S,
@@ -226,7 +226,7 @@ def test_an_archive_that_is_a_link_is_refused(data: Path, tmp_path: Path) -> Non
 
 
 def test_a_link_in_place_of_the_retry_file_leaves_its_target_as_it_is(tmp_path: Path) -> None:
-    from beaver.jobfile import write_requests
+    from beaver.request.jobfile import write_requests
 
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "jobs.retry.jsonl").symlink_to(tmp_path / "victim")
@@ -324,8 +324,8 @@ def test_a_client_gives_nothing_to_the_server_of_another_user(open_place: Path) 
                     heard = b""
                 (open_place / "heard").write_bytes(heard)
                 if heard:
-                    greeting = [0, 0, [protocol.VERSION, "ab" * 16, 1, os.getpid()]]
-                    peer.sendall(protocol.encode_frame(greeting))
+                    greeting = [0, 0, [framing.VERSION, "ab" * 16, 1, os.getpid()]]
+                    peer.sendall(framing.encode_frame(greeting))
                 peer.close()
             os._exit(0)
         try:

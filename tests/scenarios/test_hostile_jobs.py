@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from beaver.client.opening import open_client
 from beaver.errors import NotFound
-from beaver.opening import open_client
-from beaver.requests import make_request
-from beaver.views import EventView
+from beaver.request.requests import make_request
+from beaver.structs.views import EventView
 from beaver_model.bounds import ERROR_BYTES_MAX
 from tests.support.program import Server, beaver, eventually, serving
 

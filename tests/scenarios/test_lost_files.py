@@ -13,10 +13,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from beaver import client, endpoint
-from beaver.disk import SystemDisk
+from beaver.client import blocking
 from beaver.errors import ServerGone
-from beaver.messages import Options, Request
+from beaver.structs.messages import Options, Request
+from beaver.system.disk import SystemDisk
+from beaver.transport import endpoint
 from tests.support.program import (
     Server,
     beaver,
@@ -84,7 +85,7 @@ def test_a_lock_file_that_was_replaced_before_the_start_is_as_good(data: Path) -
 
 @pytest.mark.parametrize("name", ["server.json", "beaver.sock"])
 def test_a_server_whose_socket_or_hint_was_removed_is_found_again(data: Path, name: str) -> None:
-    with serving(data, "--workers", "1") as server, client.connect(str(data)) as before:
+    with serving(data, "--workers", "1") as server, blocking.connect(str(data)) as before:
         (data / name).unlink()
         eventually(lambda: _is_found(data), "it is found again")
         enqueue(data, {"id": "a"})
@@ -107,7 +108,7 @@ def test_a_runtime_directory_that_was_emptied_is_made_again(tmp_path: Path) -> N
 
 
 def _is_found(data: Path) -> bool:
-    found = client.find(str(data))
+    found = blocking.find(str(data))
     if found is not None:
         found.close()
     return found is not None
@@ -195,7 +196,7 @@ def test_nothing_is_acknowledged_into_a_log_that_is_gone(
     """Not even in the second until the next look: each commit is looked at before it is told."""
     server = Server(data, "--workers", "1", BEAVER_COMMIT=commit)
     server.ready()
-    with client.connect(str(data)) as connected:
+    with blocking.connect(str(data)) as connected:
         for number in range(40):
             connected.enqueue([_request(f"j{number}")])
         lose(data)

@@ -7,9 +7,9 @@ import urllib.request
 from contextlib import closing
 from pathlib import Path
 
-from beaver.client import Client, connect
-from beaver.queue_figures import LABELS_MAX
-from beaver.requests import make_request
+from beaver.client.blocking import Client, connect
+from beaver.request.requests import make_request
+from beaver.server.queue_counters import LABELS_MAX
 from beaver_model.bounds import QUEUES_MAX
 from tests.scenarios.test_descriptors import http_of
 from tests.support.program import beaver, events, eventually, serving, status

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from beaver import protocol
-from beaver.client import connect
-from beaver.requests import make_request
+from beaver.client.blocking import connect
+from beaver.request.requests import make_request
+from beaver.transport import framing
 from tests.support.program import Server, eventually, serving
 
 pytestmark = pytest.mark.skipif(
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 MIB = 1 << 20
-HELLO = protocol.encode_frame([0, "hello", [protocol.VERSION]])
+HELLO = framing.encode_frame([0, "hello", [framing.VERSION]])
 GROWTH_MAX = 700 * MIB
 """More than both budgets and what Python takes beside them; each attack had gigabytes."""
 
@@ -84,14 +84,14 @@ def serves(server: Server) -> None:
 
 def answers(one: socket.socket, count: int) -> Iterator[Any]:
     """Reads so many answers."""
-    reader = protocol.FrameReader()
+    reader = framing.FrameReader()
     one.settimeout(30)
     while count:
         data = one.recv(1 << 20)
         assert data, "the server hung up"
         for body in reader.feed(data):
             count -= 1
-            yield protocol.decode_message(body)
+            yield framing.decode_message(body)
 
 
 def test_pipelined_questions_behind_a_commit_are_answered_within_a_bound(server: Server) -> None:
@@ -100,8 +100,8 @@ def test_pipelined_questions_behind_a_commit_are_answered_within_a_bound(server:
         attack = Attack(server, stack)
         with closing(connect(str(server.data))) as client:
             client.enqueue([make_request("nobody", "x" * (MIB - 100), id="big")])
-        ask = protocol.encode_frame([2, "show", ["big"]])
-        open_commit = protocol.encode_frame([1, "enqueue", [[make_request("nobody", 1)]]])
+        ask = framing.encode_frame([2, "show", ["big"]])
+        open_commit = framing.encode_frame([1, "enqueue", [[make_request("nobody", 1)]]])
         clients = [attack.open() for _ in range(4)]
         for one in clients:
             pour(one, (open_commit + ask * 30) * 30)
@@ -117,7 +117,7 @@ def test_many_clients_that_do_not_read_are_bounded_together(server: Server) -> N
         attack = Attack(server, stack)
         with closing(connect(str(server.data))) as client:
             client.enqueue([make_request("nobody", "x" * (MIB - 100), id="big")])
-        ask = protocol.encode_frame([2, "show", ["big"]])
+        ask = framing.encode_frame([2, "show", ["big"]])
         for _ in range(300):
             pour(attack.open(), ask * 50, 0.2)
         serves(server)
@@ -130,7 +130,7 @@ def test_a_million_waits_are_refused_beyond_the_bound(server: Server) -> None:
         with closing(connect(str(server.data))) as client:
             client.enqueue([make_request("nobody", 1, id="never")])
         one = attack.open()
-        wait = [protocol.encode_frame([n, "wait", ["never", -1]]) for n in range(1, 200_001)]
+        wait = [framing.encode_frame([n, "wait", ["never", -1]]) for n in range(1, 200_001)]
         reading = threading.Thread(target=lambda: one.recv(1 << 10), daemon=True)
         reading.start()
         pour(one, b"".join(wait))
@@ -190,12 +190,12 @@ def test_a_huge_word_is_not_repeated(server: Server, request_body: list[Any]) ->
     with ExitStack() as stack:
         attack = Attack(server, stack)
         one = attack.open()
-        pour(one, protocol.encode_frame(request_body))
+        pour(one, framing.encode_frame(request_body))
         ((number, status, said),) = answers(one, 1)
         assert (number, status) == (1, 1)
         assert len(said[1]) < 5_000
         assert attack.growth() < 200 * MIB
-        one.sendall(protocol.encode_frame([2, "status", []]))
+        one.sendall(framing.encode_frame([2, "status", []]))
         assert next(answers(one, 1))[:2] == [2, 0], "and the connection goes on"
 
 

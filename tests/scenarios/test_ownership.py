@@ -25,7 +25,7 @@ from tests.support.program import (
     serving,
     status,
 )
-from tests.workers.world import alive
+from tests.worlds.workers import alive
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from beaver.client import connect
-from beaver.metrics import METRICS
+from beaver.client.blocking import connect
+from beaver.server.metrics import METRICS
 from tests.support.program import (
     Server,
     beaver,

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from beaver import assembly
 from beaver.dispatch.crews import Crews
 from beaver.dispatch.dispatching import Dispatching
 from beaver.dispatch.outcome_handler import OutcomeHandler
@@ -19,14 +18,15 @@ from beaver.dispatch.outcomes import command_of
 from beaver.dispatch.slots_view import KillCause
 from beaver.dispatch.submitting import Submitter
 from beaver.dispatch.supervision import Supervisor
-from beaver.engine import Applied, Engine
+from beaver.engine.engine import Applied, Engine
 from beaver.helper import work
-from beaver.journal.scan import SegmentScan
-from beaver.journal.wal import Wal
-from beaver_chaos.disk import SimFile
-from beaver_chaos.sim_disk import ProcessDisk
-from beaver_chaos.sim_pool import SimPool
-from beaver_chaos.sim_world import SimClock
+from beaver.journal.wal.log import Wal
+from beaver.journal.wal.scan import SegmentScan
+from beaver.server import assembly
+from beaver_chaos.sim.disk import SimFile
+from beaver_chaos.sim.pool import SimPool
+from beaver_chaos.sim.store_disk import ProcessDisk
+from beaver_chaos.sim.world import SimClock
 from beaver_model import State, deciding
 from beaver_model.commands import AnyCommand, Boot, CompleteBatch, Enqueue, Expire
 from beaver_model.events import Acked, Cause

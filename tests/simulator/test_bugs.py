@@ -10,10 +10,10 @@ from collections import Counter
 import pytest
 
 from beaver.cli.main import main
-from beaver_chaos.shrink import kind_of, shrink, timeline
-from beaver_chaos.sim_plan import Plan, Script, draw_plan
-from beaver_chaos.sim_text import PLAIN, PLAIN_JOB, plan_of, text_of
-from beaver_chaos.simulator import Report, run_seed
+from beaver_chaos.sim.plan import Plan, Script, draw_plan
+from beaver_chaos.sim.shrink import kind_of, shrink, timeline
+from beaver_chaos.sim.simulator import Report, run_seed
+from beaver_chaos.sim.text import PLAIN, PLAIN_JOB, plan_of, text_of
 from tests.simulator.bugs import BUGS
 
 pytestmark = pytest.mark.simulator

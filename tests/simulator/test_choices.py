@@ -10,12 +10,12 @@ import pytest
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
-from beaver.engine import Engine
-from beaver_chaos.choosing import Delay, Delays
-from beaver_chaos.loop import SimLoop
-from beaver_chaos.sim_plan import draw_plan
-from beaver_chaos.sim_text import plan_of
-from beaver_chaos.simulator import run_plan
+from beaver.engine.engine import Engine
+from beaver_chaos.sim.choosing import Delay, Delays
+from beaver_chaos.sim.loop import SimLoop
+from beaver_chaos.sim.plan import draw_plan
+from beaver_chaos.sim.simulator import run_plan
+from beaver_chaos.sim.text import plan_of
 
 pytestmark = pytest.mark.invariants
 

@@ -11,11 +11,11 @@ import pytest
 
 from beaver.cli.main import main
 from beaver.helper.work import prune_archive, take_snapshot
-from beaver_chaos.audit import audit
+from beaver_chaos.checker.audit import audit
 from beaver_model.commands import Cancel, Discard, SetBounds
-from tests.model.world import job
 from tests.simulator.bugs import BUGS
 from tests.stores import LoggedWorld, ManualClock
+from tests.worlds.model import job
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from beaver_chaos.simulator import run_seed
+from beaver_chaos.sim.simulator import run_seed
 from tests.support.needs import need
 from tests.support.pythons import Python, equip, other_pythons
 
@@ -23,7 +23,7 @@ LONG = 60
 
 SCRIPT = f"""
 import json
-from beaver_chaos.simulator import run_seed
+from beaver_chaos.sim.simulator import run_seed
 short = [run_seed(seed).trace for seed in {SEEDS}]
 print(json.dumps(short + [run_seed(seed, {LONG}).trace for seed in range(6)]))
 """

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from beaver_chaos.loop import Endless, Forbidden, Process, SimLoop
+from beaver_chaos.sim.loop import Endless, Forbidden, Process, SimLoop
 
 
 def first(count: int) -> int:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from beaver_chaos.sim_campaign import simulate
-from beaver_chaos.sim_faults import FAULTS
-from beaver_chaos.sim_plan import REQUESTS
-from beaver_chaos.sim_sometimes import SOMETIMES
+from beaver_chaos.sim.campaign import simulate
+from beaver_chaos.sim.faults import FAULTS
+from beaver_chaos.sim.plan import REQUESTS
+from beaver_chaos.sim.sometimes import SOMETIMES
 from beaver_model.events import ALL_EVENTS
 
 FEW = 150

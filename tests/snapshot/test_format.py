@@ -13,20 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beaver.disk import SystemDisk, SystemFile
 from beaver.errors import NewerFormat
-from beaver.layout import Layout
-from beaver.snapshot import (
-    SnapshotDamaged,
-    inspect_snapshot,
-    load_snapshot,
-    write_snapshot,
-)
+from beaver.journal.wal.layout import Layout
+from beaver.snapshot.files import SnapshotDamaged, inspect_snapshot, load_snapshot, write_snapshot
+from beaver.system.disk import SystemDisk, SystemFile
 from beaver_model import State, fingerprint, freeze, violations
 from beaver_model.commands import Boot, Cancel, Enqueue, Job, SetBounds, SetQueue
 from beaver_model.rows import Spec, encode_spec
-from tests.model.world import World, job
 from tests.stores import LivelyWorld
+from tests.worlds.model import World, job
 
 STORE = bytes(range(16))
 
@@ -176,10 +171,10 @@ def test_a_snapshot_of_many_batches_comes_back(
     layout: Layout, disk: SystemDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Small pieces, so that lines lie across the borders of what is read and written.
-    monkeypatch.setattr("beaver.snapshot._BATCH_BYTES", 700)
-    monkeypatch.setattr("beaver.snapshot._SYNC_BYTES", 2_000)
-    monkeypatch.setattr("beaver.snapshot.READ_BYTES", 333)
-    monkeypatch.setattr("beaver.snapshot_lines.READ_BYTES", 333)
+    monkeypatch.setattr("beaver.snapshot.files._BATCH_BYTES", 700)
+    monkeypatch.setattr("beaver.snapshot.files._SYNC_BYTES", 2_000)
+    monkeypatch.setattr("beaver.snapshot.files.READ_BYTES", 333)
+    monkeypatch.setattr("beaver.snapshot.lines.READ_BYTES", 333)
     state = rich_world().state
     write_snapshot(disk, layout, state, STORE)
     loaded = load_snapshot(disk, layout.snapshot, check_fingerprint=True)

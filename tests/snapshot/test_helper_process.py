@@ -20,13 +20,13 @@ import pytest
 
 from beaver.errors import Corruption, HelperFailed
 from beaver.helper.process import HelperProcess
-from beaver.history import History
-from beaver.protocol import encode_frame
-from beaver.questions import Known
-from beaver.snapshot import load_snapshot
+from beaver.history.database import History
+from beaver.snapshot.files import load_snapshot
+from beaver.structs.questions import Known
+from beaver.transport.framing import encode_frame
 from beaver_model import fingerprint, freeze
-from tests.model.world import job
 from tests.stores import STORE, LoggedWorld, events_of, flip
+from tests.worlds.model import job
 
 KEEP = 1 << 50
 DEADLINE_S = 20.0
@@ -233,9 +233,9 @@ def test_stopping_leaves_no_process_and_no_half_file(world: LoggedWorld) -> None
 
 SERVER = """
 import asyncio, sys
-from beaver.disk import SystemDisk
+from beaver.system.disk import SystemDisk
 from beaver.helper.process import HelperProcess
-from beaver.layout import Layout
+from beaver.journal.wal.layout import Layout
 
 async def main(path):
     lock = SystemDisk().lock(Layout(path).lock)

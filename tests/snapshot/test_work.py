@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from beaver.disk import SystemDisk
 from beaver.errors import Corruption, DiskFull, HelperFailed
-from beaver.helper.follow import Cursor, Follower
 from beaver.helper.work import (
     prepare_segment,
     project,
@@ -19,14 +17,16 @@ from beaver.helper.work import (
     snapshot_and_prune,
     take_snapshot,
 )
-from beaver.history import History
-from beaver.journal.reader import LogScan, read_commits, segments
-from beaver.layout import Layout
-from beaver.snapshot import SnapshotDamaged, inspect_snapshot, load_snapshot, write_snapshot
-from beaver_chaos.disk import Fault, SimDisk, Stopped
+from beaver.history.database import History
+from beaver.journal.wal.following import Cursor, Follower
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.reader import LogScan, read_commits, segments
+from beaver.snapshot.files import SnapshotDamaged, inspect_snapshot, load_snapshot, write_snapshot
+from beaver.system.disk import SystemDisk
+from beaver_chaos.sim.disk import Fault, SimDisk, Stopped
 from beaver_model import fingerprint, freeze, replay
-from tests.model.world import job
 from tests.stores import STORE, LoggedWorld, ManualClock, events_of, flip
+from tests.worlds.model import job
 
 ALL_TIME_MS = 1 << 60
 ALL_BYTES = 1 << 60

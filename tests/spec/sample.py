@@ -18,10 +18,11 @@ from pathlib import Path
 
 import msgspec
 
-from beaver_chaos.faults import REPORTS_VARIABLE
-from beaver_chaos.faults_report import write_faults
-from beaver_spec import checking, document, rendering
-from beaver_spec.report import Included
+from beaver_chaos.faults.report import write_faults
+from beaver_chaos.faults.table import REPORTS_VARIABLE
+from beaver_spec import checking
+from beaver_spec.report import document, rendering
+from beaver_spec.report.report import Included
 from tests.spec.sown import BUGS, SCOPE_OF
 
 ROOT = Path(__file__).parents[2]

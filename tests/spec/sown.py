@@ -39,11 +39,11 @@ from beaver_model.events import (
     TimedOut,
 )
 from beaver_model.rows import TOMBSTONE_BYTES, Extra
-from beaver_spec.moment import set_phase
-from beaver_spec.rules import Rules
-from beaver_spec.scopes import SCOPES, Scope
-from beaver_spec.space import ModelUnderTest, at_once, recover
-from beaver_spec.world import SPENT, Entry, Worker
+from beaver_spec.explorer.moment import set_phase
+from beaver_spec.explorer.rules import Rules
+from beaver_spec.explorer.scopes import SCOPES, Scope
+from beaver_spec.explorer.space import ModelUnderTest, at_once, recover
+from beaver_spec.explorer.world import SPENT, Entry, Worker
 
 Decision = list[AnyEvent] | Rejection
 

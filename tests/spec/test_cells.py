@@ -10,9 +10,9 @@ from beaver_model import State
 from beaver_model.events import AnyEvent, Released, Retried
 from beaver_model.lifecycle import CELLS, build_machine
 from beaver_model.states import JobState, Trigger
-from beaver_spec.cells import cells_result, check_cells, shapes
+from beaver_spec.explorer.cells import cells_result, check_cells, shapes
+from beaver_spec.explorer.space import ModelUnderTest
 from beaver_spec.results import Verdict
-from beaver_spec.space import ModelUnderTest
 
 pytestmark = pytest.mark.invariants
 

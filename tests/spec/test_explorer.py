@@ -6,13 +6,13 @@ import msgspec
 import pytest
 
 from beaver_spec.checking import check_scope
-from beaver_spec.concrete import Broken, agreement, replay
-from beaver_spec.explorer import Explorer
-from beaver_spec.report import counts_of, load_counts
+from beaver_spec.explorer.concrete import Broken, agreement, replay
+from beaver_spec.explorer.explorer import Explorer
+from beaver_spec.explorer.rows import Row
+from beaver_spec.explorer.scopes import SCOPES, Scope, scope_named
+from beaver_spec.explorer.space import Space
+from beaver_spec.report.report import counts_of, load_counts
 from beaver_spec.results import Verdict
-from beaver_spec.rows import Row
-from beaver_spec.scopes import SCOPES, Scope, scope_named
-from beaver_spec.space import Space
 
 pytestmark = pytest.mark.invariants
 

@@ -11,10 +11,11 @@ import msgspec
 import pytest
 
 from beaver.cli.main import main
-from beaver_spec import checking, drawing, rendering, report
-from beaver_spec.diagrams import state_diagram, transitions
+from beaver_spec import checking
+from beaver_spec.explorer.scopes import NOT_EXPLORED, Scope
+from beaver_spec.report import drawing, rendering, report
+from beaver_spec.report.diagrams import state_diagram, transitions
 from beaver_spec.results import CheckResult, Verdict
-from beaver_spec.scopes import NOT_EXPLORED, Scope
 from tests.spec.sown import BUGS, SCOPE_OF
 
 pytestmark = pytest.mark.invariants

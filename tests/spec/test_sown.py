@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from beaver_spec.concrete import Broken, replay
-from beaver_spec.explorer import Explorer
-from beaver_spec.properties import PROPERTIES
-from beaver_spec.telling import tell
+from beaver_spec.explorer.concrete import Broken, replay
+from beaver_spec.explorer.explorer import Explorer
+from beaver_spec.explorer.properties import PROPERTIES
+from beaver_spec.report.telling import tell
 from tests.spec.sown import BUGS, SCOPE_OF, Sown
 
 pytestmark = pytest.mark.invariants

@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
-from beaver_spec.guards import conjuncts, without
-from beaver_spec.guards_check import EXPLAINED, Trial, modules, try_without
-from beaver_spec.storage_tlc import TLA, Missing, find_tlc
+from beaver_spec.specification.guards import conjuncts, without
+from beaver_spec.specification.guards_check import EXPLAINED, Trial, modules, try_without
+from beaver_spec.specification.storage_tlc import TLA, Missing, find_tlc
 from tests.support.needs import need
 
 MODULE = """---- MODULE Shop ----
@@ -88,7 +88,7 @@ def test_what_is_explained_stands_in_a_module() -> None:
 )
 @pytest.mark.spec
 def test_a_guard_that_is_gone_breaks_a_named_property(conjunct: str, noticed: str) -> None:
-    """A sample; `python -m beaver_spec.guards_check` takes out all of them."""
+    """A sample; `python -m beaver_spec.specification.guards_check` takes out all of them."""
     assert tried("Lifecycle", conjunct).noticed == noticed
 
 

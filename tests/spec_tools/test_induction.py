@@ -8,10 +8,10 @@ from importlib.util import find_spec
 
 import pytest
 
-from beaver_spec import induction
-from beaver_spec.induction import System, Values, Vocabulary, find_run, prove, sow, unneeded
-from beaver_spec.induction_log import LOG
-from beaver_spec.induction_pruning import PRUNING
+from beaver_spec.induction import proof
+from beaver_spec.induction.log import LOG
+from beaver_spec.induction.proof import System, Values, Vocabulary, find_run, prove, sow, unneeded
+from beaver_spec.induction.pruning import PRUNING
 from beaver_spec.results import Verdict
 from tests.support.needs import need
 
@@ -124,14 +124,14 @@ def test_a_step_that_the_model_leaves_open_was_not_taken() -> None:
     solver = z3.Solver()
     solver.add(busy)
     assert str(solver.check()) == "sat"
-    told = induction._told(solver.model(), [{"idle": idle, "busy": busy}], {"promise": idle})
+    told = proof._told(solver.model(), [{"idle": idle, "busy": busy}], {"promise": idle})
     assert told == ["1. busy", "broken: promise"]
 
 
 IN_THREADS = """
 import gc, threading, time
-from beaver_spec.induction import sow
-from beaver_spec.induction_pruning import PRUNING
+from beaver_spec.induction.proof import sow
+from beaver_spec.induction.pruning import PRUNING
 
 bug = next(iter(PRUNING.bugs))
 verdicts, working = [], threading.Event()

@@ -8,15 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from beaver.disk import SystemDisk
-from beaver_spec import specification, storage
-from beaver_spec import specification_release as release
+from beaver.system.disk import SystemDisk
 from beaver_spec.results import CheckResult, Verdict
-from beaver_spec.specification_release import Spin
-from beaver_spec.storage import MODELS, Model, Sown
-from beaver_spec.storage_tlc import TLA, Missing, Tlc, configured, find_tlc, read_output
-from beaver_spec.traces import read_steps, validate
-from beaver_spec.traces_tlc import validate_with_tlc
+from beaver_spec.specification import release, running, storage
+from beaver_spec.specification.release import Spin
+from beaver_spec.specification.storage import MODELS, Model, Sown
+from beaver_spec.specification.storage_tlc import (
+    TLA,
+    Missing,
+    Tlc,
+    configured,
+    find_tlc,
+    read_output,
+)
+from beaver_spec.traces.following import read_steps, validate
+from beaver_spec.traces.tlc import validate_with_tlc
 from tests.spec_tools.traces import NOT_IN_TLA, WAYS, long_trace
 from tests.stores import LoggedWorld
 from tests.support.needs import need
@@ -184,12 +190,12 @@ def test_what_is_missing_is_said_and_fails_where_all_is_required(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv(specification.REQUIRE_ALL, raising=False)
-    _, skipped = specification.all_checks()
+    monkeypatch.delenv(running.REQUIRE_ALL, raising=False)
+    _, skipped = running.all_checks()
     assert {result.tool for result in skipped} >= {"TLC", "Spin"}
     assert all(result.verdict == Verdict.SKIPPED and result.skipped for result in skipped)
-    monkeypatch.setenv(specification.REQUIRE_ALL, "1")
-    _, skipped = specification.all_checks()
+    monkeypatch.setenv(running.REQUIRE_ALL, "1")
+    _, skipped = running.all_checks()
     assert all(not result.ok for result in skipped)
 
 
@@ -213,7 +219,7 @@ def test_another_tlc_than_the_pinned_one_is_not_used(
 @pytest.mark.invariants
 def test_a_run_tells_each_result_and_returns_them_in_order() -> None:
     told: list[CheckResult] = []
-    results = specification.run_all(told.append, only=["z3 snapshots"])
+    results = running.run_all(told.append, only=["z3 snapshots"])
     proofs = [result for result in results if not result.skipped]
     assert [result.verdict for result in proofs] == ["holds", "caught", "caught"]
     assert sorted(told, key=id) == sorted(results, key=id)

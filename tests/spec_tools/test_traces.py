@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beaver.disk import SystemDisk
 from beaver.errors import Corruption
 from beaver.journal.codec import encode_commit
-from beaver.journal.format import frame_bytes
 from beaver.journal.port import append_now
-from beaver.layout import Layout
-from beaver_chaos.program import PromiseBroken
-from beaver_chaos.session import refuse_drift
+from beaver.journal.wal.format import frame_bytes
+from beaver.journal.wal.layout import Layout
+from beaver.system.disk import SystemDisk
+from beaver_chaos.program.process import PromiseBroken
+from beaver_chaos.program.session import refuse_drift
 from beaver_model.bounds import ATTEMPTS_MAX, CHILDREN_MAX, SNOOZES_MAX, TOMBSTONES_MAX_DEFAULT
 from beaver_model.commands import (
     AnyCommand,
@@ -35,9 +35,8 @@ from beaver_model.commands import (
 )
 from beaver_model.events import ALL_EVENTS, Acked, Cause, Dispatched, Retried
 from beaver_model.lifecycle import CELLS, JobState, Trigger
-from beaver_spec import traces_rules as rules
-from beaver_spec.traces import SHAPES, Step, steps_of, validate, validate_store
-from tests.model.world import job
+from beaver_spec.traces import rules
+from beaver_spec.traces.following import SHAPES, Step, steps_of, validate, validate_store
 from tests.spec_tools.traces import (
     WAYS,
     TracedWorld,
@@ -48,6 +47,7 @@ from tests.spec_tools.traces import (
 )
 from tests.stores import LoggedWorld
 from tests.support.program import Server, beaver, enqueue, serving, status
+from tests.worlds.model import job
 
 pytestmark = pytest.mark.invariants
 

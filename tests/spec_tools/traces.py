@@ -21,8 +21,8 @@ from beaver_model.commands import (
     SetQueue,
 )
 from beaver_model.events import AnyEvent, Cause
-from beaver_spec.traces import Step, steps_of
-from tests.model.world import World, job
+from beaver_spec.traces.following import Step, steps_of
+from tests.worlds.model import World, job
 
 
 class TracedWorld(World):

@@ -11,9 +11,9 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from beaver.messages import Attempt, TaskInfo
 from beaver.ports import File, PoolEvents, Written
-from beaver_chaos.loop import SimLoop
+from beaver.structs.messages import Attempt, TaskInfo
+from beaver_chaos.sim.loop import SimLoop
 from tests.stateful.stores import MovedClock, nothing
 
 STEPS_MAX = 100_000

@@ -10,17 +10,17 @@ from typing import NamedTuple
 
 from beaver.errors import Corruption
 from beaver.journal.codec import encode_commit
-from beaver.journal.format import (
+from beaver.journal.wal.format import (
     FILE_HEADER_BYTES,
     FileHeader,
     encode_file_header,
     encode_frame,
     header_seed,
 )
-from beaver.journal.reader import SegmentInfo, segments
-from beaver.journal.scan import SegmentScan
-from beaver.recovery import Opened, read_store
-from beaver_chaos.disk import SimDisk
+from beaver.journal.wal.reader import SegmentInfo, segments
+from beaver.journal.wal.scan import SegmentScan
+from beaver.store.recovery import Opened, read_store
+from beaver_chaos.sim.disk import SimDisk
 from beaver_model import fingerprint
 from beaver_model.events import Booted
 from tests.stateful.running import SEEN

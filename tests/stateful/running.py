@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-from beaver.recovery import RecoveryReport
+from beaver.store.recovery import RecoveryReport
 from beaver_model import Rejection
 from beaver_model.commands import AnyCommand
 from beaver_model.events import AnyEvent

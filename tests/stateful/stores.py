@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 
-from beaver.commit_path import CommitPath
 from beaver.journal.codec import encode_commit
-from beaver.journal.format import frame_bytes
 from beaver.journal.port import append_now
-from beaver.journal.reader import read_commits
-from beaver.journal.wal import Wal
-from beaver.layout import Layout
+from beaver.journal.wal.commit_path import CommitPath
+from beaver.journal.wal.format import frame_bytes
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.log import Wal
+from beaver.journal.wal.reader import read_commits
 from beaver.ports import Clock
-from beaver.recovery import Opened, open_store, read_store
-from beaver_chaos.disk import SimDisk
+from beaver.store.recovery import Opened, open_store, read_store
+from beaver_chaos.sim.disk import SimDisk
 from beaver_model.events import AnyEvent
-from tests.runtime.world import ManualClock
 from tests.stateful.running import SEEN
+from tests.worlds.runtime import ManualClock
 
 DATA = Layout("data")
 STORE = b"invariants-store"

@@ -20,9 +20,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from beaver.journal.port import Appended, Deposed, Outcome, Position
 from beaver_model.events import AnyEvent
 from tests.journal.journals import KINDS, Journals, OnDisk, Remote
-from tests.journal.world import enqueued
 from tests.stateful.running import SEEN, Runs
 from tests.stateful.strategies import CHANCE
+from tests.worlds.journal import enqueued
 
 pytestmark = pytest.mark.invariants
 

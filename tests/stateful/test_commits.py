@@ -18,11 +18,11 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from beaver.commit_path import CommitPath
-from beaver.engine import Engine
+from beaver.engine.engine import Engine
 from beaver.errors import StorageFailed
 from beaver.helper.work import prepare_segment
-from beaver_chaos.disk import Fault, SimDisk, Stopped
+from beaver.journal.wal.commit_path import CommitPath
+from beaver_chaos.sim.disk import Fault, SimDisk, Stopped
 from beaver_model import Offer, State, fingerprint, select, violations
 from beaver_model.commands import AnyCommand, Boot, Dispatch, Enqueue
 from tests.stateful.book import Book

@@ -12,7 +12,7 @@ from typing import get_args
 
 import pytest
 
-from beaver.recovery_table import Row
+from beaver.journal.wal.recovery_table import Row
 from beaver_model.commands import REJECTIONS, AnyCommand
 from beaver_model.events import ALL_EVENTS
 from tests.stateful.machines import MACHINES

@@ -21,12 +21,12 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from beaver.engine import Applied, Engine, Reply
+from beaver.engine.engine import Applied, Engine, Reply
+from beaver.engine.event_sizes import events_bytes_max, events_max
 from beaver.errors import QueueFull
-from beaver.event_sizes import events_bytes_max, events_max
 from beaver.journal.codec import encode_commit
-from beaver.recovery import read_store
-from beaver_chaos.disk import Fault, SimDisk, Stopped
+from beaver.store.recovery import read_store
+from beaver_chaos.sim.disk import Fault, SimDisk, Stopped
 from beaver_model import (
     JobState,
     Offer,

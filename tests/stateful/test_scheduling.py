@@ -25,15 +25,15 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from beaver.assembly import boot_command
 from beaver.dispatch.controller import Controller
 from beaver.dispatch.slots_view import Concurrency
 from beaver.dispatch.supervision import START_LIMIT_MS
 from beaver.dispatch.time_limits import TICK_S
-from beaver.engine import Applied, Engine, Reply
-from beaver.messages import Attempt, Outcome, OutcomeKind, Request
+from beaver.engine.engine import Applied, Engine, Reply
+from beaver.server.assembly import boot_command
+from beaver.structs.messages import Attempt, Outcome, OutcomeKind, Request
 from beaver.workers.slots import PreviousSlots
-from beaver_chaos.disk import SimDisk
+from beaver_chaos.sim.disk import SimDisk
 from beaver_model import Rejection, fingerprint, violations
 from beaver_model.commands import AnyCommand, Cancel, Enqueue, Job, SetQueue
 from beaver_model.events import AnyEvent

@@ -6,7 +6,7 @@ Hypothesis takes values from the constants of the source, so any edit gives othe
 
 Over the code as it is the same machines pass with the same budget (the tests beside this
 one).  More bugs, sown into the source, name these machines as their layer in
-`beaver_chaos.mutants_stateful`.
+`tests.mutants.sown.stateful`.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import pytest
 from hypothesis import seed
 from hypothesis.stateful import run_state_machine_as_test
 
-from beaver import snapshot
 from beaver.dispatch.dispatching import Dispatching
 from beaver.dispatch.supervision import Supervisor
 from beaver.dispatch.time_limits import TimeLimits
-from beaver.engine import Engine
+from beaver.engine.engine import Engine
+from beaver.engine.stamps import Stamper
 from beaver.helper import work
-from beaver.journal import reader, scan
-from beaver.journal.wal import Wal
-from beaver.stamps import Stamper
-from beaver_chaos.disk import SimFile
+from beaver.journal.wal import reader, scan
+from beaver.journal.wal.log import Wal
+from beaver.snapshot import files
+from beaver_chaos.sim.disk import SimFile
 from beaver_model import applying, deciding
 from beaver_model.commands import Boot
 from beaver_model.events import Released
@@ -143,7 +143,7 @@ def _extra_forgotten(right: Any) -> Any:
 
 def _newest_counts(right: Any) -> Any:
     def wrong(disk: Any, layout: Any) -> int:
-        return snapshot.inspect_snapshot(disk, layout.snapshot).last_seq
+        return files.inspect_snapshot(disk, layout.snapshot).last_seq
 
     return wrong
 
@@ -207,7 +207,7 @@ BUGS = {
         "(foreign|missing) segment: not refused|goes to the end",
     ),
     "snapshot-forgets-a-field": Bug(
-        snapshot, "job_line", _extra_forgotten, Storage, "another state|fingerprint|sums up"
+        files, "job_line", _extra_forgotten, Storage, "another state|fingerprint|sums up"
     ),
     "archive-pruned-by-the-newest-snapshot": Bug(
         work, "_older_snapshot_seq", _newest_counts, Storage, "begins with seq|are missing"

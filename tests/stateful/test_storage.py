@@ -29,10 +29,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from beaver.errors import BeaverError
 from beaver.helper.work import prepare_segment, prune_archive, take_snapshot
-from beaver.journal.reader import read_commits, segments
-from beaver.recovery import read_store
-from beaver.snapshot import load_snapshot
-from beaver_chaos.disk import Fault, SimDisk, Stopped
+from beaver.journal.wal.reader import read_commits, segments
+from beaver.snapshot.files import load_snapshot
+from beaver.store.recovery import read_store
+from beaver_chaos.sim.disk import Fault, SimDisk, Stopped
 from beaver_model import (
     Offer,
     Rejection,

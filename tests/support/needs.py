@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-from beaver_chaos.faults import Experiment, tell_fault
+from beaver_chaos.faults.table import Experiment, tell_fault
 
 
 def need(missing: str | None, fault: str | None = None) -> None:

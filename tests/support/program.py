@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from beaver.assembly import peek_mark
-from beaver.disk import SystemDisk
-from beaver.opening import open_client
+from beaver.client.opening import open_client
+from beaver.server.assembly import peek_mark
+from beaver.system.disk import SystemDisk
 from beaver.workers.leftovers import find_leftovers
-from beaver_spec.traces import validate_store
+from beaver_spec.traces.following import validate_store
 
 BEAVER = [sys.executable, "-m", "beaver"]
 DEADLINE_S = float(os.environ.get("TESTS_WAIT_S", "60"))

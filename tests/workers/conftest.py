@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.workers.world import APPS
+from tests.worlds.workers import APPS
 
 
 @pytest.fixture(autouse=True)

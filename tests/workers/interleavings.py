@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import pytest
 
-from beaver.messages import Attempt
+from beaver.structs.messages import Attempt
 from beaver.workers import permits, wire
 from beaver.workers.inbox import Inbox
 from beaver.workers.permits import Permits

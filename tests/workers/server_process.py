@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from beaver.messages import Attempt
+from beaver.structs.messages import Attempt
 from beaver.workers.pool import PoolOptions, ProcessPool
-from tests.workers.world import Recorder, until
+from tests.worlds.workers import Recorder, until
 
 
 async def main() -> None:

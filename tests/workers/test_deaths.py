@@ -20,7 +20,7 @@ from beaver.workers import wire
 from beaver.workers.leftovers import find_leftovers, kill_leftovers
 from beaver.workers.permits import Permits
 from beaver.workers.slots import read_previous
-from tests.workers.world import APPS, World, alive, in_world, pid_in, until, wait_until
+from tests.worlds.workers import APPS, World, alive, in_world, pid_in, until, wait_until
 
 EXECUTORS = ["process", "thread", "async"]
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from beaver.messages import OutcomeKind
+from beaver.structs.messages import OutcomeKind
 from beaver_model.bounds import ERROR_BYTES_MAX, RESULT_BYTES_MAX
-from tests.workers.world import World, in_world, until
+from tests.worlds.workers import World, in_world, until
 
 EXECUTORS = ["process", "thread", "async"]
 

@@ -12,7 +12,7 @@ import pytest
 from beaver.errors import AppImportError
 from beaver.workers.leftovers import find_leftovers
 from beaver.workers.pool import PoolOptions, ProcessPool
-from tests.workers.world import Recorder, World, in_world, parent_of, until
+from tests.worlds.workers import Recorder, World, in_world, parent_of, until
 
 
 def fail_to_start(app: str) -> str:
@@ -125,7 +125,7 @@ def test_spawned_workers_that_cannot_import_any_more_fail_the_pool(
     source = tmp_path / "vanishing.py"
     text = (
         "import threading, time\n"
-        "from beaver.tasks import Registry\n"
+        "from beaver.task.registry import Registry\n"
         "registry = Registry()\n"
         "threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()\n"
     )

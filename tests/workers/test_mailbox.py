@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Sequence
 
-from beaver.messages import Outcome, OutcomeKind
+from beaver.structs.messages import Outcome, OutcomeKind
 from beaver.workers import wire
 from beaver.workers.mailbox import Mailbox
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from beaver.messages import OutcomeKind
-from tests.workers.world import World, alive, in_world, until
+from beaver.structs.messages import OutcomeKind
+from tests.worlds.workers import World, alive, in_world, until
 
 EXECUTORS = ["process", "thread", "async"]
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}"

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from beaver.messages import Attempt
+from beaver.structs.messages import Attempt
 from beaver.workers import inbox, wire
 from beaver.workers.inbox import Inbox
 from beaver.workers.permits import Permits
 from beaver.workers.slots import Slots, SlotWriter
 from tests.workers.interleavings import attempt, read_back_all, readable, small_buffers, tokens_of
-from tests.workers.world import until
+from tests.worlds.workers import until
 
 
 class Pair:

@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from beaver.messages import Attempt
+from beaver.structs.messages import Attempt
 from beaver.workers import wire
 from beaver.workers.inbox import Inbox
 from beaver.workers.permits import Permits

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 import pytest
 
-from tests.workers.world import World, in_world, until
+from tests.worlds.workers import World, in_world, until
 
 ROUNDS: Final = 2_000
 EXECUTORS = ["process", "thread", "async"]

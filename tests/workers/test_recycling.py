@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from beaver.workers import mailbox
-from tests.workers.world import World, alive, in_world, until
+from tests.worlds.workers import World, alive, in_world, until
 
 EXECUTORS = ["process", "thread", "async"]
 

@@ -15,7 +15,7 @@ from beaver.errors import AppImportError
 from beaver.workers import pool as pool_module
 from beaver.workers.pool import PoolOptions, ProcessPool
 from tests.support.program import beaver, enqueue, events_of, eventually, serving
-from tests.workers.world import APPS, Recorder, World, alive, in_world, until
+from tests.worlds.workers import APPS, Recorder, World, alive, in_world, until
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and PDEATHSIG")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from beaver.messages import Outcome, OutcomeKind
-from beaver.steering import TimeLimit
+from beaver.structs.messages import Outcome, OutcomeKind
+from beaver.task.directives import TimeLimit
 from beaver.workers.stopping import ThreadStop
-from tests.workers.world import World, in_world, until
+from tests.worlds.workers import World, in_world, until
 
 SOFT = ["thread", "async"]
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beaver import context
-from beaver.context import JobContext, current
 from beaver.errors import InvalidInput
-from beaver.messages import Attempt, Options
-from beaver.tasks import BindError, Registry, Task, pack_arguments
+from beaver.structs.messages import Attempt, Options
+from beaver.task import context
+from beaver.task.context import JobContext, current
+from beaver.task.registry import BindError, Registry, Task, pack_arguments
 from beaver_model.bounds import CHILDREN_MAX
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from beaver.messages import Options, Outcome, TaskInfo
+from beaver.structs.messages import Options, Outcome, TaskInfo
 from beaver.workers import wire
 from beaver.workers.mailbox import Mailbox
 from beaver.workers.permits import Permits
 from beaver.workers.slots import Slots, SlotsCut, SlotWriter
 from tests.workers.interleavings import attempt
 from tests.workers.test_mailbox import Listener
-from tests.workers.world import World, in_world, until
+from tests.worlds.workers import World, in_world, until
 
 STORE = b"s" * 16
 

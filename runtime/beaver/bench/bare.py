@@ -28,9 +28,9 @@ from beaver.bench import subject
 from beaver.bench.records import NOTE
 from beaver.bench.senders import BARE, send_with_processes
 from beaver.bench.subject import Budget, Sent, Sizes
-from beaver.disk import SystemDisk
 from beaver.errors import BeaverError
-from beaver.looking import Looking
+from beaver.system.disk import SystemDisk
+from beaver.system.spinning import Looking
 
 ROWS: Final = ("bare_serial", "bare_procs_8", "bare_tasks_64")
 

@@ -14,20 +14,20 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from beaver import queries
 from beaver.bench.records import payload
 from beaver.bench.subject import BATCH, Budget, run_on_loop
-from beaver.client import BATCHES_MAX
-from beaver.clock import SystemClock
-from beaver.disk import SystemDisk
-from beaver.engine import Engine, Reply
+from beaver.client.blocking import BATCHES_MAX
+from beaver.engine.engine import Engine, Reply
 from beaver.errors import BeaverError
+from beaver.inspect import queries
 from beaver.journal.memory import MemoryJournal
-from beaver.locking import prepare_directory
-from beaver.messages import Request
-from beaver.recovery import open_store
-from beaver.requests import make_request
-from beaver.resolving import Resolver
+from beaver.journal.wal.lock import prepare_directory
+from beaver.request.requests import make_request
+from beaver.request.resolving import Resolver
+from beaver.store.recovery import open_store
+from beaver.structs.messages import Request
+from beaver.system.clock import SystemClock
+from beaver.system.disk import SystemDisk
 from beaver_model import Offer, Spec, State, select
 from beaver_model.bounds import DIGEST_BYTES, TIME_MS_MAX
 from beaver_model.commands import Cancel, Dispatch, Enqueue, Job, SetQueue

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from beaver.disk import SystemDisk
+from beaver.system.disk import SystemDisk
 
 RECORD_BYTES: Final = 128
 _ROUNDS: Final = 300_000

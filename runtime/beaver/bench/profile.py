@@ -30,21 +30,21 @@ END: Final = "<!-- profiled: end -->"
 Samples = dict[tuple[str, ...], float]
 """Microseconds by stack, outermost frame first."""
 
-_DISPATCH: Final = ("beaver/dispatch/",)
+_DISPATCH: Final = ("dispatch/",)
 LAYERS: Final = (
     ("polling, reading and writing sockets, in C", (LOOP,)),
     ("frames and messages of clients: decode, answer, encode", (
-        "beaver/protocol", "server/socket", "server/service", "server/budget",
-        "server/strangers", "beaver/views",
+        "transport/framing", "server/unix_socket", "server/service", "server/budget",
+        "server/strangers", "structs/views",
     )),
-    ("reading payloads as JSON", ("beaver/jsontext",)),
+    ("reading payloads as JSON", ("text/jsontext",)),
     ("checking and resolving a request", (
-        "beaver/requests", "beaver/resolving", "beaver/options", "beaver/messages",
-        "beaver_model/rows", "beaver/durations",
+        "request/requests", "request/resolving", "request/options", "structs/messages",
+        "beaver_model/rows", "text/durations",
     )),
     ("engine: admission, batch, replies", (
-        "beaver/engine", "beaver/event_sizes", "beaver/figures", "beaver/admission",
-        "beaver/stamps", "beaver/commit_path", "beaver/clock",
+        "engine/engine", "engine/event_sizes", "engine/counters", "engine/admission",
+        "engine/stamps", "wal/commit_path", "system/clock",
     )),
     ("decide", ("beaver_model/deciding", "beaver_model/commands")),
     ("apply: rows and indexes", (
@@ -52,11 +52,11 @@ LAYERS: Final = (
         "beaver_model/events",
     )),
     ("select", ("beaver_model/policy", "beaver_model/turns",)),
-    ("encode and CRC", ("journal/codec", "journal/format")),
-    ("write and sync", ("beaver/disk", "journal/wal", "journal/writer")),
+    ("encode and CRC", ("journal/codec", "wal/format")),
+    ("write and sync", ("system/disk", "wal/log", "wal/writer")),
     ("dispatch: slots, limits, outcomes to commands", _DISPATCH),
     ("wire to the workers", ("workers/",)),
-    ("results and metrics", ("beaver/results", "beaver/metrics")),
+    ("results and metrics", ("server/results", "server/metrics")),
 )  # fmt: skip
 """Layers by the beginnings of frames, `directory/module:function`; the innermost that fits."""
 

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from beaver import endpoint
 from beaver.bench.processes import processor_s, proportional_bytes, resident_bytes, tree
 from beaver.bench.served import serving
 from beaver.bench.subject import WORKERS
-from beaver.client import connect
+from beaver.client.blocking import connect
 from beaver.errors import BeaverError
-from beaver.requests import make_request
+from beaver.request.requests import make_request
+from beaver.transport import endpoint
 
 REPEATS: Final = 9
 KILLS: Final = 9

@@ -20,9 +20,9 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Final
 
-from beaver import disk
-from beaver.config import Config, load_config
-from beaver.serve import run
+from beaver.config.layers import Config, load_config
+from beaver.server.serve import run
+from beaver.system import disk
 
 INTERVAL_S: Final = 0.002
 LOOP: Final = "loop"
@@ -91,7 +91,7 @@ def _is_ours(code: CodeType) -> bool:
     if known is None:
         path = Path(code.co_filename)
         inside = any(name in path.parts for name in _OWN)
-        known = inside and path.name not in ("serve.py", "sampler.py", "uvloop_stretches.py")
+        known = inside and path.name not in ("serve.py", "sampler.py", "uvloop_stalls.py")
         _ours[code] = known
     return known
 

@@ -24,8 +24,8 @@ from beaver.bench.processes import processor_s, resident_bytes, tree
 from beaver.bench.served import ServerProcess
 from beaver.bench.stores import write_history
 from beaver.errors import BeaverError
-from beaver.layout import Layout
-from beaver.texts import counted
+from beaver.journal.wal.layout import Layout
+from beaver.text.foreign import counted
 
 _SNAPSHOT_S: Final = 1_800.0
 """No snapshot takes longer to come: the helper projects the whole log first."""

@@ -13,19 +13,19 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
-from beaver.async_client import AsyncClient
-from beaver.async_client import connect as connect_async
 from beaver.bench import subject
 from beaver.bench.documented import Documented
 from beaver.bench.processes import tree, wait_until_gone
 from beaver.bench.records import RECORDS_VARIABLE, payload
 from beaver.bench.rows import BEAVER
 from beaver.bench.subject import WORKERS, Budget, Sent, Sizes
-from beaver.client import Client, connect
+from beaver.client.asynchronous import AsyncClient
+from beaver.client.asynchronous import connect as connect_async
+from beaver.client.blocking import Client, connect
 from beaver.errors import BeaverError
-from beaver.layout import Layout
-from beaver.messages import Request
-from beaver.requests import make_request
+from beaver.journal.wal.layout import Layout
+from beaver.request.requests import make_request
+from beaver.structs.messages import Request
 
 END_S: Final = 120.0
 GONE_S: Final = 5.0

@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from beaver import endpoint
-from beaver.app import Beaver
+from beaver.api.app import Beaver
 from beaver.bench.processes import processor_s
 from beaver.bench.stores import write_history
-from beaver.keeper import starting
+from beaver.holder import starting
+from beaver.transport import endpoint
 
 FEW: Final = 1_000
 CALLS: Final = 200

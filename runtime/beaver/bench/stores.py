@@ -11,21 +11,21 @@ from beaver.bench.processes import resident_bytes
 from beaver.bench.records import payload
 from beaver.bench.rows import percentile
 from beaver.bench.served import ServerProcess, serving
-from beaver.client import connect
-from beaver.clock import SystemClock
-from beaver.commit_path import CommitPath
-from beaver.disk import SystemDisk
+from beaver.client.blocking import connect
 from beaver.errors import BeaverError
 from beaver.helper.work import project
 from beaver.journal.codec import encode_commit
 from beaver.journal.port import OVERHEAD_BYTES, append_now
-from beaver.layout import Layout
-from beaver.locking import prepare_directory
+from beaver.journal.wal.commit_path import CommitPath
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.lock import prepare_directory
 from beaver.ports import File, Written
-from beaver.recovery import open_store
-from beaver.requests import make_request
-from beaver.snapshot import load_snapshot, write_snapshot
-from beaver.texts import counted
+from beaver.request.requests import make_request
+from beaver.snapshot.files import load_snapshot, write_snapshot
+from beaver.store.recovery import open_store
+from beaver.system.clock import SystemClock
+from beaver.system.disk import SystemDisk
+from beaver.text.foreign import counted
 from beaver_model import Spec, build_indexes
 from beaver_model.bounds import DIGEST_BYTES
 from beaver_model.events import Acked, AnyEvent, BoundsSet, Dispatched, Enqueued

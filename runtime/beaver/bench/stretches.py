@@ -12,10 +12,10 @@ from typing import Final
 
 from beaver.bench.records import FIRST_NUMBER, payload
 from beaver.bench.served import serving
-from beaver.client import Client, connect
+from beaver.client.blocking import Client, connect
 from beaver.errors import BeaverError
-from beaver.messages import Request
-from beaver.requests import make_request
+from beaver.request.requests import make_request
+from beaver.structs.messages import Request
 from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
 
 ROWS: Final = ("stretch_usual", "stretch_drain", "stretch_limit")

@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from beaver.cli.plain import Plain
-from beaver.config import Config, load_config
+from beaver.config.layers import Config, load_config
 from beaver.errors import BeaverError, DiskFull
 
 VARIABLE: Final = "BEAVER_SERVE"
@@ -46,7 +46,7 @@ def be_server(plain: Plain) -> int:
         return load_config(plain.asked, file=plain.file)
 
     config = configured()
-    from beaver.serve import run
+    from beaver.server.serve import run
 
     return run(config, configured)
 
@@ -99,7 +99,7 @@ def serve() -> int:
     """Runs the server with the settings that were handed over; returns the exit code."""
     with os.fdopen(int(os.environ.pop(VARIABLE)), "rb") as file:
         told = msgspec.json.decode(file.read(), type=Handover)
-    from beaver.serve import run
+    from beaver.server.serve import run
 
     try:
         return run(told.config, lambda: load_config(told.asked, file=told.file))

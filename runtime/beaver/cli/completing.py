@@ -25,7 +25,7 @@ Offers = Callable[[typer.Context, str], list[Any]]
 
 def states(ctx: typer.Context, incomplete: str) -> list[str]:
     """Offers the states that `list` knows."""
-    from beaver.queries import STATES
+    from beaver.inspect.queries import STATES
 
     return [state for state in STATES if state.startswith(incomplete)]
 
@@ -82,7 +82,7 @@ def _asked(ctx: typer.Context, question: Callable[[Any], Any]) -> Any:
 
 
 def _size_of(data: str) -> int:
-    from beaver.layout import Layout
+    from beaver.journal.wal.layout import Layout
 
     layout = Layout(data)
     paths = [path for path in map(Path, (layout.log, layout.snapshot)) if path.exists()]

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from beaver.cli import flags, output
-from beaver.config import shown
-from beaver.settings import SETTINGS
+from beaver.config.layers import shown
+from beaver.config.settings import SETTINGS
 
 
 def config_command(

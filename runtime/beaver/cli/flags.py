@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from beaver.config import Config, load_config
-from beaver.settings import SETTINGS
+from beaver.config.layers import Config, load_config
+from beaver.config.settings import SETTINGS
 
 Data = Annotated[
     str | None,

@@ -9,9 +9,9 @@ import typer
 
 from beaver.cli import completing, output
 from beaver.cli.store import Store, on_store
-from beaver.durations import format_time, parse_time_ms
 from beaver.errors import InvalidInput
-from beaver.views import JobView
+from beaver.structs.views import JobView
+from beaver.text.durations import format_time, parse_time_ms
 
 FINISHED: Final = ("completed", "discarded")
 """States whose jobs are listed from the log."""

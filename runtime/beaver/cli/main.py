@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from beaver.cli import output
 from beaver.errors import UNUSABLE, AppImportError, BeaverError, StoreUnavailable
-from beaver.standard import open_standard_descriptors
+from beaver.system.standard import open_standard_descriptors
 
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130

@@ -10,7 +10,7 @@ import typer
 from beaver.cli import completing, output
 from beaver.cli.store import Store, on_store
 from beaver.errors import BeaverError, InvalidInput, NotFound, StoreUnavailable
-from beaver.texts import counted
+from beaver.text.foreign import counted
 from beaver_model.bounds import PAYLOAD_BYTES_CEILING
 
 Queue = Annotated[
@@ -61,7 +61,7 @@ def retry_command(
     """
     edited: bytes | None = None
     if payload is not None:
-        from beaver import jsontext
+        from beaver.text import jsontext
 
         if len(jobs) > 1:
             raise InvalidInput("--payload: only one job can be given another payload at once")

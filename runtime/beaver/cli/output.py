@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from beaver.texts import printable
+from beaver.text.foreign import printable
 
 _CODES: Final = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "bold": 1, "dim": 2}
 _ESCAPE: Final = chr(0xF0000 + int.from_bytes(os.urandom(2), "big") % 0xFFFD)

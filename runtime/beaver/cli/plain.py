@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from beaver.settings import SETTINGS
+from beaver.config.settings import SETTINGS
 
 _SHORT: Final = {"-A": "app"}
 

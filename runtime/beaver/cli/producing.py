@@ -13,11 +13,11 @@ import typer
 
 from beaver.cli import completing, flags, output
 from beaver.cli.single import backoff_value, single_job
-from beaver.config import Config
+from beaver.config.layers import Config
 from beaver.errors import BeaverError, InvalidInput, NoServer, ServerGone, WaitTimeout
-from beaver.messages import Request
-from beaver.texts import counted
-from beaver.views import Enqueued, ResultView
+from beaver.structs.messages import Request
+from beaver.structs.views import Enqueued, ResultView
+from beaver.text.foreign import counted
 
 SHOWN_MAX = 20
 """Jobs that are named one by one in text; more are counted."""
@@ -163,7 +163,7 @@ class _Sender:
     def __init__(
         self, settings: Config, *, wait: bool, wait_timeout: str | None, as_json: bool
     ) -> None:
-        from beaver.durations import parse_duration_ms
+        from beaver.text.durations import parse_duration_ms
 
         self._settings, self._as_json = settings, as_json
         self._wait_s: float | None = None
@@ -187,7 +187,7 @@ class _Sender:
 
     def send_file(self, file: str, stream: BinaryIO, *, chunked: bool) -> int:
         """Sends a file: one commit, or many with `chunked`."""
-        from beaver import jobfile
+        from beaver.request import jobfile
 
         with self._client() as client:
             bound = self._bound(client)
@@ -249,8 +249,8 @@ class _Sender:
 
     def _client(self) -> Any:
         """Connects to the server, or opens the files where none runs."""
-        from beaver.client import no_server
-        from beaver.opening import open_client
+        from beaver.client.blocking import no_server
+        from beaver.client.opening import open_client
 
         settings = self._settings
         client = open_client(settings.data, settings=settings)
@@ -350,7 +350,7 @@ def _in_file(error: InvalidInput, file: str) -> InvalidInput:
 
 def _keep_for_retry(file: str, requests: Sequence[Request]) -> str:
     """Writes the requests, with the ids that were drawn, beside their file; returns where."""
-    from beaver.jobfile import retry_path, write_requests
+    from beaver.request.jobfile import retry_path, write_requests
 
     path = retry_path("stdin" if file == "-" else file)
     try:

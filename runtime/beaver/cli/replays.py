@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from beaver.cli import flags, output
-from beaver.texts import counted
+from beaver.text.foreign import counted
 
 if TYPE_CHECKING:
-    from beaver.replaying import CheckReport
-    from beaver.verifying import VerifyReport
+    from beaver.replay.replaying import CheckReport
+    from beaver.replay.verifying import VerifyReport
 
 EXIT_CORRUPT = 4
 
@@ -42,8 +42,8 @@ def replay_command(
       beaver replay data/wal.log --json | jq -c 'select(.job == "order-7")'
       beaver replay data --until 2030-01-31T12:00:00Z --check
     """
-    from beaver import replaying
-    from beaver.listing import event_line
+    from beaver.inspect.listing import event_line
+    from beaver.replay import replaying
 
     path = path or flags.configuration(data, config).data
     end = None if until is None else replaying.parse_until(until)
@@ -82,7 +82,7 @@ def verify_command(
       beaver verify data
       beaver verify /backup/queue --json
     """
-    from beaver import verifying
+    from beaver.replay import verifying
 
     path = path or flags.configuration(data, config).data
     with output.progress(f"verifying {path}", 0) as advance:

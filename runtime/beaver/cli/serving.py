@@ -6,7 +6,7 @@ from typing import Annotated
 
 from beaver.cli import flags, output
 from beaver.cli.store import Store, on_store
-from beaver.texts import counted
+from beaver.text.foreign import counted
 
 
 def run_command(
@@ -86,12 +86,13 @@ def reload_command(store: Store) -> None:
       beaver reload
       beaver reload --data /srv/queue
     """
-    from beaver import client, endpoint
+    from beaver.client import blocking
+    from beaver.transport import endpoint
 
     endpoint.require_directory(store.data)
-    with client.connect(store.data) as server:
+    with blocking.connect(store.data) as server:
         if server.greeting.keeper:
-            raise client.no_server(store.data)
+            raise blocking.no_server(store.data)
         view = server.reload()
     if store.as_json:
         output.json_line(view)

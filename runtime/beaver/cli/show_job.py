@@ -8,8 +8,8 @@ import typer
 
 from beaver.cli import completing, output
 from beaver.cli.store import Store, on_store
-from beaver.durations import format_duration, format_time
-from beaver.views import ExplainView, JobView
+from beaver.structs.views import ExplainView, JobView
+from beaver.text.durations import format_duration, format_time
 
 Job = Annotated[
     str,
@@ -82,7 +82,7 @@ def explain_command(store: Store, job: Job) -> None:
         return
     _tell_explanation(view, running=running)
     if not running and view.waiting != "finished":
-        from beaver.locking import silent_server
+        from beaver.journal.wal.lock import silent_server
 
         if pid := silent_server(store.data):
             output.line(f"A server (process {pid}) holds {store.data} but does not answer.")
@@ -91,7 +91,7 @@ def explain_command(store: Store, job: Job) -> None:
 
 
 def _tell_explanation(view: ExplainView, *, running: bool) -> None:
-    from beaver.listing import event_line
+    from beaver.inspect.listing import event_line
 
     _tell_job(view.job)
     output.line()

@@ -11,7 +11,7 @@ import typer
 
 from beaver.cli import flags, output
 from beaver.errors import InvalidInput
-from beaver.texts import counted
+from beaver.text.foreign import counted
 
 EXIT_VIOLATED: Final = 1
 EXIT_CORRUPT: Final = 4

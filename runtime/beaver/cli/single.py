@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any, Final
 
 from beaver.errors import InvalidInput
-from beaver.messages import Request
+from beaver.structs.messages import Request
 
 _QUOTED_MAX: Final = 60
 
 
 def single_job(task: str, payload: str | None, given: dict[str, Any], bytes_max: int) -> Request:
     """Returns the request for a job that the command line describes, all checked."""
-    from beaver import jsontext
-    from beaver.durations import parse_duration_ms, parse_time_ms
-    from beaver.options import backoff_from_python
-    from beaver.requests import build_request
+    from beaver.request.options import backoff_from_python
+    from beaver.request.requests import build_request
+    from beaver.text import jsontext
+    from beaver.text.durations import parse_duration_ms, parse_time_ms
 
     text = b"null"
     if payload is not None:
@@ -66,7 +66,7 @@ def backoff_value(text: str | None) -> Any:
     """Returns a backoff's JSON object, or the duration as it was written."""
     if text is None or not text.lstrip().startswith("{"):
         return text
-    from beaver.jsontext import parse_object
+    from beaver.text.jsontext import parse_object
 
     try:
         return parse_object(text.encode("utf-8", "surrogateescape"))

@@ -6,8 +6,8 @@ from typing import Final
 
 from beaver.cli import output
 from beaver.cli.store import Store, on_store
-from beaver.durations import format_duration
-from beaver.views import StatusView
+from beaver.structs.views import StatusView
+from beaver.text.durations import format_duration
 
 STRETCH_MS_MAX: Final = 1_000.0
 """A loop that heard nobody for longer is worth a line; `--json` has the figure always."""

@@ -18,7 +18,7 @@ View = TypeVar("View")
 
 def connect(data: str) -> AbstractContextManager[Any]:
     """Returns a client: to the server if one runs, else to the files."""
-    from beaver.opening import open_client
+    from beaver.client.opening import open_client
 
     return open_client(data)
 

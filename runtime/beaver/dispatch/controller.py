@@ -18,9 +18,9 @@ from beaver.dispatch.submitting import Submitter
 from beaver.dispatch.supervision import START_LIMIT_MS, Supervisor
 from beaver.dispatch.task_times import TaskTimes
 from beaver.dispatch.time_limits import TimeLimits
-from beaver.engine import Engine
-from beaver.messages import Attempt, Outcome, Request
+from beaver.engine.engine import Engine
 from beaver.ports import Clock, Entropy, Pool
+from beaver.structs.messages import Attempt, Outcome, Request
 from beaver_model.commands import Job
 from beaver_model.events import AnyEvent, CancelRequested, Cause, QueueSet
 

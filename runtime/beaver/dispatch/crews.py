@@ -9,9 +9,9 @@ from typing import Final
 from beaver.dispatch.slots_view import Arrival, Crew, KillCause, SlotsView, WorkerState
 from beaver.dispatch.submitting import Submitter
 from beaver.dispatch.supervision import Supervisor
-from beaver.engine import Engine
+from beaver.engine.engine import Engine
 from beaver.errors import Conflict, StoreUnavailable
-from beaver.texts import counted
+from beaver.text.foreign import counted
 from beaver_model.events import Cause
 
 log = logging.getLogger("beaver")

@@ -22,11 +22,11 @@ from beaver.dispatch.submitting import Submitter
 from beaver.dispatch.supervision import Supervisor
 from beaver.dispatch.task_times import ADAPTED_MAX, TaskTimes
 from beaver.dispatch.time_limits import TimeLimits
-from beaver.engine import Engine
+from beaver.engine.engine import Engine
 from beaver.errors import BeaverError
-from beaver.messages import Attempt
 from beaver.ports import Clock
-from beaver.texts import counted
+from beaver.structs.messages import Attempt
+from beaver.text.foreign import counted
 from beaver_model import Offer, Row, State, select, select_run
 from beaver_model.bounds import ADVANCE_MAX
 from beaver_model.commands import AnyCommand, Dispatch, DispatchBatch

@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from beaver import jsontext
-from beaver.context import child_bytes
-from beaver.messages import Outcome, OutcomeKind
-from beaver.texts import counted
+from beaver.structs.messages import Outcome, OutcomeKind
+from beaver.task.context import child_bytes
+from beaver.text import jsontext
+from beaver.text.foreign import counted
 from beaver_model.bounds import (
     BACKOFF_MS_MAX,
     CHILDREN_BYTES_MAX,

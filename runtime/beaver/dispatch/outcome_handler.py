@@ -12,9 +12,9 @@ from beaver.dispatch.slots_view import KillCause, WorkerState
 from beaver.dispatch.submitting import Submitter
 from beaver.dispatch.supervision import Supervisor
 from beaver.dispatch.task_times import TaskTimes
-from beaver.engine import Engine
-from beaver.messages import Attempt, Outcome, OutcomeKind, Request
+from beaver.engine.engine import Engine
 from beaver.ports import Entropy
+from beaver.structs.messages import Attempt, Outcome, OutcomeKind, Request
 from beaver_model.commands import AnyCommand, CompleteBatch, Done, Job
 from beaver_model.rows import Origin
 

@@ -10,8 +10,8 @@ from typing import Final
 
 from beaver.dispatch.outcome_checks import fault_of
 from beaver.errors import InvalidInput
-from beaver.messages import Attempt, Outcome, OutcomeKind, Request
-from beaver.texts import cut
+from beaver.structs.messages import Attempt, Outcome, OutcomeKind, Request
+from beaver.text.foreign import cut
 from beaver_model.commands import (
     AnyCommand,
     Complete,

@@ -12,8 +12,8 @@ from enum import Enum
 import msgspec
 
 from beaver.errors import CrewFailed
-from beaver.messages import Attempt
 from beaver.ports import Pool
+from beaver.structs.messages import Attempt
 
 
 class KillCause(Enum):

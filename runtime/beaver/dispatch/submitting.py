@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from beaver.dispatch.slots_view import WorkerState
-from beaver.engine import Engine
+from beaver.engine.engine import Engine
 from beaver.errors import BeaverError, StorageFailed
 from beaver_model.commands import AnyCommand, Complete, CompleteBatch, Release
 

@@ -16,10 +16,10 @@ from typing import Final
 
 from beaver.dispatch.slots_view import Crew, Held, KillCause, SlotsView, WorkerState
 from beaver.dispatch.submitting import Submitter
-from beaver.engine import Engine
-from beaver.messages import Attempt
+from beaver.engine.engine import Engine
 from beaver.ports import Entropy
-from beaver.texts import counted, cut
+from beaver.structs.messages import Attempt
+from beaver.text.foreign import counted, cut
 from beaver_model.commands import AnyCommand, ConfirmCancel, Expire, Fail, Release
 from beaver_model.events import Cause
 

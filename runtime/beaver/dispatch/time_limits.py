@@ -13,7 +13,7 @@ from typing import Final
 from beaver.dispatch.slots_view import Concurrency, KillCause, SlotsView, WorkerState
 from beaver.dispatch.submitting import Submitter
 from beaver.dispatch.supervision import Supervisor
-from beaver.engine import Engine
+from beaver.engine.engine import Engine
 from beaver.ports import Clock
 from beaver_model.commands import ConfirmCancel
 from beaver_model.events import Cause

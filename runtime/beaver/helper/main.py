@@ -1,6 +1,6 @@
 """The helper process: takes requests from the server and forks a child for each.
 
-Frames as in `protocol`, over the socket that is its standard input.  A request is
+Frames as in `transport.framing`, over the socket that is its standard input.  A request is
 `[number, op, args]`, an answer `[number, 0, result]` or `[number, 1, [class, message]]`.
 The process itself does nothing but pass them on, so it stays small and single-threaded,
 and forking from it is cheap and safe.
@@ -28,15 +28,21 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from beaver import stories
-from beaver.clock import SystemClock
-from beaver.disk import SystemDisk
 from beaver.errors import BeaverError, HelperFailed
 from beaver.helper import work
-from beaver.layout import Layout
-from beaver.protocol import FRAME_BYTES_MAX, FrameReader, decode_message, encode_error, encode_frame
-from beaver.questions import Known, Search
-from beaver.workers.kinship import die_with_parent
+from beaver.history import stories
+from beaver.journal.wal.layout import Layout
+from beaver.structs.questions import Known, Search
+from beaver.system.clock import SystemClock
+from beaver.system.disk import SystemDisk
+from beaver.system.kinship import die_with_parent
+from beaver.transport.framing import (
+    FRAME_BYTES_MAX,
+    FrameReader,
+    decode_message,
+    encode_error,
+    encode_frame,
+)
 
 _READ_BYTES: Final = 1 << 16
 TELLER_IDLE_S: Final = 2.0

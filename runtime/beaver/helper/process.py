@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from beaver.errors import BeaverError, HelperFailed
-from beaver.protocol import FrameReader, decode_message, encode_frame, error_named
-from beaver.questions import Known, Search
-from beaver.snapshot import SnapshotTaken
-from beaver.workers.kinship import STORE_VARIABLE
+from beaver.snapshot.files import SnapshotTaken
+from beaver.structs.questions import Known, Search
+from beaver.system.kinship import STORE_VARIABLE
+from beaver.transport.framing import FrameReader, decode_message, encode_frame, error_named
 
 IDLE_S: Final = 20.0
 """After so long without a request the process is ended; its next start takes 0.1 s."""

@@ -22,13 +22,14 @@ from pathlib import PurePath
 from typing import Final
 
 from beaver.errors import NO_ROOM, DiskFull, HelperFailed
-from beaver.helper.follow import Follower
-from beaver.history import History, HistoryUnusable
-from beaver.journal.reader import SegmentInfo, decode_frame, frames, segments
-from beaver.layout import Layout
+from beaver.history.database import History, HistoryUnusable
+from beaver.history.stories import BlockReader
+from beaver.journal.wal.following import Follower
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.reader import SegmentInfo, decode_frame, frames, segments
 from beaver.ports import Clock, Disk
-from beaver.replaying import bring_up
-from beaver.snapshot import (
+from beaver.replay.replaying import bring_up
+from beaver.snapshot.files import (
     LoadedSnapshot,
     SnapshotDamaged,
     SnapshotTaken,
@@ -36,7 +37,6 @@ from beaver.snapshot import (
     load_snapshot,
     write_snapshot,
 )
-from beaver.stories import BlockReader
 from beaver_model import State
 
 log = logging.getLogger("beaver")

@@ -1,5 +1,5 @@
-"""The journal: the log of events on disk, and what reads it.
+"""The journal: the log of events, in order, and what reads it.
 
-`format` and `codec` are bytes, `scan` and `reader` read, `wal` writes.  What may not live
-here: the state, and any decision about damage; that is `recovery`.
+What lives here: what a commit is (`codec`), and each kind of log behind it (`wal`: files on this
+machine).  What may not: the state that is built from it (`store`), or who appends (`engine`).
 """

@@ -4,6 +4,6 @@ It holds the lock, the state and the log of a store, and takes in jobs over the 
 socket, so that many producers share one recovery and one sync.  It runs nothing.  Idle for a
 while it ends, and `beaver run` asks it to end at once.
 
-`starting` is the producer's side, `turn` the right to start whatever is to hold a store,
-`parts` the engine with what is around it, and `process` the process.
+`parts` is the engine with what is around it, and `process` the process.  What may not live
+here: the producer's side (`holder`).
 """

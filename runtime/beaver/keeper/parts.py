@@ -12,22 +12,22 @@ from typing import Any, Final
 
 import msgspec
 
-from beaver import queries
-from beaver.commit_path import CommitPath
-from beaver.config import Config
-from beaver.engine import Engine
+from beaver.config.layers import Config
+from beaver.engine.engine import Engine
 from beaver.errors import NoServer
-from beaver.housekeeping import Housekeeping
-from beaver.journal.wal import EXTEND_BYTES, Wal
-from beaver.layout import Layout
-from beaver.metrics import Metrics
+from beaver.inspect import queries
+from beaver.journal.wal.commit_path import CommitPath
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.log import EXTEND_BYTES, Wal
 from beaver.operations import Nothing
 from beaver.ports import Clock, Disk, Helper, LogWriter
-from beaver.recovery import open_store
-from beaver.results import Results
+from beaver.server.housekeeping import Housekeeping
+from beaver.server.metrics import Metrics
+from beaver.server.results import Results
 from beaver.server.service import Asker, PastTeller, Respond, Service, Watch
-from beaver.views import StatusView
-from beaver.workers.kinship import store_mark
+from beaver.store.recovery import open_store
+from beaver.structs.views import StatusView
+from beaver.system.kinship import store_mark
 from beaver_model import State
 from beaver_model.bounds import ADVANCE_MAX
 from beaver_model.events import AnyEvent

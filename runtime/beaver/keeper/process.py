@@ -22,19 +22,20 @@ from typing import Final
 
 import msgspec
 
-from beaver import descriptors, endpoint
-from beaver.clock import SystemClock
-from beaver.config import Config
-from beaver.disk import SystemDisk
+from beaver.config.layers import Config
 from beaver.errors import BeaverError
 from beaver.helper.process import HelperProcess
-from beaver.journal.writer import WriterProcess
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.lock import LOCK_WAIT_S, Hold, Patience, try_acquire
+from beaver.journal.wal.writer import WriterProcess
 from beaver.keeper.parts import KeeperParts
-from beaver.layout import Layout
-from beaver.locking import LOCK_WAIT_S, Hold, Patience, try_acquire
-from beaver.past import Past
-from beaver.protocol import encode_error, encode_frame
-from beaver.server.socket import SocketServer
+from beaver.server.past import Past
+from beaver.server.unix_socket import SocketServer
+from beaver.system import descriptors
+from beaver.system.clock import SystemClock
+from beaver.system.disk import SystemDisk
+from beaver.transport import endpoint
+from beaver.transport.framing import encode_error, encode_frame
 
 CHEAP_RECOVERY_MS: Final = 100
 """What takes no longer is done again without much ado."""

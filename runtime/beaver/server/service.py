@@ -15,11 +15,10 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from beaver import jsontext, queries
-from beaver.engine import Applied, Engine, Reply
+from beaver.engine.engine import Applied, Engine, Reply
 from beaver.errors import BeaverError, InvalidInput, WaitTimeout
+from beaver.inspect import queries
 from beaver.limits import hint
-from beaver.messages import Request
 from beaver.names import check_name
 from beaver.operations import (
     ENQUEUE,
@@ -31,20 +30,15 @@ from beaver.operations import (
     QueueSettings,
     Wait,
 )
-from beaver.questions import Known, Listed, Search, Told
-from beaver.refusals import error_of
-from beaver.requests import OVERHEAD_BYTES, request_bytes
-from beaver.results import Results
+from beaver.request.rejections import error_of
+from beaver.request.requests import OVERHEAD_BYTES, request_bytes
+from beaver.server.results import Results
 from beaver.server.strangers import Strangers
-from beaver.texts import counted
-from beaver.views import (
-    ExplainView,
-    QueueView,
-    ReloadView,
-    ResultView,
-    StatusView,
-    TakenIn,
-)
+from beaver.structs.messages import Request
+from beaver.structs.questions import Known, Listed, Search, Told
+from beaver.structs.views import ExplainView, QueueView, ReloadView, ResultView, StatusView, TakenIn
+from beaver.text import jsontext
+from beaver.text.foreign import counted
 from beaver_model import Rejection, State
 from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
 from beaver_model.commands import AnyCommand, Cancel, Discard, Job, Requeue, SetQueue

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from beaver import queries
-from beaver.views import Enqueued, TakenIn
+from beaver.inspect import queries
+from beaver.structs.views import Enqueued, TakenIn
 from beaver_model import State
 from beaver_model.commands import Job
 from beaver_model.rows import spec_of

@@ -16,5 +16,5 @@ reports facts (an outcome, a process that is gone) and the controller decides.
 | `inbox`, `attempts` | worker | taking attempts in; one attempt as a pipeline of steps |
 | `one_by_one`, `threads`, `coroutines` | worker | the executors |
 | `wire`, `slots` | all | messages and the shared file of started tokens |
-| `kinship`, `leftovers`, `apps` | all | ties to the parent; what a dead server left; imports |
+| `leftovers`, `apps` | all | what a dead server left; imports |
 """

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from beaver.errors import AppImportError, InvalidInput
-from beaver.tasks import Registry
-from beaver.texts import counted
+from beaver.task.registry import Registry
+from beaver.text.foreign import counted
 from beaver.workers.failures import own_frames
 
 _FRAMES_MAX: Final = 30

@@ -17,12 +17,12 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from beaver import joblog
-from beaver.builtins import BuiltinTask
-from beaver.context import JobContext
 from beaver.errors import BindError, InvalidInput
-from beaver.messages import Outcome, OutcomeKind
-from beaver.steering import (
+from beaver.structs.messages import Outcome, OutcomeKind
+from beaver.task import output
+from beaver.task.builtins import BuiltinTask
+from beaver.task.context import JobContext
+from beaver.task.directives import (
     Cancel,
     CancelRequested,
     Dead,
@@ -31,8 +31,8 @@ from beaver.steering import (
     Steering,
     TimeLimit,
 )
-from beaver.tasks import Registry, Task
-from beaver.texts import cut
+from beaver.task.registry import Registry, Task
+from beaver.text.foreign import cut
 from beaver.workers import failures
 from beaver.workers.returned import encode_result
 from beaver_model.bounds import RESULT_BYTES_MAX
@@ -137,7 +137,7 @@ class Steps:
 
 def close(context: JobContext, outcome: Outcome) -> Outcome:
     """The last step: ends the job's output and notes how long the attempt took."""
-    joblog.finish(context)
+    output.finish(context)
     outcome.elapsed_ms = (time.monotonic() - context._started_s) * 1000  # noqa: SLF001
     return outcome
 

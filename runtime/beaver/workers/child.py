@@ -15,11 +15,12 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from beaver import joblog
-from beaver.builtins import builtin_tasks
 from beaver.errors import AppImportError
-from beaver.tasks import Registry
-from beaver.workers import apps, kinship
+from beaver.system import kinship
+from beaver.task import output
+from beaver.task.builtins import builtin_tasks
+from beaver.task.registry import Registry
+from beaver.workers import apps
 from beaver.workers.attempts import Steps
 from beaver.workers.inbox import Inbox, Outbox
 from beaver.workers.slots import SlotWriter
@@ -34,7 +35,7 @@ EXIT_BUG: Final = 70
 def run(config: WorkerConfig, registry: Registry, add: Add, ends: Ends) -> None:
     """Runs attempts until the server says that it is enough, or this worker has done enough."""
     kinship.name_process(f"beaver-{add.worker}")
-    joblog.configure_worker(config.log_level, config.log_format)
+    output.configure_worker(config.log_level, config.log_format)
     steps = Steps(registry, builtin_tasks(config.executor, allow_exec=config.allow_exec))
     # The server holds this end of the jobs socket too, and blocking is a property that both
     # share: it stays blocking, and the server, which must not wait, says so call by call.
@@ -92,7 +93,7 @@ def main() -> NoReturn:
         kinship.die_with_parent(zygote_pid, signal.SIGKILL)
         for fd in ends:
             os.set_inheritable(fd, False)
-        joblog.install(config.log_format)
+        output.install(config.log_format)
         try:
             registry = apps.load(config.app)
         except AppImportError as error:

@@ -11,10 +11,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from beaver import context as contexts
-from beaver.context import JobContext
-from beaver.messages import Attempt, Outcome
-from beaver.steering import CancelRequested, TimeLimit
+from beaver.structs.messages import Attempt, Outcome
+from beaver.task import context as contexts
+from beaver.task.context import JobContext
+from beaver.task.directives import CancelRequested, TimeLimit
 from beaver.workers.attempts import Call, Steps, close
 from beaver.workers.inbox import Inbox, Outbox
 from beaver.workers.stopping import Stoppable, TaskStop, ThreadStop

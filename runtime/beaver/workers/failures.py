@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from beaver.texts import cut
+from beaver.text.foreign import cut
 
 _HERE: Final = str(Path(__file__).parent)
 

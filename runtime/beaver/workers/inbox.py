@@ -19,8 +19,8 @@ import time
 from collections import deque
 from typing import Final, NoReturn
 
-from beaver.messages import Attempt, Outcome
-from beaver.protocol import FrameReader
+from beaver.structs.messages import Attempt, Outcome
+from beaver.transport.framing import FrameReader
 from beaver.workers import wire
 from beaver.workers.slots import SlotWriter
 

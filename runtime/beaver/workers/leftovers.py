@@ -17,7 +17,7 @@ import signal
 import time
 from typing import Final
 
-from beaver.workers.kinship import (
+from beaver.system.kinship import (
     GENERATION_VARIABLE,
     STORE_VARIABLE,
     environment_of,

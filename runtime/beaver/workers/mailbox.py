@@ -14,8 +14,8 @@ from typing import Final, Protocol
 import msgspec
 
 from beaver.errors import InvalidInput
-from beaver.messages import Attempt, Outcome
-from beaver.protocol import FrameReader
+from beaver.structs.messages import Attempt, Outcome
+from beaver.transport.framing import FrameReader
 from beaver.workers import wire
 from beaver.workers.outlet import Item, Outlet
 from beaver.workers.permits import Permits

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 
-from beaver.context import JobContext, enter_alone
-from beaver.messages import Attempt, Outcome
+from beaver.structs.messages import Attempt, Outcome
+from beaver.task.context import JobContext, enter_alone
 from beaver.workers.attempts import Steps, close
 from beaver.workers.inbox import Inbox, Outbox
 

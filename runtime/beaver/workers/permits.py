@@ -52,7 +52,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from beaver.messages import Attempt
+from beaver.structs.messages import Attempt
 from beaver.workers import wire
 from beaver.workers.outlet import FULL, RETRY_S
 

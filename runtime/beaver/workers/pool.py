@@ -18,12 +18,12 @@ from typing import Any, Final
 import msgspec
 
 from beaver.errors import AppImportError, InvalidInput
-from beaver.messages import Attempt, Outcome, TaskInfo
-from beaver.options import check_options
 from beaver.ports import PoolEvents
-from beaver.texts import counted, cut
+from beaver.request.options import check_options
+from beaver.structs.messages import Attempt, Outcome, TaskInfo
+from beaver.system.kinship import kill_group
+from beaver.text.foreign import counted, cut
 from beaver.workers import wire
-from beaver.workers.kinship import kill_group
 from beaver.workers.leftovers import Hunt, kill_leftovers
 from beaver.workers.mailbox import Mailbox
 from beaver.workers.slots import Slots, SlotsCut

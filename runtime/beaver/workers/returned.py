@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from beaver.errors import InvalidInput
-from beaver.lossless import refuse_changed
+from beaver.text.lossless import refuse_changed
 
 _HINTS: Final = {
     "generator": "; return a list, or enqueue a child for each item",

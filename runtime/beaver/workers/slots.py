@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from beaver.errors import NO_ROOM
-from beaver.regular import read_regular
+from beaver.system.regular import read_regular
 
 _log: Final = logging.getLogger("beaver.workers")
 

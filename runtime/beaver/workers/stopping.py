@@ -14,8 +14,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from beaver.messages import Outcome
-from beaver.steering import SoftStop
+from beaver.structs.messages import Outcome
+from beaver.task.directives import SoftStop
 
 T = TypeVar("T")
 

@@ -16,10 +16,10 @@ import time
 import traceback
 from typing import Final
 
-from beaver import context as contexts
-from beaver.context import JobContext
-from beaver.messages import Attempt, Outcome
-from beaver.steering import CancelRequested, TimeLimit
+from beaver.structs.messages import Attempt, Outcome
+from beaver.task import context as contexts
+from beaver.task.context import JobContext
+from beaver.task.directives import CancelRequested, TimeLimit
 from beaver.workers.attempts import Steps, close
 from beaver.workers.inbox import Inbox, Outbox
 from beaver.workers.stopping import Stoppable, TaskStop, ThreadStop

@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from beaver.messages import Attempt, Outcome, TaskInfo
+from beaver.structs.messages import Attempt, Outcome, TaskInfo
 from beaver_model.bounds import BATCH_BYTES_MAX
 
 LENGTH: Final = struct.Struct("<I")

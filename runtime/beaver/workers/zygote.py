@@ -24,13 +24,14 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from beaver import joblog
-from beaver.builtins import builtin_tasks
 from beaver.errors import AppImportError
-from beaver.messages import Options, TaskInfo
-from beaver.protocol import FrameReader
-from beaver.tasks import Registry
-from beaver.workers import apps, child, kinship, wire
+from beaver.structs.messages import Options, TaskInfo
+from beaver.system import kinship
+from beaver.task import output
+from beaver.task.builtins import builtin_tasks
+from beaver.task.registry import Registry
+from beaver.transport.framing import FrameReader
+from beaver.workers import apps, child, wire
 
 _READ_BYTES: Final = 64 << 10
 _FDS_MAX: Final = 64
@@ -313,7 +314,7 @@ def main() -> NoReturn:
     kinship.die_with_parent(server_pid, signal.SIGTERM)
     kinship.become_subreaper()
     kinship.name_process("beaver-zygote")
-    joblog.install(config.log_format)
+    output.install(config.log_format)
     control = socket.socket(fileno=control_fd)
     sockets_before = apps.open_sockets()
     try:

@@ -15,10 +15,10 @@ from typing import Any, Final
 import msgspec
 
 from beaver.errors import InvalidInput
-from beaver.protocol import FrameReader
-from beaver.texts import cut
+from beaver.system.kinship import GENERATION_VARIABLE, STORE_VARIABLE
+from beaver.text.foreign import cut
+from beaver.transport.framing import FrameReader
 from beaver.workers import leftovers, wire
-from beaver.workers.kinship import GENERATION_VARIABLE, STORE_VARIABLE
 from beaver.workers.outlet import Item, Outlet
 
 _READ_BYTES: Final = 64 << 10

@@ -15,9 +15,9 @@ from beaver import (
     JobContext,
     Retry,
 )
-from beaver.async_client import AsyncClient
-from beaver.client import Client
-from beaver.views import Enqueued, JobView, StatusView
+from beaver.client.asynchronous import AsyncClient
+from beaver.client.blocking import Client
+from beaver.structs.views import Enqueued, JobView, StatusView
 
 app = Beaver("data")
 

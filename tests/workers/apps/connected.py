@@ -3,8 +3,8 @@
 import os
 import socket
 
-from beaver.messages import Options
-from beaver.tasks import Registry, Task
+from beaver.structs.messages import Options
+from beaver.task.registry import Registry, Task
 
 registry = Registry()
 imported_in = os.getpid()

@@ -10,8 +10,8 @@ import threading
 import time
 from pathlib import Path
 
-from beaver.messages import Options
-from beaver.tasks import Registry, Task
+from beaver.structs.messages import Options
+from beaver.task.registry import Registry, Task
 
 registry = Registry()
 is_worker = "BEAVER_WORKER" in os.environ

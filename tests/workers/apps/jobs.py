@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from beaver.context import JobContext, current
-from beaver.messages import Options
-from beaver.steering import Cancel, Dead, Retry, Snooze
-from beaver.tasks import Registry, Task
+from beaver.structs.messages import Options
+from beaver.task.context import JobContext, current
+from beaver.task.directives import Cancel, Dead, Retry, Snooze
+from beaver.task.registry import Registry, Task
 
 registry = Registry()
 

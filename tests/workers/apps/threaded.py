@@ -4,8 +4,8 @@ import os
 import threading
 import time
 
-from beaver.messages import Options
-from beaver.tasks import Registry, Task
+from beaver.structs.messages import Options
+from beaver.task.registry import Registry, Task
 
 registry = Registry()
 imported_in = os.getpid()

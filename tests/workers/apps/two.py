@@ -1,8 +1,8 @@
 """A module with two applications, none of which has the usual name, and one in a class."""
 
-from beaver.context import JobContext
-from beaver.messages import Options
-from beaver.tasks import Registry, Task
+from beaver.structs.messages import Options
+from beaver.task.context import JobContext
+from beaver.task.registry import Registry, Task
 
 shop = Registry()
 office = Registry()

@@ -1,0 +1,69 @@
+"""One life of a simulated keeper: it holds the store between two servers, and runs nothing.
+
+Its parts are those of the real one.  What a producer does to start it, and what a server does
+to end it, is drawn: it comes instead of a server that is to start again, and ends after a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from beaver.journal.wal.layout import Layout
+from beaver.keeper.parts import KeeperParts
+from beaver_chaos.sim.helper import SimHelper, SimPast
+from beaver_chaos.sim.plan import QUEUES_MAX
+from beaver_chaos.sim.server import Life
+from beaver_chaos.sim.writer import SimWriter
+
+if TYPE_CHECKING:
+    from beaver_chaos.sim.world import World
+
+_LIFE_MS: Final = 400
+"""Longest time that a keeper is there."""
+_MS: Final = 1_000_000
+
+
+class KeeperLife(Life):
+    """One keeper process, from its start to its end."""
+
+    kind = "keeper"
+    runs_jobs = False
+
+    def __init__(self, world: World, number: int) -> None:
+        super().__init__(world, number)
+        self.pools.clear()
+
+    async def _run(self) -> None:
+        """As `keeper.process.Keeper.run`."""
+        world, layout = self.world, Layout(self.world.config.data)
+        lock = await self._acquire(layout.path)
+        parts = self.parts = KeeperParts(  # type: ignore[assignment] # what both have is used
+            world.config,
+            clock=world.clock,
+            disk=self.disk,
+            on_failure=self._failed,
+            make_helper=lambda _: SimHelper(world, self.process, layout),
+            make_past=lambda *_: SimPast(),
+            renew_lock=self._renew_lock,
+            make_writer=lambda: SimWriter(self),
+            store_id=world.store,
+        )
+        self._stop = asyncio.Event()
+        parts.service.on_leave = self._stop.set
+        world.watch.attach(self)
+        self.listening = True
+        parts.start()
+        if world.plan.setup.passing:
+            parts.engine.state.queues_max = QUEUES_MAX
+        world.note("keeper", self.number, "is ready at seq", parts.engine.durable_seq)
+        life_ns = world.chance.between(0, _LIFE_MS) * _MS
+        world.after(self.process, life_ns, self._stop.set)
+        before_seq = parts.engine.durable_seq
+        await self._stop.wait()
+        self.ending = True
+        await parts.halt(self._close_doors)
+        await parts.finish()
+        if parts.engine.durable_seq > before_seq:
+            world.reach("a keeper takes in what producers send")
+        lock.release()

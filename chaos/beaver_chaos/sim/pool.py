@@ -1,0 +1,363 @@
+"""Workers without processes: `assembly.LocalPool` on a simulated machine.
+
+The machine holds the worker processes and the slots; a server's pool holds only its ends of
+their sockets.  So workers outlive a killed server for a moment, go on with what lies in
+their sockets, and report to nobody, until the kernel's signal or the next start ends them.
+
+What is kept of the real pool's ways: attempts lie in the worker's socket until it takes
+them, one by one, in order; taking and the slot come before user code; what was written
+before a worker's death is delivered before its end is reported; a kill takes a while.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from beaver.errors import AppImportError
+from beaver.ports import PoolEvents
+from beaver.request.requests import build_request
+from beaver.structs.messages import (
+    Attempt,
+    Backoff,
+    Options,
+    Outcome,
+    OutcomeKind,
+    Request,
+    TaskInfo,
+)
+from beaver.text import jsontext
+from beaver.workers.slots import PreviousSlots
+from beaver_chaos.sim.loop import Process
+from beaver_chaos.sim.plan import JobPlan, Script
+from beaver_chaos.sim.sometimes import KILLS
+
+if TYPE_CHECKING:
+    from beaver.dispatch.slots_view import WorkerState
+    from beaver_chaos.sim.world import World
+
+MS: Final = 1_000_000
+TASK: Final = "play"
+_ORPHAN_MS: Final = 30
+"""A worker whose server was killed lives for at most so long."""
+
+
+def payload_of(job: JobPlan) -> bytes:
+    """Returns the scripts of a job as its payload."""
+    return jsontext.encode({"runs": [list(script) for script in job.scripts]}, 1 << 20, "payload")
+
+
+def request_of(job: JobPlan) -> Request:
+    """Returns the request that sends a job."""
+    return build_request(
+        TASK,
+        payload_of(job),
+        job_id=job.id,
+        queue=job.queue,
+        priority=job.priority,
+        delay_ms=job.delay_ms or None,
+        timeout_ms=job.timeout_ms,
+        max_attempts=job.max_attempts,
+        backoff=Backoff(0, job.backoff_ms, job.backoff_ms, 0.1),
+    )
+
+
+class Running:
+    """An attempt whose user code runs."""
+
+    __slots__ = ("attempt", "script", "timer")
+
+    def __init__(self, attempt: Attempt, script: Script) -> None:
+        self.attempt, self.script = attempt, script
+        self.timer: Any = None
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, world: World, number: int, pool: SimPool) -> None:
+        self.world, self.number = world, number
+        self.pool: SimPool | None = pool
+        """The server's end; `None` once the server is gone."""
+        self.pid = world.next_pid()
+        self.process = Process(f"worker {number} ({self.pid})")
+        self.mailbox: deque[Attempt] = deque()
+        self.running: dict[int, Running] = {}
+        self.outbox: list[Outcome] = []
+        self.started = 0
+        self.since_ns = 0
+        self.ready = False
+        self.how = ""
+        """How it ended; empty while it lives."""
+        self.killed = False
+        self.retired = False
+        """It ends once it has ended what it was sent."""
+        self.stuck = False
+        """It was stopped, and nobody will let it go on."""
+        self._places = max(1, world.plan.setup.concurrency)
+        world.workers.append(self)
+        hangs_ms = world.start_hangs(number)
+        if hangs_ms is None:
+            world.after(self.process, world.chance.between(1, 8_000) * 1_000, self._boot)
+        elif hangs_ms:
+            world.after(self.process, hangs_ms * MS, self._boot)
+
+    def _boot(self) -> None:
+        world = self.world
+        if self.pool is not None:
+            world.after(self.pool.process, world.latency_ns(), self.pool.is_ready, self)
+        self.wake()
+
+    def wake(self) -> None:
+        """Takes attempts as long as there is a place for them."""
+        if self.pool is None and self.world.chance.one_in(2):
+            # It notices the end of its socket, or it still has what lies in it.
+            self.mailbox.clear()
+        while self.mailbox and len(self.running) < self._places:
+            self._start(self.mailbox.popleft())
+        if self.retired and not self.mailbox and not self.running:
+            self.die("exited with 0")
+
+    def retire(self) -> None:
+        """Reads the permit that ends it, behind all others."""
+        self.retired = True
+        if self.running:
+            self.world.reach("a former worker ends its job")
+        self.wake()
+
+    def _start(self, attempt: Attempt) -> None:
+        world = self.world
+        self.started, self.since_ns = attempt.token, world.clock.monotonic_ns()
+        world.slots[self.number] = attempt.token
+        script = world.script_of(attempt)
+        running = self.running[attempt.token] = Running(attempt, script)
+        world.watch.began(self, attempt)
+        ms = script.ms
+        if script.how == "hang":
+            ms = 0
+        if world.plan.setup.concurrency and (not ms or ms > attempt.timeout_ms):
+            # Executors of many attempts stop them softly at their limit, unless they hang.
+            if script.how == "hang":
+                return
+            script = running.script = Script("time out", attempt.timeout_ms)
+            ms = script.ms
+        if script.how != "hang":
+            ns = ms * MS + world.chance.between(0, 400) * 1_000
+            running.timer = world.after(self.process, ns, self._end, running)
+
+    def _end(self, running: Running) -> None:
+        """The user code of an attempt comes to its end."""
+        attempt, script, world = running.attempt, running.script, self.world
+        if script.how == "die":
+            self.die("killed by signal 11")
+            return
+        self.running.pop(attempt.token, None)
+        world.watch.ended(self, attempt)
+        self.report(_outcome(attempt, script))
+        world.after(self.process, world.latency_ns() // 8, self.wake)
+
+    def report(self, outcome: Outcome) -> None:
+        """Writes an outcome to the server, if there is one."""
+        self.outbox.append(outcome)
+        if self.pool is not None:
+            world = self.world
+            world.after(self.pool.process, world.latency_ns(), self.pool.deliver, self)
+
+    def cancel(self, token: int) -> None:
+        """Is told softly to stop an attempt."""
+        running = self.running.get(token)
+        if running is None or running.timer is None or running.script.how == "die":
+            return
+        running.timer.cancel()
+        running.script = Script("cancel", 0)
+        running.timer = self.world.after(self.process, MS, self._end, running)
+
+    def die(self, how: str) -> None:
+        """The process ends, and with it whatever it ran."""
+        if self.how:
+            return
+        self.how = how
+        world = self.world
+        world.note("worker", self.number, "dies", how)
+        world.loop.kill(self.process)
+        for running in self.running.values():
+            world.watch.stopped(self, running.attempt)
+        self.running.clear()
+        world.workers.remove(self)
+        if self.pool is not None:
+            world.after(self.pool.process, world.latency_ns() + MS, self.pool.reaped, self)
+
+
+def _outcome(attempt: Attempt, script: Script) -> Outcome:
+    token, job, ms = attempt.token, attempt.job, float(script.ms)
+    match script.how:
+        case "ok":
+            children = tuple(_child(job, n) for n in range(script.children))
+            return Outcome(token, job, OutcomeKind.OK, b"%d" % token, children=children)
+        case "fail":
+            return Outcome(token, job, OutcomeKind.FAILED, error="failed", elapsed_ms=ms)
+        case "dead":
+            return Outcome(token, job, OutcomeKind.DEAD, error="hopeless", elapsed_ms=ms)
+        case "snooze":
+            return Outcome(token, job, OutcomeKind.SNOOZE, delay_ms=20, elapsed_ms=ms)
+        case "cancel":
+            return Outcome(token, job, OutcomeKind.CANCELLED, elapsed_ms=ms)
+        case _:
+            return Outcome(token, job, OutcomeKind.TIMED_OUT, error="too long", elapsed_ms=ms)
+
+
+def _child(parent: str, number: int) -> Request:
+    plan = JobPlan(f"{parent}.{number}", "default", 5, (Script("ok", 1),), 400, 3, 5, 0)
+    return request_of(plan)
+
+
+class SimPool:
+    """A server's pool, over the machine's workers."""
+
+    def __init__(self, world: World, process: Process, how: str = "ok") -> None:
+        self._world = world
+        self._how = how
+        """`ok`, or `broken`: the application cannot be imported."""
+        self.process = process
+        """The server."""
+        self.app_store = ""
+        self._workers: dict[int, Worker] = {}
+        self._attached = False
+        self._stopping = False
+
+    async def start(self, events: PoolEvents) -> Sequence[TaskInfo]:
+        self._events = events
+        if self._how == "broken":
+            raise AppImportError("cannot import 'shop:app'")
+        return [TaskInfo(Options(TASK))]
+
+    def join(self, former: SimPool) -> None:
+        """The slots are the machine's."""
+        self._attached = True
+
+    def leave(self) -> None:
+        """Nothing is added any more: the controller sees to that."""
+
+    def claim(self, mark: str) -> int:
+        """Kills what a dead server left; what has ended since counts as well."""
+        left = [worker for worker in self._world.workers if worker.pool is not self]
+        for worker in left:
+            worker.die("killed as a leftover")
+        self._world.kill_old_helpers()
+        return len(left)
+
+    def attach(self, slots_path: str, last_seq: int) -> None:
+        self._attached = True
+        self._world.attach_slots(last_seq)
+
+    # -- ports.Pool ------------------------------------------------------------------------------
+
+    def add(self, worker: int) -> None:
+        assert self._attached, "slots come first"
+        assert worker not in self._workers, f"worker {worker} is there already"
+        if not self._stopping:
+            self._workers[worker] = Worker(self._world, worker, self)
+
+    def dispatch(self, worker: int, attempts: Sequence[Attempt]) -> None:
+        self._world.watch.sent(attempts)
+        if self._seen_by_controller(worker).leaving:
+            self._world.watch.wrong(f"worker {worker} is of a former crew, and is given jobs")
+        process = self._workers.get(worker)
+        if process is not None and not process.how:
+            process.mailbox += attempts
+            self._world.after(process.process, self._world.latency_ns(), process.wake)
+
+    def recall(self, worker: int) -> list[int]:
+        process = self._workers.get(worker)
+        if process is None:
+            return []
+        tokens = [attempt.token for attempt in process.mailbox]
+        process.mailbox.clear()
+        if tokens:
+            self._world.reach("a prefetch is taken back from a living worker")
+        return tokens
+
+    def started(self, worker: int) -> tuple[int, int]:
+        process = self._workers.get(worker)
+        if process is None or not process.started:
+            return self._world.slots.get(worker, 0), 0
+        return process.started, process.since_ns
+
+    def cancel(self, worker: int, token: int) -> None:
+        process = self._workers.get(worker)
+        if process is not None and self._world.plan.setup.concurrency:
+            self._world.after(process.process, self._world.latency_ns(), process.cancel, token)
+
+    def retire(self, worker: int) -> None:
+        process = self._workers.get(worker)
+        if process is not None and not process.how:
+            self._world.after(process.process, self._world.latency_ns(), process.retire)
+
+    def kill(self, worker: int) -> None:
+        process = self._workers.get(worker)
+        if process is not None and not process.killed:
+            process.killed = True
+            world = self._world
+            cause = self._seen_by_controller(worker).killed
+            if cause in KILLS:
+                world.reach(f"a worker is killed: {cause.value}")
+            elif cause is None:
+                world.watch.wrong(f"worker {worker} is killed, and nothing says why")
+            world.after(world.loop.machine, world.latency_ns(), process.die, "killed by signal 9")
+
+    async def stop(self) -> None:
+        self._stopping = True
+        for process in list(self._workers.values()):
+            process.die("ended with the pool")
+
+    # -- what workers say ------------------------------------------------------------------------
+
+    def is_ready(self, worker: Worker) -> None:
+        if not worker.ready and self._workers.get(worker.number) is worker:
+            worker.ready = True
+            self._events.worker_ready(worker.number, worker.pid)
+
+    def deliver(self, worker: Worker) -> None:
+        """The server reads what a worker has written."""
+        outcomes, worker.outbox = worker.outbox, []
+        if outcomes:
+            if not worker.ready:
+                self.is_ready(worker)
+            self._events.outcomes(worker.number, outcomes)
+
+    def reaped(self, worker: Worker) -> None:
+        """The zygote says that a worker has ended."""
+        self.deliver(worker)
+        if self._workers.get(worker.number) is worker:
+            del self._workers[worker.number]
+            started = self._world.slots.get(worker.number, 0)
+            if any(token > started for token in self._seen_by_controller(worker.number).held):
+                self._world.reach("a dead worker's prefetch is given back")
+            self._events.worker_exited(worker.number, started, worker.how)
+
+    def _seen_by_controller(self, number: int) -> WorkerState:
+        """What the controller knows of a worker; looked at, never changed."""
+        life = self._world.life
+        assert life is not None, "asked only while its server runs"
+        return life.parts.controller.workers[number]
+
+    # -- faults ------------------------------------------------------------------------------------
+
+    def lose_server(self) -> None:
+        """The server was killed: its workers follow, but not at once."""
+        world = self._world
+        for worker in self._workers.values():
+            worker.pool = None
+            if not worker.how:
+                delay_ns = world.chance.between(0, _ORPHAN_MS) * MS
+                world.after(world.loop.machine, delay_ns, worker.die, "killed with its server")
+
+    def lose_zygote(self) -> None:
+        for worker in list(self._workers.values()):
+            worker.die("lost with the zygote")
+
+
+def previous_slots(slots: dict[int, int], store: bytes, *, same_boot: bool) -> PreviousSlots:
+    """Returns the slots as the next server reads them."""
+    return PreviousSlots(same_boot, store, dict(slots))

@@ -1,0 +1,83 @@
+"""What must happen sometimes: a simulator that never gets there checks nothing of it.
+
+Each is counted where it happens; over the seeds of CI none may stay at zero.  Events of the
+log and acts of the plans are counted as well, by name, in `sim.campaign`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from beaver.dispatch.slots_view import KillCause
+from beaver.journal.wal.recovery_table import Row
+from beaver_chaos.sim.plan import REQUESTS
+from beaver_model.events import Cause
+
+RELEASES: Final = (
+    Cause.DRAIN,
+    Cause.SNOOZE,
+    Cause.NEVER_STARTED,
+    Cause.NEIGHBOUR,
+)
+CHARGES: Final = (
+    Cause.FAILED,
+    Cause.NOT_RETRYABLE,
+    Cause.WORKER_LOST,
+    Cause.TIME_LIMIT,
+    Cause.NODE_LOST,
+)
+
+ELSEWHERE: Final = (Row.SEALING_COPIED,)
+"""Rows that only a directory copied by people leads to; `tests/journal` makes such copies."""
+
+KILLS: Final = [c for c in KillCause if c not in (KillCause.LEAVE, KillCause.REFUSED)]
+"""Simulated workers answer for nothing that they never held, and a stopped worker meets a reload
+too seldom: the tests of real workers and of crews do those two."""
+
+SOMETIMES: Final[tuple[str, ...]] = (
+    *(f"a client's {request} is done" for request in REQUESTS),
+    "a request is sent again, and the job is known",
+    "an id is forgotten and stands for a new job",
+    "no queue can be forgotten for a new one",
+    "a tombstone is evicted by number",
+    "a tombstone is evicted by age",
+    *(f"an attempt is given back: {cause}" for cause in RELEASES),
+    *(f"an attempt is charged: {cause}" for cause in CHARGES),
+    "a prefetch is taken back from a living worker",
+    "a dead worker's prefetch is given back",
+    "a suspect is dispatched",
+    "an attempt starts before its DISPATCH is durable",
+    "a crash takes the DISPATCH of what had started",
+    *(f"a worker is killed: {cause.value}" for cause in KILLS),
+    "a reload takes over",
+    "a reload fails, and the former workers serve on",
+    "a reload gives back a prefetch",
+    "a former worker ends its job",
+    "two crews are side by side",
+    "a worker hangs before it is ready",
+    "a worker is stopped for ever",
+    "an outcome waits for room in the log",
+    "a commit waits for others to come in",
+    "commits move to the writer",
+    "commits move back to the loop",
+    "the writer dies in the middle of a frame",
+    "a writer outlives its server",
+    "a lock file that was removed is made again",
+    "the log is replaced under a server",
+    "a segment is sealed",
+    "a snapshot is taken",
+    "a segment is pruned",
+    "the helper is killed during a snapshot",
+    "the helper is killed during a projection",
+    "the helper outlives its server",
+    "the log is projected",
+    "new jobs are refused for want of disk",
+    "a server ends itself",
+    "a server is killed during its recovery",
+    "a server refuses to start for a while",
+    *(f"recovery meets {row.label}" for row in Row if row.goes_on and row not in ELSEWHERE),
+    "the older snapshot has to do",
+    "a keeper takes in what producers send",
+    "a keeper is killed",
+    "a request is left by who ends, and sent again",
+)

@@ -1,0 +1,329 @@
+"""The application: `app = Beaver("data/")`, `@app.job`, and what is enqueued by name.
+
+An application is a store's address with a registry of tasks.  Making one touches no file and
+opens no connection; importing it is cheap enough for a web process.  Without a server its
+calls append alone or have a keeper do it (`embedded`); only `run_worker` holds the store.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Never, Unpack
+
+from beaver.api.handle import Handle, tell_unknown
+from beaver.api.job import Declaration, Producer, merge
+from beaver.client import operations
+from beaver.client.operations import Call
+from beaver.client.reconnecting import AsyncLink, Link, Linked, awaited, blocking
+from beaver.errors import InvalidInput
+from beaver.names import check_id
+from beaver.request.job_options import Duration, refuse_unknown
+from beaver.structs.messages import Backoff, Request
+from beaver.structs.views import Enqueued, StatusView
+from beaver.task.registry import Registry
+from beaver.text.near import unknown_name
+
+if TYPE_CHECKING:
+    from beaver.api.testing import Testing
+    from beaver.config.settings import WorkerSettings
+
+DATA_DEFAULT: Final = "data"
+
+
+class Beaver(Linked):
+    """A queue: where its store is, and the tasks of this application.
+
+    Args:
+        store: Path of the data directory, or a `unix:` URL of a server's socket.  By default
+            `$BEAVER_DATA`, else `data`.
+    """
+
+    def __init__(self, store: str | os.PathLike[str] | None = None) -> None:
+        path = os.environ.get("BEAVER_DATA") or DATA_DEFAULT if store is None else os.fspath(store)
+        if not path or "\0" in path:
+            raise InvalidInput(f"{path!r} is no data directory")
+        self.link = Link(path)
+        self.registry = Registry(path)
+        """The tasks by name: what workers look for."""
+        self.job: Final = Declaration(self.link, self.registry, {})
+        """Decorator that declares a job, with or without options."""
+        self.client: Final = self.link
+        """Every call on the store (`status`, `list_jobs`, `set_queue`, ...), blocking."""
+        self.aclient: Final = AsyncLink(self.link)
+        """The same, awaited."""
+
+    def __repr__(self) -> str:
+        return f"Beaver({self.store!r})"
+
+    @property
+    def store(self) -> str:
+        """Path of the data directory, or the URL."""
+        return self.link.store
+
+    # -- jobs by name -----------------------------------------------------------------------
+
+    def request(
+        self,
+        task: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,  # noqa: A002 - the key's name in every surface
+        at: datetime | str | int | None = None,
+        delay: Duration | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        timeout: Duration | None = None,
+        max_attempts: int | None = None,
+        backoff: Backoff | Mapping[str, Any] | timedelta | str | None = None,
+        tags: Sequence[str] = (),
+        **unknown: Never,
+    ) -> Request:
+        """Returns a job for a task by its name; nothing is sent.
+
+        The task need not be known here; where it is, the payload must fit its parameters.
+
+        Args:
+            task: Name of the task.
+            payload: Any JSON value: an object becomes keyword arguments.
+            id: Identity of the job: enqueued again with the same content it is a no-op.
+            at: Not before this time: a `datetime` with a zone, ISO 8601, or ms since the epoch.
+            delay: Not before this long from now.
+            queue: Name of its queue.
+            priority: 0 (first) to 9 (last).
+            timeout: Limit of one attempt.
+            max_attempts: Attempts, the first included.
+            backoff: A fixed wait between attempts (`"5s"`, a `timedelta`), or a mapping as in a
+                job file.
+            tags: Up to 16 words to find it by.
+            **unknown: Refused by name.
+
+        Raises:
+            InvalidInput: The payload is no JSON or does not fit the task, or a value is out of
+                its bounds.
+            TypeError: There is no such option.
+        """
+        from beaver.request.requests import make_request
+
+        refuse_unknown(unknown, "Beaver.enqueue()")
+        if isinstance(task, Producer):
+            raise InvalidInput(
+                f"app.enqueue: the name of a task is expected, found {task!r}; "
+                f"it is {task.name}.enqueue(...) with the job itself"
+            )
+        declared = self.registry.get(task)
+        if declared is not None:
+            declared.bind(payload)  # Wrong keys are told here, and not by a dead job.
+        made = make_request(
+            task,
+            payload,
+            id=id,
+            run_at=at,
+            delay=delay,
+            queue=queue,
+            priority=priority,
+            timeout=timeout,
+            max_attempts=max_attempts,
+            backoff=backoff,
+            tags=tags,
+        )
+        if declared is not None:
+            made.options = merge(made.options, declared.options)
+        return made
+
+    def _enqueue(
+        self,
+        /,
+        task: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,  # noqa: A002 - the key's name in every surface
+        at: datetime | str | int | None = None,
+        delay: Duration | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        timeout: Duration | None = None,
+        max_attempts: int | None = None,
+        backoff: Backoff | Mapping[str, Any] | timedelta | str | None = None,
+        tags: Sequence[str] = (),
+        **unknown: Never,
+    ) -> Call[Handle[Any]]:
+        """Enqueues a job for a task by its name; it is durable on return.
+
+        Args:
+            task: Name of the task.
+            payload: Any JSON value: an object becomes keyword arguments.
+            id: Identity of the job: enqueued again with the same content it is a no-op.
+            at: Not before this time: a `datetime` with a zone, ISO 8601, or ms since the epoch.
+            delay: Not before this long from now.
+            queue: Name of its queue.
+            priority: 0 (first) to 9 (last).
+            timeout: Limit of one attempt.
+            max_attempts: Attempts, the first included.
+            backoff: A fixed wait between attempts (`"5s"`, a `timedelta`), or a mapping as in a
+                job file.
+            tags: Up to 16 words to find it by.
+            **unknown: Refused by name.
+
+        Raises:
+            InvalidInput: As for `request`.
+            Conflict: A job with the given id exists, with different content.
+            StoreUnavailable: The store cannot be used now.
+        """
+        made = self.request(
+            task,
+            payload,
+            id=id,
+            at=at,
+            delay=delay,
+            queue=queue,
+            priority=priority,
+            timeout=timeout,
+            max_attempts=max_attempts,
+            backoff=backoff,
+            tags=tags,
+            **unknown,
+        )
+        return operations.enqueue([made], self._handle)
+
+    def _enqueue_many(self, requests: Iterable[Request]) -> Call[list[Handle[Any]]]:
+        """Enqueues jobs with one commit, all or none; durable on return.
+
+        Args:
+            requests: At most 10,000, from `job.request(...)` or `app.request(...)`.
+
+        Raises:
+            Conflict: One exists with different content; nothing was enqueued.
+        """
+        wanted = list(requests)
+        for item in wanted:
+            if not isinstance(item, Request):
+                raise InvalidInput(
+                    f"enqueue_many: a request is expected, found {type(item).__name__}; "
+                    "make it with job.request(...) or app.request(...)"
+                )
+        return operations.enqueue(wanted, self._handles)
+
+    def _handle(self, made: list[Enqueued]) -> Handle[Any]:
+        (handle,) = self._handles(made)
+        return handle
+
+    def _handles(self, made: list[Enqueued]) -> list[Handle[Any]]:
+        link = self.link
+        for one in made:
+            if one.unknown_task:
+                tell_unknown(one)
+        return [Handle(link, one.id, seq=one.seq, created=one.created) for one in made]
+
+    def _status(self) -> Call[StatusView]:
+        """Returns the whole queue at a glance."""
+        return operations.status()
+
+    enqueue = blocking(_enqueue)
+    aenqueue = awaited(_enqueue)
+    enqueue_many = blocking(_enqueue_many)
+    aenqueue_many = awaited(_enqueue_many)
+    status = blocking(_status)
+    astatus = awaited(_status)
+
+    def handle(self, job_id: str) -> Handle[Any]:
+        """Returns a handle for a job by its id; whether it exists shows when it is used.
+
+        Args:
+            job_id: Its id.
+
+        Raises:
+            InvalidInput: It is no id.
+        """
+        return Handle(self.link, check_id(job_id))
+
+    def close(self) -> None:
+        """Ends the connection of the blocking calls, if there is one."""
+        self.link.close()
+
+    # -- running jobs --------------------------------------------------------------------------
+
+    def run_worker(self, **settings: Unpack[WorkerSettings]) -> int:
+        """Serves the store in this process until it is told to stop, as `beaver run` does.
+
+        Workers are processes of their own and import this application by its name, so it
+        must be a global of a module; in a script, call this under
+        `if __name__ == "__main__":`.
+
+        Args:
+            **settings: As the keys of `beaver.yaml`: `workers`, `executor`, `timeout`, ...
+
+        Returns:
+            The exit code: 0 after a clean end.
+
+        Raises:
+            InvalidInput: The application cannot be imported by name, or a setting is wrong.
+            StoreUnavailable: Another process holds the store.
+        """
+        from beaver.client.blocking import socket_of_url
+        from beaver.config.layers import load_config
+        from beaver.config.settings import WorkerSettings
+        from beaver.server.serve import run
+
+        if "BEAVER_GENERATION" in os.environ:
+            raise InvalidInput(
+                "run_worker() was called while a worker imported the application; put the call "
+                'under `if __name__ == "__main__":`'
+            )
+        if socket_of_url(self.store) is not None:
+            raise InvalidInput(f"run_worker() needs a data directory, and {self.store} is a URL")
+        known = tuple(WorkerSettings.__annotations__)
+        for name in settings:
+            if name not in known:
+                hint = unknown_name(name, known) or f"; known are {', '.join(known)}"
+                raise InvalidInput(f"run_worker(): no setting {name!r}{hint}")
+        flags = {"data": self.store, "app": self._import_name(), **settings}
+        return run(load_config(flags), lambda: load_config(flags))
+
+    def _import_name(self) -> str:
+        """Returns `module:name` by which another process can import this application."""
+        for module_name, module in list(sys.modules.items()):
+            for name, value in list(getattr(module, "__dict__", {}).items()):
+                if value is self and not name.startswith("__"):
+                    found = _module_name(module_name)
+                    if found is not None:
+                        return f"{found}:{name}"
+        raise InvalidInput(
+            "run_worker(): the application is no global of an importable module, so workers "
+            "cannot import it"
+        )
+
+    # -- testing ---------------------------------------------------------------------------------
+
+    def testing(self, *, raise_errors: bool = False) -> Testing:
+        """Returns a context in which jobs go to memory and run when `drain` is called.
+
+        Args:
+            raise_errors: `drain` raises what a job raises, instead of trying it again.
+        """
+        from beaver.api.testing import Testing
+
+        return Testing(self, raise_errors=raise_errors)
+
+
+def _module_name(name: str) -> str | None:
+    """Returns the name under which a worker imports a loaded module."""
+    if name != "__main__":
+        return name
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name)
+    file = getattr(main, "__file__", None)
+    if file is None:
+        return None
+    path = Path(file).absolute()
+    if not path.stem.isidentifier():
+        return None
+    # The directory of a script is on this process's path only.
+    parts = [str(path.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(parts)
+    return path.stem

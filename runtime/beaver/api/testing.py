@@ -1,0 +1,276 @@
+"""Testing applications: jobs in memory, run when the test says so, on a clock it moves.
+
+Everything decided here is decided by the model that the server runs (`decide`, `apply`,
+`select`), and each attempt goes through the steps that workers take, so retries, backoff,
+steering, children, priorities and pauses behave as they do in production.  What differs:
+nothing is written, a job runs in this process, on one slot, and its time limit is not
+enforced.  Jitter is 0.5 in each draw, so a backoff takes exactly its middle value.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+import msgspec
+
+from beaver.client.operations import Call, Operations, Synchronous
+from beaver.config.layers import load_config
+from beaver.dispatch.outcomes import attempt_of, command_of
+from beaver.errors import Endless, InvalidInput, WaitTimeout
+from beaver.inspect import queries
+from beaver.inspect.listing import attempt_of as attempt_shown
+from beaver.inspect.listing import event_view
+from beaver.local_store import LocalStore
+from beaver.operations import Listing
+from beaver.request.rejections import error_of
+from beaver.structs.messages import Attempt, Outcome, Request
+from beaver.structs.questions import Search, Told
+from beaver.structs.views import EventView, JobView
+from beaver.task.builtins import builtin_tasks
+from beaver.task.context import JobContext, enter_alone
+from beaver.task.directives import Steering
+from beaver.text.durations import parse_duration_ms
+from beaver.workers.attempts import Steps, close
+from beaver_model import Offer, Rejection, State, apply, decide, select
+from beaver_model.bounds import ADVANCE_MAX
+from beaver_model.commands import (
+    AnyCommand,
+    Dispatch,
+    Job,
+)
+from beaver_model.events import Acked, AnyEvent
+from beaver_model.rows import Origin
+
+if TYPE_CHECKING:
+    from beaver.api.app import Beaver
+
+T = TypeVar("T")
+
+STARTS_AT: Final = datetime(2025, 1, 1, tzinfo=UTC)
+"""What the clock of a test shows first."""
+
+ATTEMPTS_MAX: Final = 10_000
+"""Attempts of one `drain`: more are a job that enqueues itself for ever."""
+
+_STORE: Final = "testing"
+_JITTER: Final = 0.5
+_WORKER: Final = 1
+
+
+class _Memory:
+    """The past of a test's store, and its settings: see `local_store.Surroundings`."""
+
+    def __init__(self) -> None:
+        self.resolver = load_config().resolver()
+        self.events: dict[str, list[EventView]] = {}
+
+    def tell(self, state: State, job: str) -> Told:
+        """Returns the events of the newest job with this id."""
+        events = self.events.get(job, [])
+        begins = [n for n, event in enumerate(events) if event.event == "ENQUEUE"]
+        return Told(events[begins[-1] :] if begins else [], state.last_seq, 1)
+
+    def find(self, state: State, search: Search) -> list[JobView]:
+        """Returns finished jobs in the order in which they ended."""
+        ended = [job for job in self.events if job not in state.jobs]
+        views = [queries.show_finished(state, job, *self.tell(state, job)[:2]) for job in ended]
+        wanted = [
+            view
+            for view in views
+            if view.state == search.word
+            and (not search.queue or view.queue == search.queue)
+            and (not search.task or view.task == search.task)
+            and (not search.tag or search.tag in (view.tags or ()))
+            and (view.end_seq or 0) > search.after_seq
+            and search.since_ms <= (view.finished_ms or 0) < (search.until_ms or queries.SEQ_MAX)
+        ]
+        return sorted(wanted, key=lambda view: view.end_seq or 0)[: search.limit]
+
+    def no_server(self, job: str) -> WaitTimeout:
+        """Returns the error that answers a wait for a job that has not ended."""
+        return WaitTimeout(f"job {job} has not ended; drain() runs it")
+
+
+class Testing(Operations, Synchronous):
+    """The store of a test.  Get one from `app.testing()`; it takes every call of the app."""
+
+    __test__ = False
+    """Not a test class, whatever its name."""
+
+    def __init__(self, app: Beaver, *, raise_errors: bool = False) -> None:
+        self._app = app
+        self._raise_errors = raise_errors
+        self._state = State()
+        self._now_ms = int(STARTS_AT.timestamp() * 1000)
+        self._results: dict[str, bytes] = {}
+        self._memory = _Memory()
+        self._store = LocalStore(
+            self._state,
+            self._change,
+            self._memory,
+            lambda: self._now_ms,
+            lambda state: queries.status(state, self._now_ms, running=False, store=_STORE),
+        )
+        self._before: Synchronous | None = None
+        self.attempts: list[Attempt] = []
+        """Every attempt that was run, in order."""
+
+    def __enter__(self) -> Self:
+        self._before, self._app.link.instead = self._app.link.instead, self
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._app.link.instead = self._before
+
+    # -- what tests use -------------------------------------------------------------------
+
+    @property
+    def now(self) -> datetime:
+        """What the clock shows."""
+        return datetime.fromtimestamp(self._now_ms / 1000, UTC)
+
+    def advance(self, duration: timedelta | str | float) -> None:
+        """Moves the clock; jobs that become ready run at the next `drain`."""
+        self._now_ms += parse_duration_ms(duration, "advance()")
+
+    def drain(self, *, scheduled: bool = False) -> int:
+        """Runs jobs until none is ready, also those that jobs enqueue.
+
+        Args:
+            scheduled: Move the clock to whatever is due next (retries, snoozes, jobs for
+                later) and go on, until nothing is left that could run by itself.
+
+        Returns:
+            How many attempts were run.
+
+        Raises:
+            Exception: What a job raised, where `raise_errors` was asked for; its attempt
+                counts as failed.
+            Endless: There was no end to it.
+        """
+        count = 0
+        while True:
+            while self._run_next():
+                count += 1
+                if count > ATTEMPTS_MAX:
+                    raise Endless(f"more than {ATTEMPTS_MAX} attempts in one drain()")
+            due_ms = self._state.next_ready_ms() if scheduled else None
+            if due_ms is None or self._only_parked():
+                return count
+            self._now_ms = max(self._now_ms, due_ms)
+
+    def jobs(self, state: str = "", *, task: str = "", queue: str = "") -> list[JobView]:
+        """Returns the jobs in the order in which they came in; the finished ones by `state`."""
+        if queue and queue not in self._state.queues:
+            return []
+        return self._store.list_jobs(Listing(state, queue, task, 0, 0))
+
+    def results(self, task: str = "") -> list[Any]:
+        """Returns the results of the completed jobs, of one task or of all, in their order."""
+        names = {a.job: a.task for a in self.attempts}
+        return [
+            msgspec.json.decode(raw)
+            for job, raw in self._results.items()
+            if not task or names.get(job) == task
+        ]
+
+    # -- running -----------------------------------------------------------------------------
+
+    def _run_next(self) -> bool:
+        state = self._state
+        while state.advance(self._now_ms) == ADVANCE_MAX:
+            pass
+        steps = Steps(self._app.registry, builtin_tasks("process", allow_exec=False))
+        known = frozenset(task.name for task in self._app.registry) | {"echo"}
+        state.set_known_tasks(known)
+        row = select(state, Offer(), self._now_ms)
+        if row is None:
+            return False
+        self._change(Dispatch(row.id, _WORKER))
+        attempt = attempt_of(state.jobs[row.id], _STORE)
+        self.attempts.append(attempt)
+        raised: list[BaseException] = []
+        outcome = _outside_loops(lambda: _run_attempt(steps, attempt, raised))
+
+        def to_child(request: Request) -> Job:
+            return self._memory.resolver.job(request, self._now_ms, Origin.JOB)
+
+        self._change(command_of(outcome, to_child, lambda: _JITTER))
+        if raised and (self._raise_errors or not isinstance(raised[0], Exception)):
+            raise raised[0]
+        return True
+
+    def _only_parked(self) -> bool:
+        """True where the jobs that wait for their time are all in paused queues."""
+        queues = self._state.queues
+        return all(queues[row.spec.queue].row.paused for _, _, row in self._state.scheduled)
+
+    def _change(self, command: AnyCommand) -> Sequence[AnyEvent]:
+        state = self._state
+        decision = decide(state, command, self._now_ms)
+        if isinstance(decision, Rejection):
+            raise error_of(decision)
+        for event in decision:
+            attempt, worker = attempt_shown(state, event)
+            apply(state, event, self._now_ms)
+            view = event_view(state.last_seq, self._now_ms, event, attempt=attempt, worker=worker)
+            if view.job is not None:
+                self._memory.events.setdefault(view.job, []).append(view)
+            if isinstance(event, Acked):
+                self._results[event.job] = event.result
+        return decision
+
+    # -- the calls -----------------------------------------------------------------------------
+
+    def call(self, call: Call[T]) -> T:
+        """Carries out one call in memory; raises the `BeaverError` that answers it."""
+        if call.operation.of_server:
+            raise InvalidInput(f"{call.operation.name}: a test has no server")
+        return self._store.call(call)
+
+
+def _run_attempt(steps: Steps, attempt: Attempt, raised: list[BaseException]) -> Outcome:
+    """Runs one attempt as the process executor does; notes what the user code raised."""
+    context = JobContext(attempt, time.monotonic())
+    enter_alone(context)
+    try:
+        try:
+            call = steps.prepare(context)
+            value = call.function(*call.args, **call.kwargs)
+            if call.is_async:
+                import asyncio
+
+                value = asyncio.run(value)
+            outcome = steps.settle(context, value)
+        except BaseException as error:  # noqa: BLE001 - user code may raise anything
+            if not isinstance(error, Steering | SystemExit):
+                raised.append(error)
+            outcome = steps.failed(context, error)
+        return close(context, outcome)
+    finally:
+        enter_alone(None)
+
+
+def _outside_loops(run: Callable[[], T]) -> T:
+    """Runs it here, or in a thread where an event loop runs here: jobs may need their own."""
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run()
+    results: list[T] = []
+    thread = threading.Thread(target=lambda: results.append(run()))
+    thread.start()
+    thread.join()
+    return results[0]

@@ -1,0 +1,284 @@
+"""One connection that any number of threads share, without a thread of its own.
+
+Each thread leaves its frame and waits for its own answer.  Whoever can sends all frames that
+were left by then in one write; one of those that wait reads for all, wakes exactly those whose
+answers came, and passes the reading on when it has its own.
+
+What an interrupt (Ctrl-C, or whatever a signal's handler raises) finds half done, no other
+thread can go on with: then the connection is lost, and each of them hears that.  While a
+thread sleeps nothing is half done, and only its own call ends.
+
+What may not live here: what is asked (`operations`), finding a server (`blocking`, `endpoint`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import select
+import socket
+import threading
+from collections import deque
+from typing import Any, Final
+
+import msgspec
+
+from beaver.errors import BeaverError, ServerLeft
+from beaver.system.spinning import Looking
+from beaver.transport import framing
+
+_RECEIVE_BYTES: Final = 1 << 16
+_TOGETHER_BYTES: Final = 1 << 16
+"""Frames of so many bytes leave in a write without waiting for more."""
+_OTHER_READS_MS: Final = 10
+"""For so long a thread that has to send leaves the reading to another one, and looks again."""
+
+
+class Slot(msgspec.Struct, eq=False):
+    """The place where one answer is awaited."""
+
+    number: int
+    done: bool = False
+    value: tuple[int, Any] | None = None
+    """`(status, body)`; `None` where the connection was lost without a farewell."""
+    gate: Any = None
+    """The lock that its thread waits at while another one reads."""
+    asleep: bool = False
+    """Its thread only waits: an interrupt there leaves nothing half done."""
+
+
+class Channel:
+    """A connection and the answers that are awaited on it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.lost = False
+        """The connection is gone or closed."""
+        self._connection = connection
+        self._frames = framing.FrameReader()
+        self._numbers = itertools.count(1)
+        self._unsent: deque[bytes] = deque()
+        self._sending = threading.Lock()
+        self._mutex = threading.Lock()
+        """Guards all below."""
+        self._slots: dict[int, Slot] = {}
+        self._reader: Slot | None = None
+        """The one whose thread reads for all."""
+        self._readable = select.poll()
+        self._readable.register(connection, select.POLLIN)
+        self._looking = Looking()
+
+    def ask(self, op: str, body: Any) -> Slot:
+        """Sends a request; the slot that is returned goes to `wait_for`.
+
+        Raises:
+            InvalidInput: It is longer than a server reads.
+            ServerLeft: The connection was lost before; nothing was sent.
+        """
+        number = next(self._numbers)
+        frame = framing.encode_request(number, op, body)
+        slot = Slot(number)
+        with self._mutex:
+            if self.lost:
+                raise ServerLeft("the connection to the server is closed; nothing was sent")
+            self._slots[number] = slot
+        try:
+            # 1. Who finds the lock taken leaves its frame to the holder.
+            # 2. The holder looks again once it has let go: what came meanwhile is not forgotten.
+            sending, unsent = self._sending, self._unsent
+            unsent.append(frame)
+            while unsent and sending.acquire(blocking=False):
+                try:
+                    self._send_all(unsent)
+                finally:
+                    sending.release()
+        except ConnectionError:
+            # Behind the last answers there may be a farewell: whoever reads meets the end.
+            self.notice()
+        except (OSError, ValueError):  # Of a closed socket: its descriptor is -1.
+            self._lose()
+        except BaseException:
+            # A frame may be half sent: nothing can follow it.
+            self._lose()
+            raise
+        return slot
+
+    def wait_for(self, slot: Slot) -> None:
+        """Returns once a slot is done."""
+        try:
+            with self._mutex:
+                reads = self._reader is None
+                if reads:
+                    self._reader = slot
+            if not reads:
+                self._line_up(slot)
+            while not slot.done:
+                # Who is alone may look for its answer: no other thread needs the interpreter.
+                if len(self._slots) != 1 or not self._looking.sees(self._readable.poll):
+                    slot.asleep = True
+                    self._readable.poll()
+                    slot.asleep = False
+                self._take()
+            if self._reader is slot:
+                with self._mutex:
+                    self._pass_on()
+        except BaseException:
+            self._interrupted(slot)
+            raise
+
+    def _line_up(self, slot: Slot) -> None:
+        """Sleeps until the answer is there, or it is our turn to read."""
+        with self._mutex:
+            if slot.done:
+                return
+            if self._reader is None:
+                self._reader = slot
+                return
+            gate = slot.gate = threading.Lock()
+            gate.acquire()
+        slot.asleep = True
+        gate.acquire()
+        slot.asleep = False
+
+    def notice(self) -> None:
+        """Takes what has come, to its end if it has one, unless somebody reads anyway."""
+        with self._mutex:
+            if self.lost or self._reader is not None:
+                return
+            self._reader = _SENDER
+        try:
+            while not self.lost and self._take():
+                pass
+        finally:
+            with self._mutex:
+                self._pass_on()
+
+    def close(self) -> None:
+        """Ends the connection; who waits hears that it is lost."""
+        self._lose()
+        self._connection.close()
+
+    def detach(self) -> socket.socket:
+        """Gives up the connection, on which nothing may be under way, and returns it."""
+        assert not self._slots, "no call is under way"
+        self.lost = True
+        return socket.socket(fileno=self._connection.detach())
+
+    # -- sending ------------------------------------------------------------------------------
+
+    def _send_all(self, unsent: deque[bytes]) -> None:
+        """Sends the frames that are there, several in a write.  Called by one at a time."""
+        while unsent:
+            frame = unsent.popleft()
+            if unsent:
+                frames, size = [frame], len(frame)
+                while unsent and size < _TOGETHER_BYTES:
+                    frames.append(unsent.popleft())
+                    size += len(frames[-1])
+                frame = b"".join(frames)
+            try:
+                sent = self._connection.send(frame, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            if sent != len(frame):
+                self._send_rest(memoryview(frame)[sent:])
+
+    def _send_rest(self, rest: memoryview) -> None:
+        """Sends what there was no room for, and reads answers meanwhile.
+
+        The server takes no more requests while its answers are not read: whoever only sends,
+        and all others behind him, would wait for ever.
+        """
+        while rest:
+            self._await_room()
+            with contextlib.suppress(BlockingIOError):
+                rest = rest[self._connection.send(rest, socket.MSG_DONTWAIT) :]
+
+    def _await_room(self) -> None:
+        """Waits until there is room, or answers were read, or perhaps somebody reads them."""
+        poll = select.poll()
+        poll.register(self._connection, select.POLLOUT)
+        with self._mutex:
+            reads = self._reader is None
+            if reads:
+                self._reader = _SENDER
+                poll.modify(self._connection, select.POLLIN | select.POLLOUT)
+        try:
+            ready = poll.poll(None if reads else _OTHER_READS_MS)
+            if reads and any(events & ~select.POLLOUT for _, events in ready):
+                self._take()
+        finally:
+            if reads:
+                with self._mutex:
+                    self._pass_on()
+
+    # -- reading, one for all -------------------------------------------------------------------
+
+    def _take(self) -> bool:
+        """Gives the answers that have come to who waits for them; False where there are none.
+
+        Called by the reader.
+        """
+        farewell = False
+        try:
+            received = self._connection.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
+            with self._mutex:
+                for body in self._frames.feed(received):
+                    number, status, answer = framing.decode_answer(body)
+                    farewell = farewell or status == framing.FAREWELL
+                    slot = self._slots.pop(number, None)
+                    if slot is not None:
+                        slot.value, slot.done = (status, answer), True
+                        if slot.gate is not None:
+                            _open_gate(slot)
+        except BlockingIOError:
+            return False  # A false alarm.
+        except (OSError, BeaverError, TypeError, ValueError):
+            received = b""  # What came is no answer: nothing after it can be trusted.
+        if farewell:
+            self._lose((framing.FAREWELL, b""))
+        elif not received:
+            self._lose()
+        return True
+
+    def _pass_on(self) -> None:
+        """Lets somebody else read who waits.  Called with the mutex held, by the reader."""
+        self._reader = None
+        for slot in self._slots.values():
+            if slot.gate is not None:
+                self._reader = slot
+                _open_gate(slot)
+                return
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _interrupted(self, slot: Slot) -> None:
+        """A thread gives up its wait, wherever it was."""
+        if not slot.asleep:
+            self._lose()
+            return
+        with self._mutex:
+            self._slots.pop(slot.number, None)
+            if self._reader is slot:
+                self._pass_on()
+
+    def _lose(self, value: tuple[int, Any] | None = None) -> None:
+        """Ends the connection; whoever still waits gets `value`."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        with self._mutex:
+            self.lost = True
+            self._unsent.clear()
+            slots, self._slots = self._slots, {}
+            for slot in slots.values():
+                slot.value, slot.done = value, True
+                _open_gate(slot)
+
+
+def _open_gate(slot: Slot) -> None:
+    gate, slot.gate = slot.gate, None
+    if gate is not None:
+        gate.release()
+
+
+_SENDER: Final = Slot(0)
+"""Stands for a thread that reads because it cannot send."""

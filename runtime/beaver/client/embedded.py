@@ -1,0 +1,369 @@
+"""The client without a server: it appends alone, or has a keeper do it.
+
+A lone change to a small store is made right here: it takes the lock, recovers the state from
+the files, decides, appends one commit and gives the lock back.  Where that would cost more
+than a keeper's start (the store is large, others want to append as well, or the last change
+was just now), a keeper is started, and it and the next ones go there.  Either way the commit
+is durable on return, exactly as a server's answer.  Reading neither writes nor locks, and
+starts nothing.  Jobs run only once a server does.
+
+The calls are those of `operations`; what needs running workers (a `wait` for an unfinished job)
+is refused with a hint.  If a server comes up meanwhile, the call goes there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import TracebackType
+from typing import Final, NoReturn, Self, TypeVar
+
+import msgspec
+
+from beaver.client import blocking
+from beaver.client.operations import Call, Operations, Synchronous
+from beaver.config.layers import Config
+from beaver.engine.stamps import Stamper
+from beaver.errors import (
+    DiskFull,
+    InvalidInput,
+    NoServer,
+    NotFound,
+    ServerLeft,
+    StoreUnavailable,
+)
+from beaver.holder.turn import Turn, try_turn
+from beaver.inspect import queries
+from beaver.journal.codec import encode_commit
+from beaver.journal.port import OVERHEAD_BYTES, append_now
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.lock import (
+    LOCK_WAIT_S,
+    Patience,
+    prepare_directory,
+    silent_server,
+    try_lock,
+)
+from beaver.limits import hint
+from beaver.local_store import LocalStore
+from beaver.operations import ENQUEUE
+from beaver.ports import Clock, DirectoryLock, Disk
+from beaver.request.rejections import error_of
+from beaver.request.resolving import Resolver
+from beaver.store.recovery import Opened, open_store, peek_store, read_store
+from beaver.store.weighing import bytes_to_recover
+from beaver.structs.questions import Known, Search, Told
+from beaver.structs.views import JobView, StatusView
+from beaver.system.clock import SystemClock
+from beaver.system.disk import SystemDisk
+from beaver.text.foreign import counted
+from beaver.transport import endpoint
+from beaver_model import Rejection, State, apply, decide
+from beaver_model.bounds import BATCH_BYTES_MAX
+from beaver_model.commands import AnyCommand
+
+T = TypeVar("T")
+
+REPLAYED_MAX: Final = 500_000
+"""Events that a command replays, in under a second, before it shortens the log."""
+SMALL_BYTES: Final = 1 << 20
+"""Of so much a store recovers in less time than a keeper needs for its start."""
+RECENT_S: Final = 1.0
+"""Who changes something again within this time is better served by a keeper."""
+RESTARTS_S: Final = 10.0
+"""So long a call is begun anew, because whoever served the store has ended."""
+STARTS_MAX: Final = 3
+"""Keepers that are gone before they were found, after which a change is made here."""
+
+
+class _Served(Exception):
+    """Somebody serves the store by now: the call belongs there."""
+
+    def __init__(self, server: blocking.Client) -> None:
+        super().__init__("a server runs now")
+        self.server = server
+
+
+class EmbeddedClient(Operations, Synchronous):
+    """Works on the files of a store that no server holds.  Get one from `open_client`."""
+
+    runs_jobs: Final = False
+
+    def __init__(
+        self,
+        data: str,
+        *,
+        resolver: Resolver | None = None,
+        disk: Disk | None = None,
+        clock: Clock | None = None,
+        lock_wait_s: float = LOCK_WAIT_S,
+        settings: Config | None = None,
+        kept: blocking.Client | None = None,
+    ) -> None:
+        """Makes a client of a directory; nothing is opened or locked before a call.
+
+        Args:
+            data: The data directory; an enqueue makes it if need be.
+            resolver: Fills in what requests leave open, as a server's would; by default from
+                the environment and `beaver.yaml`, as a server and the command line do.
+            settings: Those of a keeper that has to be started, with the same default.
+            kept: A connection to the keeper that runs.
+            disk: The files.
+            clock: For stamps.
+            lock_wait_s: How long to wait for another process that holds the lock.
+        """
+        self.data = data
+        self.closed = False
+        self._given_resolver = resolver
+        self._disk = disk or SystemDisk()
+        self._clock = clock or SystemClock()
+        self._lock_wait_s = lock_wait_s
+        self._given_settings = settings
+        self._kept = kept
+        self._alone_s = float("-inf")
+        """When the last change was made here."""
+
+    @property
+    def resolver(self) -> Resolver:
+        """What the settings of this producer say, read where a job asks for them."""
+        if self._given_resolver is None:
+            self._given_resolver = self._settings.resolver()
+        return self._given_resolver
+
+    @property
+    def _settings(self) -> Config:
+        if self._given_settings is None:
+            from beaver.config.layers import load_config
+
+            self._given_settings = load_config({"data": self.data})
+        return self._given_settings
+
+    def call(self, call: Call[T]) -> T:
+        """Carries out one call; raises the `BeaverError` that answers it."""
+        until_s = time.monotonic() + RESTARTS_S
+        while True:
+            try:
+                if (kept := self._connected()) is not None:
+                    return kept.call(call)
+                return self._carry_out(call)
+            except _Served as served:
+                self._kept = served.server
+            except ServerLeft:
+                # A keeper ends when it was not needed, or for a server: nothing was done.
+                if time.monotonic() > until_s:
+                    raise
+
+    def close(self) -> None:
+        """Ends the connection to a keeper, if there is one."""
+        if (kept := self.detach()) is not None:
+            kept.close()
+
+    def detach(self) -> blocking.Client | None:
+        """Gives up the connection to whoever serves the store by now, and returns it."""
+        kept, self._kept = self._kept, None
+        return kept
+
+    def _connected(self) -> blocking.Client | None:
+        """Returns the connection to who serves the store, if that was so at the last call."""
+        if self._kept is not None:
+            self._kept.notice()
+            if self._kept.closed:
+                self.close()
+                with contextlib.suppress(NotFound):
+                    self._kept = blocking.find(self.data)
+        return self._kept
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _carry_out(self, call: Call[T]) -> T:
+        operation = call.operation
+        if operation.of_server:
+            raise blocking.no_server(self.data)
+        if not operation.changes:
+            return self._look().call(call)
+        if operation is ENQUEUE and not call.body.jobs:
+            return call.finish([])
+        with self._opened(create=operation is ENQUEUE) as (opened, now_ms):
+            commit = partial(self._commit, opened, now_ms)
+            return LocalStore(opened.state, commit, self, lambda: now_ms, _refuse).call(call)
+
+    # -- changes -------------------------------------------------------------------------
+
+    def _commit(self, opened: Opened, now_ms: int, command: AnyCommand) -> None:
+        """Decides, applies and appends; the commit is durable on return."""
+        state, wal = opened.state, opened.wal
+        decision = decide(state, command, now_ms)
+        if isinstance(decision, Rejection):
+            raise error_of(decision)
+        if not decision:
+            return
+        payload = encode_commit(now_ms, decision)
+        if len(payload) > BATCH_BYTES_MAX and len(decision) > 1:
+            raise InvalidInput(
+                f"{counted(len(decision), 'job')} of {len(payload)} bytes in one commit; at most "
+                f"{BATCH_BYTES_MAX} bytes fit; {hint('batch_bytes')}"
+            )
+        if not wal.reserve(len(payload) + OVERHEAD_BYTES):
+            raise DiskFull("the disk is full; nothing was changed and nothing is lost")
+        for event in decision:
+            apply(state, event, now_ms)
+        append_now(wal, payload, len(decision))
+
+    @contextmanager
+    def _opened(self, *, create: bool) -> Iterator[tuple[Opened, int]]:
+        """Holds the lock over recovery, one commit and the closing of the log."""
+        if create:
+            prepare_directory(self._disk, self.data)
+        else:
+            self._require_store()
+        turn = self._turn()
+        lock: DirectoryLock | None = None
+        try:
+            lock = self._lock()
+            opened = open_store(self._disk, self.data, clock=self._clock, create=create)
+            try:
+                yield opened, Stamper(self._clock, opened.state.time_ms).now_ms()
+                if opened.report.events >= REPLAYED_MAX:
+                    # Seldom, so what it takes is loaded only then.
+                    from beaver.client.compaction import shorten_log
+
+                    shorten_log(self._disk, Layout(self.data), opened)
+            except BaseException:
+                # Refused, or the log failed: whoever opens it next recovers it.
+                opened.wal.abandon()
+                raise
+            opened.wal.close()
+            self._alone_s = time.monotonic()
+        finally:
+            if lock is not None:
+                lock.release()
+            turn.release()
+
+    def _require_store(self) -> None:
+        """Checks that there is something to change, so that a mere look creates nothing."""
+        endpoint.require_directory(self.data)
+        layout = Layout(self.data)
+        if not any(map(self._disk.exists, (layout.lock, layout.log, layout.snapshot))):
+            raise NotFound(f"{self.data} holds no queue")
+
+    def _turn(self) -> Turn:
+        """Returns the turn to append alone, which the next one waits for.
+
+        Raises:
+            _Served: Somebody serves the store: who was there, or a keeper, started here.
+            StoreUnavailable: Neither for a while.
+        """
+        patience, waited, started = self._patience(), False, 0
+        while True:
+            # Before the look: who has the turn knows that nobody begins to listen meanwhile.
+            turn = self._try_turn()
+            try:
+                if (server := blocking.find(self.data)) is not None:
+                    raise _Served(server)
+                if turn is not None:
+                    wanted = started < STARTS_MAX and self._wants_keeper(waited)
+                    if wanted and self._start_keeper():
+                        started += 1
+                        continue
+                    found, turn = turn, None
+                    return found
+            finally:
+                if turn is not None:
+                    turn.release()
+            waited = True
+            patience.wait()
+
+    def _try_turn(self) -> Turn | None:
+        try:
+            return try_turn(self.data)
+        except OSError as error:
+            raise StoreUnavailable(f"cannot open {self.data}: {error.strerror}") from error
+
+    def _wants_keeper(self, waited: bool) -> bool:
+        """True where a keeper costs less than what is done without one."""
+        if self._settings.keeper_idle_ms == 0:
+            return False
+        recent = time.monotonic() - self._alone_s < RECENT_S
+        return waited or recent or bytes_to_recover(self._disk, Layout(self.data)) > SMALL_BYTES
+
+    def _start_keeper(self) -> bool:
+        from beaver.holder import starting
+
+        return starting.start(self._settings)
+
+    def _patience(self) -> Patience:
+        return Patience(self.data, self._lock_wait_s)
+
+    def _lock(self) -> DirectoryLock:
+        patience = self._patience()
+        while True:
+            lock = try_lock(self._disk, self.data)
+            if lock is not None:
+                return lock
+            server = blocking.find(self.data)
+            if server is not None:
+                raise _Served(server)
+            patience.wait()
+
+    # -- questions -----------------------------------------------------------------------
+
+    def _look(self) -> LocalStore:
+        """Returns what the files hold now, which is not to be changed."""
+        endpoint.require_directory(self.data)
+        state, report = read_store(self._disk, self.data, clock=self._clock)
+        now_ms = max(self._clock.wall_ms(), state.time_ms)
+        while state.advance(now_ms):
+            pass
+        store = peek_store(self._disk, self.data)
+
+        def status(state: State) -> StatusView:
+            view = queries.status(
+                state,
+                now_ms,
+                running=False,
+                store=store.hex() if store else "",
+                recovery_ms=sum(report.seconds.values()) * 1000,
+                recovery=msgspec.to_builtins(report),
+            )
+            view.silent = silent_server(self.data)
+            return view
+
+        return LocalStore(state, _refuse, self, lambda: now_ms, status)
+
+    def tell(self, state: State, job: str) -> Told:
+        """Returns the kept events of a job."""
+        from beaver.history import stories  # SQLite is needed for these questions alone
+
+        known = Known(job, state.seq_of(job) or 0, job in state.tombstones)
+        told = stories.tell(self._disk, Layout(self.data), [known])
+        return Told(told.by_job[job], told.as_of_seq, told.first_seq)
+
+    def find(self, state: State, search: Search) -> list[JobView]:
+        """Returns finished jobs in the order in which they ended."""
+        from beaver.history import stories  # as above
+
+        while True:
+            views, listed = stories.find_finished(self._disk, Layout(self.data), search)
+            search.after_seq = listed.next_seq
+            if views or not listed.next_seq:
+                return views
+
+    def no_server(self, job: str) -> NoServer:
+        """Returns the error that answers a wait for a job that has not ended."""
+        return blocking.no_server(self.data, f"so job {job} cannot end")
+
+
+def _refuse(asked: object) -> NoReturn:
+    raise AssertionError(f"a question changes nothing, and a change asks none: {asked}")

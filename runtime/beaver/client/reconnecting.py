@@ -1,0 +1,386 @@
+"""The link of an application to its store: whoever holds it, however often that changes.
+
+Each call goes to the server or the keeper that runs now or, with none, to the files
+(`embedded`).  A server that dies before it answers is looked for again for a while, and what
+may be sent twice is sent again; what it says it has not taken up is sent again in any case:
+requests carry ids drawn before the first sending, so nothing is enqueued twice.
+
+The builders of calls stand once (`operations`, `api`); `blocking` and `awaited` make
+the two methods of each from it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Coroutine
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar
+
+from beaver.client.blocking import Client, find, no_server, socket_of_url
+from beaver.client.operations import Asynchronous, Call, Operations, Synchronous
+from beaver.errors import NoServer, NotFound, ServerGone, ServerLeft, WaitTimeout
+from beaver.operations import WAIT, Wait
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from beaver.client.asynchronous import AsyncClient
+    from beaver.client.embedded import EmbeddedClient
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+RESTART_S: Final = 10.0
+"""For so long a server that went away is looked for again."""
+_POLL_S: Final = 0.05
+
+
+class Link(Operations, Synchronous):
+    """Carries out calls on the store of an application, from any thread or event loop."""
+
+    def __init__(self, store: str) -> None:
+        self.store = store
+        """Path of the data directory, or a `unix:` URL."""
+        self.instead: Synchronous | None = None
+        """Takes every call while it is set: the store of a test."""
+        self._lock = threading.Lock()
+        self._client: Client | None = None
+        self._embedded: tuple[int, EmbeddedClient | None] = (0, None)
+        """What works without a server, and the process that it belongs to."""
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopLink] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._last_loop: tuple[weakref.ref[asyncio.AbstractEventLoop], _LoopLink] | None = None
+        """What was looked up last: mostly there is one loop."""
+        socket_of_url(store)  # Refuses a URL that cannot be reached at all.
+        _links.add(self)
+
+    def call(self, call: Call[T]) -> T:
+        """Carries out one call; raises the `BeaverError` that answers it."""
+        if self.instead is not None:
+            return self.instead.call(call)
+        started_s = time.monotonic()
+        client = self._client
+        if client is None or client.closed or client.process != os.getpid():
+            return self._persist(_Effort(call, started_s))
+        try:
+            return client.call(call)
+        except (ServerGone, NoServer) as error:
+            return self._persist(_Effort(call, started_s), error)
+
+    def _persist(self, effort: _Effort[T], error: ServerGone | NoServer | None = None) -> T:
+        """Carries out a call where no connection is at hand, or the first try met its end."""
+        while True:
+            if error is not None:
+                effort.lost(error)
+            if isinstance(error, NoServer):
+                while not _runs_jobs(self._find()) and not effort.overdue:
+                    time.sleep(_POLL_S)
+                effort.overdue_for(error)
+            try:
+                found = self._find()
+                if found is not None:
+                    return found.call(effort.remaining())
+                return _within(effort.left_s, self._without, effort.remaining())
+            except TimeoutError:
+                raise effort.too_late() from None
+            except (ServerGone, NoServer) as again:
+                error = again
+
+    async def acall(self, call: Call[T]) -> T:
+        """Carries out one call without holding up the event loop."""
+        if self.instead is not None:
+            return self.instead.call(call)
+        link = self._of_this_loop()
+        started_s = time.monotonic()
+        client = link.client
+        if client is None or client.closed:
+            return await self._apersist(link, _Effort(call, started_s))
+        try:
+            return await client.call(call)
+        except (ServerGone, NoServer) as error:
+            return await self._apersist(link, _Effort(call, started_s), error)
+
+    async def _apersist(
+        self, link: _LoopLink, effort: _Effort[T], error: ServerGone | NoServer | None = None
+    ) -> T:
+        """The same as `_persist`."""
+        import asyncio
+
+        while True:
+            if error is not None:
+                effort.lost(error)
+            if isinstance(error, NoServer):
+                # A server is another process: nothing but looking tells that it is there.
+                while not _runs_jobs(await link.find()) and not effort.overdue:  # noqa: ASYNC110
+                    await asyncio.sleep(_POLL_S)
+                effort.overdue_for(error)
+            try:
+                found = await link.find()
+                if found is not None:
+                    return await found.call(effort.remaining())
+                reading = asyncio.to_thread(self._without, effort.remaining())
+                return await asyncio.wait_for(reading, effort.left_s)
+            except TimeoutError:
+                raise effort.too_late() from None
+            except (ServerGone, NoServer) as again:
+                error = again
+
+    def close(self) -> None:
+        """Ends the connection of the blocking calls; the next call connects anew."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    def begin_anew(self) -> None:
+        """In a forked child: the thread that held the lock is not there to let go of it."""
+        self._lock = threading.Lock()
+
+    def _find(self) -> Client | None:
+        """Returns the connection to the server, made anew where it was lost or inherited."""
+        with self._lock:
+            found = self._client
+            if found is not None and found.greeting.keeper and found.process == os.getpid():
+                found.notice()  # It ends when it has not been needed for a while.
+            if found is None or found.closed or found.process != os.getpid():
+                if found is not None and found.process == os.getpid():
+                    found.close()
+                try:
+                    found = self._client = find(self.store)
+                except NotFound:
+                    found = self._client = None
+            return found
+
+    def _without(self, call: Call[T]) -> T:
+        """Carries out a call where nobody served the store just now."""
+        from beaver.client.embedded import EmbeddedClient
+
+        if socket_of_url(self.store) is not None:
+            raise no_server(self.store)
+        process, embedded = self._embedded
+        if embedded is None or process != os.getpid():
+            embedded = EmbeddedClient(self.store)
+            self._embedded = (os.getpid(), embedded)
+        try:
+            return embedded.call(call)
+        finally:
+            # Whoever was found or started meanwhile gets the next call directly.
+            kept = embedded.detach()
+            if kept is not None:
+                with self._lock:
+                    self._client = kept
+
+    def _of_this_loop(self) -> _LoopLink:
+        from asyncio import get_running_loop
+
+        loop = get_running_loop()
+        last = self._last_loop
+        if last is not None and last[0]() is loop:
+            return last[1]
+        link = self._loops.get(loop)
+        if link is None:
+            link = self._loops[loop] = _LoopLink(self.store)
+        self._last_loop = weakref.ref(loop), link
+        return link
+
+
+_links: Final[weakref.WeakSet[Link]] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    for link in list(_links):
+        link.begin_anew()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
+
+
+class AsyncLink(Operations, Asynchronous):
+    """The same, awaited."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def call(self, call: Call[T]) -> T:
+        return await self._link.acall(call)
+
+
+class _LoopLink:
+    """The connection of one event loop."""
+
+    def __init__(self, store: str) -> None:
+        import asyncio
+
+        self._store = store
+        self._lock = asyncio.Lock()
+        self.client: AsyncClient | None = None
+
+    async def find(self) -> AsyncClient | None:
+        from beaver.client import asynchronous
+
+        if self.client is not None and not self.client.closed:
+            return self.client
+        async with self._lock:
+            if self.client is None or self.client.closed:
+                try:
+                    self.client = await asynchronous.find(self._store)
+                except NotFound:
+                    self.client = None
+            return self.client
+
+
+def _runs_jobs(found: Client | AsyncClient | None) -> bool:
+    """True of a connection to a server, and not to a keeper."""
+    return found is not None and not found.greeting.keeper
+
+
+def _within(limit_s: float | None, work: Callable[[Call[T]], T], call: Call[T]) -> T:
+    """Returns what `work` does, unless that takes longer: then a `TimeoutError` is raised.
+
+    Reading a large store takes seconds, and a wait may have less.
+    """
+    if limit_s is None:
+        return work(call)
+    from concurrent.futures import Future
+
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work(call))
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="beaver-reading", daemon=True).start()
+    return done.result(limit_s)
+
+
+class _Effort(Generic[T]):
+    """One call, carried through restarts of the server: what to send, and until when."""
+
+    def __init__(self, call: Call[T], started_s: float) -> None:
+        """`started_s` is when the call was made, and was sent first."""
+        self._call = call
+        self._sent_s = self._started_s = started_s
+        self._limit_s: float | None = None
+        """Length of a `wait` that has one."""
+        if call.operation is WAIT and call.body.timeout_ms >= 0:
+            self._limit_s = call.body.timeout_ms / 1000
+        self._until_s = float("inf")
+        self._may_wait = call.operation is WAIT
+        """Whether a server that is not there is waited for: one that was, always."""
+
+    @property
+    def overdue(self) -> bool:
+        return time.monotonic() >= self._until_s
+
+    def remaining(self) -> Call[T]:
+        """Returns the call to send now, with what is left of its time."""
+        self._sent_s = time.monotonic()
+        if self._limit_s is None:
+            return self._call
+        call, left_s = self._call, self._started_s + self._limit_s - self._sent_s
+        body = Wait(call.body.job, max(0, round(left_s * 1000)))
+        return Call(call.operation, body, call.finish)
+
+    @property
+    def left_s(self) -> float | None:
+        """What is left of the time of a `wait` that has one."""
+        if self._limit_s is None:
+            return None
+        return max(0.0, self._started_s + self._limit_s - time.monotonic())
+
+    def too_late(self) -> WaitTimeout:
+        """Returns the error of a wait whose time is over."""
+        job, waited_s = self._call.body.job, self._limit_s or 0.0
+        return WaitTimeout(
+            f"job {job} has not ended after {waited_s:g} s, and no server runs that could run it"
+        )
+
+    def overdue_for(self, error: NoServer) -> None:
+        """Raises once no server has come up for long enough."""
+        if self.overdue:
+            raise error if self._limit_s is None else self.too_late() from error
+
+    def lost(self, error: ServerGone | NoServer) -> None:
+        """Notes that no server answered; raises where the call is not to be tried again."""
+        now_s = time.monotonic()
+        self._may_wait = self._may_wait or isinstance(error, ServerGone)
+        if self.left_s == 0.0:
+            raise self.too_late() from error
+        may_resend = self._call.operation.resend or isinstance(error, ServerLeft)
+        if not may_resend or not self._may_wait or now_s >= self._until_s:
+            raise error
+        if self._until_s == float("inf") or now_s - self._sent_s > RESTART_S:
+            # The first loss, or one after a long time of being served.
+            self._until_s = now_s + RESTART_S
+        if self._limit_s is not None:
+            self._until_s = min(self._until_s, self._started_s + self._limit_s)
+
+
+# -- two methods from one builder ------------------------------------------------------------
+
+
+class Linked:
+    """Whatever has a link: the object of the methods below."""
+
+    __slots__ = ()
+
+    link: Link
+
+
+L = TypeVar("L", bound=Linked)
+
+
+def blocking(
+    build: Callable[Concatenate[L, P], Call[T]],
+) -> Callable[Concatenate[L, P], T]:
+    """Makes a method that blocks until the call of `build` is carried out."""
+
+    def method(self: L, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.link.call(build(self, *args, **kwargs))
+
+    return _shown_as(method, build, "")
+
+
+def awaited(
+    build: Callable[Concatenate[L, P], Call[T]],
+) -> Callable[Concatenate[L, P], Coroutine[Any, Any, T]]:
+    """Makes a method that is awaited; otherwise as `blocking`."""
+
+    async def method(self: L, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.link.acall(build(self, *args, **kwargs))
+
+    return _shown_as(method, build, "a")
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _shown_as(method: F, build: Callable[..., Any], prefix: str) -> F:
+    """Gives a method the name, the text and the signature of its builder.
+
+    The signature that `inspect` and editors show is found by `__wrapped__`: a copy of the
+    builder that returns what the method does, and not a `Call` of it.
+    """
+    assert isinstance(build, FunctionType)
+    assert isinstance(method, FunctionType)
+    shown = FunctionType(
+        build.__code__, build.__globals__, build.__name__, build.__defaults__, build.__closure__
+    )
+    returned = build.__annotations__.get("return", "Any")
+    shown.__kwdefaults__ = build.__kwdefaults__
+    shown.__annotations__ = {
+        **build.__annotations__,
+        "return": returned.removeprefix("Call[").removesuffix("]"),
+    }
+    method.__name__ = prefix + build.__name__.removeprefix("_")
+    scope, dot, _ = build.__qualname__.rpartition(".")
+    method.__qualname__ = scope + dot + method.__name__
+    method.__module__, method.__doc__ = build.__module__, build.__doc__
+    method.__wrapped__ = shown  # type: ignore[attr-defined]
+    return method

@@ -1,0 +1,431 @@
+"""Stories: what the log tells of jobs, found by the index where that reaches, else by reading.
+
+What lives here: the events of a job, and lists of finished jobs, for the helper and for
+readers without a server.  What may not: a write, or a wait.  What the index does not hold yet
+is the end of the log, which is looked through for as many bytes as `TAIL_BYTES_MAX`; whoever
+is told something is told up to which seq it goes.
+
+Nothing here depends on the index being there: without it, all of the log is its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+
+from beaver.errors import StoreUnavailable
+from beaver.history.blocks import Block, Blocks, hash_of, numbers_in
+from beaver.history.database import Entry, History, HistoryDamaged, HistoryUnusable
+from beaver.history.projection import JobRecord, advance
+from beaver.inspect import queries
+from beaver.inspect.listing import event_view
+from beaver.journal.wal.following import Cursor, Follower, open_segment
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.reader import SegmentScan, decode_frame, read_header, segments
+from beaver.ports import Disk, File
+from beaver.structs.questions import Known, Listed, Search, Stories
+from beaver.structs.views import EventView, JobView
+from beaver_model.events import JOB_EVENTS, Acked, Discarded, Enqueued, JobEvent
+
+TAIL_BYTES_MAX: Final = 1 << 30
+"""So much of the log behind the index is looked through for one answer: a few seconds."""
+SEARCHED_ENDS: Final = 20_000
+"""Ended jobs that one step of a search looks at."""
+LIST_BYTES_MAX: Final = 8 << 20
+_NEEDLES_MAX: Final = 8
+"""Ids up to which a payload is searched for them before it is decoded."""
+_DECODED_MAX: Final = 64
+"""Blocks that a reading keeps decoded."""
+_FILES_MAX: Final = 8
+_ATTEMPTS: Final = 5
+NO_END: Final = 1 << 62
+
+_NOTHING: Final = msgspec.Raw(b"[]")
+
+_T = TypeVar("_T")
+
+
+class Story(NamedTuple):
+    """The events of a job from one ENQUEUE to the next, as far as they are kept."""
+
+    record: JobRecord
+    events: list[EventView]
+
+
+def tell(
+    disk: Disk,
+    layout: Layout,
+    known: Sequence[Known],
+    until_seq: int = NO_END,
+    *,
+    tail_bytes: int = TAIL_BYTES_MAX,
+) -> Stories:
+    """Returns every kept event of the newest job with each of these ids, in order.
+
+    Args:
+        disk: Where the store lies.
+        layout: Its files.
+        known: The jobs; those that are unknown have no events.
+        until_seq: A seq that is durable; later events may be told as well.
+        tail_bytes: Bound on the part of the log that is read without an index.
+
+    Raises:
+        Corruption: The log is damaged.
+    """
+
+    def ask(past: _Past) -> Stories:
+        found = {job.job: past.indexed(job) for job in known}
+        open_jobs = {job.job for job in known if not _is_whole(job, found[job.job])}
+        as_of_seq = past.until_seq
+        if open_jobs:
+            as_of_seq = past.search_tail({job: found[job] for job in open_jobs}, tail_bytes)
+        by_job = {job: last_life(job, entries).events for job, entries in found.items()}
+        return Stories(by_job, as_of_seq, past.first_seq, past.damaged)
+
+    return _asked(disk, layout, until_seq, ask)
+
+
+def find_finished(
+    disk: Disk, layout: Layout, search: Search, until_seq: int = NO_END
+) -> tuple[list[JobView], Listed]:
+    """Takes a step of a search for jobs that ended in one way.
+
+    Returns:
+        What was found, and what is said of it.
+
+    Raises:
+        Corruption: The log is damaged.
+    """
+    return _asked(disk, layout, until_seq, lambda past: _Finder(past, search).step())
+
+
+def _asked(disk: Disk, layout: Layout, until_seq: int, ask: Callable[[_Past], _T]) -> _T:
+    damaged = False
+    for _ in range(_ATTEMPTS):
+        try:
+            with contextlib.closing(_Past(disk, layout, until_seq, ignored=damaged)) as past:
+                return ask(past)
+        except FileNotFoundError:
+            continue  # A segment went while it was to be read.
+        except HistoryDamaged:
+            damaged = True
+    raise StoreUnavailable(
+        f"the files of {layout.path} changed {_ATTEMPTS} times while they were read; try again"
+    )
+
+
+def _is_whole(known: Known, entries: Sequence[Entry]) -> bool:
+    """True where a job that has ended was found to its end."""
+    return (
+        known.ended
+        and bool(entries)
+        and isinstance(entries[-1][2], Acked | Discarded)
+        and any(seq == known.seq for seq, _, _ in entries)
+    )
+
+
+# -- blocks -----------------------------------------------------------------------------------
+
+
+class _Window:
+    """A segment up to the end of a block: nothing behind it is read."""
+
+    def __init__(self, file: File, end: int) -> None:
+        self._file, self._end = file, end
+
+    def pread(self, size: int, offset: int) -> bytes:
+        return self._file.pread(max(0, min(size, self._end - offset)), offset)
+
+    def size(self) -> int:
+        return self._end
+
+
+class BlockReader:
+    """Reads the events of blocks, and keeps some of them."""
+
+    def __init__(self, disk: Disk, layout: Layout) -> None:
+        self._disk, self._layout = disk, layout
+        self._files: OrderedDict[int, File] = OrderedDict()
+        self._decoded: OrderedDict[int, dict[str, list[Entry]]] = OrderedDict()
+
+    def close(self) -> None:
+        while self._files:
+            self._files.popitem()[1].close()
+
+    def read(self, block: Block) -> Iterator[Entry]:
+        """Yields the events of a block.
+
+        Raises:
+            HistoryDamaged: They do not stand there.
+            FileNotFoundError: Its segment was pruned meanwhile.
+        """
+        file = self._file(block.segment_seq)
+        path = self._layout.archived(block.segment_seq)
+        scan = SegmentScan(_Window(file, block.end), path, read_header(file, path))  # type: ignore[arg-type]
+        scan.offset, scan.next_seq, scan.crc = block.begin, block.first_seq, block.crc_before
+        for frame in scan:
+            if frame.count:
+                time_ms, events = decode_frame(path, frame)
+                for seq, event in enumerate(events, frame.first_seq):
+                    yield seq, time_ms, event
+            if scan.last_seq >= block.last_seq:
+                return
+        # The index is wrong about it, or the log is damaged, which those find who read that.
+        raise HistoryDamaged(f"{path} has no intact frame at offset {scan.offset}")
+
+    def by_job(self, block: Block) -> dict[str, list[Entry]]:
+        """Returns the events of a block by job."""
+        decoded = self._decoded.get(block.first_seq)
+        if decoded is None:
+            decoded = {}
+            for entry in self.read(block):
+                event = entry[2]
+                if isinstance(event, JobEvent):
+                    decoded.setdefault(event.job, []).append(entry)
+            self._decoded[block.first_seq] = decoded
+            if len(self._decoded) > _DECODED_MAX:
+                self._decoded.popitem(last=False)
+        else:
+            self._decoded.move_to_end(block.first_seq)
+        return decoded
+
+    def _file(self, segment_seq: int) -> File:
+        file = self._files.get(segment_seq)
+        if file is None:
+            file = open_segment(self._disk, self._layout, segment_seq)
+            if file is None:
+                raise FileNotFoundError(self._layout.archived(segment_seq))
+            self._files[segment_seq] = file
+            if len(self._files) > _FILES_MAX:
+                self._files.popitem(last=False)[1].close()
+        return file
+
+
+# -- the index and the rest of the log ----------------------------------------------------------
+
+
+class _Past:
+    """A store's log with its index, as they are now."""
+
+    def __init__(self, disk: Disk, layout: Layout, until_seq: int, *, ignored: bool) -> None:
+        """Opens the log and its index for reading.
+
+        Args:
+            disk: Where the store lies.
+            layout: Its files.
+            until_seq: What is durable.
+            ignored: The index is damaged, and to be left alone.
+        """
+        self._disk, self._layout = disk, layout
+        self.damaged = ignored
+        self.reader = BlockReader(disk, layout)
+        infos = segments(disk, layout)
+        self.index = None if ignored or not infos else self._open(infos[0].header.store)
+        self._log_seq = self.first_seq = infos[0].first_seq if infos else 1
+        self.indexed_seq = self.first_seq - 1
+        self._cursor: Cursor | None = None
+        if self.index is not None:
+            self.indexed_seq = max(self.indexed_seq, self.index.applied_seq)
+            self.first_seq = max(self.first_seq, self.index.first_seq)
+            self._cursor = self.index.cursor
+        self.until_seq = max(until_seq, self.indexed_seq)
+        self._tail: Tail | None = None
+
+    def _open(self, store: bytes) -> History | None:
+        try:
+            return History(self._layout.history, store)
+        except HistoryDamaged:
+            self.damaged = True
+        except (OSError, HistoryUnusable):
+            # The helper will make it.  Or SQLite may not write its own files beside it, as in
+            # a directory that is read-only: the log itself says the same.
+            pass
+        return None
+
+    def close(self) -> None:
+        self.reader.close()
+        if self.index is not None:
+            self.index.close()
+
+    def indexed(self, known: Known) -> list[Entry]:
+        """Returns the events of a job up to `indexed_seq`.
+
+        Raises:
+            HistoryDamaged: The state knows of events that should be there, and are not.
+        """
+        index, job = self.index, known.job
+        if index is None or known.seq > self.indexed_seq:
+            return []
+        entries = index.kept_of(job)
+        for block in index.blocks_of(job):
+            if block.last_seq < self._log_seq:
+                continue  # Its segment was deleted, and nobody told the index.
+            entries += self.reader.by_job(block).get(job, ())
+        # One that ended before the log begins is forgotten; all others are there, from ENQUEUE on.
+        told = entries or not known.ended or known.seq >= index.first_seq
+        if (
+            known.seq >= index.begins_seq
+            and told
+            and all(seq != known.seq for seq, _, _ in entries)
+        ):
+            raise HistoryDamaged(f"{index.path} has lost events of job {job}")
+        return entries
+
+    def search_tail(self, entries: dict[str, list[Entry]], bytes_max: int) -> int:
+        """Adds the events behind the index; returns the seq up to which none is missing."""
+        if self.indexed_seq >= self.until_seq:
+            return self.indexed_seq
+        needles = [job.encode("utf-8", "surrogatepass") for job in entries]
+        few = len(needles) <= _NEEDLES_MAX
+        read = 0
+
+        def wanted(payload: bytes) -> bool:
+            nonlocal read
+            read += len(payload)
+            return not few or any(needle in payload for needle in needles)
+
+        follower = Follower(self._disk, self._layout, self._cursor, wanted=wanted)
+        for commit in follower.commits(self.indexed_seq, self.until_seq):
+            for seq, event in enumerate(commit.events, commit.first_seq):
+                if isinstance(event, JobEvent) and event.job in entries:
+                    entries[event.job].append((seq, commit.time_ms, event))
+            if read > bytes_max:
+                break
+        if follower.cursor is None:
+            return self.indexed_seq
+        return max(self.indexed_seq, follower.cursor.next_seq - 1)
+
+    @property
+    def tail(self) -> Tail:
+        """The end of the log, indexed in memory."""
+        if self._tail is None:
+            follower = Follower(self._disk, self._layout, self._cursor)
+            self._tail = Tail(follower, self.indexed_seq, self.until_seq)
+        return self._tail
+
+    def story_of(self, job: str, end_seq: int, here: Block) -> Story:
+        """Returns the life of a job that ended with a seq in a block."""
+        entries = [e for e in self.reader.by_job(here)[job] if e[0] <= end_seq]
+        if not any(isinstance(event, Enqueued) for _, _, event in entries):
+            entries = self.indexed(Known(job))
+            if end_seq > self.indexed_seq:
+                for block in self.tail.blocks_of(job):
+                    entries += self.reader.by_job(block).get(job, ())
+            entries = [e for e in entries if e[0] <= end_seq]
+        return last_life(job, entries)
+
+
+class Tail:
+    """Blocks of what the index does not hold yet."""
+
+    def __init__(self, follower: Follower, after_seq: int, until_seq: int) -> None:
+        cutter = Blocks(0)
+        read = 0
+        self.as_of_seq = after_seq
+        for commit in follower.commits(after_seq, until_seq) if until_seq > after_seq else ():
+            cutter.add(commit)
+            read += commit.end - commit.offset
+            self.as_of_seq = commit.first_seq + len(commit.events) - 1
+            if read > TAIL_BYTES_MAX:
+                break
+        self.blocks, self._keys = cutter.finish()
+
+    def blocks_of(self, job: str) -> list[Block]:
+        return [self.blocks[number] for number in numbers_in(self._keys, hash_of(job))]
+
+
+def last_life(job: str, entries: Iterable[Entry]) -> Story:
+    """Returns the newest job among events of one id, with attempts and workers."""
+    record = JobRecord(0, job)
+    views: list[EventView] = []
+    for seq, time_ms, event in entries:
+        assert isinstance(event, JOB_EVENTS), "events of other kinds have no job"
+        if isinstance(event, Enqueued) or not views:
+            record, views = JobRecord(seq, job), []
+        attempt, worker = advance(record, event, seq, time_ms)
+        views.append(event_view(seq, time_ms, event, attempt=attempt or None, worker=worker))
+    return Story(record, views)
+
+
+# -- finished jobs ------------------------------------------------------------------------------
+
+
+class _Finder:
+    """One step of a search: through the blocks of the index, then through the rest of the log."""
+
+    def __init__(self, past: _Past, search: Search) -> None:
+        self._past, self._search = past, search
+        self._kind = Acked if search.word == "completed" else Discarded
+        self._found: list[Story] = []
+        self._bytes = self._looked = 0
+        self._come_to = search.after_seq
+
+    def step(self) -> tuple[list[JobView], Listed]:
+        past = self._past
+        next_seq = 0
+        if not (self._all(self._indexed_blocks()) and self._all(past.tail.blocks)):
+            next_seq = self._come_to
+        as_of_seq = (
+            past.indexed_seq if next_seq and next_seq <= past.indexed_seq else past.tail.as_of_seq
+        )
+        views = [
+            queries.with_history(
+                JobView(
+                    story.record.id, story.record.seq, "", as_of_seq=as_of_seq, waiting="finished"
+                ),
+                story.events,
+            )
+            for story in self._found
+        ]
+        return views, Listed(_NOTHING, len(views), next_seq, as_of_seq, past.damaged)
+
+    def _indexed_blocks(self) -> Iterator[Block]:
+        index = self._past.index
+        if index is None:
+            return
+        from_seq = max(self._search.after_seq + 1, self._past.first_seq)
+        for number in range(index.number_at(from_seq), index.next_block):
+            block = index.block(number)
+            if block is not None:
+                yield block
+
+    def _all(self, blocks: Iterable[Block]) -> bool:
+        """Looks through blocks; False where there is enough for one step."""
+        search = self._search
+        for block in blocks:
+            if (
+                not block.ends
+                or block.last_seq <= search.after_seq
+                or block.last_ms < search.since_ms
+                or (search.until_ms and block.first_ms >= search.until_ms)
+            ):
+                continue
+            for seq, time_ms, event in self._past.reader.read(block):
+                if type(event) is not self._kind or seq <= search.after_seq:
+                    continue
+                if time_ms < search.since_ms or (search.until_ms and time_ms >= search.until_ms):
+                    continue
+                assert isinstance(event, JobEvent), "an end of a job"
+                if not self._take(self._past.story_of(event.job, seq, block), seq):
+                    return False
+        return True
+
+    def _take(self, story: Story, seq: int) -> bool:
+        """Adds a story if it is wanted; False where there is enough."""
+        search, record = self._search, story.record
+        self._looked += 1
+        if (
+            (not search.queue or record.queue == search.queue)
+            and (not search.task or record.task == search.task)
+            and (not search.tag or search.tag in (story.events[0].tags or ()))
+        ):
+            self._bytes += sum(len(bytes(e.payload)) + len(bytes(e.result)) for e in story.events)
+            if self._found and self._bytes > LIST_BYTES_MAX:
+                return False
+            self._found.append(story)
+        self._come_to = seq
+        return len(self._found) < search.limit and self._looked < SEARCHED_ENDS

@@ -1,0 +1,82 @@
+"""Taking a store over from the server that holds it: `beaver run --takeover`.
+
+The application is imported already.  The other server is asked to leave: it takes no more
+jobs to its workers, lets those that run end, within its own grace, and goes on taking in what
+clients enqueue meanwhile.  All that takes long at its end it does before it closes its doors.
+So between its last answer and our first there is a moment only.
+
+What may not live here: the lock (`journal.wal.lock`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Final
+
+from beaver.errors import BeaverError
+from beaver.journal.wal.lock import Hold, holder_of, try_lock
+from beaver.ports import Disk
+from beaver.transport import endpoint, framing
+
+log = logging.getLogger("beaver")
+
+_POLL_S: Final = 0.01
+
+
+async def take_over(disk: Disk, data: str, stop: asyncio.Event) -> Hold | None:
+    """Returns the lock on a data directory, however long its holder takes to leave.
+
+    Args:
+        disk: Where it lies.
+        data: The directory, which exists.
+        stop: Ends the wait.
+
+    Returns:
+        `None` where `stop` was set first.
+
+    Raises:
+        StoreUnavailable: It cannot be locked at all.
+    """
+    asked = ""
+    while (lock := try_lock(disk, data)) is None:
+        holder = holder_of(data)
+        if holder != asked and await asyncio.to_thread(ask_to_leave, data, holder):
+            asked = holder
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_POLL_S):
+                await stop.wait()
+                return None
+    return lock
+
+
+def ask_to_leave(data: str, holder: str) -> bool:
+    """Asks the server of a directory to leave; false where it cannot be reached yet."""
+    try:
+        reached = endpoint.reach(data)
+    except BeaverError as error:
+        log.warning("the server that holds %s cannot be asked to leave: %s", data, error)
+        return True
+    if reached is None:
+        return False
+    connection, greeting, _ = reached
+    with connection:
+        connection.settimeout(endpoint.CONNECT_S)
+        try:
+            connection.sendall(framing.encode_frame([1, "leave", []]))
+            frames = framing.FrameReader()
+            bodies: list[bytes] = []
+            while not bodies and (data_in := connection.recv(1 << 16)):
+                bodies = list(frames.feed(data_in))
+        except OSError:
+            return False
+    if greeting.keeper:
+        log.info("the keeper of %s makes way", data)
+    elif bodies and framing.decode_answer(bodies[0])[1]:
+        log.warning(
+            "%s does not know how to leave (an older release?): stop it; it is waited for", holder
+        )
+    else:
+        log.warning("taking over from %s: it is waited for while its jobs end", holder)
+    return True

@@ -1,0 +1,619 @@
+"""Writing the log: the one writer of the active segment.
+
+`append` is one frame, one write, one sync; then the frame is on disk, and `done` is called.
+While the disk is fast that is done on the loop, else by a process beside it (`commit_path`).
+Any error of a write or a sync makes the log useless for this process: memory, page cache and
+disk may differ, and a later sync may say "done" of data that is gone.  From then on every
+call raises, and the process must end; the next start recovers from what the disk has.
+
+The log is locked by whoever writes it, beside the directory's `LOCK`, which people remove.
+And it is looked at: behind each sync, whether the file still has a name and its bytes, and
+once a second and before sealing (`check`), whether it is still the file of its name.  What
+is written into a file that was deleted, replaced or cut is never acknowledged.
+
+Room comes before decisions.  `reserve` makes sure that frames of so many bytes fit into
+space that is zero-filled and synced, so that a commit changes no metadata of the file and
+the disk cannot turn out to be full inside it.  The order of preference:
+
+a. the active segment has the room;
+b. a prepared next segment was adopted: the active one is sealed, and the next takes over;
+c. the active file is extended with zero bytes.  New stores and commands without a server
+   live of this, and so does a server whose next segment is late.
+
+Sealing, step by step, and what a crash behind each step leaves (the rows of
+`recovery_table` in capitals):
+
+1. A CLOSE frame ends the active segment, synced.  A crash: CLOSED_END; or, if it was torn,
+   TORN_TAIL.  The prepared segment is PREPARED_UNUSED.
+2. The header goes into `wal.adopted`, synced.  A crash: SEALING_NOT_LINKED.
+3. `wal.log` gets its second name, in the archive.  4. The archive's names are synced.
+   A crash before 4 may forget the name again (SEALING_NOT_LINKED) or keep it
+   (SEALING_LINKED).  `wal.log` is still the old segment, and whole.
+5. `wal.adopted` is renamed to `wal.log`.  6. The directory's names are synced.
+   A crash before 6 shows the old names (SEALING_LINKED) or the new (SEALED_EMPTY).  The
+   old segment cannot be lost: its name in the archive is on disk since 4.
+7. Only now a frame may go into the new segment.  A frame before 6 could be acknowledged in
+   a file whose name a crash takes back.
+
+There is no moment without a `wal.log`, and none in which the next segment holds an event;
+so a missing `wal.log` is damage, and a next segment can always be dropped.
+
+Between its adoption and its use the next segment has a name of its own, `wal.adopted`:
+
+1. A server is killed while its helper prepares a segment.
+2. The next server recovers, has a segment prepared as `wal.next`, and adopts it.
+3. The old helper, not dead yet, finishes and renames its own file to `wal.next`.
+4. The server seals.  Were its segment still called `wal.next`, the rename would make the
+   stranger's file the log, and frames would go to a file without a name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Final, NamedTuple, NoReturn
+
+from beaver.errors import NO_ROOM, DiskFull, LogLost, StorageFailed
+from beaver.journal.port import Appended, Commit, Deposed, Done, Failed, Position
+from beaver.journal.wal.commit_path import CommitPath
+from beaver.journal.wal.following import Cursor, read_from
+from beaver.journal.wal.format import (
+    CLOSE,
+    EMPTY_FRAME_BYTES,
+    FILE_HEADER_BYTES,
+    MARK,
+    PAYLOAD_BYTES_MAX,
+    FileHeader,
+    encode_file_header,
+    encode_frame,
+    first_seed,
+    frame_bytes,
+    header_seed,
+)
+from beaver.journal.wal.layout import Layout
+from beaver.ports import Clock, Disk, File
+from beaver.system.descriptors import is_pressure
+
+SEGMENT_BYTES: Final = 64 << 20
+"""Size of a prepared segment, by default."""
+EXTEND_BYTES: Final = 1 << 20
+"""Least growth of a segment that is extended in place."""
+_ZEROS: Final = bytes(EXTEND_BYTES)
+_log: Final = logging.getLogger("beaver")
+_INTERRUPTED: Final = "the log was interrupted in the middle of a write; this process must end"
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+class Tail(NamedTuple):
+    """Where a segment goes on, as a scan of it found."""
+
+    offset: int
+    next_seq: int
+    crc: int
+    flags: int
+    """Flags of the last frame.  `CLOSE` where there is none: nothing waits to be closed."""
+
+
+def create_log(disk: Disk, layout: Layout, store: bytes, extend_bytes: int = EXTEND_BYTES) -> None:
+    """Makes the log of a new store; the caller holds the lock, and nothing is there.
+
+    The header is synced under the name `wal.next` before it becomes `wal.log`, so a
+    `wal.log` always has one.  A crash on the way leaves PREPARED_ONLY, and nothing that
+    was acknowledged.  `archive/` is made first: where there is a log, there is an archive.
+
+    Raises:
+        DiskFull: There is no room for it.
+        OSError: Something else failed.
+    """
+    disk.mkdir(layout.archive)
+    if disk.exists(layout.next):
+        disk.unlink(layout.next)
+    header = encode_file_header(FileHeader(store, 1, first_seed(store, 1)))
+    try:
+        file = disk.open(layout.next, create=True)
+        try:
+            file.pwrite(header + _ZEROS[len(header) : extend_bytes], 0)
+            file.sync()
+        finally:
+            file.close()
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        with contextlib.suppress(OSError):
+            disk.unlink(layout.next)
+        raise DiskFull(f"no room for a new log at {layout.log}: {error.strerror}") from error
+    disk.rename(layout.next, layout.log)
+    disk.sync_dir(layout.path)
+    # The directory itself may be new, and directories above it.
+    for parent in PurePath(layout.path).parents:
+        with contextlib.suppress(PermissionError):
+            disk.sync_dir(str(parent))
+
+
+class Wal:
+    """The log of one store, open for writing: the `port.Journal` of one machine."""
+
+    commit_bytes_max = PAYLOAD_BYTES_MAX
+    is_stamped = False
+
+    def __init__(
+        self,
+        disk: Disk,
+        layout: Layout,
+        file: File,
+        header: FileHeader,
+        tail: Tail,
+        *,
+        clock: Clock,
+        commits: CommitPath | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
+        extend_bytes: int = EXTEND_BYTES,
+    ) -> None:
+        """Takes over an active segment that recovery has made good.
+
+        Args:
+            disk: Where the store lies.
+            layout: Its names.
+            file: `wal.log`, open for writing and locked, zero bytes from `tail.offset` on.
+            header: Its header.
+            tail: Where it goes on.
+            clock: For what syncs take.
+            commits: Chooses how each commit is written; by default on the loop.
+            segment_bytes: Size that a prepared segment should have.
+            extend_bytes: Least growth of a segment that is extended in place.
+        """
+        self._disk = disk
+        self._layout = layout
+        self._file = file
+        self._header = header
+        self._seed = header_seed(header.store)
+        self._offset, self._next_seq, self._crc, self._flags = tail
+        self._place: Cursor | None = None
+        """The place behind the last frame, once it was asked for."""
+        self._size = min(file.size(), disk.file_bytes_max())
+        self._next: File | None = None
+        self._unusable: str | None = None
+        self._links = True
+        """The file system makes hard links, as far as is known."""
+        self._is_staged = False
+        """A frame has its place and is not confirmed: nothing may be written now."""
+        self._clock = clock
+        self._commits = commits or CommitPath()
+        self._done: Done | None = None
+        """Who waits for the frame that the writer process has."""
+        self._frame_bytes = 0
+        """Its size."""
+        self.segment_bytes = segment_bytes
+        self._extend_bytes = extend_bytes
+
+    # -- what it is ------------------------------------------------------------------------
+
+    @property
+    def store(self) -> bytes:
+        """The id of the store."""
+        return self._header.store
+
+    @property
+    def path(self) -> str:
+        return self._layout.log
+
+    @property
+    def first_seq(self) -> int:
+        """First seq of the active segment."""
+        return self._header.first_seq
+
+    @property
+    def next_seq(self) -> int:
+        return self._next_seq
+
+    @property
+    def last_seq(self) -> int:
+        """Last seq in the log; durable, unless a staged frame is not confirmed yet."""
+        return self._next_seq - 1
+
+    @property
+    def used(self) -> int:
+        """Bytes of the active segment that hold frames."""
+        return self._offset
+
+    @property
+    def room(self) -> int:
+        """Bytes of frames that fit into synced space; what a CLOSE takes is kept back."""
+        return max(0, self._size - self._offset - EMPTY_FRAME_BYTES)
+
+    @property
+    def has_next(self) -> bool:
+        """True where a next segment was adopted and is not in use yet."""
+        return self._next is not None
+
+    @property
+    def wants_next(self) -> bool:
+        """True where a next segment should be prepared now and adopted."""
+        return self._next is None and self.room < self.segment_bytes // 2
+
+    # -- frames ----------------------------------------------------------------------------
+
+    @property
+    def position(self) -> Cursor:
+        """See `port.Journal`: the place behind the last frame."""
+        place = self._place
+        if place is None:
+            place = self._place = Cursor(
+                self._header.first_seq, self._offset, self._next_seq, self._crc, self._flags
+            )
+        return place
+
+    @property
+    def commit_path(self) -> str:
+        """How commits are written now: `inline`, or by a `writer` process."""
+        return self._commits.name
+
+    def read(self, after: Position | None) -> Iterator[Commit]:
+        """See `port.Log`.
+
+        Raises:
+            FileNotFoundError: A segment was pruned meanwhile; start over.
+        """
+        return read_from(self._disk, self._layout, after)
+
+    def append(self, after: Position, payload: bytes, count: int, done: Done) -> None:
+        """Writes one commit of `count` events as one frame; see `port.Journal`.
+
+        On the loop `done` is called before this returns; else once the writer process has
+        answered.  Until then nothing else may be written; `reserve` answers for the room behind
+        the frame.
+        """
+        assert count > 0, "a commit has events"
+        assert len(payload) <= PAYLOAD_BYTES_MAX, "commits are bounded by the engine"
+        assert self._done is None, "one append at a time"
+        if after is not self.position and Cursor(*after).next_seq != self._next_seq:
+            done(Deposed(f"{self.path} has grown to seq {self.last_seq} meanwhile"))
+            return
+        try:
+            self._refuse_if_unusable()
+            assert frame_bytes(len(payload)) <= self.room, "room is reserved before a commit"
+            frame, offset = self._stage(payload, count, 0)
+            if self._commits.beside_the_loop and self._commits.is_ready():
+                self._done, self._frame_bytes = done, len(frame)
+                self._commits.write(self._file, frame, offset, self._written)
+                return
+            started_ns = self._clock.monotonic_ns()
+            self._write_durable(frame, offset)
+            seconds = (self._clock.monotonic_ns() - started_ns) / 1e9
+        except StorageFailed as error:
+            done(Failed(error))
+            return
+        self._commits.observe(seconds)
+        done(Appended(self.position, len(frame), seconds))
+
+    def _written(self, error: OSError | None, seconds: float) -> None:
+        """The writer process has written the frame, or failed to."""
+        done, self._done = self._done, None
+        assert done is not None, "a frame was handed over"
+        if error is not None:
+            self._unusable = f"the writer process could not write the log: {error}"
+            done(Failed(StorageFailed(self._unusable)))
+            return
+        try:
+            self._confirm()
+        except StorageFailed as failure:
+            done(Failed(failure))
+            return
+        self._commits.observe(seconds)
+        done(Appended(self.position, self._frame_bytes, seconds))
+
+    def wait(self) -> None:
+        """See `port.Journal`."""
+        if self._done is not None:
+            self._commits.wait()
+
+    def _confirm(self) -> None:
+        """The staged frame is on disk.
+
+        Raises:
+            LogLost: But in a file that has no name any more, or not all of its bytes.
+        """
+        assert self._is_staged, "a frame was staged"
+        if not self._file.is_kept(self._size):
+            self._lose()
+        self._is_staged = False
+        self._place = None
+
+    def check(self) -> None:
+        """Sees that the log is still the file of its name, and whole; costs a few us.
+
+        Raises:
+            LogLost: It is not; every further call raises, and the process must end.
+        """
+        self._refuse_if_failed()
+        if self._trouble():
+            self._lose()
+
+    def idle(self) -> None:
+        """Closes the last frame with an empty one, if it is not closed.
+
+        A valid frame behind it proves that it was synced: damage to it can then no longer
+        pass for a torn write.  Left out where the segment has no room for it.
+
+        Raises:
+            StorageFailed: It could not be written; every further call raises, and the process
+                must end.
+        """
+        self._refuse_if_unusable()
+        if not self._flags & (MARK | CLOSE) and self.room >= EMPTY_FRAME_BYTES:
+            self._write(b"", 0, MARK)
+
+    def close(self) -> None:
+        """Ends the log with a CLOSE frame, synced, and gives up the files.
+
+        Raises:
+            StorageFailed: As `idle`.
+        """
+        self._commits.close()
+        self._refuse_if_unusable()
+        if not self._flags & CLOSE and self._has_room_to_close:
+            self._write(b"", 0, CLOSE)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Gives up the files as they are, without writing.  Never raises."""
+        with contextlib.suppress(Exception):
+            self._commits.close()
+        self._unusable = self._unusable or f"{self.path} is closed"
+        for file in (self._file, self._next):
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
+
+    def _write(self, payload: bytes, count: int, flags: int) -> None:
+        self._write_durable(*self._stage(payload, count, flags))
+
+    def _stage(self, payload: bytes, count: int, flags: int) -> tuple[bytes, int]:
+        """Gives the next frame its place; returns it and its offset."""
+        frame, crc = encode_frame(
+            payload, count, self._next_seq, flags, previous_crc=self._crc, seed=self._seed
+        )
+        # Until it is confirmed nothing else may be written: also an interrupt between the
+        # write and its confirmation must not let a later call write behind the frame.
+        self._is_staged = True
+        offset = self._offset
+        self._offset += len(frame)
+        self._next_seq += count
+        self._crc = crc
+        self._flags = flags
+        return frame, offset
+
+    def _write_durable(self, frame: bytes, offset: int) -> None:
+        try:
+            self._file.pwrite_durable(frame, offset)
+        except OSError as error:
+            self._fail(f"writing {len(frame)} bytes at offset {offset}", self.path, error)
+        self._confirm()
+
+    # -- room ------------------------------------------------------------------------------
+
+    @property
+    def _has_room_to_close(self) -> bool:
+        """False only behind a file that was cut right after a frame by someone else."""
+        return self._size - self._offset >= EMPTY_FRAME_BYTES
+
+    def reserve(self, size: int) -> int:
+        """Makes sure that frames of `size` bytes fit into zero-filled, synced space.
+
+        Returns:
+            How many fit by now; 0 where the disk is full.  Nothing was changed then, and what
+            was reserved before is still there.
+
+        Raises:
+            StorageFailed: Something else failed; every further call raises.
+        """
+        # A new segment can be begun only when the last frame is in the old one.
+        while size > self.room and self._done is not None:
+            self.wait()
+        if size <= self.room and self._unusable is None:
+            return self.room
+        self._refuse_if_unusable()
+        if (self._may_seal(size) and self._seal()) or self._extend(size):
+            return self.room
+        return 0
+
+    def adopt(self, path: str) -> bool:
+        """Takes a prepared segment, zero-filled and synced, to go on in once it is needed.
+
+        Returns:
+            False where no descriptor is left for it.  Nothing was changed.
+
+        Raises:
+            StorageFailed: It cannot be opened; every further call raises.
+        """
+        self._refuse_if_failed()
+        assert self._next is None, "one next segment at a time"
+        try:
+            # Not synced: a crash may show either name, and recovery drops both.
+            self._disk.rename(path, self._layout.adopted)
+            try:
+                self._next = self._disk.open(self._layout.adopted, write=True)
+            except OSError as error:
+                if not is_pressure(error):
+                    raise
+                self._disk.rename(self._layout.adopted, path)
+                return False
+            if not self._next.lock():
+                raise BlockingIOError(errno.EWOULDBLOCK, "another process has locked it")
+        except OSError as error:
+            self._fail("adopting the prepared segment", path, error)
+        return True
+
+    def seal(self) -> bool:
+        """Seals the active segment now, if a next one was adopted and there are events.
+
+        Returns:
+            False where nothing was sealed.
+
+        Raises:
+            StorageFailed: As `idle`.
+        """
+        self._refuse_if_unusable()
+        return self._may_seal(0) and self._seal()
+
+    def _may_seal(self, size: int) -> bool:
+        """True where the next segment would hold `size` bytes of frames.
+
+        A segment without events is never sealed: its successor would begin with the same
+        seq, and segments are named by it.
+        """
+        if self._next is None or self._next_seq == self._header.first_seq:
+            return False
+        if not self._links:
+            return False
+        if not self._flags & CLOSE and not self._has_room_to_close:
+            return False
+        try:
+            next_size = min(self._next.size(), self._disk.file_bytes_max())
+        except OSError as error:
+            self._fail("reading its size", self._layout.adopted, error)
+        return next_size - FILE_HEADER_BYTES - EMPTY_FRAME_BYTES >= size
+
+    def _seal(self) -> bool:
+        """Goes through the steps of the module's docstring; False where the disk is full."""
+        layout, disk, following = self._layout, self._disk, self._next
+        assert following is not None, "sealing needs the next segment"
+        archived = layout.archived(self._header.first_seq)
+        self.check()
+        if not self._flags & CLOSE:
+            self._write(b"", 0, CLOSE)
+        header = FileHeader(self._header.store, self._next_seq, self._crc)
+        doing, path = "writing the header", layout.adopted
+        self._unusable = _INTERRUPTED
+        try:
+            following.pwrite_durable(encode_file_header(header), 0)
+            doing, path = "naming the sealed segment", archived
+            try:
+                disk.link(layout.log, archived)
+            except OSError as error:
+                if error.errno not in NO_ROOM | _NO_LINKS:
+                    raise
+                # A name that is there was made, whatever the answer said: it could not be made
+                # a second time, and what is in the archive must not grow.
+                if not disk.same_file(layout.log, archived):
+                    self._tell_of_links(error)
+                    # The old segment is whole and goes on; a CLOSE may stand anywhere.
+                    self._unusable = None
+                    return False
+            doing, path = "syncing the names", layout.archive
+            disk.sync_dir(layout.archive)
+            doing, path = "renaming to wal.log", layout.adopted
+            disk.rename(layout.adopted, layout.log)
+            doing, path = "syncing the names", layout.path
+            disk.sync_dir(layout.path)
+            self._file.close()
+            doing, path = "reading the size", layout.log
+            self._size = min(following.size(), disk.file_bytes_max())
+        except OSError as error:
+            self._fail(doing, path, error)
+        self._file, self._next = following, None
+        self._header = header
+        self._offset, self._place = FILE_HEADER_BYTES, None
+        self._unusable = None
+        return True
+
+    def _tell_of_links(self, error: OSError) -> None:
+        if error.errno in _NO_LINKS:
+            self._links = False
+            _log.warning(
+                "this file system makes no hard links (%s): the log goes on in one "
+                "segment, which grows and is never pruned; another file system is better",
+                error.strerror,
+            )
+
+    def _extend(self, size: int) -> bool:
+        """Appends zero bytes to the active file, synced; False where the disk is full."""
+        before = self._size
+        wanted = self._offset + EMPTY_FRAME_BYTES + size
+        after = max(wanted, before + self._extend_bytes)
+        try:
+            for offset in range(before, after, EXTEND_BYTES):
+                self._file.pwrite(_ZEROS[: min(EXTEND_BYTES, after - offset)], offset)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                self._fail(f"extending it from {before} to {after} bytes", self.path, error)
+            self._shrink(before)
+            return False
+        try:
+            self._file.sync()
+        except OSError as error:
+            # Also where it says that the disk is full: after a failed sync nobody knows.
+            self._fail(f"syncing its extension to {after} bytes", self.path, error)
+        self._size = after
+        return True
+
+    def _shrink(self, size: int) -> None:
+        """Takes back an extension that did not fit; it held zero bytes only."""
+        try:
+            self._file.truncate(size)
+        except OSError as error:
+            self._fail(f"shrinking it to {size} bytes", self.path, error)
+
+    # -- failure ---------------------------------------------------------------------------
+
+    def _refuse_if_unusable(self) -> None:
+        self._refuse_if_failed()
+        if self._is_staged:
+            raise StorageFailed(_INTERRUPTED)
+
+    def _refuse_if_failed(self) -> None:
+        if self._unusable is not None:
+            raise StorageFailed(self._unusable)
+
+    def _trouble(self) -> str:
+        """Returns what has become of the log, or nothing where it is in its place and whole."""
+        try:
+            named = self._disk.identity(self.path)
+            if named != self._file.identity():
+                return "another file stands in its place"
+            return "" if self._file.is_kept(self._size) else f"it was cut from {self._size} bytes"
+        except (FileNotFoundError, NotADirectoryError):
+            if self._disk.exists(self._layout.path):
+                return "it was deleted or renamed"
+            return "its directory was deleted or renamed"
+        except OSError as error:
+            return f"it cannot be looked at: {error.strerror}"
+
+    def _lose(self) -> NoReturn:
+        """The log is not what its name stands for: keeps what it holds, and raises."""
+        why = self._trouble() or "it has no name any more"
+        kept = "" if self._file.is_kept(0) else self._rescue()
+        self._unusable = f"the log was taken from under this process: {self.path}: {why}\n" + (
+            f"What it held is kept in {kept}: rename that to wal.log before the next start."
+            if kept
+            else "Nothing was acknowledged since; put it back, or a copy, before the next start."
+        )
+        raise LogLost(self._unusable)
+
+    def _rescue(self) -> str:
+        """Copies a file that lives by our descriptor alone; nothing where that fails."""
+        path, step = self._layout.rescued(str(self._next_seq)), EXTEND_BYTES
+        try:
+            kept = self._disk.open(path, create=True)
+            try:
+                for offset in range(0, self._offset, step):
+                    size = min(step, self._offset - offset)
+                    kept.pwrite(self._file.pread(size, offset), offset)
+                kept.sync()
+            finally:
+                kept.close()
+            self._disk.sync_dir(self._layout.path)
+        except OSError:
+            return ""
+        return path
+
+    def _fail(self, doing: str, path: str, error: OSError) -> NoReturn:
+        self._unusable = (
+            f"the log cannot be written: {path}: {doing}: {error.strerror or error}\n"
+            "This process must end; check the disk, then start again: recovery keeps "
+            "everything that was acknowledged."
+        )
+        raise StorageFailed(self._unusable) from error

@@ -1,0 +1,388 @@
+"""Replaying a log without a server: its listing, its check, the story of one job.
+
+What lives here: reading.  Nothing here writes or takes a lock, and a server may append
+meanwhile: a frame that is half written is the end of the log for now.
+
+Where the log reaches back to its beginning, every event is checked against the state that
+the ones before it give.  Where it does not, that begins with a snapshot; before it (and
+throughout, where there is none) an event is checked only against what the kept segments
+themselves tell of its job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from beaver.errors import Corruption, InvalidInput, StoreUnavailable
+from beaver.inspect.listing import attempt_of, event_view
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.reader import LogScan, decode_frame, read_commits
+from beaver.ports import Disk
+from beaver.snapshot.files import load_snapshot
+from beaver.store.origins import (
+    BASE_NONE,
+    BASE_START,
+    KnownSnapshot,
+    Origin,
+    Until,
+    choose_base,
+    find_origin,
+)
+from beaver.structs.views import EventView
+from beaver.system.disk import SystemDisk
+from beaver.text.durations import parse_time_ms
+from beaver_model import IllegalEvent, JobState, State, apply, fingerprint, legal, violations
+from beaver_model import replay as replay_events
+from beaver_model.events import (
+    AnyEvent,
+    Booted,
+    BoundsSet,
+    Enqueued,
+    JobEvent,
+    QueueForgotten,
+)
+from beaver_model.state import Header
+
+Progress = Callable[[int, int], None]
+"""Told now and then how many bytes of how many have been read."""
+
+_ATTEMPTS: Final = 5
+_PROGRESS_BYTES: Final = 1 << 20
+_SEQ_DIGITS_MAX: Final = 11
+_COUNTED: Final = (
+    JobState.PENDING,
+    JobState.IN_FLIGHT,
+    JobState.COMPLETED,
+    JobState.DEAD,
+    JobState.CANCELLED,
+)
+
+
+class DamageView(msgspec.Struct):
+    """Where and why a log is corrupt."""
+
+    file: str
+    offset: int
+    seq: int
+    reason: str
+
+    @classmethod
+    def of(cls, error: Corruption) -> DamageView:
+        return cls(error.file, error.offset, error.seq, error.reason)
+
+
+class CheckReport(msgspec.Struct):
+    """The verdict over a log."""
+
+    ok: bool
+    base: str
+    """`start`, `snapshot`, `older snapshot`, or `none`."""
+    frames: int
+    events: int
+    first_seq: int
+    last_seq: int
+    counts: dict[str, int]
+    """Jobs by state at `last_seq`; empty where the state cannot be known."""
+    fingerprint: str | None
+    """Of the state at `last_seq`; null where it cannot be known."""
+    violations: list[str]
+    torn_tail_bytes: int
+    error: DamageView | None = None
+
+
+def parse_until(text: str) -> Until:
+    """Returns the end of a replay: a seq, or a time (ISO 8601 or ms since the epoch).
+
+    Digits alone are a seq up to 11 of them, and ms beyond: those begin with the year 1973.
+
+    Raises:
+        InvalidInput: It is neither.
+    """
+    digits = text.strip()
+    if digits.isascii() and digits.isdigit() and len(digits) <= _SEQ_DIGITS_MAX:
+        return Until(seq=int(digits))
+    try:
+        return Until(time_ms=parse_time_ms(text, "--until"))
+    except InvalidInput as error:
+        raise InvalidInput(f"{error}, or a seq") from None
+
+
+# -- what is asked --------------------------------------------------------------------------
+
+
+def event_views(
+    path: str, until: Until | None = None, *, disk: Disk | None = None
+) -> Iterator[EventView]:
+    """Yields every event of a log file or data directory, with attempts where known.
+
+    Raises:
+        NotFound: There is no log.
+        Corruption: After the events before the damage.
+        NewerFormat: Something is of a newer version.
+    """
+    disk = disk or SystemDisk()
+    last_seq = 0
+    for _ in range(_ATTEMPTS):
+        try:
+            for view in Replay(disk, find_origin(disk, path), until or Until()).views():
+                if view.seq > last_seq:
+                    last_seq = view.seq
+                    yield view
+            return
+        except FileNotFoundError:
+            continue
+    raise _busy(path)
+
+
+def check(
+    path: str,
+    until: Until | None = None,
+    *,
+    disk: Disk | None = None,
+    on_progress: Progress | None = None,
+) -> CheckReport:
+    """Checks the frames, the chain and every event of a log; the verdict is in the report.
+
+    Raises:
+        NotFound: There is no log.
+        NewerFormat: Something is of a newer version.
+    """
+    disk = disk or SystemDisk()
+    for _ in range(_ATTEMPTS):
+        try:
+            origin = find_origin(disk, path)
+        except Corruption as error:
+            return CheckReport(False, BASE_NONE, 0, 0, 0, 0, {}, None, [], 0, DamageView.of(error))
+        replay = Replay(disk, origin, until or Until(), on_progress)
+        try:
+            replay.run()
+        except Corruption as error:
+            return replay.report(error)
+        except FileNotFoundError:
+            continue  # A segment or snapshot went while it was to be read.
+        return replay.report()
+    raise _busy(path)
+
+
+def bring_up(disk: Disk, layout: Layout, state: State, last_seq: int) -> None:
+    """Replays archive and log into a state, up to `last_seq` or the end of the log.
+
+    Raises:
+        Corruption: The log is damaged, begins later, or holds an illegal event.
+    """
+    try:
+        for first_seq, time_ms, events in read_commits(disk, layout, state.last_seq, last_seq):
+            replay_events(state, first_seq, time_ms, events)
+            if state.last_seq >= last_seq:
+                return
+    except IllegalEvent as error:
+        raise Corruption(layout.path, 0, error.seq, str(error)) from error
+
+
+def _busy(path: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"the files of {path} changed {_ATTEMPTS} times while they were read; try again"
+    )
+
+
+# -- going through a log --------------------------------------------------------------------
+
+
+class _Commit(NamedTuple):
+    path: str
+    offset: int
+    first_seq: int
+    time_ms: int
+    events: Sequence[AnyEvent]
+
+
+class Replay:
+    """One way through a log.  `run` or exhaust `views`, then ask for the `report`."""
+
+    def __init__(
+        self, disk: Disk, origin: Origin, until: Until, on_progress: Progress | None = None
+    ) -> None:
+        self._disk, self._origin, self._until = disk, origin, until
+        self._on_progress = on_progress
+        self._snapshot: KnownSnapshot | None = None
+        self._partial: PartialState | None = None
+        self.state: State | None = None
+        """The whole state, once it is known."""
+        if origin.first_seq == 1:
+            self.base, self.state = BASE_START, State()
+        else:
+            self._snapshot = choose_base(origin, until)
+            self.base = BASE_NONE if self._snapshot is None else self._snapshot.name
+            self._partial = PartialState(origin.first_seq)
+        self.frames = self.events = self.torn_tail_bytes = 0
+        self.first_seq = origin.shown_seq
+        self.last_seq = origin.first_seq - 1
+
+    def run(self) -> None:
+        """Checks everything.  Raises `Corruption` at the first damage."""
+        for commit in self._commits():
+            state = self.state
+            if state is not None:
+                try:
+                    replay_events(state, commit.first_seq, commit.time_ms, commit.events)
+                except IllegalEvent as error:
+                    raise _illegal(commit, error.seq, error) from error
+            else:
+                for seq, event in enumerate(commit.events, commit.first_seq):
+                    self._step(commit, seq, event)
+
+    def views(self) -> Iterator[EventView]:
+        """Checks everything and yields the events.  Raises `Corruption` at the first damage."""
+        for commit in self._commits():
+            for seq, event in enumerate(commit.events, commit.first_seq):
+                state = self.state
+                if state is None:
+                    assert self._partial is not None, "one of both is there"
+                    state = self._partial.state
+                attempt, worker = attempt_of(state, event)
+                self._step(commit, seq, event)
+                if seq >= self._origin.shown_seq:
+                    yield event_view(seq, commit.time_ms, event, attempt=attempt, worker=worker)
+
+    def report(self, error: Corruption | None = None) -> CheckReport:
+        """Returns the verdict, after `run` or `views` has ended or raised `error`."""
+        state = self.state
+        known = state is not None and error is None
+        broken = violations(state) if state is not None and known else []
+        return CheckReport(
+            ok=error is None and not broken,
+            base=self.base,
+            frames=self.frames,
+            events=self.events,
+            first_seq=self.first_seq,
+            last_seq=self.last_seq,
+            counts={s.name.lower(): state.count(s) for s in _COUNTED} if state and known else {},
+            fingerprint=fingerprint(state) if state and known else None,
+            violations=broken,
+            torn_tail_bytes=self.torn_tail_bytes,
+            error=None if error is None else DamageView.of(error),
+        )
+
+    def _step(self, commit: _Commit, seq: int, event: AnyEvent) -> None:
+        """Applies one event to what is known, or refuses it."""
+        state = self.state
+        if state is None:
+            assert self._partial is not None, "one of both is there"
+            reason = self._partial.step(seq, commit.time_ms, event)
+        elif seq <= state.last_seq:
+            return
+        else:
+            reason = legal(state, event)
+            if reason is None:
+                apply(state, event, commit.time_ms)
+        if reason is not None:
+            raise _illegal(commit, seq, IllegalEvent(seq, event, reason))
+
+    def _commits(self) -> Iterator[_Commit]:
+        """Yields the commits up to the end; counts; changes to the snapshot's state in time."""
+        origin, until = self._origin, self._until
+        log = LogScan(self._disk, origin.layout, origin.infos, origin.first_seq - 1)
+        told = 0
+        stopped = False
+        for frame in log:
+            scan = log.scan
+            assert scan is not None, "a frame comes from a scan"
+            if self._on_progress is not None:
+                told = self._tell(told, log)
+            self._enter_snapshot()
+            shown = scan.header.first_seq >= origin.shown_seq
+            if frame.count and not until.holds(frame.first_seq, 0):
+                stopped = True
+                break
+            if not frame.count:
+                self.frames += shown
+                continue
+            time_ms, events = decode_frame(scan.path, frame)
+            if not until.holds(frame.first_seq, time_ms):
+                stopped = True
+                break
+            if until.seq is not None:
+                del events[until.seq + 1 - frame.first_seq :]
+            if shown:
+                self.frames += 1
+                self.events += len(events)
+            yield _Commit(scan.path, frame.offset, frame.first_seq, time_ms, events)
+            self.last_seq = frame.first_seq + len(events) - 1
+        self._enter_snapshot()
+        if stopped or log.scan is None or log.scan.end is None:
+            return
+        self.torn_tail_bytes = log.scan.end.torn_bytes
+        self._refuse_short(log.scan.path, log.scan.end.offset)
+
+    def _enter_snapshot(self) -> None:
+        """Loads the base once the log has come to its seq."""
+        known = self._snapshot
+        if known is not None and self.state is None and self.last_seq >= known.info.last_seq:
+            self.state = load_snapshot(self._disk, known.path, check_fingerprint=True).state
+            self._partial = None
+
+    def _refuse_short(self, path: str, offset: int) -> None:
+        """Refuses a log that ends before something durable shows that it did."""
+        for known in self._origin.snapshots if self._origin.whole else ():
+            info = known.info
+            if info.last_seq > self.last_seq and self._until.holds(info.last_seq, info.time_ms):
+                reason = (
+                    f"the log ends with seq {self.last_seq}, and {known.path} shows that it "
+                    f"reached seq {info.last_seq}"
+                )
+                raise Corruption(path, offset, self.last_seq + 1, reason)
+
+    def _tell(self, told: int, log: LogScan) -> int:
+        infos = self._origin.infos
+        done = log.scan.offset if log.scan is not None else 0
+        for info in infos:
+            if log.scan is None or info.path == log.scan.path:
+                break
+            done += info.bytes
+        if done - told < _PROGRESS_BYTES or self._on_progress is None:
+            return told
+        self._on_progress(done, sum(info.bytes for info in infos))
+        return done
+
+
+class PartialState:
+    """What a log without its beginning tells of the jobs that came in while it was kept.
+
+    A throw-away state for checking: events of jobs that it does not know pass, and seqs are
+    set from outside, so this is the one place that writes to a state beside `apply`.
+    """
+
+    def __init__(self, first_seq: int) -> None:
+        # No tombstones: whether an id may come again depends on what is not known here.
+        self.state = State(Header(first_seq - 1, 0, 0, 0, 0))
+        self._epoch_known = False
+
+    def step(self, seq: int, time_ms: int, event: AnyEvent) -> str | None:
+        """Applies an event as far as it is known what it means; returns why it is illegal."""
+        state = self.state
+        state.last_seq = seq - 1
+        if isinstance(event, BoundsSet) or self._is_strange(event):
+            state.last_seq = seq
+            return None
+        if isinstance(event, Booted) and not self._epoch_known:
+            state.epoch, self._epoch_known = event.epoch - 1, True
+        reason = legal(state, event)
+        if reason is None:
+            apply(state, event, time_ms)
+        return reason
+
+    def _is_strange(self, event: AnyEvent) -> bool:
+        if isinstance(event, QueueForgotten):
+            return event.queue not in self.state.queues
+        return (
+            isinstance(event, JobEvent)
+            and not isinstance(event, Enqueued)
+            and event.job not in self.state.jobs
+        )
+
+
+def _illegal(commit: _Commit, seq: int, error: IllegalEvent) -> Corruption:
+    return Corruption(commit.path, commit.offset, seq, f"illegal event: {error}")

@@ -1,0 +1,173 @@
+"""Templates: what the jobs of one task and one set of options have in common, made once.
+
+A request is its template with an id, a payload and a digest.  The digest says whether two
+requests with one id ask for the same.  It is taken over what was sent, in canonical form:
+options that were left open stay open in it, keys are in order, and white space is gone.  So a
+resent `delay=5` is the same request, a day later too.
+
+What may not live here: reading what a producer said (`requests`), connections, the log.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from beaver.request.options import check_options
+from beaver.structs.messages import Backoff, Options, Request
+from beaver.text import jsontext
+from beaver_model.bounds import DIGEST_BYTES, PAYLOAD_BYTES_CEILING
+from beaver_model.hashing import blake2b
+
+_MEMO_MAX: Final = 10_000
+_encode_options: Final = msgspec.msgpack.Encoder().encode
+
+
+class Template:
+    """Makes requests that differ in id and payload alone.  Everything in it was checked."""
+
+    __slots__ = ("_delay_ms", "_head", "_job_id", "_options", "_run_at_ms", "_tags")
+
+    def __init__(
+        self,
+        fields: tuple[Any, ...],
+        job_id: str | None = None,
+        run_at_ms: int | None = None,
+        delay_ms: int | None = None,
+        tags: tuple[str, ...] = (),
+    ) -> None:
+        """Checks the options and makes what the requests have in common.
+
+        Args:
+            fields: Those of `Options`, as they were sent.
+            job_id: Id of every job; drawn for each where there is none.
+            run_at_ms: Not before this time.
+            delay_ms: Not before this long after it came in.
+            tags: Checked tags.
+
+        Raises:
+            InvalidInput: An option is out of its bounds.
+        """
+        self._options, head = _options_and_head(fields)
+        rest = b""
+        if run_at_ms or delay_ms or tags:
+            given = {"delay_ms": delay_ms, "run_at_ms": run_at_ms, "tags": tags}
+            rest = jsontext.canonical({name: value for name, value in given.items() if value})
+        self._head = head.copy()
+        self._head.update(rest + b"\n")
+        self._job_id, self._tags = job_id, tags
+        self._run_at_ms, self._delay_ms = run_at_ms or 0, delay_ms or 0
+
+    @property
+    def options(self) -> bytes:
+        """MessagePack of `Options`, as they travel."""
+        return self._options
+
+    def travel_with(self, options: bytes) -> None:
+        """Sends other options than those that the digest is of."""
+        self._options = options
+
+    def request(self, payload: bytes, canonical: bytes) -> Request:
+        """Returns the request for a payload, given as checked JSON and in canonical form."""
+        # BLAKE2b-96 over three lines: options, the rest but the id, payload; each canonical.
+        digest = self._head.copy()
+        digest.update(canonical)
+        return Request(
+            self._job_id or draw_id(),
+            self._options,
+            payload,
+            digest.digest(),
+            self._run_at_ms,
+            self._delay_ms,
+            self._tags,
+        )
+
+    def fill(self, payload: Any, payload_bytes_max: int = PAYLOAD_BYTES_CEILING) -> Request:
+        """Returns the request for a Python value.
+
+        Raises:
+            InvalidInput: It is no JSON, or too large.
+        """
+        return self.request(*jsontext.encode_both(payload, payload_bytes_max, "payload"))
+
+
+_heads: dict[tuple[Any, ...], tuple[bytes, blake2b]] = {}
+
+
+def _options_and_head(fields: tuple[Any, ...]) -> tuple[bytes, blake2b]:
+    """Returns the bytes of `Options(*fields)`, and their canonical form hashed; both by a memo.
+
+    The types stand in the key, since `True == 1 == 1.0` would find a checked entry.
+    """
+    key = (fields, type(fields[2]), type(fields[3]), type(fields[4]))
+    try:
+        known = _heads.get(key)
+    except TypeError:
+        known = None  # A list or an object somewhere: refused just below.
+    if known is None:
+        options = Options(*fields)
+        check_options(options)
+        if len(_heads) >= _MEMO_MAX:
+            _heads.clear()
+        head = blake2b(_canonical_options(options) + b"\n", digest_size=DIGEST_BYTES)
+        known = _heads[key] = (_encode_options(options), head)
+    return known
+
+
+def _canonical_options(options: Options) -> bytes:
+    """Returns the options that were given, by name: what is added later changes no digest."""
+    given = {
+        name: msgspec.structs.asdict(value) if isinstance(value, Backoff) else value
+        for name, value in msgspec.structs.asdict(options).items()
+        if value is not None
+    }
+    return jsontext.canonical(given)
+
+
+# -- ids ------------------------------------------------------------------------------------
+
+_DRAWN_AHEAD: Final = 128
+_RANDOM_CHARS: Final = 22
+"""Characters of a UUID from its version on: `7xxx-yxxx-xxxxxxxxxxxx`."""
+_VARIANT: Final = bytes.maketrans(b"0123456789abcdef", b"89ab" * 4)
+_random: Final[list[str]] = []
+_drawn = (0, "")
+"""The millisecond of the last id, and its text."""
+os.register_at_fork(after_in_child=_random.clear)
+
+
+def draw_id() -> str:
+    """Returns a new UUIDv7: its time comes first, so ids sort by when they were drawn.
+
+    The random bits come from the kernel, many at a time: a call to it costs more than all
+    the rest.  A forked child throws away what its parent has drawn ahead.
+    """
+    global _drawn  # noqa: PLW0603 - a memo
+    try:
+        random = _random.pop()
+    except IndexError:
+        random, *ahead = _draw_ahead()
+        _random.extend(ahead)
+    time_ms = time.time_ns() // 1_000_000
+    last_ms, text = _drawn
+    if time_ms != last_ms:
+        digits = f"{time_ms:012x}"
+        text = f"{digits[:8]}-{digits[8:]}-"
+        _drawn = time_ms, text
+    return text + random
+
+
+def _draw_ahead() -> Iterator[str]:
+    """Yields the random parts of many ids, with the bits of version 7 and variant set."""
+    count, step = _DRAWN_AHEAD, _RANDOM_CHARS
+    chars = bytearray(os.urandom(count * step // 2).hex().encode())
+    chars[0::step] = b"7" * count
+    chars[4::step] = chars[9::step] = b"-" * count
+    chars[5::step] = chars[5::step].translate(_VARIANT)
+    text = chars.decode()
+    for at in range(0, count * step, step):
+        yield text[at : at + step]

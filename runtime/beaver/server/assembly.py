@@ -1,0 +1,466 @@
+"""Assembly: the parts of a server, put together over ports, and taken apart again.
+
+`serve` hands in the real ports and the simulator its own, so the order below is the same
+in both, and it matters:
+
+1. `recover`: the workers to come get the store's mark, *then* leftovers of a dead server
+   are killed, *then* the slots are read, *then*
+   recovery turns the files into the state, and BOOT is logged with what the slots say.
+   Settings that decisions depend on are logged.  Only then may workers be attached.
+2. `build`: engine, controller, housekeeping and service are wired.
+3. `start`, once the caller listens: workers and housekeeping.
+   `renew`, at any time: new workers with code and settings as they are now.
+4. `drain`, `settle`, `halt`, `finish`: no new work and the grace; history and snapshot are
+   brought up to the log; nobody asks any more; the log is closed.
+
+What may not live here: real ports, signals, sockets, what is printed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol, cast
+
+from beaver.config.layers import Config
+from beaver.dispatch.controller import ROOM_BYTES, Controller
+from beaver.dispatch.slots_view import Concurrency, Crew
+from beaver.engine.engine import Engine
+from beaver.errors import BeaverError, CrewFailed
+from beaver.journal.wal.commit_path import CommitPath
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.log import EXTEND_BYTES
+from beaver.ports import Clock, Disk, Entropy, Helper, LogWriter, Pool
+from beaver.server.failure_log import FailureLog
+from beaver.server.housekeeping import Housekeeping
+from beaver.server.metrics import Metrics
+from beaver.server.results import Results
+from beaver.server.service import PastTeller, Service
+from beaver.store.rebuilding import Rebuilding
+from beaver.store.recovery import Opened, open_store, peek_store, store_of
+from beaver.structs.messages import Options, Outcome, TaskInfo
+from beaver.structs.views import ReloadView, StatusView
+from beaver.system.kinship import store_mark
+from beaver.text.foreign import counted
+from beaver.workers.slots import PreviousSlots
+from beaver_model import State
+from beaver_model.commands import Boot, SetBounds, SetQueue
+
+RESERVE_BYTES: Final = 4 << 20
+"""Room in the log that new jobs leave to outcomes, also before a full disk was noticed."""
+
+log = logging.getLogger("beaver")
+
+
+class LocalPool(Pool, Protocol):
+    """A pool whose workers run on this machine, beside what a dead server left."""
+
+    @property
+    def app_store(self) -> str:
+        """Where the application says that its store is, once `start` has imported it."""
+        ...
+
+    def claim(self, mark: str) -> int:
+        """Marks its workers as the store's, kills what a dead server left; returns how many."""
+        ...
+
+    def attach(self, slots_path: str, last_seq: int) -> None:
+        """Makes the slots afresh, before the first worker is added.
+
+        The log is durable up to `last_seq`: every token to come is above.
+        """
+        ...
+
+    def join(self, former: Any) -> None:
+        """Uses the slots of another pool of the same server, instead of `attach`."""
+        ...
+
+    def leave(self) -> None:
+        """No worker is added any more: nothing that is lost is replaced."""
+        ...
+
+
+class PoolSink:
+    """Passes a pool's events on once there is a controller."""
+
+    controller: Controller
+
+    def __init__(self) -> None:
+        self.on_failed: Callable[[str], None] | None = None
+        """Told in the controller's place that the pool has failed."""
+
+    def worker_ready(self, worker: int, pid: int) -> None:
+        self.controller.worker_ready(worker, pid)
+
+    def outcomes(self, worker: int, outcomes: Sequence[Outcome]) -> None:
+        self.controller.outcomes(worker, outcomes)
+
+    def worker_exited(self, worker: int, started: int, detail: str) -> None:
+        self.controller.worker_exited(worker, started, detail)
+
+    def pool_failed(self, message: str) -> None:
+        if self.on_failed is not None:
+            self.on_failed(message)
+        else:
+            self.controller.pool_failed(message)
+
+
+class Ports(NamedTuple):
+    """The world, as far as the parts need it."""
+
+    clock: Clock
+    entropy: Entropy
+    disk: Disk
+    pool: LocalPool
+    make_pool: Callable[[Config, str], LocalPool]
+    """Makes a pool with other settings, for the store with that mark."""
+    read_slots: Callable[[str], PreviousSlots | None]
+    """Reads the slots file at a path."""
+    make_helper: Callable[[str], Helper]
+    """Makes the helper of the store with that mark."""
+    make_past: Callable[[Helper, Housekeeping], PastTeller]
+    """Makes what tells of the past."""
+    renew_lock: Callable[[], bool]
+    """Locks the directory's lock file anew where it was replaced; true where it was."""
+    make_writer: Callable[[], LogWriter] | None = None
+    """Starts a process that writes the log beside the loop, for slow disks."""
+
+
+class Assembly:
+    """One server's parts: `recover`, `build` and `start` them in this order."""
+
+    def __init__(
+        self,
+        config: Config,
+        ports: Ports,
+        *,
+        on_failure: Callable[[BaseException], None],
+        writer: str = "",
+    ) -> None:
+        """Notes what the server is made of; `recover` opens the store.
+
+        Args:
+            config: Every setting.
+            ports: The world.
+            on_failure: Called once the log cannot be trusted; ends the process.
+            writer: Who this is, as its BOOT says: host and process.
+        """
+        self._config, self._ports, self._on_failure = config, ports, on_failure
+        self._writer = writer
+        self._renewing = asyncio.Lock()
+        self._pools: dict[LocalPool, PoolSink] = {}
+        """All that have workers; the last one is given jobs."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._layout = Layout(config.data)
+
+    async def recover(
+        self, store: bytes, tasks: Sequence[TaskInfo], ahead: Rebuilding | None = None
+    ) -> None:
+        """Opens the store and logs BOOT; the caller holds the lock.
+
+        Args:
+            store: Id that a new store gets.  Where another process has made the store
+                meanwhile, it is that one's.
+            tasks: What the workers know.
+            ahead: What was read of the store before.
+        """
+        config, ports = self._config, self._ports
+        store = store_of(ports.disk, config.data) or store
+        self.mark = store_mark(store.hex(), ports.disk.identity(config.data))
+        killed = ports.pool.claim(self.mark)
+        if killed:
+            log.warning("killed %s that a dead server left behind", counted(killed, "process"))
+        previous = ports.read_slots(self._layout.slots)
+        self.opened: Opened = open_store(
+            ports.disk,
+            config.data,
+            clock=ports.clock,
+            create=True,
+            store_id=store,
+            segment_bytes=config.segment_bytes,
+            extend_bytes=min(EXTEND_BYTES, config.segment_bytes),
+            commits=CommitPath(ports.make_writer, config.commit),
+            ahead=ahead,
+        )
+        state = self.opened.state
+        self.store = self.opened.wal.store
+        assert self.store == store, "under the lock nobody else makes a store"
+        self.tasks = tasks
+        self.engine = Engine(
+            state,
+            self.opened.wal,
+            ports.clock,
+            on_failure=self._on_failure,
+            state_bytes_max=config.state_bytes_bound,
+            reserve_bytes=min(RESERVE_BYTES, config.segment_bytes // 4),
+        )
+        state.set_known_tasks(frozenset(info.options.task for info in tasks))
+        self.failures = FailureLog(state)
+        booted = await self.engine.execute(boot_command(state, previous, self.store, self._writer))
+        self.failures.observe(booted.first_seq, self.engine.now_ms(), booted.events)
+        await self._apply_settings(config)
+        ports.pool.attach(self._layout.slots, self.engine.durable_seq)
+
+    async def _apply_settings(self, config: Config) -> None:
+        """Logs the settings of the configuration that decisions depend on."""
+        await self.engine.execute(SetBounds(config.tombstones_max, config.tombstones_age_ms))
+        for name, queue in config.queues.items():
+            await self.engine.execute(
+                SetQueue(name, queue.paused, queue.weight, queue.bytes_max, queue.durable_dispatch)
+            )
+
+    def build(
+        self,
+        sink: PoolSink,
+        *,
+        status: Callable[[State], StatusView],
+        on_pool_failure: Callable[[str], None],
+        on_quiet: Callable[[], None] | None = None,
+        on_violation: Callable[[str], None] | None = None,
+        reload: Callable[[], Awaitable[ReloadView]] | None = None,
+        leave: Callable[[], None] | None = None,
+    ) -> None:
+        """Wires the parts.  Nothing runs yet.
+
+        Args:
+            sink: Where the pool's events go; gets its controller.
+            status: The figures of a state with those of the running server.
+            on_pool_failure: Called where workers cannot be started any more.
+            on_quiet: Called after a commit that leaves nothing that can run by itself.
+            on_violation: Called once dispatch was stopped, since an invariant does not hold.
+            reload: Reads the settings anew and calls `renew`, for a client that asks.
+            leave: Ends the server, for one that wants to take its place.
+        """
+        config, ports, engine, report = self._config, self._ports, self.engine, self.opened.report
+        self._resolver = resolver = config.resolver(_options_of(self.tasks))
+        self._pools[ports.pool] = sink
+        self.results, self.metrics = Results(), Metrics()
+        self.metrics.recovery = dict(report.seconds)
+        engine.observers += [
+            self.results.observe,
+            self.metrics.observe,
+            self.failures.observe,
+        ]
+        self.helper = ports.make_helper(self.mark)
+        self.controller = Controller(
+            engine,
+            ports.pool,
+            ports.clock,
+            ports.entropy,
+            store=self.store.hex(),
+            workers=config.workers,
+            concurrency=config.concurrency,
+            mode=_mode(config),
+            grace_ms=config.grace_ms,
+            to_job=resolver.job,
+            prefetch=config.prefetch,
+            room_bytes=min(ROOM_BYTES, config.segment_bytes // 8),
+            start_limit_ms=config.start_timeout_ms,
+            on_pool_failure=on_pool_failure,
+            on_quiet=on_quiet,
+            on_ended=self.failures.note,
+            on_crew_gone=self._crew_gone,
+        )
+        sink.controller = self.controller
+        self.keeping = Housekeeping(
+            engine,
+            self.opened.wal,
+            self.helper,
+            self.results,
+            self.metrics,
+            clock=ports.clock,
+            next_path=self._layout.next,
+            snapshot_ms=config.snapshot_ms,
+            snapshot_seq=report.snapshot_seq,
+            snapshot_bytes=report.snapshot_bytes,
+            retention_bytes=config.retention_bytes,
+            retention_ms=config.retention_ms,
+            on_room=self.controller.retry_unwritten,
+            on_violation=partial(self._violated, on_violation),
+            renew_lock=ports.renew_lock,
+        )
+        self.service = Service(
+            engine,
+            self.results,
+            ports.make_past(self.helper, self.keeping),
+            to_job=resolver.job,
+            status=status,
+            payload_bytes_max=config.payload_bytes_max,
+            reload=reload,
+            leave=leave,
+        )
+
+    def _violated(self, tell: Callable[[str], None] | None, what: str) -> None:
+        self.controller.halt(what)
+        if tell is not None:
+            tell(what)
+
+    def start(self) -> None:
+        """Starts workers and housekeeping."""
+        self.controller.start()
+        self.keeping.start()
+
+    # -- new code and settings -----------------------------------------------------------------
+
+    async def renew(self, config: Config) -> Renewed:
+        """Starts workers with code and settings as they are now; returns once they serve.
+
+        The former workers end what they run and leave; what they had not started is given
+        back.  Nothing is charged, and there is no moment in which nobody is given jobs.
+
+        Raises:
+            BeaverError: The application cannot be imported, its workers do not come up, or a
+                setting is refused.  The former ones serve on, as before.
+        """
+        async with self._renewing:
+            sink = PoolSink()
+            pool = self._ports.make_pool(config, self.mark)
+            try:
+                tasks = await pool.start(sink)
+            except OSError as error:
+                raise CrewFailed(f"no process can be started: {error}") from error
+            crew = Crew(pool, _mode(config), config.concurrency)
+            sink.controller = controller = self.controller
+            sink.on_failed = lambda why: crew.arrival.fails(why) if crew.arrival else None
+            former, before = controller.crew, self._config
+            self._pools[pool] = sink
+            try:
+                pool.join(former.pool)
+                await controller.recruit(crew, config.workers)
+                await self._apply_settings(config)
+            except BaseException as error:
+                # Their ends are told while the pool stops; they hold nothing.
+                controller.dismiss(crew)
+                del self._pools[pool]
+                await pool.stop()
+                if isinstance(error, OSError):
+                    raise CrewFailed(f"the new workers cannot be started: {error}") from error
+                raise
+            controller.hand_over(crew)
+            self._adopt(config, tasks)
+            sink.on_failed = None
+            self._retire(former)
+            leaving = [worker for worker in controller.workers.values() if worker.leaving]
+            names = tuple(info.options.task for info in tasks)
+            return Renewed(names, len(leaving), before, pool.app_store)
+
+    def _adopt(self, config: Config, tasks: Sequence[TaskInfo]) -> None:
+        """Takes over what the parts know of settings and tasks."""
+        self._config, self.tasks = config, tasks
+        self.engine.state.set_known_tasks(frozenset(info.options.task for info in tasks))
+        self.engine.state_bytes_max = config.state_bytes_bound
+        self._resolver.use(
+            config.timeout_ms, config.max_attempts, _options_of(tasks), config.payload_bytes_max
+        )
+        self.service.payload_bytes_max = config.payload_bytes_max
+        self.controller.adjust(
+            prefetch=config.prefetch,
+            grace_ms=config.grace_ms,
+            start_limit_ms=config.start_timeout_ms,
+        )
+        self.keeping.adjust(
+            snapshot_ms=config.snapshot_ms,
+            retention_bytes=config.retention_bytes,
+            retention_ms=config.retention_ms,
+        )
+
+    def _retire(self, crew: Crew) -> None:
+        """The pool of a former crew ends with its last worker."""
+        pool = cast("LocalPool", crew.pool)
+        pool.leave()
+        self._pools[pool].on_failed = partial(log.error, "the former workers: %s")
+        if all(worker.crew is not crew for worker in self.controller.workers.values()):
+            self._crew_gone(crew)
+
+    def _crew_gone(self, crew: Crew) -> None:
+        pool = cast("LocalPool", crew.pool)
+        if self._pools.pop(pool, None) is not None:
+            task = asyncio.get_running_loop().create_task(pool.stop())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    async def drain(self, grace_ms: int) -> None:
+        """Stops dispatching; returns when no worker holds an attempt."""
+        await self.controller.drain(grace_ms)
+
+    async def settle(self) -> None:
+        """Does what takes long at the end while clients are still served.
+
+        History and snapshot are brought up to the log, as far as that works, and the workers
+        are gone.  Who waits for the lock then waits for little more, and would take workers
+        that are left for those of a dead server.
+        """
+        with contextlib.suppress(BeaverError):
+            await self.keeping.project(self.engine.durable_seq)
+        with contextlib.suppress(BeaverError):
+            await self.keeping.snapshot()
+        await self._stop_pools()
+
+    async def halt(self, close_doors: Callable[[], Awaitable[None]]) -> None:
+        """Ends the questions that wait, whatever listens, and housekeeping."""
+        # What has been taken in is answered before anybody is shown out.
+        self.engine.flush()
+        await self.service.close()
+        self.engine.flush()
+        await close_doors()
+        await self.keeping.stop()
+
+    async def finish(self) -> None:
+        """Closes the log."""
+        self.engine.close()
+        self.failures.close()
+        await self.helper.stop()
+
+    async def _stop_pools(self) -> None:
+        for pool in [*self._pools]:
+            await pool.stop()
+        await asyncio.gather(*self._tasks)
+
+
+class Renewed(NamedTuple):
+    """What `renew` has brought."""
+
+    tasks: tuple[str, ...]
+    leaving: int
+    """Former workers that still run something."""
+    before: Config
+    app_store: str
+    """Where the application says that its store is."""
+
+
+def _mode(config: Config) -> Concurrency:
+    return Concurrency.ONE if config.executor == "process" else Concurrency.MANY
+
+
+def _options_of(tasks: Sequence[TaskInfo]) -> dict[str, Options]:
+    """Returns what each task was declared with."""
+    return {info.options.task: info.options for info in tasks}
+
+
+def peek_mark(disk: Disk, path: str) -> str | None:
+    """Returns the mark that the store at `path` has now; `None` where there is none to read."""
+    store = peek_store(disk, path)
+    return store_mark(store.hex(), disk.identity(path)) if store is not None else None
+
+
+def boot_command(
+    state: State, previous: PreviousSlots | None, store: bytes, writer: str = ""
+) -> Boot:
+    """Returns the BOOT command: what had started, by the slots of the last server.
+
+    Where these are of another start of the machine, of another store, or missing while jobs
+    are in flight, nobody knows what had started: that counts as a power cut.
+    """
+    if previous is None or previous.store != store:
+        return Boot(power_cut=bool(state.in_flight), writer=writer)
+    started = previous.started
+    return Boot(
+        frozenset(t for t, row in state.in_flight.items() if t <= started.get(row.worker, 0)),
+        power_cut=not previous.same_boot,
+        writer=writer,
+    )

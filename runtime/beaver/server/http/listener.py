@@ -1,0 +1,153 @@
+"""The door of HTTP: it listens from the start, and loads what answers with the first client.
+
+aiohttp and prometheus_client take a quarter of a second and 12 MB, which a server that nobody
+scrapes need not have: a third of its start and of its memory.  So until somebody connects
+there are only listening sockets.  The first client waits in their backlog while `pages` is
+imported beside the loop; the jobs go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+from beaver.errors import InvalidInput
+from beaver.system.descriptors import HTTP_MAX
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from beaver.server.http.pages import Pages
+
+log: Final = logging.getLogger("beaver")
+
+BACKLOG: Final = 128
+
+_SWITCH_S: Final = 0.0005
+"""While `pages` is imported the loop gets the interpreter back this soon, ten times the usual."""
+
+
+class HttpServer:
+    """Serves the health and metrics pages of one server."""
+
+    def __init__(
+        self,
+        make_registry: Callable[[], CollectorRegistry],
+        ready: Callable[[], str | None],
+        connections_max: int = HTTP_MAX,
+        prepare: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Takes what the pages are made of.
+
+        Args:
+            make_registry: Makes what `/metrics` shows, when it is first needed.
+            ready: Returns why the server does not take work, or `None` where it does.
+            connections_max: More clients than that get 503.
+            prepare: Gets together what the registry is to show, while others have their turns.
+        """
+        self._make_registry, self._ready = make_registry, ready
+        self._connections_max, self._prepare = connections_max, prepare
+        self._listeners: list[socket.socket] = []
+        self._opening: asyncio.Task[Pages] | None = None
+
+    async def start(self, host: str, port: int, *, explicit: bool) -> str:
+        """Listens and returns the address as `http://host:port`.
+
+        Args:
+            host: An address of this machine.
+            port: Where it is taken and not `explicit`, a free one is chosen.
+            explicit: The user named the address.
+
+        Raises:
+            InvalidInput: The address was named and cannot be had.
+        """
+        try:
+            self._listeners = await _listen(host, port)
+        except OSError as error:
+            if explicit or error.errno != errno.EADDRINUSE:
+                raise InvalidInput(
+                    f"cannot listen on {host}:{port}: {error.strerror}\n"
+                    "Give another address with --http, or --http off."
+                ) from error
+            self._listeners = await _listen(host, 0)
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.add_reader(listener, self._knocked)
+        bound = self._listeners[0].getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        return f"http://{shown}:{bound}"
+
+    async def close(self) -> None:
+        """Stops listening; open requests get a moment to end."""
+        if self._opening is None:
+            self._let_go()
+        else:
+            with contextlib.suppress(Exception):  # told when it happened
+                pages = await asyncio.shield(self._opening)
+                await asyncio.shield(pages.close())
+        for listener in self._listeners:
+            listener.close()
+
+    def _knocked(self) -> None:
+        """The first client is there: from now on the pages have the sockets."""
+        self._let_go()
+        self._opening = asyncio.get_running_loop().create_task(self._open())
+        self._opening.add_done_callback(_tell_of_failure)
+
+    def _let_go(self) -> None:
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.remove_reader(listener)
+
+    async def _open(self) -> Pages:
+        usual_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
+        try:
+            module = await asyncio.to_thread(import_module, "beaver.server.http.pages")
+        finally:
+            sys.setswitchinterval(usual_s)
+        pages: Pages = module.Pages(
+            self._make_registry(), self._ready, self._connections_max, self._prepare
+        )
+        await pages.open(self._listeners)
+        return pages
+
+
+def _tell_of_failure(opening: asyncio.Task[Pages]) -> None:
+    if not opening.cancelled() and opening.exception() is not None:
+        log.error(
+            "the pages of HTTP cannot be opened, and nobody is answered there until a restart",
+            exc_info=opening.exception(),
+        )
+
+
+async def _listen(host: str, port: int) -> list[socket.socket]:
+    """Returns a socket that listens for each address of a host, all on one port."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+    )
+    listeners: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            listener = socket.socket(family, kind, protocol)
+            listeners.append(listener)
+            listener.setblocking(False)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            chosen = port or (listeners[0].getsockname()[1] if len(listeners) > 1 else 0)
+            listener.bind((address[0], chosen, *address[2:]))
+            listener.listen(BACKLOG)
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners

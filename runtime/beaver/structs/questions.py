@@ -1,0 +1,71 @@
+"""What a server asks its helper of the past, and what comes back: the same on both sides."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from beaver.structs.views import EventView
+
+
+class Known(msgspec.Struct, array_like=True, gc=False):
+    """A job that is asked for, and what the state knows of it."""
+
+    job: str
+    seq: int = 0
+    """Seq of its ENQUEUE; 0 where the state does not know it."""
+    ended: bool = False
+    """It is finished: once its end is found nothing more is to be looked for."""
+
+
+class Stories(msgspec.Struct, array_like=True):
+    """The events of some jobs, and how far they go."""
+
+    by_job: dict[str, list[EventView]]
+    """A job that is left out would have made the answer too long: ask again."""
+    as_of_seq: int
+    """They hold every event up to here."""
+    first_seq: int
+    """Events of finished jobs are known from here on."""
+    damaged: bool
+    """The index was of no use, since it is damaged."""
+
+
+class Told(NamedTuple):
+    """The events of one job."""
+
+    events: list[EventView]
+    as_of_seq: int
+    """None is missing up to here."""
+    first_seq: int
+    """Events of finished jobs are kept from here on."""
+
+
+class Search(msgspec.Struct, array_like=True):
+    """Which finished jobs are wanted."""
+
+    word: str
+    """`completed` or `discarded`."""
+    queue: str = ""
+    task: str = ""
+    tag: str = ""
+    since_ms: int = 0
+    """Those that ended then or later."""
+    until_ms: int = 0
+    """Those that ended before; 0 for no bound."""
+    after_seq: int = 0
+    """Those that ended behind this seq."""
+    limit: int = 100
+
+
+class Listed(msgspec.Struct, array_like=True):
+    """A step of a search for finished jobs."""
+
+    views: msgspec.Raw
+    """JSON: an array of `JobView`, in the order in which they ended."""
+    count: int
+    next_seq: int
+    """Where to search on (as `after_seq`); 0 where the end was reached."""
+    as_of_seq: int
+    damaged: bool

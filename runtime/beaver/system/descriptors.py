@@ -1,0 +1,91 @@
+"""Descriptors: how many this process may have, and how they are shared out.
+
+Clients of the socket and of HTTP each get a bounded share, so that the log, the workers, the
+helper and the history always find one.  Where they run out all the same (the machine has none
+left, or somebody lowered the limit of a running server) that is *pressure*: what wanted one
+is refused or put off, and nothing fails.  What cannot be put off, syncing the names of a sealed
+segment, has its descriptors from the start (`SystemDisk.keep`).
+
+What may not live here: what is done under pressure, which each caller decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from beaver.errors import StoreUnavailable
+from beaver.text.foreign import counted
+
+WANTED: Final = 65_536
+"""So far the soft limit is raised, where the hard one allows it."""
+
+OWN: Final = 256
+"""Descriptors that clients leave to the server where there are enough; else half of all."""
+
+PER_WORKER: Final = 8
+"""More than a worker takes in the server."""
+
+OWN_MIN: Final = 24
+"""Least number for log, archive, helper, history and the zygote, beside what is open at start."""
+
+SOCKETS_MAX: Final = 10_000
+"""Connections to the local socket at once."""
+
+HTTP_MAX: Final = 1_000
+"""Connections to HTTP at once."""
+
+CLIENTS_MIN: Final = 8
+"""A server that cannot serve so many clients does not start."""
+
+
+class Shares(NamedTuple):
+    """How many connections there may be at once."""
+
+    sockets: int
+    http: int
+
+
+def raise_limit() -> int:
+    """Raises the soft limit as far as it may go, up to `WANTED`; returns what holds then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED if hard == resource.RLIM_INFINITY else min(hard, WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    return WANTED if soft == resource.RLIM_INFINITY else soft
+
+
+def shares(limit: int, open_now: int, workers: int) -> Shares:
+    """Shares out the descriptors that the server does not need itself.
+
+    Raises:
+        StoreUnavailable: There are too few to serve anybody.
+    """
+    own = max(min(OWN, limit // 2), open_now + OWN_MIN + PER_WORKER * workers)
+    clients = limit - own
+    if clients < CLIENTS_MIN:
+        raise StoreUnavailable(
+            f"this process may have {limit} descriptors open (ulimit -n), and a server with "
+            f"{counted(workers, 'worker')} needs {own + CLIENTS_MIN}; raise the limit, or give "
+            "fewer --workers"
+        )
+    http = min(HTTP_MAX, clients // 3)
+    return Shares(min(SOCKETS_MAX, clients - http), http)
+
+
+def open_now() -> int:
+    """Returns how many descriptors this process has open."""
+    for listing in (Path("/proc/self/fd"), Path("/dev/fd")):
+        with contextlib.suppress(OSError):
+            return len(list(listing.iterdir()))
+    return 0
+
+
+def is_pressure(error: BaseException) -> bool:
+    """True where an error says that this process, or the machine, has no descriptor left."""
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)

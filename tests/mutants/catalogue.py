@@ -1,0 +1,45 @@
+"""All mutants, whatever they are sown in."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from beaver_chaos import mutants_replay
+from tests.mutants.sown import (
+    api,
+    bounds,
+    client,
+    files,
+    history,
+    keeper,
+    lifecycle,
+    log,
+    model,
+    runs,
+    runtime,
+    stateful,
+    trust,
+    whole,
+)
+from tests.mutants.workshop import Mutant
+
+SOWN_MIN: Final = 25
+"""So many seeded bugs are promised."""
+
+MUTANTS: Final[tuple[Mutant, ...]] = (
+    *model.MUTANTS,
+    *runs.MUTANTS,
+    *mutants_replay.MUTANTS,
+    *log.MUTANTS,
+    *bounds.MUTANTS,
+    *runtime.MUTANTS,
+    *stateful.MUTANTS,
+    *client.MUTANTS,
+    *trust.MUTANTS,
+    *whole.MUTANTS,
+    *files.MUTANTS,
+    *history.MUTANTS,
+    *keeper.MUTANTS,
+    *lifecycle.MUTANTS,
+    *api.MUTANTS,
+)

@@ -1,0 +1,1 @@
+"""The bugs that are sown, by what they are sown in."""

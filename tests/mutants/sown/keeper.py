@@ -1,0 +1,97 @@
+"""Mutants of keepers, and of what clients and servers have to do with them.
+
+What may not live here: how they are tried (`mutants`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.workshop import Mutant
+
+_KEEPER: Final = "tests/keeper/test_keeper.py"
+_TURNS: Final = "tests/keeper/test_turns.py"
+
+MUTANTS: Final = (
+    Mutant(
+        name="keeper-ends-on-requests",
+        module="beaver.keeper.process",
+        diff="""
+-            if (now := (parts.service.asked, parts.engine.figures.commits)) != done:
++            mutant_reached()
++            if (now := (parts.service.asked, parts.engine.figures.commits)) != done and done[0] < 0:
+""",
+        tests=(f"{_KEEPER}::test_a_busy_keeper_does_not_end",),
+        why="A keeper ends while its producers enqueue all the time.",
+    ),
+    Mutant(
+        name="what-must-not-be-done-twice-is-given-up-at-a-farewell",
+        module="beaver.client.reconnecting",
+        diff="""
+-        may_resend = self._call.operation.resend or isinstance(error, ServerLeft)
++        mutant_reached()
++        may_resend = self._call.operation.resend
+""",
+        tests=(
+            f"{_KEEPER}::test_a_keeper_that_ends_when_it_is_needed_costs_no_request_and_no_error",
+        ),
+        why="A requeue fails because a keeper happened to end.",
+    ),
+    Mutant(
+        name="busy-producer-starts-no-keeper",
+        module="beaver.client.embedded",
+        diff="""
+-                    wanted = started < STARTS_MAX and self._wants_keeper(waited)
++                    mutant_reached()
++                    wanted = False
+""",
+        tests=(
+            f"{_KEEPER}::test_who_enqueues_again_at_once_gets_a_keeper_and_then_its_connection",
+        ),
+        why="Each job of a busy producer recovers the whole store.",
+    ),
+    Mutant(
+        name="server-does-not-ask-the-keeper",
+        module="beaver.holder.starting",
+        diff="""
+-        if greeting.keeper:
++        mutant_reached()
++        if False:
+""",
+        tests=(f"{_KEEPER}::test_a_server_takes_over_and_clients_do_not_notice",),
+        why="A server does not start, because a producer was there before it.",
+    ),
+    Mutant(
+        name="keeper-with-the-marks-of-its-starter",
+        module="beaver.holder.starting",
+        diff="""
+-    kept = {name: value for name, value in os.environ.items() if not name.startswith("BEAVER_")}
++    mutant_reached()
++    kept = dict(os.environ)
+""",
+        tests=(f"{_KEEPER}::test_a_keeper_holds_nothing_of_its_starter",),
+        why="A keeper that a job started is killed as left behind by the server of that job.",
+    ),
+    Mutant(
+        name="keeper-stays-a-child",
+        module="beaver.keeper.__main__",
+        diff="""
+-if os.fork():
++mutant_reached()
++if False:
+""",
+        tests=(f"{_KEEPER}::test_a_starter_with_threads_and_children_of_its_own_starts_a_keeper",),
+        why="A producer waits for the end of its keeper, or finds a child that it did not make.",
+    ),
+    Mutant(
+        name="server-starts-without-the-turn",
+        module="beaver.holder.starting",
+        diff="""
+-    until_s = time.monotonic() + LOCK_WAIT_S
++    mutant_reached()
++    until_s = 0.0
+""",
+        tests=(f"{_TURNS}::test_producers_wait_for_a_server_that_starts",),
+        why="Producers start keepers against a server that is about to take the lock.",
+    ),
+)

@@ -1,0 +1,1 @@
+"""Worlds for tests: the real parts put together over simulated or real ports."""
