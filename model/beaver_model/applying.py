@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from beaver_model.bounds import DIGEST_BYTES
-from beaver_model.bulk import BULK, RUN_MIN, Bulk, build_indexes
+from beaver_model.bulk import BULK, RUN_MIN, build_indexes
 from beaver_model.events import (
     Acked,
     AnyEvent,
@@ -73,17 +73,14 @@ def apply_all(
         run_min: From so many events a run is applied at once; checkers pass 1.
     """
     if len(events) >= run_min and len(set(map(type, events))) == 1:
-        bulk = BULK.get(type(events[0]))
-        if bulk is not None and _apply_run(state, bulk, events, time_ms):
-            return
+        form = BULK.get(type(events[0]))
+        if form is not None:
+            if time_ms > state.time_ms:
+                state.time_ms = time_ms
+            if form(state, events, are_legal=True):
+                return
     for event in events:
         apply(state, event, time_ms)
-
-
-def _apply_run(state: State, bulk: Bulk, events: Sequence[AnyEvent], time_ms: int) -> bool:
-    if time_ms > state.time_ms:
-        state.time_ms = time_ms
-    return bulk.apply(state, events)
 
 
 def replay(
@@ -120,12 +117,10 @@ def replay(
         return len(events)
     alike = len(set(map(type, events))) == 1
     for run in (events,) if alike else [list(group) for _, group in groupby(events, type)]:
-        bulk = BULK.get(type(run[0])) if len(run) >= run_min else None
-        if (
-            bulk is None
-            or not bulk.may_follow(state, run)
-            or not _apply_run(state, bulk, run, time_ms)
-        ):
+        form = BULK.get(type(run[0])) if len(run) >= run_min else None
+        if time_ms > state.time_ms:
+            state.time_ms = time_ms
+        if form is None or not form(state, run, are_legal=False):
             _replay_each(state, run, time_ms)
     return len(events)
 

@@ -35,8 +35,8 @@ from beaver_model import (
     thaw,
     violations,
 )
-from beaver_model.bounds import ATTEMPTS_MAX
-from beaver_model.bulk import BULK, RUN_MIN
+from beaver_model.bounds import ATTEMPTS_MAX, DIGEST_BYTES
+from beaver_model.bulk import BULK, RUN_MIN, Form
 from beaver_model.commands import (
     Boot,
     Complete,
@@ -45,10 +45,11 @@ from beaver_model.commands import (
     DispatchBatch,
     Done,
     Enqueue,
+    SetBounds,
 )
-from beaver_model.events import Acked, AnyEvent, Dispatched, Enqueued, JobEvent
+from beaver_model.events import Acked, AnyEvent, Discarded, Dispatched, Enqueued, JobEvent
 from beaver_model.freezing import Frozen
-from tests.model.pasts import FAR_MS, Ask, Case, Life, cases, job_of, nth, rows_in
+from tests.model.pasts import FAR_MS, SPECS, Ask, Case, Life, cases, job_of, nth, rows_in
 from tests.stateful.running import budget
 from tests.stateful.scan import derived
 
@@ -166,15 +167,14 @@ def test_a_run_applied_at_once_leaves_what_its_events_leave_one_by_one(
 
 
 def count_runs(met: Counter[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind, bulk in BULK.items():
-        form = bulk._replace(apply=counted(met, kind.NAME, bulk.apply))  # type: ignore[attr-defined]
-        monkeypatch.setitem(BULK, kind, form)
+    for kind, form in BULK.items():
+        monkeypatch.setitem(BULK, kind, counted(met, kind.NAME, form))  # type: ignore[attr-defined]
 
 
-def counted(met: Counter[Any], name: str, at_once: Any) -> Any:
-    def wrapped(state: State, events: Sequence[AnyEvent]) -> bool:
+def counted(met: Counter[Any], name: str, form: Form) -> Form:
+    def wrapped(state: State, events: Sequence[AnyEvent], *, are_legal: bool) -> bool:
         before = freeze(state)
-        done: bool = at_once(state, events)
+        done = form(state, events, are_legal=are_legal)
         assert done or freeze(state) == before, "nothing changes where it returns False"
         met[name, done] += 1
         met[name, done, "indexed" if state.indexed else "deferred"] += 1
@@ -289,14 +289,64 @@ def test_a_run_is_replayed_as_its_events_are_one_by_one(monkeypatch: pytest.Monk
     assert expected <= set(met), "each kind of run was met, and legal and illegal frames"
 
 
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"job": "job-0"}, "exists"),
+        ({"job": "early"}, "exists"),
+        ({"job": "finished"}, "exists"),
+        ({"digest": b"short"}, "digest"),
+        ({"spec": b"\xc1"}, "spec"),
+    ],
+)
+def test_one_of_many_that_cannot_have_come_in_is_named_with_its_seq(
+    change: dict[str, Any], reason: str, *, indexed: bool
+) -> None:
+    """Each way in which an ENQUEUE in the middle of a commit may be wrong."""
+    state = State()
+    if not indexed:
+        state.defer_indexes()
+    events = [Enqueued(f"job-{n}", SPECS[0], b"1", bytes([n]) * DIGEST_BYTES) for n in range(9)]
+    early, finished = (msgspec.structs.replace(events[0], job=job) for job in ("early", "finished"))
+    replay(state, 1, 1_000, [early, finished, Discarded("finished")])
+    events[4] = msgspec.structs.replace(events[4], **change)
+    with pytest.raises(IllegalEvent, match=reason) as told:
+        replay(state, 4, 1_000, events)
+    assert told.value.seq == 4 + 4
+    assert list(state.jobs) == ["early", "job-0", "job-1", "job-2", "job-3"], "those before it"
+
+
+def test_a_run_of_completions_evicts_as_many_tombstones_as_they_do_one_by_one() -> None:
+    """Each event evicts a few, so that none takes long after the bound was lowered."""
+    lives = Life([]), Life([])
+    for life in lives:
+        life.ask(Enqueue([job_of((n, 0, 0, ()), 0) for n in range(24)]))
+        for n in range(20):
+            life.ask(Dispatch(f"job-{n}", 1))
+            life.ask(Complete(f"job-{n}", life.state.last_seq, b"1"))
+        life.ask(SetBounds(1, 0))
+    tokens = []
+    for n in range(20, 24):
+        for life in lives:
+            life.ask(Dispatch(f"job-{n}", 1))
+        tokens.append(lives[0].state.last_seq)
+    acks: list[AnyEvent] = [Acked(f"job-{20 + n}", token, b"1") for n, token in enumerate(tokens)]
+    before = len(lives[0].state.tombstones)
+    apply_all(lives[0].state, acks, lives[0].now_ms)
+    lives[1].apply(acks)
+    assert len(lives[0].state.tombstones) < before
+    assert facts(lives[0].state) == facts(lives[1].state)
+
+
 def test_every_bulk_form_names_the_test_that_holds_it_equal_to_the_single_one() -> None:
     """So that whoever changes one finds it; the test stands in this folder."""
     written = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
-    forms = [form for bulk in BULK.values() for form in bulk]
-    for form in (*forms, build_indexes):
+    for form in (*BULK.values(), build_indexes):
         named = re.findall(r"`(test_\w+)`", form.__doc__ or "")
         assert named, form
-        assert f"def {named[0]}(" in written, named[0]
+        for name in named:
+            assert f"def {name}(" in written, name
 
 
 # -- batches ---------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from beaver_chaos import mutants_replay
 from tests.mutants.sown import (
     api,
     bounds,
@@ -15,6 +14,7 @@ from tests.mutants.sown import (
     lifecycle,
     log,
     model,
+    replay,
     runs,
     runtime,
     stateful,
@@ -29,7 +29,7 @@ SOWN_MIN: Final = 25
 MUTANTS: Final[tuple[Mutant, ...]] = (
     *model.MUTANTS,
     *runs.MUTANTS,
-    *mutants_replay.MUTANTS,
+    *replay.MUTANTS,
     *log.MUTANTS,
     *bounds.MUTANTS,
     *runtime.MUTANTS,

@@ -131,6 +131,25 @@ async def test_an_attempt_is_sent_only_once_its_dispatch_is_durable(tmp_path: Pa
 
 
 @on_loop
+async def test_a_lone_job_and_its_dispatch_to_an_idle_worker_are_one_commit(tmp_path: Path) -> None:
+    """So what a start waits for is one sync: that of its ENQUEUE, whose commit holds the DISPATCH.
+
+    The producer's answer and the attempt leave with it.
+    """
+    world = ControllerWorld(tmp_path / "data")
+    commits: list[list[str]] = []
+    world.engine.observers.append(
+        lambda first_seq, now_ms, events: commits.append([event.NAME for event in events])
+    )
+    for name in ("a", "b", "c"):
+        await world.enqueue(name)
+        world.begin()
+        world.end(1)
+        await turns()
+    assert commits == [["ENQUEUE", "DISPATCH"], ["ACK"]] * 3
+
+
+@on_loop
 async def test_a_worker_that_was_useful_is_not_restarted_again_and_again(tmp_path: Path) -> None:
     """What the one before it has done says nothing of a process that dies in its start."""
     world = ControllerWorld(tmp_path / "data")

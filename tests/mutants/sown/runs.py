@@ -18,6 +18,9 @@ _CONTROLLER: Final = "tests/runtime/test_controller.py"
 _BATCHES: Final = "tests/runtime/test_controller_batches.py"
 _SIZES: Final = "tests/runtime/test_event_sizes.py"
 _AT_ONCE: Final = f"{_RUNS}::test_a_run_applied_at_once_leaves_what_its_events_leave_one_by_one"
+_EVICTED: Final = (
+    f"{_RUNS}::test_a_run_of_completions_evicts_as_many_tombstones_as_they_do_one_by_one"
+)
 _DISPATCH: Final = (
     f"{_RUNS}::test_a_batch_is_dispatched_where_each_in_turn_would_be_and_refused_whole_otherwise"
 )
@@ -99,11 +102,11 @@ MUTANTS: Final = (
         name="run-ends-the-time-of-nobody",
         module="beaver_model.applying",
         diff="""
--    if time_ms > state.time_ms:
--        state.time_ms = time_ms
--    return bulk.apply(state, events)
-+    mutant_reached()
-+    return bulk.apply(state, events)
+-            if time_ms > state.time_ms:
+-                state.time_ms = time_ms
+-            if form(state, events, are_legal=True):
++            mutant_reached()
++            if form(state, events, are_legal=True):
 """,
         tests=(_AT_ONCE,),
         why="Jobs that come in together are as old as the commit before, and go first.",
@@ -206,7 +209,7 @@ MUTANTS: Final = (
 +        mutant_reached()
 +        state.evict(TOMBSTONES_EVICTED_PER_EVENT)
 """,
-        tests=(_AT_ONCE,),
+        tests=(_EVICTED,),
         why="A leader that applies runs and one that replays forget different ids.",
     ),
     Mutant(

@@ -11,49 +11,60 @@ from tests.mutants.workshop import Mutant
 
 _RUNS: Final = "tests/model/test_bulk.py"
 _REPLAYED: Final = f"{_RUNS}::test_a_run_is_replayed_as_its_events_are_one_by_one"
+_NAMED: Final = f"{_RUNS}::test_one_of_many_that_cannot_have_come_in_is_named_with_its_seq"
 
 MUTANTS: Final = (
     Mutant(
         name="a-job-twice-in-a-commit-is-replayed",
         module="beaver_model.bulk",
         diff="""
--        len(jobs) != len(events)
--        or not state.jobs.keys().isdisjoint(jobs)
-+        mutant_reached()
-+        or not state.jobs.keys().isdisjoint(jobs)
+-    if list(map(known.setdefault, jobs, rows)) == rows:
++    mutant_reached()
++    if list(map(known.setdefault, jobs, rows)):
 """,
-        tests=(_REPLAYED,),
+        tests=(_NAMED,),
         why="A corrupt log is taken for a good one, and a job is lost without a word.",
+    ),
+    Mutant(
+        name="what-came-in-before-a-job-twice-is-kept",
+        module="beaver_model.bulk",
+        diff="""
+-        if known.get(job) is row:
+-            del known[job]
++        mutant_reached()
+""",
+        tests=(_NAMED,),
+        why="Recovery names another event than the one that is wrong.",
     ),
     Mutant(
         name="a-finished-job-of-a-commit-is-replayed",
         module="beaver_model.bulk",
         diff="""
--        or not state.tombstones.keys().isdisjoint(jobs)
-+        or mutant_reached()
+-        state.tombstones.keys().isdisjoint(jobs)
++        not mutant_reached()
 """,
-        tests=(_REPLAYED,),
+        tests=(_NAMED,),
         why="A forged log runs a job again that has completed.",
     ),
     Mutant(
         name="digests-of-a-commit-not-measured",
         module="beaver_model.bulk",
         diff="""
--        or set(map(len, map(_digest, events))) != {DIGEST_BYTES}
-+        or mutant_reached()
+-        and set(map(len, map(_digest, events))) == {DIGEST_BYTES}
++        and not mutant_reached()
 """,
-        tests=(_REPLAYED,),
+        tests=(_NAMED,),
         why="A payload begins in the middle of a digest, and a job gets other arguments.",
     ),
     Mutant(
         name="a-job-twice-in-a-run-of-dispatches-is-replayed",
         module="beaver_model.bulk",
         diff="""
-         if row is None or row.state != _PENDING or row.attempt >= row.spec.max_attempts:
-             return False
--    return len(set(map(_job, events))) == len(events)
-+    mutant_reached()
-+    return True
+             if found.attempt >= found.spec.max_attempts:
+                 return False
+-        if len(set(map(_job, events))) != len(events):
+-            return False
++        mutant_reached()
 """,
         tests=(_REPLAYED,),
         why="A corrupt log gives one job two attempts at once.",
@@ -62,9 +73,9 @@ MUTANTS: Final = (
         name="attempts-of-a-run-not-counted",
         module="beaver_model.bulk",
         diff="""
--        if row is None or row.state != _PENDING or row.attempt >= row.spec.max_attempts:
-+        mutant_reached()
-+        if row is None or row.state != _PENDING:
+-            if found.attempt >= found.spec.max_attempts:
+-                return False
++            mutant_reached()
 """,
         tests=(_REPLAYED,),
         why="A forged log lets a job run more often than it may.",
@@ -73,9 +84,9 @@ MUTANTS: Final = (
         name="tokens-of-a-run-not-compared",
         module="beaver_model.bulk",
         diff="""
--        if row is None or row.state != _IN_FLIGHT or row.token != event.token:
-+        mutant_reached()
-+        if row is None or row.state != _IN_FLIGHT:
+-            if row is None or row.state != _IN_FLIGHT or row.token != event.token:
++            mutant_reached()
++            if row is None or row.state != _IN_FLIGHT:
 """,
         tests=(_REPLAYED,),
         why="A log in which a stale worker ends a job is taken for a good one.",
