@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 import pytest
 
-from beaver.client import blocking, operations
+from beaver.client import blocking, calls
 from beaver.client.blocking import BATCHES_MAX, BATCHES_MIN
 from beaver.errors import (
     Conflict,
@@ -117,7 +117,7 @@ def test_many_threads_share_a_connection_and_each_gets_its_own_answer(connected)
 
 
 def test_pipelined_calls_are_answered_in_the_order_asked(connected):
-    batches = [operations.enqueue([request(f"p-{n}")]) for n in range(500)]
+    batches = [calls.enqueue([request(f"p-{n}")]) for n in range(500)]
     made = connected.call_each(batches)
     assert [one.id for [one] in made] == [f"p-{n}" for n in range(500)]
 

@@ -10,15 +10,15 @@ import pytest
 
 from beaver import Beaver, InvalidInput
 from beaver.api.testing import Testing
-from beaver.client import blocking, operations
+from beaver.client import blocking, calls
 from beaver.client.asynchronous import AsyncClient
+from beaver.client.calls import Call, Method, Operations
 from beaver.client.embedded import EmbeddedClient
+from beaver.client.local_store import LocalStore
 from beaver.client.opening import KeptClient
-from beaver.client.operations import Call, Method, Operations
 from beaver.client.reconnecting import AsyncLink, Link
 from beaver.keeper.parts import KeeperService
-from beaver.local_store import LocalStore
-from beaver.operations import LEAVE, OPERATIONS, Operation
+from beaver.request.operations import LEAVE, OPERATIONS, Operation
 from beaver.server.service import Service
 from beaver.transport import framing
 
@@ -65,9 +65,9 @@ def test_clients_have_a_method_for_each_operation_and_no_other():
 def test_every_builder_of_calls_is_a_method_of_the_clients():
     builders = {
         name
-        for name, function in vars(operations).items()
+        for name, function in vars(calls).items()
         if inspect.isfunction(function)
-        and function.__module__ == operations.__name__
+        and function.__module__ == calls.__name__
         and not name.startswith("_")
     }
     assert builders == calls_made().keys()

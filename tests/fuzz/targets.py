@@ -32,8 +32,8 @@ from beaver.journal.wal.format import (
 )
 from beaver.journal.wal.reader import decode_frame
 from beaver.journal.wal.scan import SegmentScan, read_header
-from beaver.operations import OPERATIONS
 from beaver.request.jobfile import read_requests
+from beaver.request.operations import OPERATIONS
 from beaver.request.requests import request_from_json, request_to_json
 from beaver.request.resolving import Resolver
 from beaver.snapshot.files import inspect_snapshot, load_snapshot, write_snapshot

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from beaver.engine.engine import Engine
 from beaver.inspect import queries
-from beaver.operations import OPERATIONS
+from beaver.request.operations import OPERATIONS
 from beaver.request.requests import make_request
 from beaver.request.resolving import Resolver
 from beaver.server.results import Results

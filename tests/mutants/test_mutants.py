@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from beaver_chaos.mutants_quick import BY_PROMISE, QUICK
 from tests.mutants.catalogue import MUTANTS, SOWN_MIN
+from tests.mutants.quick import BY_PROMISE, QUICK
 from tests.mutants.report import write_reports
 from tests.mutants.workshop import Mutant, MutantOutdated, Trial, Workshop, module_path, mutated
 

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from beaver.engine.engine import Applied, Engine, NotOwner, Refused, Reply
+from beaver.engine.group_commit import ENOUGH
 from beaver.errors import DiskFull, InvalidInput, QueueFull, StorageFailed
-from beaver.group_commit import ENOUGH
 from beaver.journal.memory import MemoryJournal, MemoryLog
 from beaver.store.recovery import open_store
 from beaver.system.disk import SystemDisk
@@ -349,7 +349,7 @@ def test_a_bug_on_the_way_of_a_commit_ends_the_engine_and_tells_nobody(
         elif where == "observer":
             world.engine.observers.append(broken)
         else:
-            monkeypatch.setattr("beaver.group_commit.encode_commit", broken)
+            monkeypatch.setattr("beaver.engine.group_commit.encode_commit", broken)
         replies: list[Reply] = []
         world.engine.submit(Enqueue([job()]), replies.append)
         await turns()

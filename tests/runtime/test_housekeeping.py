@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from beaver.engine.counters import CommitFigures
+from beaver.engine.group_commit import Observer
 from beaver.errors import DiskFull, HelperFailed
-from beaver.group_commit import Observer
 from beaver.ports import SnapshotTaken
 from beaver.server import housekeeping
 from beaver.server.housekeeping import BUSY_EVENTS_S, LAG_EVENTS_MAX, LAG_S_MAX, PIECE_EVENTS

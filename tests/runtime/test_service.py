@@ -14,12 +14,12 @@ from unittest.mock import patch
 import msgspec
 import pytest
 
-from beaver.client import operations
+from beaver.client import calls
 from beaver.client.blocking import connect
 from beaver.errors import InvalidInput, NotFound, WaitTimeout
 from beaver.inspect import queries
 from beaver.inspect.queries import SLICE_JOBS
-from beaver.operations import OPERATIONS
+from beaver.request.operations import OPERATIONS
 from beaver.request.requests import make_request, request_bytes
 from beaver.request.resolving import Resolver
 from beaver.server.results import Results
@@ -303,9 +303,9 @@ async def test_a_client_that_sends_while_answers_fill_its_side_reads_them(tmp_pa
     def work(path: str) -> list[int]:
         with connect(f"unix:{path}") as client:
             client.enqueue([make_request("echo", "x" * 1_500) for _ in range(3_000)])
-            lists = [operations.list_jobs(limit=3_000)] * 4
+            lists = [calls.list_jobs(limit=3_000)] * 4
             more = [
-                operations.enqueue([make_request("echo", "x" * 1_500) for _ in range(2_000)])
+                calls.enqueue([make_request("echo", "x" * 1_500) for _ in range(2_000)])
                 for _ in range(4)
             ]
             return [len(answer) for answer in client.call_each([*lists, *more])]

@@ -27,7 +27,7 @@ def loaded():
 
 WORKER = """
 beaver beaver.api beaver.api.app beaver.api.handle beaver.api.job beaver.client
-beaver.client.blocking beaver.client.channel beaver.client.operations beaver.client.reconnecting
+beaver.client.blocking beaver.client.channel beaver.client.calls beaver.client.reconnecting
 beaver.errors beaver.limits beaver.request beaver.request.job_options beaver.request.options
 beaver.structs beaver.structs.messages beaver.structs.views beaver.system beaver.system.kinship
 beaver.system.ownership beaver.system.regular beaver.system.spinning beaver.task

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from beaver.group_commit import IDLE_S
+from beaver.engine.group_commit import IDLE_S
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import frames
 from beaver.system.disk import SystemDisk

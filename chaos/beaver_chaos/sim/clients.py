@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from beaver.client.asynchronous import AsyncClient, _Wire
-from beaver.client.operations import Call
+from beaver.client.calls import Call
 from beaver.errors import (
     BeaverError,
     Conflict,
@@ -26,7 +26,7 @@ from beaver.errors import (
     StoreUnavailable,
     WaitTimeout,
 )
-from beaver.operations import Nothing, Operation
+from beaver.request.operations import Nothing, Operation
 from beaver.structs.views import Enqueued
 from beaver.transport import framing
 from beaver.transport.endpoint import read_greeting

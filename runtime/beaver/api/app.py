@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Final, Never, Unpack
 
 from beaver.api.handle import Handle, tell_unknown
 from beaver.api.job import Declaration, Producer, merge
-from beaver.client import operations
-from beaver.client.operations import Call
+from beaver.client import calls
+from beaver.client.calls import Call
 from beaver.client.reconnecting import AsyncLink, Link, Linked, awaited, blocking
 from beaver.errors import InvalidInput
-from beaver.names import check_id
 from beaver.request.job_options import Duration, refuse_unknown
 from beaver.structs.messages import Backoff, Request
 from beaver.structs.views import Enqueued, StatusView
 from beaver.task.registry import Registry
+from beaver.text.names import check_id
 from beaver.text.near import unknown_name
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class Beaver(Linked):
             tags=tags,
             **unknown,
         )
-        return operations.enqueue([made], self._handle)
+        return calls.enqueue([made], self._handle)
 
     def _enqueue_many(self, requests: Iterable[Request]) -> Call[list[Handle[Any]]]:
         """Enqueues jobs with one commit, all or none; durable on return.
@@ -205,7 +205,7 @@ class Beaver(Linked):
                     f"enqueue_many: a request is expected, found {type(item).__name__}; "
                     "make it with job.request(...) or app.request(...)"
                 )
-        return operations.enqueue(wanted, self._handles)
+        return calls.enqueue(wanted, self._handles)
 
     def _handle(self, made: list[Enqueued]) -> Handle[Any]:
         (handle,) = self._handles(made)
@@ -220,7 +220,7 @@ class Beaver(Linked):
 
     def _status(self) -> Call[StatusView]:
         """Returns the whole queue at a glance."""
-        return operations.status()
+        return calls.status()
 
     enqueue = blocking(_enqueue)
     aenqueue = awaited(_enqueue)

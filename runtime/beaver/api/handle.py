@@ -13,8 +13,8 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import UNSET
 
-from beaver.client import operations
-from beaver.client.operations import Call
+from beaver.client import calls
+from beaver.client.calls import Call
 from beaver.client.reconnecting import Link, Linked, awaited, blocking
 from beaver.errors import JobFailed, NotFound
 from beaver.request.job_options import Duration
@@ -70,7 +70,7 @@ class Handle(Linked, Generic[R]):
             NotFound: There is no such job, or its result is no longer kept.
             StoreUnavailable: No server runs, and none came up within a while.
         """
-        return operations.wait(self.id, timeout).then(self._value)
+        return calls.wait(self.id, timeout).then(self._value)
 
     def _value(self, ended: ResultView) -> R:
         if ended.state == "completed":
@@ -82,14 +82,14 @@ class Handle(Linked, Generic[R]):
 
     def _status(self) -> Call[JobView]:
         """Returns what is known of the job now: `.state`, `.attempt`, `.waiting`, ..."""
-        return operations.show(self.id)
+        return calls.show(self.id)
 
     def _cancel(self) -> Call[str]:
         """Cancels the job, or asks it to stop where it runs; returns its state then.
 
         A running job ends as `cancelled` once it has stopped, unless it completes first.
         """
-        return operations.cancel(self.id)
+        return calls.cancel(self.id)
 
     def _retry(self, payload: Any = UNSET) -> Call[str]:
         """Runs the job again, dead or cancelled, with all its attempts; returns its state then.
@@ -105,12 +105,10 @@ class Handle(Linked, Generic[R]):
             InvalidInput: The payload is no JSON, or out of bounds.
         """
         if payload is UNSET:
-            return operations.requeue(self.id)
+            return calls.requeue(self.id)
         from beaver.text import jsontext
 
-        return operations.requeue(
-            self.id, jsontext.encode(payload, PAYLOAD_BYTES_CEILING, "payload")
-        )
+        return calls.requeue(self.id, jsontext.encode(payload, PAYLOAD_BYTES_CEILING, "payload"))
 
     def _discard(self) -> Call[str]:
         """Removes the job for good where it is pending, dead or cancelled; a tombstone stays.
@@ -119,15 +117,15 @@ class Handle(Linked, Generic[R]):
             Conflict: It runs, or has completed.
             NotFound: There is no such job.
         """
-        return operations.discard(self.id)
+        return calls.discard(self.id)
 
     def _history(self) -> Call[list[EventView]]:
         """Returns the events of the job in the log, as far back as it is kept."""
-        return operations.history(self.id)
+        return calls.history(self.id)
 
     def _explain(self) -> Call[ExplainView]:
         """Returns the job's events and why it does not run now."""
-        return operations.explain(self.id)
+        return calls.explain(self.id)
 
     result = blocking(_result)
     aresult = awaited(_result)

@@ -26,8 +26,8 @@ from typing import (
 import msgspec
 
 from beaver.api.handle import Handle, tell_unknown
-from beaver.client import operations
-from beaver.client.operations import Call
+from beaver.client import calls
+from beaver.client.calls import Call
 from beaver.client.reconnecting import Link, Linked, awaited, blocking
 from beaver.errors import InvalidInput
 from beaver.request.job_options import DECLARED, Duration, refuse_unknown
@@ -89,7 +89,7 @@ class Producer(Linked, Generic[P, R]):
             Conflict: A job with the given id exists, with different content.
             StoreUnavailable: The store cannot be used now.
         """
-        return operations.enqueue([self.request(*args, **kwargs)], self._handle)
+        return calls.enqueue([self.request(*args, **kwargs)], self._handle)
 
     def _handle(self, made: list[Enqueued]) -> Handle[R]:
         (one,) = made
@@ -356,9 +356,9 @@ class Declaration:
         return self._declare(function, given)
 
     def _declare(self, function: Callable[..., Any], given: dict[str, Any]) -> Any:
-        from beaver.names import check_name
         from beaver.request.options import backoff_from_python, check_options
         from beaver.task.parameters import refuse_uncallable
+        from beaver.text.names import check_name
 
         refuse_uncallable(function)
         name = given.get("name", getattr(function, "__name__", None))

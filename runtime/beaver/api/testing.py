@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import msgspec
 
-from beaver.client.operations import Call, Operations, Synchronous
+from beaver.client.calls import Call, Operations, Synchronous
+from beaver.client.local_store import LocalStore
 from beaver.config.layers import load_config
 from beaver.dispatch.outcomes import attempt_of, command_of
 from beaver.errors import Endless, InvalidInput, WaitTimeout
 from beaver.inspect import queries
 from beaver.inspect.listing import attempt_of as attempt_shown
 from beaver.inspect.listing import event_view
-from beaver.local_store import LocalStore
-from beaver.operations import Listing
+from beaver.request.operations import Listing
 from beaver.request.rejections import error_of
 from beaver.structs.messages import Attempt, Outcome, Request
 from beaver.structs.questions import Search, Told

@@ -1,4 +1,4 @@
-"""The asyncio client: the calls of `operations`, pipelined over one connection.
+"""The asyncio client: the calls of `calls`, pipelined over one connection.
 
 A lone call leaves at once; while one is under way, those of one turn of the loop leave in one
 write.  A call that is cancelled stops waiting; what it asked for may still happen.
@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast
 
 from beaver.client import blocking
-from beaver.client.operations import Asynchronous, Call, Operations
+from beaver.client.calls import Asynchronous, Call, Operations
 from beaver.errors import BeaverError, ServerGone, ServerLeft
-from beaver.operations import Operation
+from beaver.request.operations import Operation
 from beaver.transport import framing
 from beaver.transport.endpoint import Greeting, ServerInfo
 

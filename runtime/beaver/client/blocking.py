@@ -17,12 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from beaver.client import operations
+from beaver.client import calls
+from beaver.client.calls import Call, Operations, Synchronous
 from beaver.client.channel import Channel, Slot
-from beaver.client.operations import Call, Operations, Synchronous
 from beaver.errors import InvalidInput, NoServer, ServerGone, ServerLeft
 from beaver.limits import LIMITS, hint
-from beaver.operations import ENQUEUE, WAIT, Operation
+from beaver.request.operations import ENQUEUE, WAIT, Operation
 from beaver.structs.messages import Request
 from beaver.structs.views import Enqueued
 from beaver.transport import endpoint, framing
@@ -133,7 +133,7 @@ class Client(Operations, Synchronous):
 
     def enqueue_each(self, batches: Iterable[Sequence[Request]]) -> Iterator[list[Enqueued]]:
         """See `Synchronous`: several batches are under way at once."""
-        return self.call_each(map(operations.enqueue, batches), BATCHES_MAX)
+        return self.call_each(map(calls.enqueue, batches), BATCHES_MAX)
 
     def close(self) -> None:
         """Ends the connection; calls under way get `ServerGone`."""

@@ -8,7 +8,7 @@ What an interrupt (Ctrl-C, or whatever a signal's handler raises) finds half don
 thread can go on with: then the connection is lost, and each of them hears that.  While a
 thread sleeps nothing is half done, and only its own call ends.
 
-What may not live here: what is asked (`operations`), finding a server (`blocking`, `endpoint`).
+What may not live here: what is asked (`calls`), finding a server (`blocking`, `endpoint`).
 """
 
 from __future__ import annotations

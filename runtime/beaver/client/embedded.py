@@ -7,7 +7,7 @@ was just now), a keeper is started, and it and the next ones go there.  Either w
 is durable on return, exactly as a server's answer.  Reading neither writes nor locks, and
 starts nothing.  Jobs run only once a server does.
 
-The calls are those of `operations`; what needs running workers (a `wait` for an unfinished job)
+The calls are those of `calls`; what needs running workers (a `wait` for an unfinished job)
 is refused with a hint.  If a server comes up meanwhile, the call goes there.
 """
 
@@ -24,7 +24,8 @@ from typing import Final, NoReturn, Self, TypeVar
 import msgspec
 
 from beaver.client import blocking
-from beaver.client.operations import Call, Operations, Synchronous
+from beaver.client.calls import Call, Operations, Synchronous
+from beaver.client.local_store import LocalStore
 from beaver.config.layers import Config
 from beaver.engine.stamps import Stamper
 from beaver.errors import (
@@ -48,9 +49,8 @@ from beaver.journal.wal.lock import (
     try_lock,
 )
 from beaver.limits import hint
-from beaver.local_store import LocalStore
-from beaver.operations import ENQUEUE
 from beaver.ports import Clock, DirectoryLock, Disk
+from beaver.request.operations import ENQUEUE
 from beaver.request.rejections import error_of
 from beaver.request.resolving import Resolver
 from beaver.store.recovery import Opened, open_store, peek_store, read_store

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from beaver.client import blocking
-from beaver.client.operations import Call, Operations, Synchronous
+from beaver.client.calls import Call, Operations, Synchronous
 from beaver.errors import NotFound, ServerLeft
 
 if TYPE_CHECKING:

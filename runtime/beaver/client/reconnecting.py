@@ -5,7 +5,7 @@ Each call goes to the server or the keeper that runs now or, with none, to the f
 may be sent twice is sent again; what it says it has not taken up is sent again in any case:
 requests carry ids drawn before the first sending, so nothing is enqueued twice.
 
-The builders of calls stand once (`operations`, `api`); `blocking` and `awaited` make
+The builders of calls stand once (`calls`, `api`); `blocking` and `awaited` make
 the two methods of each from it.
 """
 
@@ -20,9 +20,9 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
 from beaver.client.blocking import Client, find, no_server, socket_of_url
-from beaver.client.operations import Asynchronous, Call, Operations, Synchronous
+from beaver.client.calls import Asynchronous, Call, Operations, Synchronous
 from beaver.errors import NoServer, NotFound, ServerGone, ServerLeft, WaitTimeout
-from beaver.operations import WAIT, Wait
+from beaver.request.operations import WAIT, Wait
 
 if TYPE_CHECKING:
     import asyncio

@@ -13,9 +13,9 @@ from typing import Any, Final
 import msgspec
 
 from beaver.errors import InvalidInput
-from beaver.names import check_name
 from beaver.request.options import check_range
 from beaver.text.durations import duration_text, parse_duration_ms, parse_size_bytes, size_text
+from beaver.text.names import check_name
 from beaver.text.near import unknown_name
 from beaver_model.bounds import QUEUES_MAX, WEIGHT_MAX
 

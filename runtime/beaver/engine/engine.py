@@ -26,13 +26,13 @@ import msgspec
 
 from beaver.engine.admission import refusal
 from beaver.engine.event_sizes import events_bytes_max, events_max
+from beaver.engine.group_commit import Batch, GroupCommit
 from beaver.engine.intake import Asked, Intake
+from beaver.engine.replies import Replies, call
 from beaver.engine.stamps import Stamper
 from beaver.errors import BeaverError, DiskFull, InvalidInput, StorageFailed, StoreUnavailable
-from beaver.group_commit import Batch, GroupCommit
 from beaver.journal.port import Journal
 from beaver.ports import Clock
-from beaver.replies import Replies, call
 from beaver_model import Rejection, State, apply_all, decide
 from beaver_model.bounds import (
     BATCH_BYTES_MAX,

@@ -19,8 +19,8 @@ from beaver.inspect import queries
 from beaver.journal.wal.commit_path import CommitPath
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.log import EXTEND_BYTES, Wal
-from beaver.operations import Nothing
 from beaver.ports import Clock, Disk, Helper, LogWriter
+from beaver.request.operations import Nothing
 from beaver.server.housekeeping import Housekeeping
 from beaver.server.metrics import Metrics
 from beaver.server.results import Results

@@ -12,10 +12,10 @@ from datetime import timedelta
 from typing import Any, Final, NoReturn
 
 from beaver.errors import InvalidInput
-from beaver.names import check_name
 from beaver.structs.messages import Backoff, Options
 from beaver.text.durations import parse_duration_ms
 from beaver.text.jsontext import kind_of
+from beaver.text.names import check_name
 from beaver.text.near import unknown_name
 from beaver_model.bounds import (
     ATTEMPTS_MAX,

@@ -18,7 +18,6 @@ from typing import Any, Final, TypedDict, Unpack
 import msgspec
 
 from beaver.errors import InvalidInput
-from beaver.names import check_id
 from beaver.request.options import (
     backoff_from_json,
     backoff_from_python,
@@ -31,6 +30,7 @@ from beaver.request.templates import Template, draw_id
 from beaver.structs.messages import Backoff, Options, Request
 from beaver.text import jsontext
 from beaver.text.durations import parse_duration_ms, parse_time_ms
+from beaver.text.names import check_id
 from beaver.text.near import unknown_name
 from beaver_model.bounds import PAYLOAD_BYTES_CEILING, PAYLOAD_BYTES_MAX, TIME_MS_MAX
 

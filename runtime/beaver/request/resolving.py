@@ -11,10 +11,10 @@ from typing import Any, Final
 import msgspec
 
 from beaver.errors import InvalidInput
-from beaver.names import check_id
 from beaver.request.options import BACKOFF_DEFAULT, check_options, check_tags
 from beaver.structs.messages import Options, Request
 from beaver.text import jsontext
+from beaver.text.names import check_id
 from beaver_model.bounds import (
     ATTEMPTS_DEFAULT,
     DIGEST_BYTES,

@@ -19,8 +19,7 @@ from beaver.engine.engine import Applied, Engine, Reply
 from beaver.errors import BeaverError, InvalidInput, WaitTimeout
 from beaver.inspect import queries
 from beaver.limits import hint
-from beaver.names import check_name
-from beaver.operations import (
+from beaver.request.operations import (
     ENQUEUE,
     OPERATIONS,
     Again,
@@ -39,6 +38,7 @@ from beaver.structs.questions import Known, Listed, Search, Told
 from beaver.structs.views import ExplainView, QueueView, ReloadView, ResultView, StatusView, TakenIn
 from beaver.text import jsontext
 from beaver.text.foreign import counted
+from beaver.text.names import check_name
 from beaver_model import Rejection, State
 from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
 from beaver_model.commands import AnyCommand, Cancel, Discard, Job, Requeue, SetQueue

@@ -65,7 +65,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="answers-told-after-a-failed-write",
-        module="beaver.group_commit",
+        module="beaver.engine.group_commit",
         diff="""
          except Exception as error:  # noqa: BLE001 - whatever it is, the log is not trusted now
              self._fail(error)
@@ -88,7 +88,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="batch-told-when-the-writer-gets-it",
-        module="beaver.group_commit",
+        module="beaver.engine.group_commit",
         diff="""
          self.under_way, journal = batch, self._journal
 +        mutant_reached()
@@ -102,7 +102,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="last-frame-not-marked-after-a-quiet-moment",
-        module="beaver.group_commit",
+        module="beaver.engine.group_commit",
         diff="""
 -            self._journal.idle()
 +            mutant_reached()

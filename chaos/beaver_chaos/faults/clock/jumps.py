@@ -20,8 +20,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from beaver.engine.group_commit import IDLE_S
 from beaver.errors import WaitTimeout
-from beaver.group_commit import IDLE_S
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import read_commits
 from beaver.request.requests import make_request

@@ -12,12 +12,11 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from beaver.client.operations import Call
+from beaver.client.calls import Call
 from beaver.engine.admission import refusal
 from beaver.errors import BeaverError
 from beaver.inspect import queries
-from beaver.names import check_name
-from beaver.operations import Again, Jobs, Listing, Nothing, OneJob, QueueSettings, Wait
+from beaver.request.operations import Again, Jobs, Listing, Nothing, OneJob, QueueSettings, Wait
 from beaver.request.resolving import Resolver
 from beaver.structs.questions import Search, Told
 from beaver.structs.views import (
@@ -30,6 +29,7 @@ from beaver.structs.views import (
     StatusView,
 )
 from beaver.text import jsontext
+from beaver.text.names import check_name
 from beaver_model import State
 from beaver_model.commands import AnyCommand, Cancel, Discard, Enqueue, Requeue, SetQueue
 

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Self, TypeVar,
 
 import msgspec
 
-from beaver import operations
-from beaver.names import check_id, check_name
-from beaver.operations import OneJob, Operation
+from beaver.request import operations
 from beaver.request.job_options import Duration
+from beaver.request.operations import OneJob, Operation
 from beaver.structs.messages import Request
 from beaver.structs.views import (
     Enqueued,
@@ -33,6 +32,7 @@ from beaver.structs.views import (
     StatusView,
 )
 from beaver.text.durations import parse_duration_ms, parse_time_ms
+from beaver.text.names import check_id, check_name
 
 if TYPE_CHECKING:
     import inspect

@@ -19,6 +19,7 @@ from typing import Final
 
 from beaver.engine.counters import CommitFigures
 from beaver.engine.intake import Intake
+from beaver.engine.replies import Replies, Waiting
 from beaver.errors import LostLeadership
 from beaver.journal.codec import encode_commit
 from beaver.journal.port import (
@@ -31,7 +32,6 @@ from beaver.journal.port import (
     Stamp,
 )
 from beaver.ports import Clock
-from beaver.replies import Replies, Waiting
 from beaver_model.events import AnyEvent, Booted
 
 IDLE_S: Final = 0.05
