@@ -37,6 +37,8 @@ PACKAGE_FOLDERS: Final = ("model", "runtime", "spec", "chaos")
 
 TRIAL_S: Final = 120.0
 """A trial that takes longer is an error: its tests are too slow for their purpose, or hang."""
+CLEAN_S: Final = 600.0
+"""The same, for all tests of a layer over the code as it is."""
 WAIT_S: Final = 12
 """So long the tests of a mutant wait for what may never come, instead of a minute."""
 
@@ -279,7 +281,7 @@ def _run(copy: Path, tests: Sequence[str], mark: Path, *, first_only: bool) -> T
         )
         code: int | None = None
         try:
-            code = process.wait(TRIAL_S)
+            code = process.wait(TRIAL_S if first_only else CLEAN_S)
         except subprocess.TimeoutExpired:
             pass
         finally:
