@@ -33,7 +33,7 @@ def test_a_worker_whose_import_hangs_is_killed_and_replaced_and_no_attempt_is_ch
     """The real program: it says so in its log, in `beaver status` and in the metrics."""
     flag, data = tmp_path / "hangs", tmp_path / "data"
     flag.touch()
-    flags = ["-A", "hangs:registry", "--workers", "2", "--start-timeout", "500ms"]
+    flags = ["-A", "hangs:registry", "--workers", "2", "--start-timeout", "1500ms"]
     environment = {"HANGS_LATER": str(flag), "PYTHONPATH": str(APPS)}
     with serving(data, *flags, cwd=tmp_path, **environment) as server:
         enqueue(data, {"id": "waits", "task": "where", "max_attempts": 1})
@@ -46,7 +46,7 @@ def test_a_worker_whose_import_hangs_is_killed_and_replaced_and_no_attempt_is_ch
         server.drained(1)
         assert any(worker["ready"] for worker in server.status()["workers"])
     assert events_of(data, "waits") == ["ENQUEUE", "DISPATCH", "ACK"]
-    assert "is not ready 0.5 s after its start (start_timeout)" in "".join(server.stderr)
+    assert "is not ready 1.5 s after its start (start_timeout)" in "".join(server.stderr)
     hung = pids_in(flag)
     assert len(hung) >= 6
     assert not any(map(alive, hung)), "each was killed, with the program that it had started"
