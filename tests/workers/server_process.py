@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from beaver.structs.messages import Attempt
-from beaver.workers.pool import PoolOptions, ProcessPool
+from beaver.workers.pool import ProcessPool
+from beaver.workers.pool_options import PoolOptions
 from tests.worlds.workers import Recorder, until
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from beaver.errors import AppImportError
 from beaver.workers.leftovers import find_leftovers
-from beaver.workers.pool import PoolOptions, ProcessPool
+from beaver.workers.pool import ProcessPool
+from beaver.workers.pool_options import PoolOptions
 from tests.worlds.workers import Recorder, World, in_world, parent_of, until
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from beaver.errors import AppImportError
 from beaver.workers import pool as pool_module
-from beaver.workers.pool import PoolOptions, ProcessPool
+from beaver.workers.pool import ProcessPool
+from beaver.workers.pool_options import PoolOptions
 from tests.support.program import beaver, enqueue, events_of, eventually, serving
 from tests.worlds.workers import APPS, Recorder, World, alive, in_world, until
 

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from beaver.structs.messages import Attempt, Outcome, OutcomeKind, TaskInfo
-from beaver.workers.pool import PoolOptions, ProcessPool
+from beaver.workers.pool import ProcessPool
+from beaver.workers.pool_options import PoolOptions
 
 APPS = Path(__file__).parents[1] / "workers" / "apps"
 DEADLINE_S = 20.0

@@ -64,7 +64,8 @@ from beaver.system.kinship import UNMARKED
 from beaver.task import output
 from beaver.text.foreign import counted
 from beaver.transport import endpoint
-from beaver.workers.pool import PoolOptions, ProcessPool
+from beaver.workers.pool import ProcessPool
+from beaver.workers.pool_options import PoolOptions
 from beaver.workers.slots import read_previous
 from beaver_model import JobState, State
 

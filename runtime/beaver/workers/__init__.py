@@ -7,7 +7,8 @@ reports facts (an outcome, a process that is gone) and the controller decides.
 
 | module | lives in | holds |
 |---|---|---|
-| `pool` | server | `ProcessPool`, the port's real side |
+| `pool`, `pool_options` | server | `ProcessPool`, the port's real side; what it has to know |
+| `starts` | server | what each worker has started, as its slot says it |
 | `mailbox` | server | one worker as the pool sees it: sending, recall, outcomes |
 | `permits` | server | attempts on their way to a worker, and how they are taken back |
 | `outlet`, `zygote_process` | server | sending without waiting; the zygote as the pool sees it |

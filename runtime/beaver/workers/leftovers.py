@@ -11,7 +11,9 @@ of the original.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 import signal
 import time
@@ -28,6 +30,7 @@ from beaver.system.kinship import (
 _WAIT_S: Final = 10.0
 _PAUSE_S: Final = 0.002
 
+_log: Final = logging.getLogger("beaver.workers")
 
 _own_generations: set[bytes] = set()
 
@@ -103,6 +106,21 @@ def kill_leftovers(mark: str, *, wait_s: float = _WAIT_S) -> int:
             )
         time.sleep(_PAUSE_S)
     return len(hunt.killed)
+
+
+async def kill_generation(mark: str, generation: str, wait_s: float) -> None:
+    """Kills whatever still carries a dead zygote's mark; returns once it is gone, or hangs.
+
+    In a thread: it looks at every process of the machine, and a server that reloads has
+    others to serve.
+    """
+    hunt = Hunt(mark, only=generation)
+    deadline_s = time.monotonic() + wait_s
+    while not await asyncio.to_thread(hunt.step):
+        if time.monotonic() > deadline_s:
+            _log.error("processes %s hang in the kernel", hunt.remaining())
+            return
+        await asyncio.sleep(_PAUSE_S)
 
 
 def kill_marked(pid: int) -> None:

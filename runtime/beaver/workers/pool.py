@@ -15,18 +15,17 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
-import msgspec
-
-from beaver.errors import AppImportError, InvalidInput
+from beaver.errors import AppImportError
 from beaver.ports import PoolEvents
-from beaver.request.options import check_options
 from beaver.structs.messages import Attempt, Outcome, TaskInfo
 from beaver.system.kinship import kill_group
-from beaver.text.foreign import counted, cut
+from beaver.text.foreign import cut
 from beaver.workers import wire
-from beaver.workers.leftovers import Hunt, kill_leftovers
+from beaver.workers.leftovers import kill_generation, kill_leftovers
 from beaver.workers.mailbox import Mailbox
-from beaver.workers.slots import Slots, SlotsCut
+from beaver.workers.pool_options import PoolOptions, check_tasks
+from beaver.workers.slots import Slots
+from beaver.workers.starts import Starts
 from beaver.workers.zygote_process import ZygoteProcess
 
 FAILURES_MAX: Final = 5
@@ -41,50 +40,10 @@ STOP_WAIT_S: Final = 6.0
 
 PUT_OFF_S: Final = 1.0
 """After so long a worker is tried again for which there was no descriptor."""
-TASKS_MAX: Final = 10_000
-"""Tasks that an application may have."""
 IMPORT_CHARS_MAX: Final = 64 << 10
 """Characters that are shown of a failed import."""
 
-_PAUSE_S: Final = 0.002
-
 _log: Final = logging.getLogger("beaver.workers")
-
-
-class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a pool has to know before it starts."""
-
-    workers: int
-    mark: str
-    """Of every process, so that the next start finds leftovers: see `kinship.store_mark`."""
-    app: str = ""
-    """`module:name`; empty for the built-in tasks alone."""
-    executor: str = "process"
-    """`process`, `thread` or `async`."""
-    concurrency: int = 1
-    """Attempts at once in one worker, for the thread and async executors."""
-    max_jobs: int = 0
-    """Attempts after which a worker is replaced; 0 for never."""
-    max_rss_bytes: int = 0
-    """Resident memory beyond which a worker is replaced; 0 for never."""
-    allow_exec: bool = False
-    start_limit_ms: int = 120_000
-    """How long the zygote may take to import the application."""
-    log_level: str = "INFO"
-    log_format: str = "text"
-    """`text` or `json`: how the output of jobs is written."""
-
-    def worker_config(self) -> wire.WorkerConfig:
-        return wire.WorkerConfig(
-            app=self.app,
-            executor=self.executor,
-            concurrency=max(1, self.concurrency),
-            max_jobs=self.max_jobs,
-            max_rss_bytes=self.max_rss_bytes,
-            allow_exec=self.allow_exec,
-            log_level=self.log_level,
-            log_format=self.log_format,
-        )
 
 
 class ProcessPool:
@@ -99,6 +58,7 @@ class ProcessPool:
         self._config = options.worker_config()
         self._mark = options.mark
         self._slots: Slots | None = None
+        self._starts: Starts | None = None
         self._zygote: ZygoteProcess | None = None
         self._ready: asyncio.Future[Sequence[TaskInfo]] | None = None
         self._by_number: dict[int, Mailbox] = {}
@@ -158,7 +118,7 @@ class ProcessPool:
         assert self._slots is None
         store = bytes.fromhex(self._mark.partition("@")[0])
         self._slots = Slots.open(slots_path, self.options.workers, store, last_seq)
-        self._slots.users.append(self._lose_slots)
+        self._starts = Starts(self._slots, self._by_number, self.broken)
 
     def join(self, former: ProcessPool) -> None:
         """Uses the slots of another pool; the numbers of their workers differ.
@@ -168,7 +128,7 @@ class ProcessPool:
         assert self._slots is None
         assert former._slots is not None, "it has been attached"
         self._slots = former._slots
-        self._slots.users.append(self._lose_slots)
+        self._starts = Starts(self._slots, self._by_number, self.broken)
 
     def leave(self) -> None:
         """No worker is added any more: nothing that is lost is replaced."""
@@ -257,45 +217,7 @@ class ProcessPool:
 
     def started(self, worker: int) -> tuple[int, int]:
         """Returns the highest token that a worker has started, and since when."""
-        if self._slots is None:
-            return 0, 0
-        mailbox = self._by_number.get(worker)
-        before = self._slots.last.get(worker, 0)
-        if mailbox is None:
-            return before, 0
-        if mailbox.slot_lost is not None:
-            return mailbox.slot_lost
-        try:
-            slot = self._slots.read(worker)
-        except SlotsCut:
-            lost = self._lose_slot(mailbox)
-            self._slots.restore()
-            return lost
-        if slot.started != before:
-            if not before < slot.started <= mailbox.highest:
-                return self._lose_slot(mailbox)
-            self._slots.last[worker] = slot.started
-            mailbox.useful = True
-        return slot.started, slot.since_ns
-
-    def _lose_slot(self, mailbox: Mailbox) -> tuple[int, int]:
-        """Ends a worker whose slot was overwritten by user code.
-
-        Whatever it has read the permit of counts as started, and what it has not is taken back.
-        """
-        assert self._slots is not None
-        mailbox.recall()
-        started = max(mailbox.highest, self._slots.last.get(mailbox.worker, 0))
-        self._slots.last[mailbox.worker] = started
-        mailbox.slot_lost = (started, time.monotonic_ns())
-        self.broken(mailbox, "its slot was overwritten: what it has started is not known")
-        return mailbox.slot_lost
-
-    def _lose_slots(self) -> None:
-        """The slots were cut by somebody: no worker can be believed."""
-        for mailbox in self._by_number.values():
-            if mailbox.slot_lost is None:
-                self._lose_slot(mailbox)
+        return self._starts.of(worker) if self._starts is not None else (0, 0)
 
     def cancel(self, worker: int, token: int) -> None:
         """Tells the user code softly; in the process executor `ctx.cancelled` says so."""
@@ -345,15 +267,14 @@ class ProcessPool:
             if zygote.ready and not await zygote.wait(STOP_WAIT_S):
                 _log.error("the zygote does not end by itself and is killed")
             zygote.kill()
-            await self._kill_generation(zygote.generation)
+            await kill_generation(self._mark, zygote.generation, STOP_WAIT_S)
         for revival in list(self._revivals):
             await revival
         for mailbox in list(self._by_birth.values()):
             self._finish(mailbox, "ended with the pool")
-        if self._slots is not None:
-            self._slots.users.remove(self._lose_slots)
-            self._slots.close()
-            self._slots = None
+        if self._starts is not None:
+            self._starts.close()
+            self._starts = self._slots = None
 
     # -- what mailboxes say -----------------------------------------------------------------
 
@@ -395,7 +316,7 @@ class ProcessPool:
             if mailbox is not None:
                 mailbox.kill_is_told = True
         elif isinstance(message, wire.Ready):
-            _check_tasks(message.tasks)
+            check_tasks(message.tasks)
             if self._zygote is not None:
                 self._zygote.ready = True
             self.app_store = message.store
@@ -477,37 +398,11 @@ class ProcessPool:
             for mailbox in orphans:
                 if mailbox.pid:
                     kill_group(mailbox.pid)
-        await self._kill_generation(zygote.generation)
+        await kill_generation(self._mark, zygote.generation, STOP_WAIT_S)
         for mailbox in orphans:
             if mailbox.birth in self._by_birth:
                 mailbox.killed = True
                 self._finish(mailbox, "lost with the zygote")
-
-    async def _kill_generation(self, generation: str) -> None:
-        """Kills whatever still carries a dead zygote's mark, and waits until it is gone.
-
-        In a thread: it looks at every process of the machine, and a server that reloads has
-        others to serve.
-        """
-        hunt = Hunt(self._mark, only=generation)
-        deadline_s = time.monotonic() + STOP_WAIT_S
-        while not await asyncio.to_thread(hunt.step):
-            if time.monotonic() > deadline_s:
-                _log.error("processes %s hang in the kernel", hunt.remaining())
-                return
-            await asyncio.sleep(_PAUSE_S)
-
-
-def _check_tasks(tasks: Sequence[TaskInfo]) -> None:
-    """Checks what a zygote says of the application's tasks.
-
-    Raises:
-        InvalidInput: They are too many, or one has options out of bounds.
-    """
-    if len(tasks) > TASKS_MAX:
-        raise InvalidInput(f"{counted(len(tasks), 'task')}; an application has {TASKS_MAX} at most")
-    for task in tasks:
-        check_options(task.options)
 
 
 def _too_many(times: deque[float], maximum: int) -> bool:

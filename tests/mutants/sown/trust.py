@@ -124,10 +124,10 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="overwritten-slot-believed",
-        module="beaver.workers.pool",
+        module="beaver.workers.starts",
         diff="""
 -            if not before < slot.started <= mailbox.highest:
--                return self._lose_slot(mailbox)
+-                return self._lose(mailbox)
 +            mutant_reached()
 """,
         tests=(f"{_TRUST}::test_a_worker_whose_slot_is_cut_or_overwritten_is_replaced_and_pays",),
@@ -147,7 +147,7 @@ MUTANTS: Final = (
         name="tasks-of-a-zygote-taken-as-they-are",
         module="beaver.workers.pool",
         diff="""
--            _check_tasks(message.tasks)
+-            check_tasks(message.tasks)
 +            mutant_reached()
 """,
         tests=(f"{_TRUST}::test_a_zygote_whose_tasks_are_out_of_bounds_is_given_up",),
