@@ -1,4 +1,4 @@
-"""Stretches of the loop: each is measured, and a long one is told with its place."""
+"""Loop stalls: each is measured, and a long one is told with its place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from beaver.server import loop_stalls
-from beaver.server.loop_stalls import Stretches
+from beaver.server.loop_stalls import LoopStalls
 from tests.support.needs import need
 
 LOOPS = ("asyncio", "uvloop")
@@ -23,27 +23,27 @@ STALL_S = 0.05
 
 def measured(
     monkeypatch: pytest.MonkeyPatch, loop: str, work: Callable[[], Coroutine[Any, Any, None]]
-) -> Stretches:
+) -> LoopStalls:
     """Runs a coroutine on a measured loop of that kind."""
     if loop == "asyncio":
         monkeypatch.setitem(sys.modules, "beaver.server.uvloop_stalls", None)
     else:
         need(None if find_spec("uvloop") else "uvloop is not installed")
-    stretches = Stretches()
+    measuring = LoopStalls()
 
     async def main() -> None:
-        stretches.watch()
+        measuring.watch()
         try:
             await work()
         finally:
-            stretches.end()
+            measuring.end()
 
-    with asyncio.Runner(loop_factory=stretches.new_loop) as runner:
+    with asyncio.Runner(loop_factory=measuring.new_loop) as runner:
         assert type(runner.get_loop()).__module__.startswith(
             "asyncio" if loop == "asyncio" else "beaver.server.uvloop_stalls"
         )
         runner.run(main())
-    return stretches
+    return measuring
 
 
 def sow_a_stall() -> None:
@@ -63,16 +63,16 @@ def test_a_stall_in_a_timer_is_measured_and_told_with_its_place(
         asyncio.get_running_loop().call_later(0.001, sow_a_stall)
         await asyncio.sleep(0.1)
 
-    stretches = measured(monkeypatch, loop, work)
-    assert stretches.longest_s >= STALL_S
-    assert stretches.longest_in.startswith("sow_a_stall, at runtime/test_stalls.py:")
+    measuring = measured(monkeypatch, loop, work)
+    assert measuring.longest_s >= STALL_S
+    assert measuring.longest_in.startswith("sow_a_stall, at runtime/test_stalls.py:")
     (told,) = [r.getMessage() for r in caplog.records if "ms by sow_a_stall" in r.getMessage()]
     line = sow_a_stall.__code__.co_firstlineno + 1
     assert told.endswith(f"\n  runtime/test_stalls.py:{line} sow_a_stall")
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_what_a_read_leads_to_is_one_stretch(monkeypatch: pytest.MonkeyPatch, loop: str) -> None:
+def test_what_a_read_leads_to_is_one_stall(monkeypatch: pytest.MonkeyPatch, loop: str) -> None:
     """A commit runs soon after the read that asked for it: whoever waits, waits for both."""
 
     async def work() -> None:
@@ -98,42 +98,42 @@ def test_what_a_read_leads_to_is_one_stretch(monkeypatch: pytest.MonkeyPatch, lo
             await asyncio.sleep(0.01)
             transport.close()
 
-    stretches = measured(monkeypatch, loop, work)
+    measuring = measured(monkeypatch, loop, work)
     # asyncio polls between a read and what it calls soon; libuv does not.
-    assert stretches.longest_s >= STALL_S * (2 if loop == "uvloop" else 1)
+    assert measuring.longest_s >= STALL_S * (2 if loop == "uvloop" else 1)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_waiting_is_no_stretch(monkeypatch: pytest.MonkeyPatch, loop: str) -> None:
+def test_waiting_is_no_stall(monkeypatch: pytest.MonkeyPatch, loop: str) -> None:
     """However long the loop sleeps, nobody is kept waiting."""
 
     async def work() -> None:
         for _ in range(5):
             await asyncio.sleep(STALL_S)
 
-    stretches = measured(monkeypatch, loop, work)
-    assert stretches.lengths.total < 5 * STALL_S
-    assert sum(stretches.lengths.counts) >= 5
+    measuring = measured(monkeypatch, loop, work)
+    assert measuring.lengths.total < 5 * STALL_S
+    assert sum(measuring.lengths.counts) >= 5
 
 
-def test_a_stretch_that_is_not_long_has_no_place_and_is_not_told(
+def test_a_stall_that_is_not_long_has_no_place_and_is_not_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What is usual is counted and not talked about."""
     caplog.set_level(logging.DEBUG, logger="beaver")
-    stretches = Stretches()
-    stretches.begin_stretch()
-    stretches.end_stretch()
-    assert stretches.longest_s > 0
-    assert stretches.longest_in == ""
+    measuring = LoopStalls()
+    measuring.poll_returned()
+    measuring.poll_begins()
+    assert measuring.longest_s > 0
+    assert measuring.longest_in == ""
     assert not caplog.records
 
 
-def test_every_stretch_is_in_the_histogram(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_stall_is_in_the_histogram(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is sampled: the count is that of the polls that returned."""
-    stretches = Stretches()
+    measuring = LoopStalls()
     for _ in range(100):
-        stretches.begin_stretch()
-        stretches.end_stretch()
-    stretches.end_stretch()  # a poll that follows a poll
-    assert sum(stretches.lengths.counts) == 100
+        measuring.poll_returned()
+        measuring.poll_begins()
+    measuring.poll_begins()  # a poll that follows a poll
+    assert sum(measuring.lengths.counts) == 100

@@ -219,7 +219,7 @@ def measure_restart(directory: str, pending: int) -> dict[str, float]:
     """Starts a server over many pending jobs: from the log, and after kill -9 from a snapshot.
 
     Between the two the server takes its snapshot, and a client asks for its status all the
-    time: how long that takes shows how long the loop was held up.
+    time: how long that takes shows how long the event loop was blocked.
     """
     data = str(Path(directory, f"restart-{pending}"))
     write_history(data, pending, live=pending, frame_events=COMMIT_JOBS)

@@ -1,6 +1,6 @@
-"""How long the server's loop is held up by commits of the sizes that are promised.
+"""How long the server's event loop is blocked by commits of the sizes that are promised.
 
-Measured by the server itself: the longest stretch in which its loop heard nobody, since it
+Measured by the server itself: the longest time for which its event loop was blocked, since it
 was ready.  A sync that a busy disk delays is part of it, as it is for whoever waits.
 """
 
@@ -29,7 +29,7 @@ _DRAIN_S: Final = 60.0
 
 
 def measure_stretches(directory: str) -> dict[str, float]:
-    """Returns the ms of the longest stretch: after usual commits, their drain, and the largest."""
+    """Returns the ms that the loop was blocked at most: usual commits, drained, the largest."""
     data = str(Path(directory, "stretches"))
     with serving(data) as server, connect(data) as client:
         if not client.status().longest_stretch_ms:

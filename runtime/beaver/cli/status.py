@@ -9,8 +9,8 @@ from beaver.cli.store import Store, on_store
 from beaver.structs.views import StatusView
 from beaver.text.durations import format_duration
 
-STRETCH_MS_MAX: Final = 1_000.0
-"""A loop that heard nobody for longer is worth a line; `--json` has the figure always."""
+STALL_MS_MAX: Final = 1_000.0
+"""A loop that was blocked for longer is worth a line; `--json` always has the time."""
 
 _LONG_RECOVERY_MS: Final = 100.0
 """Time of a recovery from which its phases are shown too."""
@@ -45,9 +45,9 @@ def tell_status(view: StatusView, data: str) -> None:
         output.line(output.paint("the disk is full: new jobs are refused", "red"))
     if view.halted:
         output.line(output.paint(f"nothing is dispatched until a restart; {view.halted}", "red"))
-    if view.longest_stretch_ms > STRETCH_MS_MAX:
+    if view.longest_stretch_ms > STALL_MS_MAX:
         where = f" by {view.longest_stretch_in}" if view.longest_stretch_in else ""
-        text = f"the server's loop was held up for {view.longest_stretch_ms:.0f} ms{where}"
+        text = f"the server's event loop was blocked for {view.longest_stretch_ms:.0f} ms{where}"
         output.line(output.paint(text, "yellow"))
     if view.starts_overdue:
         output.line(

@@ -1,15 +1,15 @@
-"""Stretches: how long the loop works without looking at its sockets, measured each time.
+"""Loop stalls: how long the event loop is blocked between two polls, measured each time.
 
-While the loop runs callbacks nobody else is heard, so the length of such a stretch is what
-every client may have to wait for.  asyncio tells of it in its debug mode only, which doubles
-the cost of a callback.  Here a stretch begins when the loop's poll returns and ends when it
-polls again, and costs two looks at a clock, whatever runs in it:
+While the loop runs callbacks it reads no socket, so this time is what every client may have to
+wait for.  asyncio reports slow callbacks in its debug mode only, which doubles the cost of each.
+Here the time runs from when a poll returns until the next poll, and costs two reads of a clock,
+whatever runs meanwhile:
 
 - asyncio's own loop polls through a selector, and gets one that notes both (`_Selector`);
 - uvloop polls in C, so `server.uvloop_stalls` notes what a poll leads to.
 
-That tells how long, not what.  A thread looks at the loop's stack once a stretch has lasted
-`LONG_S`: one that is only waiting is left alone, and the thread sleeps while the loop does.
+That says how long, not what.  A thread samples the loop's stack once the loop has been blocked
+for `LONG_S`; while the loop waits, the thread sleeps.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from typing import Any, Final, NamedTuple
 from beaver.engine.counters import Histogram
 from beaver.text.foreign import counted
 
-STRETCH_SECONDS: Final = (
+STALL_SECONDS: Final = (
     0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.5, 1.0, 5.0,
 )  # fmt: skip
 
 LONG_S: Final = 0.025
-"""Of a stretch this long it is found out what runs."""
+"""Once the loop has been blocked for so long, its stack is sampled."""
 TOO_LONG_S: Final = 0.15
-"""No commit may take longer, so a stretch that does is a warning."""
+"""No commit may take longer, so a longer stall is a warning."""
 LOG_EVERY_S: Final = 10.0
-"""Least time between two lines about long stretches."""
+"""Least time between two log lines about stalls."""
 
 _LOOK_S: Final = 0.02
-"""How often the thread looks whether a stretch has begun, while the loop is at work."""
+"""How often the thread looks whether the loop is blocked, while it is at work."""
 _LOOKS_IDLE: Final = 5
 """After so many looks at a loop that waits, the thread waits until it is woken."""
 _FRAMES_MAX: Final = 20
@@ -48,10 +48,10 @@ log: Final = logging.getLogger("beaver")
 
 
 class Sample(NamedTuple):
-    """Where the loop was, when a stretch had become long."""
+    """Where the loop was once it had been blocked for long."""
 
     since_ns: int
-    """When that stretch began."""
+    """When the poll before it returned."""
     callback: str
     """Qualified name of what the loop had called."""
     frames: tuple[str, ...]
@@ -62,16 +62,16 @@ class Sample(NamedTuple):
         return f"{self.callback}, at {self.frames[-1]}" if self.frames else self.callback
 
 
-class Stretches:
-    """Measures the stretches of one loop.  Made, begun and ended in the loop's thread."""
+class LoopStalls:
+    """Measures how long one loop is blocked.  Made, begun and ended in the loop's thread."""
 
     def __init__(self) -> None:
-        self.lengths = Histogram(STRETCH_SECONDS)
+        self.lengths = Histogram(STALL_SECONDS)
         self.longest_s = 0.0
         self.longest_in = ""
         """What ran in the longest; empty where that was not long enough to be looked at."""
         self._since_ns = 0
-        """When the stretch under way began; 0 while the loop waits."""
+        """When the last poll returned; 0 while the loop polls."""
         self._sample: Sample | None = None
         self._told_ns = 0
         self._untold = 0
@@ -90,8 +90,8 @@ class Stretches:
         return Loop(self)
 
     def watch(self) -> None:
-        """Begins anew: what was measured is forgotten, and long stretches are looked at."""
-        self.lengths = Histogram(STRETCH_SECONDS)
+        """Begins anew: what was measured is forgotten, and long stalls are sampled."""
+        self.lengths = Histogram(STALL_SECONDS)
         self.longest_s, self.longest_in = 0.0, ""
         self._watcher = threading.Thread(target=self._watch, name="beaver-stalls", daemon=True)
         self._watcher.start()
@@ -105,14 +105,14 @@ class Stretches:
 
     # -- called by the loop, each time ---------------------------------------------------
 
-    def begin_stretch(self) -> None:
+    def poll_returned(self) -> None:
         """The loop's poll has returned."""
         self._since_ns = time.perf_counter_ns()
         if self._parked:
             self._parked = False
             self._wake.set()
 
-    def end_stretch(self) -> None:
+    def poll_begins(self) -> None:
         """The loop is going to poll."""
         since_ns, self._since_ns = self._since_ns, 0
         if since_ns:
@@ -138,7 +138,7 @@ class Stretches:
         self._told_ns, self._untold = now_ns, 0
         log.log(
             logging.WARNING if took_s >= TOO_LONG_S else logging.DEBUG,
-            "the loop was held up for %.0f ms by %s%s; after %.0f ms it was in\n%s",
+            "the event loop was blocked for %.0f ms by %s%s; after %.0f ms it was in\n%s",
             took_s * 1000,
             sample.callback,
             before,
@@ -170,10 +170,10 @@ class Stretches:
                 time.sleep(_LOOK_S)
 
     def _park(self) -> None:
-        """Waits for the next stretch.
+        """Waits until the loop is at work again.
 
-        1. The event is cleared and `_parked` says that somebody waits for it.  2. A stretch
-        that began before that did not see it, so it is looked for once more.
+        1. The event is cleared and `_parked` says that somebody waits for it.  2. A poll that
+        returned before that did not see it, so the time is looked at once more.
         """
         self._wake.clear()
         self._parked = True
@@ -228,14 +228,14 @@ def _short(path: str) -> str:
 class _Selector(selectors.DefaultSelector):
     """The system's best selector, which notes when it is asked and when it answers."""
 
-    def __init__(self, stretches: Stretches) -> None:
+    def __init__(self, stalls: LoopStalls) -> None:
         super().__init__()
-        self._stretches = stretches
+        self._stalls = stalls
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, Any]]:
         """See `selectors.BaseSelector`."""
-        self._stretches.end_stretch()
+        self._stalls.poll_begins()
         try:
             return super().select(timeout)
         finally:
-            self._stretches.begin_stretch()
+            self._stalls.poll_returned()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from beaver.engine.counters import CommitFigures, Histogram
-from beaver.server.loop_stalls import Stretches
+from beaver.server.loop_stalls import LoopStalls
 from beaver.server.queue_counters import QueueFigures, Taking, at_once
 from beaver.structs.views import StatusView
 from beaver_model.events import (
@@ -130,7 +130,7 @@ class Collector:
         status: Callable[[], StatusView],
         take_queues: Callable[[], Taking],
         results_bytes: Callable[[], int],
-        stretches: Stretches,
+        stalls: LoopStalls,
     ) -> None:
         """Takes where the figures come from.
 
@@ -140,9 +140,9 @@ class Collector:
             status: The state at a glance, without its queues.
             take_queues: Begins to look at the queues, which may be many.
             results_bytes: What waits for its projection.
-            stretches: How long the loop heard nobody.
+            stalls: How long the event loop was blocked.
         """
-        self._metrics, self._figures, self._stretches = metrics, figures, stretches
+        self._metrics, self._figures, self._stalls = metrics, figures, stalls
         self._status, self._results_bytes = status, results_bytes
         self._take_queues = take_queues
         self._queues: QueueFigures | None = None
@@ -193,8 +193,8 @@ class Collector:
             "beaver_log_bytes_total": figures.bytes,
             "beaver_sync_seconds": figures.syncs,
             "beaver_batch_events": figures.batches,
-            "beaver_loop_stall_seconds": self._stretches.lengths,
-            "beaver_loop_stall_max_seconds": self._stretches.longest_s,
+            "beaver_loop_stall_seconds": self._stalls.lengths,
+            "beaver_loop_stall_max_seconds": self._stalls.longest_s,
             "beaver_slots": (
                 "state",
                 {

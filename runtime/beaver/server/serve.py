@@ -49,7 +49,7 @@ from beaver.journal.wal.writer import WriterProcess
 from beaver.server import log_output, queue_counters, readiness
 from beaver.server.assembly import Assembly, PoolSink, Ports
 from beaver.server.http.listener import HttpServer
-from beaver.server.loop_stalls import Stretches
+from beaver.server.loop_stalls import LoopStalls
 from beaver.server.metrics import Collector, registry_of
 from beaver.server.past import Past
 from beaver.server.reachable import stay_reachable
@@ -94,19 +94,19 @@ def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
     if sys.platform == "win32":
         raise BeaverError("Beaver does not run on Windows; Linux and macOS work (or WSL)")
     output.configure_server(config.log_level, config.log_format)
-    stretches = Stretches()
+    stalls = LoopStalls()
     with (
         log_output.queued(output.notice_of(config.log_format)),
-        asyncio.Runner(loop_factory=stretches.new_loop) as runner,
+        asyncio.Runner(loop_factory=stalls.new_loop) as runner,
     ):
-        return runner.run(Server(config, reread or (lambda: config), stretches).run())
+        return runner.run(Server(config, reread or (lambda: config), stalls).run())
 
 
 class Server:
     """One run of a server."""
 
-    def __init__(self, config: Config, reread: Callable[[], Config], stretches: Stretches) -> None:
-        self._config, self._reread, self._stretches = config, reread, stretches
+    def __init__(self, config: Config, reread: Callable[[], Config], stalls: LoopStalls) -> None:
+        self._config, self._reread, self._stalls = config, reread, stalls
         self._clock, self._entropy = SystemClock(), SystemEntropy()
         self._disk = SystemDisk()
         self._stop: asyncio.Event | None = None
@@ -246,7 +246,7 @@ class Server:
                     lambda: figures(engine.state, with_queues=False),
                     lambda: queue_counters.take(engine.state, engine.now_ms()),
                     lambda: parts.results.bytes,
-                    self._stretches,
+                    self._stalls,
                 )
                 http = HttpServer(
                     partial(registry_of, collector),
@@ -270,7 +270,7 @@ class Server:
             self._turn.release()
             stay = stay_reachable(config.data, socket, self._tell_of)
             self._staying = asyncio.get_running_loop().create_task(stay)
-            self._stretches.watch()
+            self._stalls.watch()
             self._say_ready(parts, socket_path, address)
             self._parts = parts
             if config.burst:
@@ -286,7 +286,7 @@ class Server:
             await parts.settle()
         finally:
             self._ending, self._parts = True, None
-            self._stretches.end()
+            self._stalls.end()
             if self._staying is not None:
                 self._staying.cancel()
             endpoint.tell_phase(config.data, "ending")
@@ -336,8 +336,8 @@ class Server:
             halted=parts.controller.halted,
             disk_full=engine.disk_full,
             commit_path=opened.wal.commit_path,
-            longest_stretch_ms=self._stretches.longest_s * 1000,
-            longest_stretch_in=self._stretches.longest_in,
+            longest_stretch_ms=self._stalls.longest_s * 1000,
+            longest_stretch_in=self._stalls.longest_in,
         )
 
     def _not_ready(self, parts: Assembly) -> str | None:

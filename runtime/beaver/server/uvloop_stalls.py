@@ -1,14 +1,14 @@
-"""Stretches of uvloop, which polls in C: they are told from what its polls lead to.
+"""Loop stalls of uvloop, which polls in C: they are told from what its polls lead to.
 
-libuv runs, in each turn: timers, then what was called soon, then the poll with the callbacks
-of what is readable.  So whatever is read or was timed notes itself (`_noted`).  The first of a
-turn ends the last stretch and begins the next.  `_mark`, called soon from there, comes first
-among what is called in the next turn: where nothing was noted since, the loop has polled, has
-found nothing, and the stretch ended there.  So a stretch holds what one poll led to, the commit
-included, and at most one empty poll.
+In each iteration libuv runs timers, then what was scheduled with `call_soon`, then the poll with
+the callbacks of what is readable.  So every reader and timer notes itself (`_noted`).  The first
+one of an iteration ends the last measurement and begins the next.  `_mark`, scheduled from there,
+runs first among the `call_soon` callbacks of the next iteration: where nothing was noted since,
+the loop has polled and found nothing, and the measurement ended there.  So each one holds what
+one poll led to, the commit included, and at most one empty poll.
 
-What a protocol with slots reads (aiohttp's) is not noted, but all that it calls soon is timed
-with the stretch that goes on, if one does.
+What a protocol with slots reads (aiohttp's) is not noted, but all that it schedules with
+`call_soon` counts to the measurement under way, if there is one.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple
 import uvloop
 
 if TYPE_CHECKING:
-    from beaver.server.loop_stalls import Stretches
+    from beaver.server.loop_stalls import LoopStalls
 
 
 Ts = TypeVarTuple("Ts")
 
 
 class Loop(uvloop.Loop):
-    """uvloop's loop, whose stretches are measured."""
+    """uvloop's loop, whose stalls are measured."""
 
-    def __init__(self, stretches: Stretches) -> None:
+    def __init__(self, stalls: LoopStalls) -> None:
         super().__init__()
-        self._stretches = stretches
+        self._stalls = stalls
         self._fresh = False
         """Something was noted since the last mark."""
         self._marking = False
 
     def _note(self) -> None:
         self._fresh = True
-        self._stretches.end_stretch()
-        self._stretches.begin_stretch()
+        self._stalls.poll_begins()
+        self._stalls.poll_returned()
         if not self._marking:
             self._marking = True
             super().call_soon(self._mark)
@@ -50,7 +50,7 @@ class Loop(uvloop.Loop):
             super().call_soon(self._mark)
         else:
             self._marking = False
-            self._stretches.end_stretch()
+            self._stalls.poll_begins()
 
     def _noted(self, callback: Callable[..., Any]) -> Callable[..., None]:
         def noted(*args: Any) -> None:

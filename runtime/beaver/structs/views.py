@@ -140,9 +140,9 @@ class StatusView(View):
     starts_overdue: int = 0
     """Workers that were killed because they did not get ready in time."""
     longest_stretch_ms: float = 0.0
-    """Longest time for which the loop heard nobody, since the server is ready."""
+    """Longest time for which the event loop was blocked, since the server was ready."""
     longest_stretch_in: str = ""
-    """What ran in it, where it was long enough to be looked at."""
+    """What ran then, where it was long enough to be sampled."""
     recovery: dict[str, Any] = {}
     """What recovery found and how long each phase took."""
 
