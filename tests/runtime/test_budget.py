@@ -203,7 +203,7 @@ async def test_requests_without_an_answer_are_bounded(
         client.send(*([n, "enqueue", [[make_request("echo", n)]]] for n in range(1, 1_001)))
         got = [(await client.answer())[0] for _ in range(1_000)]
         assert got == list(range(1, 1_001))
-        assert world.engine.figures.commits >= 100
+        assert world.engine.counters.commits >= 100
 
 
 @on_loop

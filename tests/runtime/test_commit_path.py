@@ -48,7 +48,7 @@ async def test_a_reply_comes_after_the_writers_answer_and_the_next_batch_collect
     assert told == [], "a frame is with the writer, and nothing is told"
     world.engine.flush()
     assert told == [("a", 1), ("b", 2), ("c", 2), ("read", 3)]
-    assert world.engine.figures.commits == 2
+    assert world.engine.counters.commits == 2
     assert world.engine.durable_seq == 3
     world.engine.close()
     again = open_store(SystemDisk(), str(world.path), clock=ManualClock(), create=False)
@@ -63,7 +63,7 @@ async def test_many_commits_without_a_flush_all_arrive_in_order(tmp_path: Path) 
         await world.engine.execute(Enqueue([job(str(n), run_at_ms=n % 5)]))
     replies = await asyncio.gather(*(world.engine.execute(Dispatch(str(n), 1)) for n in range(200)))
     assert [reply.first_seq for reply in replies] == list(range(201, 401))
-    assert 201 <= world.engine.figures.commits <= 203
+    assert 201 <= world.engine.counters.commits <= 203
     world.engine.close()
 
 

@@ -32,7 +32,7 @@ async def test_commands_of_one_turn_share_one_frame_and_one_sync(tmp_path: Path)
         world.engine.submit(Enqueue([job(str(n))]), replies.append)
     assert replies == []
     await turns()
-    assert world.engine.figures.commits == 1
+    assert world.engine.counters.commits == 1
     assert world.wal.last_seq == 100
     assert [reply.first_seq for reply in replies] == list(range(1, 101))  # type: ignore[union-attr]
 
@@ -62,7 +62,7 @@ async def test_a_reply_that_rests_on_durable_state_is_given_at_once(tmp_path: Pa
     replies: list[Reply] = []
     world.engine.submit(Enqueue([job()]), replies.append)
     assert len(replies) == 1
-    assert world.engine.figures.commits == 1
+    assert world.engine.counters.commits == 1
 
 
 @on_loop
@@ -148,7 +148,7 @@ async def test_what_the_controller_adds_before_a_commit_shares_its_frame(tmp_pat
     world.engine.before_commit = dispatch_all
     reply = await world.engine.execute(Enqueue([job()]))
     assert reply.first_seq == 1
-    assert (world.engine.figures.commits, world.wal.last_seq) == (1, 2)
+    assert (world.engine.counters.commits, world.wal.last_seq) == (1, 2)
 
 
 @on_loop
@@ -404,7 +404,7 @@ async def submit_in_turns(world: EngineWorld, *names: str) -> None:
 async def test_a_lone_producer_waits_for_nobody(tmp_path: Path) -> None:
     world = EngineWorld(tmp_path / "data")
     await submit_in_turns(world, "a", "b", "c")
-    assert world.engine.figures.commits == 3
+    assert world.engine.counters.commits == 3
 
 
 @on_loop
@@ -414,9 +414,9 @@ async def test_among_many_a_commit_waits_for_those_who_come_in_a_row(tmp_path: P
     for name in "ab":
         world.engine.submit(Enqueue([job(name)]), lambda _: None)
     await turns()
-    before = world.engine.figures.commits
+    before = world.engine.counters.commits
     await submit_in_turns(world, *"cdefg")
-    assert world.engine.figures.commits == before + 1
+    assert world.engine.counters.commits == before + 1
     assert world.engine.durable_seq == 7
 
 
@@ -427,7 +427,7 @@ async def test_no_commit_waits_longer_than_a_sync_takes(tmp_path: Path) -> None:
     for name in "ab":
         world.engine.submit(Enqueue([job(name)]), lambda _: None)
     await turns()
-    before = world.engine.figures.commits
+    before = world.engine.counters.commits
     loop = asyncio.get_running_loop()
 
     def come(left: int) -> None:
@@ -438,7 +438,7 @@ async def test_no_commit_waits_longer_than_a_sync_takes(tmp_path: Path) -> None:
 
     come(9)
     await turns(40)
-    assert world.engine.figures.commits >= before + 4
+    assert world.engine.counters.commits >= before + 4
 
 
 @on_loop
@@ -447,12 +447,12 @@ async def test_a_batch_that_is_large_enough_goes_off_at_once(tmp_path: Path) -> 
     for name in "ab":
         world.engine.submit(Enqueue([job(name)]), lambda _: None)
     await turns()
-    before = world.engine.figures.commits
+    before = world.engine.counters.commits
     loop = asyncio.get_running_loop()
     world.engine.submit(Enqueue([job(f"x{n}") for n in range(ENOUGH)]), lambda _: None)
     loop.call_soon(world.engine.submit, Enqueue([job("next")]), lambda _: None)
     await turns()
-    assert world.engine.figures.commits == before + 2
+    assert world.engine.counters.commits == before + 2
 
 
 @on_loop

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from beaver.engine.counters import CommitFigures
+from beaver.engine.counters import CommitCounters
 from beaver.engine.group_commit import Observer
 from beaver.errors import DiskFull, HelperFailed
 from beaver.ports import SnapshotTaken
@@ -50,7 +50,7 @@ class Writes:
 
     def __init__(self) -> None:
         self.state = State()
-        self.figures = CommitFigures()
+        self.counters = CommitCounters()
         self.observers: list[Observer] = []
         self.durable_seq = 0
         self.disk_full = False
@@ -74,7 +74,7 @@ class World:
     def write(self, events: int, ms: int = 0) -> None:
         """So many events become durable, within so many ms."""
         self.engine.durable_seq += events
-        self.engine.figures.events += events
+        self.engine.counters.events += events
         self.clock.pass_ms(ms)
 
     async def beat(self) -> list[int]:

@@ -57,7 +57,7 @@ async def test_requests_of_one_turn_get_their_own_events_in_the_order_they_came(
     assert clients.seqs == [[1], [2, 3], [4]]
     assert [event.job for reply in clients.replies for event in reply.events] == list("abcd")  # type: ignore[union-attr]
     assert clients.durable == [4, 4, 4], "no answer before its events are in the log"
-    assert world.engine.figures.commits == 1
+    assert world.engine.counters.commits == 1
 
 
 @on_loop
@@ -148,7 +148,7 @@ async def test_together_and_one_by_one_lead_to_the_same_state(tmp_path: Path) ->
                 world.engine.flush()
         await turns()
         states.append((fingerprint(world.state), clients.seqs))
-        assert world.engine.figures.commits == (1 if together else 50)
+        assert world.engine.counters.commits == (1 if together else 50)
     assert states[0] == states[1]
 
 

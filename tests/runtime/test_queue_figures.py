@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from beaver.server import queue_counters
-from beaver.server.queue_counters import LABELS_MAX, OTHER, QueueFigures, at_once, take
+from beaver.server.queue_counters import LABELS_MAX, OTHER, QueueCounts, at_once, take
 from beaver_model.commands import SetQueue
 from beaver_model.state import State
 from tests.worlds.model import World, job
 
 
-def figures(state: State) -> QueueFigures:
+def figures(state: State) -> QueueCounts:
     return at_once(take(state, state.time_ms + 5_000))
 
 

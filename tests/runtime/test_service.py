@@ -131,7 +131,7 @@ async def test_pipelined_requests_are_answered_each_once_and_share_a_commit(
         answers = [await client.answer() for _ in range(50)]
         assert [number for number, _, _ in answers] == list(range(1, 51))
         assert [body[0][1] for _, _, body in answers] == list(range(1, 51))
-        assert world.engine.figures.commits <= 3
+        assert world.engine.counters.commits <= 3
 
 
 @on_loop

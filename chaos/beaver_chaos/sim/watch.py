@@ -163,7 +163,7 @@ class Watch:
             where = "to the writer" if path == "writer" else "back to the loop"
             self._world.reach(f"commits move {where}")
         self._path = path
-        if life.parts.engine.figures.gathered:
+        if life.parts.engine.counters.gathered:
             self._world.reach("a commit waits for others to come in")
         last_seq = self.shadow.last_seq
         if not last_seq == wal.last_seq == life.parts.engine.durable_seq <= state.last_seq:

@@ -2,7 +2,7 @@
 
 Everything decided here is decided by the model that the server runs (`decide`, `apply`,
 `select`), and each attempt goes through the steps that workers take, so retries, backoff,
-steering, children, priorities and pauses behave as they do in production.  What differs:
+directives, children, priorities and pauses behave as they do in production.  What differs:
 nothing is written, a job runs in this process, on one slot, and its time limit is not
 enforced.  Jitter is 0.5 in each draw, so a backoff takes exactly its middle value.
 """
@@ -33,7 +33,7 @@ from beaver.structs.questions import Search, Told
 from beaver.structs.views import EventView, JobView
 from beaver.task.builtins import builtin_tasks
 from beaver.task.context import JobContext, enter_alone
-from beaver.task.directives import Steering
+from beaver.task.directives import Directive
 from beaver.text.durations import parse_duration_ms
 from beaver.workers.attempts import Steps, close
 from beaver_model import Offer, Rejection, State, apply, decide, select
@@ -253,7 +253,7 @@ def _run_attempt(steps: Steps, attempt: Attempt, raised: list[BaseException]) ->
                 value = asyncio.run(value)
             outcome = steps.settle(context, value)
         except BaseException as error:  # noqa: BLE001 - user code may raise anything
-            if not isinstance(error, Steering | SystemExit):
+            if not isinstance(error, Directive | SystemExit):
                 raised.append(error)
             outcome = steps.failed(context, error)
         return close(context, outcome)

@@ -27,7 +27,7 @@ class Histogram:
         self.total += value
 
 
-class CommitFigures:
+class CommitCounters:
     """What the engine counts about its commits."""
 
     def __init__(self) -> None:

@@ -107,7 +107,7 @@ class Engine:
         """Called after each commit with its first seq, its stamp and its events."""
         self.disk_full = False
         """New jobs are refused; outcomes go on in the reserve."""
-        self.figures = self._commits.figures
+        self.counters = self._commits.counters
 
     # -- what everyone may look at -----------------------------------------------------
 

@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from beaver.engine.counters import CommitFigures
+from beaver.engine.counters import CommitCounters
 from beaver.engine.intake import Intake
 from beaver.engine.replies import Replies, Waiting
 from beaver.errors import LostLeadership
@@ -123,7 +123,7 @@ class GroupCommit:
         self.stamp: Stamp | None = None
         """Of the last commit, where the journal wants one."""
         self.observers: list[Observer] = []
-        self.figures = CommitFigures()
+        self.counters = CommitCounters()
         self.is_scheduled = False
         """A commit runs soon."""
         self._is_postponed = False
@@ -175,7 +175,7 @@ class GroupCommit:
         now_ns = self._clock.monotonic_ns()
         if not self._looked_at:
             self._looking_ns = now_ns
-            self.figures.gathered += 1
+            self.counters.gathered += 1
         elif now_ns - self._looking_ns > self._sync_ns:
             return False
         self._looked_at = arrived
@@ -256,13 +256,13 @@ class GroupCommit:
 
     def _durable(self, batch: Batch, appended: Appended) -> None:
         """A batch is on disk: it is counted, shown, and told to who waits for it."""
-        events, figures, seconds = batch.events, self.figures, appended.seconds
+        events, counters, seconds = batch.events, self.counters, appended.seconds
         self._sync_ns += (int(seconds * 1e9) - self._sync_ns) // 8
-        figures.syncs.observe(seconds)
-        figures.batches.observe(float(len(events)))
-        figures.commits += 1
-        figures.events += len(events)
-        figures.bytes += appended.bytes
+        counters.syncs.observe(seconds)
+        counters.batches.observe(float(len(events)))
+        counters.commits += 1
+        counters.events += len(events)
+        counters.bytes += appended.bytes
         self.durable_seq = batch.next_seq - 1
         # Observers tell too: of ends that somebody waits for.
         self._replies.is_telling = True
@@ -280,7 +280,7 @@ class GroupCommit:
     def _arm_idle(self) -> None:
         if not self._is_idle_armed:
             self._is_idle_armed = True
-            self._idle_after = self.figures.commits
+            self._idle_after = self.counters.commits
             self._loop.call_later(IDLE_S, self._tell_idle)
 
     def _tell_idle(self) -> None:
@@ -288,7 +288,7 @@ class GroupCommit:
         self._is_idle_armed = False
         if self.is_over:
             return
-        if self.figures.commits != self._idle_after or self.under_way or self.batch.events:
+        if self.counters.commits != self._idle_after or self.under_way or self.batch.events:
             # Not yet quiet; and room that an open batch has reserved is not the log's to use.
             self._arm_idle()
             return

@@ -198,7 +198,7 @@ class Keeper:
         while not self._leave.is_set():
             now_s = time.monotonic()
             # Also what was answered: a commit on a slow disk may take as long as that.
-            if (now := (parts.service.asked, parts.engine.figures.commits)) != done:
+            if (now := (parts.service.asked, parts.engine.counters.commits)) != done:
                 done, since_s = now, now_s
             if now_s - since_s >= idle_s or not self._is_there(mark):
                 return

@@ -227,7 +227,7 @@ class Assembly:
 
         Args:
             sink: Where the pool's events go; gets its controller.
-            status: The figures of a state with those of the running server.
+            status: Builds the status of a state, with what only the running server knows.
             on_pool_failure: Called where workers cannot be started any more.
             on_quiet: Called after a commit that leaves nothing that can run by itself.
             on_violation: Called once dispatch was stopped, since an invariant does not hold.

@@ -21,7 +21,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
-from beaver.engine.counters import CommitFigures
+from beaver.engine.counters import CommitCounters
 from beaver.engine.engine import Engine
 from beaver.errors import BeaverError, DiskFull, StorageFailed, StoreUnavailable
 from beaver.ports import Clock, Helper
@@ -125,7 +125,7 @@ class Housekeeping:
         self._history_seq = self._asked_seq = 0
         self._current_ns = clock.monotonic_ns()
         """The history holds all that was durable then."""
-        self._load = _Load(engine.figures, clock)
+        self._load = _Load(engine.counters, clock)
         self._projecting = asyncio.Lock()
         self._snapping = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -288,7 +288,7 @@ class Housekeeping:
     async def _snapshot_if_due(self) -> None:
         if self._clock.monotonic_ns() - self._last_snapshot_ns < self._snapshot_ns:
             return
-        grown = self._engine.figures.bytes - self._log_bytes_then
+        grown = self._engine.counters.bytes - self._log_bytes_then
         events = self._engine.durable_seq - self._snapshot_seq
         if grown >= max(SNAPSHOT_LOG_BYTES, self._snapshot_bytes) or events >= SNAPSHOT_EVENTS:
             await self.snapshot()
@@ -305,7 +305,7 @@ class Housekeeping:
                 return
             engine.flush()
             seq, ledger = engine.durable_seq, engine.state.ledger
-            log_bytes = engine.figures.bytes
+            log_bytes = engine.counters.bytes
             self._last_snapshot_ns = self._clock.monotonic_ns()
             taken = await self._helper.snapshot(seq, self._retention_bytes, self._retention_ms)
             if taken.last_seq == seq and taken.ledger != ledger:
@@ -359,13 +359,13 @@ class Housekeeping:
 class _Load:
     """How busy the server is: the events that it has written since the last look."""
 
-    def __init__(self, figures: CommitFigures, clock: Clock) -> None:
-        self._figures, self._clock = figures, clock
-        self._events, self._looked_ns = figures.events, clock.monotonic_ns()
+    def __init__(self, counters: CommitCounters, clock: Clock) -> None:
+        self._counters, self._clock = counters, clock
+        self._events, self._looked_ns = counters.events, clock.monotonic_ns()
 
     def is_high(self) -> bool:
         """True where more was written than a busy server's rate, on average."""
-        events, now_ns = self._figures.events, self._clock.monotonic_ns()
+        events, now_ns = self._counters.events, self._clock.monotonic_ns()
         written, seconds = events - self._events, (now_ns - self._looked_ns) / 1e9
         self._events, self._looked_ns = events, now_ns
         return written > BUSY_EVENTS_S * seconds

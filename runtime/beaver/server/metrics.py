@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from beaver.engine.counters import CommitFigures, Histogram
+from beaver.engine.counters import CommitCounters, Histogram
 from beaver.server.loop_stalls import LoopStalls
-from beaver.server.queue_counters import QueueFigures, Taking, at_once
+from beaver.server.queue_counters import QueueCounts, Taking, at_once
 from beaver.structs.views import StatusView
 from beaver_model.events import (
     ALL_EVENTS,
@@ -121,31 +121,31 @@ class Metrics:
 
 
 class Collector:
-    """Turns the figures into metric families; one is registered a server."""
+    """Turns the counters into metric families; one is registered for each server."""
 
     def __init__(
         self,
         metrics: Metrics,
-        figures: CommitFigures,
+        counters: CommitCounters,
         status: Callable[[], StatusView],
         take_queues: Callable[[], Taking],
         results_bytes: Callable[[], int],
         stalls: LoopStalls,
     ) -> None:
-        """Takes where the figures come from.
+        """Takes where the counters come from.
 
         Args:
             metrics: What was counted of events.
-            figures: What was counted of commits.
+            counters: What was counted of commits.
             status: The state at a glance, without its queues.
             take_queues: Begins to look at the queues, which may be many.
             results_bytes: What waits for its projection.
             stalls: How long the event loop was blocked.
         """
-        self._metrics, self._figures, self._stalls = metrics, figures, stalls
+        self._metrics, self._counters, self._stalls = metrics, counters, stalls
         self._status, self._results_bytes = status, results_bytes
         self._take_queues = take_queues
-        self._queues: QueueFigures | None = None
+        self._queues: QueueCounts | None = None
 
     async def prepare(self) -> None:
         """Looks at the queues while others have their turns; the next `collect` uses it."""
@@ -165,7 +165,7 @@ class Collector:
             yield _family(name, kind, text, values[name])
 
     def _values(self) -> dict[str, Any]:
-        counts, figures, status = self._metrics.counts, self._figures, self._status()
+        counts, counters, status = self._metrics.counts, self._counters, self._status()
         queues, self._queues = self._queues or at_once(self._take_queues()), None
         busy = sum(1 for worker in status.workers if worker.job is not None)
         starting = sum(1 for worker in status.workers if not worker.ready)
@@ -187,12 +187,12 @@ class Collector:
             "queue_jobs_scheduled": status.scheduled,
             "queue_oldest_pending_seconds": ("queue", queues.oldest_s),
             "queue_paused": ("queue", queues.paused),
-            "beaver_commits_total": figures.commits,
-            "beaver_commits_gathered_total": figures.gathered,
-            "beaver_events_total": figures.events,
-            "beaver_log_bytes_total": figures.bytes,
-            "beaver_sync_seconds": figures.syncs,
-            "beaver_batch_events": figures.batches,
+            "beaver_commits_total": counters.commits,
+            "beaver_commits_gathered_total": counters.gathered,
+            "beaver_events_total": counters.events,
+            "beaver_log_bytes_total": counters.bytes,
+            "beaver_sync_seconds": counters.syncs,
+            "beaver_batch_events": counters.batches,
             "beaver_loop_stall_seconds": self._stalls.lengths,
             "beaver_loop_stall_max_seconds": self._stalls.longest_s,
             "beaver_slots": (

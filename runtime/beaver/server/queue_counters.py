@@ -1,4 +1,4 @@
-"""The figures of the queues for the metrics: a bounded number of labels, taken in slices.
+"""The counts of the queues for the metrics: a bounded number of labels, taken in slices.
 
 A store may know ten thousand queues.  Each would be a label of five families: a page of
 megabytes, which holds the loop for half a second and a time series each.  So the `LABELS_MAX`
@@ -26,7 +26,7 @@ SLICE: Final = 250
 """Queues that are looked at between two pauses: a millisecond or two."""
 
 
-class QueueFigures(NamedTuple):
+class QueueCounts(NamedTuple):
     """Values by label."""
 
     pending: dict[str, int]
@@ -38,20 +38,20 @@ class QueueFigures(NamedTuple):
     """1 where the queue is paused; for `OTHER` how many are."""
 
 
-Taking = Generator[None, None, QueueFigures]
+Taking = Generator[None, None, QueueCounts]
 
 
 def take(state: State, now_ms: int) -> Taking:
-    """Returns the figures of all queues, and pauses while it looks at them."""
+    """Returns the counts of all queues, and pauses while it looks at them."""
     queues = list(state.queues.items())
     own = yield from _largest(queues)
-    figures = QueueFigures({}, {}, {}, {}, {})
+    counts = QueueCounts({}, {}, {}, {}, {})
     for at in range(0, len(queues), SLICE):
         if at:
             yield
         for name, queue in islice(queues, at, at + SLICE):
-            _add(figures, name if name in own else OTHER, queue, now_ms)
-    return figures
+            _add(counts, name if name in own else OTHER, queue, now_ms)
+    return counts
 
 
 def _largest(queues: Sequence[tuple[str, QueueIndex]]) -> Generator[None, None, set[str]]:
@@ -68,25 +68,24 @@ def _largest(queues: Sequence[tuple[str, QueueIndex]]) -> Generator[None, None, 
     return {name for _, _, name in nlargest(LABELS_MAX, sizes)}
 
 
-def _add(figures: QueueFigures, label: str, queue: QueueIndex, now_ms: int) -> None:
-    counts = queue.counts
+def _add(counts: QueueCounts, label: str, queue: QueueIndex, now_ms: int) -> None:
     for values, state in (
-        (figures.pending, JobState.PENDING),
-        (figures.in_flight, JobState.IN_FLIGHT),
-        (figures.dead, JobState.DEAD),
+        (counts.pending, JobState.PENDING),
+        (counts.in_flight, JobState.IN_FLIGHT),
+        (counts.dead, JobState.DEAD),
     ):
-        values[label] = values.get(label, 0) + counts[state]
+        values[label] = values.get(label, 0) + queue.counts[state]
     oldest_ms = queue.oldest_ready_ms() if queue.ready else None
     waited_s = 0.0 if oldest_ms is None else max(0, now_ms - oldest_ms) / 1000
-    figures.oldest_s[label] = max(figures.oldest_s.get(label, 0.0), waited_s)
-    figures.paused[label] = figures.paused.get(label, 0) + queue.row.paused
+    counts.oldest_s[label] = max(counts.oldest_s.get(label, 0.0), waited_s)
+    counts.paused[label] = counts.paused.get(label, 0) + queue.row.paused
 
 
-def at_once(taking: Taking) -> QueueFigures:
+def at_once(taking: Taking) -> QueueCounts:
     """Returns what a taking finds, without its pauses."""
     while True:
         try:
             next(taking)
         except StopIteration as end:
-            figures: QueueFigures = end.value
-            return figures
+            counts: QueueCounts = end.value
+            return counts

@@ -216,10 +216,10 @@ class Server:
 
     async def _serve(self, parts: Assembly, sink: PoolSink) -> int:
         config, engine, store = self._config, parts.engine, parts.store.hex()
-        figures = partial(self._status, parts)
+        status = partial(self._status, parts)
         parts.build(
             sink,
-            status=figures,
+            status=status,
             on_pool_failure=self._pool_failed,
             on_quiet=partial(self._stop_if_done, engine) if config.burst else None,
             on_violation=self._pool_failed if config.burst else None,
@@ -242,8 +242,8 @@ class Server:
             if config.http_address is not None:
                 collector = Collector(
                     parts.metrics,
-                    engine.figures,
-                    lambda: figures(engine.state, with_queues=False),
+                    engine.counters,
+                    lambda: status(engine.state, with_queues=False),
                     lambda: queue_counters.take(engine.state, engine.now_ms()),
                     lambda: parts.results.bytes,
                     self._stalls,

@@ -159,7 +159,7 @@ class Service:
             results: How jobs ended, from memory.
             past: How jobs went, from the log.
             to_job: Resolves a request at a time, with its origin.
-            status: The figures of a state with those of the running server.
+            status: Builds the status of a state, with what only the running server knows.
             payload_bytes_max: Bound on an edited payload.
             reload: Gives the server new workers.
             leave: Ends the server.

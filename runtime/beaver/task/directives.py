@@ -1,4 +1,4 @@
-"""Steering: what a job raises or returns to decide how its attempt ends.
+"""Directives: what a job raises or returns to decide how its attempt ends.
 
 Each of these may be raised or returned; both mean the same.  Anything else that is raised
 is a failure, and anything else that is returned is the result.
@@ -9,11 +9,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 
-class Steering(Exception):
-    """Base of the values that steer an outcome."""
+class Directive(Exception):
+    """Base of the values that decide an outcome."""
 
 
-class Retry(Steering):
+class Retry(Directive):
     """The attempt failed; try again, after `delay` where it is given.
 
     It spends an attempt as any failure does.  Without `delay` the job's backoff decides.
@@ -29,7 +29,7 @@ class Retry(Steering):
         self.error = error
 
 
-class Snooze(Steering):
+class Snooze(Directive):
     """Not now: run again after `delay`, without spending an attempt.
 
     Args:
@@ -41,7 +41,7 @@ class Snooze(Steering):
         self.delay_ms = _milliseconds(delay)
 
 
-class Cancel(Steering):
+class Cancel(Directive):
     """The job is no longer wanted; it ends in `cancelled`.
 
     Args:
@@ -53,7 +53,7 @@ class Cancel(Steering):
         self.reason = reason
 
 
-class Dead(Steering):
+class Dead(Directive):
     """Trying again is pointless; the job ends in `dead`, whatever attempts are left."""
 
     def __init__(self, reason: str = "") -> None:

@@ -26,9 +26,9 @@ from beaver.task.directives import (
     Cancel,
     CancelRequested,
     Dead,
+    Directive,
     Retry,
     SoftStop,
-    Steering,
     TimeLimit,
 )
 from beaver.task.registry import Registry, Task
@@ -100,7 +100,7 @@ class Steps:
 
     def settle(self, context: JobContext, value: Any) -> Outcome:
         """Returns the outcome of an attempt that returned `value`."""
-        if isinstance(value, Steering):
+        if isinstance(value, Directive):
             return self.failed(context, value)
         try:
             result = encode_result(value)
@@ -116,8 +116,8 @@ class Steps:
     def failed(self, context: JobContext, error: BaseException) -> Outcome:
         """Returns the outcome of an attempt in which `error` was raised."""
         kind, text, delay_ms = OutcomeKind.FAILED, "", None
-        if isinstance(error, Steering):
-            kind, text, delay_ms = _steered(error)
+        if isinstance(error, Directive):
+            kind, text, delay_ms = _outcome_of(error)
         elif isinstance(error, SoftStop):
             kind, text = _stopped(error)
         elif isinstance(error, BindError):
@@ -152,7 +152,7 @@ def _plan(task: Task[..., Any]) -> Plan:
     return Plan(task.function, task.is_async, task, task.parameters.context)
 
 
-def _steered(error: Steering) -> tuple[OutcomeKind, str, int | None]:
+def _outcome_of(error: Directive) -> tuple[OutcomeKind, str, int | None]:
     if isinstance(error, Retry):
         text = error.error
         if not text and error.__cause__ is not None:

@@ -17,9 +17,9 @@ MUTANTS: Final = (
         name="keeper-ends-on-requests",
         module="beaver.keeper.process",
         diff="""
--            if (now := (parts.service.asked, parts.engine.figures.commits)) != done:
+-            if (now := (parts.service.asked, parts.engine.counters.commits)) != done:
 +            mutant_reached()
-+            if (now := (parts.service.asked, parts.engine.figures.commits)) != done and done[0] < 0:
++            if (now := (parts.service.asked, parts.engine.counters.commits)) != done and done[0] < 0:
 """,
         tests=(f"{_KEEPER}::test_a_busy_keeper_does_not_end",),
         why="A keeper ends while its producers enqueue all the time.",
