@@ -37,7 +37,7 @@ from beaver_model.legality import IllegalEvent, legal
 from beaver_model.lifecycle import CELLS, Cells, JobState, Trigger
 from beaver_model.rows import Extra, Row, pack_tombstone, spec_of
 from beaver_model.state import State
-from beaver_model.turns import STRIDE
+from beaver_model.stride import STRIDE
 
 # By name: looking up a member of an enumeration takes longer than the rest of a check.
 _FORGOTTEN: Final = JobState.FORGOTTEN

@@ -29,7 +29,7 @@ from beaver_model.lifecycle import CELLS, Trigger
 from beaver_model.rows import TOMBSTONE_BYTES, Row, Spec, pack_tombstone, size_of_all, spec_of
 from beaver_model.state import LEDGER_MASK, State
 from beaver_model.states import JobState
-from beaver_model.turns import STRIDE
+from beaver_model.stride import STRIDE
 
 RUN_MIN: Final = 3
 """From so many events a run is worth it."""

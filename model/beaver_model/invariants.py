@@ -221,14 +221,14 @@ def ready_index_matches(state: State) -> str | None:
 
 def turns_are_listed(state: State) -> str | None:
     """P9: a queue with a job that may be taken has its turn, once, and not too late."""
-    for turns, prefetched in ((state.turns, False), (state.prefetch_turns, True)):
-        listed = {number: stride_pass for stride_pass, number, _ in turns}
-        if len(listed) != len(list(turns)):
-            return "a queue has two turns at once"
+    for order, prefetched in ((state.stride_order, False), (state.prefetch_stride_order, True)):
+        listed = {number: stride_pass for stride_pass, number, _ in order}
+        if len(listed) != len(list(order)):
+            return "a queue is twice in the stride order"
         for name, queue in state.queues.items():
-            if (queue.number in listed) != (queue in turns):
+            if (queue.number in listed) != (queue in order):
                 return f"queue {name} is listed wrongly"
-            if queue.has_work(prefetched=prefetched) and queue not in turns:
+            if queue.has_work(prefetched=prefetched) and queue not in order:
                 return f"queue {name} has jobs that may be taken, and no turn"
             if listed.get(queue.number, 0) > queue.stride_pass:
                 return f"the turn of queue {name} is later than its virtual time"

@@ -37,8 +37,8 @@ class Offer(NamedTuple):
 
 def select(state: State, offer: Offer, now_ms: int) -> Row | None:
     """Returns the job that the slot gets, or `None` where no job may run in it."""
-    turns = state.turns if offer.idle else state.prefetch_turns
-    return turns.first(_first_of, state, offer, now_ms)
+    order = state.stride_order if offer.idle else state.prefetch_stride_order
+    return order.first(_first_of, state, offer, now_ms)
 
 
 def select_run(state: State, offer: Offer, now_ms: int, count: int) -> list[Row]:
@@ -57,8 +57,8 @@ def select_run(state: State, offer: Offer, now_ms: int, count: int) -> list[Row]
     if count < 2 or len(live) > 1 or bucket.kind == _SUSPECT or mask & (mask - 1):
         return [first]
     lane = bucket.lanes[mask.bit_length() - 1]
-    turns = state.turns if offer.idle else state.prefetch_turns
-    return lane.heads(min(count, turns.in_a_row(queue))) if lane is not None else [first]
+    order = state.stride_order if offer.idle else state.prefetch_stride_order
+    return lane.heads(min(count, order.in_a_row(queue))) if lane is not None else [first]
 
 
 def _first_of(queue: QueueIndex, state: State, offer: Offer, now_ms: int) -> Row | None:

@@ -29,7 +29,7 @@ from beaver_model.rows import (
     unpack_tombstone,
 )
 from beaver_model.states import JobState
-from beaver_model.turns import Turns
+from beaver_model.stride import StrideOrder
 
 _PENDING: Final = JobState.PENDING
 _IN_FLIGHT: Final = JobState.IN_FLIGHT
@@ -91,9 +91,9 @@ class State:
         self._queues_made = 0
         self.idle_queues: tuple[int, Sequence[QueueIndex]] = -1, ()
         """Those that may be forgotten, as of a seq (see `forgetting`)."""
-        self.turns = Turns(prefetched=False)
+        self.stride_order = StrideOrder(prefetched=False)
         """Queues with jobs for an idle worker."""
-        self.prefetch_turns = Turns(prefetched=True)
+        self.prefetch_stride_order = StrideOrder(prefetched=True)
         """Queues with jobs that may wait at a busy worker."""
         self.known_tasks: frozenset[str] | None = None
         """Tasks that some worker knows; `None` presumes all."""
@@ -162,10 +162,10 @@ class State:
             self.list_queue(queue)
 
     def list_queue(self, queue: QueueIndex) -> None:
-        """Gives a queue its turns, after what kept its jobs back is gone."""
+        """Puts a queue into the stride order, after what kept its jobs back is gone."""
         if queue.ready:
-            self.turns.enter(queue)
-            self.prefetch_turns.enter(queue)
+            self.stride_order.enter(queue)
+            self.prefetch_stride_order.enter(queue)
 
     # -- the only writers of the indexes ------------------------------------------------
 
@@ -183,8 +183,8 @@ class State:
         """Drops a queue without jobs; what it has completed stays counted."""
         queue = self.queues.pop(name)
         self.completed_elsewhere += queue.row.completed
-        self.turns.leave(queue)
-        self.prefetch_turns.leave(queue)
+        self.stride_order.leave(queue)
+        self.prefetch_stride_order.leave(queue)
 
     def defer_indexes(self) -> None:
         """Leaves the indexes alone until `build_indexes`: for replay, which asks for none of them.
@@ -315,10 +315,10 @@ class State:
             self.list_bucket(queue, bucket)
 
     def list_bucket(self, queue: QueueIndex, bucket: Bucket) -> None:
-        """Gives a queue its turns, after a bucket that was empty has got jobs."""
-        self.turns.enter(queue)
+        """Puts a queue into the stride order, after a bucket that was empty has got jobs."""
+        self.stride_order.enter(queue)
         if bucket.kind == _NORMAL:
-            self.prefetch_turns.enter(queue)
+            self.prefetch_stride_order.enter(queue)
 
     def count_ready(self, queue: QueueIndex, count: int) -> None:
         if not queue.ready and queue.stride_pass < self.stride_pass:

@@ -70,7 +70,7 @@ def facts(state: State) -> dict[str, Any]:
         "numbers": {name: queue.number for name, queue in state.queues.items()},
         "turns": [
             [queue.row.name for queue in state.queues.values() if queue in turns]
-            for turns in (state.turns, state.prefetch_turns)
+            for turns in (state.stride_order, state.prefetch_stride_order)
         ],
         "masks": {
             (name, *key): (bucket.mask, bucket.live, bucket.known)

@@ -218,7 +218,7 @@ def test_queues_that_have_nothing_to_take_cost_nothing() -> None:
         return None if queue.row.paused else next(iter(world.state.jobs.values()))
 
     for _ in range(5):
-        assert world.state.turns.first(look) is not None
+        assert world.state.stride_order.first(look) is not None
     assert looked_at["open"] == 5
     assert looked_at.total() == 1_005
     world.do(SetQueue("q7", paused=False))

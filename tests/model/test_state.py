@@ -117,7 +117,7 @@ _BREAK: dict[str, Callable[[State], object]] = {
     "attempts_are_bounded": lambda s: setattr(s.jobs["c"], "attempt", 6),
     "one_suspect_at_a_time": lambda s: setattr(s, "suspects_in_flight", 1),
     "ready_index_matches": lambda s: s.queues["default"].buckets.clear(),
-    "turns_are_listed": lambda s: s.turns._heap.append((1 << 60, 0, s.queues["default"])),
+    "turns_are_listed": lambda s: s.stride_order._heap.append((1 << 60, 0, s.queues["default"])),
     "lanes_are_ordered": lambda s: next(
         b.lanes[5].arrivals.reverse() for b in s.queues["default"].buckets.values()
     ),

@@ -51,7 +51,7 @@ LAYERS: Final = (
         "beaver_model/applying", "beaver_model/state", "beaver_model/index",
         "beaver_model/events",
     )),
-    ("select", ("beaver_model/policy", "beaver_model/turns",)),
+    ("select", ("beaver_model/policy", "beaver_model/stride",)),
     ("encode and CRC", ("journal/codec", "wal/format")),
     ("write and sync", ("system/disk", "wal/log", "wal/writer")),
     ("dispatch: slots, limits, outcomes to commands", _DISPATCH),

@@ -95,11 +95,11 @@ class Dispatching:
         self._arm_timer(state)
         if self._slots.draining or self.halted:
             return
-        if not state.turns and not state.in_flight:
+        if not state.stride_order and not state.in_flight:
             return  # Nothing to hand out, nothing to take back.
         slots = self._slots.workers.values()
         workers = [w for w in slots if w.serving and w.ready and not w.killed]
-        if not state.turns and not self._rebalance(workers):
+        if not state.stride_order and not self._rebalance(workers):
             return
         if self._submitter.unwritten or not self._engine.has_room(self._room_bytes):
             # What waits for room goes first.  Else a later attempt could start before the log

@@ -187,7 +187,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="turn-trusted-after-its-queue-went-on",
-        module="beaver_model.turns",
+        module="beaver_model.stride",
         diff="""
 -            if stride_pass != queue.stride_pass and len(heap) > 1:
 +            mutant_reached()

@@ -30,7 +30,7 @@ _COMPLETE: Final = (
 )
 _SELECT: Final = f"{_RUNS}::test_a_run_for_a_slot_is_what_the_policy_gives_one_after_another"
 _TURNS: Final = (
-    "tests/model/test_turns.py::test_a_queue_has_its_turns_up_to_the_time_of_the_next_one"
+    "tests/model/test_stride.py::test_a_queue_has_its_turns_up_to_the_time_of_the_next_one"
 )
 
 MUTANTS: Final = (
@@ -291,7 +291,7 @@ MUTANTS: Final = (
         name="run-as-long-as-the-queue",
         module="beaver_model.policy",
         diff="""
--    return lane.heads(min(count, turns.in_a_row(queue))) if lane is not None else [first]
+-    return lane.heads(min(count, order.in_a_row(queue))) if lane is not None else [first]
 +    mutant_reached()
 +    return lane.heads(count) if lane is not None else [first]
 """,
@@ -300,7 +300,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="tie-of-turns-goes-to-the-wrong-queue",
-        module="beaver_model.turns",
+        module="beaver_model.stride",
         diff="""
 -        return max(1, turns + (1 if rest or queue.number < number else 0))
 +        mutant_reached()
@@ -311,7 +311,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="only-one-other-queue-looked-at",
-        module="beaver_model.turns",
+        module="beaver_model.stride",
         diff="""
 -        others = self._heap[1:3]
 +        mutant_reached()

@@ -1,4 +1,4 @@
-"""Turns: the queues whose jobs may be taken, in the order of stride scheduling.
+"""Stride order: the queues whose jobs may be taken, by their virtual time (stride scheduling).
 
 A heap by (virtual time, number of the queue).  Virtual times only grow, so an entry is never
 too late: one whose queue has moved on is put in its place when it comes to the top, and one
@@ -24,13 +24,13 @@ _NO_END: Final = 1 << 30
 _HUSKS_MIN: Final = 100
 
 
-class Turns:
+class StrideOrder:
     """The queues that have something to take.  Each is in it at most once."""
 
     __slots__ = ("_heap", "_listed", "_prefetched")
 
     def __init__(self, *, prefetched: bool) -> None:
-        """Makes an empty round of turns.
+        """Makes an empty order.
 
         Args:
             prefetched: Only jobs count that may wait behind another one at a worker.

@@ -1,4 +1,4 @@
-"""Turns in a row: how many a queue has before it is another one's turn."""
+"""Stride order: how many jobs in a row a queue may give before it is another one's turn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from beaver_model.index import QueueIndex
 from beaver_model.rows import QueueRow
-from beaver_model.turns import STRIDE, Turns
+from beaver_model.stride import STRIDE, StrideOrder
 
 pytestmark = pytest.mark.invariants
 
@@ -19,8 +19,8 @@ def queue_at(number: int, stride_pass: int, weight: int = 1) -> QueueIndex:
     return queue
 
 
-def turns_of(*queues: QueueIndex) -> Turns:
-    turns = Turns(prefetched=False)
+def turns_of(*queues: QueueIndex) -> StrideOrder:
+    turns = StrideOrder(prefetched=False)
     for queue in queues:
         turns.enter(queue)
     return turns
