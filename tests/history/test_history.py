@@ -15,8 +15,10 @@ from beaver.errors import Corruption, HelperFailed
 from beaver.helper.work import project, prune_archive, save_snapshot, snapshot_and_prune
 from beaver.history import blocks, stories
 from beaver.history import database as history_module
+from beaver.history import runs as history_runs
 from beaver.history.blocks import BLOCK_EVENTS
-from beaver.history.database import History, HistoryUnusable
+from beaver.history.database import History
+from beaver.history.rows import HistoryUnusable
 from beaver.inspect import queries
 from beaver.inspect.listing import attempt_of, event_view
 from beaver.journal.wal.following import Commit, Follower
@@ -104,6 +106,10 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         "MERGE_RUNS": 2,
     }.items():
         monkeypatch.setattr(history_module, name, value)
+    monkeypatch.setattr(blocks, "BLOCK_EVENTS", 2)
+    monkeypatch.setattr(history_module, "_TRANSACTION_EVENTS", 3)
+    monkeypatch.setattr(history_runs, "CHUNK_KEYS", 1)
+    monkeypatch.setattr(history_runs, "MERGE_RUNS", 2)
     monkeypatch.setattr(blocks, "BLOCK_EVENTS", 2)
 
 
@@ -410,7 +416,7 @@ def test_a_calm_store_has_no_block_for_each_commit(world: LoggedWorld) -> None:
     with History(world.layout.history, STORE) as history:
         assert history.next_block - 1 == 3
         (runs,) = history._db.execute("SELECT count(*) FROM runs").fetchone()
-        assert runs < 2 * history_module.MERGE_RUNS
+        assert runs < 2 * history_runs.MERGE_RUNS
     for number in range(0, BLOCK_EVENTS, 50):
         assert len(events_of(world, f"job-{number}")) == 3
 

@@ -22,7 +22,8 @@ from pathlib import PurePath
 from typing import Final
 
 from beaver.errors import NO_ROOM, DiskFull, HelperFailed
-from beaver.history.database import History, HistoryUnusable
+from beaver.history.database import History
+from beaver.history.rows import HistoryUnusable
 from beaver.history.stories import BlockReader
 from beaver.journal.wal.following import Follower
 from beaver.journal.wal.layout import Layout

@@ -19,8 +19,9 @@ import msgspec
 
 from beaver.errors import StoreUnavailable
 from beaver.history.blocks import Block, Blocks, hash_of, numbers_in
-from beaver.history.database import Entry, History, HistoryDamaged, HistoryUnusable
+from beaver.history.database import Entry, History
 from beaver.history.projection import JobRecord, advance
+from beaver.history.rows import HistoryDamaged, HistoryUnusable
 from beaver.inspect import queries
 from beaver.inspect.listing import event_view
 from beaver.journal.wal.following import Cursor, Follower, open_segment

@@ -94,7 +94,7 @@ class Past:
             self._mending = asyncio.get_running_loop().create_task(self._mend())
 
     async def _mend(self) -> None:
-        from beaver.history.database import delete_history  # here alone the server needs SQLite
+        from beaver.history.rows import delete_history  # here alone the server needs SQLite
 
         path = self._layout.history
         log.warning("%s is damaged, and is made anew from the archive", path)

@@ -19,7 +19,8 @@ import msgspec
 from beaver.client.asynchronous import AsyncClient
 from beaver.helper import work
 from beaver.history import stories
-from beaver.history.database import History, delete_history
+from beaver.history.database import History
+from beaver.history.rows import delete_history
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import read_commits
 from beaver.request.requests import make_request
