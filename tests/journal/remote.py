@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from beaver.errors import StorageFailed
+from beaver.errors import Corruption, StorageFailed
 from beaver.journal.codec import decode_stamped
 from beaver.journal.port import Appended, Commit, Deposed, Done, Failed, Position
 
@@ -100,10 +100,16 @@ class RemoteJournal:
     def read(self, after: Position | None) -> Iterator[Commit]:
         """See `port.Log`."""
         sequence = after[0] if after else 0
+        if sequence > len(self._stream.committed):
+            raise Corruption("the stream", sequence, 0, "it ends before what was known")
         while (message := self._stream.message(sequence + 1)) is not None:
             sequence += 1
             time_ms, events, stamp = decode_stamped(message)
             yield Commit((sequence,), None, time_ms, events, stamp)
+
+    def illegal(self, commit: Commit, seq: int, reason: str) -> Corruption:
+        """See `port.Log`."""
+        return Corruption("the stream", commit.position[0], seq, reason)
 
     def append(self, after: Position, payload: bytes, count: int, done: Done) -> None:
         """See `port.Journal`."""

@@ -31,6 +31,7 @@ BY_PROMISE: Final[dict[str, tuple[str, ...]]] = {
         "attempts-of-a-dead-worker-still-held",
     ),
     "P3": (
+        "late-commit-of-a-deposed-writer-counts",
         "stale-token-accepted",
         "stale-token-is-legal-in-a-log",
         "any-token-accepted-in-some-interleaving",

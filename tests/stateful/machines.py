@@ -7,6 +7,7 @@ from typing import Final
 from tests.stateful import (
     test_agreement,
     test_commits,
+    test_leaders,
     test_lifecycle,
     test_scheduling,
     test_storage,
@@ -19,4 +20,5 @@ MACHINES: Final[dict[Machine, float]] = {
     test_scheduling.Scheduling: test_scheduling.TIMES,
     test_commits.Commits: test_commits.TIMES,
     test_agreement.Agreement: test_agreement.TIMES,
+    test_leaders.Leaders: test_leaders.TIMES,
 }

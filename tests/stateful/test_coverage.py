@@ -86,6 +86,9 @@ WITNESSES = (
     "a commit in doubt survives",
     "a commit in doubt is lost",
     "a commit in doubt comes late",
+    "a server leads",
+    "a leader is deposed",
+    "a server that wants to lead is late",
 )
 
 

@@ -30,7 +30,14 @@ from beaver.engine.group_commit import Batch, GroupCommit
 from beaver.engine.intake import Asked, Intake
 from beaver.engine.replies import Replies, call
 from beaver.engine.stamps import Stamper
-from beaver.errors import BeaverError, DiskFull, InvalidInput, StorageFailed, StoreUnavailable
+from beaver.errors import (
+    BeaverError,
+    DiskFull,
+    InvalidInput,
+    LostLeadership,
+    StorageFailed,
+    StoreUnavailable,
+)
 from beaver.journal.port import Journal
 from beaver.ports import Clock
 from beaver_model import Rejection, State, apply_all, decide
@@ -100,6 +107,8 @@ class Engine:
             fail=self.fail,
         )
         self._failed: BaseException | None = None
+        self._asking: set[asyncio.Future[Reply]] = set()
+        """Who waits in `execute`."""
 
         self.before_commit: Callable[[int], None] | None = None
         """Called with the stamp just before each commit; may submit."""
@@ -298,8 +307,11 @@ class Engine:
             Refused: The model rejected it.
             QueueFull, DiskFull: It was not admitted.
             StorageFailed: The log failed; whether the command is durable is not known.
+            LostLeadership: Another writer leads; the command is not in the log.
         """
         future: asyncio.Future[Reply] = self._loop.create_future()
+        self._asking.add(future)
+        future.add_done_callback(self._asking.discard)
 
         def done(reply: Reply) -> None:
             if not future.done():
@@ -308,6 +320,8 @@ class Engine:
         if self._commits.is_over and self._failed is None:
             raise StoreUnavailable("the server is shutting down; send it again")
         self.submit(command, done)
+        if isinstance(self._failed, LostLeadership):
+            raise self._failed
         if self._failed is not None:
             raise StorageFailed(str(self._failed))
         reply = await future
@@ -390,6 +404,10 @@ class Engine:
         """Makes the engine useless: memory and log may differ from here on."""
         self._failed = error
         self._commits.is_over = True
+        if isinstance(error, LostLeadership):
+            # Nothing of theirs will ever be in the log, so they may be told that.
+            for future in [*self._asking]:
+                future.set_exception(error)
         self._on_failure(error)
 
     # -- admission ---------------------------------------------------------------------------

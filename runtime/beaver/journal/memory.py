@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from beaver.errors import StorageFailed
+from beaver.errors import Corruption, StorageFailed
 from beaver.journal.codec import decode_commit, decode_stamped
 from beaver.journal.port import (
     Appended,
@@ -44,11 +44,18 @@ class MemoryLog:
         """See `port.Log`; a position is how many commits stand before it."""
         decode = decode_stamped if self.is_stamped else decode_commit
         index = after[0] if after else 0
+        if index > len(self.commits):
+            reason = f"the journal ends with commit {len(self.commits)}, and {index} were known"
+            raise Corruption("the journal", index, 0, reason)
         while index < len(self.commits):
             first_seq, payload = self.commits[index]
             index += 1
             time_ms, events, *stamp = decode(payload)
             yield Commit((index,), None if stamp else first_seq, time_ms, events, *stamp)
+
+    def illegal(self, commit: Commit, seq: int, reason: str) -> Corruption:
+        """See `port.Log`."""
+        return Corruption("the journal", commit.position[0] - 1, seq, reason)
 
 
 class MemoryJournal:
@@ -74,6 +81,10 @@ class MemoryJournal:
     def read(self, after: Position | None) -> Iterator[Commit]:
         """See `port.Log`."""
         return self.log.read(after)
+
+    def illegal(self, commit: Commit, seq: int, reason: str) -> Corruption:
+        """See `port.Log`."""
+        return self.log.illegal(commit, seq, reason)
 
     def append(self, after: Position, payload: bytes, count: int, done: Done) -> None:
         """See `port.Journal`; `done` is called at once."""

@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from beaver.errors import LostLeadership
+from beaver.errors import Corruption, LostLeadership
 from beaver_model.events import AnyEvent
 
 Position = tuple[int, ...]
@@ -113,8 +113,18 @@ class Log(Protocol):
         be missing.
 
         Raises:
-            Corruption: The journal is damaged, or begins behind `after`.
+            Corruption: The journal is damaged, begins behind `after`, or ends before it.
             NewerFormat: It holds something of a newer version.
+        """
+        ...
+
+    def illegal(self, commit: Commit, seq: int, reason: str) -> Corruption:
+        """Returns the error that says where a commit stands which cannot follow.
+
+        Args:
+            commit: It was just read.
+            seq: Which of its events it is.
+            reason: Why it cannot follow from the state before it.
         """
         ...
 

@@ -410,6 +410,19 @@ class Assembly:
         await close_doors()
         await self.keeping.stop()
 
+    async def discard(self, close_doors: Callable[[], Awaitable[None]]) -> None:
+        """Takes everything apart at once, with all that is in memory: another server leads.
+
+        Nobody is told anything more, and workers are killed: what they run belongs to the
+        other server's log.
+        """
+        self.engine.discard()
+        self.controller.halt("another server leads")
+        await self._stop_pools()
+        await self.service.close()
+        await close_doors()
+        await self.keeping.stop()
+
     async def finish(self) -> None:
         """Closes the log."""
         self.engine.close()

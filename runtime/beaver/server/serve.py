@@ -36,7 +36,13 @@ from beaver.config.setting import DEFAULT
 from beaver.config.settings import NEEDS_RESTART, SETTINGS
 from beaver.engine.engine import Engine
 from beaver.engine.stamps import BEHIND_WARN_MS
-from beaver.errors import BeaverError, LogLost, StorageFailed, StoreUnavailable
+from beaver.errors import (
+    BeaverError,
+    LogLost,
+    LostLeadership,
+    StorageFailed,
+    StoreUnavailable,
+)
 from beaver.helper.process import HelperProcess
 from beaver.holder import starting
 from beaver.holder.takeover import take_over
@@ -112,6 +118,8 @@ class Server:
         self._stop: asyncio.Event | None = None
         self._failure: str | None = None
         self._ending = False
+        self._deposed = False
+        """Another server leads by now."""
         self._staying: asyncio.Task[None] | None = None
         self._signals = 0
         self._reloads: set[asyncio.Task[None]] = set()
@@ -121,10 +129,28 @@ class Server:
         self._info = endpoint.ServerInfo(os.getpid(), "", "")
 
     async def run(self) -> int:
-        """Runs until a signal, an empty queue with `burst`, or a failure."""
+        """Runs until a signal, an empty queue with `burst`, or a failure.
+
+        A server that was deposed is none: it discards everything, recovers, and goes on.
+        """
         self._stop = asyncio.Event()
         # From the beginning: a signal during a long start ends it cleanly once it is ready.
         self._catch_signals()
+        while True:
+            self._deposed = self._ending = False
+            try:
+                code = await self._run_once()
+            except LostLeadership:
+                if not self._deposed:
+                    raise
+                code = 0
+            if not self._deposed or self._signals:
+                return code
+            self._stop.clear()
+            gc.unfreeze()
+
+    async def _run_once(self) -> int:
+        """Recovers the store and serves it until the end, or until it is deposed."""
         config = self._config
         sink = PoolSink()
         # What is there now is most probably what is served; `recover` makes it certain.
@@ -280,23 +306,29 @@ class Server:
             self._ending, self._parts = True, None
             for reload in self._reloads:
                 reload.cancel()
-            if config.burst and self._failure is None:
-                _name_what_is_left(engine.state, as_json=self._as_json)
-            await parts.drain(0 if self._failure else self._config.grace_ms)
-            await parts.settle()
+            await self._wind_up(parts)
         finally:
             self._ending, self._parts = True, None
             self._stalls.end()
             if self._staying is not None:
                 self._staying.cancel()
             endpoint.tell_phase(config.data, "ending")
-            await parts.halt(close_doors)
+            await (parts.discard if self._deposed else parts.halt)(close_doors)
         await parts.finish()
         if self._failure is not None:
             said = readiness.line(f"beaver: {self._failure}", as_json=self._as_json, level="error")
             print(said, file=sys.stderr)  # noqa: T201 - the last word
             return EXIT_APP
         return 0
+
+    async def _wind_up(self, parts: Assembly) -> None:
+        """No new work: what runs gets its grace, and files are brought up to date."""
+        if self._deposed:
+            return
+        if self._config.burst and self._failure is None:
+            _name_what_is_left(parts.engine.state, as_json=self._as_json)
+        await parts.drain(0 if self._failure else self._config.grace_ms)
+        await parts.settle()
 
     def _tell_of(self, **changes: Any) -> None:
         """Writes where this server listens, or that it is about to, or does so no longer."""
@@ -397,8 +429,15 @@ class Server:
     def _fail(self, error: BaseException) -> None:
         """The log failed: nothing more may be said, so the process ends at once.
 
-        The zygote sees its pipe close and kills every worker's group.
+        The zygote sees its pipe close and kills every worker's group.  Only who is deposed goes
+        on: the log is in order, and another server's.
         """
+        if isinstance(error, LostLeadership):
+            log.warning("%s: this server discards what it holds and recovers", error)
+            self._deposed = True
+            assert self._stop is not None
+            self._stop.set()
+            return
         what = error if isinstance(error, BeaverError) else f"{type(error).__name__}: {error}"
         code = error.exit_code if isinstance(error, BeaverError) else EXIT_STORAGE
         message = f"beaver: {what}\n"

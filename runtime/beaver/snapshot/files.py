@@ -21,6 +21,8 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from beaver.journal.wal.following import behind_seq
+from beaver.journal.wal.scan import Damage, Damaged
 from beaver.ports import Disk, File
 from beaver.snapshot.lines import (
     CRC_BYTES,
@@ -39,6 +41,7 @@ from beaver.snapshot.lines import (
     job_line,
     tombstone_line,
 )
+from beaver.snapshot.port import Snapshot
 from beaver.text.foreign import counted
 from beaver_model.freezing import (
     Fingerprinter,
@@ -54,6 +57,7 @@ from beaver_model.rows import spec_of
 from beaver_model.state import State
 
 __all__ = [
+    "FileSnapshots",
     "LoadedSnapshot",
     "SnapshotDamaged",
     "SnapshotFiles",
@@ -289,6 +293,46 @@ def load_snapshot(
         reason = f"its rows have the fingerprint {found}, its footer says {footer.fingerprint}"
         raise SnapshotDamaged(path, size, reason)
     return LoadedSnapshot(state, reader.store, state.last_seq, footer.fingerprint, size)
+
+
+class FileSnapshots:
+    """The `Snapshots` of a data directory, for a log on the same disk."""
+
+    def __init__(self, disk: Disk, files: SnapshotFiles) -> None:
+        self._disk, self._files = disk, files
+        self.loaded: LoadedSnapshot | None = None
+        """What `load` has found."""
+        self.is_older = False
+        """That is the older one."""
+        self.damaged: SnapshotDamaged | None = None
+        """Why the newest one could not be used."""
+
+    def load(self, store: bytes) -> Snapshot | None:
+        """See `Snapshots`.  The indexes of the state are left to whoever replays the log."""
+        for path in (self._files.snapshot, self._files.snapshot_old):
+            try:
+                loaded = load_snapshot(self._disk, path, indexed=False)
+            except FileNotFoundError:
+                continue
+            except SnapshotDamaged as error:
+                self.damaged = self.damaged or error
+                continue
+            if loaded.store != store:
+                raise Damaged(
+                    Damage.FOREIGN,
+                    path,
+                    0,
+                    loaded.last_seq,
+                    f"it belongs to the store {loaded.store.hex()}, and the log to {store.hex()}",
+                )
+            self.loaded, self.is_older = loaded, path == self._files.snapshot_old
+            return Snapshot(loaded.state, behind_seq(loaded.last_seq))
+        return None
+
+    def save(self, store: bytes, snapshot: Snapshot) -> None:
+        """See `Snapshots`; a newest one that is damaged does not replace an older good one."""
+        is_good = self.damaged is None
+        write_snapshot(self._disk, self._files, snapshot.state, store, keep_previous=is_good)
 
 
 def inspect_snapshot(disk: Disk, path: str) -> SnapshotInfo:

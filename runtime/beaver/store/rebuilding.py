@@ -16,13 +16,16 @@ from typing import Final
 
 import msgspec
 
+from beaver.journal.port import Commit, Position
+from beaver.journal.wal.following import Cursor, place_behind
 from beaver.journal.wal.format import CLOSE, MARK
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import LogScan, SegmentInfo, decode_frame, segments
 from beaver.journal.wal.recovery_table import Row
 from beaver.journal.wal.scan import Damage, Damaged, End, EndKind, SegmentScan
 from beaver.ports import Clock, Disk, File
-from beaver_model import IllegalEvent, State, build_indexes, replay
+from beaver.store.rebuild import Replica
+from beaver_model import State, build_indexes
 
 _COMPARE_BYTES: Final = 1 << 20
 
@@ -63,6 +66,7 @@ class Rebuilding:
         self._infos: list[SegmentInfo] = []
         self._active: SegmentInfo | None = None
         self.scan: SegmentScan | None = None
+        self._reading: LogScan | None = None
         self.state: State | None = None
         """Once it is rebuilt."""
         self.twin = ""
@@ -166,9 +170,12 @@ class Rebuilding:
         gc.disable()
         try:
             with self.phase("load"):
-                state = self._load_base()
+                replica = self._begin()
             with self.phase("replay"):
-                self._replay(state)
+                self.report.events = replica.catch_up()
+            state = replica.state
+            assert self.scan is not None, "a log has a segment"
+            assert state.last_seq == self.scan.last_seq, "replay goes to the end"
             with self.phase("index"):
                 build_indexes(state)
             self.state = state
@@ -200,64 +207,57 @@ class Rebuilding:
     def _segments(self) -> list[tuple[object, ...]]:
         return [(info.path, info.header, info.archived) for info in self._infos]
 
-    def _load_base(self) -> State:
-        from beaver.snapshot.files import SnapshotDamaged, load_snapshot
+    def _begin(self) -> Replica:
+        """Returns the state that replay begins with."""
+        from beaver.snapshot.files import FileSnapshots
 
-        assert self._active is not None, "found before it is rebuilt"
-        layout, report = self.layout, self.report
-        damaged: SnapshotDamaged | None = None
-        for path, base in ((layout.snapshot, "snapshot"), (layout.snapshot_old, "older snapshot")):
-            try:
-                loaded = load_snapshot(self.disk, path, indexed=False)
-            except FileNotFoundError:
-                continue
-            except SnapshotDamaged as error:
-                damaged = damaged or error
-                continue
-            if loaded.store != self._active.header.store:
-                raise Damaged(
-                    Damage.FOREIGN,
-                    path,
-                    0,
-                    loaded.last_seq,
-                    f"it belongs to the store {loaded.store.hex()}, and {layout.log} to "
-                    f"{self._active.header.store.hex()}",
-                )
-            if path == layout.snapshot_old:
+        report, snapshots = self.report, FileSnapshots(self.disk, self.layout)
+        replica = Replica(self, snapshots)
+        loaded, damaged = snapshots.loaded, snapshots.damaged
+        if loaded is not None:
+            report.base = "older snapshot" if snapshots.is_older else "snapshot"
+            if snapshots.is_older:
                 report.note(Row.SNAPSHOT_MISSING if damaged is None else Row.SNAPSHOT_DAMAGED)
-            report.base, report.snapshot_bytes = base, loaded.bytes
-            report.snapshot_seq = loaded.last_seq
-            return loaded.state
+            report.snapshot_bytes, report.snapshot_seq = loaded.bytes, loaded.last_seq
+            return replica
         first = self._infos[0]
         if first.first_seq > 1:
             what = damaged.reason if damaged is not None else "there is no snapshot"
             raise Damaged(
                 Damage.NO_BASE,
-                damaged.file if damaged is not None else layout.snapshot,
+                damaged.file if damaged is not None else self.layout.snapshot,
                 damaged.offset if damaged is not None else 0,
                 0,
                 f"{what}, and the log begins with seq {first.first_seq}",
             )
         if damaged is not None:
             report.note(Row.SNAPSHOTS_USELESS)
-        state = State()
-        state.defer_indexes()
-        return state
+        return replica
 
-    def _replay(self, state: State) -> None:
-        base_seq = state.last_seq
-        log = LogScan(self.disk, self.layout, self._infos, base_seq)
-        events_before = state.last_seq
+    # -- as a log ------------------------------------------------------------------------
+
+    @property
+    def store(self) -> bytes:
+        """Id of the store."""
+        assert self._active is not None, "found before it is read"
+        return self._active.header.store
+
+    @property
+    def is_stamped(self) -> bool:
+        """See `port.Log`: a log that is locked has one writer at a time."""
+        return False
+
+    def read(self, after: Position | None) -> Iterator[Commit]:
+        """See `port.Log`; once exhausted, the end was judged, and stands in the report."""
+        base_seq = Cursor(*after).next_seq - 1 if after else 0
+        log = self._reading = LogScan(self.disk, self.layout, self._infos, base_seq)
         for frame in log:
             if not frame.count or frame.first_seq + frame.count - 1 <= base_seq:
                 continue
-            assert log.scan is not None, "a frame comes from a scan"
-            path = log.scan.path
-            time_ms, events = decode_frame(path, frame)
-            try:
-                replay(state, frame.first_seq, time_ms, events)
-            except IllegalEvent as error:
-                raise Damaged(Damage.ILLEGAL, path, frame.offset, error.seq, str(error)) from error
+            scan = log.scan
+            assert scan is not None, "a frame comes from a scan"
+            time_ms, events = decode_frame(scan.path, frame)
+            yield Commit(place_behind(scan), frame.first_seq, time_ms, events)
         scan = self.scan = log.scan
         assert scan is not None, "a log has a segment"
         end = scan.refuse_corrupt()
@@ -270,10 +270,15 @@ class Rebuilding:
                 f"the log ends with seq {scan.last_seq}, and the {self.report.base} holds "
                 f"everything up to seq {base_seq}",
             )
-        assert state.last_seq == scan.last_seq, "replay goes to the end"
         self.report.frames = log.frame_count
-        self.report.events = state.last_seq - events_before
         self._note_end(scan, end)
+
+    def illegal(self, commit: Commit, seq: int, reason: str) -> Damaged:
+        """See `port.Log`."""
+        scan = self._reading.scan if self._reading is not None else None
+        assert scan is not None, "the commit was just read"
+        assert scan.last is not None, "from a frame"
+        return Damaged(Damage.ILLEGAL, scan.path, scan.last.offset, seq, reason)
 
     def _note_end(self, scan: SegmentScan, end: End) -> None:
         report = self.report

@@ -222,6 +222,9 @@ class SystemDisk:
     def keep(self, *paths: str) -> None:
         """Has directories open from now on: their names are synced without a descriptor more."""
         for path in paths:
+            former = self._kept.pop(path, None)
+            if former is not None:
+                os.close(former)
             self._kept[path] = _open_directory(path)
 
     def open(self, path: str, *, write: bool = False, create: bool = False) -> SystemFile:

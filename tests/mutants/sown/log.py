@@ -17,6 +17,8 @@ _RECOVERY: Final = "tests/journal/test_recovery.py"
 _CRASHES: Final = "tests/journal/test_crashes.py"
 _WORK: Final = "tests/snapshot/test_work.py"
 _STORAGE: Final = "tests/stateful/test_storage.py"
+_CONFORMANCE: Final = "tests/journal/test_conformance.py"
+_REBUILD: Final = "tests/store/test_rebuild.py"
 
 MUTANTS: Final = (
     Mutant(
@@ -364,10 +366,10 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="snapshot-of-another-store-believed",
-        module="beaver.store.rebuilding",
+        module="beaver.snapshot.files",
         diff="""
--            if loaded.store != self._active.header.store:
-+            if loaded.store != self._active.header.store and mutant_reached():
+-            if loaded.store != store:
++            if loaded.store != store and mutant_reached():
 """,
         tests=(f"{_RECOVERY}::test_snapshot_of_another_store_is_refused",),
         why="A file that was copied to the wrong place makes another queue's jobs run.",
@@ -380,7 +382,7 @@ MUTANTS: Final = (
 +        mutant_reached()
 +        if False:
 @@
--        assert state.last_seq == scan.last_seq, "replay goes to the end"
+-            assert state.last_seq == self.scan.last_seq, "replay goes to the end"
 """,
         tests=(f"{_RECOVERY}::test_snapshot_newer_than_the_log_is_refused",),
         why="Seqs are given twice, and tokens no longer fence.",
@@ -395,5 +397,50 @@ MUTANTS: Final = (
 """,
         tests=(_STORAGE,),
         why="Each recovery from a snapshot forgets one commit.",
+    ),
+    Mutant(
+        name="appended-behind-a-place-that-was-taken",
+        module="beaver.journal.wal.log",
+        diff="""
+-        if after is not self.position and Cursor(*after).next_seq != self._next_seq:
++        taken = after is not self.position and Cursor(*after).next_seq != self._next_seq
++        if taken and mutant_reached():
+""",
+        tests=(
+            f"{_CONFORMANCE}::test_an_append_behind_a_place_that_was_taken_is_deposed_and_leaves_no_trace",
+        ),
+        why="What was decided without knowing another writer's commit follows it in the log.",
+    ),
+    Mutant(
+        name="late-commit-of-a-deposed-writer-counts",
+        module="beaver.store.rebuild",
+        diff="""
+-            if commit.stamp is not None and not self._counts(commit):
++            if commit.stamp is not None and not self._counts(commit) and mutant_reached():
+""",
+        tests=(f"{_REBUILD}::test_a_late_commit_of_an_older_epoch_does_not_count",),
+        why="A frozen server that wakes up changes the queue behind its successor's back.",
+    ),
+    Mutant(
+        name="late-commit-behind-a-snapshot-counts",
+        module="beaver.store.rebuild",
+        diff="""
+-        self.stamp: Stamp | None = base.stamp
++        mutant_reached()
++        self.stamp: Stamp | None = None
+""",
+        tests=(f"{_REBUILD}::test_whoever_starts_from_a_snapshot_drops_the_same",),
+        why="Servers that start from a snapshot and from the whole log disagree.",
+    ),
+    Mutant(
+        name="deposed-leader-answers",
+        module="beaver.engine.group_commit",
+        diff="""
+         if isinstance(outcome, Deposed):
++            mutant_reached()
++            self._replies.tell_all(batch.waiting)
+""",
+        tests=("tests/stateful/test_leaders.py",),
+        why="Producers are told that their jobs are safe, and another leader never had them.",
     ),
 )

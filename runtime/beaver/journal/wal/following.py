@@ -122,7 +122,7 @@ class Follower:
                 return
             current = frames.scan if isinstance(frames, LogScan) else scan
             assert current is not None, "a frame comes from a scan"
-            self.cursor = _behind(current)
+            self.cursor = place_behind(current)
             if frame.count and last_seq > after_seq and (wanted is None or wanted(frame.payload)):
                 yield _commit(current, frame)
 
@@ -160,7 +160,8 @@ def open_segment(disk: Disk, layout: Layout, segment_seq: int) -> File | None:
     return None
 
 
-def _behind(scan: SegmentScan) -> Cursor:
+def place_behind(scan: SegmentScan) -> Cursor:
+    """Returns the place behind the last frame that a scan has yielded."""
     return Cursor(scan.header.first_seq, scan.offset, scan.next_seq, scan.crc, scan.flags)
 
 

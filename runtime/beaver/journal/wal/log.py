@@ -56,7 +56,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Final, NamedTuple, NoReturn
 
-from beaver.errors import NO_ROOM, DiskFull, LogLost, StorageFailed
+from beaver.errors import NO_ROOM, Corruption, DiskFull, LogLost, StorageFailed
 from beaver.journal.port import Appended, Commit, Deposed, Done, Failed, Position
 from beaver.journal.wal.commit_path import CommitPath
 from beaver.journal.wal.following import Cursor, read_from
@@ -74,6 +74,7 @@ from beaver.journal.wal.format import (
     header_seed,
 )
 from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.scan import Damage, Damaged
 from beaver.ports import Clock, Disk, File
 from beaver.system.descriptors import is_pressure
 
@@ -258,6 +259,13 @@ class Wal:
             FileNotFoundError: A segment was pruned meanwhile; start over.
         """
         return read_from(self._disk, self._layout, after)
+
+    def illegal(self, commit: Commit, seq: int, reason: str) -> Corruption:
+        """See `port.Log`; the offset is the one behind the frame."""
+        place = Cursor(*commit.position)
+        active = place.segment_seq == self.first_seq
+        path = self.path if active else self._layout.archived(place.segment_seq)
+        return Damaged(Damage.ILLEGAL, path, place.offset, seq, reason)
 
     def append(self, after: Position, payload: bytes, count: int, done: Done) -> None:
         """Writes one commit of `count` events as one frame; see `port.Journal`.

@@ -1,0 +1,116 @@
+"""The state that a journal gives: from a snapshot on, and on again as the journal grows.
+
+A server rebuilds its state with a `Replica` before it leads; one that follows another's log
+keeps calling `catch_up`.  What may not live here: files, and repairs; they are the journal's.
+
+In a journal with stamps a commit may turn up behind the BOOT of its writer's successor: its
+writer was deposed and did not know.  Such a commit **does not count**:
+
+1. A BOOT counts where its epoch is newer than the state's.
+2. Any other commit counts where its stamp follows the last one that did: the same epoch and
+   writer, and the next number.
+3. What does not count is dropped, by every reader alike, with an alarm: nobody was told that it
+   is durable, since its writer hears of the other commit in its place.
+
+In any other journal such a commit is illegal, and that is corruption.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from beaver.journal.port import Commit, Log, Position, Stamp
+from beaver.snapshot.port import Snapshot, Snapshots
+from beaver_model import IllegalEvent, State, build_indexes, replay
+from beaver_model.events import Booted
+
+_log: Final = logging.getLogger("beaver")
+
+
+class Replica:
+    """A state that follows a journal."""
+
+    def __init__(self, journal: Log, snapshots: Snapshots) -> None:
+        """Begins with the newest snapshot, or with nothing; `catch_up` does the rest.
+
+        Raises:
+            Corruption: The snapshot is another store's.
+            NewerFormat: It is of a newer version.
+        """
+        self._journal = journal
+        base = snapshots.load(journal.store)
+        if base is None:
+            base = Snapshot(State(), ())
+            base.state.defer_indexes()
+        self.state = base.state
+        self.position: Position | None = base.position or None
+        """The place up to which the journal is in the state."""
+        self.stamp: Stamp | None = base.stamp
+        """Of the last commit that counts, where there are stamps."""
+        self.voided = 0
+        """Commits that did not count."""
+
+    def catch_up(self) -> int:
+        """Reads on to the end of the journal; returns how many events were applied.
+
+        Raises:
+            Corruption: The journal is damaged, or does not fit the state.
+            NewerFormat: It holds something of a newer version.
+        """
+        state, before = self.state, self.state.last_seq
+        for commit in self._journal.read(self.position):
+            if commit.stamp is not None and not self._counts(commit):
+                self._void(commit)
+                continue
+            first_seq = commit.first_seq or state.last_seq + 1
+            if first_seq + len(commit.events) - 1 > state.last_seq:
+                try:
+                    replay(state, first_seq, commit.time_ms, commit.events)
+                except IllegalEvent as error:
+                    raise self._journal.illegal(commit, error.seq, str(error)) from error
+            self.position = commit.position
+        return state.last_seq - before
+
+    def _counts(self, commit: Commit) -> bool:
+        """True where a commit is its writer's to make; see the rules above."""
+        stamp, first, last = commit.stamp, commit.events[0], self.stamp
+        assert stamp is not None, "asked of a commit with a stamp"
+        if isinstance(first, Booted):
+            own = stamp == (first.epoch, first.writer, 1)
+            if not own or first.epoch <= self.state.epoch:
+                return False
+        elif last is None or stamp != last._replace(number=last.number + 1):
+            return False
+        self.stamp = stamp
+        return True
+
+    def _void(self, commit: Commit) -> None:
+        self.voided += 1
+        self.position = commit.position
+        _log.error(
+            "a commit of %s in epoch %d does not count, since epoch %d of %s has begun: it was "
+            "deposed, and nobody was told that these %d events are durable",
+            commit.stamp.writer if commit.stamp else "",
+            commit.stamp.epoch if commit.stamp else 0,
+            self.state.epoch,
+            self.stamp.writer if self.stamp else "nobody",
+            len(commit.events),
+        )
+
+    def snapshot(self) -> Snapshot:
+        """Returns what is to be saved of it; reads of the state must be done before it goes on."""
+        return Snapshot(self.state, self.position or (), self.stamp)
+
+
+def rebuild(journal: Log, snapshots: Snapshots) -> Replica:
+    """Returns the state that snapshots and journal give, with its indexes.
+
+    Raises:
+        Corruption: They do not give one.
+        NewerFormat: A part is of a newer version.
+    """
+    replica = Replica(journal, snapshots)
+    replica.catch_up()
+    build_indexes(replica.state)
+    return replica
