@@ -28,12 +28,13 @@ def loaded():
 WORKER = """
 beaver beaver.api beaver.api.app beaver.api.handle beaver.api.job beaver.client
 beaver.client.blocking beaver.client.channel beaver.client.calls beaver.client.reconnecting
-beaver.errors beaver.limits beaver.request beaver.request.job_options beaver.request.options
+beaver.errors beaver.limits beaver.request beaver.request.job_options beaver.request.operations
+beaver.request.options
 beaver.structs beaver.structs.messages beaver.structs.views beaver.system beaver.system.kinship
 beaver.system.ownership beaver.system.regular beaver.system.spinning beaver.task
 beaver.task.builtins beaver.task.context beaver.task.directives beaver.task.output
 beaver.task.parameters beaver.task.registry beaver.text beaver.text.durations beaver.text.foreign
-beaver.text.jsontext beaver.text.lossless beaver.text.near beaver.transport
+beaver.text.jsontext beaver.text.lossless beaver.text.names beaver.text.near beaver.transport
 beaver.transport.endpoint beaver.transport.framing beaver.workers beaver.workers.apps
 beaver.workers.attempts beaver.workers.child beaver.workers.failures beaver.workers.inbox
 beaver.workers.one_by_one beaver.workers.returned beaver.workers.slots beaver.workers.wire
