@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from beaver_spec.results import CheckResult, Verdict
 from beaver_spec.specification.storage_tlc import Missing
 
-MODEL: Final = Path(__file__).resolve().parents[1] / "promela" / "release.pml"
+MODEL: Final = Path(__file__).resolve().parents[2] / "promela" / "release.pml"
 TIMEOUT_S: Final = 300.0
 MEMORY_MB: Final = 4_096
 BOUNDS: Final = {"CRASHES": 2, "ASKS": 2}

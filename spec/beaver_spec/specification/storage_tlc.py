@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-TLA: Final = Path(__file__).resolve().parents[1] / "tla"
+TLA: Final = Path(__file__).resolve().parents[2] / "tla"
 """The modules; they come with the sources, not with an installed package."""
 
 JAR_SHA256: Final = "58c6df9a1045beb341ee947bc640fe8d89988ad1d0b700e392aa8dd97502129a"
