@@ -57,7 +57,7 @@ def test_a_sown_bug_yields_a_counterexample_that_a_test_can_keep(
 CONFTEST = """
 from functools import partial
 
-from beaver_spec import concrete
+from beaver_spec.explorer import concrete
 from tests.spec.sown import BUGS
 
 (bug,) = [bug for bug in BUGS if bug.name == {name!r}]

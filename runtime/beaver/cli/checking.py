@@ -92,7 +92,7 @@ def check_command(
             processes=processes,
             events=events,
         )
-    rendering: Any = import_module(f"{CHECKERS}.rendering")
+    rendering: Any = import_module(f"{CHECKERS}.report.rendering")
     try:
         paths = rendering.write(found, Path(report))
     except OSError as error:
