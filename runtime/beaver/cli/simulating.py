@@ -55,9 +55,9 @@ def simulate_command(
       beaver simulate --minutes 10 --steps 100
       beaver simulate --seed 17 --json
     """
-    campaigns = _checker("sim_campaign")
+    campaigns = _checker("sim.campaign")
     first = 1 if seed is None else seed
-    plans = _checker("sim_plan")
+    plans = _checker("sim.plan")
     steps = steps or plans.STEPS_DEFAULT
     if favour and favour not in plans.FAVOURS:
         raise InvalidInput(f"no fault {favour!r}; there are {', '.join(plans.FAVOURS)}")
@@ -65,7 +65,7 @@ def simulate_command(
         if seed is not None or seeds is not None or minutes:
             raise InvalidInput("--plan is one run: it takes no --seed, --seeds or --minutes")
         try:
-            campaign = campaigns.repeat(_checker("sim_text").plan_of(plan))
+            campaign = campaigns.repeat(_checker("sim.text").plan_of(plan))
         except ValueError as error:
             raise InvalidInput(f"--plan: {error}") from error
     else:
