@@ -116,7 +116,7 @@ def audit_command(
       beaver enqueue --file jobs.json --json > told.jsonl; beaver audit data --clients told.jsonl
     """
     path = path or flags.configuration(data, config).data
-    report = _checker("audit").audit(path, clients=clients, workers=workers)
+    report = _checker("checker.audit").audit(path, clients=clients, workers=workers)
     if as_json:
         output.json_line(report)
     else:
