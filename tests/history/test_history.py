@@ -100,13 +100,6 @@ def as_json(views: object) -> str:
 
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every bound of the index so small that a few events pass it."""
-    for name, value in {
-        "_TRANSACTION_EVENTS": 3,
-        "CHUNK_KEYS": 1,
-        "MERGE_RUNS": 2,
-    }.items():
-        monkeypatch.setattr(history_module, name, value)
-    monkeypatch.setattr(blocks, "BLOCK_EVENTS", 2)
     monkeypatch.setattr(history_module, "_TRANSACTION_EVENTS", 3)
     monkeypatch.setattr(history_runs, "CHUNK_KEYS", 1)
     monkeypatch.setattr(history_runs, "MERGE_RUNS", 2)
