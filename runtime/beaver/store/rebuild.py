@@ -63,13 +63,13 @@ class Replica:
             if commit.stamp is not None and not self._counts(commit):
                 self._void(commit)
                 continue
-            first_seq = commit.first_seq or state.last_seq + 1
-            if first_seq + len(commit.events) - 1 > state.last_seq:
+            self.position, first_seq, time_ms, events, _ = commit
+            first_seq = first_seq or state.last_seq + 1
+            if first_seq + len(events) - 1 > state.last_seq:
                 try:
-                    replay(state, first_seq, commit.time_ms, commit.events)
+                    replay(state, first_seq, time_ms, events)
                 except IllegalEvent as error:
                     raise self._journal.illegal(commit, error.seq, str(error)) from error
-            self.position = commit.position
         return state.last_seq - before
 
     def _counts(self, commit: Commit) -> bool:

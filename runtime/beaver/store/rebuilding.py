@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from beaver.journal.port import Commit, Position
-from beaver.journal.wal.following import Cursor, place_behind
+from beaver.journal.wal.following import Cursor
 from beaver.journal.wal.format import CLOSE, MARK
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import LogScan, SegmentInfo, decode_frame, segments
@@ -257,7 +257,9 @@ class Rebuilding:
             scan = log.scan
             assert scan is not None, "a frame comes from a scan"
             time_ms, events = decode_frame(scan.path, frame)
-            yield Commit(place_behind(scan), frame.first_seq, time_ms, events)
+            # Of a place only the next seq has to be right, and a frame may hold one event.
+            place = (0, 0, frame.first_seq + frame.count, 0, 0)
+            yield Commit(place, frame.first_seq, time_ms, events)
         scan = self.scan = log.scan
         assert scan is not None, "a log has a segment"
         end = scan.refuse_corrupt()
