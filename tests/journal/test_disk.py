@@ -63,6 +63,16 @@ def test_store_on_a_real_disk_recovers(disk, tmp_path):
     opened.wal.close()
 
 
+def test_a_write_goes_on_as_long_as_the_disk_takes_some_of_it(disk, tmp_path, monkeypatch):
+    """Where others make room on a full disk meanwhile, several writes may fit in part."""
+    write, sizes = os.pwrite, iter([3, 2, 1, 4])
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: write(fd, data[: next(sizes)], at))
+    file = disk.open(str(tmp_path / "file"), create=True)
+    file.pwrite(b"0123456789", 1)
+    file.close()
+    assert (tmp_path / "file").read_bytes() == b"\x000123456789"
+
+
 def test_short_write_raises(disk, tmp_path):
     """A file size limit cuts a write short before it fails: with a count, not an error.
 

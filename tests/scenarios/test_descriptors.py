@@ -185,6 +185,36 @@ def test_a_server_without_a_free_descriptor_goes_on_and_recovers(data: Path, com
     assert {e["job"] for e in events(data) if e["event"] == "ACK"} == {"before", "within"}
 
 
+def test_clients_that_find_no_descriptor_are_told_of_in_one_line(
+    data: Path, tmp_path: Path
+) -> None:
+    """They wait in the kernel, on both doors; nothing shows a traceback, and then they get in.
+
+    asyncio's own loop would show one a second; uvloop says nothing.
+    """
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "uvloop.py").write_text("raise ImportError")
+    more = {"PYTHONPATH": f"{hidden}:{os.environ.get('PYTHONPATH', '')}"}
+    with serving(data, "--workers", "1", "--http", "127.0.0.1:0", **more) as server:
+        host, port = http_of(data)
+        path = json.loads((data / "server.json").read_text())["socket"]
+        with ExitStack() as stack, exhausted(server):
+            for _ in range(20):
+                local = stack.enter_context(socket.socket(socket.AF_UNIX))
+                local.connect(path)
+                stack.enter_context(socket.create_connection((host, port), timeout=10))
+            waits = "clients wait for a descriptor"
+            eventually(lambda: waits in "".join(server.stderr), "it is told")
+        eventually(lambda: status(data)["running"], "who connects now gets in")
+        with urllib.request.urlopen(f"http://{host}:{port}/healthz", timeout=30) as answer:
+            assert answer.status == 200, "whoever knocked while there was none has spoilt nothing"
+        said = "".join(server.stderr)
+        assert "Traceback" not in said
+        assert said.count(waits) == 1
+        assert len(server.stderr) <= 5, said
+
+
 def test_a_limit_too_low_for_anybody_is_said_at_the_start(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

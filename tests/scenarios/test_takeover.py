@@ -204,3 +204,22 @@ def test_the_same_directory_by_another_name_is_no_difference(tmp_path: Path) -> 
     with serving(home, "-A", "shop:app", cwd=tmp_path) as server:
         server.ready()
         assert not server.stderr
+
+
+def test_a_takeover_of_a_directory_that_is_renamed_meanwhile_says_so(tmp_path: Path) -> None:
+    """It ends with 3: there is nothing to wait for any more."""
+    data = tmp_path / "data"
+    with serving(data, "--workers", "1") as server:
+        enqueue(data, {"id": "long", "payload": {"sleep_ms": 600_000}})
+        eventually(lambda: server.status()["in_flight"], "the job runs")
+        waiting = Server(data, "--workers", "1", "--takeover")
+        try:
+            eventually(lambda: "is waited for" in "".join(waiting.stderr), "it waits")
+            data.rename(tmp_path / "elsewhere")
+            assert waiting.wait() == 3
+            assert f"{data} is gone: it was deleted or renamed" in "".join(waiting.stderr)
+        finally:
+            waiting.process.kill()
+            server.kill()
+            if not data.exists():
+                (tmp_path / "elsewhere").rename(data)

@@ -48,6 +48,7 @@ from beaver.journal.wal.lock import (
     silent_server,
     try_lock,
 )
+from beaver.journal.wal.log import SERVER_BYTES
 from beaver.limits import hint
 from beaver.ports import Clock, DirectoryLock, Disk
 from beaver.request.operations import ENQUEUE
@@ -63,7 +64,7 @@ from beaver.text.foreign import counted
 from beaver.transport import endpoint
 from beaver_model import Rejection, State, apply, decide
 from beaver_model.bounds import BATCH_BYTES_MAX
-from beaver_model.commands import AnyCommand
+from beaver_model.commands import AnyCommand, Enqueue
 
 T = TypeVar("T")
 
@@ -215,7 +216,8 @@ class EmbeddedClient(Operations, Synchronous):
                 f"{counted(len(decision), 'job')} of {len(payload)} bytes in one commit; at most "
                 f"{BATCH_BYTES_MAX} bytes fit; {hint('batch_bytes')}"
             )
-        if not wal.reserve(len(payload) + OVERHEAD_BYTES):
+        left = SERVER_BYTES if isinstance(command, Enqueue) else 0
+        if not wal.reserve(len(payload) + OVERHEAD_BYTES + left):
             raise DiskFull("the disk is full; nothing was changed and nothing is lost")
         for event in decision:
             apply(state, event, now_ms)

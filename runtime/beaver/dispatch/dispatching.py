@@ -40,6 +40,9 @@ log = logging.getLogger("beaver")
 
 _IN_FLIGHT: Final = JobState.IN_FLIGHT
 
+SCARCE_BYTES: Final = 16 << 10
+"""With so much room in the log, jobs still run one by one: a DISPATCH and a small outcome fit."""
+
 STEAL_AFTER_NS: Final = 2_000_000
 """An attempt that has run so long gives back what waits behind it, if a worker is idle."""
 
@@ -101,13 +104,29 @@ class Dispatching:
         workers = [w for w in slots if w.serving and w.ready and not w.killed]
         if not state.stride_order and not self._rebalance(workers):
             return
-        if self._submitter.unwritten or not self._engine.has_room(self._room_bytes):
+        if self._submitter.unwritten:
             # What waits for room goes first.  Else a later attempt could start before the log
             # gives back an earlier one, and after a crash the slot would say that both began.
+            return
+        if not self._engine.has_room(self._room_bytes):
+            if not state.in_flight and self._engine.has_room(SCARCE_BYTES):
+                self._fill_one(state, workers, now_ms)
             return
         self._fill(state, workers, now_ms)
         if self._rebalance(workers):
             self._fill(state, workers, now_ms)
+
+    def _fill_one(self, state: State, workers: list[WorkerState], now_ms: int) -> None:
+        """Gives one worker one job: on a full disk the log has no room for several outcomes."""
+        idle = next((worker for worker in workers if self._free_now(worker)), None)
+        row = None if idle is None else select(state, IDLE, now_ms)
+        if idle is None or row is None:
+            return
+        batches: Batches = {}
+        self._engine.submit_each([Dispatch(row.id, idle.number)], _ignore)
+        self._hold(state.jobs[row.id], idle, batches)
+        for batch in batches.values():
+            self._engine.once_durable(partial(self._send, idle, batch))
 
     def _fill(self, state: State, workers: list[WorkerState], now_ms: int) -> None:
         """Fills idle workers first, then prefetches."""

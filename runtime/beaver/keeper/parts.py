@@ -8,7 +8,7 @@ server's business as well; questions about the past read the files.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -18,7 +18,7 @@ from beaver.errors import NoServer
 from beaver.inspect import queries
 from beaver.journal.wal.commit_path import CommitPath
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.log import EXTEND_BYTES, Wal
+from beaver.journal.wal.log import EXTEND_BYTES, SERVER_BYTES, Wal
 from beaver.ports import Clock, Disk, Helper, LogWriter
 from beaver.request.operations import Nothing
 from beaver.server.housekeeping import Housekeeping
@@ -32,9 +32,6 @@ from beaver_model import State
 from beaver_model.bounds import ADVANCE_MAX
 from beaver_model.events import AnyEvent
 from beaver_model.rows import Origin
-
-RESERVE_BYTES: Final = 64 << 10
-"""Room in the log that new jobs leave to cancels and the like; there are no outcomes here."""
 
 
 class KeeperService(Service):
@@ -135,7 +132,7 @@ class KeeperParts:
             clock,
             on_failure=on_failure,
             state_bytes_max=config.state_bytes_bound,
-            reserve_bytes=min(RESERVE_BYTES, config.segment_bytes // 4),
+            reserve_bytes=min(SERVER_BYTES, config.segment_bytes // 4),
         )
         results, metrics = Results(), Metrics()
 

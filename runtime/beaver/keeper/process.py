@@ -155,6 +155,7 @@ class Keeper:
         self._disk.keep(self._layout.path, self._layout.archive)
         parts.service.on_leave = self._leave.set
         parts.service.pid = os.getpid()
+        descriptors.say_in_one_line(asyncio.get_running_loop())
         shares = descriptors.shares(descriptors.raise_limit(), descriptors.open_now(), 0)
         socket = SocketServer(parts.service, parts.store.hex(), shares.sockets)
         path = endpoint.socket_path(config.data)

@@ -167,6 +167,7 @@ class Server:
             if lock is None:
                 return 0
             try:
+                descriptors.say_in_one_line(asyncio.get_running_loop())
                 endpoint.tell_phase(config.data, "starting")
                 ports = self._ports(pool, lock)
                 parts = Assembly(config, ports, on_failure=self._fail, writer=_writer())

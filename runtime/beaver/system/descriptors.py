@@ -13,12 +13,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import resource
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from beaver.errors import StoreUnavailable
 from beaver.text.foreign import counted
+
+if TYPE_CHECKING:
+    import asyncio
+
+log: Final = logging.getLogger("beaver")
 
 WANTED: Final = 65_536
 """So far the soft limit is raised, where the hard one allows it."""
@@ -37,6 +43,9 @@ SOCKETS_MAX: Final = 10_000
 
 HTTP_MAX: Final = 1_000
 """Connections to HTTP at once."""
+
+SAID_EVERY_S: Final = 60.0
+"""Seconds between two lines that say that clients wait for a descriptor."""
 
 CLIENTS_MIN: Final = 8
 """A server that cannot serve so many clients does not start."""
@@ -89,3 +98,22 @@ def open_now() -> int:
 def is_pressure(error: BaseException) -> bool:
     """True where an error says that this process, or the machine, has no descriptor left."""
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+
+
+def say_in_one_line(loop: asyncio.AbstractEventLoop) -> None:
+    """Has a loop that cannot accept for want of descriptors say so in a line, now and then.
+
+    By itself it shows a traceback for each listening socket and second.
+    """
+    said_s = -SAID_EVERY_S
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal said_s
+        error = context.get("exception")
+        if error is None or not is_pressure(error):
+            loop.default_exception_handler(context)
+        elif loop.time() - said_s >= SAID_EVERY_S:
+            said_s = loop.time()
+            log.warning("clients wait for a descriptor to connect (ulimit -n): %s", error)
+
+    loop.set_exception_handler(handle)

@@ -136,9 +136,13 @@ class SystemFile:
 
     def pwrite(self, data: bytes, offset: int) -> None:
         written = os.pwrite(self._descriptor, data, offset)
-        if written != len(data):
-            # A disk that fills up takes what there is room for; the next call tells why.
-            _write_all(self._descriptor, data[written:], offset + written)
+        while written != len(data):
+            # A disk that fills up takes what there is room for; the next call tells why, or
+            # goes on where others have made room meanwhile.
+            more = os.pwrite(self._descriptor, data[written:], offset + written)
+            if not more:
+                raise _short(written, len(data), offset)
+            written += more
 
     def pwrite_durable(self, data: bytes, offset: int) -> None:
         if self._dsync:

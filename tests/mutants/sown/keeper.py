@@ -12,6 +12,11 @@ from tests.mutants.workshop import Mutant
 _KEEPER: Final = "tests/keeper/test_keeper.py"
 _TURNS: Final = "tests/keeper/test_turns.py"
 
+_FULL: Final = (
+    "tests/keeper/test_small_disk.py::test_what_producers_have_filled_a_small_disk_with_is_run"
+)
+_DESCRIPTORS: Final = "tests/scenarios/test_descriptors.py"
+
 MUTANTS: Final = (
     Mutant(
         name="keeper-ends-on-requests",
@@ -93,5 +98,53 @@ MUTANTS: Final = (
 """,
         tests=(f"{_TURNS}::test_producers_wait_for_a_server_that_starts",),
         why="Producers start keepers against a server that is about to take the lock.",
+    ),
+    Mutant(
+        name="producers-leave-no-room-for-a-server",
+        module="beaver.keeper.parts",
+        diff="""
+-            reserve_bytes=min(SERVER_BYTES, config.segment_bytes // 4),
++            reserve_bytes=mutant_reached() or 0,
+""",
+        tests=(f"{_FULL}[by a keeper]",),
+        why="Producers fill a small disk, and no server can run what they have enqueued.",
+    ),
+    Mutant(
+        name="nothing-runs-in-the-last-room",
+        module="beaver.dispatch.dispatching",
+        diff="""
+-            if not state.in_flight and self._engine.has_room(SCARCE_BYTES):
++            mutant_reached()
++            if False:
+""",
+        tests=(f"{_FULL}[alone]",),
+        why="On a small disk jobs wait for room though there is enough for each of them.",
+    ),
+    Mutant(
+        name="second-short-write-is-a-failed-disk",
+        module="beaver.system.disk",
+        diff="""
+-            if not more:
++            mutant_reached()
++            if written + more != len(data):
+""",
+        tests=(
+            "tests/journal/test_disk.py::test_a_write_goes_on_as_long_as_the_disk_takes_some_of_it",
+        ),
+        why="A server on a nearly full disk ends where another file is removed meanwhile.",
+    ),
+    Mutant(
+        name="a-traceback-for-each-accept-without-a-descriptor",
+        module="beaver.system.descriptors",
+        diff="""
+-        if error is None or not is_pressure(error):
++        if True:
+@@
+-    loop.set_exception_handler(handle)
++    mutant_reached()
++    loop.set_exception_handler(handle)
+""",
+        tests=(f"{_DESCRIPTORS}::test_clients_that_find_no_descriptor_are_told_of_in_one_line",),
+        why="A log fills with tracebacks while there is no descriptor.",
     ),
 )

@@ -115,6 +115,11 @@ def try_lock(disk: Disk, path: str) -> Hold | None:
     """
     try:
         return try_acquire(disk, path)
+    except FileNotFoundError as error:
+        raise StoreUnavailable(
+            f"the data directory {path} is gone: it was deleted or renamed meanwhile\n"
+            "Start again with --data and the directory that is meant."
+        ) from error
     except OSError as error:
         where = error.filename or Layout(path).lock
         raise StoreUnavailable(f"cannot lock {where}: {error.strerror}") from error

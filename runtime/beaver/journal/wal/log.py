@@ -78,6 +78,10 @@ from beaver.journal.wal.scan import Damage, Damaged
 from beaver.ports import Clock, Disk, File
 from beaver.system.descriptors import is_pressure
 
+SERVER_BYTES: Final = 1 << 20
+"""Room that whoever takes in jobs without a server leaves in the log: where the disk is full,
+a server needs it to run them."""
+
 SEGMENT_BYTES: Final = 64 << 20
 """Size of a prepared segment, by default."""
 EXTEND_BYTES: Final = 1 << 20

@@ -19,9 +19,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from beaver.errors import InvalidInput
-from beaver.system.descriptors import HTTP_MAX
+from beaver.system.descriptors import HTTP_MAX, is_pressure
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from prometheus_client import CollectorRegistry
 
     from beaver.server.http.pages import Pages
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("beaver")
 
 BACKLOG: Final = 128
+
+_PRESSURE_S: Final = 0.25
+"""Where there is no descriptor to load them with, it is tried again so much later."""
 
 _SWITCH_S: Final = 0.0005
 """While `pages` is imported the loop gets the interpreter back this soon, ten times the usual."""
@@ -56,6 +61,7 @@ class HttpServer:
         self._connections_max, self._prepare = connections_max, prepare
         self._listeners: list[socket.socket] = []
         self._opening: asyncio.Task[Pages] | None = None
+        self._closed = False
 
     async def start(self, host: str, port: int, *, explicit: bool) -> str:
         """Listens and returns the address as `http://host:port`.
@@ -86,6 +92,7 @@ class HttpServer:
 
     async def close(self) -> None:
         """Stops listening; open requests get a moment to end."""
+        self._closed = True
         if self._opening is None:
             self._let_go()
         else:
@@ -107,17 +114,26 @@ class HttpServer:
             loop.remove_reader(listener)
 
     async def _open(self) -> Pages:
-        usual_s = sys.getswitchinterval()
-        sys.setswitchinterval(_SWITCH_S)
-        try:
-            module = await asyncio.to_thread(import_module, "beaver.server.http.pages")
-        finally:
-            sys.setswitchinterval(usual_s)
+        while (module := await self._load()) is None:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(_PRESSURE_S)
         pages: Pages = module.Pages(
             self._make_registry(), self._ready, self._connections_max, self._prepare
         )
         await pages.open(self._listeners)
         return pages
+
+    async def _load(self) -> ModuleType | None:
+        """Imports the pages; `None` where that takes a descriptor which is not there now."""
+        usual_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
+        try:
+            return await asyncio.to_thread(import_module, "beaver.server.http.pages")
+        except Exception as error:
+            if self._closed or not is_pressure(error):
+                raise
+            return None
+        finally:
+            sys.setswitchinterval(usual_s)
 
 
 def _tell_of_failure(opening: asyncio.Task[Pages]) -> None:
