@@ -310,8 +310,6 @@ class Engine:
             LostLeadership: Another writer leads; the command is not in the log.
         """
         future: asyncio.Future[Reply] = self._loop.create_future()
-        self._asking.add(future)
-        future.add_done_callback(self._asking.discard)
 
         def done(reply: Reply) -> None:
             if not future.done():
@@ -324,7 +322,11 @@ class Engine:
             raise self._failed
         if self._failed is not None:
             raise StorageFailed(str(self._failed))
-        reply = await future
+        self._asking.add(future)
+        try:
+            reply = await future
+        finally:
+            self._asking.discard(future)
         if isinstance(reply, Rejection):
             raise Refused(reply)
         if isinstance(reply, BeaverError):
