@@ -12,8 +12,8 @@ from beaver.client.opening import open_client
 from beaver.server.results import Results
 from beaver_model.commands import Boot
 from beaver_model.events import Acked
-from tests.stores import LoggedWorld
 from tests.support.program import beaver
+from tests.worlds.stores import LoggedWorld
 
 BAD = [b"", b"{", b'"\xff"', b"[" * 3000 + b"]" * 3000, b"1 2"]
 

@@ -27,8 +27,9 @@ from beaver.structs.views import EventView, JobView
 from beaver_model import State, apply
 from beaver_model.commands import Boot, Cancel, Discard, Release, Requeue, SetBounds, SetQueue
 from beaver_model.events import JobEvent
-from tests.stores import STORE, LoggedWorld, ManualClock, flip
 from tests.worlds.model import job
+from tests.worlds.runtime import ManualClock
+from tests.worlds.stores import STORE, LoggedWorld, flip
 
 NAMES = ("done", "retried", "dead", "revived", "cancelled", "discarded", "released", "waiting")
 

@@ -18,8 +18,9 @@ from beaver.snapshot.files import write_snapshot
 from beaver.store.origins import Until
 from beaver_model import State, fingerprint
 from beaver_model.commands import Boot, SetBounds, SetQueue
-from tests.stores import STORE, LoggedWorld, ManualClock, flip
 from tests.worlds.model import job
+from tests.worlds.runtime import ManualClock
+from tests.worlds.stores import STORE, LoggedWorld, flip
 
 
 @pytest.fixture

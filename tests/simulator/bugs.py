@@ -82,12 +82,12 @@ def _dispatch_before_sync(patch: Patch) -> None:
     fill = Dispatching._fill
 
     def eager(self: Dispatching, state: State, workers: Any, now_ms: int) -> bool:
-        read = self._engine.read
-        self._engine.read = lambda question, done: done(None)  # type: ignore[method-assign]
+        wait = self._engine.once_durable
+        self._engine.once_durable = lambda callback: callback()  # type: ignore[method-assign]
         try:
             return fill(self, state, workers, now_ms)
         finally:
-            self._engine.read = read  # type: ignore[method-assign]
+            self._engine.once_durable = wait  # type: ignore[method-assign]
 
     patch.setattr(Dispatching, "_fill", eager)
 

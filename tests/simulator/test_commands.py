@@ -14,8 +14,9 @@ from beaver.helper.work import prune_archive, take_snapshot
 from beaver_chaos.checker.audit import audit
 from beaver_model.commands import Cancel, Discard, SetBounds
 from tests.simulator.bugs import BUGS
-from tests.stores import LoggedWorld, ManualClock
 from tests.worlds.model import job
+from tests.worlds.runtime import ManualClock
+from tests.worlds.stores import LoggedWorld
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:

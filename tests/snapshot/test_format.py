@@ -20,8 +20,8 @@ from beaver.system.disk import SystemDisk, SystemFile
 from beaver_model import State, fingerprint, freeze, violations
 from beaver_model.commands import Boot, Cancel, Enqueue, Job, SetBounds, SetQueue
 from beaver_model.rows import Spec, encode_spec
-from tests.stores import LivelyWorld
 from tests.worlds.model import World, job
+from tests.worlds.stores import LivelyWorld
 
 STORE = bytes(range(16))
 

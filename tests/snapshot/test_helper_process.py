@@ -25,8 +25,8 @@ from beaver.snapshot.files import load_snapshot
 from beaver.structs.questions import Known
 from beaver.transport.framing import encode_frame
 from beaver_model import fingerprint, freeze
-from tests.stores import STORE, LoggedWorld, events_of, flip
 from tests.worlds.model import job
+from tests.worlds.stores import STORE, LoggedWorld, events_of, flip
 
 KEEP = 1 << 50
 DEADLINE_S = 20.0

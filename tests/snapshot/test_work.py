@@ -25,8 +25,9 @@ from beaver.snapshot.files import SnapshotDamaged, inspect_snapshot, load_snapsh
 from beaver.system.disk import SystemDisk
 from beaver_chaos.sim.disk import Fault, SimDisk, Stopped
 from beaver_model import fingerprint, freeze, replay
-from tests.stores import STORE, LoggedWorld, ManualClock, events_of, flip
 from tests.worlds.model import job
+from tests.worlds.runtime import ManualClock
+from tests.worlds.stores import STORE, LoggedWorld, events_of, flip
 
 ALL_TIME_MS = 1 << 60
 ALL_BYTES = 1 << 60

@@ -24,8 +24,8 @@ from beaver_spec.specification.storage_tlc import (
 from beaver_spec.traces.following import read_steps, validate
 from beaver_spec.traces.tlc import validate_with_tlc
 from tests.spec_tools.traces import NOT_IN_TLA, WAYS, long_trace
-from tests.stores import LoggedWorld
 from tests.support.needs import need
+from tests.worlds.stores import LoggedWorld
 
 STATES = {
     "Log": 29_973,

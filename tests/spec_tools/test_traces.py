@@ -45,9 +45,9 @@ from tests.spec_tools.traces import (
     long_trace,
     renumbered,
 )
-from tests.stores import LoggedWorld
 from tests.support.program import Server, beaver, enqueue, serving, status
 from tests.worlds.model import job
+from tests.worlds.stores import LoggedWorld
 
 pytestmark = pytest.mark.invariants
 

@@ -21,21 +21,9 @@ from beaver_model import Rejection, apply, decide
 from beaver_model.commands import AnyCommand, Complete, Fail
 from beaver_model.events import AnyEvent
 from tests.worlds.model import World, job
+from tests.worlds.runtime import ManualClock
 
 STORE = b"store-of-a-test!"
-
-
-class ManualClock:
-    """`ports.Clock`, moved by hand."""
-
-    def __init__(self, now_ms: int = 1_000) -> None:
-        self.now_ms = now_ms
-
-    def wall_ms(self) -> int:
-        return self.now_ms
-
-    def monotonic_ns(self) -> int:
-        return self.now_ms * 1_000_000
 
 
 class LivelyWorld(World):
