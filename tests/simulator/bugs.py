@@ -19,6 +19,7 @@ from beaver.dispatch.slots_view import KillCause
 from beaver.dispatch.submitting import Submitter
 from beaver.dispatch.supervision import Supervisor
 from beaver.engine.engine import Applied, Engine
+from beaver.engine.group_commit import GroupCommit
 from beaver.helper import work
 from beaver.journal.wal.log import Wal
 from beaver.journal.wal.scan import SegmentScan
@@ -220,13 +221,13 @@ def _jobs_go_before_their_time(patch: Patch) -> None:
 
 
 def _ready_worker_is_forgotten_during_a_sync(patch: Patch) -> None:
-    appended = Engine._appended
+    appended = GroupCommit._appended
 
-    def forget(self: Engine, outcome: Any) -> None:
-        self._postponed = False
+    def forget(self: GroupCommit, outcome: Any) -> None:
+        self._is_postponed = False
         appended(self, outcome)
 
-    patch.setattr(Engine, "_appended", forget)
+    patch.setattr(GroupCommit, "_appended", forget)
 
 
 def _outcome_without_room_is_never_tried_again(patch: Patch) -> None:
