@@ -234,7 +234,7 @@ SOWN = {
         "",
     ),
     "the CRC of a row of the history is not compared": (
-        "beaver.history.database._checked",
+        "beaver.history.runs.checked",
         lambda row: row[:-1],
         Kind.HISTORY,
         "page content",

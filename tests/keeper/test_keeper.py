@@ -176,7 +176,7 @@ def test_a_keeper_holds_nothing_of_its_starter(data, tmp_path):
     """No pipe, file, directory, session or setting of its starter lives on in it."""
     code = (
         "import os, sys; from beaver.client.embedded import EmbeddedClient as C\n"
-        "from beaver import embedded; from beaver.request.requests import make_request\n"
+        "from beaver.client import embedded; from beaver.request.requests import make_request\n"
         "embedded.SMALL_BYTES = -1; os.umask(0)\n"
         "secret = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT); os.set_inheritable(secret, True)\n"
         "C(sys.argv[1]).enqueue([make_request('echo')]); print(os.getsid(0))\n"
@@ -201,7 +201,8 @@ def test_a_keeper_holds_nothing_of_its_starter(data, tmp_path):
 def test_a_starter_with_threads_and_children_of_its_own_starts_a_keeper(data):
     """The keeper is a program of its own, and no child that its starter has to reap."""
     code = (
-        "import os, sys, threading, time; from beaver import Beaver, embedded\n"
+        "import os, sys, threading, time; from beaver import Beaver\n"
+        "from beaver.client import embedded\n"
         "embedded.SMALL_BYTES = -1\n"
         "threading.Thread(target=time.sleep, args=(30,), daemon=True).start()\n"
         "app = Beaver(sys.argv[1]); print(app.enqueue('echo', 1).seq)\n"

@@ -83,7 +83,7 @@ def test_producers_get_through_the_restarts_of_a_server(data):
 def test_who_starts_or_ends_is_waited_for_and_named(data, monkeypatch):
     """A server that says what it is doing gets more time than a process that says nothing."""
     data.mkdir(mode=0o700)
-    lock = acquire(SystemDisk(), str(data))
+    held = acquire(SystemDisk(), str(data))
     monkeypatch.setattr(lock, "CHANGING_S", 1.0)
     try:
         for phase, least_s in (("", 0.0), ("starting", 1.0), ("ending", 1.0)):
@@ -94,7 +94,7 @@ def test_who_starts_or_ends_is_waited_for_and_named(data, monkeypatch):
                 EmbeddedClient(str(data), lock_wait_s=0.1).enqueue([make_request("echo")])
             assert time.monotonic() - began_s >= least_s
     finally:
-        lock.release()
+        held.release()
 
 
 def test_a_holder_that_is_gone_is_not_named_as_if_it_were_there(data):

@@ -1,6 +1,6 @@
 """Choosers: who decides which of the ready callbacks runs next.
 
-A seed decides by itself (`sim_plan.Chance`).  `Delays` keep to asyncio's order but for a few
+A seed decides by itself (`plan.Chance`).  `Delays` keep to asyncio's order but for a few
 callbacks, each of which has to wait while others go first; and these few are data.  Whoever
 draws them, Hypothesis say, can leave them out one by one, so that a race shrinks to the
 delays that make it.  Few are enough: most races need one or two (Burckhardt and others,

@@ -101,7 +101,7 @@ def cut_power(
         aims: When the power goes, cut by cut.
         file_system: What the store lies on.
         directory: Where image, output and the workers' account go.
-        sown: An experiment with a bug of `power_inside.BUGS`, which is sown.  The cuts are
+        sown: An experiment with a bug of `inside.BUGS`, which is sown.  The cuts are
             noted in it; without it each cut is told as an experiment of its own.
 
     Raises:

@@ -32,7 +32,7 @@ def environment(directory: Path, boot: int, sown: str = "") -> dict[str, str]:
     """Returns the variables with which a program is started, and writes what they name."""
     site = directory / "site"
     site.mkdir(exist_ok=True)
-    code = "from beaver_chaos import power_inside\n\npower_inside.prepare()\n"
+    code = "from beaver_chaos.faults.power import inside\n\ninside.prepare()\n"
     (site / "sitecustomize.py").write_text(code)
     return {
         "PYTHONPATH": os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])]),
