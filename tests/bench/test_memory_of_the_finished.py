@@ -98,7 +98,7 @@ def test_results_that_nobody_projects_stay_within_their_bytes(
 
 SERVER = """
 import resource, sys
-from beaver import results as module
+from beaver.server import results as module
 from beaver.journal.codec import decode_commit, encode_commit
 from beaver.server.results import Results
 from beaver_model import State, apply_all

@@ -166,7 +166,7 @@ async def test_a_violation_stops_dispatch_names_the_seq_and_a_restart_mends_it(
 
 CORRUPTED_SERVER = """
 import asyncio, sys
-from beaver import serve
+from beaver.server import serve
 from beaver.server.assembly import Assembly
 from beaver.config.layers import load_config
 
