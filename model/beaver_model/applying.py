@@ -33,7 +33,7 @@ from beaver_model.events import (
     Retried,
     TimedOut,
 )
-from beaver_model.legality import IllegalEvent, legal
+from beaver_model.legality import CHECK, IllegalEvent
 from beaver_model.lifecycle import CELLS, Cells, JobState, Trigger
 from beaver_model.rows import Extra, Row, pack_tombstone, spec_of
 from beaver_model.state import State
@@ -112,11 +112,14 @@ def replay(
         raise IllegalEvent(first_seq, events[0], f"the last seq applied is {state.last_seq}")
     if known > 0:
         events = events[known:]
-    if len(events) < run_min:
+    if len(set(map(type, events))) == 1:
+        runs = [events]
+    else:
+        runs = [list(group) for _, group in groupby(events, type)]
+    if max(map(len, runs), default=0) < run_min:
         _replay_each(state, events, time_ms)
         return len(events)
-    alike = len(set(map(type, events))) == 1
-    for run in (events,) if alike else [list(group) for _, group in groupby(events, type)]:
+    for run in runs:
         form = BULK.get(type(run[0])) if len(run) >= run_min else None
         if time_ms > state.time_ms:
             state.time_ms = time_ms
@@ -127,13 +130,18 @@ def replay(
 
 def _replay_each(state: State, events: Iterable[AnyEvent], time_ms: int) -> None:
     for event in events:
-        if type(event) is QueueForgotten:
+        kind = type(event)
+        if kind is QueueForgotten:
             # Whether a queue has jobs is counted only where the indexes stand.
             build_indexes(state)
-        reason = legal(state, event)
+        reason = CHECK[kind](state, event)
         if reason is not None:
             raise IllegalEvent(state.last_seq + 1, event, reason)
-        apply(state, event, time_ms)
+        # As `apply` does, without a call for each event of a long log.
+        state.last_seq += 1
+        if time_ms > state.time_ms:
+            state.time_ms = time_ms
+        _APPLY[kind](state, event)
 
 
 # -- one function an event ----------------------------------------------------------------

@@ -47,7 +47,7 @@ class IllegalEvent(Exception):
 
 def legal(state: State, event: AnyEvent) -> str | None:
     """Returns why `event` cannot be the next one, or `None` where it can."""
-    return _CHECK[type(event)](state, event)
+    return CHECK[type(event)](state, event)
 
 
 def _check_enqueued(state: State, event: Enqueued) -> str | None:
@@ -127,7 +127,7 @@ def _check_nothing(state: State, event: QueueSet | BoundsSet) -> str | None:
     return None
 
 
-_CHECK: Final[dict[type, Callable[[State, Any], str | None]]] = {
+CHECK: Final[dict[type, Callable[[State, Any], str | None]]] = {
     **{k: _check_outcome if issubclass(k, AttemptEnded) else _check_cell for k in JOB_EVENTS},
     Enqueued: _check_enqueued,
     Dispatched: _check_dispatched,
@@ -139,4 +139,5 @@ _CHECK: Final[dict[type, Callable[[State, Any], str | None]]] = {
     BoundsSet: _check_nothing,
     QueueForgotten: _check_queue_forgotten,
 }
+"""By event: why it cannot follow, or `None`."""
 """An event of a job has to fit its cell, and the token where it ends an attempt; some more."""

@@ -42,7 +42,7 @@ NAMES = {kind.NAME for kind in ALL_EVENTS}
 JOB_NAMES = {kind.NAME for kind in JOB_EVENTS}
 
 WHOLE: dict[str, set[Any]] = {
-    "beaver_model.legality._CHECK": set(ALL_EVENTS),
+    "beaver_model.legality.CHECK": set(ALL_EVENTS),
     "beaver_model.applying._APPLY": set(ALL_EVENTS),
     "beaver_spec.traces.rules.LIFE": JOB_NAMES,
     "beaver_spec.traces.rules.Validator._RULES": JOB_NAMES - {"ENQUEUE"},
