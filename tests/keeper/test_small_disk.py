@@ -13,7 +13,7 @@ from beaver.holder import starting
 from beaver.request.requests import make_request
 from beaver_chaos.faults.full_disk import FAULT, Ballast, can_mount, small_disk
 from tests.support.needs import need
-from tests.support.program import Server, status
+from tests.support.program import Server, eventually, run_beaver, status
 
 pytestmark = pytest.mark.chaos
 
@@ -65,3 +65,39 @@ def test_what_producers_have_filled_a_small_disk_with_is_run(
         found = status(data)
         assert (found["pending"], found["completed"]) == (0, jobs)
         assert jobs > 100
+
+
+def test_a_start_or_takeover_without_room_says_so_and_nobody_leaves_for_it(tmp_path: Path) -> None:
+    """The server that runs goes on; one that cannot make itself known ends with 7, by name."""
+    with small_disk(tmp_path / "small", 200 << 20) as small:
+        data, ballast = small / "data", Ballast(small / "ballast")
+        holder = Server(data, "--workers", "1")
+        try:
+            holder.ready()
+            prepared = (data / "wal.next", data / "wal.adopted")
+            eventually(lambda: any(path.exists() for path in prepared), "a segment is prepared")
+            ballast.leave(0)
+            next_one = Server(data, "--workers", "2", "--takeover")
+            assert next_one.wait() == 7
+            assert "the disk is full" in "".join(next_one.stderr)
+            assert not any("takes over" in line for line in holder.stderr)
+            ballast.drop()
+            eventually(
+                lambda: run_beaver("enqueue", "--data", str(data), "echo").returncode == 0,
+                "the server finds room",
+            )
+            holder.drained(1)
+            assert holder.stop() == 0
+            ballast.leave(0)
+            alone = Server(data, "--workers", "1")
+            assert alone.wait() == 7
+            assert "no room for server.json" in "".join(alone.stderr)
+        finally:
+            holder.process.kill()
+        ballast.drop()
+        again = Server(data, "--workers", "1")
+        try:
+            again.ready()
+            assert again.stop() == 0
+        finally:
+            again.process.kill()

@@ -38,9 +38,13 @@ async def take_over(disk: Disk, data: str, stop: asyncio.Event) -> Hold | None:
 
     Raises:
         StoreUnavailable: It cannot be locked at all.
+        DiskFull: There is no room for another server; its holder was not asked.
     """
+    lock = try_lock(disk, data)
+    if lock is None:
+        endpoint.check_room(data)  # Before anybody leaves for a server that cannot start.
     asked = ""
-    while (lock := try_lock(disk, data)) is None:
+    while lock is None:
         holder = holder_of(data)
         if holder != asked and await asyncio.to_thread(ask_to_leave, data, holder):
             asked = holder
@@ -48,6 +52,7 @@ async def take_over(disk: Disk, data: str, stop: asyncio.Event) -> Hold | None:
             async with asyncio.timeout(_POLL_S):
                 await stop.wait()
                 return None
+        lock = try_lock(disk, data)
     return lock
 
 

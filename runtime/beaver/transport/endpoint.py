@@ -14,12 +14,13 @@ import contextlib
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from beaver.errors import NO_ROOM, NotFound, ServerGone, StoreUnavailable
+from beaver.errors import NO_ROOM, DiskFull, NotFound, ServerGone, StoreUnavailable
 from beaver.system.ownership import ROOT, is_trusted, peer_of, user_name
 from beaver.system.regular import read_regular
 from beaver.transport import framing
@@ -70,28 +71,62 @@ class Greeting(msgspec.Struct, frozen=True):
 
 
 def write(data: str, info: ServerInfo) -> None:
-    """Writes `server.json` (0600), whole or not at all.  It is a hint, so nothing is synced."""
+    """Writes `server.json` (0600), whole or not at all.  It is a hint, so nothing is synced.
+
+    Raises:
+        DiskFull: There is no room for it, so that nobody would find the server.
+    """
     info = msgspec.structs.replace(info, directory=directory_mark(data))
     path, text = Path(data, FILE_NAME), msgspec.json.encode(info) + b"\n"
+    fresh = path.with_suffix(".json.new")
     try:
-        _replace(path, text)
+        _write(fresh, text)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
         # On a full disk the block of a dead server's file has to do.
         path.unlink(missing_ok=True)
-        _replace(path, text)
-
-
-def _replace(path: Path, text: bytes) -> None:
-    fresh = path.with_suffix(".json.new")
-    fresh.unlink(missing_ok=True)
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, text)
-    finally:
-        os.close(fd)
+        with _told_if_full(data):
+            _write(fresh, text)
     fresh.rename(path)
+
+
+def check_room(data: str) -> None:
+    """Tries whether a server could make itself known in a data directory.
+
+    Raises:
+        DiskFull: There is no room for a small file.
+    """
+    probe = Path(data, f"{FILE_NAME}.{os.getpid()}")
+    with _told_if_full(data):
+        _write(probe, bytes(FILE_BYTES_MAX))
+    probe.unlink()
+
+
+@contextlib.contextmanager
+def _told_if_full(data: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise DiskFull(
+            f"{data}: the disk is full, there is no room for {FILE_NAME}, by which clients find a "
+            "server; free some room and start it again"
+        ) from None
+
+
+def _write(path: Path, text: bytes) -> None:
+    """Writes a new file, or leaves none."""
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb", buffering=0) as file:
+            while text:
+                text = text[file.write(text) :]
+    except OSError:
+        path.unlink()
+        raise
 
 
 def remove(data: str) -> None:
@@ -126,7 +161,9 @@ def tell_phase(data: str, phase: str) -> None:
     path = Path(data, PHASE_NAME)
     with contextlib.suppress(OSError):
         if phase:
-            _replace(path, f"{os.getpid()} {phase}\n".encode())
+            fresh = path.with_suffix(".json.new")
+            _write(fresh, f"{os.getpid()} {phase}\n".encode())
+            fresh.rename(path)
         else:
             path.unlink()
 

@@ -244,4 +244,18 @@ MUTANTS: Final = (
         tests=(f"{_TAKEOVER}::test_an_application_is_served_where_its_own_store_is",),
         why="What an application enqueues is never run by the server of that application.",
     ),
+    Mutant(
+        name="a-takeover-asks-before-it-looks-for-room",
+        module="beaver.holder.takeover",
+        diff="""
+-    if lock is None:
+-        endpoint.check_room(data)  # Before anybody leaves for a server that cannot start.
++    mutant_reached()
+""",
+        tests=(
+            "tests/keeper/test_small_disk.py::"
+            "test_a_start_or_takeover_without_room_says_so_and_nobody_leaves_for_it",
+        ),
+        why="On a full disk a server leaves for one that ends at once, and nobody runs jobs.",
+    ),
 )
