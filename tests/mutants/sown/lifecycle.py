@@ -253,8 +253,10 @@ MUTANTS: Final = (
 +    mutant_reached()
 """,
         tests=(
-            ("tests/keeper/test_small_disk.py::"
-            "test_a_start_or_takeover_without_room_says_so_and_nobody_leaves_for_it"),
+            (
+                "tests/keeper/test_small_disk.py::"
+                "test_a_start_or_takeover_without_room_says_so_and_nobody_leaves_for_it"
+            ),
         ),
         why="On a full disk a server leaves for one that ends at once, and nobody runs jobs.",
     ),
