@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -77,6 +78,21 @@ def fill_until(client: Client, done: Callable[[], object], what: str) -> int:
         return bool(done())
 
     eventually(is_done, what)
+    return client.status().pending
+
+
+def fill_until_prepared(client: Client, data: Path) -> int:
+    """Fills with one large job at a time: the next segment stands ready until a commit comes."""
+    adopted = data / "wal.adopted"
+
+    def is_ready() -> bool:
+        fill(client, client.status().pending + 1)
+        waited_until = time.monotonic() + 0.5
+        while not adopted.exists() and time.monotonic() < waited_until:
+            time.sleep(0.01)
+        return adopted.exists()
+
+    eventually(is_ready, "a next segment is prepared")
     return client.status().pending
 
 
@@ -158,7 +174,7 @@ def test_a_server_without_a_free_descriptor_goes_on_and_recovers(data: Path, com
         archive = data / "archive"
         client.enqueue([make_request("echo", 1, id="before")])
         eventually(lambda: client.status().completed == 1, "a job ran")
-        count = fill_until(client, (data / "wal.adopted").exists, "a next segment is prepared")
+        count = fill_until_prepared(client, data)
         sealed = len(list(archive.iterdir()))
         with exhausted(server):
             worker = eventually(lambda: client.status().workers, "there is a worker")[0]
