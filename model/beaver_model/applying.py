@@ -9,7 +9,8 @@ What is done for many like events at once stands in `bulk`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
+from itertools import groupby, islice
+from operator import is_not
 from typing import Any, Final
 
 from beaver_model.bounds import DIGEST_BYTES
@@ -98,7 +99,8 @@ def replay(
         first_seq: Seq of the first event.
         time_ms: The stamp of the frame.
         events: All its events.
-        run_min: From so many like events a run is applied at once; checkers pass 1.
+        run_min: From so many like events a run is applied at once, in a frame whose runs
+            are as long on average; checkers pass 1.
 
     Returns:
         How many events it applied.
@@ -112,13 +114,13 @@ def replay(
         raise IllegalEvent(first_seq, events[0], f"the last seq applied is {state.last_seq}")
     if known > 0:
         events = events[known:]
-    if len(set(map(type, events))) == 1:
-        runs = [events]
-    else:
-        runs = [list(group) for _, group in groupby(events, type)]
-    if max(map(len, runs), default=0) < run_min:
+    kinds = list(map(type, events))
+    runs_count = 1 + sum(map(is_not, kinds, islice(kinds, 1, None)))
+    if runs_count * run_min > len(events):
+        # Runs are short on average: finding each takes longer than it saves.
         _replay_each(state, events, time_ms)
         return len(events)
+    runs = [events] if runs_count == 1 else [list(run) for _, run in groupby(events, type)]
     for run in runs:
         form = BULK.get(type(run[0])) if len(run) >= run_min else None
         if time_ms > state.time_ms:
