@@ -52,6 +52,14 @@ TOLD_BYTES_MAX: Final = 4 << 20
 STORY_BYTES_MAX: Final = FRAME_BYTES_MAX // 2
 _NICE: Final = {"prepare": 10, "snapshot": 10, "project": 10, "find": 5, "tell": 5}
 """Children yield where server and workers want the cores as well: at 10 a tenth of them is left."""
+_DOING: Final = {
+    "prepare": "preparing a segment for the log",
+    "snapshot": "taking a snapshot",
+    "project": "bringing up the history",
+    "find": "listing finished jobs",
+    "tell": "reading the events of jobs",
+}
+"""What a request is called where it failed."""
 
 
 def main() -> None:
@@ -153,7 +161,7 @@ class _Dispatcher:
         if not data:
             how = self._dismiss(teller)
             for number in teller.asked:
-                error = HelperFailed(f"tell: the child {how}")
+                error = _failed("tell", self._layout, f"the child {how}")
                 self._connection.sendall(encode_error(number, error))
 
     def _dismiss(self, teller: _Teller) -> str:
@@ -197,7 +205,7 @@ class _Dispatcher:
         _, status = os.waitpid(child.pid, 0)
         frames = list(FrameReader().feed(bytes(child.answer)))
         if not frames:
-            error = HelperFailed(f"{child.op}: the child {_how_it_ended(status)}")
+            error = _failed(child.op, self._layout, f"the child {_how_it_ended(status)}")
             self._connection.sendall(encode_error(child.number, error))
             return
         self._connection.sendall(encode_frame(decode_message(frames[0])))
@@ -239,8 +247,17 @@ def _answer(layout: Layout, number: int, op: str, args: list[Any]) -> bytes:
         return encode_frame([number, 0, _OPS[op](layout, args)])
     except BeaverError as error:
         return encode_error(number, error)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        what = f"{error.strerror or error}{where}"
+        return encode_error(number, _failed(op, layout, what))
     except Exception as error:  # noqa: BLE001 - whatever it is, the server is to hear of it
-        return encode_error(number, HelperFailed(f"{op}: {type(error).__name__}: {error}"))
+        return encode_error(number, _failed(op, layout, f"{type(error).__name__}: {error}"))
+
+
+def _failed(op: str, layout: Layout, how: str) -> HelperFailed:
+    """Returns the error of a request that was not carried out: what, where, why."""
+    return HelperFailed(f"{_DOING[op]} of {layout.path} failed: {how}")
 
 
 def _prepare(layout: Layout, args: list[Any]) -> None:

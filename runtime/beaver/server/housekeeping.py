@@ -50,6 +50,24 @@ PIECE_EVENTS: Final = 50_000
 
 UNBOUNDED: Final = 1 << 62
 
+_MEANWHILE: Final = {
+    "prepare": "it is tried again each second, and the log goes on in the segment that it has",
+    "project": (
+        "it is tried again each second. Jobs run on, and questions about finished ones are "
+        "answered from the log. If it goes on, remove history.db: it is made anew from the log"
+    ),
+    "snapshot_if_due": (
+        "it is tried again later. Jobs run on; the archive grows, and a restart takes longer"
+    ),
+    "sample": "it is tried again each second",
+    "check": "it is tried again each second",
+}
+"""What holds while a work of housekeeping fails, and what to do."""
+
+
+def _name(work: Callable[[], Any]) -> str:
+    return work.__name__.strip("_")
+
 
 class Segments(Protocol):
     """What housekeeping needs of the log."""
@@ -157,20 +175,22 @@ class Housekeeping:
                 await work()
                 said = ""
             except BeaverError as error:
-                if str(error) != said:
-                    # A trouble that lasts is told once.
-                    said = str(error)
-                    log.warning("%s: %s", work.__name__.strip("_"), error)
+                said = self._tell(work, error, said)
             except Exception as error:
                 # A bug of ours, or no descriptors: the loop must go on all the same.
-                if is_pressure(error):
-                    if str(error) != said:
-                        said = str(error)
-                        log.warning("%s waits: %s", work.__name__.strip("_"), error)
+                if not is_pressure(error):
+                    log.exception("housekeeping (%s) failed, and is tried again", _name(work))
                     continue
-                log.exception("%s failed and is tried again", work.__name__.strip("_"))
+                said = self._tell(work, error, said)
             finally:
                 await asyncio.sleep(BEAT_S)
+
+    @staticmethod
+    def _tell(work: Callable[[], Any], error: Exception, said: str) -> str:
+        """Logs what went wrong; a trouble that lasts is told once.  Returns what was said."""
+        if str(error) != said:
+            log.warning("%s; %s", error, _MEANWHILE[_name(work)])
+        return str(error)
 
     # -- segments ------------------------------------------------------------------------
 

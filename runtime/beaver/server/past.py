@@ -101,7 +101,7 @@ class Past:
         try:
             await self._keeping.project_anew(partial(delete_history, path))
         except BeaverError as error:
-            log.warning("%s: %s", path, error)
+            log.warning("%s; it is tried again with the next question", error)
 
     async def close(self) -> None:
         """Ends what is being asked."""
