@@ -25,9 +25,9 @@ from beaver.journal.wal.log import Wal
 from beaver.journal.wal.scan import SegmentScan
 from beaver.server import assembly
 from beaver_chaos.sim.disk import SimFile
+from beaver_chaos.sim.hardware import SimClock
 from beaver_chaos.sim.pool import SimPool
 from beaver_chaos.sim.store_disk import ProcessDisk
-from beaver_chaos.sim.world import SimClock
 from beaver_model import State, deciding
 from beaver_model.commands import AnyCommand, Boot, CompleteBatch, Enqueue, Expire
 from beaver_model.events import Acked, Cause

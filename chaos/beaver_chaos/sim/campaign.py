@@ -43,7 +43,7 @@ class Campaign(msgspec.Struct):
     log: dict[str, int] = {}
     """How often each event was in a log."""
     sometimes: dict[str, int] = {}
-    """How often each of `sim_sometimes.SOMETIMES` came to be."""
+    """How often each of `sim.sometimes.SOMETIMES` came to be."""
     failure: Failure | None = None
 
     @property

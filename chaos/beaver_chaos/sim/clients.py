@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from beaver.client.asynchronous import AsyncClient, _Wire
 from beaver.client.calls import Call
@@ -31,13 +31,10 @@ from beaver.structs.views import Enqueued
 from beaver.transport import framing
 from beaver.transport.endpoint import read_greeting
 from beaver_chaos.sim.loop import Process
-from beaver_chaos.sim.net import connect
+from beaver_chaos.sim.machine import Machine
 from beaver_chaos.sim.plan import JobPlan
 from beaver_chaos.sim.pool import request_of
 from beaver_model.events import Cancelled, CancelRequested, Discarded, Requeued
-
-if TYPE_CHECKING:
-    from beaver_chaos.sim.world import World
 
 _HELLO: Final = Operation("hello", Nothing, list[Any])
 _RETRY_S: Final = 0.005
@@ -55,7 +52,7 @@ def _same(value: Any) -> Any:
 class SimClient:
     """One client process.  Its requests are pipelined over one connection."""
 
-    def __init__(self, world: World, number: int) -> None:
+    def __init__(self, world: Machine, number: int) -> None:
         self.world, self.number = world, number
         self.process = Process(f"client {number}")
         self._client: AsyncClient | None = None
@@ -98,7 +95,7 @@ class SimClient:
         wire = _Wire()
         with self.world.loop.within(life.process):
             answering = life.accept()
-        connect(self.world, (self.process, wire), (life.process, answering))
+        self.world.connections.connect((self.process, wire), (life.process, answering))
         try:
             answer = await wire.ask(Call(_HELLO, [framing.VERSION], _same))
         except ServerGone:

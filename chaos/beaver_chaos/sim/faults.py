@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.lock import try_acquire
 from beaver.structs.messages import Outcome, OutcomeKind
 from beaver_chaos.sim.disk import Fault
+from beaver_chaos.sim.hardware import MS
 from beaver_chaos.sim.loop import Process
-from beaver_chaos.sim.pool import MS, Worker
-
-if TYPE_CHECKING:
-    from beaver_chaos.sim.world import World
+from beaver_chaos.sim.pool import Worker
+from beaver_chaos.sim.world import World
 
 
 def strike(world: World, kind: str, args: tuple[Any, ...]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,10 +19,8 @@ from beaver.journal.wal.layout import Layout
 from beaver.ports import Disk, SnapshotTaken
 from beaver.structs.questions import Known, Listed, Search, Told
 from beaver_chaos.sim.loop import Process
+from beaver_chaos.sim.machine import Machine
 from beaver_chaos.sim.store_disk import ProcessDisk
-
-if TYPE_CHECKING:
-    from beaver_chaos.sim.world import World
 
 T = TypeVar("T")
 _MS = 1_000_000
@@ -31,7 +29,7 @@ _MS = 1_000_000
 class HelperProcess:
     """One process."""
 
-    def __init__(self, world: World, server: Process) -> None:
+    def __init__(self, world: Machine, server: Process) -> None:
         self.world, self.server = world, server
         self.process = Process(f"helper {world.next_pid()}")
         self.disk = ProcessDisk(
@@ -59,7 +57,7 @@ class HelperProcess:
 class SimHelper:
     """`ports.Helper` as a server sees it."""
 
-    def __init__(self, world: World, process: Process, layout: Layout) -> None:
+    def __init__(self, world: Machine, process: Process, layout: Layout) -> None:
         self._world, self._process, self._layout = world, process, layout
         self._helper: HelperProcess | None = None
 

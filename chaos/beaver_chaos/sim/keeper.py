@@ -7,21 +7,18 @@ to end it, is drawn: it comes instead of a server that is to start again, and en
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from beaver.journal.wal.layout import Layout
 from beaver.keeper.parts import KeeperParts
+from beaver_chaos.sim.hardware import MS
 from beaver_chaos.sim.helper import SimHelper, SimPast
+from beaver_chaos.sim.machine import Machine
 from beaver_chaos.sim.plan import QUEUES_MAX
 from beaver_chaos.sim.server import Life
-from beaver_chaos.sim.writer import SimWriter
-
-if TYPE_CHECKING:
-    from beaver_chaos.sim.world import World
 
 _LIFE_MS: Final = 400
 """Longest time that a keeper is there."""
-_MS: Final = 1_000_000
 
 
 class KeeperLife(Life):
@@ -30,7 +27,7 @@ class KeeperLife(Life):
     kind = "keeper"
     runs_jobs = False
 
-    def __init__(self, world: World, number: int) -> None:
+    def __init__(self, world: Machine, number: int) -> None:
         super().__init__(world, number)
         self.pools.clear()
 
@@ -46,7 +43,7 @@ class KeeperLife(Life):
             make_helper=lambda _: SimHelper(world, self.process, layout),
             make_past=lambda *_: SimPast(),
             renew_lock=self._renew_lock,
-            make_writer=lambda: SimWriter(self),
+            make_writer=self._make_writer,
             store_id=world.store,
         )
         self._stop = asyncio.Event()
@@ -57,7 +54,7 @@ class KeeperLife(Life):
         if world.plan.setup.passing:
             parts.engine.state.queues_max = QUEUES_MAX
         world.note("keeper", self.number, "is ready at seq", parts.engine.durable_seq)
-        life_ns = world.chance.between(0, _LIFE_MS) * _MS
+        life_ns = world.chance.between(0, _LIFE_MS) * MS
         world.after(self.process, life_ns, self._stop.set)
         before_seq = parts.engine.durable_seq
         await self._stop.wait()

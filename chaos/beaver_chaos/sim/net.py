@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from beaver_chaos.sim.hardware import Hardware
 from beaver_chaos.sim.loop import Process
-
-if TYPE_CHECKING:
-    from beaver_chaos.sim.world import World
 
 
 class SimTransport(asyncio.Transport):
     """One end of a connection."""
 
-    def __init__(self, world: World, process: Process, protocol: asyncio.Protocol) -> None:
+    def __init__(
+        self, connections: Connections, process: Process, protocol: asyncio.Protocol
+    ) -> None:
         super().__init__()
-        self._world, self.process, self._protocol = world, process, protocol
+        self._connections, self._world = connections, connections.world
+        self.process, self._protocol = process, protocol
         self.peer: SimTransport
         self._arriving: deque[bytes] = deque()
         """What is on its way to this end; empty bytes for its end."""
@@ -90,7 +91,7 @@ class SimTransport(asyncio.Transport):
         if self._lost:
             return
         self._lost = True
-        self._world.connections.discard(self)
+        self._connections.discard(self)
         self.peer.send_here(b"")
         if tell:
             self._world.after(self.process, 0, self._protocol.connection_lost, None)
@@ -111,28 +112,24 @@ class SimTransport(asyncio.Transport):
 class Connections:
     """Every open end, in the order in which they were made."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: Hardware) -> None:
+        self.world = world
         self._ends: dict[SimTransport, None] = {}
 
-    def add(self, end: SimTransport) -> None:
-        self._ends[end] = None
+    def connect(
+        self,
+        client: tuple[Process, asyncio.Protocol],
+        server: tuple[Process, asyncio.Protocol],
+    ) -> None:
+        """Joins two protocols; each hears of it in its own process."""
+        near, far = SimTransport(self, *client), SimTransport(self, *server)
+        near.peer, far.peer = far, near
+        self._ends |= {near: None, far: None}
+        far.made()
+        near.made()
 
     def discard(self, end: SimTransport) -> None:
         self._ends.pop(end, None)
 
     def of(self, process: Process) -> list[SimTransport]:
         return [end for end in self._ends if end.process is process]
-
-
-def connect(
-    world: World,
-    client: tuple[Process, asyncio.Protocol],
-    server: tuple[Process, asyncio.Protocol],
-) -> None:
-    """Joins two protocols; each hears of it in its own process."""
-    near, far = SimTransport(world, *client), SimTransport(world, *server)
-    near.peer, far.peer = far, near
-    for end in (near, far):
-        world.connections.add(end)
-    far.made()
-    near.made()

@@ -35,6 +35,7 @@ REQUESTS: Final = (
 QUEUES: Final = ("default", "mail")
 PASSING: Final = ("mail-0", "mail-1", "mail-2", "mail-3", "mail-4")
 """Queues of a few jobs each, more than there is room for: one is forgotten for the next."""
+TASK: Final = "play"
 QUEUES_MAX: Final = 3
 """Queues that a simulated store may know beside the default."""
 BUSY: Final = 80

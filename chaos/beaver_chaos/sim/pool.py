@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from beaver.dispatch.slots_view import WorkerState
 from beaver.errors import AppImportError
 from beaver.ports import PoolEvents
 from beaver.request.requests import build_request
@@ -29,16 +30,12 @@ from beaver.structs.messages import (
 )
 from beaver.text import jsontext
 from beaver.workers.slots import PreviousSlots
+from beaver_chaos.sim.hardware import MS
 from beaver_chaos.sim.loop import Process
-from beaver_chaos.sim.plan import JobPlan, Script
+from beaver_chaos.sim.machine import Machine
+from beaver_chaos.sim.plan import TASK, JobPlan, Script
 from beaver_chaos.sim.sometimes import KILLS
 
-if TYPE_CHECKING:
-    from beaver.dispatch.slots_view import WorkerState
-    from beaver_chaos.sim.world import World
-
-MS: Final = 1_000_000
-TASK: Final = "play"
 _ORPHAN_MS: Final = 30
 """A worker whose server was killed lives for at most so long."""
 
@@ -76,7 +73,7 @@ class Running:
 class Worker:
     """One worker process."""
 
-    def __init__(self, world: World, number: int, pool: SimPool) -> None:
+    def __init__(self, world: Machine, number: int, pool: SimPool) -> None:
         self.world, self.number = world, number
         self.pool: SimPool | None = pool
         """The server's end; `None` once the server is gone."""
@@ -132,7 +129,7 @@ class Worker:
         world.slots[self.number] = attempt.token
         script = world.script_of(attempt)
         running = self.running[attempt.token] = Running(attempt, script)
-        world.watch.began(self, attempt)
+        world.watch.began(self.number, self.pid, attempt)
         ms = script.ms
         if script.how == "hang":
             ms = 0
@@ -153,7 +150,7 @@ class Worker:
             self.die("killed by signal 11")
             return
         self.running.pop(attempt.token, None)
-        world.watch.ended(self, attempt)
+        world.watch.ended(self.number, self.pid, attempt)
         self.report(_outcome(attempt, script))
         world.after(self.process, world.latency_ns() // 8, self.wake)
 
@@ -182,7 +179,7 @@ class Worker:
         world.note("worker", self.number, "dies", how)
         world.loop.kill(self.process)
         for running in self.running.values():
-            world.watch.stopped(self, running.attempt)
+            world.watch.stopped(running.attempt)
         self.running.clear()
         world.workers.remove(self)
         if self.pool is not None:
@@ -215,7 +212,7 @@ def _child(parent: str, number: int) -> Request:
 class SimPool:
     """A server's pool, over the machine's workers."""
 
-    def __init__(self, world: World, process: Process, how: str = "ok") -> None:
+    def __init__(self, world: Machine, process: Process, how: str = "ok") -> None:
         self._world = world
         self._how = how
         """`ok`, or `broken`: the application cannot be imported."""

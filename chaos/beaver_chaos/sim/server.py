@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -25,14 +25,12 @@ from beaver.workers.slots import PreviousSlots
 from beaver_chaos.sim.disk import Fault
 from beaver_chaos.sim.helper import SimHelper, SimPast
 from beaver_chaos.sim.loop import Process, ProcessEnded
+from beaver_chaos.sim.machine import Machine
 from beaver_chaos.sim.plan import QUEUES_MAX
 from beaver_chaos.sim.pool import SimPool, previous_slots
 from beaver_chaos.sim.store_disk import ProcessDisk
 from beaver_chaos.sim.writer import SimWriter
 from beaver_model import State
-
-if TYPE_CHECKING:
-    from beaver_chaos.sim.world import World
 
 _LOCK_POLL_S: Final = 0.02
 
@@ -43,7 +41,7 @@ class Life:
     kind = "server"
     runs_jobs = True
 
-    def __init__(self, world: World, number: int) -> None:
+    def __init__(self, world: Machine, number: int) -> None:
         self.world, self.number = world, number
         self.process = Process(f"{self.kind} {number}")
         self.disk = ProcessDisk(
@@ -82,13 +80,22 @@ class Life:
             make_helper=lambda _: SimHelper(world, self.process, layout),
             make_past=lambda *_: SimPast(),
             renew_lock=self._renew_lock,
-            make_writer=lambda: SimWriter(self),
+            make_writer=self._make_writer,
         )
 
     def _make_pool(self, config: Config, mark: str) -> SimPool:
         pool = SimPool(self.world, self.process, self._next_pool)
         self.pools.append(pool)
         return pool
+
+    def _make_writer(self) -> SimWriter:
+        self.writer = SimWriter(self.world, self.process, self.disk, self.stopped_in_operation)
+        return self.writer
+
+    @property
+    def writing(self) -> bool:
+        """A frame is under way in the writer, or its end was not heard of."""
+        return self.writer is not None and self.writer.busy
 
     def _read_slots(self, path: str) -> PreviousSlots | None:
         world = self.world
@@ -213,7 +220,7 @@ class Life:
         if not wal.has_next:
             await self.parts.keeping.prepare_next()
         # What no commit of these small runs is large enough for.
-        if self.writer is None or not self.writer.busy:
+        if not self.writing:
             wal.seal()
             self.world.reach("a segment is sealed")
 

@@ -20,9 +20,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from beaver_chaos.sim.course import Course
+from beaver_chaos.sim.hardware import config_of
 from beaver_chaos.sim.loop import Choose, Endless
 from beaver_chaos.sim.plan import STEPS_DEFAULT, Plan, draw_plan
-from beaver_chaos.sim.world import World, config_of
+from beaver_chaos.sim.world import World
 
 
 class Report(NamedTuple):
@@ -38,7 +40,7 @@ class Report(NamedTuple):
     """Virtual time that went by."""
     notes: list[tuple[Any, ...]]
     sometimes: Counter[str]
-    """How often each of `sim_sometimes.SOMETIMES` came to be."""
+    """How often each of `sim.sometimes.SOMETIMES` came to be."""
 
     @property
     def ok(self) -> bool:
@@ -60,7 +62,7 @@ def run_plan(plan: Plan, choose: Choose | None = None) -> Report:
     with _undisturbed():
         world = World(plan, config_of(plan), choose)
         try:
-            world.loop.run(world.main())
+            world.loop.run(Course(world).main())
         except Endless as error:
             world.watch.wrong(f"the run does not come to an end: {error}")
     return Report(

@@ -12,17 +12,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from beaver.errors import BeaverError
 from beaver.history.projection import END_OF
 from beaver.inspect.queries import state_word
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import read_commits
+from beaver.server.assembly import Assembly
 from beaver.store.recovery import read_store
 from beaver.structs.messages import Attempt
 from beaver_chaos.checker.history import Commit, History, Run
-from beaver_chaos.sim.pool import MS, TASK, Worker
+from beaver_chaos.sim.hardware import MS, Hardware
+from beaver_chaos.sim.loop import Process
+from beaver_chaos.sim.plan import TASK
 from beaver_chaos.sim.sometimes import CHARGES, RELEASES
 from beaver_model import (
     JobState,
@@ -49,10 +52,6 @@ from beaver_model.events import (
     TimedOut,
 )
 
-if TYPE_CHECKING:
-    from beaver_chaos.sim.server import Life
-    from beaver_chaos.sim.world import World
-
 SMALL_JOBS: Final = 64
 """Up to so many jobs all invariants of the model are checked after each commit."""
 _STARVED_NS: Final = 5_000_000_000
@@ -61,17 +60,32 @@ _VIOLATIONS_MAX: Final = 20
 _ENDS: Final = {kind: state_word(state) for kind, state in END_OF.items()}
 
 
+class Watched(Protocol):
+    """What is seen of a server or keeper."""
+
+    process: Process
+    parts: Assembly
+    runs_jobs: bool
+    listening: bool
+    ending: bool
+
+    @property
+    def writing(self) -> bool:
+        """A frame is under way in the writer, or its end was not heard of."""
+        ...
+
+
 class Watch:
     """Looks at one run."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Hardware) -> None:
         self._world = world
         self.violations: list[str] = []
         self.commits: list[Commit] = []
         self.runs: list[Run] = []
         self.shadow = State()
         self.shadow.set_known_tasks(frozenset({TASK}))
-        self._life: Life | None = None
+        self._life: Watched | None = None
         self._told_seq = 0
         self._ends: dict[str, set[str]] = {}
         self._running: dict[str, int] = {}
@@ -98,7 +112,7 @@ class Watch:
 
     # -- the log -------------------------------------------------------------------------------
 
-    def attach(self, life: Life) -> None:
+    def attach(self, life: Watched) -> None:
         """A server has recovered and logged BOOT, or a keeper none: is everything there?"""
         engine = life.parts.engine
         before_seq = self.shadow.last_seq
@@ -286,9 +300,9 @@ class Watch:
 
     # -- what runs --------------------------------------------------------------------------------
 
-    def began(self, worker: Worker, attempt: Attempt) -> None:
+    def began(self, worker: int, pid: int, attempt: Attempt) -> None:
         """User code of an attempt begins (P10)."""
-        self._world.note("worker", worker.number, "begins", attempt.job, attempt.token)
+        self._world.note("worker", worker, "begins", attempt.job, attempt.token)
         other = self._running.get(attempt.job)
         if other is not None:
             self.wrong(
@@ -300,16 +314,16 @@ class Watch:
         if attempt.token > self.shadow.last_seq:
             self._early.add(attempt.token)
             self._world.reach("an attempt starts before its DISPATCH is durable")
-        self.runs.append(Run(False, attempt.token, worker.pid, attempt.job))
+        self.runs.append(Run(False, attempt.token, pid, attempt.job))
 
-    def ended(self, worker: Worker, attempt: Attempt) -> None:
+    def ended(self, worker: int, pid: int, attempt: Attempt) -> None:
         """User code of an attempt came to its end."""
-        self._world.note("worker", worker.number, "ends", attempt.job, attempt.token)
-        self.runs.append(Run(True, attempt.token, worker.pid, attempt.job))
+        self._world.note("worker", worker, "ends", attempt.job, attempt.token)
+        self.runs.append(Run(True, attempt.token, pid, attempt.job))
         self._ended.add(attempt.token)
-        self.stopped(worker, attempt)
+        self.stopped(attempt)
 
-    def stopped(self, worker: Worker, attempt: Attempt) -> None:
+    def stopped(self, attempt: Attempt) -> None:
         """User code of an attempt was ended."""
         if self._running.get(attempt.job) == attempt.token:
             del self._running[attempt.job]
@@ -321,7 +335,7 @@ class Watch:
         life = self._life
         if life is None or not life.listening or life.ending or life.process.stopped:
             return
-        if not life.process.alive or (life.writer is not None and life.writer.busy):
+        if not life.process.alive or life.writing:
             return
         engine = life.parts.engine
         state = engine.state

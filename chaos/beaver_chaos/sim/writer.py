@@ -6,14 +6,12 @@ until its frame is written, and holds the lock for as long, as the real one does
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from beaver.ports import File, Written
+from beaver_chaos.sim.hardware import Hardware
 from beaver_chaos.sim.loop import Process
 from beaver_chaos.sim.store_disk import ProcessDisk, file_of
-
-if TYPE_CHECKING:
-    from beaver_chaos.sim.server import Life
 
 
 class _Frame:
@@ -30,18 +28,24 @@ class _Frame:
 class SimWriter:
     """One writer process, of one server."""
 
-    def __init__(self, life: Life) -> None:
-        self._life, self._world = life, life.world
-        self.process = Process(f"writer {life.world.next_pid()}")
+    def __init__(
+        self,
+        world: Hardware,
+        server: Process,
+        server_disk: ProcessDisk,
+        stop_server: Callable[[], None],
+    ) -> None:
+        self._world, self._server = world, server
+        self._server_disk, self._stop_server = server_disk, stop_server
+        self.process = Process(f"writer {world.next_pid()}")
         self._disk = ProcessDisk(
-            life.world.disk,
+            world.disk,
             self.process,
             on_stop=self._stopped,
             on_sync=lambda: None,
-            planned_by=life.disk,
+            planned_by=server_disk,
         )
         self._frame: _Frame | None = None
-        life.writer = self
 
     @property
     def busy(self) -> bool:
@@ -92,15 +96,15 @@ class SimWriter:
     def _stopped(self) -> None:
         """A planned fault ends it inside the write, and the server with it."""
         self._world.loop.kill(self.process)
-        if self._life.process.alive:
-            self._life.stopped_in_operation()
+        if self._server.alive:
+            self._stop_server()
         else:
-            self._life.disk.end()
+            self._server_disk.end()
 
     def _break(self, frame: _Frame) -> None:
         frame.written = True
         frame.error = BrokenPipeError("the writer process died")
-        self._world.after(self._life.process, self._world.latency_ns(), self._answer, frame)
+        self._world.after(self._server, self._world.latency_ns(), self._answer, frame)
 
     def _write(self, frame: _Frame) -> None:
         """The process writes the frame."""
@@ -111,11 +115,11 @@ class SimWriter:
             file_of(frame.file, self._disk).pwrite_durable(frame.frame, frame.offset)
         except OSError as error:
             frame.error = error
-        if self._life.process.alive:
-            self._world.after(self._life.process, self._world.latency_ns(), self._answer, frame)
+        if self._server.alive:
+            self._world.after(self._server, self._world.latency_ns(), self._answer, frame)
         else:
             self._world.loop.kill(self.process)
-            self._life.disk.end()
+            self._server_disk.end()
 
     def _answer(self, frame: _Frame) -> None:
         """The server hears of it, once."""
