@@ -13,6 +13,8 @@ from beaver.cli.commands import build
 from beaver.cli.plain import read_plain
 from beaver.config.settings import SETTINGS
 
+RUN = {"run": "serving"}
+
 VALUES = {
     **{setting.flag: setting.default_text() or "shop:app" for setting in SETTINGS.values()},
     "-A": "shop:app",
@@ -51,7 +53,7 @@ def typer_reads(tmp_path, monkeypatch):
 
     def read(arguments: list[str]) -> tuple[dict[str, Any], str | None, bool]:
         with pytest.raises(_Begun) as caught:
-            build(["run"])(["run", *arguments], prog_name="beaver", standalone_mode=False)
+            build(RUN)(["run", *arguments], prog_name="beaver", standalone_mode=False)
         told = caught.value.args[0]
         return {k: v for k, v in told.asked.items() if v is not None}, told.file, told.debug
 
@@ -71,7 +73,7 @@ def test_each_flag_of_run_is_read_as_typer_reads_it(typer_reads):
 
 def test_every_option_of_run_is_known_to_the_plain_reading():
     """So that a new one is plain as well, or is told here."""
-    command = build(["run"])
+    command = build(RUN)
     import typer.main
 
     (run,) = typer.main.get_command(command).commands.values()  # type: ignore[attr-defined]

@@ -107,7 +107,7 @@ def test_what_the_night_asks_of_beaver_are_options_that_it_has(
     ran: list[list[str]] = []
     monkeypatch.setattr(dev, "run", lambda *commands: ran.extend(commands) or 0)
     assert dev.main(["nightly", "--minutes", "1"]) == 0
-    program = get_command(build(list(COMMANDS)))
+    program = get_command(build(COMMANDS))
     context = program.make_context("beaver", ["--help"], resilient_parsing=True)
     asked = [command[1:] for command in ran if command[0] == "beaver"]
     assert {name for name, *_ in asked} == {"simulate", "check"}

@@ -106,7 +106,7 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(document: Path) -> No
 @cache
 def flags_by_command() -> dict[str, frozenset[str]]:
     """Every flag of every command, from the program."""
-    group = get_command(build(list(COMMANDS)))
+    group = get_command(build(COMMANDS))
     common = {flag for parameter in group.params for flag in parameter.opts}
     found = {}
     for name, command in group.commands.items():

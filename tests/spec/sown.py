@@ -39,11 +39,10 @@ from beaver_model.events import (
     TimedOut,
 )
 from beaver_model.rows import TOMBSTONE_BYTES, Extra
-from beaver_spec.explorer.moment import set_phase
 from beaver_spec.explorer.rules import Rules
 from beaver_spec.explorer.scopes import SCOPES, Scope
 from beaver_spec.explorer.space import ModelUnderTest, at_once, recover
-from beaver_spec.explorer.world import SPENT, Entry, Worker
+from beaver_spec.explorer.world import SPENT, Entry, Worker, set_phase
 
 Decision = list[AnyEvent] | Rejection
 

@@ -11,6 +11,7 @@ from beaver_spec.explorer.explorer import Explorer
 from beaver_spec.explorer.rows import Row
 from beaver_spec.explorer.scopes import SCOPES, Scope, scope_named
 from beaver_spec.explorer.space import Space
+from beaver_spec.explorer.ways import successors
 from beaver_spec.report.report import counts_of, load_counts
 from beaver_spec.results import Verdict
 
@@ -54,7 +55,7 @@ def test_symmetry_reduction_merges_worlds_and_loses_none() -> None:
     seen = {reduced.rules.start()}
     waiting = list(seen)
     while waiting:
-        for way in reduced.rules.successors(waiting.pop()):
+        for way in successors(reduced.rules, waiting.pop()):
             if way.world not in seen:
                 seen.add(way.world)
                 waiting.append(way.world)

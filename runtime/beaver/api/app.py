@@ -306,7 +306,7 @@ class Beaver(Linked):
         """
         from beaver.api.testing import Testing
 
-        return Testing(self, raise_errors=raise_errors)
+        return Testing(self.link, self.registry, raise_errors=raise_errors)
 
 
 def _module_name(name: str) -> str | None:

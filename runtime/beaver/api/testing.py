@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
 from beaver.client.calls import Call, Operations, Synchronous
 from beaver.client.local_store import LocalStore
+from beaver.client.reconnecting import Link
 from beaver.config.layers import load_config
 from beaver.dispatch.outcomes import attempt_of, command_of
 from beaver.errors import Endless, InvalidInput, WaitTimeout
@@ -34,6 +35,7 @@ from beaver.structs.views import EventView, JobView
 from beaver.task.builtins import builtin_tasks
 from beaver.task.context import JobContext, enter_alone
 from beaver.task.directives import Directive
+from beaver.task.registry import Registry
 from beaver.text.durations import parse_duration_ms
 from beaver.workers.attempts import Steps, close
 from beaver_model import Offer, Rejection, State, apply, decide, select
@@ -45,9 +47,6 @@ from beaver_model.commands import (
 )
 from beaver_model.events import Acked, AnyEvent
 from beaver_model.rows import Origin
-
-if TYPE_CHECKING:
-    from beaver.api.app import Beaver
 
 T = TypeVar("T")
 
@@ -102,8 +101,8 @@ class Testing(Operations, Synchronous):
     __test__ = False
     """Not a test class, whatever its name."""
 
-    def __init__(self, app: Beaver, *, raise_errors: bool = False) -> None:
-        self._app = app
+    def __init__(self, link: Link, registry: Registry, *, raise_errors: bool = False) -> None:
+        self._link, self._registry = link, registry
         self._raise_errors = raise_errors
         self._state = State()
         self._now_ms = int(STARTS_AT.timestamp() * 1000)
@@ -121,7 +120,7 @@ class Testing(Operations, Synchronous):
         """Every attempt that was run, in order."""
 
     def __enter__(self) -> Self:
-        self._before, self._app.link.instead = self._app.link.instead, self
+        self._before, self._link.instead = self._link.instead, self
         return self
 
     def __exit__(
@@ -130,7 +129,7 @@ class Testing(Operations, Synchronous):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._app.link.instead = self._before
+        self._link.instead = self._before
 
     # -- what tests use -------------------------------------------------------------------
 
@@ -190,8 +189,8 @@ class Testing(Operations, Synchronous):
         state = self._state
         while state.advance(self._now_ms) == ADVANCE_MAX:
             pass
-        steps = Steps(self._app.registry, builtin_tasks("process", allow_exec=False))
-        known = frozenset(task.name for task in self._app.registry) | {"echo"}
+        steps = Steps(self._registry, builtin_tasks("process", allow_exec=False))
+        known = frozenset(task.name for task in self._registry) | {"echo"}
         state.set_known_tasks(known)
         row = select(state, Offer(), self._now_ms)
         if row is None:

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 from beaver import Beaver
-from beaver.bench import subject
+from beaver.bench import served, subject
 from beaver.bench.records import payload
 from beaver.bench.rows import API
-from beaver.bench.senders import send_with_processes
-from beaver.bench.subject import Budget, Sent
-
-if TYPE_CHECKING:
-    from beaver.bench.served import Served
+from beaver.bench.served import More, Served
+from beaver.bench.subject import Budget, Sent, Sizes
 
 
 def application(data: str, queue: str) -> tuple[Beaver, Any]:
@@ -105,8 +102,7 @@ class Documented:
 
     def send_processes(self, queue: str, clients: int, budget: Budget) -> Sent:
         """See `subject.Subject`."""
-        self._served.pause(queue)
-        return send_with_processes(API, self._served.data, queue, clients, budget)
+        return self._served.send_processes(queue, clients, budget)
 
     def send_paced(self, queue: str, budget: Budget, rate: int) -> Sent:
         """See `subject.Subject`."""
@@ -123,3 +119,11 @@ class Documented:
     def finished(self, queue: str, count: int, seconds: float) -> bool:
         """See `subject.Subject`."""
         return self._served.finished(queue, count, seconds)
+
+
+def _threads(beaver: Served, one: Served, queue: str, sizes: Sizes) -> dict[str, float]:
+    return {"threads_64": Documented(beaver).send_threads(queue, 64, sizes.many).rate}
+
+
+MORE: Final[dict[str, More]] = {**served.MORE, "threads": More(("threads_64",), _threads)}
+"""What is measured of Beaver alone, by a name that begins the queue's."""

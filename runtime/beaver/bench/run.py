@@ -16,7 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from beaver.bench import bare, inside, programs, served, serverless, stores, stretches, subject
+from beaver.bench import (
+    bare,
+    documented,
+    inside,
+    programs,
+    served,
+    serverless,
+    stores,
+    stretches,
+    subject,
+)
 from beaver.bench.documented import Documented
 from beaver.bench.peers.base import Peer
 from beaver.bench.probe import probe
@@ -177,7 +187,7 @@ class _Run:
     def _count(self, subjects: int) -> int:
         """Returns the parts of a round."""
         parts = [measure.rows for measure in subject.MEASURES.values()] * subjects
-        parts += [more.rows for more in served.MORE.values()] + [inside.ROWS, bare.ROWS]
+        parts += [more.rows for more in documented.MORE.values()] + [inside.ROWS, bare.ROWS]
         parts += [part.rows for part in large_parts(self._plan, "")]
         skipped = [subject.MEASURES[name].rows for name in (*NOT_BELOW, *NOT_BY_API)]
         return sum(map(self._wants, parts)) - sum(map(self._wants, skipped))
@@ -223,7 +233,7 @@ class _Run:
         parent = Path(self._scratch, f"round-{tag}")
         (parent / "one").mkdir(parents=True)
         rows = [row for measure in subject.MEASURES.values() for row in measure.rows]
-        if self._wants(rows + [row for more in served.MORE.values() for row in more.rows]):
+        if self._wants(rows + [row for more in documented.MORE.values() for row in more.rows]):
             self._round_of_servers(parent, tag, peers)
         within = partial(
             inside.measure_inside, str(parent), tag, plan.beaver.serial, plan.beaver.bulk
@@ -256,7 +266,7 @@ class _Run:
                         measure, measured, f"{name}-{tag}{'-api' * (measured.name == API)}", sizes
                     )
                     self._measure(Part(measured.name, name, rows, work))
-            for name, (rows, more) in served.MORE.items():
+            for name, (rows, more) in documented.MORE.items():
                 beside = partial(more, ours, one, f"{name}-{tag}", plan.beaver)
                 self._measure(Part(BEAVER, name, rows, beside))
 

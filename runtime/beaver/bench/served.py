@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 from beaver.bench import subject
-from beaver.bench.documented import Documented
 from beaver.bench.processes import tree, wait_until_gone
 from beaver.bench.records import RECORDS_VARIABLE, payload
-from beaver.bench.rows import BEAVER
+from beaver.bench.rows import API, BEAVER
+from beaver.bench.senders import send_with_processes
 from beaver.bench.subject import WORKERS, Budget, Sent, Sizes
 from beaver.client.asynchronous import AsyncClient
 from beaver.client.asynchronous import connect as connect_async
@@ -228,7 +228,8 @@ class Served:
 
     def send_processes(self, queue: str, clients: int, budget: Budget) -> Sent:
         """See `subject.Subject`: by the documented API, as programs of their own do it."""
-        return Documented(self).send_processes(queue, clients, budget)
+        self.pause(queue)
+        return send_with_processes(API, self.data, queue, clients, budget)
 
     def send_made(self, queue: str, batch: int, budget: Budget) -> Sent:
         """Sends batches of requests that were made before the clock starts."""
@@ -309,15 +310,10 @@ def _bulk_crowd(served: Served, one: Served, queue: str, sizes: Sizes) -> dict[s
     return {"bulk_8": served.send_loop(queue, 8, subject.BATCH, sizes.bulk).rate}
 
 
-def _threads(served: Served, one: Served, queue: str, sizes: Sizes) -> dict[str, float]:
-    return {"threads_64": Documented(served).send_threads(queue, 64, sizes.many).rate}
-
-
 MORE: Final[dict[str, More]] = {
     "made": More(("bulk_made",), _bulk_made),
     "crates": More(("bulk_8",), _bulk_crowd),
     "one": More(("drain_one",), _drain_one),
     "stream": More(("concurrent_bulk",), _concurrent_bulk),
-    "threads": More(("threads_64",), _threads),
 }
-"""What is measured of Beaver alone, by a name that begins the queue's."""
+"""What is measured of Beaver alone, by a name that begins the queue's; see `documented.MORE`."""

@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
+from beaver.cli.failing import EXIT_INTERRUPTED, report, report_bug
 from beaver.cli.plain import Plain
 from beaver.config.layers import Config, load_config
 from beaver.errors import BeaverError, DiskFull
@@ -104,14 +105,8 @@ def serve() -> int:
     try:
         return run(told.config, lambda: load_config(told.asked, file=told.file))
     except BeaverError as error:
-        from beaver.cli.main import report
-
         return report(error, str(error), error.exit_code, told.debug)
     except KeyboardInterrupt:
-        from beaver.cli.main import EXIT_INTERRUPTED
-
         return EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001 - as in `main`
-        from beaver.cli.main import report_bug
-
         return report_bug(error, told.debug)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Annotated, Any, Final
 
@@ -15,7 +16,6 @@ import typer
 from typer.core import TyperGroup
 
 from beaver.cli import output
-from beaver.cli.main import COMMANDS
 
 EXIT_BROKEN_PIPE: Final = 141
 
@@ -61,8 +61,12 @@ def _root(
     """A durable job queue.  `beaver COMMAND --help` tells more about a command."""
 
 
-def build(names: list[str]) -> typer.Typer:
-    """Returns the application with the commands of these names, in the order of `COMMANDS`."""
+def build(commands: Mapping[str, str]) -> typer.Typer:
+    """Returns the application with these commands, in their order.
+
+    Args:
+        commands: Each with the module of `beaver.cli` that holds it.
+    """
     app = typer.Typer(
         cls=Group,
         rich_markup_mode=None,
@@ -71,11 +75,10 @@ def build(names: list[str]) -> typer.Typer:
         epilog=_examples(EXAMPLES),
     )
     app.callback()(_root)
-    for name, module in COMMANDS.items():
-        if name in names:
-            command = getattr(import_module(f"beaver.cli.{module}"), f"{name}_command")
-            text, _, examples = (command.__doc__ or "").partition("Examples:\n")
-            app.command(name, help=text.strip(), epilog=_examples(examples))(command)
+    for name, module in commands.items():
+        command = getattr(import_module(f"beaver.cli.{module}"), f"{name}_command")
+        text, _, examples = (command.__doc__ or "").partition("Examples:\n")
+        app.command(name, help=text.strip(), epilog=_examples(examples))(command)
     return app
 
 

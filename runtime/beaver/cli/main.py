@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from typing import Any, Final
 
-from beaver.cli import output
-from beaver.errors import UNUSABLE, AppImportError, BeaverError, StoreUnavailable
+from beaver.cli.failing import EXIT_INTERRUPTED, report, report_bug
+from beaver.errors import UNUSABLE, BeaverError, StoreUnavailable
 from beaver.system.standard import open_standard_descriptors
 
 EXIT_USAGE: Final = 2
-EXIT_INTERRUPTED: Final = 130
-EXIT_BUG: Final = 70
 
 COMPLETING: Final = "_BEAVER_COMPLETE"
 """Set by a shell that wants to know how a command line may go on."""
@@ -73,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     asked = arguments[0] if arguments else ""
     # One command is built unless all are listed: each takes about a millisecond.
-    names = [asked] if asked in COMMANDS else list(COMMANDS)
+    commands = {asked: COMMANDS[asked]} if asked in COMMANDS else COMMANDS
     debug = "--debug" in arguments or bool(os.environ.get("BEAVER_DEBUG"))
     try:
         if asked == "run" and COMPLETING not in os.environ:
@@ -86,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return be_server(plain)
         from beaver.cli.commands import build
 
-        code = build(names)(arguments, prog_name="beaver", standalone_mode=False)
+        code = build(commands)(arguments, prog_name="beaver", standalone_mode=False)
     except BeaverError as error:
         return report(error, str(error), error.exit_code, debug)
     except KeyboardInterrupt:
@@ -110,35 +107,3 @@ def main(arguments: list[str] | None = None) -> int:
 def _usage(error: Any, asked: str) -> str:
     command = f"beaver {asked}" if asked in COMMANDS else "beaver"
     return f"{error.format_message()}\nTry `{command} --help`."
-
-
-def _bug(error: Exception) -> str:
-    what = f"{type(error).__name__}: {error}"
-    if isinstance(error, OSError):
-        return what
-    return f"{what}\nThis is a bug in Beaver; please report it with what --debug shows."
-
-
-def _without_traceback(message: str) -> str:
-    """Returns what failed, where, and why, of a message that holds a traceback."""
-    lines = message.splitlines()
-    if not any(line.startswith("Traceback") for line in lines):
-        return message
-    places = [line.strip() for line in lines if line.lstrip().startswith("File ")]
-    where = f" {places[-1]}" if places else ""
-    return f"{lines[0]}{where}\n{lines[-1]}\nRun it again with --debug for the traceback."
-
-
-def report_bug(error: Exception, debug: bool) -> int:
-    """Tells of an error that nobody has foreseen; returns the exit code."""
-    return report(error, _bug(error), EXIT_BUG, debug)
-
-
-def report(error: BaseException, message: str, code: int, debug: bool) -> int:
-    """Tells of an error in a few lines, or with its traceback; returns the exit code."""
-    if debug:
-        traceback.print_exception(error)
-    elif isinstance(error, AppImportError):
-        message = _without_traceback(message)
-    output.note(f"beaver: {message}")
-    return code

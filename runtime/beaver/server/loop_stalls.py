@@ -87,7 +87,7 @@ class LoopStalls:
             from beaver.server.uvloop_stalls import Loop
         except ImportError:
             return asyncio.SelectorEventLoop(_Selector(self))
-        return Loop(self)
+        return Loop(self.poll_begins, self.poll_returned)
 
     def watch(self) -> None:
         """Begins anew: what was measured is forgotten, and long stalls are sampled."""

@@ -15,13 +15,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVarTuple
+from typing import Any, TypeVarTuple
 
 import uvloop
-
-if TYPE_CHECKING:
-    from beaver.server.loop_stalls import LoopStalls
-
 
 Ts = TypeVarTuple("Ts")
 
@@ -29,17 +25,17 @@ Ts = TypeVarTuple("Ts")
 class Loop(uvloop.Loop):
     """uvloop's loop, whose stalls are measured."""
 
-    def __init__(self, stalls: LoopStalls) -> None:
+    def __init__(self, poll_begins: Callable[[], None], poll_returned: Callable[[], None]) -> None:
         super().__init__()
-        self._stalls = stalls
+        self._poll_begins, self._poll_returned = poll_begins, poll_returned
         self._fresh = False
         """Something was noted since the last mark."""
         self._marking = False
 
     def _note(self) -> None:
         self._fresh = True
-        self._stalls.poll_begins()
-        self._stalls.poll_returned()
+        self._poll_begins()
+        self._poll_returned()
         if not self._marking:
             self._marking = True
             super().call_soon(self._mark)
@@ -50,7 +46,7 @@ class Loop(uvloop.Loop):
             super().call_soon(self._mark)
         else:
             self._marking = False
-            self._stalls.poll_begins()
+            self._poll_begins()
 
     def _noted(self, callback: Callable[..., Any]) -> Callable[..., None]:
         def noted(*args: Any) -> None:

@@ -17,7 +17,6 @@ from beaver_model.bounds import CHILDREN_BYTES_MAX, CHILDREN_MAX
 
 if TYPE_CHECKING:
     from beaver.request.job_options import Duration
-    from beaver.task.output import LineBuffers
 
 _CHILD_OVERHEAD_BYTES: Final = 128
 
@@ -56,8 +55,8 @@ class JobContext:
         self.cancel_noticed = False
         self.children: list[Request] = []
         """Jobs to be enqueued with this attempt's ACK."""
-        self.lines: LineBuffers | None = None
-        """Begun lines of output; `task.output` keeps them here."""
+        self.lines: dict[int, str] | None = None
+        """Begun lines of output by descriptor; `task.output` keeps them here."""
 
     @property
     def token(self) -> int:

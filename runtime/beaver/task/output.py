@@ -54,9 +54,6 @@ _PIPE_BYTES: Final = select.PIPE_BUF
 _TAB: Final = "\t"
 _LINE_FEED: Final = ord("\n")
 
-LineBuffers = dict[int, str]
-"""Begun lines by descriptor."""
-
 
 class JobStream(io.TextIOBase):
     """A text stream on a descriptor that prefixes the lines of jobs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from beaver_model.commands import (
     AnyCommand,
@@ -19,6 +19,7 @@ from beaver_model.commands import (
     Enqueue,
     Expire,
     Fail,
+    Job,
     Release,
     Requeue,
     SetBounds,
@@ -26,41 +27,50 @@ from beaver_model.commands import (
 )
 from beaver_spec.explorer.rows import NAMES, QUEUE
 
-if TYPE_CHECKING:
-    from beaver_spec.explorer.space import Space
+
+class Meanings(Protocol):
+    """What the words of a question mean in the model: tokens, times and requests of a space."""
+
+    too_many: tuple[Job, ...]
+
+    def token(self, job: int, label: int) -> int: ...
+    def due_ms(self, job: int) -> int: ...
+    def now_ms(self) -> int: ...
+    def job(self, place: int, variant: str) -> Job: ...
+    def jitter(self, job: int) -> float: ...
 
 
-def command_of(space: Space, ask: Any, worker: int) -> AnyCommand:
+def command_of(space: Meanings, ask: Any, worker: int) -> AnyCommand:
     """Returns the command that a question stands for, with the tokens and times of a space."""
     return _COMMANDS[str(ask[0])](space, ask, worker)
 
 
-def _boot(space: Space, ask: Any, worker: int) -> AnyCommand:
+def _boot(space: Meanings, ask: Any, worker: int) -> AnyCommand:
     started = frozenset(space.token(job, label) for job, label in ask[1])
     return Boot(started, bool(ask[2]))
 
 
-def _complete(space: Space, ask: Any, worker: int) -> AnyCommand:
+def _complete(space: Meanings, ask: Any, worker: int) -> AnyCommand:
     children = (space.job(ask[3], "same"),) if ask[3] >= 0 else ()
     return Complete(NAMES[ask[1]], space.token(ask[1], ask[2]), b"null", children)
 
 
-def _complete_several(space: Space, ask: Any, worker: int) -> AnyCommand:
+def _complete_several(space: Meanings, ask: Any, worker: int) -> AnyCommand:
     return CompleteBatch([Done(NAMES[j], space.token(j, label), b"null") for j, label in ask[1]])
 
 
-def _fail(space: Space, ask: Any, worker: int) -> AnyCommand:
+def _fail(space: Meanings, ask: Any, worker: int) -> AnyCommand:
     job, token = NAMES[ask[1]], space.token(ask[1], ask[2])
     retry = ask[3] != "not_retryable"
     return Fail(job, token, "broken", space.jitter(ask[1]), ask[3], retry)
 
 
-def _release(space: Space, ask: Any, worker: int) -> AnyCommand:
+def _release(space: Meanings, ask: Any, worker: int) -> AnyCommand:
     delay_ms = space.due_ms(ask[1]) - space.now_ms() if ask[3] == "snooze" else 0
     return Release(NAMES[ask[1]], space.token(ask[1], ask[2]), ask[3], delay_ms)
 
 
-_COMMANDS: Final[dict[str, Callable[[Space, Any, int], AnyCommand]]] = {
+_COMMANDS: Final[dict[str, Callable[[Meanings, Any, int], AnyCommand]]] = {
     "enqueue": lambda s, a, _w: Enqueue((s.job(a[1], a[2]),)),
     "repeated": lambda s, _a, _w: Enqueue((s.job(0, "same"), s.job(0, "other"))),
     "too-large": lambda s, _a, _w: Enqueue(s.too_many),

@@ -35,6 +35,7 @@ from beaver_spec.explorer.space import (
     is_job_event,
     move_of,
 )
+from beaver_spec.explorer.ways import successors
 from beaver_spec.explorer.world import Globe, Parts, World
 
 STEP_MS: Final = 10
@@ -211,7 +212,7 @@ class Replay:
         if action[0] == "wake":
             # Until this step it had to wait: look from just before it.
             space.now -= 1
-            possible = any(way.action == action for way in self.rules.successors(self.world))
+            possible = any(way.action == action for way in successors(self.rules, self.world))
             space.now += 1
             if possible:
                 self._note(Next(action, self.world, (), ()), self.world)
@@ -223,7 +224,7 @@ class Replay:
                 dues[actions[later][1]] = NOW_MS + STEP_MS * later
         space.dues = tuple(dues)
         before = self.world
-        for way in self.rules.successors(before):
+        for way in successors(self.rules, before):
             if way.action == action:
                 self.world = way.world
                 self._note(way, before)
@@ -299,7 +300,7 @@ def unreduced(
     for target, action in zip(worlds[1:], actions, strict=True):
         way = next(
             way
-            for way in rules.successors(world)
+            for way in successors(rules, world)
             if way.action[0] == action[0]
             and (
                 action[0] not in {"finish", "end", "late", "hear", "enqueue"}
@@ -373,7 +374,7 @@ def _way_to(explorer: Explorer, number: int) -> list[Action]:
 def _walk(explorer: Explorer, rng: random.Random) -> list[Action]:
     rules, world, actions = explorer.rules, explorer.rules.start(), []
     for _ in range(WALK_STEPS):
-        ways = rules.successors(world)
+        ways = successors(rules, world)
         if not ways:
             break
         way = rng.choice(ways)
@@ -391,7 +392,7 @@ def _compare(explorer: Explorer, named: Sequence[Action]) -> tuple[int, str]:
         steps = len(run.happened)
         return steps, f"{named[steps]} is not possible after {named[:steps]}"
     for index, happened in enumerate(run.happened):
-        world = next(w.world for w in rules.successors(world) if w.action == happened.action)
+        world = next(w.world for w in successors(rules, world) if w.action == happened.action)
         if not explorer.knows(world):
             return index, f"{named[: index + 1]} leads to a world that was not explored"
         run.space.now = NOW_MS + STEP_MS * index

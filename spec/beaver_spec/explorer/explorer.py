@@ -24,6 +24,7 @@ from beaver_spec.explorer.rules import Rules
 from beaver_spec.explorer.scopes import Scope
 from beaver_spec.explorer.space import Effect, ModelUnderTest, Space, Step, Tally, finish_tally
 from beaver_spec.explorer.symmetry import TOLD_BITS, TOLD_MASK, Symmetry
+from beaver_spec.explorer.ways import successors, ways
 from beaver_spec.explorer.world import DOWN, UP, Rest, World, rest_of
 
 PROGRESS_EVERY: Final = 2_000
@@ -212,7 +213,7 @@ class Explorer:
         steps: list[Step] = []
         found: list[Edge] = []
         self._edges[rest] = found
-        for way in self.rules.ways(symmetry.rests[rest]):
+        for way in ways(self.rules, symmetry.rests[rest]):
             found.append(
                 Edge(
                     symmetry.rest(way.rest),
@@ -399,7 +400,7 @@ def can_end(
     explorer = Explorer(scope, model=model, rules=rules)
     world = explorer.rules.start()
     for action in actions:
-        ways = explorer.rules.successors(world)
+        ways = successors(explorer.rules, world)
         world = next(way.world for way in ways if way.action == action)
     canonical = explorer.symmetry.canonical
     seen = {canonical(world)}
@@ -408,7 +409,7 @@ def can_end(
         world = waiting.pop()
         if explorer.has_ended(rest_of(world)):
             return True
-        for way in explorer.rules.successors(world):
+        for way in successors(explorer.rules, world):
             target = canonical(way.world)
             if is_fair(way.action) and target not in seen:
                 seen.add(target)

@@ -8,15 +8,13 @@ model in memory and into the batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from beaver_spec.explorer.actions import Action
-from beaver_spec.explorer.properties import TOLD_CANCEL, TOLD_DONE, TOLD_GONE, Ask, Wrong
+from beaver_spec.explorer.properties import Ask, Wrong
+from beaver_spec.explorer.rules import Rules
 from beaver_spec.explorer.space import FORGET, REVIVE, Effect, Step
 from beaver_spec.explorer.world import (
-    LOST,
-    SENT,
-    UNSENT,
     Entry,
     Globe,
     Rest,
@@ -26,9 +24,6 @@ from beaver_spec.explorer.world import (
     as_former,
     is_former,
 )
-
-if TYPE_CHECKING:
-    from beaver_spec.explorer.rules import Rules
 
 
 class Way:
@@ -165,37 +160,6 @@ class Moment:
         self.add(action, (number, self.durable, batch, crew, self.stale_id), wrong, steps)
 
 
-def killed(worker: Worker) -> Worker:
-    """Returns a worker that was killed: what it had not read is to be given back."""
-    return tuple(
-        held._replace(phase=LOST) if held.phase in {UNSENT, SENT} else held for held in worker
-    )
-
-
-def told_after(told: tuple[int, ...], effects: tuple[Effect, ...]) -> tuple[int, ...]:
-    """Returns what clients know after replies went out."""
-    if not effects:
-        return told
-    bits = list(told)
-    for job, effect in effects:
-        if effect == FORGET:
-            bits[job] = 0
-        elif effect == REVIVE:
-            bits[job] &= ~TOLD_CANCEL
-        else:
-            bits[job] |= effect
-            # The last word on a job implies the earlier ones.
-            for last in (TOLD_DONE, TOLD_GONE):
-                if bits[job] & last:
-                    bits[job] = last
-    return tuple(bits)
-
-
 def freeing(effects: tuple[Effect, ...]) -> tuple[Effect, ...]:
     """Returns the effects that hold once they are on disk, whoever was told."""
     return tuple(effect for effect in effects if effect[1] in {FORGET, REVIVE})
-
-
-def set_phase(worker: Worker, index: int, phase: int) -> Worker:
-    """Returns a worker with one attempt in another phase."""
-    return (*worker[:index], worker[index]._replace(phase=phase), *worker[index + 1 :])

@@ -14,15 +14,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from beaver_spec.explorer import client_rules, server_rules, worker_rules
-from beaver_spec.explorer.moment import Moment, Next, Way, killed, set_phase, told_after
-from beaver_spec.explorer.properties import TOLD_DONE, Wrong, broken_promise
+from beaver_spec.explorer.properties import TOLD_CANCEL, TOLD_DONE, TOLD_GONE, Wrong, broken_promise
 from beaver_spec.explorer.rows import IN_FLIGHT, NAMES, Row
-from beaver_spec.explorer.space import Effect, Space
+from beaver_spec.explorer.space import FORGET, REVIVE, Effect, Space
 from beaver_spec.explorer.world import (
     BEGUN,
-    BOOTING,
-    DOWN,
     DRAINING,
     HELD,
     RUNS,
@@ -39,7 +35,9 @@ from beaver_spec.explorer.world import (
     Worker,
     World,
     is_former,
+    killed,
     rest_of,
+    set_phase,
 )
 
 
@@ -79,39 +77,6 @@ class Rules:
             parts.stale(()),
             parts.told((0,) * scope.jobs),
         )
-
-    # -- what may come next ----------------------------------------------------------------------
-
-    def ways(self, rest: Rest) -> list[Way]:
-        """Returns every way on from the worlds that differ in what clients know alone."""
-        moment = Moment(self, rest)
-        phase = moment.globe.phase
-        server_rules.crashes(moment)
-        if phase == DOWN:
-            server_rules.down(moment)
-            return moment.out
-        if moment.batch:
-            server_rules.sync(moment)
-        if phase == BOOTING:
-            return moment.out
-        worker_rules.workers_act(moment)
-        worker_rules.late_reports(moment)
-        if phase == UP:
-            client_rules.wakes(moment)
-            client_rules.clients(moment)
-            client_rules.dispatches(moment)
-            client_rules.dispatches_of_several(moment)
-            server_rules.reloads(moment)
-        else:
-            server_rules.drained(moment)
-        return moment.out
-
-    def successors(self, world: World) -> list[Next]:
-        """Returns every way on from a world."""
-        return [
-            Next(way.action, (*way.rest, self.tell(world[5], way.tells)), way.wrong, way.steps)
-            for way in self.ways(rest_of(world))
-        ]
 
     def tell(self, told: int, effects: tuple[Effect, ...]) -> int:
         """Returns what clients know after replies went out."""
@@ -306,3 +271,22 @@ class Rules:
                 )
                 late = tuple((j, names[label] if j == job else label) for j, label in late)
         return durable, parts.batch(entries), parts.crew(workers), parts.stale(late)
+
+
+def told_after(told: tuple[int, ...], effects: tuple[Effect, ...]) -> tuple[int, ...]:
+    """Returns what clients know after replies went out."""
+    if not effects:
+        return told
+    bits = list(told)
+    for job, effect in effects:
+        if effect == FORGET:
+            bits[job] = 0
+        elif effect == REVIVE:
+            bits[job] &= ~TOLD_CANCEL
+        else:
+            bits[job] |= effect
+            # The last word on a job implies the earlier ones.
+            for last in (TOLD_DONE, TOLD_GONE):
+                if bits[job] & last:
+                    bits[job] = last
+    return tuple(bits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from beaver_model.events import Cause
 from beaver_model.states import Trigger
 from beaver_spec.explorer.actions import Action
-from beaver_spec.explorer.moment import Moment, freeing, set_phase
+from beaver_spec.explorer.moment import Moment, freeing
 from beaver_spec.explorer.properties import Ask, Wrong
 from beaver_spec.explorer.rows import IN_FLIGHT, NAMES
 from beaver_spec.explorer.space import Effect
@@ -28,6 +28,7 @@ from beaver_spec.explorer.world import (
     Rest,
     Worker,
     as_former,
+    set_phase,
 )
 
 

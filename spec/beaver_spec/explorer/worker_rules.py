@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from beaver_model.events import Cause
-from beaver_spec.explorer.moment import Moment, killed, set_phase
+from beaver_spec.explorer.moment import Moment
 from beaver_spec.explorer.properties import Ask, Wrong
 from beaver_spec.explorer.rows import IN_FLIGHT, NAMES, NEW
 from beaver_spec.explorer.server_rules import began
@@ -25,6 +25,8 @@ from beaver_spec.explorer.world import (
     UP,
     Held,
     Worker,
+    killed,
+    set_phase,
 )
 
 

@@ -242,3 +242,15 @@ def _shuffle_crew(workers: tuple[Worker, ...], place_of: tuple[int, ...]) -> Any
 
 def _shuffle_stale(stale: tuple[Stale, ...], place_of: tuple[int, ...]) -> Any:
     return tuple(sorted((place_of[job], label) for job, label in stale))
+
+
+def killed(worker: Worker) -> Worker:
+    """Returns a worker that was killed: what it had not read is to be given back."""
+    return tuple(
+        held._replace(phase=LOST) if held.phase in {UNSENT, SENT} else held for held in worker
+    )
+
+
+def set_phase(worker: Worker, index: int, phase: int) -> Worker:
+    """Returns a worker with one attempt in another phase."""
+    return (*worker[:index], worker[index]._replace(phase=phase), *worker[index + 1 :])
