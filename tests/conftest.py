@@ -26,6 +26,7 @@ ALONE = {
     "scenarios/test_memory": "measures",
     "scenarios/test_run": "measures a rate",
     "scenarios/test_takeover": "measures a gap",
+    "scenarios/test_takeover_settings": "counts on long jobs that outlast a start",
     "workers": "kills and stops processes at chosen moments",
 }
 """Tests that want a machine to themselves.  All others have directories, ports and processes of

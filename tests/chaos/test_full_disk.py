@@ -8,20 +8,15 @@ from pathlib import Path
 import pytest
 
 from beaver.system.disk import SystemDisk
-from beaver_chaos.faults.full_disk import FAULT, Ballast, can_mount, fill_and_empty, small_disk
-from tests.support.needs import need
+from beaver_chaos.faults.full_disk import Ballast, fill_and_empty, small_disk
+from tests.support.needs import need_small_disk
 
 pytestmark = pytest.mark.chaos
 
 
 @pytest.fixture(autouse=True)
 def _mounts(tmp_path: Path) -> None:
-    need(can_mount(), FAULT)
-    try:
-        with small_disk(tmp_path / "try", 1 << 20):
-            pass
-    except OSError as error:
-        need(f"root may not mount here: {error}", FAULT)
+    need_small_disk(tmp_path / "try")
 
 
 def test_new_jobs_are_refused_the_others_end_and_work_resumes_by_itself(tmp_path: Path) -> None:

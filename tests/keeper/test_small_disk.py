@@ -11,8 +11,8 @@ from beaver.client.opening import open_client
 from beaver.errors import DiskFull
 from beaver.holder import starting
 from beaver.request.requests import make_request
-from beaver_chaos.faults.full_disk import FAULT, Ballast, can_mount, small_disk
-from tests.support.needs import need
+from beaver_chaos.faults.full_disk import Ballast, small_disk
+from tests.support.needs import need_small_disk
 from tests.support.program import Server, eventually, run_beaver, status
 
 pytestmark = pytest.mark.chaos
@@ -20,12 +20,7 @@ pytestmark = pytest.mark.chaos
 
 @pytest.fixture(autouse=True)
 def _mounts(tmp_path: Path) -> None:
-    need(can_mount(), FAULT)
-    try:
-        with small_disk(tmp_path / "try", 1 << 20):
-            pass
-    except OSError as error:
-        need(f"root may not mount here: {error}", FAULT)
+    need_small_disk(tmp_path / "try")
 
 
 def enqueued_until_full(data: Path) -> int:

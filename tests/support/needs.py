@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
+from beaver_chaos.faults.full_disk import FAULT, can_mount, small_disk
 from beaver_chaos.faults.table import Experiment, tell_fault
 
 
@@ -26,6 +28,16 @@ def need(missing: str | None, fault: str | None = None) -> None:
     if fault is not None:
         tell_fault(Experiment(fault=fault, times=0, skipped=missing))
     pytest.skip(f"NOT CHECKED: {missing}")
+
+
+def need_small_disk(place: Path) -> None:
+    """Skips the test where no small file system can be mounted at `place`."""
+    need(can_mount(), FAULT)
+    try:
+        with small_disk(place, 1 << 20):
+            pass
+    except OSError as error:
+        need(f"root may not mount here: {error}", FAULT)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -54,7 +54,7 @@ from beaver.journal.wal.lock import Hold, acquire, prepare_directory
 from beaver.journal.wal.writer import WriterProcess
 from beaver.server import log_output, queue_counters, readiness
 from beaver.server.assembly import Assembly, PoolSink, Ports
-from beaver.server.http.listener import HttpServer
+from beaver.server.http.listener import HttpServer, check_address
 from beaver.server.loop_stalls import LoopStalls
 from beaver.server.metrics import Collector, registry_of
 from beaver.server.past import Past
@@ -224,6 +224,10 @@ class Server:
         if not config.takeover:
             ask_keeper = partial(starting.ask_to_leave, config.data)
             return acquire(self._disk, config.data, between=ask_keeper)
+        if config.http_address is not None and config.http_is_explicit:
+            # Before anybody leaves for a server that then ends.
+            former = endpoint.read(config.data)
+            await check_address(*config.http_address, former=former.http if former else "")
         return await take_over(self._disk, config.data, self._stop)
 
     def _ports(self, pool: ProcessPool, lock: Hold) -> Ports:

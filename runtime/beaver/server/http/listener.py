@@ -78,10 +78,7 @@ class HttpServer:
             self._listeners = await _listen(host, port)
         except OSError as error:
             if explicit or error.errno != errno.EADDRINUSE:
-                raise InvalidInput(
-                    f"cannot listen on {host}:{port}: {error.strerror}\n"
-                    "Give another address with --http, or --http off."
-                ) from error
+                raise _cannot_listen(host, port, error) from error
             self._listeners = await _listen(host, 0)
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
@@ -142,6 +139,34 @@ def _tell_of_failure(opening: asyncio.Task[Pages]) -> None:
             "the pages of HTTP cannot be opened, and nobody is answered there until a restart",
             exc_info=opening.exception(),
         )
+
+
+async def check_address(host: str, port: int, *, former: str) -> None:
+    """Tries whether one could listen on an address, apart from who will have left by then.
+
+    Args:
+        host: An address of this machine.
+        port: As `HttpServer.start` takes it.
+        former: The address of a server that leaves, as `http://host:port`, or empty.
+
+    Raises:
+        InvalidInput: It cannot be had.
+    """
+    if former and former.rpartition(":")[2] == str(port):
+        return
+    try:
+        listeners = await _listen(host, port)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
+    for listener in listeners:
+        listener.close()
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> InvalidInput:
+    return InvalidInput(
+        f"cannot listen on {host}:{port}: {error.strerror}\n"
+        "Give another address with --http, or --http off."
+    )
 
 
 async def _listen(host: str, port: int) -> list[socket.socket]:
