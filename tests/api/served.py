@@ -13,6 +13,7 @@ from beaver.transport import endpoint
 
 APP = """
 import time
+from pathlib import Path
 from beaver import Beaver, Cancel, Dead, JobContext
 
 app = Beaver("data")
@@ -50,6 +51,7 @@ def unwanted(reason: str) -> None:
 
 @app.job
 def sleep(seconds: float) -> str:
+    Path("sleeping").touch()
     time.sleep(seconds)
     return "slept"
 

@@ -211,7 +211,7 @@ def test_results_survive_kill_9_and_a_wait_lasts_through_it(own):
     done = jobs.add.enqueue(20, b=22)
     assert done.result(timeout=20) == 42
     slow = jobs.sleep.enqueue(0.5)
-    wait_until(lambda: slow.status().state == "in_flight")
+    wait_until((own.directory / "sleeping").exists)
     with ThreadPoolExecutor(2) as threads:
         waiting = threads.submit(slow.result, 30)
         also = threads.submit(lambda: asyncio.run(slow.aresult(timeout=30)))

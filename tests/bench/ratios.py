@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ from beaver.bench.probe import RECORD_BYTES, loop_cost, probe_sync
 from beaver.bench.processes import processor_s
 from beaver.bench.records import payload
 from beaver.bench.run import QUICK
-from beaver.bench.served import Served, ServerProcess, request, serving
+from beaver.bench.served import PROGRAM, Served, ServerProcess, request, serving
 from beaver.bench.subject import Budget, Sent
 from beaver.client.blocking import connect
 from beaver.engine.engine import Engine
@@ -104,7 +105,7 @@ def judge(pin: Pin, measure: Callable[[], float]) -> list[float]:
 class Bench:
     """A server and a scratch directory, for the length of all measurements."""
 
-    def __init__(self, stack: ExitStack, program: Sequence[str] = ("-m", "beaver")) -> None:
+    def __init__(self, stack: ExitStack, program: Sequence[str] = PROGRAM) -> None:
         self.directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="beaver-ratios-"))
         data = str(Path(self.directory, "data"))
         self.server: ServerProcess = stack.enter_context(serving(data, program=program))
@@ -156,14 +157,11 @@ class Bench:
         try:
             file.pwrite(bytes(RECORD_BYTES * CHUNK), 0)
             file.sync()
-            record, ratios = os.urandom(RECORD_BYTES), []
+            record = os.urandom(RECORD_BYTES)
+            ratios: list[float] = []
             for _ in range(CHUNKS):
-                probe = _median_s(
-                    [
-                        lambda n=n: file.pwrite_durable(record, RECORD_BYTES * n)
-                        for n in range(CHUNK)
-                    ]
-                )
+                offsets = [RECORD_BYTES * n for n in range(CHUNK)]
+                probe = _median_s([partial(file.pwrite_durable, record, at) for at in offsets])
                 ratios.append(probe / _median_s([work] * CHUNK))
             return statistics.median(ratios)
         finally:

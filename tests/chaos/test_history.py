@@ -224,7 +224,7 @@ def test_two_ends_of_one_generation_are_seen() -> None:
     ],
 )
 def test_an_outcome_with_a_stale_token_is_seen(outcome: AnyEvent) -> None:
-    released = [job(), Dispatched("a", 1), Released("a", 2, 0, Cause.DRAIN)]
+    released: list[AnyEvent] = [job(), Dispatched("a", 1), Released("a", 2, 0, Cause.DRAIN)]
     assert "the job is pending with no token" in log_of(*released, outcome).violations[0]
     again = log_of(*released, Dispatched("a", 1), outcome)
     assert "with token 2; the job is in flight with token 4" in again.violations[0]

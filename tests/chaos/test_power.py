@@ -189,8 +189,9 @@ def cuts(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Starts a run that would go on for long, and stops it in the midst of its work."""
     command = [sys.executable, "-m", "beaver_chaos", "power", "--cuts", "500", "--seed", "3"]
     command += ["--file-system", EXT4.name, "--data", str(directory)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, env=own_environment(), **pipes) as run:
+    with subprocess.Popen(
+        command, env=own_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as run:
         try:
             at_work = directory.glob
             eventually(lambda: list(at_work("*/runs.txt")) or run.poll(), "jobs run")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -53,7 +52,7 @@ NAMES = {
 """What the calls are, in the order of a server's life.  The last ones may vary by a few."""
 
 
-def calls(remainder: int) -> Any:
+def calls(remainder: int) -> pytest.MarkDecorator:
     """Every call.  Of two in a row CI has one fail, and kills the server at the other."""
     return pytest.mark.parametrize(
         "call",
@@ -68,7 +67,9 @@ def calls(remainder: int) -> Any:
     )
 
 
-def some_at_night(name: str, of_ci: Sequence[object], others: Sequence[object]) -> Any:
+def some_at_night(
+    name: str, of_ci: Sequence[object], others: Sequence[object]
+) -> pytest.MarkDecorator:
     """What CI tries, and what only a night does."""
     later = [pytest.param(value, marks=pytest.mark.nightly) for value in others]
     return pytest.mark.parametrize(name, [*of_ci, *later])

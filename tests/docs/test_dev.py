@@ -6,14 +6,15 @@ import importlib.util
 import itertools
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from _pytest.mark.expression import Expression
+from _pytest.mark.expression import Expression, ExpressionMatcher
 from typer.main import get_command
 
-from beaver.cli.commands import build
+from beaver.cli.commands import Group, build
 from beaver.cli.main import COMMANDS
 from tests.docs.markdown import ROOT
 
@@ -73,12 +74,28 @@ def test_each_step_of_the_night_runs_whatever_became_of_the_others(
     assert all(line.endswith("FAILED") for line in lines), lines
 
 
+def commands_run(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Returns the commands that tasks come to; none of them runs."""
+    ran: list[list[str]] = []
+
+    def run(*commands: list[str]) -> int:
+        ran.extend(commands)
+        return 0
+
+    monkeypatch.setattr(dev, "run", run)
+    return ran
+
+
+def has_one_of(marks: Collection[str]) -> ExpressionMatcher:
+    """Says of an expression what pytest says of it for a test with these marks."""
+    return lambda name, /, **_: name in marks
+
+
 def test_each_test_runs_once_in_check_and_what_check_leaves_out_at_night(
     dev: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever marks a test has; `beaver check --spec` runs what is marked `spec`."""
-    ran: list[list[str]] = []
-    monkeypatch.setattr(dev, "run", lambda *commands: ran.extend(commands) or 0)
+    ran = commands_run(dev, monkeypatch)
     monkeypatch.setattr(dev, "failed_tests", set)
 
     def asked(task: str) -> list[Expression]:
@@ -95,8 +112,8 @@ def test_each_test_runs_once_in_check_and_what_check_leaves_out_at_night(
     marks = ("side_by_side", "nightly", "chaos", "mutants", "invariants", "bench")
     for count in range(len(marks) + 1):
         for chosen in itertools.combinations(marks, count):
-            in_check = [e for e in check if e.evaluate(chosen.__contains__)]
-            at_night = [e for e in night if e.evaluate(chosen.__contains__)]
+            in_check = [e for e in check if e.evaluate(has_one_of(chosen))]
+            at_night = [e for e in night if e.evaluate(has_one_of(chosen))]
             assert len(in_check) == ("nightly" not in chosen), chosen
             assert at_night or "nightly" not in chosen, chosen
 
@@ -104,13 +121,14 @@ def test_each_test_runs_once_in_check_and_what_check_leaves_out_at_night(
 def test_what_the_night_asks_of_beaver_are_options_that_it_has(
     dev: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran: list[list[str]] = []
-    monkeypatch.setattr(dev, "run", lambda *commands: ran.extend(commands) or 0)
+    ran = commands_run(dev, monkeypatch)
     assert dev.main(["nightly", "--minutes", "1"]) == 0
     program = get_command(build(COMMANDS))
+    assert isinstance(program, Group)
     context = program.make_context("beaver", ["--help"], resilient_parsing=True)
     asked = [command[1:] for command in ran if command[0] == "beaver"]
     assert {name for name, *_ in asked} == {"simulate", "check"}
     for name, *arguments in asked:
-        command = program.get_command(context, name)  # type: ignore[attr-defined]
+        command = program.get_command(context, name)
+        assert command is not None
         command.make_context(name, arguments)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from beaver.cli.commands import build
+from beaver.cli.commands import Group, build
 from beaver.cli.main import COMMANDS
 from tests.docs.markdown import ROOT, Block, anchors, blocks, commands, documents, links, spans
 from tests.docs.session import Session
@@ -107,6 +107,7 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(document: Path) -> No
 def flags_by_command() -> dict[str, frozenset[str]]:
     """Every flag of every command, from the program."""
     group = get_command(build(COMMANDS))
+    assert isinstance(group, Group)
     common = {flag for parameter in group.params for flag in parameter.opts}
     found = {}
     for name, command in group.commands.items():
@@ -154,7 +155,7 @@ def wrong_flags(piece: str) -> Iterator[str]:
 @pytest.mark.parametrize("document", documents(), ids=name_of)
 def test_every_flag_that_is_mentioned_exists(document: Path) -> None:
     anywhere = frozenset().union(*flags_by_command().values()) | ELSEWHERE.keys()
-    wrong = []
+    wrong: list[str] = []
     for piece in told(document):
         wrong += wrong_flags(piece)
         alone = re.match(r"(--[a-z][\w-]*)", piece)

@@ -98,7 +98,7 @@ def test_set_up_is_repeated_when_one_of_its_files_changes(
     for name in ("pyproject.toml", "requirements-dev.txt"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     (tmp_path / "venv").mkdir()
-    made: list[str] = []
+    made: list[Any] = []
     monkeypatch.setattr(dev, "ROOT", tmp_path)
     monkeypatch.setattr(dev, "LOCK", tmp_path / "requirements-dev.txt")
     monkeypatch.setattr(dev, "VENV", tmp_path / "venv")

@@ -94,6 +94,7 @@ def _alarm(size: int) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, SECONDS_MAX)
+    assert sys.__stderr__ is not None, "a test has one"
     faulthandler.dump_traceback_later(END_S, exit=True, file=sys.__stderr__)
     try:
         yield

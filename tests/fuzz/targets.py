@@ -103,12 +103,12 @@ def log_file(data: bytes) -> set[str]:
     try:
         scan = SegmentScan(file, "wal.log", read_header(file, "wal.log"))  # type: ignore[arg-type]
         places.add("header")
-        for frame in scan:
+        for found in scan:
             places.add("frame")
-            if frame.count:
-                time_ms, events = decode_frame("wal.log", frame)
+            if found.count:
+                time_ms, events = decode_frame("wal.log", found)
                 places.add("events")
-                replay(state, frame.first_seq, time_ms, events)
+                replay(state, found.first_seq, time_ms, events)
                 places.add("replayed")
         end = scan.end
         assert end is not None

@@ -28,7 +28,7 @@ def test_no_input_crashes_hangs_or_takes_memory_for_it(name: str) -> None:
     reached: set[str] = set()
 
     @settings(
-        max_examples=4 * settings.default.max_examples,
+        max_examples=4 * settings().max_examples,
         suppress_health_check=list(HealthCheck),
         deadline=None,
     )

@@ -142,7 +142,7 @@ def talk(*pieces: bytes) -> tuple[list[Any], World]:
 
 HELLO = framing.encode_frame([0, "hello", [framing.VERSION]])
 fuzzing = settings(
-    max_examples=2 * settings.default.max_examples,
+    max_examples=2 * settings().max_examples,
     suppress_health_check=list(HealthCheck),
     deadline=None,
 )

@@ -18,6 +18,8 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+import msgspec
+
 from beaver.cli.show_job import why_sentence
 from beaver.engine.engine import Applied, Engine, Reply
 from beaver.errors import BeaverError
@@ -124,7 +126,7 @@ class Store:
         base = "nothing" if report.base == "none" else f"the {report.base}"
         self._say("recovery", f"starts from {base} and replays {report.events} events")
         self._state, self._wal = opened.state, opened.wal
-        self._loop = SteppedLoop()
+        self._loop = SteppedLoop()  # type: ignore[abstract] # as asyncio's own, it need not do all
         with self._loop.running():
             self._engine = Engine(self._state, self._wal, self._clock, on_failure=self._failed)
         self._engine.observers.append(self._synced)
@@ -345,10 +347,8 @@ class Store:
 
 def _job(name: str, payload: str, at: str, options: dict[str, str]) -> Job:
     """A job of the task `echo`; numbers of its spec by their names."""
-    spec = Spec(
-        task="echo",
-        **{key: int(value) if value.isdigit() else value for key, value in options.items()},
-    )
+    given = {key: int(value) if value.isdigit() else value for key, value in options.items()}
+    spec = msgspec.convert({"task": "echo", **given}, Spec)
     raw = encode_spec(spec)
     run_at_ms = START_MS + parse_duration_ms(at) if at != "0" else 0
     # The digest of the request: the same content has the same.

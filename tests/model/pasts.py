@@ -277,7 +277,10 @@ def command_of(state: State, ask: Ask, now_ms: int) -> AnyCommand | None:
             row = nth(list(state.jobs.values()), pick)
             if row is None:
                 return None
-            commands = {"cancel": Cancel(row.id), "requeue": Requeue(row.id)}
+            commands: dict[str, AnyCommand] = {
+                "cancel": Cancel(row.id),
+                "requeue": Requeue(row.id),
+            }
             return commands.get(word, Discard(row.id))
     raise AssertionError(ask)
 

@@ -342,7 +342,8 @@ def test_a_run_of_completions_evicts_as_many_tombstones_as_they_do_one_by_one() 
 def test_every_bulk_form_names_the_test_that_holds_it_equal_to_the_single_one() -> None:
     """So that whoever changes one finds it; the test stands in this folder."""
     written = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
-    for form in (*BULK.values(), build_indexes):
+    forms: list[Callable[..., object]] = [*BULK.values(), build_indexes]
+    for form in forms:
         named = re.findall(r"`(test_\w+)`", form.__doc__ or "")
         assert named, form
         for name in named:

@@ -73,6 +73,12 @@ PARTIAL = {
 """Tables that need not know every event, and why."""
 
 
+def tag_of(kind: type[Event]) -> int:
+    tag = kind.__struct_config__.tag
+    assert isinstance(tag, int)
+    return tag
+
+
 def keys_of(value: object) -> list[Any]:
     """The members of keys of a table, as far as it is one."""
     if not isinstance(value, Mapping | tuple | frozenset | set | list):
@@ -100,7 +106,7 @@ def tables() -> Iterator[tuple[str, Any]]:
                 re.findall(r"^ *(\w+)\b[^=\n]*=", inspect.getsource(module), re.MULTILINE)
             )
             own = [value for value in vars(module).values() if isinstance(value, type)]
-            spaces = [module, *(kind for kind in own if kind.__module__ == info.name)]
+            spaces: list[Any] = [module, *(kind for kind in own if kind.__module__ == info.name)]
             for space in spaces:
                 where = info.name if space is module else f"{info.name}.{space.__name__}"
                 for name, value in vars(space).items():
@@ -127,14 +133,14 @@ def test_each_trigger_is_that_of_one_event() -> None:
     assert [kind.TRIGGER for kind in JOB_EVENTS] == list(Trigger)
     assert all(kind.TRIGGER is None for kind in STORE_EVENTS)
     assert len(LEADS_TO) == len(Trigger)
-    tags = sorted(kind.__struct_config__.tag for kind in ALL_EVENTS)
+    tags = sorted(map(tag_of, ALL_EVENTS))
     assert tags == list(range(1, len(ALL_EVENTS) + 1))
 
 
 @pytest.mark.parametrize("kind", ALL_EVENTS, ids=lambda kind: kind.NAME)
 def test_the_independent_reader_knows_each_event_and_its_fields(kind: type[Event]) -> None:
     """Tag, name, fields and what their absence means, told a second time."""
-    name, fields = following.SHAPES[kind.__struct_config__.tag]
+    name, fields = following.SHAPES[tag_of(kind)]
     assert name == kind.NAME
     assert tuple(fields) == kind.__struct_fields__
     required = len(fields) - len(kind.__struct_defaults__)

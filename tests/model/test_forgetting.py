@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import pytest
 
 from beaver_model import (
@@ -26,7 +29,7 @@ from beaver_model.commands import (
     Enqueue,
     SetQueue,
 )
-from beaver_model.events import Acked, Enqueued, QueueForgotten, QueueSet
+from beaver_model.events import Acked, AnyEvent, Enqueued, QueueForgotten, QueueSet
 from beaver_model.forgetting import why_kept
 from beaver_model.freezing import Frozen
 from beaver_model.index import QueueIndex
@@ -44,7 +47,7 @@ def finish(world: World, name: str) -> None:
     world.do(Complete(name, world.dispatch(name), b"null"))
 
 
-def names(events: list[object]) -> list[str]:
+def names(events: Sequence[AnyEvent]) -> list[str]:
     return [event.queue for event in events if isinstance(event, QueueForgotten)]
 
 
@@ -255,11 +258,17 @@ def commands() -> list[AnyCommand]:
     return every
 
 
-def shape(state: State) -> tuple[object, ...]:
+class Shape(NamedTuple):
     """A state without its numbers: what any decision may depend on."""
+
+    rows: tuple[tuple[str, int], ...]
+    queues: tuple[tuple[str, bool], ...]
+
+
+def shape(state: State) -> Shape:
     rows = tuple(sorted((row.id, int(row.state)) for row in state.jobs.values()))
     queues = tuple(sorted((name, q.row.paused) for name, q in state.queues.items()))
-    return rows, queues
+    return Shape(rows, queues)
 
 
 def test_every_way_within_small_bounds_keeps_what_is_promised() -> None:
@@ -289,7 +298,7 @@ def test_every_way_within_small_bounds_keeps_what_is_promised() -> None:
                 assert legal(state, event) is None
                 if isinstance(event, QueueForgotten):
                     forgot += 1
-                    assert (event.queue, False) in before[1], "no setting is lost"
+                    assert (event.queue, False) in before.queues, "no setting is lost"
                     assert event.queue not in {row.spec.queue for row in state.jobs.values()}
                 apply(state, event, 1)
             assert violations(state) == []

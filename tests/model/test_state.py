@@ -21,6 +21,7 @@ from beaver_model import (
 )
 from beaver_model.commands import Boot, Cancel, Complete, Fail, SetQueue
 from beaver_model.events import Acked, Booted, Dispatched
+from beaver_model.index import Lane
 from beaver_model.invariants import INVARIANTS
 from beaver_model.states import JobState
 from tests.worlds.model import World, job
@@ -109,6 +110,11 @@ def test_a_dispatch_of_a_completed_job_changes_nothing() -> None:
     assert fingerprint(world.state) == before
 
 
+def lane_in_use(state: State) -> Lane:
+    (lane,) = (lane for b in state.queues["default"].buckets.values() if (lane := b.lanes[5]))
+    return lane
+
+
 _BREAK: dict[str, Callable[[State], object]] = {
     "one_set_per_job": lambda s: s.tombstones.update(f=b"x" * 21),
     "queues_are_known_and_bounded": lambda s: setattr(s, "queues_max", 0),
@@ -118,9 +124,7 @@ _BREAK: dict[str, Callable[[State], object]] = {
     "one_suspect_at_a_time": lambda s: setattr(s, "suspects_in_flight", 1),
     "ready_index_matches": lambda s: s.queues["default"].buckets.clear(),
     "turns_are_listed": lambda s: s.stride_order._heap.append((1 << 60, 0, s.queues["default"])),
-    "lanes_are_ordered": lambda s: next(
-        b.lanes[5].arrivals.reverse() for b in s.queues["default"].buckets.values()
-    ),
+    "lanes_are_ordered": lambda s: lane_in_use(s).arrivals.reverse(),
     "counts_match": lambda s: setattr(s, "bytes", s.bytes + 1),
     "tombstones_match": lambda s: s.tombstone_ids.append("stranger"),
 }

@@ -75,6 +75,10 @@ def test_a_queue_that_is_passed_over_at_the_top_leaves_one_turn() -> None:
     assert turns_of(first, queue, other).in_a_row(queue) == 1
 
 
+def itself(queue: QueueIndex) -> QueueIndex:
+    return queue
+
+
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 4)), min_size=1, max_size=6))
 def test_turns_in_a_row_are_those_that_the_heap_gives_in_turn(
     drawn: list[tuple[int, int]],
@@ -84,10 +88,10 @@ def test_turns_in_a_row_are_those_that_the_heap_gives_in_turn(
     ]
     turns = turns_of(*queues)
     for _ in range(4):
-        queue: QueueIndex | None = turns.first(lambda queue: queue)
+        queue = turns.first(itself)
         assert queue is not None
         count = min(turns.in_a_row(queue), 50)
         assert count >= 1
         for _ in range(count):
-            assert turns.first(lambda queue: queue) is queue
+            assert turns.first(itself) is queue
             queue.stride_pass += STRIDE // queue.row.weight

@@ -50,11 +50,12 @@ class Trials:
 
 @pytest.fixture(scope="session")
 def trials(request: pytest.FixtureRequest) -> Iterator[Trials]:
-    selected = {
-        item.callspec.params["mutant"].name
-        for item in request.session.items
-        if "trials" in getattr(item, "fixturenames", ())
-    }
+    selected = set()
+    for item in request.session.items:
+        if isinstance(item, pytest.Function) and "trials" in item.fixturenames:
+            mutant = item.callspec.params["mutant"]
+            assert isinstance(mutant, Mutant)
+            selected.add(mutant.name)
     mutants = [mutant for mutant in MUTANTS if mutant.name in selected]
     pool = ThreadPoolExecutor(AT_ONCE)
     # Not below pytest's directory: trials make sockets, whose paths must be short.

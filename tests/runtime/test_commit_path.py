@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -42,8 +43,8 @@ async def test_a_reply_comes_after_the_writers_answer_and_the_next_batch_collect
     told: list[tuple[str, int]] = []
     world.engine.submit(Enqueue([job("a")]), lambda _: told.append(("a", 1)))
     await turns(1)
-    for name in ("b", "c"):
-        world.engine.submit(Enqueue([job(name)]), lambda _, n=name: told.append((n, 2)))
+    world.engine.submit(Enqueue([job("b")]), lambda _: told.append(("b", 2)))
+    world.engine.submit(Enqueue([job("c")]), lambda _: told.append(("c", 2)))
     world.engine.read(lambda state: len(state.jobs), lambda count: told.append(("read", count)))
     assert told == [], "a frame is with the writer, and nothing is told"
     world.engine.flush()
@@ -170,7 +171,7 @@ def test_a_choice_that_was_made_is_kept(choice: str) -> None:
 
 def test_a_server_with_a_writer_process_survives_kill_9_and_the_lock_waits(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    jobs = [{"id": str(n), "payload": {"sleep_ms": 5}} for n in range(100)]
+    jobs: list[dict[str, Any]] = [{"id": str(n), "payload": {"sleep_ms": 5}} for n in range(100)]
     with serving(data, "--workers", "2", BEAVER_COMMIT="writer") as server:
         assert server.status()["commit_path"] == "writer"
         enqueue(data, *jobs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from beaver.dispatch.controller import Controller
 from beaver.dispatch.slots_view import Concurrency
@@ -74,12 +75,12 @@ class ControllerWorld(EngineWorld):
         self,
         path: Path,
         workers: int = 1,
-        engine_options: dict[str, object] | None = None,
-        **options: object,
+        engine_options: dict[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(path, **engine_options or {})
         self.pool = PlayedPool(self.clock)
-        settings = {"concurrency": 1, "mode": Concurrency.ONE, "grace_ms": 1_000, **options}
+        usual: dict[str, Any] = {"concurrency": 1, "mode": Concurrency.ONE, "grace_ms": 1_000}
         self.controller = Controller(
             self.engine,
             self.pool,
@@ -88,16 +89,19 @@ class ControllerWorld(EngineWorld):
             store="s",
             workers=workers,
             to_job=lambda request, now_ms, origin: job(request.id),
-            on_pool_failure=self.failures.append,  # type: ignore[arg-type]
-            **settings,  # type: ignore[arg-type]
+            on_pool_failure=self.failures.append,
+            **usual | options,
         )
         self.controller.start()
         for worker in range(1, workers + 1):
             self.controller.worker_ready(worker, 100 + worker)
 
-    async def enqueue(self, *names: str, **options: object) -> None:
-        await self.engine.execute(Enqueue([job(name, **options) for name in names]))  # type: ignore[arg-type]
+    async def enqueue(self, *names: str, **options: Any) -> None:
+        await self.engine.execute(Enqueue([job(name, **options) for name in names]))
         await turns()
+
+    def state_of(self, job: str) -> JobState:
+        return self.state.jobs[job].state
 
     def begin(self, worker: int = 1, index: int = 0) -> int:
         """The worker starts the user code of an attempt that it was sent."""
@@ -122,10 +126,12 @@ async def test_an_attempt_is_sent_only_once_its_dispatch_is_durable(tmp_path: Pa
     world = ControllerWorld(tmp_path / "data")
     durable: list[bool] = []
     send = world.pool.dispatch
-    world.pool.dispatch = lambda worker, attempts: (  # type: ignore[method-assign]
-        durable.append(all(a.token <= world.wal.last_seq for a in attempts)),
-        send(worker, attempts),
-    )[1]
+
+    def dispatch(worker: int, attempts: Sequence[Attempt]) -> None:
+        durable.append(all(a.token <= world.wal.last_seq for a in attempts))
+        send(worker, attempts)
+
+    world.pool.dispatch = dispatch  # type: ignore[method-assign]
     await world.enqueue("a")
     assert durable == [True]
 
@@ -294,11 +300,11 @@ async def test_cancelling_what_runs_kills_it_and_releases_its_neighbours(tmp_pat
     await world.engine.execute(Cancel("a"))
     await turns()
     assert world.pool.killed == [1]
-    assert world.state.jobs["a"].state == JobState.IN_FLIGHT
+    assert world.state_of("a") == JobState.IN_FLIGHT
     world.controller.worker_exited(1, token, "was killed by signal 9")
     await turns()
-    assert world.state.jobs["a"].state == JobState.CANCELLED
-    assert (world.state.jobs["b"].state, world.state.jobs["b"].attempt) == (JobState.PENDING, 0)
+    assert world.state_of("a") == JobState.CANCELLED
+    assert (world.state_of("b"), world.state.jobs["b"].attempt) == (JobState.PENDING, 0)
 
 
 @on_loop

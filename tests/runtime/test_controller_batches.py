@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,8 +20,8 @@ from tests.worlds.runtime import on_loop, turns
 class ReportingWorld(ControllerWorld):
     """One worker that reports on several attempts in one message, and the log of it."""
 
-    def __init__(self, path: Path, **options: object) -> None:
-        super().__init__(path, **options)  # type: ignore[arg-type]
+    def __init__(self, path: Path, **options: Any) -> None:
+        super().__init__(path, **options)
         self.logged: list[AnyEvent] = []
         self.engine.observers.append(lambda seq, now_ms, events: self.logged.extend(events))
 

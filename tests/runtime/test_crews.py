@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from beaver.dispatch.slots_view import Concurrency, Crew
 from beaver.errors import Conflict, CrewFailed, StoreUnavailable
 from beaver.journal.wal.commit_path import CommitPath
 from beaver.journal.wal.writer import WriterProcess
+from beaver.structs.messages import Attempt
 from beaver.system.disk import SystemDisk
 from beaver_model import JobState
 from beaver_model.commands import Enqueue
@@ -46,15 +48,15 @@ class CrewPool(PlayedPool):
         self._told.append(("recall", worker))
         return super().recall(worker)
 
-    def dispatch(self, worker: int, attempts: object) -> None:
+    def dispatch(self, worker: int, attempts: Sequence[Attempt]) -> None:
         self._told.append(("send", worker))
-        super().dispatch(worker, attempts)  # type: ignore[arg-type]
+        super().dispatch(worker, attempts)
 
 
 class CrewWorld(ControllerWorld):
     """A controller, its pool, and crews to come."""
 
-    def __init__(self, path: Path, workers: int = 1, **options: object) -> None:
+    def __init__(self, path: Path, workers: int = 1, **options: Any) -> None:
         self.told: list[tuple[str, int]] = []
         self.gone: list[Crew] = []
         super().__init__(path, workers, on_crew_gone=self.gone.append, **options)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from beaver.dispatch.slots_view import Concurrency
 from beaver.errors import StorageFailed
+from beaver.journal.port import Done, Failed, Position
 from beaver.server.assembly import boot_command
 from beaver.structs.messages import Attempt
 from beaver.workers.slots import PreviousSlots
@@ -23,8 +25,8 @@ STORE = bytes(range(16))
 class EagerWorld(ControllerWorld):
     """Notes of each job that is sent whether its DISPATCH was durable then."""
 
-    def __init__(self, path: Path, **options: object) -> None:
-        super().__init__(path, **options)  # type: ignore[arg-type]
+    def __init__(self, path: Path, **options: Any) -> None:
+        super().__init__(path, **options)
         self.was_durable: dict[str, bool] = {}
         self.order: list[int] = []
         send = self.pool.dispatch
@@ -169,8 +171,8 @@ async def test_a_crash_before_the_sync_charges_nothing_and_the_job_runs_again(
     world.controller.workers[1].ready = False
     await world.enqueue("a")
 
-    def crash(payload: bytes, count: int) -> None:
-        raise StorageFailed("the machine goes down")
+    def crash(after: Position, payload: bytes, count: int, done: Done) -> None:
+        done(Failed(StorageFailed("the machine goes down")))
 
     world.wal.append = crash  # type: ignore[method-assign]
     world.controller.worker_ready(1, 102)

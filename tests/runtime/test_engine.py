@@ -15,13 +15,14 @@ from beaver.engine.engine import Applied, Engine, NotOwner, Refused, Reply
 from beaver.engine.group_commit import ENOUGH
 from beaver.errors import DiskFull, InvalidInput, QueueFull, StorageFailed
 from beaver.journal.memory import MemoryJournal, MemoryLog
+from beaver.journal.port import Done, Failed, Position
 from beaver.store.recovery import open_store
 from beaver.system.disk import SystemDisk
 from beaver_model import Rejection, State, fingerprint
 from beaver_model.bounds import BATCH_BYTES_MAX
 from beaver_model.commands import AnyCommand, Boot, Cancel, Dispatch, Enqueue, SetQueue
 from tests.worlds.model import job
-from tests.worlds.runtime import EngineWorld, ManualClock, on_loop, turns
+from tests.worlds.runtime import EngineWorld, ManualClock, applied, on_loop, turns
 
 
 @on_loop
@@ -34,7 +35,7 @@ async def test_commands_of_one_turn_share_one_frame_and_one_sync(tmp_path: Path)
     await turns()
     assert world.engine.counters.commits == 1
     assert world.wal.last_seq == 100
-    assert [reply.first_seq for reply in replies] == list(range(1, 101))  # type: ignore[union-attr]
+    assert [reply.first_seq for reply in applied(replies)] == list(range(1, 101))
 
 
 @on_loop
@@ -132,7 +133,7 @@ async def test_a_later_command_of_a_batch_sees_the_earlier_one(tmp_path: Path) -
     for command in (Enqueue([job()]), Dispatch("a", 1), Cancel("a")):
         world.engine.submit(command, replies.append)
     await turns()
-    names = [event.NAME for reply in replies for event in reply.events]  # type: ignore[union-attr]
+    names = [event.NAME for reply in applied(replies) for event in reply.events]
     assert names == ["ENQUEUE", "DISPATCH", "CANCEL_REQUESTED"]
 
 
@@ -165,8 +166,8 @@ async def test_after_a_failed_write_nothing_more_is_decided_or_told(tmp_path: Pa
     await world.engine.execute(Enqueue([job("before")]))
     replies: list[Reply] = []
 
-    def broken(*_: object) -> None:
-        raise OSError(5, "Input/output error")
+    def broken(after: Position, payload: bytes, count: int, done: Done) -> None:
+        done(Failed(StorageFailed("Input/output error")))
 
     world.wal.append = broken  # type: ignore[method-assign]
     world.engine.submit(Enqueue([job("lost")]), replies.append)
@@ -233,8 +234,13 @@ async def test_after_a_quiet_moment_the_last_frame_is_closed(tmp_path: Path) -> 
     world = EngineWorld(tmp_path / "data")
     await world.engine.execute(Enqueue([job()]))
     marked = asyncio.Event()
-    mark = world.wal.idle
-    world.wal.idle = lambda: (mark(), marked.set())[1]  # type: ignore[method-assign]
+    idle = world.wal.idle
+
+    def mark() -> None:
+        idle()
+        marked.set()
+
+    world.wal.idle = mark  # type: ignore[method-assign]
     async with asyncio.timeout(10):
         await marked.wait()
     assert world.wal.last_seq == 1, "a mark holds no event"
@@ -271,9 +277,9 @@ async def test_new_jobs_leave_room_for_outcomes_in_the_log(tmp_path: Path) -> No
     reserve = world.wal.reserve
     left = world.wal.room
 
-    def small(size: int) -> bool:
+    def small(size: int) -> int:
         asked.append(size)
-        return size <= 40_000 and reserve(size)
+        return reserve(size) if size <= 40_000 else 0
 
     world.wal.reserve = small  # type: ignore[method-assign]
     with pytest.raises(DiskFull):
@@ -315,7 +321,7 @@ async def test_a_reply_tells_the_right_seq_where_a_commit_made_room_for_its_comm
     world.engine.submit(Enqueue([large]), replies.append)
     assert observed == [1], "there was no room for both in one commit"
     await turns()
-    assert [reply.first_seq for reply in replies] == [1, 5_002]  # type: ignore[union-attr]
+    assert [reply.first_seq for reply in applied(replies)] == [1, 5_002]
     assert world.state.jobs["large"].seq == 5_002
 
 

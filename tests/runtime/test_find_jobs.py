@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beaver.errors import InvalidInput
 from beaver.inspect import queries
 from beaver.inspect.queries import (
     FINISHED,
@@ -143,14 +144,14 @@ def test_it_finds_jobs_by_tag() -> None:
 @pytest.mark.parametrize("word", ["", "dead", "pending"])
 def test_only_finished_jobs_are_asked_for_by_time(word: str) -> None:
     for times in ((1, 0), (0, 1)):
-        with pytest.raises(queries.InvalidInput, match="completed or discarded"):
+        with pytest.raises(InvalidInput, match="completed or discarded"):
             queries.check_listing(word, 0, *times)
         for finished in FINISHED:
             queries.check_listing(finished, 0, *times)
 
 
 def test_a_limit_is_bounded() -> None:
-    with pytest.raises(queries.InvalidInput, match=f"{LIST_LIMIT_MAX + 1}"):
+    with pytest.raises(InvalidInput, match=f"{LIST_LIMIT_MAX + 1}"):
         at_once(find_jobs(State(), limit=LIST_LIMIT_MAX + 1))
     assert at_once(find_jobs(State(), limit=LIST_LIMIT_MAX)) == []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from beaver.dispatch.slots_view import Concurrency
 from beaver.dispatch.time_limits import IDLE_NS
 from beaver.journal.wal.commit_path import CommitPath
-from beaver.ports import File, Helper, SnapshotTaken, Written
+from beaver.ports import File, SnapshotTaken, Written
 from beaver_model.commands import Enqueue
 from tests.runtime.test_controller import ControllerWorld
 from tests.worlds.model import job
@@ -55,7 +55,7 @@ async def test_a_worker_that_becomes_ready_during_a_sync_gets_its_job(tmp_path: 
     assert [attempt.job for attempt in world.pool.sent[1]] == ["a"]
 
 
-class NeverHelps(Helper):
+class NeverHelps:
     """A helper that nobody needs here."""
 
     async def prepare(self, path: str, size: int) -> None:
@@ -89,7 +89,7 @@ async def test_an_outcome_without_room_is_tried_again_without_a_new_segment(
         NeverHelps(),
         world.clock,
         on_room=world.controller.retry_unwritten,
-        on_violation=world.failures.append,  # type: ignore[arg-type]
+        on_violation=world.failures.append,
     )
     world.engine.disk_full = True
     keeping.start()

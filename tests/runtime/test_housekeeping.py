@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -27,7 +28,7 @@ class Projects:
         self.step = step
         """Commits have so many events: what is asked for inside of one ends before it."""
         self.applied = 0
-        self.meanwhile = lambda: None
+        self.meanwhile: Callable[[], object] = lambda: None
 
     async def prepare(self, path: str, size: int) -> None:
         raise AssertionError("there is room")

@@ -8,14 +8,15 @@ import pytest
 
 from beaver.engine.engine import Applied, Reply
 from beaver.engine.intake import BYTES_MAX, JOBS_MAX, Asked, Intake
-from beaver.errors import QueueFull
-from beaver.journal.port import Done, Position
+from beaver.errors import QueueFull, StorageFailed
+from beaver.journal.port import Done, Failed, Position
 from beaver_model import Rejection, fingerprint
 from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
 from beaver_model.commands import Cancel, Job, SetQueue
+from beaver_model.events import Enqueued
 from beaver_model.rows import ROW_BYTES
 from tests.worlds.model import job
-from tests.worlds.runtime import EngineWorld, on_loop, turns
+from tests.worlds.runtime import EngineWorld, applied, on_loop, turns
 
 
 class Clients:
@@ -55,7 +56,8 @@ async def test_requests_of_one_turn_get_their_own_events_in_the_order_they_came(
     assert (world.state.last_seq, clients.replies) == (0, [])
     await turns()
     assert clients.seqs == [[1], [2, 3], [4]]
-    assert [event.job for reply in clients.replies for event in reply.events] == list("abcd")  # type: ignore[union-attr]
+    told = [event for reply in applied(clients.replies) for event in reply.events]
+    assert [event.job for event in told if isinstance(event, Enqueued)] == list("abcd")
     assert clients.durable == [4, 4, 4], "no answer before its events are in the log"
     assert world.engine.counters.commits == 1
 
@@ -98,7 +100,8 @@ async def test_one_whose_queue_is_full_does_not_keep_the_others_out(tmp_path: Pa
 @on_loop
 async def test_whatever_comes_after_a_request_sees_its_jobs(tmp_path: Path, what: str) -> None:
     world = EngineWorld(tmp_path / "data")
-    clients, seen = Clients(world), []
+    seen: list[object] = []
+    clients = Clients(world)
     clients.ask(job("a"))
     clients.ask(job("b"))
     if what == "command":
@@ -122,8 +125,8 @@ async def test_a_log_that_fails_answers_nobody_and_takes_in_nothing_more(tmp_pat
     world = EngineWorld(tmp_path / "data")
     clients = Clients(world)
 
-    def broken(payload: bytes, count: int) -> None:
-        raise OSError(5, "Input/output error")
+    def broken(after: Position, payload: bytes, count: int, done: Done) -> None:
+        done(Failed(StorageFailed("Input/output error")))
 
     world.wal.append = broken  # type: ignore[method-assign]
     clients.ask(job("a"))

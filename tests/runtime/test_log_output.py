@@ -91,7 +91,7 @@ def test_a_stream_hands_over_whole_lines_and_flush_the_begun_one(pipe: tuple[int
 def test_the_end_waits_for_a_reader_no_longer_than_it_may(pipe: tuple[int, int]) -> None:
     _, writer = pipe
     former = sys.stderr
-    sys.stderr = QueuedStream(Printer(writer), writer, "<test>")  # type: ignore[assignment]
+    sys.stderr = QueuedStream(Printer(writer), writer, "<test>")
     try:
         sys.stderr.write("x" * (128 << 10) + "\n")
         last_words("the end\n", 0.05)

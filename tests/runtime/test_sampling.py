@@ -77,6 +77,11 @@ def _empty_lane(state: State) -> None:
         bucket.lanes = [None if lane is None else Lane() for lane in bucket.lanes]
 
 
+def _no_mask(state: State) -> None:
+    for bucket in state.queues["default"].buckets.values():
+        bucket.mask = 0
+
+
 CORRUPTIONS: dict[str, Callable[[State], None]] = {
     "a job loses its state": _set_row("j1234", state=JobState.DEAD),
     "a pending job gets a token": _set_row("j2999", token=7),
@@ -90,9 +95,7 @@ CORRUPTIONS: dict[str, Callable[[State], None]] = {
     "the ready jobs are miscounted": lambda state: setattr(state, "ready", 1),
     "a queue miscounts": lambda state: state.queues["default"].counts.__setitem__(0, -1),
     "a suspect is forgotten": lambda state: setattr(state, "suspects_in_flight", 1),
-    "nobody looks into the lane": lambda state: [
-        setattr(bucket, "mask", 0) for bucket in state.queues["default"].buckets.values()
-    ][:0],
+    "nobody looks into the lane": _no_mask,
     "the lanes are empty": _empty_lane,
 }
 
@@ -126,14 +129,20 @@ async def test_a_violation_stops_dispatch_names_the_seq_and_a_restart_mends_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = ControllerWorld(tmp_path / "data", workers=2)
-    metrics, told = Metrics(), []
+    metrics = Metrics()
+    told: list[str] = []
+
+    def stop(what: str) -> None:
+        told.append(what)
+        world.controller.halt(what)
+
     keeping = make_housekeeping(
         world.engine,
         NeverAsked(),
         world.clock,
         metrics=metrics,
         on_room=world.controller.retry_unwritten,
-        on_violation=lambda what: (told.append(what), world.controller.halt(what)),
+        on_violation=stop,
     )
     await world.enqueue("a")
     world.begin()

@@ -16,6 +16,7 @@ import pytest
 
 from beaver.client import calls
 from beaver.client.blocking import connect
+from beaver.client.calls import Call
 from beaver.errors import InvalidInput, NotFound, WaitTimeout
 from beaver.inspect import queries
 from beaver.inspect.queries import SLICE_JOBS
@@ -194,7 +195,8 @@ async def test_bad_arguments_are_refused_by_each_operation_and_the_connection_li
         client = await door.client()
         operations = [*OPERATIONS, "nothing"]
         for op in operations:
-            for body in ([{}], ["x"] * 9, None, [[1, 2]]):
+            bodies: list[object] = [[{}], ["x"] * 9, None, [[1, 2]]]
+            for body in bodies:
                 client.send([3, op, body])
                 number, status, answer = await client.answer()
                 if op == "status":
@@ -308,7 +310,8 @@ async def test_a_client_that_sends_while_answers_fill_its_side_reads_them(tmp_pa
                 calls.enqueue([make_request("echo", "x" * 1_500) for _ in range(2_000)])
                 for _ in range(4)
             ]
-            return [len(answer) for answer in client.call_each([*lists, *more])]
+            both: list[Call[Any]] = [*lists, *more]
+            return [len(answer) for answer in client.call_each(both)]
 
     async with served(tmp_path) as (_, door):
         found = await asyncio.wait_for(asyncio.to_thread(work, door.path), 60)

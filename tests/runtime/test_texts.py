@@ -82,6 +82,7 @@ def uncounted(tree: ast.AST) -> Iterator[int]:
             for value, text in pairwise(node.values):
                 if not (isinstance(value, ast.FormattedValue) and isinstance(text, ast.Constant)):
                     continue
+                assert isinstance(text.value, str)
                 is_bound = re.search(r"_max\b|_MAX\b|^_?[A-Z_]+$", ast.unparse(value.value))
                 word = re.match(r" (?:more |other |new )?([a-z]+)", text.value)
                 if word and word[1] in COUNTED.split() and not is_bound:

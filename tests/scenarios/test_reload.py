@@ -93,12 +93,18 @@ def shop(tmp_path: Path) -> Shop:
 
 
 def workers(data: Path) -> list[dict[str, Any]]:
-    return status(data)["workers"]
+    found: list[dict[str, Any]] = status(data)["workers"]
+    return found
 
 
 def ready(data: Path) -> list[dict[str, Any]]:
     """The workers, once all are ready."""
-    return eventually(lambda: all(w["ready"] for w in workers(data)) and workers(data), "ready")
+
+    def found() -> list[dict[str, Any]]:
+        these = workers(data)
+        return these if all(worker["ready"] for worker in these) else []
+
+    return eventually(found, "ready")
 
 
 def test_a_running_job_ends_in_the_old_code_and_the_next_ones_run_in_the_new(shop: Shop) -> None:

@@ -82,11 +82,11 @@ def _log_written_and_not_synced(patch: Patch) -> None:
 def _dispatch_before_sync(patch: Patch) -> None:
     fill = Dispatching._fill
 
-    def eager(self: Dispatching, state: State, workers: Any, now_ms: int) -> bool:
+    def eager(self: Dispatching, state: State, workers: Any, now_ms: int) -> None:
         wait = self._engine.once_durable
         self._engine.once_durable = lambda callback: callback()  # type: ignore[method-assign]
         try:
-            return fill(self, state, workers, now_ms)
+            fill(self, state, workers, now_ms)
         finally:
             self._engine.once_durable = wait  # type: ignore[method-assign]
 

@@ -29,7 +29,8 @@ def test_time_jumps_to_the_next_timer_and_nothing_waits() -> None:
 
 def test_choosing_the_first_is_the_order_of_asyncio() -> None:
     async def main() -> list[int]:
-        loop, seen = asyncio.get_running_loop(), []
+        seen: list[int] = []
+        loop = asyncio.get_running_loop()
         for n in range(5):
             loop.call_soon(seen.append, n)
         await asyncio.sleep(1)
@@ -39,7 +40,8 @@ def test_choosing_the_first_is_the_order_of_asyncio() -> None:
 
 
 async def main_of_asyncio() -> list[int]:
-    loop, seen = asyncio.get_running_loop(), []
+    seen: list[int] = []
+    loop = asyncio.get_running_loop()
     for n in range(5):
         loop.call_soon(seen.append, n)
     await asyncio.sleep(0)

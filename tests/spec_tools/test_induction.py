@@ -5,12 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
 from beaver_spec.induction import proof
 from beaver_spec.induction.log import LOG
-from beaver_spec.induction.proof import System, Values, Vocabulary, find_run, prove, sow, unneeded
+from beaver_spec.induction.proof import (
+    Action,
+    System,
+    Values,
+    Vocabulary,
+    find_run,
+    prove,
+    sow,
+    unneeded,
+)
 from beaver_spec.induction.pruning import PRUNING
 from beaver_spec.results import Verdict
 from tests.support.needs import need
@@ -107,8 +117,10 @@ def test_an_invariant_that_says_less_does_not_prove_it(system: System) -> None:
 
 
 def test_an_action_that_can_never_happen_is_no_proof() -> None:
-    def no_actions(bug: str) -> dict[str, object]:
-        never = lambda v, s, t: v.z3.And(s["phase"] < 0, *v.keep(s, t))  # noqa: E731
+    def never(v: Vocabulary, s: Values, t: Values) -> Any:
+        return v.z3.And(s["phase"] < 0, *v.keep(s, t))
+
+    def no_actions(bug: str) -> dict[str, Action]:
         return {**LOG.actions(bug), "fly": never}
 
     result = prove(LOG._replace(actions=no_actions))

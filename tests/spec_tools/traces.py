@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from beaver_model import Rejection
 from beaver_model.commands import (
@@ -116,7 +117,8 @@ def changed(steps: list[Step], index: int, **fields: Any) -> list[Step]:
     return spoilt
 
 
-class Spoilt(NamedTuple):
+@dataclass(frozen=True)
+class Spoilt:
     """A trace that was spoilt, the index of the wrong event, and a word of the reason."""
 
     steps: list[Step]

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-from beaver.store.recovery import RecoveryReport
+from beaver.store.rebuilding import RecoveryReport
 from beaver_model import Rejection
 from beaver_model.commands import AnyCommand
 from beaver_model.events import AnyEvent
@@ -60,15 +61,13 @@ SEEN = Seen()
 
 def budget(times: float = 1.0, **others: object) -> settings:
     """Returns the settings of the profile in force, with so many times its examples."""
-    profile = settings.default
-    assert profile is not None
-    values: dict[str, object] = {
-        "max_examples": max(1, round(times * profile.max_examples)),
+    values: dict[str, Any] = {
+        "max_examples": max(1, round(times * settings().max_examples)),
         "suppress_health_check": list(HealthCheck),
         "deadline": None,
         **others,
     }
-    return settings(profile, **values)  # type: ignore[arg-type]
+    return settings(**values)
 
 
 def until_the_first_failure(times: float = 1.0) -> settings:
@@ -79,7 +78,7 @@ def until_the_first_failure(times: float = 1.0) -> settings:
     """
     ci = settings.get_profile("ci")
     return budget(
-        times * ci.max_examples / settings.default.max_examples,
+        times * ci.max_examples / settings().max_examples,
         derandomize=True,
         stateful_step_count=ci.stateful_step_count,
         phases=(Phase.explicit, Phase.generate),

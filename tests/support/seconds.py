@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,8 +52,8 @@ class Seconds:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "teardown":
-            wall, processor = dict(report.user_properties)[PROPERTY]  # type: ignore[misc]
-            self.tests[report.nodeid] = (wall, processor)
+            told: dict[str, Any] = dict(report.user_properties)
+            self.tests[report.nodeid] = told[PROPERTY]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if sum(wall for wall, _ in self.tests.values()) < SHORT_S:

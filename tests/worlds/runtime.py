@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from beaver.engine.engine import Engine
+from beaver.engine.engine import Applied, Engine, Reply
 from beaver.journal.wal.commit_path import CommitPath
+from beaver.journal.wal.log import SEGMENT_BYTES
 from beaver.ports import Clock, Disk
 from beaver.server.housekeeping import Housekeeping
 from beaver.server.metrics import Metrics
@@ -44,23 +45,22 @@ class EngineWorld:
         self,
         path: Path,
         disk: Disk | None = None,
-        segment_bytes: int = 0,
+        segment_bytes: int = SEGMENT_BYTES,
         commits: CommitPath | None = None,
         **options: Any,
     ) -> None:
         self.path = path
         self.clock = ManualClock()
-        sizes = {"segment_bytes": segment_bytes} if segment_bytes else {}
         opened = open_store(
             disk or SystemDisk(),
             str(path),
             clock=self.clock,
             create=True,
             commits=commits,
-            **sizes,
+            segment_bytes=segment_bytes,
         )
         self.wal, self.state = opened.wal, opened.state
-        self.failures: list[BaseException] = []
+        self.failures: list[object] = []
         self.engine = Engine(
             self.state, self.wal, self.clock, on_failure=self.failures.append, **options
         )
@@ -77,6 +77,15 @@ def on_loop(test: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., T]:
     return run
 
 
+def applied(replies: Iterable[Reply]) -> list[Applied]:
+    """Returns replies, none of which is a refusal."""
+    found = []
+    for reply in replies:
+        assert isinstance(reply, Applied), reply
+        found.append(reply)
+    return found
+
+
 async def turns(count: int = 5) -> None:
     """Lets the loop run what is ready, a few times."""
     for _ in range(count):
@@ -89,7 +98,7 @@ class Roomy:
     wants_next = False
     segment_bytes = 1 << 20
 
-    def adopt(self, path: str) -> None:
+    def adopt(self, path: str) -> NoReturn:
         raise AssertionError("nothing was prepared")
 
     def check(self) -> None:

@@ -31,6 +31,9 @@ END_S: Final = 120.0
 GONE_S: Final = 5.0
 _SETTLE_S: Final = 15.0
 
+PROGRAM = ("-m", "beaver")
+"""What Python runs."""
+
 
 class ServerProcess:
     """One `beaver run`, from its start to its ready line and on to its end."""
@@ -41,7 +44,7 @@ class ServerProcess:
         *,
         workers: int = WORKERS,
         http: str = "off",
-        program: Sequence[str] = ("-m", "beaver"),
+        program: Sequence[str] = PROGRAM,
         **settings: str,
     ) -> None:
         """Starts it and waits until it is ready.
@@ -112,10 +115,15 @@ class ServerProcess:
 
 @contextmanager
 def serving(
-    data: str, *, workers: int = WORKERS, http: str = "off", **settings: str
+    data: str,
+    *,
+    workers: int = WORKERS,
+    http: str = "off",
+    program: Sequence[str] = PROGRAM,
+    **settings: str,
 ) -> Iterator[ServerProcess]:
     """Runs a server while the block runs."""
-    server = ServerProcess(data, workers=workers, http=http, **settings)
+    server = ServerProcess(data, workers=workers, http=http, program=program, **settings)
     try:
         server.settle()
         yield server
