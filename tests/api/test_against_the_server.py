@@ -18,6 +18,7 @@ from beaver.client.embedded import EmbeddedClient
 from beaver.errors import Conflict, InvalidInput, JobFailed, NotFound, WaitTimeout
 from beaver.replay.replaying import check
 from beaver.request.requests import make_request
+from beaver.system.disk import SystemDisk
 from beaver.transport import endpoint, framing
 from tests.api.served import APP, ServerProcess
 
@@ -227,7 +228,7 @@ def test_results_survive_kill_9_and_a_wait_lasts_through_it(own):
     assert done.result(timeout=20) == 42
     assert own.stop() == 0
     assert done.result() == 42, "from the files alone"
-    report = check(own.data)
+    report = check(SystemDisk(), own.data)
     assert report.ok
     assert report.violations == []
 

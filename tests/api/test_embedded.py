@@ -55,7 +55,7 @@ def alone(monkeypatch):
 def test_an_enqueue_makes_the_store_and_is_in_the_log_on_return(embedded):
     [made] = embedded.enqueue([make_request("echo", {"n": 1}, id="a")])
     assert (made.id, made.seq, made.created) == ("a", 1, True)
-    report = check(embedded.data)
+    report = check(SystemDisk(), embedded.data)
     assert report.ok
     assert report.last_seq == 1
     assert os.stat(embedded.data).st_mode & 0o777 == 0o700
@@ -118,11 +118,11 @@ def test_status_says_that_no_server_runs(embedded):
 def test_the_same_again_is_a_no_op_that_writes_nothing(embedded):
     wanted = make_request("echo", {"a": 1, "b": 2}, id="a", delay=5)
     [first] = embedded.enqueue([wanted])
-    size = check(embedded.data).frames
+    size = check(SystemDisk(), embedded.data).frames
     [again] = embedded.enqueue([make_request("echo", {"b": 2, "a": 1}, id="a", delay=5)])
     assert (again.seq, again.created) == (first.seq, False)
-    assert check(embedded.data).events == 1
-    assert check(embedded.data).frames <= size + 1
+    assert check(SystemDisk(), embedded.data).events == 1
+    assert check(SystemDisk(), embedded.data).frames <= size + 1
 
 
 def test_a_refused_batch_enqueues_nothing(embedded):
@@ -330,7 +330,7 @@ def test_threads_of_one_process_take_turns(tmp_path, alone):
     with ThreadPoolExecutor(4) as threads:
         seqs = [seq for got in threads.map(work, range(4)) for seq in got]
     assert sorted(seqs) == list(range(1, 41))
-    assert check(shared.data).ok
+    assert check(SystemDisk(), shared.data).ok
 
 
 def test_open_client_prefers_the_server(data, serve):

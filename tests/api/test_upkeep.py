@@ -43,7 +43,7 @@ def test_whoever_finds_a_long_log_seals_it_and_leaves_a_snapshot(embedded: Embed
     assert (report.base, report.snapshot_seq, report.events) == ("snapshot", LONG + 1, 2)
     assert [info.archived for info in segments(disk, layout)] == [True, False]
     assert sorted(state.jobs) == sorted(f"job-{n}" for n in range(LONG + 3))
-    verdict = check(embedded.data)
+    verdict = check(SystemDisk(), embedded.data)
     assert verdict.ok
     assert verdict.fingerprint == fingerprint(state)
 

@@ -309,7 +309,7 @@ class Store:
 
     def _replay(self) -> None:
         """As `beaver replay --check`: the files give the state that the server holds."""
-        report = check("data", disk=self._disk)
+        report = check(self._disk, "data")
         self._say("replay", f"{'ok' if report.ok else 'damaged'}, up to seq {report.last_seq}")
         if self._engine is not None and report.ok:
             agrees = report.fingerprint == fingerprint(self._state)

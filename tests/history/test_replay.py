@@ -16,6 +16,7 @@ from beaver.replay.replaying import check, event_views, parse_until
 from beaver.replay.verifying import verify
 from beaver.snapshot.files import write_snapshot
 from beaver.store.origins import Until
+from beaver.system.disk import SystemDisk
 from beaver_model import State, fingerprint
 from beaver_model.commands import Boot, SetBounds, SetQueue
 from tests.worlds.model import job
@@ -79,7 +80,7 @@ def listing(path: str) -> list[tuple[str, int]]:
 def test_a_whole_log_has_the_live_state_s_fingerprint(world: LoggedWorld) -> None:
     long_store(world)
     before = listing(world.path)
-    report = check(world.path)
+    report = check(SystemDisk(), world.path)
     assert report.ok
     assert report.base == "start"
     assert (report.first_seq, report.last_seq, report.events) == (1, 14, 14)
@@ -99,7 +100,7 @@ def test_a_whole_log_has_the_live_state_s_fingerprint(world: LoggedWorld) -> Non
 
 def test_the_report_has_the_fields_of_the_contract(world: LoggedWorld) -> None:
     world.run("a")
-    assert set(msgspec.to_builtins(check(world.path))) == {
+    assert set(msgspec.to_builtins(check(SystemDisk(), world.path))) == {
         "ok",
         "base",
         "frames",
@@ -119,12 +120,12 @@ def test_the_fingerprint_is_that_of_the_seq_whichever_way_it_was_reached(
 ) -> None:
     fingerprints = long_store(world)
     for seq in range(1, 15):
-        report = check(world.path, Until(seq=seq))
+        report = check(SystemDisk(), world.path, Until(seq=seq))
         assert (report.last_seq, report.fingerprint) == (seq, fingerprints[seq])
     prune(world)
     # The archive begins with seq 8 now, and the older snapshot holds seq 7.
     for seq in range(8, 15):
-        report = check(world.path, Until(seq=seq))
+        report = check(SystemDisk(), world.path, Until(seq=seq))
         assert report.base == "older snapshot"
         assert (report.first_seq, report.last_seq) == (8, seq)
         assert report.fingerprint == fingerprints[seq]
@@ -132,9 +133,9 @@ def test_the_fingerprint_is_that_of_the_seq_whichever_way_it_was_reached(
 
 def test_a_check_until_a_time_stops_there(world: LoggedWorld) -> None:
     fingerprints = long_store(world)
-    report = check(world.path, Until(time_ms=61_000))
+    report = check(SystemDisk(), world.path, Until(time_ms=61_000))
     assert (report.last_seq, report.fingerprint) == (7, fingerprints[7])
-    assert check(world.path, Until(time_ms=999)).events == 0
+    assert check(SystemDisk(), world.path, Until(time_ms=999)).events == 0
 
 
 def test_a_segment_alone_says_base_none_and_checks_the_chain(
@@ -143,12 +144,12 @@ def test_a_segment_alone_says_base_none_and_checks_the_chain(
     long_store(world)
     copied = tmp_path / "elsewhere.wal"
     shutil.copy(world.layout.archived(5), copied)
-    report = check(str(copied))
+    report = check(SystemDisk(), str(copied))
     assert report.ok
     assert (report.base, report.fingerprint, report.counts) == ("none", None, {})
     assert (report.first_seq, report.last_seq, report.events) == (5, 7, 3)
     flip(str(copied), 64 + 40)
-    damaged = check(str(copied))
+    damaged = check(SystemDisk(), str(copied))
     assert not damaged.ok
     assert damaged.error is not None
     assert (damaged.error.file, damaged.error.offset, damaged.error.seq) == (str(copied), 64, 5)
@@ -156,11 +157,11 @@ def test_a_segment_alone_says_base_none_and_checks_the_chain(
 
 def test_a_segment_in_its_place_begins_with_its_siblings(world: LoggedWorld) -> None:
     fingerprints = long_store(world)
-    report = check(world.layout.archived(8))
+    report = check(SystemDisk(), world.layout.archived(8))
     assert (report.base, report.first_seq, report.last_seq) == ("start", 8, 10)
     assert (report.events, report.frames) == (3, 4)
     assert report.fingerprint == fingerprints[10]
-    report = check(world.layout.log)
+    report = check(SystemDisk(), world.layout.log)
     assert (report.first_seq, report.last_seq, report.events) == (14, 14, 1)
     assert report.fingerprint == fingerprints[14]
 
@@ -173,7 +174,7 @@ def test_a_log_copied_with_its_snapshot_begins_with_it(world: LoggedWorld, tmp_p
     copy.mkdir()
     shutil.copy(world.layout.log, copy / "wal.log")
     shutil.copy(world.layout.snapshot, copy / "snapshot.json")
-    report = check(str(copy / "wal.log"))
+    report = check(SystemDisk(), str(copy / "wal.log"))
     assert (report.base, report.first_seq, report.last_seq) == ("snapshot", 14, 15)
     assert report.fingerprint == fingerprint(world.state) != fingerprints[14]
 
@@ -183,7 +184,7 @@ def test_a_snapshot_of_another_store_is_no_base(world: LoggedWorld, tmp_path: Pa
     prune(world)
     world.disk.unlink(world.layout.snapshot_old)
     write_snapshot(world.disk, world.layout, world.state, b"x" * 16, keep_previous=False)
-    assert check(world.path).base == "none"
+    assert check(SystemDisk(), world.path).base == "none"
 
 
 def test_a_half_written_last_frame_is_no_damage(world: LoggedWorld) -> None:
@@ -192,24 +193,24 @@ def test_a_half_written_last_frame_is_no_damage(world: LoggedWorld) -> None:
     with open(world.layout.log, "r+b") as file:
         file.seek(offset)
         file.write(b"\xffBF\xfe" + b"half" * 10)
-    report = check(world.path)
+    report = check(SystemDisk(), world.path)
     assert report.ok
     assert report.torn_tail_bytes == 44
     assert report.fingerprint == fingerprint_now
-    assert len(list(event_views(world.path))) == 3
+    assert len(list(event_views(SystemDisk(), world.path))) == 3
 
 
 def test_corruption_is_told_with_place_and_seq(world: LoggedWorld) -> None:
     long_store(world)
     flip(world.layout.archived(5), 64 + 40)
-    report = check(world.path)
+    report = check(SystemDisk(), world.path)
     assert not report.ok
     assert report.error is not None
     assert report.error.file == world.layout.archived(5)
     assert (report.error.offset, report.error.seq) == (64, 5)
     assert "CRC" in report.error.reason
     assert (report.last_seq, report.fingerprint) == (4, None)
-    views = event_views(world.path)
+    views = event_views(SystemDisk(), world.path)
     assert [next(views).seq for _ in range(4)] == [1, 2, 3, 4]
     with pytest.raises(Corruption, match="seq 5"):
         next(views)
@@ -218,7 +219,7 @@ def test_corruption_is_told_with_place_and_seq(world: LoggedWorld) -> None:
 def test_a_missing_segment_is_told(world: LoggedWorld) -> None:
     long_store(world)
     os.unlink(world.layout.archived(5))
-    report = check(world.path)
+    report = check(SystemDisk(), world.path)
     assert report.error is not None
     assert (report.error.seq, report.last_seq) == (5, 4)
 
@@ -231,19 +232,19 @@ def test_a_log_shorter_than_its_snapshot_is_told(world: LoggedWorld) -> None:
     with open(world.layout.log, "r+b") as file:
         file.seek(cut)
         file.write(bytes(world.wal._offset - cut))
-    report = check(world.path)
+    report = check(SystemDisk(), world.path)
     assert report.error is not None
     assert (report.error.offset, report.error.seq) == (cut, 4)
     assert "snapshot.json shows that it reached seq 6" in report.error.reason
     # Up to a seq before that there is nothing to complain of.
-    assert check(world.path, Until(seq=3)).ok
+    assert check(SystemDisk(), world.path, Until(seq=3)).ok
 
 
 def test_a_missing_log_beside_a_snapshot_is_corruption(world: LoggedWorld) -> None:
     world.run("a")
     snap(world)
     os.unlink(world.layout.log)
-    report = check(world.path)
+    report = check(SystemDisk(), world.path)
     assert report.error is not None
     assert "reached seq 3" in report.error.reason
 
@@ -262,7 +263,7 @@ def test_an_illegal_event_is_told(world: LoggedWorld, tmp_path: Path, *, lone: b
     if lone:
         path = str(tmp_path / "lone.wal")
         shutil.copy(world.layout.log, path)
-    report = check(path)
+    report = check(SystemDisk(), path)
     assert report.base == ("none" if lone else "start")
     assert report.error is not None
     assert report.error.seq == 5
@@ -285,10 +286,10 @@ def test_strangers_in_a_log_without_beginning_are_not_called_illegal(
     world.fail_and_wait("new")
     lone = str(tmp_path / "lone.wal")
     shutil.copy(world.layout.log, lone)
-    report = check(lone)
+    report = check(SystemDisk(), lone)
     assert report.ok, report.error
     assert report.base == "none"
-    views = {(view.event, view.job): view for view in event_views(lone)}
+    views = {(view.event, view.job): view for view in event_views(SystemDisk(), lone)}
     assert views["RETRY", "new"].attempt == 1
     assert views["RELEASE", "old"].attempt is None
 
@@ -296,9 +297,9 @@ def test_strangers_in_a_log_without_beginning_are_not_called_illegal(
 def test_nothing_to_read_is_not_found(tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(NotFound):
-            check(str(path))
+            check(SystemDisk(), str(path))
         with pytest.raises(NotFound):
-            list(event_views(str(path)))
+            list(event_views(SystemDisk(), str(path)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -314,7 +315,7 @@ def test_a_newer_version_is_named(world: LoggedWorld) -> None:
         file.seek(0)
         file.write(bytes(header) + struct.pack("<I", crc32c(bytes(header))))
     with pytest.raises(NewerFormat, match="9"):
-        check(world.path)
+        check(SystemDisk(), world.path)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +341,7 @@ def test_progress_ends_near_the_whole(world: LoggedWorld) -> None:
     for number in range(12):
         world.enqueue(*(job(f"{number}-{n}") for n in range(2_000)))
     told: list[tuple[int, int]] = []
-    check(world.path, on_progress=lambda done, total: told.append((done, total)))
+    check(SystemDisk(), world.path, on_progress=lambda done, total: told.append((done, total)))
     assert told
     assert told == sorted(told)
     assert all(done <= total for done, total in told)
@@ -351,11 +352,11 @@ def test_progress_ends_near_the_whole(world: LoggedWorld) -> None:
 
 def test_the_listing_has_every_seq_once(world: LoggedWorld) -> None:
     long_store(world)
-    assert [view.seq for view in event_views(world.path)] == list(range(1, 15))
+    assert [view.seq for view in event_views(SystemDisk(), world.path)] == list(range(1, 15))
     prune(world)
-    views = list(event_views(world.path))
+    views = list(event_views(SystemDisk(), world.path))
     assert [view.seq for view in views] == list(range(8, 15))
-    assert [view.seq for view in event_views(world.layout.archived(8))] == [8, 9, 10]
+    assert [view.seq for view in event_views(SystemDisk(), world.layout.archived(8))] == [8, 9, 10]
 
 
 def test_an_event_is_one_line_whatever_it_holds(world: LoggedWorld) -> None:
@@ -363,7 +364,7 @@ def test_an_event_is_one_line_whatever_it_holds(world: LoggedWorld) -> None:
     world.enqueue(job("two words", queue="a=b"))
     world.dispatch("two words")
     world.fail("two words", 'line one\nline "two"\u2028')
-    lines = [event_line(view) for view in event_views(world.path)]
+    lines = [event_line(view) for view in event_views(SystemDisk(), world.path)]
     assert "\n".join(lines) == (
         "1 1970-01-01T00:00:01.000Z BOOT - epoch=1 power_cut=false\n"
         '2 1970-01-01T00:00:01.000Z ENQUEUE "two words" task=echo queue="a=b" priority=5 '
@@ -376,7 +377,7 @@ def test_an_event_is_one_line_whatever_it_holds(world: LoggedWorld) -> None:
 
 def test_an_event_as_json_has_the_fields_of_the_contract(world: LoggedWorld) -> None:
     world.run("a", b'{"r": 1}')
-    text = msgspec.json.encode(list(event_views(world.path)))
+    text = msgspec.json.encode(list(event_views(SystemDisk(), world.path)))
     enqueue, dispatch, ack = msgspec.json.decode(text)
     assert {"seq", "time_ms", "event", "job", "task", "queue", "max_attempts"} <= set(enqueue)
     assert enqueue["payload"] is None
@@ -393,7 +394,7 @@ def test_an_event_as_json_has_the_fields_of_the_contract(world: LoggedWorld) -> 
 def test_verify_compares_every_way_to_the_end(world: LoggedWorld) -> None:
     long_store(world)
     before = listing(world.path)
-    report = verify(world.path)
+    report = verify(SystemDisk(), world.path)
     assert report.ok
     assert report.error is None
     now = fingerprint(world.state)
@@ -408,7 +409,7 @@ def test_verify_compares_every_way_to_the_end(world: LoggedWorld) -> None:
     ]
     assert listing(world.path) == before
     prune(world)
-    report = verify(world.path)
+    report = verify(SystemDisk(), world.path)
     assert report.ok
     assert [base.base for base in report.bases] == ["older snapshot", "snapshot"]
 
@@ -416,7 +417,7 @@ def test_verify_compares_every_way_to_the_end(world: LoggedWorld) -> None:
 def test_verify_names_a_damaged_snapshot(world: LoggedWorld) -> None:
     long_store(world)
     flip(world.layout.snapshot_old, 100)
-    report = verify(world.path)
+    report = verify(SystemDisk(), world.path)
     assert not report.ok
     assert report.log.ok
     assert report.error is not None
@@ -429,7 +430,7 @@ def test_verify_finds_an_intact_snapshot_of_another_state(world: LoggedWorld) ->
     other = LoggedWorld(Path(world.path).parent / "other")
     other.run("b")
     write_snapshot(world.disk, world.layout, other.state, STORE)
-    report = verify(world.path)
+    report = verify(SystemDisk(), world.path)
     assert not report.ok
     assert [snapshot.ok for snapshot in report.snapshots] == [True]
     start = report.bases[0]
@@ -440,7 +441,7 @@ def test_verify_finds_an_intact_snapshot_of_another_state(world: LoggedWorld) ->
 def test_verify_names_a_snapshot_of_another_store(world: LoggedWorld) -> None:
     world.run("a")
     write_snapshot(world.disk, world.layout, world.state, b"x" * 16)
-    report = verify(world.path)
+    report = verify(SystemDisk(), world.path)
     assert not report.ok
     assert report.error is not None
     assert "another store" in report.error.reason
@@ -449,7 +450,7 @@ def test_verify_names_a_snapshot_of_another_store(world: LoggedWorld) -> None:
 def test_verify_names_corruption_of_the_log(world: LoggedWorld) -> None:
     long_store(world)
     flip(world.layout.archived(11), 64 + 40)
-    report = verify(world.path)
+    report = verify(SystemDisk(), world.path)
     assert not report.ok
     assert report.error is not None
     assert (report.error.file, report.error.seq) == (world.layout.archived(11), 11)
@@ -459,11 +460,11 @@ def test_verify_refuses_a_log_without_its_beginning_and_a_snapshot(world: Logged
     """A copy that lacks archive and snapshots is no store, however whole its log may be."""
     long_store(world)
     prune(world)
-    assert verify(world.path).ok, "the snapshots stand for what was pruned"
+    assert verify(SystemDisk(), world.path).ok, "the snapshots stand for what was pruned"
     for path in (world.layout.snapshot, world.layout.snapshot_old):
         world.disk.unlink(path)
-    assert check(world.path).ok, "the chain of what is left is whole"
-    report = verify(world.path)
+    assert check(SystemDisk(), world.path).ok, "the chain of what is left is whole"
+    report = verify(SystemDisk(), world.path)
     assert not report.ok
     assert report.error is not None
     assert report.error.file == world.layout.snapshot
@@ -473,4 +474,4 @@ def test_verify_refuses_a_log_without_its_beginning_and_a_snapshot(world: Logged
 def test_verify_takes_directories_only(world: LoggedWorld) -> None:
     world.run("a")
     with pytest.raises(StoreUnavailable, match="is a file"):
-        verify(world.layout.log)
+        verify(SystemDisk(), world.layout.log)

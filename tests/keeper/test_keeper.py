@@ -38,7 +38,7 @@ def test_producers_that_start_at_once_share_one_keeper(data):
         seqs += map(int, out.split())
     assert sorted(seqs) == list(range(1, 241))
     assert keeper_pid(data)
-    assert check(str(data)).ok
+    assert check(SystemDisk(), str(data)).ok
 
 
 def test_a_lone_change_to_a_small_store_starts_nothing(data):
@@ -118,7 +118,7 @@ def test_a_server_that_ends_is_followed_by_a_keeper(data):
     finally:
         producer.kill()
         producer.wait()
-    counts = check(str(data)).counts
+    counts = check(SystemDisk(), str(data)).counts
     assert sum(counts.values()) == 3000
 
 

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from beaver.errors import InvalidInput
 from beaver.request.requests import (
     Resolver,
-    draw_id,
     make_request,
     request_from_json,
     request_to_json,
 )
 from beaver.structs.messages import Backoff, Options, Request
+from beaver.system.ids import draw_id
 from beaver_model.bounds import (
     ATTEMPTS_MAX,
     ID_BYTES_MAX,

@@ -270,7 +270,7 @@ class Program:
         """
         state, _ = read_store(SystemDisk(), str(self.data))
         wrong = violations(state)
-        report = verify(str(self.data))
+        report = verify(SystemDisk(), str(self.data))
         if not report.ok:
             wrong.append(f"verify: {report}")
         if wrong:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from beaver.cli import flags, output
+from beaver.system.disk import SystemDisk
 from beaver.text.foreign import counted
 
 if TYPE_CHECKING:
@@ -48,14 +49,14 @@ def replay_command(
     path = path or flags.configuration(data, config).data
     end = None if until is None else replaying.parse_until(until)
     if not check:
-        for view in replaying.event_views(path, end):
+        for view in replaying.event_views(SystemDisk(), path, end):
             if as_json:
                 output.json_line(view)
             else:
                 output.line(event_line(view))
         return
     with output.progress(f"checking {path}", 0) as advance:
-        report = replaying.check(path, end, on_progress=advance)
+        report = replaying.check(SystemDisk(), path, end, on_progress=advance)
     if as_json:
         output.json_line(report)
     else:
@@ -86,7 +87,7 @@ def verify_command(
 
     path = path or flags.configuration(data, config).data
     with output.progress(f"verifying {path}", 0) as advance:
-        report = verifying.verify(path, on_progress=advance)
+        report = verifying.verify(SystemDisk(), path, on_progress=advance)
     if as_json:
         output.json_line(report)
     else:

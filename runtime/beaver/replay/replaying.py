@@ -32,7 +32,6 @@ from beaver.store.origins import (
     find_origin,
 )
 from beaver.structs.views import EventView
-from beaver.system.disk import SystemDisk
 from beaver.text.durations import parse_time_ms
 from beaver_model import IllegalEvent, JobState, State, apply, fingerprint, legal, violations
 from beaver_model import replay as replay_events
@@ -113,9 +112,7 @@ def parse_until(text: str) -> Until:
 # -- what is asked --------------------------------------------------------------------------
 
 
-def event_views(
-    path: str, until: Until | None = None, *, disk: Disk | None = None
-) -> Iterator[EventView]:
+def event_views(disk: Disk, path: str, until: Until | None = None) -> Iterator[EventView]:
     """Yields every event of a log file or data directory, with attempts where known.
 
     Raises:
@@ -123,7 +120,6 @@ def event_views(
         Corruption: After the events before the damage.
         NewerFormat: Something is of a newer version.
     """
-    disk = disk or SystemDisk()
     last_seq = 0
     for _ in range(_ATTEMPTS):
         try:
@@ -138,11 +134,7 @@ def event_views(
 
 
 def check(
-    path: str,
-    until: Until | None = None,
-    *,
-    disk: Disk | None = None,
-    on_progress: Progress | None = None,
+    disk: Disk, path: str, until: Until | None = None, *, on_progress: Progress | None = None
 ) -> CheckReport:
     """Checks the frames, the chain and every event of a log; the verdict is in the report.
 
@@ -150,7 +142,6 @@ def check(
         NotFound: There is no log.
         NewerFormat: Something is of a newer version.
     """
-    disk = disk or SystemDisk()
     for _ in range(_ATTEMPTS):
         try:
             origin = find_origin(disk, path)

@@ -9,7 +9,6 @@ fingerprint.  Nothing here writes, and a server may be at work.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -27,7 +26,6 @@ from beaver.store.origins import (
     Until,
     find_origin,
 )
-from beaver.system.disk import SystemDisk
 from beaver_model import State, fingerprint, violations
 
 _ATTEMPTS: Final = 5
@@ -68,9 +66,7 @@ class VerifyReport(msgspec.Struct):
     """The first thing that is wrong with a file."""
 
 
-def verify(
-    path: str, *, disk: Disk | None = None, on_progress: Progress | None = None
-) -> VerifyReport:
+def verify(disk: Disk, path: str, *, on_progress: Progress | None = None) -> VerifyReport:
     """Verifies the store in a data directory; the verdict is in the report.
 
     Raises:
@@ -78,7 +74,6 @@ def verify(
         NotFound: There is no log.
         NewerFormat: Something is of a newer version.
     """
-    disk = disk or SystemDisk()
     for _ in range(_ATTEMPTS):
         try:
             return _verify(disk, path, on_progress)
@@ -90,7 +85,7 @@ def verify(
 
 
 def _verify(disk: Disk, path: str, on_progress: Progress | None) -> VerifyReport:
-    if Path(path).is_file():
+    if _is_file(disk, path):
         raise StoreUnavailable(
             f"{path} is a file; `verify` takes a data directory, `replay` a file"
         )
@@ -123,6 +118,16 @@ def _verify(disk: Disk, path: str, on_progress: Progress | None) -> VerifyReport
     )
     ok = log.ok and error_view is None and all(verdict.ok for verdict in bases)
     return VerifyReport(ok, log, snapshots, bases, error_view)
+
+
+def _is_file(disk: Disk, path: str) -> bool:
+    try:
+        disk.listdir(path)
+    except NotADirectoryError:
+        return True
+    except OSError:
+        return False  # `find_origin` says what is wrong with it.
+    return False
 
 
 def _snapshots(disk: Disk, origin: Origin) -> Iterator[SnapshotVerdict]:

@@ -10,9 +10,7 @@ What may not live here: sending.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
@@ -21,7 +19,7 @@ from beaver.errors import InvalidInput
 from beaver.limits import hint
 from beaver.request.requests import request_bytes, request_from_json, request_to_json
 from beaver.structs.messages import Request
-from beaver.system.regular import open_regular
+from beaver.system.regular import create_regular
 from beaver.text import jsontext
 from beaver_model.bounds import (
     BATCH_BYTES_MAX,
@@ -204,12 +202,11 @@ def write_requests(path: str, requests: Iterable[Request]) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    with os.fdopen(descriptor, "wb") as file:
+    with create_regular(path) as file:
         for request in requests:
             file.write(request_to_json(request) + b"\n")
 
 
 def retry_path(path: str) -> str:
     """Returns where the requests of a job file are kept whose outcome is not known."""
-    return str(Path(path).with_name(Path(path).name + ".retry.jsonl"))
+    return f"{path}.retry.jsonl"

@@ -26,7 +26,7 @@ from beaver.request.options import (
     check_tags,
 )
 from beaver.request.resolving import Resolver
-from beaver.request.templates import Template, draw_id
+from beaver.request.templates import Template
 from beaver.structs.messages import Backoff, Options, Request
 from beaver.text import jsontext
 from beaver.text.durations import parse_duration_ms, parse_time_ms
@@ -39,7 +39,6 @@ __all__ = [
     "TASK_DEFAULT",
     "Resolver",
     "build_request",
-    "draw_id",
     "make_request",
     "request_bytes",
     "request_from_json",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from typing import BinaryIO
 
 from beaver.system.ownership import ROOT, is_trusted
 
@@ -36,6 +37,15 @@ def open_regular(path: str, flags: int) -> int:
     os.close(descriptor)
     number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
     raise OSError(number, "it is no regular file", path)
+
+
+def create_regular(path: str) -> BinaryIO:
+    """Opens a new or emptied file, private to its owner (0600), for writing.
+
+    Raises:
+        OSError: As `open_regular`.
+    """
+    return os.fdopen(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
 
 
 def read_regular(path: str, bytes_max: int, *, trusted: bool = False) -> bytes:

@@ -88,7 +88,7 @@ def try_case(intact: Intact, case: Case, data: Path) -> Finding:
 
 def _judge(intact: Intact, case: Case, data: Path, changed: tuple[int, int]) -> tuple[Verdict, str]:
     before = marks(data)
-    seen = verify(str(data)) if case.kind is Kind.SNAPSHOT else None
+    seen = verify(SystemDisk(), str(data)) if case.kind is Kind.SNAPSHOT else None
     if marks(data) != before:
         return Verdict.WRONG, "verify has changed a file"
     try:
@@ -106,7 +106,7 @@ def _judge(intact: Intact, case: Case, data: Path, changed: tuple[int, int]) -> 
     if wrong := _wrong_afterwards(intact, case, data):
         return Verdict.WRONG, wrong
     if case.kind in (Kind.LOG, Kind.SEALED, Kind.SNAPSHOT):
-        return _judge_log(case, data, seen or verify(str(data)), started)
+        return _judge_log(case, data, seen or verify(SystemDisk(), str(data)), started)
     if started.boot != intact.boot:
         return Verdict.ATTEMPTS, ""
     return Verdict.UNHARMED, ""
