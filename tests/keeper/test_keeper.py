@@ -28,7 +28,7 @@ from tests.support.program import beaver, events, eventually, run_beaver, servin
 from tests.worlds.keeper import MANY, ended, is_alive, keeper_pid, python, start_keeper
 
 
-def test_producers_that_start_at_once_share_one_keeper(data):
+def test_producers_that_start_at_once_share_one_keeper(data: Path) -> None:
     """Of twelve processes on a fresh directory none fails, and one keeper serves all."""
     producers = [python(MANY, str(data), f"p{n}", "20") for n in range(12)]
     seqs: list[int] = []
@@ -41,23 +41,24 @@ def test_producers_that_start_at_once_share_one_keeper(data):
     assert check(SystemDisk(), str(data)).ok
 
 
-def test_a_lone_change_to_a_small_store_starts_nothing(data):
+def test_a_lone_change_to_a_small_store_starts_nothing(data: Path) -> None:
     beaver("enqueue", "echo", "1", "--data", str(data))
     beaver("enqueue", "echo", "2", "--data", str(data))
     assert sorted(os.listdir(data)) == ["LOCK", "archive", "wal.log"]
 
 
-def test_who_enqueues_again_at_once_gets_a_keeper_and_then_its_connection(data):
+def test_who_enqueues_again_at_once_gets_a_keeper_and_then_its_connection(data: Path) -> None:
     app = Beaver(data)
     for n in range(3):
         app.enqueue("echo", n)
     pid = keeper_pid(data)
     assert pid
+    assert app.link._client is not None
     assert app.link._client.greeting.pid == pid
     assert app.status().pending == 3
 
 
-def test_a_keeper_says_that_it_runs_nothing(data):
+def test_a_keeper_says_that_it_runs_nothing(data: Path) -> None:
     """Status, explain and result are as without a server; the keeper is named."""
     pid = start_keeper(data)
     beaver("enqueue", "echo", "1", "--id", "a", "--data", str(data))
@@ -78,7 +79,9 @@ def test_a_keeper_says_that_it_runs_nothing(data):
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["from the files", "from a keeper"])
-def test_a_result_that_cannot_come_is_waited_for_no_longer_than_was_asked(data, kept):
+def test_a_result_that_cannot_come_is_waited_for_no_longer_than_was_asked(
+    data: Path, kept: bool
+) -> None:
     """`result(timeout=)` without a server ends with `WaitTimeout`."""
     app = Beaver(data)
     handle = app.enqueue("echo", 1)
@@ -88,7 +91,7 @@ def test_a_result_that_cannot_come_is_waited_for_no_longer_than_was_asked(data, 
         handle.result(timeout=0.3)
 
 
-def test_a_server_takes_over_and_clients_do_not_notice(data):
+def test_a_server_takes_over_and_clients_do_not_notice(data: Path) -> None:
     """While two producers enqueue, a server asks the keeper to end, and their jobs run there."""
     start_keeper(data)
     producers = [python(MANY, str(data), f"p{n}", "1500") for n in range(2)]
@@ -107,7 +110,7 @@ def test_a_server_takes_over_and_clients_do_not_notice(data):
     assert len(enqueued) == len(set(enqueued)) == 3000
 
 
-def test_a_server_that_ends_is_followed_by_a_keeper(data):
+def test_a_server_that_ends_is_followed_by_a_keeper(data: Path) -> None:
     """Producers that a server has served go on without it."""
     with serving(data):
         producer = python(MANY, str(data), "p", "3000")
@@ -122,7 +125,7 @@ def test_a_server_that_ends_is_followed_by_a_keeper(data):
     assert sum(counts.values()) == 3000
 
 
-def test_a_killed_keeper_has_lost_nothing_that_was_acknowledged(data):
+def test_a_killed_keeper_has_lost_nothing_that_was_acknowledged(data: Path) -> None:
     app = Beaver(data)
     start_keeper(data)
     told = []
@@ -135,7 +138,9 @@ def test_a_killed_keeper_has_lost_nothing_that_was_acknowledged(data):
     assert [e["job"] for e in events(data) if e["event"] == "ENQUEUE"] == told
 
 
-def test_a_keeper_that_ends_when_it_is_needed_costs_no_request_and_no_error(data, monkeypatch):
+def test_a_keeper_that_ends_when_it_is_needed_costs_no_request_and_no_error(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each request comes just when the keeper gives up; also those that are not sent twice."""
     monkeypatch.setenv("BEAVER_KEEPER_IDLE", "50ms")
     pid = start_keeper(data, idle="50ms")
@@ -154,14 +159,14 @@ def test_a_keeper_that_ends_when_it_is_needed_costs_no_request_and_no_error(data
     assert len(keepers) > 1, "the idle time was met"
 
 
-def test_an_idle_keeper_ends_and_leaves_a_closed_log(data):
+def test_an_idle_keeper_ends_and_leaves_a_closed_log(data: Path) -> None:
     pid = start_keeper(data, idle="50ms")
     ended(pid)
     assert sorted(os.listdir(data)) == ["LOCK", "archive", "wal.log"]
     acquire(SystemDisk(), str(data), 0.0).release()
 
 
-def test_a_connection_alone_does_not_keep_a_keeper(data):
+def test_a_connection_alone_does_not_keep_a_keeper(data: Path) -> None:
     """A web process holds its connection for as long as it lives."""
     pid = start_keeper(data, idle="50ms")
     with blocking.connect(data) as held:
@@ -172,7 +177,7 @@ def test_a_connection_alone_does_not_keep_a_keeper(data):
             held.enqueue([make_request("echo")])
 
 
-def test_a_keeper_holds_nothing_of_its_starter(data, tmp_path):
+def test_a_keeper_holds_nothing_of_its_starter(data: Path, tmp_path: Path) -> None:
     """No pipe, file, directory, session or setting of its starter lives on in it."""
     code = (
         "import os, sys; from beaver.client.embedded import EmbeddedClient as C\n"
@@ -198,7 +203,7 @@ def test_a_keeper_holds_nothing_of_its_starter(data, tmp_path):
     assert int(stat[1]) != starter.pid
 
 
-def test_a_starter_with_threads_and_children_of_its_own_starts_a_keeper(data):
+def test_a_starter_with_threads_and_children_of_its_own_starts_a_keeper(data: Path) -> None:
     """The keeper is a program of its own, and no child that its starter has to reap."""
     code = (
         "import os, sys, threading, time; from beaver import Beaver\n"
@@ -216,7 +221,7 @@ def test_a_starter_with_threads_and_children_of_its_own_starts_a_keeper(data):
 
 
 @pytest.mark.parametrize("how", ["removed", "renamed"])
-def test_a_keeper_whose_directory_is_gone_ends(data, tmp_path, how):
+def test_a_keeper_whose_directory_is_gone_ends(data: Path, tmp_path: Path, how: str) -> None:
     pid = start_keeper(data)
     with blocking.connect(data) as held:
         held.enqueue([make_request("echo", id="a")])
@@ -230,7 +235,9 @@ def test_a_keeper_whose_directory_is_gone_ends(data, tmp_path, how):
         assert events(tmp_path / "moved")[0]["job"] == "a"
 
 
-def test_a_store_that_cannot_be_opened_is_refused_as_without_a_keeper(data, monkeypatch):
+def test_a_store_that_cannot_be_opened_is_refused_as_without_a_keeper(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the keeper says at its start is what the producer raises."""
     monkeypatch.setenv("BEAVER_KEEPER_IDLE", "0")
     with EmbeddedClient(str(data)) as alone:
@@ -246,7 +253,9 @@ def test_a_store_that_cannot_be_opened_is_refused_as_without_a_keeper(data, monk
     assert not keeper_pid(data)
 
 
-def test_where_no_process_can_be_started_changes_are_made_alone(data, monkeypatch):
+def test_where_no_process_can_be_started_changes_are_made_alone(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An application in a program that is no Python has none to start."""
     for name in ("executable", "prefix", "base_prefix"):
         monkeypatch.setattr(sys, name, "/nowhere/app")
@@ -255,7 +264,7 @@ def test_where_no_process_can_be_started_changes_are_made_alone(data, monkeypatc
     assert not (data / "server.json").exists()
 
 
-def test_two_keepers_that_start_at_once_are_one_in_the_end(data):
+def test_two_keepers_that_start_at_once_are_one_in_the_end(data: Path) -> None:
     """The one that comes late finds the other, and ends without an error."""
     data.mkdir(mode=0o700)
     threads = [threading.Thread(target=start_keeper, args=(data,)) for _ in range(3)]
@@ -279,7 +288,7 @@ def is_keeper_of(pid: int, data: Path) -> bool:
         return False
 
 
-def test_who_starts_has_the_turn_and_its_end_gives_it_back(data):
+def test_who_starts_has_the_turn_and_its_end_gives_it_back(data: Path) -> None:
     data.mkdir(mode=0o700)
     turn = try_turn(str(data))
     assert turn is not None
@@ -290,7 +299,7 @@ def test_who_starts_has_the_turn_and_its_end_gives_it_back(data):
     again.release()
 
 
-def test_a_keeper_ends_on_a_signal_with_all_that_it_has_acknowledged(data):
+def test_a_keeper_ends_on_a_signal_with_all_that_it_has_acknowledged(data: Path) -> None:
     pid = start_keeper(data)
     with blocking.connect(data) as held:
         held.enqueue([make_request("echo", id="a")])
@@ -300,13 +309,13 @@ def test_a_keeper_ends_on_a_signal_with_all_that_it_has_acknowledged(data):
     assert endpoint.read(str(data)) is None
 
 
-def test_nobody_but_a_keeper_is_asked_to_leave(data):
+def test_nobody_but_a_keeper_is_asked_to_leave(data: Path) -> None:
     with serving(data):
         starting.ask_to_leave(str(data))
         assert open_client(data).status().running
 
 
-def test_a_busy_keeper_does_not_end(data):
+def test_a_busy_keeper_does_not_end(data: Path) -> None:
     """It counts from the last request, not from its start."""
     pid = start_keeper(data, idle="2s")
     with blocking.connect(data) as held:
@@ -316,10 +325,11 @@ def test_a_busy_keeper_does_not_end(data):
     assert keeper_pid(data) == pid
 
 
-def test_a_command_goes_on_where_its_keeper_ends(data):
+def test_a_command_goes_on_where_its_keeper_ends(data: Path) -> None:
     """Between two of its calls, as for a long file in chunks."""
     pid = start_keeper(data)
     with open_client(data) as found:
+        assert not isinstance(found, EmbeddedClient)
         assert found.greeting.pid == pid
         found.enqueue([make_request("echo", id="a")])
         starting.ask_to_leave(str(data))
@@ -328,7 +338,7 @@ def test_a_command_goes_on_where_its_keeper_ends(data):
         assert [job.id for job in found.list_jobs()] == ["a", "b"]
 
 
-def test_a_keeper_needs_no_room_for_outcomes(data, tmp_path):
+def test_a_keeper_needs_no_room_for_outcomes(data: Path, tmp_path: Path) -> None:
     """It extends the log by what jobs need, and leaves no 64 MiB behind."""
     start_keeper(data)
     with blocking.connect(data) as held:

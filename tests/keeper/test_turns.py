@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def has_turn(data: Path) -> bool:
     return turn is None
 
 
-def test_producers_wait_for_a_server_that_starts(data):
+def test_producers_wait_for_a_server_that_starts(data: Path) -> None:
     """From before it takes the lock until it listens, nobody else starts to hold the store."""
     data.mkdir(mode=0o700)
     lock = acquire(SystemDisk(), str(data))
@@ -43,7 +44,9 @@ def test_producers_wait_for_a_server_that_starts(data):
         out, err = producer.communicate(timeout=30)
         assert producer.returncode == 0, err
         assert len(out.split()) == 3
-        assert not endpoint.read(str(data)).keeper
+        info = endpoint.read(str(data))
+        assert info is not None
+        assert not info.keeper
         assert not has_turn(data)
         server.drained(3)
         assert server.stop() == 0
@@ -53,7 +56,11 @@ def test_producers_wait_for_a_server_that_starts(data):
             server.kill()
 
 
-def test_producers_get_through_the_restarts_of_a_server(data):
+def is_beyond(data: Path, seq: int) -> bool:
+    return open_client(data).status().last_seq > seq
+
+
+def test_producers_get_through_the_restarts_of_a_server(data: Path) -> None:
     """Four producers enqueue while a server is stopped and started again, and killed."""
     data.mkdir(mode=0o700)
     server = Server(data)
@@ -62,7 +69,7 @@ def test_producers_get_through_the_restarts_of_a_server(data):
     try:
         for end in (server.stop, None, None):
             seq = open_client(data).status().last_seq
-            eventually(lambda seq=seq: open_client(data).status().last_seq > seq, "jobs come in")
+            eventually(partial(is_beyond, data, seq), "jobs come in")
             (end or server.kill)()
             server = Server(data)
             server.ready()
@@ -80,7 +87,9 @@ def test_producers_get_through_the_restarts_of_a_server(data):
             server.kill()
 
 
-def test_who_starts_or_ends_is_waited_for_and_named(data, monkeypatch):
+def test_who_starts_or_ends_is_waited_for_and_named(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that says what it is doing gets more time than a process that says nothing."""
     data.mkdir(mode=0o700)
     held = acquire(SystemDisk(), str(data))
@@ -97,7 +106,7 @@ def test_who_starts_or_ends_is_waited_for_and_named(data, monkeypatch):
         held.release()
 
 
-def test_a_holder_that_is_gone_is_not_named_as_if_it_were_there(data):
+def test_a_holder_that_is_gone_is_not_named_as_if_it_were_there(data: Path) -> None:
     """A lock that outlives its process, by a log writer say, has an old pid in it."""
     data.mkdir(mode=0o700)
     ended_process = subprocess.Popen([sys.executable, "-c", ""])
@@ -118,7 +127,7 @@ for n in range(100):
 """
 
 
-def test_fifty_producers_get_their_turns(data, tmp_path):
+def test_fifty_producers_get_their_turns(data: Path, tmp_path: Path) -> None:
     """While all of them enqueue, nobody gets less than a third of what the middle one gets."""
     data.mkdir(mode=0o700)
     go = tmp_path / "go"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from beaver.system.memory import memory_bytes
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_directory(tmp_path, monkeypatch):
+def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -31,7 +32,7 @@ def refusal(*args, **layers):
     return str(refused.value)
 
 
-def test_each_layer_overrides_the_one_before_and_the_origin_says_which():
+def test_each_layer_overrides_the_one_before_and_the_origin_says_which() -> None:
     config = load(
         {"grace": "3s", "workers": None},
         yaml="timeout: 1m\nmax_attempts: 7\ngrace: 1s\n",
@@ -48,7 +49,7 @@ def test_each_layer_overrides_the_one_before_and_the_origin_says_which():
     assert config.origins["snapshot_ms"] == config.origins["workers"] == "default"
 
 
-def test_every_setting_is_a_field_and_every_default_is_valid_in_its_written_form():
+def test_every_setting_is_a_field_and_every_default_is_valid_in_its_written_form() -> None:
     config = load()
     assert {s.field for s in SETTINGS.values()} | {"origins"} == set(Config.__struct_fields__)
     for setting in SETTINGS.values():
@@ -57,11 +58,11 @@ def test_every_setting_is_a_field_and_every_default_is_valid_in_its_written_form
         assert setting.help.endswith(".")
 
 
-def test_a_worker_a_core_is_the_default():
+def test_a_worker_a_core_is_the_default() -> None:
     assert load().workers == len(os.sched_getaffinity(0))
 
 
-def test_the_default_file_is_read_where_it_exists_and_a_named_one_must_exist():
+def test_the_default_file_is_read_where_it_exists_and_a_named_one_must_exist() -> None:
     with open("beaver.yaml", "w") as file:
         file.write("data: here\n")
     config = load_config(environ={})
@@ -109,11 +110,11 @@ def test_the_default_file_is_read_where_it_exists_and_a_named_one_must_exist():
         ),
     ],
 )
-def test_a_wrong_file_is_refused_naming_file_and_key(yaml, said):
+def test_a_wrong_file_is_refused_naming_file_and_key(yaml: bytes | str, said: str) -> None:
     assert refusal(yaml=yaml).startswith(said)
 
 
-def test_the_environment_is_checked_and_a_slip_in_a_name_is_refused():
+def test_the_environment_is_checked_and_a_slip_in_a_name_is_refused() -> None:
     assert refusal(BEAVER_WORKERS="x").startswith("BEAVER_WORKERS: an integer is expected")
     assert refusal(BEAVER_WORKRES="3") == (
         "BEAVER_WORKRES: no such setting in the environment; did you mean BEAVER_WORKERS?"
@@ -122,7 +123,7 @@ def test_the_environment_is_checked_and_a_slip_in_a_name_is_refused():
     assert (config.burst, config.allow_exec) == (True, False)
 
 
-def test_flags_are_named_as_flags():
+def test_flags_are_named_as_flags() -> None:
     assert refusal({"max_attempts": "0"}).startswith("--max-attempts: 1 to 10000 is allowed")
 
 
@@ -137,13 +138,13 @@ def test_flags_are_named_as_flags():
         ("{}", ("127.0.0.1", 9090)),
     ],
 )
-def test_http_is_an_address_on_loopback_or_off(yaml, address):
+def test_http_is_an_address_on_loopback_or_off(yaml: str, address) -> None:
     config = load(yaml=yaml)
     assert config.http_address == address
     assert config.http_is_explicit == (yaml != "{}")
 
 
-def test_queues_are_settings_of_each_queue():
+def test_queues_are_settings_of_each_queue() -> None:
     config = load(
         yaml="queues:\n  mail: {weight: 20, bytes_max: 1MiB}\n  slow: {paused: true}\n  x:\n"
         "  quick: {durable_dispatch: false}\n"
@@ -156,7 +157,7 @@ def test_queues_are_settings_of_each_queue():
     }
 
 
-def test_the_state_may_take_its_share_of_the_memory_unless_told_otherwise():
+def test_the_state_may_take_its_share_of_the_memory_unless_told_otherwise() -> None:
     assert load().state_bytes_bound == memory_bytes() * STATE_PERCENT // 100
     assert load({"state_size_max": "5MB"}).state_bytes_bound == 5_000_000
     assert memory_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

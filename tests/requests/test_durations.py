@@ -44,7 +44,7 @@ def repr_short(value):
         (timedelta(minutes=1), 60_000),
     ],
 )
-def test_durations_are_read_as_written(written, ms):
+def test_durations_are_read_as_written(written, ms: int) -> None:
     assert parse_duration_ms(written) == ms
 
 
@@ -52,7 +52,7 @@ _NO_DURATIONS = ["", "5x", "-5s", "5 s", "s", "1h 30m", "5m!", -1, float("nan"),
 
 
 @pytest.mark.parametrize("written", [*_NO_DURATIONS, 10**400, "9" * 400 + "d"], ids=repr_short)
-def test_what_is_no_duration_is_refused_by_name(written):
+def test_what_is_no_duration_is_refused_by_name(written) -> None:
     with pytest.raises(InvalidInput, match=r"^--grace: "):
         parse_duration_ms(written, "--grace")
 
@@ -60,19 +60,19 @@ def test_what_is_no_duration_is_refused_by_name(written):
 @pytest.mark.parametrize(
     "written", ["1" * 5_000, "1" * 400 + ".5GB", 1 << 62, "8EB", "x"], ids=repr_short
 )
-def test_an_absurd_size_is_refused_by_name(written):
+def test_an_absurd_size_is_refused_by_name(written: int | str) -> None:
     """However long its number is: nothing overflows on the way."""
     with pytest.raises(InvalidInput, match=r"^--max-rss: "):
         parse_size_bytes(written, "--max-rss")
 
 
 @given(st.integers(0, 10**13))
-def test_a_duration_survives_being_written(ms):
+def test_a_duration_survives_being_written(ms) -> None:
     assert parse_duration_ms(duration_text(ms)) == ms
 
 
 @given(st.integers(0, 10**15))
-def test_a_size_survives_being_written(size):
+def test_a_size_survives_being_written(size) -> None:
     assert parse_size_bytes(size_text(size)) == size
 
 
@@ -80,7 +80,7 @@ def test_a_size_survives_being_written(size):
     ("ms", "shown"),
     [(0, "0ms"), (40, "40ms"), (1_500, "1.5s"), (65_000, "1m 5s"), (7_200_000, "2h")],
 )
-def test_durations_are_shown_in_two_units(ms, shown):
+def test_durations_are_shown_in_two_units(ms: int, shown: str) -> None:
     assert format_duration(ms) == shown
 
 
@@ -93,21 +93,21 @@ def test_durations_are_shown_in_two_units(ms, shown):
         ("2030-01-31", datetime(2030, 1, 31, tzinfo=UTC)),
     ],
 )
-def test_iso_times_are_read_and_without_an_offset_mean_utc(written, moment):
+def test_iso_times_are_read_and_without_an_offset_mean_utc(written: str, moment) -> None:
     assert parse_time_ms(written) == round(moment.timestamp() * 1000)
 
 
-def test_times_in_ms_are_taken_as_they_are():
+def test_times_in_ms_are_taken_as_they_are() -> None:
     assert parse_time_ms(1_900_000_000_123) == parse_time_ms("1900000000123") == 1_900_000_000_123
 
 
 @given(st.integers(0, TIME_MS_MAX))
-def test_a_time_survives_being_shown(ms):
+def test_a_time_survives_being_shown(ms) -> None:
     assert parse_time_ms(format_time(ms)) == ms
 
 
 @given(st.integers(0, TIME_MS_MAX), st.integers(-12, 12))
-def test_a_datetime_keeps_its_millisecond_in_any_zone(ms, hours):
+def test_a_datetime_keeps_its_millisecond_in_any_zone(ms, hours) -> None:
     zone = timezone(timedelta(hours=hours))
     moment = datetime(1970, 1, 2, tzinfo=UTC) + timedelta(milliseconds=ms // 2)
     assert parse_time_ms(moment.astimezone(zone)) == ms // 2 + 86_400_000
@@ -117,12 +117,12 @@ def test_a_datetime_keeps_its_millisecond_in_any_zone(ms, hours):
     "written",
     ["tomorrow", "", "2030-13-01", -1, TIME_MS_MAX + 1, 1.5, True, "1969-12-31T23:59:59Z"],
 )
-def test_what_is_no_time_is_refused_by_name(written):
+def test_what_is_no_time_is_refused_by_name(written) -> None:
     with pytest.raises(InvalidInput, match=r"^run_at: "):
         parse_time_ms(written, "run_at")
 
 
-def test_a_datetime_without_a_zone_is_refused_rather_than_guessed():
+def test_a_datetime_without_a_zone_is_refused_rather_than_guessed() -> None:
     naive = datetime(2030, 1, 1)  # noqa: DTZ001 - that is the case
     with pytest.raises(InvalidInput, match=r"no time zone"):
         parse_time_ms(naive)
@@ -139,11 +139,11 @@ def test_a_datetime_without_a_zone_is_refused_rather_than_guessed():
         ("1.5 KiB", 1536),
     ],
 )
-def test_sizes_are_read_as_written(written, size):
+def test_sizes_are_read_as_written(written: int | str, size: int) -> None:
     assert parse_size_bytes(written) == size
 
 
 @pytest.mark.parametrize("written", ["", "5x", "-5", -5, 1.5, True, "GB"])
-def test_what_is_no_size_is_refused_by_name(written):
+def test_what_is_no_size_is_refused_by_name(written) -> None:
     with pytest.raises(InvalidInput, match=r"^max_rss: "):
         parse_size_bytes(written, "max_rss")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -46,7 +47,7 @@ JOBS = [{"id": "task-001", "task": "echo", "payload": {"value": 42}}, {"task": "
         "\r\n\n".join(map(json.dumps, JOBS)) + "\r\n",
     ],
 )
-def test_an_array_and_lines_are_read_alike(text):
+def test_an_array_and_lines_are_read_alike(text) -> None:
     first, second = read(text)
     assert (first.id, json.loads(first.payload)) == ("task-001", {"value": 42})
     assert second.payload == b"null"
@@ -54,7 +55,7 @@ def test_an_array_and_lines_are_read_alike(text):
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "[]", " [ ] \n"])
-def test_an_empty_file_holds_no_jobs(text):
+def test_an_empty_file_holds_no_jobs(text: str) -> None:
     assert read(text) == []
 
 
@@ -84,11 +85,11 @@ def test_an_empty_file_holds_no_jobs(text):
         ('{"task":"a","id":"x"}\n{"task":"a","id":"x"}', "line 2: id: 'x' stands twice"),
     ],
 )
-def test_whatever_is_wrong_is_refused_naming_its_place(text, said):
+def test_whatever_is_wrong_is_refused_naming_its_place(text: bytes | str, said: str) -> None:
     assert refusal(text).startswith(said)
 
 
-def test_a_line_without_end_is_refused_before_it_is_read_whole():
+def test_a_line_without_end_is_refused_before_it_is_read_whole() -> None:
     class Endless(io.RawIOBase):
         given = 0
 
@@ -106,12 +107,12 @@ def test_a_line_without_end_is_refused_before_it_is_read_whole():
     assert Endless.given < 8 << 20
 
 
-def test_a_file_for_chunks_needs_ids():
+def test_a_file_for_chunks_needs_ids() -> None:
     assert len(read('{"task":"a","id":"x"}', need_ids=True)) == 1
     assert refusal('{"task":"a","id":"x"}\n{"task":"a"}', need_ids=True).startswith("line 2: id: ")
 
 
-def test_one_commit_takes_ten_thousand_jobs_and_refuses_one_more_without_reading_on():
+def test_one_commit_takes_ten_thousand_jobs_and_refuses_one_more_without_reading_on() -> None:
     request = make_request("echo")
     assert len(one_commit([request] * 10_000)) == 10_000
 
@@ -123,7 +124,7 @@ def test_one_commit_takes_ten_thousand_jobs_and_refuses_one_more_without_reading
         one_commit(endless())
 
 
-def test_one_commit_refuses_more_than_eight_mebibytes():
+def test_one_commit_refuses_more_than_eight_mebibytes() -> None:
     request = make_request("echo", "x" * (1 << 20 - 1))
     fitting = (8 << 20) // request_bytes(request)
     assert len(one_commit([request] * fitting)) == fitting
@@ -131,7 +132,7 @@ def test_one_commit_refuses_more_than_eight_mebibytes():
         one_commit([request] * (fitting + 1))
 
 
-def test_chunks_keep_order_and_stay_within_their_bounds():
+def test_chunks_keep_order_and_stay_within_their_bounds() -> None:
     small = [make_request("echo", index) for index in range(5_000)]
     large = [make_request("echo", "x" * 400_000) for _ in range(10)]
     cut = list(chunks(iter(small + large)))
@@ -143,7 +144,7 @@ def test_chunks_keep_order_and_stay_within_their_bounds():
     assert list(chunks([])) == []
 
 
-def test_a_retry_file_holds_the_very_requests_and_is_private(tmp_path):
+def test_a_retry_file_holds_the_very_requests_and_is_private(tmp_path: Path) -> None:
     requests = read(json.dumps(JOBS))
     path = retry_path(str(tmp_path / "jobs.json"))
     assert path == str(tmp_path / "jobs.json.retry.jsonl")
@@ -153,7 +154,7 @@ def test_a_retry_file_holds_the_very_requests_and_is_private(tmp_path):
     assert (tmp_path / "jobs.json.retry.jsonl").stat().st_mode & 0o777 == 0o600
 
 
-def test_ten_times_the_jobs_take_about_ten_times_as_long():
+def test_ten_times_the_jobs_take_about_ten_times_as_long() -> None:
     """Processor time, the least of a few: what grows with the square takes a hundred times."""
     few, many = (
         json.dumps([{"id": f"task-{i}", "task": "echo", "payload": i} for i in range(count)])

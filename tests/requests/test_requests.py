@@ -64,7 +64,7 @@ def refusal(raw, **options):
 # -- ids --------------------------------------------------------------------------------
 
 
-def test_drawn_ids_are_version_7_and_begin_with_the_time():
+def test_drawn_ids_are_version_7_and_begin_with_the_time() -> None:
     before_ms = time.time_ns() // 1_000_000
     drawn = [uuid.UUID(draw_id()) for _ in range(1_000)]
     after_ms = time.time_ns() // 1_000_000
@@ -76,7 +76,7 @@ def test_drawn_ids_are_version_7_and_begin_with_the_time():
 @pytest.mark.parametrize(
     "job_id", ["a", "x" * ID_BYTES_MAX, "ä" * 127, "a b/../c", "日本", "\u2028"]
 )
-def test_ids_within_their_bounds_are_taken_as_they_are(job_id):
+def test_ids_within_their_bounds_are_taken_as_they_are(job_id: str) -> None:
     assert from_json(id=job_id).id == make_request("echo", id=job_id).id == job_id
 
 
@@ -84,7 +84,7 @@ def test_ids_within_their_bounds_are_taken_as_they_are(job_id):
     "job_id",
     ["", "x" * (ID_BYTES_MAX + 1), "ä" * 128, "a\nb", "\x00", "\x7f", "\x85", 7, None, ["a"]],
 )
-def test_other_ids_are_refused_naming_the_key(job_id):
+def test_other_ids_are_refused_naming_the_key(job_id) -> None:
     assert refusal({"task": "echo", "id": job_id}, where="line 7").startswith("line 7: id: ")
 
 
@@ -92,7 +92,7 @@ def test_other_ids_are_refused_naming_the_key(job_id):
 
 
 @given(json_values)
-def test_a_payload_is_kept_and_the_digest_is_the_same_from_python_and_from_json(value):
+def test_a_payload_is_kept_and_the_digest_is_the_same_from_python_and_from_json(value) -> None:
     from_python = make_request("echo", value, id="a")
     assert json.loads(from_python.payload) == value
     raw = json.dumps({"id": "a", "task": "echo", "payload": value}, indent=1).encode()
@@ -102,7 +102,7 @@ def test_a_payload_is_kept_and_the_digest_is_the_same_from_python_and_from_json(
     assert b"\n" not in from_text.payload
 
 
-def test_a_payload_keeps_the_very_bytes_that_were_sent_on_one_line():
+def test_a_payload_keeps_the_very_bytes_that_were_sent_on_one_line() -> None:
     raw = (
         b'{"task": "echo", "payload": {"b" : 1.50,\r\n "a":\t[12345678901234567890123, "\\u00e9"]}}'
     )
@@ -111,7 +111,7 @@ def test_a_payload_keeps_the_very_bytes_that_were_sent_on_one_line():
     )
 
 
-def test_white_space_and_the_order_of_keys_do_not_change_what_was_asked_for():
+def test_white_space_and_the_order_of_keys_do_not_change_what_was_asked_for() -> None:
     one = request_from_json(b'{"task":"echo","payload":{"a":1,"b":[2]}}')
     other = request_from_json(b'{ "payload" : { "b" : [ 2 ], "a" : 1 } , "task" : "echo" }')
     assert one.digest == other.digest
@@ -133,19 +133,19 @@ def test_white_space_and_the_order_of_keys_do_not_change_what_was_asked_for():
         ({"queue": "x"}, {"tags": ["x"]}),
     ],
 )
-def test_different_content_has_different_digests(one, other):
+def test_different_content_has_different_digests(one, other) -> None:
     assert from_json(id="a", **one).digest != from_json(id="a", **other).digest
 
 
-def test_a_job_in_json_that_names_no_task_is_for_echo():
+def test_a_job_in_json_that_names_no_task_is_for_echo() -> None:
     assert request_from_json(b'{"id": "a", "payload": 7}').digest == from_json(payload=7).digest
 
 
-def test_an_id_is_no_part_of_the_content_and_null_is_the_default_payload():
+def test_an_id_is_no_part_of_the_content_and_null_is_the_default_payload() -> None:
     assert from_json(id="a").digest == from_json(id="b", payload=None).digest
 
 
-def test_a_resent_delay_is_the_same_request_however_it_is_written():
+def test_a_resent_delay_is_the_same_request_however_it_is_written() -> None:
     assert from_json(delay=5).digest == from_json(delay="5s").digest
     assert from_json(delay=5).digest == make_request("echo", delay=timedelta(seconds=5)).digest
 
@@ -175,7 +175,7 @@ def test_a_resent_delay_is_the_same_request_however_it_is_written():
         ),
     ],
 )
-def test_what_is_no_job_is_refused_naming_place_and_key(raw, said):
+def test_what_is_no_job_is_refused_naming_place_and_key(raw: bytes, said: str) -> None:
     assert refusal(raw, where="index 3").startswith(f"index 3: {said}")
 
 
@@ -195,13 +195,13 @@ def test_what_is_no_job_is_refused_naming_place_and_key(raw, said):
         ("tags", ["a", {"a": 1}, [1], [""], ["a"] * (TAGS_MAX + 1)]),
     ],
 )
-def test_values_out_of_bounds_are_refused_naming_the_key(key, wrong):
+def test_values_out_of_bounds_are_refused_naming_the_key(key: str, wrong) -> None:
     for value in wrong:
         said = refusal({"task": "echo", key: value}, where="line 2")
         assert said.startswith(f"line 2: {key}"), (value, said)
 
 
-def test_values_at_their_bounds_are_taken():
+def test_values_at_their_bounds_are_taken() -> None:
     request = from_json(
         priority=9,
         run_at=TIME_MS_MAX,
@@ -216,7 +216,7 @@ def test_values_at_their_bounds_are_taken():
     assert (request.run_at_ms, len(request.tags)) == (TIME_MS_MAX, TAGS_MAX)
 
 
-def test_payload_bounds_hold_at_and_above_the_limit():
+def test_payload_bounds_hold_at_and_above_the_limit() -> None:
     room = PAYLOAD_BYTES_MAX - 2
     assert len(make_request("echo", "x" * room).payload) == PAYLOAD_BYTES_MAX
     assert len(from_json(payload="x" * room).payload) == PAYLOAD_BYTES_MAX
@@ -234,7 +234,7 @@ def nested(depth):
     return b"[" * depth + b"]" * depth
 
 
-def test_nesting_bounds_hold_at_and_above_the_limit_and_brackets_in_strings_do_not_count():
+def test_nesting_bounds_hold_at_and_above_the_limit_and_brackets_in_strings_do_not_count() -> None:
     deepest = nested(PAYLOAD_DEPTH_MAX)
     assert request_from_json(b'{"task":"echo","payload":%b}' % deepest).payload == deepest
     for depth in (PAYLOAD_DEPTH_MAX + 1, 200_000):
@@ -260,7 +260,7 @@ def test_nesting_bounds_hold_at_and_above_the_limit_and_brackets_in_strings_do_n
         {"a": object()},
     ],
 )
-def test_python_values_that_are_no_json_are_refused(value):
+def test_python_values_that_are_no_json_are_refused(value) -> None:
     with pytest.raises(InvalidInput, match=r"^payload: "):
         make_request("echo", value)
 
@@ -288,7 +288,9 @@ class _Point:
     ids=lambda value: type(value).__name__,
 )
 @pytest.mark.parametrize("place", [lambda v: v, lambda v: {"a": [1, {"b": v}]}, lambda v: [v]])
-def test_what_the_fast_encoder_would_turn_into_json_is_refused_wherever_it_stands(value, place):
+def test_what_the_fast_encoder_would_turn_into_json_is_refused_wherever_it_stands(
+    value, place
+) -> None:
     """`msgspec` writes null for NaN and strings for dates: a payload arrives as it was, or not."""
     with pytest.raises(InvalidInput, match=r"^payload: "):
         make_request("echo", place(value))
@@ -298,7 +300,7 @@ def test_what_the_fast_encoder_would_turn_into_json_is_refused_wherever_it_stand
     "value",
     [2**64, -(2**63) - 1, 10**400, {"a": [{"b": 2**70, "c": 1.5}]}, [1, (2, {"z": 1, "a": 2})]],
 )
-def test_long_integers_and_tuples_survive_at_any_depth(value):
+def test_long_integers_and_tuples_survive_at_any_depth(value) -> None:
     """The standard library takes over where msgspec has no such number, or gives a list back."""
     made = make_request("echo", value, id="a")
     assert json.loads(made.payload) == json.loads(json.dumps(value))
@@ -306,7 +308,7 @@ def test_long_integers_and_tuples_survive_at_any_depth(value):
     assert request_from_json(raw).digest == made.digest
 
 
-def test_a_payload_that_contains_itself_is_refused():
+def test_a_payload_that_contains_itself_is_refused() -> None:
     loop = []
     loop.append(loop)
     with pytest.raises(InvalidInput, match=r"^payload: "):
@@ -316,17 +318,17 @@ def test_a_payload_that_contains_itself_is_refused():
 # -- options ----------------------------------------------------------------------------------
 
 
-def test_run_at_and_delay_exclude_each_other():
+def test_run_at_and_delay_exclude_each_other() -> None:
     assert "only one of them" in refusal({"task": "echo", "run_at": 1, "delay": 1})
 
 
-def test_numbers_of_a_bool_are_not_found_in_the_memo_of_an_integer():
+def test_numbers_of_a_bool_are_not_found_in_the_memo_of_an_integer() -> None:
     make_request("echo", priority=1, max_attempts=1)
     with pytest.raises(InvalidInput, match=r"priority"):
         make_request("echo", priority=True, max_attempts=1)
 
 
-def test_a_backoff_with_its_unit_means_the_same_in_a_file_and_from_python():
+def test_a_backoff_with_its_unit_means_the_same_in_a_file_and_from_python() -> None:
     in_file = from_json(backoff=2_000)
     assert in_file.digest == from_json(backoff="2s").digest == from_json(backoff="2000ms").digest
     assert in_file.digest == make_request("echo", backoff="2s").digest
@@ -352,7 +354,7 @@ def test_a_backoff_with_its_unit_means_the_same_in_a_file_and_from_python():
         tags=st.lists(st.sampled_from(["a", "ü"]), max_size=3),
     )
 )
-def test_a_request_written_as_a_line_is_read_as_the_same_request(request_):
+def test_a_request_written_as_a_line_is_read_as_the_same_request(request_) -> None:
     line = request_to_json(request_)
     assert b"\n" not in line
     assert request_from_json(line) == request_
@@ -361,7 +363,9 @@ def test_a_request_written_as_a_line_is_read_as_the_same_request(request_):
 # -- resolving ----------------------------------------------------------------------------------
 
 
-def test_a_request_comes_before_the_task_the_task_before_the_server_and_that_before_defaults():
+def test_a_request_comes_before_the_task_the_task_before_the_server_and_that_before_defaults() -> (
+    None
+):
     fixed = Backoff(BackoffKind.FIXED, 7, 7, 0.0)
     resolver = Resolver(
         timeout_ms=1_000,
@@ -380,13 +384,13 @@ def test_a_request_comes_before_the_task_the_task_before_the_server_and_that_bef
     assert (other.priority, other.backoff_kind) == (5, BackoffKind.EXPONENTIAL)
 
 
-def test_the_origin_is_recorded_and_is_not_mixed_up_by_the_memo():
+def test_the_origin_is_recorded_and_is_not_mixed_up_by_the_memo() -> None:
     resolver, request = Resolver(), make_request("exec")
     for origin in (Origin.HTTP, Origin.LOCAL, Origin.JOB, Origin.HTTP):
         assert spec_of(resolver.job(request, 0, origin).spec).origin == origin
 
 
-def test_a_delay_counts_from_when_the_job_came_in():
+def test_a_delay_counts_from_when_the_job_came_in() -> None:
     resolver = Resolver()
     assert resolver.job(make_request("echo", delay=5), 1_000).run_at_ms == 6_000
     assert resolver.job(make_request("echo", run_at=77), 1_000).run_at_ms == 77
@@ -424,7 +428,7 @@ GOOD = make_request("echo", [1], id="a")
         {"options": msgspec.msgpack.encode(["echo", None, None, None, None, [0, 1, 1, 2.0]])},
     ],
 )
-def test_the_server_trusts_no_client(changes):
+def test_the_server_trusts_no_client(changes) -> None:
     fields = {**msgspec.structs.asdict(GOOD), **changes}
     with pytest.raises(InvalidInput):
         Resolver().job(Request(**fields), 1_000)

@@ -152,7 +152,7 @@ def flood(ctx: JobContext, token: int) -> None:
 def tell(ctx: JobContext, kind: int, what: str, delay_ms: int | None = None) -> None:
     """Says something of its own attempt past every check of the worker's."""
     result, error, children = b"null", "", []
-    child = ["child", msgspec.msgpack.encode(["echo"]), b"null", b"d" * 12]
+    child: list[Any] = ["child", msgspec.msgpack.encode(["echo"]), b"null", b"d" * 12]
     if what == "no json":
         result = b"{"
     elif what == "empty":

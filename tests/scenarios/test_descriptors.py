@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from tests.support.program import Server, enqueue, events, eventually, run_beave
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="counts descriptors in /proc")
 
 LIMIT = 128
-SMALL_SEGMENTS = {"BEAVER_SEGMENT_SIZE": "16MiB"}
+SMALL_SEGMENTS: dict[str, Any] = {"BEAVER_SEGMENT_SIZE": "16MiB"}
 
 
 @pytest.fixture
@@ -211,7 +212,7 @@ def test_clients_that_find_no_descriptor_are_told_of_in_one_line(
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "uvloop.py").write_text("raise ImportError")
-    more = {"PYTHONPATH": f"{hidden}:{os.environ.get('PYTHONPATH', '')}"}
+    more: dict[str, Any] = {"PYTHONPATH": f"{hidden}:{os.environ.get('PYTHONPATH', '')}"}
     with serving(data, "--workers", "1", "--http", "127.0.0.1:0", **more) as server:
         host, port = http_of(data)
         path = json.loads((data / "server.json").read_text())["socket"]

@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import time
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def ended(server: Server, count: int) -> None:
     eventually(all_ended, f"{count} jobs have ended")
 
 
-def run(data: Path, *arguments: str, **env: str) -> Any:
+def run(data: Path, *arguments: str, **env: Any) -> AbstractContextManager[Server]:
     return serving(data, "-A", "failing:app", "--workers", "1", *arguments, cwd=HERE, **env)
 
 

@@ -52,7 +52,9 @@ def fate(server: Server, job: str) -> EventView:
             last: EventView = client.explain(job).events[-1]
         return last if last.event in ("ACK", "DEAD", "CANCEL") else None
 
-    return eventually(ended, f"{job} has ended")
+    last = eventually(ended, f"{job} has ended")
+    assert last is not None
+    return last
 
 
 def runs(server: Server, job: str) -> None:

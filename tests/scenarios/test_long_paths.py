@@ -39,7 +39,7 @@ def run(data: Path) -> subprocess.CompletedProcess[str]:
     return beaver("run", "--burst", "--http", "off", "--workers", 1, "--data", data)
 
 
-def test_at_the_bound_a_job_runs_and_its_history_is_written(tmp_path):
+def test_at_the_bound_a_job_runs_and_its_history_is_written(tmp_path: Path) -> None:
     data = long_path(tmp_path, BOUND)
     assert beaver("enqueue", "echo", "--id", "a", "--data", data).returncode == 0
     told = run(data)
@@ -49,7 +49,9 @@ def test_at_the_bound_a_job_runs_and_its_history_is_written(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["run", "enqueue"])
-def test_above_the_bound_the_start_is_refused_and_nothing_is_made(tmp_path, command):
+def test_above_the_bound_the_start_is_refused_and_nothing_is_made(
+    tmp_path: Path, command: str
+) -> None:
     data = long_path(tmp_path, BOUND + 1)
     told = run(data) if command == "run" else beaver("enqueue", "echo", "--data", data)
     assert told.returncode == 3
@@ -58,14 +60,14 @@ def test_above_the_bound_the_start_is_refused_and_nothing_is_made(tmp_path, comm
     assert os.listdir(tmp_path) == []
 
 
-def test_a_short_link_to_a_long_path_is_refused_too(tmp_path):
+def test_a_short_link_to_a_long_path_is_refused_too(tmp_path: Path) -> None:
     data = long_path(tmp_path / "real", BOUND + 1)
     data.mkdir(parents=True)
     (tmp_path / "link").symlink_to(data)
     assert run(tmp_path / "link").returncode == 3
 
 
-def test_a_socket_url_longer_than_the_kernel_takes_is_refused(tmp_path):
+def test_a_socket_url_longer_than_the_kernel_takes_is_refused(tmp_path: Path) -> None:
     most = LIMITS["socket_path"].value
     Beaver("unix:/" + "s" * (most - 1))
     with pytest.raises(InvalidInput, match=rf"at most {most} bytes, found {most + 1}"):

@@ -149,7 +149,7 @@ def _replace_the_directory(data: Path) -> None:
     copy.rename(data)
 
 
-LOSSES = {
+LOSSES: dict[Callable[[Path], None], str] = {
     _delete: "it was deleted or renamed",
     _rename: "it was deleted or renamed",
     _replace_by_a_copy: "another file stands in its place",

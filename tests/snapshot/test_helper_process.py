@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,10 @@ def is_alive(pid: int) -> bool:
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def is_gone(pid: int) -> bool:
+    return not is_alive(pid)
 
 
 def with_helper(
@@ -227,7 +232,7 @@ def test_stopping_leaves_no_process_and_no_half_file(world: LoggedWorld) -> None
 
     with_helper(world.path, use)
     for pid in pids:
-        wait_until(lambda pid=pid: not is_alive(pid), f"{pid} is gone")
+        wait_until(partial(is_gone, pid), f"{pid} is gone")
     assert not world.disk.exists(world.layout.next)
 
 
@@ -284,7 +289,7 @@ def test_a_killed_server_takes_its_helper_and_all_its_work_along(
     server.kill()
     server.wait()
     for pid in pids:
-        wait_until(lambda pid=pid: not is_alive(pid), f"{pid} is gone")
+        wait_until(partial(is_gone, pid), f"{pid} is gone")
     lock = world.disk.lock(world.layout.lock)
     assert lock is not None
     lock.release()
@@ -323,7 +328,7 @@ def test_a_server_that_hangs_up_on_an_answer_is_an_end_like_any_other(world: Log
     ours, theirs = socket.socketpair()
     helper = subprocess.Popen(
         [sys.executable, "-m", "beaver.helper", str(world.path), str(os.getpid())],
-        stdin=theirs,
+        stdin=theirs.fileno(),
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
@@ -344,7 +349,8 @@ def test_questions_about_jobs_share_a_child_that_goes_when_nobody_asks(world: Lo
     seq = world.state.last_seq
 
     async def use(helper: HelperProcess) -> None:
-        answers, tellers = [], set()
+        answers: list[bytes] = []
+        tellers: set[int] = set()
         for _ in range(5):
             answers.append(await helper.tell(asked, seq))
             assert helper.pid is not None
@@ -357,7 +363,7 @@ def test_questions_about_jobs_share_a_child_that_goes_when_nobody_asks(world: Lo
         os.kill(tellers.pop(), signal.SIGKILL)
         await until(lambda: not children_of(helper.pid or 0), "the child is gone")
         assert await helper.tell(asked, seq) == answers[0]
-        assert len(children_of(helper.pid)) == 1
+        assert len(children_of(helper.pid or 0)) == 1
         await until(lambda: not children_of(helper.pid or 0), "the child is gone")
 
     with_helper(world.path, use)

@@ -309,7 +309,8 @@ def test_another_error_is_not_called_a_full_disk() -> None:
 
 def test_a_follower_goes_on_where_it_stopped_also_over_a_seal(world: LoggedWorld) -> None:
     cursor: Cursor | None = None
-    after_seq, seen = 0, []
+    seen: list[int] = []
+    after_seq = 0
     for number in range(6):
         world.run(f"job-{number}")
         if number % 2:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,10 @@ def test_a_lost_zygote_takes_its_workers_along_and_is_replaced(tmp_path: Path) -
     in_world(tmp_path, test, workers=(1, 2))
 
 
+def have_exited(world: World, count: int) -> bool:
+    return len(world.events.exits) == count
+
+
 @linux_only
 def test_zygotes_that_keep_dying_fail_the_pool(tmp_path: Path) -> None:
     async def test(world: World) -> None:
@@ -253,7 +258,7 @@ def test_zygotes_that_keep_dying_fail_the_pool(tmp_path: Path) -> None:
             zygote = world.pool._zygote
             assert zygote is not None
             os.kill(zygote.pid, signal.SIGKILL)
-            await until(lambda wanted=count: len(world.events.exits) == wanted)
+            await until(partial(have_exited, world, count))
         assert len(world.events.failures) == 1
         assert "5 times" in world.events.failures[0]
 

@@ -78,7 +78,9 @@ def annotated(value: Any, kind: Any) -> Any:
         (1 << 80, Any),
     ],
 )
-def test_what_a_function_returns_comes_back_as_its_annotation_says(value, kind):
+def test_what_a_function_returns_comes_back_as_its_annotation_says(
+    value: object, kind: Any
+) -> None:
     assert returned(annotated(value, kind)) == value
 
 
@@ -99,12 +101,14 @@ def test_what_a_function_returns_comes_back_as_its_annotation_says(value, kind):
         ((n for n in [1]), "return a list"),
     ],
 )
-def test_a_result_that_json_would_change_is_refused_with_its_place(value, said):
+def test_a_result_that_json_would_change_is_refused_with_its_place(
+    value: object, said: str
+) -> None:
     with pytest.raises(InvalidInput, match=rf"the result cannot be written as JSON: .*{said}"):
         encode_result(value)
 
 
-def test_such_a_result_makes_the_job_dead_at_once_since_trying_again_gives_the_same():
+def test_such_a_result_makes_the_job_dead_at_once_since_trying_again_gives_the_same() -> None:
     runs = []
 
     def mean() -> float:
@@ -116,7 +120,7 @@ def test_such_a_result_makes_the_job_dead_at_once_since_trying_again_gives_the_s
     assert (failed.value.state, failed.value.cause, len(runs)) == ("dead", "not_retryable", 1)
 
 
-def test_a_coroutine_that_nobody_awaited_is_told_how_to_declare_it():
+def test_a_coroutine_that_nobody_awaited_is_told_how_to_declare_it() -> None:
     async def inner() -> int:
         return 1
 
@@ -128,7 +132,7 @@ def test_a_coroutine_that_nobody_awaited_is_told_how_to_declare_it():
         coroutine.close()
 
 
-def test_a_result_at_its_bound_is_kept_and_one_above_it_is_refused_with_what_to_do():
+def test_a_result_at_its_bound_is_kept_and_one_above_it_is_refused_with_what_to_do() -> None:
     assert len(returned(lambda: "x" * (RESULT_BYTES_MAX - 2))) == RESULT_BYTES_MAX - 2
     with pytest.raises(
         JobFailed, match=r"1048577 bytes.*no setting changes that: store it elsewhere"

@@ -8,6 +8,7 @@ import secrets
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def test_a_worker_whose_import_hangs_is_killed_and_replaced_and_no_attempt_is_ch
     flag, data = tmp_path / "hangs", tmp_path / "data"
     flag.touch()
     flags = ["-A", "hangs:registry", "--workers", "2", "--start-timeout", "1500ms"]
-    environment = {"HANGS_LATER": str(flag), "PYTHONPATH": str(APPS)}
+    environment: dict[str, Any] = {"HANGS_LATER": str(flag), "PYTHONPATH": str(APPS)}
     with serving(data, *flags, cwd=tmp_path, **environment) as server:
         enqueue(data, {"id": "waits", "task": "where", "max_attempts": 1})
         eventually(lambda: server.status()["starts_overdue"] >= 3, "three starts were ended")

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def test_a_stop_that_comes_at_the_very_end_never_leaks_out() -> None:
             stop = ThreadStop()
             current[:] = [stop]
             steps = kinds.total() % 40
-            kinds[stop.run(lambda steps=steps: busy(steps), told).kind] += 1
+            kinds[stop.run(partial(busy, steps), told).kind] += 1
             busy(50)
     finally:
         done.set()

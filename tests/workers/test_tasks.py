@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beaver.errors import InvalidInput
+from beaver.errors import BindError, InvalidInput
 from beaver.structs.messages import Attempt, Options
 from beaver.task import context
 from beaver.task.context import JobContext, current
-from beaver.task.registry import BindError, Registry, Task, pack_arguments
+from beaver.task.registry import Registry, Task, pack_arguments
 from beaver_model.bounds import CHILDREN_MAX
 
 
