@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,16 +20,18 @@ def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
 
 
-def load(flags=None, *, yaml=None, **environ):
+def load(
+    flags: dict[str, Any] | None = None, *, yaml: str | bytes | None = None, **environ: str
+) -> Config:
     if yaml is not None:
         with open("some.yaml", "wb") as file:
             file.write(yaml if isinstance(yaml, bytes) else yaml.encode())
     return load_config(flags, file=None if yaml is None else "some.yaml", environ=environ)
 
 
-def refusal(*args, **layers):
+def refusal(flags: dict[str, Any] | None = None, **layers: Any) -> str:
     with pytest.raises(InvalidInput) as refused:
-        load(*args, **layers)
+        load(flags, **layers)
     return str(refused.value)
 
 
@@ -138,7 +141,7 @@ def test_flags_are_named_as_flags() -> None:
         ("{}", ("127.0.0.1", 9090)),
     ],
 )
-def test_http_is_an_address_on_loopback_or_off(yaml: str, address) -> None:
+def test_http_is_an_address_on_loopback_or_off(yaml: str, address: tuple[str, int] | None) -> None:
     config = load(yaml=yaml)
     assert config.http_address == address
     assert config.http_is_explicit == (yaml != "{}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ from beaver.text.durations import (
 from beaver_model.bounds import TIME_MS_MAX
 
 
-def repr_short(value):
+def repr_short(value: object) -> str:
     """Names a case by its beginning."""
     return repr(value)[:12]
 
@@ -44,7 +45,7 @@ def repr_short(value):
         (timedelta(minutes=1), 60_000),
     ],
 )
-def test_durations_are_read_as_written(written, ms: int) -> None:
+def test_durations_are_read_as_written(written: Any, ms: int) -> None:
     assert parse_duration_ms(written) == ms
 
 
@@ -52,7 +53,7 @@ _NO_DURATIONS = ["", "5x", "-5s", "5 s", "s", "1h 30m", "5m!", -1, float("nan"),
 
 
 @pytest.mark.parametrize("written", [*_NO_DURATIONS, 10**400, "9" * 400 + "d"], ids=repr_short)
-def test_what_is_no_duration_is_refused_by_name(written) -> None:
+def test_what_is_no_duration_is_refused_by_name(written: Any) -> None:
     with pytest.raises(InvalidInput, match=r"^--grace: "):
         parse_duration_ms(written, "--grace")
 
@@ -67,12 +68,12 @@ def test_an_absurd_size_is_refused_by_name(written: int | str) -> None:
 
 
 @given(st.integers(0, 10**13))
-def test_a_duration_survives_being_written(ms) -> None:
+def test_a_duration_survives_being_written(ms: int) -> None:
     assert parse_duration_ms(duration_text(ms)) == ms
 
 
 @given(st.integers(0, 10**15))
-def test_a_size_survives_being_written(size) -> None:
+def test_a_size_survives_being_written(size: int) -> None:
     assert parse_size_bytes(size_text(size)) == size
 
 
@@ -93,7 +94,7 @@ def test_durations_are_shown_in_two_units(ms: int, shown: str) -> None:
         ("2030-01-31", datetime(2030, 1, 31, tzinfo=UTC)),
     ],
 )
-def test_iso_times_are_read_and_without_an_offset_mean_utc(written: str, moment) -> None:
+def test_iso_times_are_read_and_without_an_offset_mean_utc(written: str, moment: datetime) -> None:
     assert parse_time_ms(written) == round(moment.timestamp() * 1000)
 
 
@@ -102,12 +103,12 @@ def test_times_in_ms_are_taken_as_they_are() -> None:
 
 
 @given(st.integers(0, TIME_MS_MAX))
-def test_a_time_survives_being_shown(ms) -> None:
+def test_a_time_survives_being_shown(ms: int) -> None:
     assert parse_time_ms(format_time(ms)) == ms
 
 
 @given(st.integers(0, TIME_MS_MAX), st.integers(-12, 12))
-def test_a_datetime_keeps_its_millisecond_in_any_zone(ms, hours) -> None:
+def test_a_datetime_keeps_its_millisecond_in_any_zone(ms: int, hours: int) -> None:
     zone = timezone(timedelta(hours=hours))
     moment = datetime(1970, 1, 2, tzinfo=UTC) + timedelta(milliseconds=ms // 2)
     assert parse_time_ms(moment.astimezone(zone)) == ms // 2 + 86_400_000
@@ -117,7 +118,7 @@ def test_a_datetime_keeps_its_millisecond_in_any_zone(ms, hours) -> None:
     "written",
     ["tomorrow", "", "2030-13-01", -1, TIME_MS_MAX + 1, 1.5, True, "1969-12-31T23:59:59Z"],
 )
-def test_what_is_no_time_is_refused_by_name(written) -> None:
+def test_what_is_no_time_is_refused_by_name(written: Any) -> None:
     with pytest.raises(InvalidInput, match=r"^run_at: "):
         parse_time_ms(written, "run_at")
 
@@ -144,6 +145,6 @@ def test_sizes_are_read_as_written(written: int | str, size: int) -> None:
 
 
 @pytest.mark.parametrize("written", ["", "5x", "-5", -5, 1.5, True, "GB"])
-def test_what_is_no_size_is_refused_by_name(written) -> None:
+def test_what_is_no_size_is_refused_by_name(written: Any) -> None:
     with pytest.raises(InvalidInput, match=r"^max_rss: "):
         parse_size_bytes(written, "max_rss")

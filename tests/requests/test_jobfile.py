@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,14 +22,15 @@ from beaver.request.jobfile import (
     write_requests,
 )
 from beaver.request.requests import make_request, request_bytes
+from beaver.structs.messages import Request
 
 
-def read(text, **options):
+def read(text: str | bytes, **options: Any) -> list[Request]:
     raw = text if isinstance(text, bytes) else text.encode()
     return list(read_requests(io.BytesIO(raw), **options))
 
 
-def refusal(text, **options):
+def refusal(text: str | bytes, **options: Any) -> str:
     with pytest.raises(InvalidInput) as refused:
         read(text, **options)
     return str(refused.value)
@@ -47,7 +50,7 @@ JOBS = [{"id": "task-001", "task": "echo", "payload": {"value": 42}}, {"task": "
         "\r\n\n".join(map(json.dumps, JOBS)) + "\r\n",
     ],
 )
-def test_an_array_and_lines_are_read_alike(text) -> None:
+def test_an_array_and_lines_are_read_alike(text: str) -> None:
     first, second = read(text)
     assert (first.id, json.loads(first.payload)) == ("task-001", {"value": 42})
     assert second.payload == b"null"
@@ -93,10 +96,10 @@ def test_a_line_without_end_is_refused_before_it_is_read_whole() -> None:
     class Endless(io.RawIOBase):
         given = 0
 
-        def readable(self):
+        def readable(self) -> bool:
             return True
 
-        def readinto(self, buffer):
+        def readinto(self, buffer: Any) -> int:
             size = len(buffer)
             buffer[:] = b"x" * size
             Endless.given += size
@@ -116,7 +119,7 @@ def test_one_commit_takes_ten_thousand_jobs_and_refuses_one_more_without_reading
     request = make_request("echo")
     assert len(one_commit([request] * 10_000)) == 10_000
 
-    def endless():
+    def endless() -> Iterator[Request]:
         while True:
             yield request
 
@@ -163,8 +166,8 @@ def test_ten_times_the_jobs_take_about_ten_times_as_long() -> None:
     assert processor_s(many) < 30 * processor_s(few)
 
 
-def processor_s(text):
-    def once():
+def processor_s(text: str) -> float:
+    def once() -> float:
         started = time.process_time()
         read(text)
         return time.process_time() - started

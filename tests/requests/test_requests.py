@@ -9,7 +9,9 @@ import os
 import pathlib
 import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -25,6 +27,7 @@ from beaver.request.requests import (
 )
 from beaver.structs.messages import Backoff, Options, Request
 from beaver.system.ids import draw_id
+from beaver_model import Spec
 from beaver_model.bounds import (
     ATTEMPTS_MAX,
     ID_BYTES_MAX,
@@ -51,11 +54,11 @@ json_values = st.recursive(
 )
 
 
-def from_json(**job):
+def from_json(**job: Any) -> Request:
     return request_from_json(json.dumps({"task": "echo", **job}).encode())
 
 
-def refusal(raw, **options):
+def refusal(raw: object, **options: Any) -> str:
     with pytest.raises(InvalidInput) as refused:
         request_from_json(raw if isinstance(raw, bytes) else json.dumps(raw).encode(), **options)
     return str(refused.value)
@@ -84,7 +87,7 @@ def test_ids_within_their_bounds_are_taken_as_they_are(job_id: str) -> None:
     "job_id",
     ["", "x" * (ID_BYTES_MAX + 1), "ä" * 128, "a\nb", "\x00", "\x7f", "\x85", 7, None, ["a"]],
 )
-def test_other_ids_are_refused_naming_the_key(job_id) -> None:
+def test_other_ids_are_refused_naming_the_key(job_id: object) -> None:
     assert refusal({"task": "echo", "id": job_id}, where="line 7").startswith("line 7: id: ")
 
 
@@ -92,7 +95,9 @@ def test_other_ids_are_refused_naming_the_key(job_id) -> None:
 
 
 @given(json_values)
-def test_a_payload_is_kept_and_the_digest_is_the_same_from_python_and_from_json(value) -> None:
+def test_a_payload_is_kept_and_the_digest_is_the_same_from_python_and_from_json(
+    value: object,
+) -> None:
     from_python = make_request("echo", value, id="a")
     assert json.loads(from_python.payload) == value
     raw = json.dumps({"id": "a", "task": "echo", "payload": value}, indent=1).encode()
@@ -133,7 +138,9 @@ def test_white_space_and_the_order_of_keys_do_not_change_what_was_asked_for() ->
         ({"queue": "x"}, {"tags": ["x"]}),
     ],
 )
-def test_different_content_has_different_digests(one, other) -> None:
+def test_different_content_has_different_digests(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
     assert from_json(id="a", **one).digest != from_json(id="a", **other).digest
 
 
@@ -195,7 +202,7 @@ def test_what_is_no_job_is_refused_naming_place_and_key(raw: bytes, said: str) -
         ("tags", ["a", {"a": 1}, [1], [""], ["a"] * (TAGS_MAX + 1)]),
     ],
 )
-def test_values_out_of_bounds_are_refused_naming_the_key(key: str, wrong) -> None:
+def test_values_out_of_bounds_are_refused_naming_the_key(key: str, wrong: list[object]) -> None:
     for value in wrong:
         said = refusal({"task": "echo", key: value}, where="line 2")
         assert said.startswith(f"line 2: {key}"), (value, said)
@@ -230,7 +237,7 @@ def test_payload_bounds_hold_at_and_above_the_limit() -> None:
     )
 
 
-def nested(depth):
+def nested(depth: int) -> bytes:
     return b"[" * depth + b"]" * depth
 
 
@@ -242,7 +249,7 @@ def test_nesting_bounds_hold_at_and_above_the_limit_and_brackets_in_strings_do_n
         assert "nested deeper than 64" in refusal(raw)
     wide = [{"a": ["[[[["]}] * 200
     assert json.loads(make_request("echo", wide).payload) == wide
-    deep = []
+    deep: list[object] = []
     for _ in range(PAYLOAD_DEPTH_MAX):
         deep = [deep]
     with pytest.raises(InvalidInput, match=r"^payload: nested deeper"):
@@ -260,7 +267,7 @@ def test_nesting_bounds_hold_at_and_above_the_limit_and_brackets_in_strings_do_n
         {"a": object()},
     ],
 )
-def test_python_values_that_are_no_json_are_refused(value) -> None:
+def test_python_values_that_are_no_json_are_refused(value: object) -> None:
     with pytest.raises(InvalidInput, match=r"^payload: "):
         make_request("echo", value)
 
@@ -289,7 +296,7 @@ class _Point:
 )
 @pytest.mark.parametrize("place", [lambda v: v, lambda v: {"a": [1, {"b": v}]}, lambda v: [v]])
 def test_what_the_fast_encoder_would_turn_into_json_is_refused_wherever_it_stands(
-    value, place
+    value: object, place: Callable[[object], object]
 ) -> None:
     """`msgspec` writes null for NaN and strings for dates: a payload arrives as it was, or not."""
     with pytest.raises(InvalidInput, match=r"^payload: "):
@@ -300,7 +307,7 @@ def test_what_the_fast_encoder_would_turn_into_json_is_refused_wherever_it_stand
     "value",
     [2**64, -(2**63) - 1, 10**400, {"a": [{"b": 2**70, "c": 1.5}]}, [1, (2, {"z": 1, "a": 2})]],
 )
-def test_long_integers_and_tuples_survive_at_any_depth(value) -> None:
+def test_long_integers_and_tuples_survive_at_any_depth(value: object) -> None:
     """The standard library takes over where msgspec has no such number, or gives a list back."""
     made = make_request("echo", value, id="a")
     assert json.loads(made.payload) == json.loads(json.dumps(value))
@@ -309,7 +316,7 @@ def test_long_integers_and_tuples_survive_at_any_depth(value) -> None:
 
 
 def test_a_payload_that_contains_itself_is_refused() -> None:
-    loop = []
+    loop: list[object] = []
     loop.append(loop)
     with pytest.raises(InvalidInput, match=r"^payload: "):
         make_request("echo", loop)
@@ -354,7 +361,7 @@ def test_a_backoff_with_its_unit_means_the_same_in_a_file_and_from_python() -> N
         tags=st.lists(st.sampled_from(["a", "ü"]), max_size=3),
     )
 )
-def test_a_request_written_as_a_line_is_read_as_the_same_request(request_) -> None:
+def test_a_request_written_as_a_line_is_read_as_the_same_request(request_: Request) -> None:
     line = request_to_json(request_)
     assert b"\n" not in line
     assert request_from_json(line) == request_
@@ -373,8 +380,8 @@ def test_a_request_comes_before_the_task_the_task_before_the_server_and_that_bef
         tasks={"mail": Options("mail", queue="mails", timeout_ms=2_000, backoff=fixed)},
     )
 
-    def spec(**options):
-        return spec_of(resolver.spec(make_request(options.pop("task", "mail"), **options).options))
+    def spec(task: str = "mail", **options: Any) -> Spec:
+        return spec_of(resolver.spec(make_request(task, **options).options))
 
     assert (spec().queue, spec().timeout_ms, spec().max_attempts) == ("mails", 2_000, 2)
     assert spec().backoff_base_ms == 7
@@ -428,7 +435,7 @@ GOOD = make_request("echo", [1], id="a")
         {"options": msgspec.msgpack.encode(["echo", None, None, None, None, [0, 1, 1, 2.0]])},
     ],
 )
-def test_the_server_trusts_no_client(changes) -> None:
+def test_the_server_trusts_no_client(changes: dict[str, Any]) -> None:
     fields = {**msgspec.structs.asdict(GOOD), **changes}
     with pytest.raises(InvalidInput):
         Resolver().job(Request(**fields), 1_000)
