@@ -8,9 +8,10 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pytest
 
@@ -27,29 +28,39 @@ class Outcome(NamedTuple):
     err: str
 
     @property
-    def json(self):
+    def json(self) -> list[Any]:
         """Each line of stdout as JSON."""
         return [json.loads(line) for line in self.out.splitlines()]
 
     @property
-    def one(self):
+    def one(self) -> Any:
         """The one line of stdout as JSON."""
         (value,) = self.json
         return value
 
 
+class Command(Protocol):
+    """Runs a command in this process; `stdin` is what it may read."""
+
+    def __call__(self, *arguments: object, stdin: str | bytes = b"") -> Outcome: ...
+
+
+class Serving(subprocess.Popen[str]):
+    """A server, and its ready line."""
+
+    ready = ""
+
+
 @pytest.fixture(autouse=True)
-def _in_an_empty_directory(tmp_path, monkeypatch):
+def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("BEAVER_")]:
         monkeypatch.delenv(name)
 
 
 @pytest.fixture
-def beaver(capfd, monkeypatch):
-    """Runs a command in this process; `stdin` is what it may read."""
-
-    def run(*arguments, stdin=b""):
+def beaver(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    def run(*arguments: object, stdin: str | bytes = b"") -> Outcome:
         text = stdin if isinstance(stdin, bytes) else stdin.encode()
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
         capfd.readouterr()
@@ -62,10 +73,10 @@ def beaver(capfd, monkeypatch):
 
 
 @contextmanager
-def serving(*arguments, data="data"):
+def serving(*arguments: object, data: str | Path = "data") -> Iterator[Serving]:
     """A server, from its ready line to its end; it is killed if a test leaves it running."""
     command = [sys.executable, "-m", "beaver", "run", "--data", str(data), "--workers", "1"]
-    process = subprocess.Popen(
+    process = Serving(
         [*command, "--http", "off", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -73,6 +84,7 @@ def serving(*arguments, data="data"):
     )
     guard = threading.Timer(READY_S, process.kill)
     guard.start()
+    assert process.stdout is not None
     process.ready = process.stdout.readline()
     guard.cancel()
     try:
@@ -83,7 +95,7 @@ def serving(*arguments, data="data"):
         process.communicate(timeout=READY_S)
 
 
-def everything_in(directory):
+def everything_in(directory: str | Path) -> dict[str, tuple[int, bytes | None]]:
     """Names, sizes, times and bytes of all files: equal before and after means untouched."""
     return {
         str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)

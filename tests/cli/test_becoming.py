@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -25,7 +26,8 @@ def test_settings_are_handed_over_where_no_temporary_file_can_be_made(
     monkeypatch.setenv(becoming.VARIABLE, "")
     config = load_config({"data": str(tmp_path / "data")})
     asked = {"data": str(tmp_path / "data"), "workers": "3"}
-    becoming.become_server(becoming.Handover(config, debug=True, asked=asked))
+    hand_over: Callable[[becoming.Handover], object] = becoming.become_server
+    hand_over(becoming.Handover(config, debug=True, asked=asked))
     number = int(os.environ[becoming.VARIABLE])
     assert os.get_inheritable(number)
     with os.fdopen(number, "rb") as file:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from beaver.cli.completing import FILES_BYTES_MAX
-from tests.cli.conftest import serving
+from tests.cli.conftest import Command, serving
 
 
 def offered(line: str, **environment: str) -> list[str]:
@@ -35,50 +35,50 @@ def offered(line: str, **environment: str) -> list[str]:
 
 
 @pytest.fixture
-def store(beaver):
+def store(beaver: Command) -> None:
     for name, queue in (("order-1", "mail"), ("order-2", "images"), ("other", "mail")):
         assert beaver("enqueue", "send", "--id", name, "--queue", queue).code == 0
     assert beaver("cancel", "order-2").code == 0
 
 
-def test_states_are_offered():
+def test_states_are_offered() -> None:
     assert offered("beaver list --state d") == ["dead", "discarded"]
     assert "in_flight" in offered("beaver list --state ")
     assert not Path("data").exists()
 
 
-def test_the_values_of_a_setting_are_offered():
+def test_the_values_of_a_setting_are_offered() -> None:
     assert offered("beaver run --executor ") == ["process", "thread", "async"]
     assert offered("beaver run --log-format j") == ["json"]
 
 
-def test_queues_tasks_and_jobs_of_the_files_are_offered(store):
+def test_queues_tasks_and_jobs_of_the_files_are_offered(store: None) -> None:
     assert sorted(offered("beaver list --queue ")) == ["images", "mail"]
     assert offered("beaver pause m") == ["mail"]
     assert offered("beaver enqueue s") == ["send"]
     assert sorted(offered("beaver show o")) == ["order-1", "order-2", "other"]
 
 
-def test_only_jobs_are_offered_to_which_the_command_can_be_done(store):
+def test_only_jobs_are_offered_to_which_the_command_can_be_done(store: None) -> None:
     assert sorted(offered("beaver cancel o")) == ["order-1", "other"]
     assert offered("beaver cancel order-1 o") == ["other"]
     assert offered("beaver retry ") == ["order-2"]
 
 
-def test_the_store_is_the_one_that_the_line_names(store, tmp_path):
+def test_the_store_is_the_one_that_the_line_names(store: None, tmp_path: Path) -> None:
     Path("data").rename("elsewhere")
     assert offered("beaver show o") == []
     assert sorted(offered("beaver show --data elsewhere o")) == ["order-1", "order-2", "other"]
     assert sorted(offered("beaver retry ", BEAVER_DATA="elsewhere")) == ["order-2"]
 
 
-def test_a_server_is_asked_where_one_runs(store):
+def test_a_server_is_asked_where_one_runs(store: None) -> None:
     with serving():
         assert sorted(offered("beaver cancel o")) == ["order-1", "other"]
         assert offered("beaver list --queue i") == ["images"]
 
 
-def test_nothing_is_offered_or_said_where_something_is_wrong(store):
+def test_nothing_is_offered_or_said_where_something_is_wrong(store: None) -> None:
     Path("broken.yaml").write_text("wrokers: 1\n")
     assert offered("beaver show --config broken.yaml o") == []
     with Path("data/wal.log").open("r+b") as log:

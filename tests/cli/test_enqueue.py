@@ -6,22 +6,23 @@ import json
 import os
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from beaver.transport import endpoint, framing
-from tests.cli.conftest import everything_in
+from tests.cli.conftest import Command, everything_in
 
 JOBS = [{"id": "task-001", "payload": {"value": 42}}, {"id": "task-002", "payload": {"value": 100}}]
 
 
-def write(text, name="jobs.json"):
+def write(text: str | bytes, name: str = "jobs.json") -> str:
     Path(name).write_bytes(text if isinstance(text, bytes) else text.encode())
     return name
 
 
-def test_one_job_is_enqueued_and_said(beaver):
+def test_one_job_is_enqueued_and_said(beaver: Command) -> None:
     told = beaver("enqueue", "send", '{"to": "ada"}', "--id", "a", "--queue", "mail", "--tag", "x")
     assert told == (0, "enqueued a (seq 1)\n", "")
     job = beaver("show", "a", "--json").one
@@ -29,7 +30,7 @@ def test_one_job_is_enqueued_and_said(beaver):
     assert (job["tags"], job["state"]) == (["x"], "pending")
 
 
-def test_every_option_of_a_job_reaches_it(beaver):
+def test_every_option_of_a_job_reaches_it(beaver: Command) -> None:
     told = beaver(
         "enqueue", "send", "--priority", 0, "--at", "2099-01-01T00:00:00Z", "--timeout", "90s",
         "--max-attempts", 7, "--backoff", "2s", "--json",
@@ -40,7 +41,7 @@ def test_every_option_of_a_job_reaches_it(beaver):
     assert (job["ready_ms"], job["waiting"]) == (4_070_908_800_000, "time")
 
 
-def test_a_file_of_the_original_format_is_enqueued_in_one_commit(beaver):
+def test_a_file_of_the_original_format_is_enqueued_in_one_commit(beaver: Command) -> None:
     told = beaver("enqueue", "--file", write(json.dumps(JOBS)), "--json")
     assert told.json == [
         {"id": "task-001", "seq": 1, "created": True},
@@ -51,13 +52,13 @@ def test_a_file_of_the_original_format_is_enqueued_in_one_commit(beaver):
     assert beaver("show", "task-001", "--json").one["task"] == "echo"
 
 
-def test_lines_are_read_from_stdin(beaver):
+def test_lines_are_read_from_stdin(beaver: Command) -> None:
     told = beaver("enqueue", "--file", "-", stdin="\n".join(map(json.dumps, JOBS)))
     assert told.out.endswith("2 jobs enqueued (seq 1 to 2)\n")
 
 
 @pytest.mark.parametrize("text", ["[]", "", "\n\n"])
-def test_an_empty_file_is_fine_and_makes_nothing(beaver, text):
+def test_an_empty_file_is_fine_and_makes_nothing(beaver: Command, text: str) -> None:
     told = beaver("enqueue", "--file", write(text))
     assert told == (0, "nothing to enqueue\n", "")
     assert beaver("enqueue", "--file", write(text), "--json") == (0, "", "nothing to enqueue\n")
@@ -82,7 +83,9 @@ def test_an_empty_file_is_fine_and_makes_nothing(beaver, text):
         ("{} " * 3, "line 1: not JSON"),
     ],
 )
-def test_a_bad_file_is_refused_by_place_and_key_and_nothing_is_made(beaver, text, said):
+def test_a_bad_file_is_refused_by_place_and_key_and_nothing_is_made(
+    beaver: Command, text: bytes | str, said: str
+) -> None:
     told = beaver("enqueue", "--file", write(text))
     assert (told.code, told.out) == (2, "")
     assert told.err.startswith(f"beaver: jobs.json: {said}")
@@ -112,14 +115,16 @@ def test_a_bad_file_is_refused_by_place_and_key_and_nothing_is_made(beaver, text
         (["echo", "--wait-timeout", "x"], "--wait-timeout: 'x' is no duration"),
     ],
 )
-def test_wrong_arguments_are_refused_by_name_and_nothing_is_made(beaver, arguments, said):
+def test_wrong_arguments_are_refused_by_name_and_nothing_is_made(
+    beaver: Command, arguments: list[str], said: str
+) -> None:
     told = beaver("enqueue", *arguments)
     assert (told.code, told.out) == (2, "")
     assert told.err.startswith(f"beaver: {said}")
     assert not Path("data").exists()
 
 
-def test_the_same_again_is_a_no_op_that_says_so(beaver):
+def test_the_same_again_is_a_no_op_that_says_so(beaver: Command) -> None:
     name = write(json.dumps(JOBS[:1]), "one.json")
     beaver("enqueue", "--file", name)
     told = beaver("enqueue", "--file", write(json.dumps(JOBS)))
@@ -130,7 +135,9 @@ def test_the_same_again_is_a_no_op_that_says_so(beaver):
     assert again.one == {"id": "task-001", "seq": 1, "created": False}
 
 
-def test_other_content_under_a_known_id_is_refused_and_nothing_of_the_file_is_in(beaver):
+def test_other_content_under_a_known_id_is_refused_and_nothing_of_the_file_is_in(
+    beaver: Command,
+) -> None:
     beaver("enqueue", "echo", '{"value": 1}', "--id", "task-002")
     told = beaver("enqueue", "--file", write(json.dumps(JOBS)))
     assert told.code == 2
@@ -138,7 +145,7 @@ def test_other_content_under_a_known_id_is_refused_and_nothing_of_the_file_is_in
     assert beaver("status", "--json").one["pending"] == 1
 
 
-def test_more_than_one_commit_holds_is_refused_unless_in_chunks(beaver):
+def test_more_than_one_commit_holds_is_refused_unless_in_chunks(beaver: Command) -> None:
     jobs = [json.dumps({"id": f"job-{n}"}) for n in range(10_001)]
     told = beaver("enqueue", "--file", write("\n".join(jobs)))
     assert told.code == 2
@@ -150,7 +157,7 @@ def test_more_than_one_commit_holds_is_refused_unless_in_chunks(beaver):
     assert again.out == "0 jobs enqueued, 10001 existed already with the same content\n"
 
 
-def test_chunks_need_ids_and_what_was_sent_before_an_error_is_said(beaver):
+def test_chunks_need_ids_and_what_was_sent_before_an_error_is_said(beaver: Command) -> None:
     told = beaver("enqueue", "--file", write('{"id": "a"}\n{}'), "--chunked")
     assert told.code == 2
     assert told.err.startswith("beaver: jobs.json: line 2: id: ")
@@ -163,13 +170,13 @@ def test_chunks_need_ids_and_what_was_sent_before_an_error_is_said(beaver):
     assert beaver("status", "--json").one["pending"] == 2_500
 
 
-def test_a_data_path_that_is_a_file_ends_with_3(beaver):
+def test_a_data_path_that_is_a_file_ends_with_3(beaver: Command) -> None:
     told = beaver("enqueue", "echo", "--data", write("x", "file"))
     assert told.code == 3
     assert "file is a file" in told.err
 
 
-def test_waiting_without_a_server_is_refused_before_anything_is_enqueued(beaver):
+def test_waiting_without_a_server_is_refused_before_anything_is_enqueued(beaver: Command) -> None:
     told = beaver("enqueue", "echo", "--wait")
     assert told.code == 3
     assert "no server runs" in told.err
@@ -177,7 +184,7 @@ def test_waiting_without_a_server_is_refused_before_anything_is_enqueued(beaver)
 
 
 @pytest.fixture
-def dying_server(beaver):
+def dying_server(beaver: Command) -> Iterator[None]:
     """A server that says hello, and goes away when it is asked for anything."""
     Path("data").mkdir(mode=0o700)
     listener = socket.socket(socket.AF_UNIX)
@@ -186,7 +193,7 @@ def dying_server(beaver):
     path = os.path.abspath("data/beaver.sock")
     endpoint.write("data", endpoint.ServerInfo(pid=os.getpid(), socket=path, store="ab"))
 
-    def serve():
+    def serve() -> None:
         connection, _ = listener.accept()
         reader, replies = framing.FrameReader(), 0
         with connection:
@@ -206,8 +213,8 @@ def dying_server(beaver):
 
 
 def test_a_server_that_goes_away_leaves_a_retry_file_with_the_ids_that_were_drawn(
-    beaver, dying_server
-):
+    beaver: Command, dying_server: None
+) -> None:
     before = everything_in("data")
     told = beaver("enqueue", "--file", write('[{"payload": 1}, {"payload": 2}]'))
     assert told.code == 3
@@ -220,7 +227,9 @@ def test_a_server_that_goes_away_leaves_a_retry_file_with_the_ids_that_were_draw
     assert [job["created"] for job in first + again] == [True, True, False, False]
 
 
-def test_a_server_that_goes_away_leaves_the_drawn_id_in_the_message(beaver, dying_server):
+def test_a_server_that_goes_away_leaves_the_drawn_id_in_the_message(
+    beaver: Command, dying_server: None
+) -> None:
     told = beaver("enqueue", "echo")
     assert told.code == 3
     assert "unknown" in told.err

@@ -14,12 +14,12 @@ import pytest
 
 from beaver.cli.main import COMMANDS
 from beaver.config.settings import SETTINGS
-from tests.cli.conftest import serving
+from tests.cli.conftest import Command, serving
 
 HEAVY = ("asyncio", "aiohttp", "prometheus_client", "sqlite3", "yaml", "rich", "uvloop")
 
 
-def test_help_names_every_command_and_each_shows_examples(beaver):
+def test_help_names_every_command_and_each_shows_examples(beaver: Command) -> None:
     told = beaver("--help")
     assert told.code == 0
     for name in COMMANDS:
@@ -27,7 +27,7 @@ def test_help_names_every_command_and_each_shows_examples(beaver):
         assert f"\n    beaver {name}" in beaver(name, "--help").out, name
 
 
-def test_help_alone_says_what_each_argument_is_and_what_may_be_chosen(beaver):
+def test_help_alone_says_what_each_argument_is_and_what_may_be_chosen(beaver: Command) -> None:
     """Every argument is explained, every choice is named, and no default stands twice."""
     for name in COMMANDS:
         _, _, parameters = beaver(name, "--help").out.partition("\n\n")
@@ -41,7 +41,7 @@ def test_help_alone_says_what_each_argument_is_and_what_may_be_chosen(beaver):
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["config"]])
-def test_nothing_heavy_is_imported_for_help(arguments):
+def test_nothing_heavy_is_imported_for_help(arguments: list[str]) -> None:
     code = (
         "import sys; from beaver.cli.main import main; main(sys.argv[1:]); "
         f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
@@ -52,11 +52,11 @@ def test_nothing_heavy_is_imported_for_help(arguments):
     assert done.stderr == "[]\n"
 
 
-def test_the_version_is_that_of_the_distribution(beaver):
+def test_the_version_is_that_of_the_distribution(beaver: Command) -> None:
     assert beaver("--version").out == f"beaver {metadata.version('beaver-raft')}\n"
 
 
-def test_completion_can_be_asked_for(beaver, monkeypatch):
+def test_completion_can_be_asked_for(beaver: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     assert "_BEAVER_COMPLETE" in beaver("--show-completion", "bash").out
 
@@ -75,7 +75,9 @@ def test_completion_can_be_asked_for(beaver, monkeypatch):
         (["replay", ".", "--until", "soon"], "beaver: --until: 'soon' is no time"),
     ],
 )
-def test_wrong_usage_ends_with_2_in_a_few_lines_that_name_it(beaver, arguments, said):
+def test_wrong_usage_ends_with_2_in_a_few_lines_that_name_it(
+    beaver: Command, arguments: list[str], said: str
+) -> None:
     told = beaver(*arguments)
     assert told.code == 2
     assert told.err.startswith(said)
@@ -83,18 +85,20 @@ def test_wrong_usage_ends_with_2_in_a_few_lines_that_name_it(beaver, arguments, 
     assert "Traceback" not in told.err
 
 
-def test_a_traceback_is_shown_with_debug_only(beaver):
+def test_a_traceback_is_shown_with_debug_only(beaver: Command) -> None:
     assert "Traceback" not in beaver("status").err
     assert "Traceback" in beaver("status", "--debug").err
 
 
-def test_common_flags_may_stand_before_the_command(beaver):
+def test_common_flags_may_stand_before_the_command(beaver: Command) -> None:
     beaver("enqueue", "echo", "--id", "a", "--data", "here")
     told = beaver("--data", "here", "--json", "status")
     assert told.one["pending"] == beaver("--data=here", "status", "--json").one["pending"] == 1
 
 
-def test_the_data_directory_comes_from_flag_environment_or_file(beaver, monkeypatch):
+def test_the_data_directory_comes_from_flag_environment_or_file(
+    beaver: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with open("beaver.yaml", "w") as file:
         file.write("data: from-file\n")
     assert "from-file" in beaver("status").err
@@ -103,7 +107,9 @@ def test_the_data_directory_comes_from_flag_environment_or_file(beaver, monkeypa
     assert "from-flag" in beaver("status", "--data", "from-flag").err
 
 
-def test_config_prints_each_value_and_its_origin(beaver, monkeypatch):
+def test_config_prints_each_value_and_its_origin(
+    beaver: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BEAVER_GRACE", "5m")
     told = beaver("config", "--json", "--data", "here").one
     assert told["grace"] == {"value": "5m", "origin": "BEAVER_GRACE"}
@@ -113,7 +119,7 @@ def test_config_prints_each_value_and_its_origin(beaver, monkeypatch):
     assert any(line.split() == ["grace", "5m", "BEAVER_GRACE"] for line in lines)
 
 
-def test_nothing_is_coloured_or_cut_when_stdout_is_no_terminal(beaver):
+def test_nothing_is_coloured_or_cut_when_stdout_is_no_terminal(beaver: Command) -> None:
     job = "j" * 255
     beaver("enqueue", "echo", "--id", job)
     told = beaver("list")
@@ -121,14 +127,14 @@ def test_nothing_is_coloured_or_cut_when_stdout_is_no_terminal(beaver):
     assert "\x1b" not in told.out
 
 
-def test_a_name_that_the_locale_cannot_show_does_not_end_a_command():
+def test_a_name_that_the_locale_cannot_show_does_not_end_a_command() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "-m", "beaver", "enqueue", "echo", "--id", "日本"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stdout) == (0, "enqueued \\u65e5\\u672c (seq 1)\n")
 
 
-def test_json_is_utf_8_in_any_locale(beaver):
+def test_json_is_utf_8_in_any_locale(beaver: Command) -> None:
     beaver("enqueue", "echo", '"é日"', "--id", "é")
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "-m", "beaver", "show", "é", "--json"]
@@ -136,11 +142,13 @@ def test_json_is_utf_8_in_any_locale(beaver):
     assert (json.loads(done.stdout)["id"], json.loads(done.stdout)["payload"]) == ("é", "é日")
 
 
-def test_a_closed_pipe_ends_a_listing_quietly(beaver):
+def test_a_closed_pipe_ends_a_listing_quietly(beaver: Command) -> None:
     jobs = "\n".join(f'{{"payload": "{"x" * 900}{n}"}}' for n in range(500))
     beaver("enqueue", "--file", "-", stdin=jobs)
     command = [sys.executable, "-m", "beaver", "replay", "data"]
     listing = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert listing.stdout is not None
+    assert listing.stderr is not None
     assert listing.stdout.readline().startswith("1 ")
     listing.stdout.close()
     assert listing.wait(20) == 141
@@ -148,7 +156,7 @@ def test_a_closed_pipe_ends_a_listing_quietly(beaver):
     listing.stderr.close()
 
 
-def test_ctrl_c_ends_a_waiting_command_with_130(beaver):
+def test_ctrl_c_ends_a_waiting_command_with_130(beaver: Command) -> None:
     with serving():
         command = [sys.executable, "-m", "beaver", "enqueue", "echo", '{"sleep_ms": 60000}']
         waiting = subprocess.Popen(
@@ -158,6 +166,7 @@ def test_ctrl_c_ends_a_waiting_command_with_130(beaver):
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
+        assert waiting.stdout is not None
         assert waiting.stdout.readline() == "enqueued a (seq 2)\n"
         waiting.send_signal(signal.SIGINT)
         _, err = waiting.communicate(timeout=20)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.core
+import typer.main
 
 from beaver.cli import becoming
 from beaver.cli.commands import build
@@ -37,12 +41,15 @@ SWITCHES = sorted(
 )
 
 
+Reads = Callable[[list[str]], tuple[dict[str, Any], str | None, bool]]
+
+
 class _Begun(Exception):
     pass
 
 
 @pytest.fixture
-def typer_reads(tmp_path, monkeypatch):
+def typer_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reads:
     """Returns what typer makes of arguments: settings by name, the file, and `debug`."""
     (tmp_path / "settings.yaml").write_text("workers: 3\n")
 
@@ -60,7 +67,7 @@ def typer_reads(tmp_path, monkeypatch):
     return read
 
 
-def test_each_flag_of_run_is_read_as_typer_reads_it(typer_reads):
+def test_each_flag_of_run_is_read_as_typer_reads_it(typer_reads: Reads) -> None:
     """Alone, with its value behind it or behind an equals sign."""
     forms = [[flag, VALUES[flag]] for flag in FLAGS]
     forms += [[f"{flag}={VALUES[flag]}"] for flag in FLAGS if flag.startswith("--")]
@@ -71,12 +78,12 @@ def test_each_flag_of_run_is_read_as_typer_reads_it(typer_reads):
         assert tuple(plain) == typer_reads(arguments), arguments
 
 
-def test_every_option_of_run_is_known_to_the_plain_reading():
+def test_every_option_of_run_is_known_to_the_plain_reading() -> None:
     """So that a new one is plain as well, or is told here."""
     command = build(RUN)
-    import typer.main
-
-    (run,) = typer.main.get_command(command).commands.values()  # type: ignore[attr-defined]
+    group = typer.main.get_command(command)
+    assert isinstance(group, typer.core.TyperGroup)
+    (run,) = group.commands.values()
     options = {
         name
         for parameter in run.params
@@ -86,7 +93,7 @@ def test_every_option_of_run_is_known_to_the_plain_reading():
     assert options == {*FLAGS, *SWITCHES}
 
 
-def test_a_plain_start_loads_neither_typer_nor_python_twice(tmp_path):
+def test_a_plain_start_loads_neither_typer_nor_python_twice(tmp_path: Path) -> None:
     """What it loads is told by the interpreter; a new start of it would load `site` again."""
     command = [sys.executable, "-X", "importtime", "-m", "beaver", "run", "--burst"]
     done = subprocess.run(
@@ -99,7 +106,7 @@ def test_a_plain_start_loads_neither_typer_nor_python_twice(tmp_path):
     assert loaded.count("site") == 1
 
 
-def test_several_flags_are_read_as_typer_reads_them(typer_reads):
+def test_several_flags_are_read_as_typer_reads_them(typer_reads: Reads) -> None:
     arguments = ["-A", "shop:app", "--workers=4", "--burst", "--no-takeover", "--data", "d"]
     plain = read_plain(arguments)
     assert plain is not None
@@ -127,5 +134,5 @@ def test_several_flags_are_read_as_typer_reads_them(typer_reads):
         ["--no-workers", "1"],
     ],
 )
-def test_whatever_is_not_plain_is_left_to_typer(arguments):
+def test_whatever_is_not_plain_is_left_to_typer(arguments: list[str]) -> None:
     assert read_plain(arguments) is None

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import serving
+from tests.cli.conftest import Command, Serving, serving
 
 END_S = 30
 
 
-def end(server, number=signal.SIGTERM):
+def end(server: Serving, number: int = signal.SIGTERM) -> tuple[int, str, str]:
     server.send_signal(number)
     out, err = server.communicate(timeout=END_S)
     return server.returncode, out, err
 
 
-def test_a_server_says_when_it_is_ready_and_where_it_listens(beaver):
+def test_a_server_says_when_it_is_ready_and_where_it_listens(beaver: Command) -> None:
     with serving("--http", "127.0.0.1:0") as server:
         info = json.loads(Path("data/server.json").read_bytes())
         assert info["pid"] == server.pid
@@ -36,7 +36,7 @@ def test_a_server_says_when_it_is_ready_and_where_it_listens(beaver):
     assert beaver("status", "--json").one["running"] is False
 
 
-def test_waiting_gives_the_results_and_the_exit_code_of_failure(beaver):
+def test_waiting_gives_the_results_and_the_exit_code_of_failure(beaver: Command) -> None:
     with serving():
         told = beaver("enqueue", "echo", '{"value": 42}', "--id", "a", "--wait")
         assert told.code == 0
@@ -53,7 +53,7 @@ def test_waiting_gives_the_results_and_the_exit_code_of_failure(beaver):
         assert told.json[2]["result"] == 1
 
 
-def test_a_wait_that_takes_too_long_ends_with_5_and_the_job_goes_on(beaver):
+def test_a_wait_that_takes_too_long_ends_with_5_and_the_job_goes_on(beaver: Command) -> None:
     with serving():
         told = beaver(
             "enqueue", "echo", '{"sleep_ms": 60000}', "--id", "a", "--wait-timeout", "100ms"
@@ -63,7 +63,7 @@ def test_a_wait_that_takes_too_long_ends_with_5_and_the_job_goes_on(beaver):
         assert beaver("show", "a", "--json").one["state"] in ("pending", "in_flight")
 
 
-def test_operators_change_a_running_queue(beaver):
+def test_operators_change_a_running_queue(beaver: Command) -> None:
     with serving():
         assert beaver("pause", "work").out == "work paused, 0 jobs pending\n"
         beaver("enqueue", "echo", "--id", "a", "--queue", "work")
@@ -78,7 +78,7 @@ def test_operators_change_a_running_queue(beaver):
         assert events == ["ENQUEUE", "CANCEL", "REQUEUE", "DISCARD"]
 
 
-def test_a_file_in_chunks_goes_through_the_server(beaver):
+def test_a_file_in_chunks_goes_through_the_server(beaver: Command) -> None:
     lines = "\n".join(f'{{"id": "job-{n}"}}' for n in range(4_500))
     with serving():
         told = beaver("enqueue", "--file", "-", "--chunked", "--wait", stdin=lines)
@@ -87,7 +87,7 @@ def test_a_file_in_chunks_goes_through_the_server(beaver):
         assert beaver("status", "--json").one["completed"] == 4_500
 
 
-def test_of_a_file_in_chunks_that_ends_badly_what_is_in_is_counted(beaver):
+def test_of_a_file_in_chunks_that_ends_badly_what_is_in_is_counted(beaver: Command) -> None:
     lines = [f'{{"id": "job-{n}"}}' for n in range(4_500)]
     with serving():
         told = beaver("enqueue", "--file", "-", "--chunked", stdin="\n".join([*lines, "{"]))
@@ -97,14 +97,14 @@ def test_of_a_file_in_chunks_that_ends_badly_what_is_in_is_counted(beaver):
         assert told.out.startswith("500 jobs enqueued")
 
 
-def test_a_job_of_a_task_that_no_worker_knows_is_explained_with_near_names(beaver):
+def test_a_job_of_a_task_that_no_worker_knows_is_explained_with_near_names(beaver: Command) -> None:
     with serving():
         beaver("enqueue", "ecoh", "--id", "a")
         told = beaver("explain", "a").out
         assert "No worker knows its task ecoh. Similar tasks: echo." in told
 
 
-def test_a_burst_names_what_it_leaves_and_ends_with_0_though_a_job_died(beaver):
+def test_a_burst_names_what_it_leaves_and_ends_with_0_though_a_job_died(beaver: Command) -> None:
     beaver("enqueue", "nobody", "--id", "a")
     beaver("enqueue", "echo", '{"fail": 9}', "--id", "b", "--max-attempts", 1)
     beaver("enqueue", "echo", "--id", "c", "--in", "200ms")
@@ -116,7 +116,9 @@ def test_a_burst_names_what_it_leaves_and_ends_with_0_though_a_job_died(beaver):
     assert (view["completed"], view["dead"], view["pending"]) == (1, 1, 1)
 
 
-def test_an_application_that_cannot_be_imported_ends_with_2_and_touches_nothing(beaver):
+def test_an_application_that_cannot_be_imported_ends_with_2_and_touches_nothing(
+    beaver: Command,
+) -> None:
     with serving("-A", "no_such_module:app") as server:
         _, err = server.communicate(timeout=END_S)
     assert server.returncode == 2
@@ -124,7 +126,7 @@ def test_an_application_that_cannot_be_imported_ends_with_2_and_touches_nothing(
     assert not Path("data").exists()
 
 
-def test_an_explicit_address_that_is_taken_ends_with_2():
+def test_an_explicit_address_that_is_taken_ends_with_2() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with serving("--http", address) as server:
@@ -133,13 +135,14 @@ def test_an_explicit_address_that_is_taken_ends_with_2():
     assert address in err
 
 
-def test_a_second_signal_ends_a_server_at_once_and_nothing_is_lost(beaver):
+def test_a_second_signal_ends_a_server_at_once_and_nothing_is_lost(beaver: Command) -> None:
     with serving("--grace", "10m") as server:
         beaver("enqueue", "echo", '{"sleep_ms": 600000}', "--id", "a")
         deadline = time.monotonic() + END_S
         while beaver("show", "a", "--json").one["state"] != "in_flight":
             assert time.monotonic() < deadline
         os.kill(server.pid, signal.SIGTERM)
+        assert server.stderr is not None
         while (line := server.stderr.readline()) and "stopping" not in line:
             pass
         assert end(server, signal.SIGINT)[0] == 128 + signal.SIGINT
@@ -147,7 +150,7 @@ def test_a_second_signal_ends_a_server_at_once_and_nothing_is_lost(beaver):
 
 
 @pytest.mark.parametrize("length", [200])
-def test_long_data_paths_work(beaver, tmp_path, length):
+def test_long_data_paths_work(beaver: Command, tmp_path: Path, length: int) -> None:
     data = tmp_path / ("d" * max(1, length - len(str(tmp_path)) - 1))
     with serving(data=data):
         told = beaver("enqueue", "echo", "7", "--id", "a", "--wait", "--data", data)

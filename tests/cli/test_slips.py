@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
 from beaver import Beaver
 from beaver.api.handle import _told
 from beaver.cli.main import COMMANDS
-from tests.cli.conftest import serving
+from tests.cli.conftest import Command, serving
 
 APP = """
 from beaver import Beaver
@@ -38,7 +39,9 @@ def send_mail(to: str) -> str:
         (["enqueue", "echo", "--backoff", '{"kind": "exponental"}'], "did you mean exponential?"),
     ],
 )
-def test_a_slip_on_the_command_line_names_what_was_meant(beaver, arguments, meant):
+def test_a_slip_on_the_command_line_names_what_was_meant(
+    beaver: Command, arguments: list[str], meant: str
+) -> None:
     assert beaver("enqueue", "echo").code == 0
     told = beaver(*arguments)
     assert told.code in (2, 6)
@@ -54,7 +57,9 @@ def test_a_slip_on_the_command_line_names_what_was_meant(beaver, arguments, mean
         ("it's", "quotes of its own"),
     ],
 )
-def test_a_payload_that_is_no_json_is_told_how_it_is_written_in_a_shell(beaver, payload, written):
+def test_a_payload_that_is_no_json_is_told_how_it_is_written_in_a_shell(
+    beaver: Command, payload: str, written: str
+) -> None:
     told = beaver("enqueue", "send", payload)
     assert told.code == 2
     assert written in told.err
@@ -63,12 +68,14 @@ def test_a_payload_that_is_no_json_is_told_how_it_is_written_in_a_shell(beaver, 
         assert len(beaver("enqueue", "send", other).err.splitlines()) == 1
 
 
-def test_every_command_is_offered_for_a_slip_in_its_name(beaver):
+def test_every_command_is_offered_for_a_slip_in_its_name(beaver: Command) -> None:
     for name in COMMANDS:
         assert name in beaver(name[:-1] + "xx" if len(name) > 4 else f"{name}x").err
 
 
-def test_a_task_that_no_worker_knows_is_told_and_its_job_taken_in(beaver, tmp_path, caplog):
+def test_a_task_that_no_worker_knows_is_told_and_its_job_taken_in(
+    beaver: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "mail.py").write_text(APP)
     with serving("-A", "mail:app"):
         told = beaver("enqueue", "send_mial", '{"to": "x"}')
@@ -101,5 +108,5 @@ def test_a_task_that_no_worker_knows_is_told_and_its_job_taken_in(beaver, tmp_pa
         assert "did you mean send_mail?" in caplog.text
 
 
-def test_without_a_server_nobody_knows_which_tasks_there_will_be(beaver):
+def test_without_a_server_nobody_knows_which_tasks_there_will_be(beaver: Command) -> None:
     assert beaver("enqueue", "send_mial").err == ""
