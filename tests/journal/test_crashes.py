@@ -95,7 +95,7 @@ def choosers(seed: int) -> list[Chooser]:
 
 
 @pytest.mark.parametrize("operation", range(1, OPERATIONS + 1))
-def test_power_cut_at_every_operation_loses_nothing_acknowledged(operation):
+def test_power_cut_at_every_operation_loses_nothing_acknowledged(operation: int) -> None:
     for done, done_bytes in ((False, 0), (True, -1), (True, 100)):
         for number, choose in enumerate(choosers(operation)):
             disk, client = stopped_at(operation, done, done_bytes)
@@ -104,7 +104,7 @@ def test_power_cut_at_every_operation_loses_nothing_acknowledged(operation):
 
 
 @pytest.mark.parametrize("operation", range(1, OPERATIONS + 1))
-def test_kill_at_every_operation_loses_nothing_acknowledged(operation):
+def test_kill_at_every_operation_loses_nothing_acknowledged(operation: int) -> None:
     """The page cache lives on; a write stopped half-way is cut at any byte."""
     for done, done_bytes in ((False, 0), (True, -1), (True, 1), (True, 36), (True, 300)):
         disk, client = stopped_at(operation, done, done_bytes)
@@ -113,7 +113,7 @@ def test_kill_at_every_operation_loses_nothing_acknowledged(operation):
 
 
 @pytest.mark.parametrize("operation", range(1, OPERATIONS + 1))
-def test_crash_in_a_crash_brings_no_stale_frame_back(operation):
+def test_crash_in_a_crash_brings_no_stale_frame_back(operation: int) -> None:
     """Stopped at every operation, and again at every operation of the recovery."""
     chance = random.Random(operation)
     second = 0
@@ -141,7 +141,7 @@ def test_crash_in_a_crash_brings_no_stale_frame_back(operation):
 
 
 @pytest.mark.parametrize("operation", range(1, OPERATIONS + 1))
-def test_failed_operation_then_power_cut_loses_nothing_acknowledged(operation):
+def test_failed_operation_then_power_cut_loses_nothing_acknowledged(operation: int) -> None:
     """EIO: the process ends, another one reads the page cache, then the power goes."""
     for seed in range(4):
         chance = random.Random(operation * 100 + seed)
@@ -161,7 +161,7 @@ def test_failed_operation_then_power_cut_loses_nothing_acknowledged(operation):
         check(disk, client, f"operation {operation}, seed {seed}")
 
 
-def test_the_script_goes_through_what_matters():
+def test_the_script_goes_through_what_matters() -> None:
     """A script that stopped doing something would make the tests above say nothing of it."""
     disk = SimDisk("data")
     disk.trace = type(disk.trace)(maxlen=None)

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -22,20 +23,24 @@ from tests.worlds.journal import STORE, append, enqueued
 
 
 @pytest.fixture
-def disk():
+def disk() -> SystemDisk:
     return SystemDisk()
 
 
-def mode(path) -> int:
+def mode(path: Path) -> int:
     return stat.S_IMODE(os.stat(path).st_mode)
 
 
-def test_files_are_0600_and_directories_0700_whatever_the_umask(disk, tmp_path):
+def test_files_are_0600_and_directories_0700_whatever_the_umask(
+    disk: SystemDisk, tmp_path: Path
+) -> None:
     before = os.umask(0)
     try:
         disk.mkdir(str(tmp_path / "data"))
         disk.open(str(tmp_path / "data/file"), create=True).close()
-        disk.lock(str(tmp_path / "data/LOCK")).release()
+        lock = disk.lock(str(tmp_path / "data/LOCK"))
+        assert lock is not None
+        lock.release()
     finally:
         os.umask(before)
     assert mode(tmp_path / "data") == 0o700
@@ -43,7 +48,7 @@ def test_files_are_0600_and_directories_0700_whatever_the_umask(disk, tmp_path):
     assert mode(tmp_path / "data/LOCK") == 0o600
 
 
-def test_everything_of_a_store_is_private(disk, tmp_path):
+def test_everything_of_a_store_is_private(disk: SystemDisk, tmp_path: Path) -> None:
     opened = open_store(disk, str(tmp_path / "data"), clock=SystemClock(), create=True)
     append(opened.wal, enqueued("a"))
     opened.wal.close()
@@ -51,7 +56,7 @@ def test_everything_of_a_store_is_private(disk, tmp_path):
         assert mode(path) == (0o700 if path.is_dir() else 0o600), path
 
 
-def test_store_on_a_real_disk_recovers(disk, tmp_path):
+def test_store_on_a_real_disk_recovers(disk: SystemDisk, tmp_path: Path) -> None:
     path = str(tmp_path / "data")
     opened = open_store(disk, path, clock=SystemClock(), create=True, store_id=STORE)
     for number in range(5):
@@ -63,7 +68,9 @@ def test_store_on_a_real_disk_recovers(disk, tmp_path):
     opened.wal.close()
 
 
-def test_a_write_goes_on_as_long_as_the_disk_takes_some_of_it(disk, tmp_path, monkeypatch):
+def test_a_write_goes_on_as_long_as_the_disk_takes_some_of_it(
+    disk: SystemDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where others make room on a full disk meanwhile, several writes may fit in part."""
     write, sizes = os.pwrite, iter([3, 2, 1, 4])
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: write(fd, data[: next(sizes)], at))
@@ -73,7 +80,7 @@ def test_a_write_goes_on_as_long_as_the_disk_takes_some_of_it(disk, tmp_path, mo
     assert (tmp_path / "file").read_bytes() == b"\x000123456789"
 
 
-def test_short_write_raises(disk, tmp_path):
+def test_short_write_raises(disk: SystemDisk, tmp_path: Path) -> None:
     """A file size limit cuts a write short before it fails: with a count, not an error.
 
     A cached write asks again, and is told why; a durable one is never tried again.
@@ -99,19 +106,21 @@ def test_short_write_raises(disk, tmp_path):
     ]
 
 
-def test_write_to_a_full_device_raises():
+def test_write_to_a_full_device_raises() -> None:
     file = disks.SystemFile(os.open("/dev/full", os.O_RDWR))
     with pytest.raises(OSError, match="No space left"):
         file.pwrite_durable(b"x", 0)
     file.close()
 
 
-def test_durable_write_falls_back_where_the_flag_is_refused(disk, tmp_path, monkeypatch):
+def test_durable_write_falls_back_where_the_flag_is_refused(
+    disk: SystemDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refusing(*_: object) -> int:
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
     monkeypatch.setattr(os, "pwritev", refusing)
-    synced = []
+    synced: list[int] = []
     monkeypatch.setattr(disks, "_sync", synced.append)
     file = disk.open(str(tmp_path / "file"), create=True)
     file.pwrite_durable(b"hello", 3)
@@ -120,7 +129,9 @@ def test_durable_write_falls_back_where_the_flag_is_refused(disk, tmp_path, monk
     assert len(synced) == 2
 
 
-def test_failed_durable_write_is_not_tried_again(disk, tmp_path, monkeypatch):
+def test_failed_durable_write_is_not_tried_again(
+    disk: SystemDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
 
     def failing(*_: object) -> int:
@@ -134,16 +145,17 @@ def test_failed_durable_write_is_not_tried_again(disk, tmp_path, monkeypatch):
     assert (len(calls), file.size()) == (1, 0)
 
 
-def test_no_descriptor_is_inherited(disk, tmp_path):
+def test_no_descriptor_is_inherited(disk: SystemDisk, tmp_path: Path) -> None:
     file = disk.open(str(tmp_path / "file"), create=True)
     lock = disk.lock(str(tmp_path / "LOCK"))
+    assert lock is not None
     held = [file._descriptor, lock._descriptor]
     assert not any(os.get_inheritable(descriptor) for descriptor in held)
     lock.release()
     file.close()
 
 
-def test_closing_twice_closes_once(disk, tmp_path):
+def test_closing_twice_closes_once(disk: SystemDisk, tmp_path: Path) -> None:
     """The second close must not hit a descriptor that someone else has got since."""
     file = disk.open(str(tmp_path / "file"), create=True)
     descriptor = file._descriptor
@@ -154,26 +166,28 @@ def test_closing_twice_closes_once(disk, tmp_path):
     os.close(other)
 
 
-def test_create_refuses_an_existing_file(disk, tmp_path):
+def test_create_refuses_an_existing_file(disk: SystemDisk, tmp_path: Path) -> None:
     disk.open(str(tmp_path / "file"), create=True).close()
     with pytest.raises(FileExistsError):
         disk.open(str(tmp_path / "file"), create=True)
 
 
-def test_mkdir_accepts_a_directory_and_refuses_a_file(disk, tmp_path):
+def test_mkdir_accepts_a_directory_and_refuses_a_file(disk: SystemDisk, tmp_path: Path) -> None:
     disk.mkdir(str(tmp_path))
     (tmp_path / "file").write_text("x")
     with pytest.raises(NotADirectoryError):
         disk.mkdir(str(tmp_path / "file"))
 
 
-def hold_lock(path: str, connection) -> None:
+def hold_lock(path: str, connection: Connection) -> None:
     lock = SystemDisk().lock(path)
     connection.send(lock is not None)
     signal.pause()
 
 
-def test_lock_is_held_by_one_process_and_dropped_by_kill_9(disk, tmp_path):
+def test_lock_is_held_by_one_process_and_dropped_by_kill_9(
+    disk: SystemDisk, tmp_path: Path
+) -> None:
     path = str(tmp_path / "LOCK")
     ours, theirs = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
@@ -193,11 +207,11 @@ def test_lock_is_held_by_one_process_and_dropped_by_kill_9(disk, tmp_path):
     again.release()
 
 
-def test_free_bytes_are_those_of_the_file_system(disk, tmp_path):
+def test_free_bytes_are_those_of_the_file_system(disk: SystemDisk, tmp_path: Path) -> None:
     assert 0 < disk.free_bytes(str(tmp_path)) < 1 << 60
 
 
-def test_clock_and_entropy_are_the_machine_s():
+def test_clock_and_entropy_are_the_machine_s() -> None:
     clock, entropy = SystemClock(), SystemEntropy()
     assert abs(clock.wall_ms() - time.time() * 1000) < 5_000
     assert clock.monotonic_ns() <= clock.monotonic_ns()

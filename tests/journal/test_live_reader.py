@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 from beaver.errors import NotFound
 from beaver.journal.wal.layout import Layout
@@ -35,7 +36,7 @@ wal.close()
 """
 
 
-def test_log_that_grows_and_is_sealed_never_looks_damaged(tmp_path):
+def test_log_that_grows_and_is_sealed_never_looks_damaged(tmp_path: Path) -> None:
     path = str(tmp_path / "data")
     disk, layout = SystemDisk(), Layout(path)
     writer = subprocess.Popen([sys.executable, "-c", WRITER, path])

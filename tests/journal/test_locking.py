@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from beaver.errors import LogLost, StoreUnavailable
@@ -11,7 +13,7 @@ from beaver.journal.wal.log import Wal
 from beaver.store.recovery import open_store
 from beaver.system.clock import SystemClock
 from beaver.system.disk import SystemDisk
-from beaver_chaos.sim.disk import SimDisk
+from beaver_chaos.sim.disk import SimDisk, SimLock
 from tests.worlds.journal import append, enqueued
 
 DATA = Layout("data")
@@ -26,9 +28,10 @@ def opened(disk: SimDisk) -> Wal:
 def test_a_lock_is_taken_on_the_file_of_that_name() -> None:
     """Somebody removes the file between its opening and its locking, and another one is made."""
     disk = SimDisk("data")
-    real_lock, times = disk.lock, []
+    times: list[str] = []
+    real_lock = disk.lock
 
-    def racing(path: str):
+    def racing(path: str) -> SimLock | None:
         lock = real_lock(path)
         if not times:
             times.append(path)
@@ -103,7 +106,7 @@ def test_a_log_is_looked_at_before_it_is_sealed() -> None:
     assert "data/wal.log.rescued" not in " ".join(disk.listdir("data")), "it has a name"
 
 
-def test_a_lock_file_that_holds_something_else_is_left_as_it_is(tmp_path) -> None:
+def test_a_lock_file_that_holds_something_else_is_left_as_it_is(tmp_path: Path) -> None:
     """A link to a file of ours must not have it emptied."""
     (tmp_path / "precious").write_text("x" * 100)
     (tmp_path / "LOCK").hardlink_to(tmp_path / "precious")

@@ -29,7 +29,7 @@ def names(disk: SimDisk, after_seq: int = 0, until_seq: int | None = None) -> li
     ]
 
 
-def test_commits_come_from_archive_and_active_segment_in_order():
+def test_commits_come_from_archive_and_active_segment_in_order() -> None:
     disk = sealed_disk(segments=3, jobs=2)
     assert names(disk) == ["BOOT", *(f"job-{s}-{n}" for s in range(3) for n in range(2))]
     assert [info.first_seq for info in segments(disk, DATA)] == [1, 4, 6]
@@ -37,18 +37,18 @@ def test_commits_come_from_archive_and_active_segment_in_order():
 
 
 @pytest.mark.parametrize("after", range(9))
-def test_reading_begins_behind_the_seq_asked_for(after):
+def test_reading_begins_behind_the_seq_asked_for(after: int) -> None:
     disk = sealed_disk(segments=3, jobs=2)
     assert names(disk, after) == names(disk)[after:]
 
 
 @pytest.mark.parametrize("until", range(9))
-def test_reading_stops_at_the_seq_asked_for(until):
+def test_reading_stops_at_the_seq_asked_for(until: int) -> None:
     disk = sealed_disk(segments=3, jobs=2)
     assert names(disk, 0, until) == names(disk)[:until]
 
 
-def test_a_commit_across_the_bounds_is_given_once_and_cut_at_the_end():
+def test_a_commit_across_the_bounds_is_given_once_and_cut_at_the_end() -> None:
     disk = SimDisk("data")
     wal = open_sim(disk).wal
     append(wal, *(enqueued(f"j{n}") for n in range(1, 6)), time_ms=9)
@@ -56,7 +56,7 @@ def test_a_commit_across_the_bounds_is_given_once_and_cut_at_the_end():
     assert [(first, time, len(events)) for first, time, events in commits] == [(1, 9, 4)]
 
 
-def test_only_segments_that_are_needed_are_read():
+def test_only_segments_that_are_needed_are_read() -> None:
     disk = sealed_disk(segments=3)
     disk.flip(DATA.archived(1), 80, 0)
     assert len(names(disk, after_seq=3)) == 4
@@ -64,19 +64,19 @@ def test_only_segments_that_are_needed_are_read():
         names(disk, after_seq=2)
 
 
-def test_an_empty_directory_has_no_segments():
+def test_an_empty_directory_has_no_segments() -> None:
     assert segments(SimDisk("data"), DATA) == []
     assert names(SimDisk("data")) == []
 
 
-def test_torn_tail_ends_the_log_for_a_reader():
+def test_torn_tail_ends_the_log_for_a_reader() -> None:
     disk = new_disk()
     data = disk.contents(DATA.log).rstrip(b"\0")
     disk.put(DATA.log, data[:-3])
     assert names(disk) == ["BOOT", "job-0", "job-1"]
 
 
-def test_missing_segment_in_the_middle_is_a_gap_that_names_seq_and_file():
+def test_missing_segment_in_the_middle_is_a_gap_that_names_seq_and_file() -> None:
     disk = sealed_disk()
     disk.unlink(DATA.archived(4))
     with pytest.raises(Damaged) as raised:
@@ -85,7 +85,7 @@ def test_missing_segment_in_the_middle_is_a_gap_that_names_seq_and_file():
     assert raised.value.file == DATA.log
 
 
-def test_log_that_begins_later_than_asked_is_a_gap():
+def test_log_that_begins_later_than_asked_is_a_gap() -> None:
     disk = sealed_disk()
     disk.unlink(DATA.archived(1))
     assert names(disk, after_seq=3) == [f"job-{s}-{n}" for s in (1, 2) for n in range(2)]
@@ -94,7 +94,7 @@ def test_log_that_begins_later_than_asked_is_a_gap():
     assert (raised.value.damage, raised.value.seq) == (Damage.GAP, 3)
 
 
-def test_archive_without_active_segment_is_refused():
+def test_archive_without_active_segment_is_refused() -> None:
     disk = sealed_disk()
     disk.unlink(DATA.log)
     with pytest.raises(Damaged) as raised:
@@ -102,7 +102,7 @@ def test_archive_without_active_segment_is_refused():
     assert raised.value.damage == Damage.MISSING
 
 
-def test_segment_of_another_store_is_refused_by_name():
+def test_segment_of_another_store_is_refused_by_name() -> None:
     disk = sealed_disk()
     header = encode_file_header(FileHeader(bytes(16), 4, 0))
     disk.put(DATA.archived(4), header + disk.contents(DATA.archived(4))[64:])
@@ -111,7 +111,7 @@ def test_segment_of_another_store_is_refused_by_name():
     assert raised.value.damage == Damage.FOREIGN
 
 
-def test_segment_under_another_name_is_refused():
+def test_segment_under_another_name_is_refused() -> None:
     disk = sealed_disk()
     disk.rename(DATA.archived(4), DATA.archived(5))
     with pytest.raises(Damaged) as raised:
@@ -119,7 +119,7 @@ def test_segment_under_another_name_is_refused():
     assert raised.value.damage == Damage.FOREIGN
 
 
-def test_active_segment_older_than_the_archive_is_refused():
+def test_active_segment_older_than_the_archive_is_refused() -> None:
     disk = sealed_disk()
     disk.put(DATA.log, disk.contents(DATA.archived(1)))
     with pytest.raises(Damaged) as raised:
@@ -127,7 +127,7 @@ def test_active_segment_older_than_the_archive_is_refused():
     assert raised.value.damage == Damage.CHAIN
 
 
-def test_segment_that_follows_another_crc_is_refused():
+def test_segment_that_follows_another_crc_is_refused() -> None:
     disk = sealed_disk()
     header = FileHeader(STORE, 4, 12345)
     disk.put(DATA.archived(4), encode_file_header(header) + disk.contents(DATA.archived(4))[64:])
@@ -136,7 +136,7 @@ def test_segment_that_follows_another_crc_is_refused():
     assert raised.value.damage == Damage.CHAIN
 
 
-def test_first_segment_must_begin_with_the_seed_of_the_store():
+def test_first_segment_must_begin_with_the_seed_of_the_store() -> None:
     disk = new_disk()
     disk.put(DATA.log, encode_file_header(FileHeader(STORE, 1, 7)) + disk.contents(DATA.log)[64:])
     with pytest.raises(Damaged) as raised:
@@ -144,7 +144,7 @@ def test_first_segment_must_begin_with_the_seed_of_the_store():
     assert raised.value.damage == Damage.CHAIN
 
 
-def test_sealed_segment_cut_anywhere_in_its_last_frames_is_refused():
+def test_sealed_segment_cut_anywhere_in_its_last_frames_is_refused() -> None:
     disk = sealed_disk()
     path = DATA.archived(4)
     whole = disk.contents(path).rstrip(b"\0")
@@ -158,7 +158,7 @@ def test_sealed_segment_cut_anywhere_in_its_last_frames_is_refused():
         assert raised.value.file == path
 
 
-def test_payload_with_another_count_is_refused():
+def test_payload_with_another_count_is_refused() -> None:
     disk = SimDisk("data")
     wal = open_sim(disk).wal
     assert wal.reserve(100)
@@ -168,13 +168,13 @@ def test_payload_with_another_count_is_refused():
     assert (raised.value.damage, raised.value.seq) == (Damage.PAYLOAD, 1)
 
 
-def test_other_files_in_the_archive_are_left_alone():
+def test_other_files_in_the_archive_are_left_alone() -> None:
     disk = sealed_disk()
     disk.put(f"{DATA.archive}/notes.txt", b"mine")
     assert len(segments(disk, DATA)) == 3
 
 
-def test_active_segment_that_is_sealed_while_it_is_read_is_found_in_the_archive():
+def test_active_segment_that_is_sealed_while_it_is_read_is_found_in_the_archive() -> None:
     disk = SimDisk("data")
     wal = open_sim(disk).wal
     append(wal, enqueued("one"))
@@ -209,19 +209,19 @@ class SealingDisk(SimDisk):
 
 
 @pytest.mark.parametrize("seals", [1, 2, 5])
-def test_segments_that_are_sealed_during_the_listing_are_not_missed(seals):
+def test_segments_that_are_sealed_during_the_listing_are_not_missed(seals: int) -> None:
     disk = SealingDisk()
     disk.seals = seals
     assert len(names(disk)) == disk.jobs
 
 
-def test_twin_of_the_active_segment_is_listed_once():
+def test_twin_of_the_active_segment_is_listed_once() -> None:
     disk = sealed_disk()
     disk.link(DATA.log, DATA.archived(6))
     assert [info.first_seq for info in segments(disk, DATA)] == [1, 4, 6]
 
 
-def test_frames_gives_a_scan_of_one_file():
+def test_frames_gives_a_scan_of_one_file() -> None:
     disk = new_disk()
     file = disk.open(DATA.log)
     scan = reader.frames(file, DATA.log)

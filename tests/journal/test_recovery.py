@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -23,7 +24,7 @@ from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.recovery_table import Row, row_of
 from beaver.snapshot.files import write_snapshot
 from beaver.store.recovery import open_store, peek_store, read_store
-from beaver_chaos.sim.disk import Fault, SimDisk
+from beaver_chaos.sim.disk import Fault, SimDisk, SimFile
 from beaver_model.events import Dispatched
 from tests.worlds.journal import (
     DATA,
@@ -56,6 +57,7 @@ def refused(disk: SimDisk, row: Row, *, file: str = "", offset: int = -1, seq: i
     assert disk.operations == operations, "a refusal changes nothing"
     assert {name: disk.contents(name) for name in files(disk)} == before
     error = raised.value
+    assert isinstance(error, Corruption | NewerFormat)
     assert row_of(error) == row
     if isinstance(error, Corruption):
         assert file in ("", error.file)
@@ -97,7 +99,7 @@ def snapshot(disk: SimDisk, seq: int | None = None) -> None:
 # -- no log ------------------------------------------------------------------------------------
 
 
-def test_new_store_is_made_where_nothing_is():
+def test_new_store_is_made_where_nothing_is() -> None:
     disk = SimDisk("data")
     opened = open_sim(disk)
     assert opened.report.rows == [Row.NEW_STORE.label, Row.EMPTY_LOG.label]
@@ -106,7 +108,7 @@ def test_new_store_is_made_where_nothing_is():
     assert peek_store(disk, "data") == STORE
 
 
-def test_new_store_in_a_new_directory_survives_a_power_cut_at_once():
+def test_new_store_in_a_new_directory_survives_a_power_cut_at_once() -> None:
     disk = SimDisk("home")
     opened = open_store(disk, "home/data", clock=StillClock(), create=True, store_id=STORE)
     append(opened.wal, enqueued("a"))
@@ -114,7 +116,7 @@ def test_new_store_in_a_new_directory_survives_a_power_cut_at_once():
     assert read_store(disk, "home/data")[0].last_seq == 1
 
 
-def test_no_store_is_made_unasked():
+def test_no_store_is_made_unasked() -> None:
     disk = SimDisk("data")
     with pytest.raises(NotFound):
         open_sim(disk, create=False)
@@ -125,7 +127,7 @@ def test_no_store_is_made_unasked():
 
 
 @pytest.mark.parametrize("content", [b"", bytes(100), b"torn header"])
-def test_only_a_prepared_segment_means_that_creation_was_cut_short(content):
+def test_only_a_prepared_segment_means_that_creation_was_cut_short(content: bytes) -> None:
     disk = SimDisk("data", "data/archive")
     disk.put(DATA.next, content)
     assert open_sim(disk).report.rows[0] == Row.PREPARED_ONLY.label
@@ -137,7 +139,7 @@ def test_only_a_prepared_segment_means_that_creation_was_cut_short(content):
 @pytest.mark.parametrize(
     "sign", [DATA.snapshot, DATA.snapshot_old, DATA.history, DATA.broken("x"), DATA.archived(1)]
 )
-def test_missing_log_is_refused_where_something_shows_that_there_was_one(sign):
+def test_missing_log_is_refused_where_something_shows_that_there_was_one(sign: str) -> None:
     disk = sealed_disk()
     if sign == DATA.snapshot:
         snapshot(disk)
@@ -150,11 +152,11 @@ def test_missing_log_is_refused_where_something_shows_that_there_was_one(sign):
 # -- the end of the log ----------------------------------------------------------------------
 
 
-def test_killed_writer_leaves_an_open_end():
+def test_killed_writer_leaves_an_open_end() -> None:
     assert rows_met(new_disk(), jobs=3) == [Row.OPEN_END]
 
 
-def test_killed_writer_that_was_idle_leaves_a_marked_end():
+def test_killed_writer_that_was_idle_leaves_a_marked_end() -> None:
     disk = SimDisk("data")
     wal = open_sim(disk).wal
     append(wal, enqueued("a"))
@@ -163,13 +165,13 @@ def test_killed_writer_that_was_idle_leaves_a_marked_end():
     assert rows_met(disk, jobs=1) == [Row.MARKED_END]
 
 
-def test_clean_end_is_closed():
+def test_clean_end_is_closed() -> None:
     disk = new_disk()
     open_sim(disk).wal.close()
     assert rows_met(disk, jobs=3) == [Row.CLOSED_END]
 
 
-def test_every_cut_of_the_last_frame_goes_on_with_all_that_was_acknowledged():
+def test_every_cut_of_the_last_frame_goes_on_with_all_that_was_acknowledged() -> None:
     whole = new_disk().contents(DATA.log).rstrip(b"\0")
     whole += bytes(-len(whole) % 8)
     start = len(new_disk(2).contents(DATA.log).rstrip(b"\0"))
@@ -183,7 +185,7 @@ def test_every_cut_of_the_last_frame_goes_on_with_all_that_was_acknowledged():
             assert Row.TORN_TAIL in rows_met(disk, jobs=2, seq=3)
 
 
-def test_torn_tail_is_kept_and_zeroed_and_synced():
+def test_torn_tail_is_kept_and_zeroed_and_synced() -> None:
     disk = new_disk()
     whole = disk.contents(DATA.log)
     end = len(whole.rstrip(b"\0"))
@@ -201,7 +203,7 @@ def test_torn_tail_is_kept_and_zeroed_and_synced():
     goes_on(disk, jobs=3)
 
 
-def test_second_torn_tail_of_the_same_moment_does_not_replace_the_first():
+def test_second_torn_tail_of_the_same_moment_does_not_replace_the_first() -> None:
     disk = new_disk()
     for number in range(3):
         data = disk.contents(DATA.log).rstrip(b"\0")
@@ -213,7 +215,7 @@ def test_second_torn_tail_of_the_same_moment_does_not_replace_the_first():
     assert len({disk.contents(f"data/{name}") for name in kept}) == 3
 
 
-def test_full_disk_does_not_keep_a_torn_store_from_starting():
+def test_full_disk_does_not_keep_a_torn_store_from_starting() -> None:
     disk = new_disk()
     whole = disk.contents(DATA.log)
     end = len(whole.rstrip(b"\0"))
@@ -226,7 +228,7 @@ def test_full_disk_does_not_keep_a_torn_store_from_starting():
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_flipped_bit_in_a_frame_before_the_last_is_refused_with_offset_and_seq(number):
+def test_flipped_bit_in_a_frame_before_the_last_is_refused_with_offset_and_seq(number: int) -> None:
     disk = new_disk()
     offsets = [64]
     for frame in range(3):
@@ -236,7 +238,7 @@ def test_flipped_bit_in_a_frame_before_the_last_is_refused_with_offset_and_seq(n
     refused(disk, Row.BAD_FRAME, file=DATA.log, offset=offsets[number], seq=number + 1)
 
 
-def test_flipped_bit_in_the_last_frame_is_refused_once_it_was_marked():
+def test_flipped_bit_in_the_last_frame_is_refused_once_it_was_marked() -> None:
     disk = SimDisk("data")
     wal = open_sim(disk).wal
     append(wal, enqueued("a"))
@@ -245,7 +247,7 @@ def test_flipped_bit_in_the_last_frame_is_refused_once_it_was_marked():
     refused(disk, Row.BAD_FRAME, offset=64, seq=1)
 
 
-def test_damaged_file_header_is_refused():
+def test_damaged_file_header_is_refused() -> None:
     for offset in range(64):
         disk = new_disk()
         disk.flip(DATA.log, offset, offset % 8)
@@ -253,19 +255,19 @@ def test_damaged_file_header_is_refused():
 
 
 @pytest.mark.parametrize("size", [0, 10, 63])
-def test_log_shorter_than_its_header_is_refused(size):
+def test_log_shorter_than_its_header_is_refused(size: int) -> None:
     disk = new_disk()
     disk.put(DATA.log, disk.contents(DATA.log)[:size])
     refused(disk, Row.BAD_HEADER)
 
 
-def test_zeroed_log_is_refused():
+def test_zeroed_log_is_refused() -> None:
     disk = new_disk()
     disk.put(DATA.log, bytes(5_000))
     refused(disk, Row.BAD_HEADER)
 
 
-def test_last_frame_that_lives_in_the_page_cache_alone_is_made_durable():
+def test_last_frame_that_lives_in_the_page_cache_alone_is_made_durable() -> None:
     """A sync failed, the process ended; the next one acknowledges what it has read."""
     disk = SimDisk("data")
     wal = open_sim(disk).wal
@@ -281,7 +283,7 @@ def test_last_frame_that_lives_in_the_page_cache_alone_is_made_durable():
     goes_on(disk, jobs=2)
 
 
-def test_page_that_is_dropped_between_reading_and_rewriting_is_rewritten_as_read():
+def test_page_that_is_dropped_between_reading_and_rewriting_is_rewritten_as_read() -> None:
     disk = SimDisk("data")
     wal = open_sim(disk).wal
     append(wal, enqueued("a"))
@@ -305,7 +307,7 @@ def test_page_that_is_dropped_between_reading_and_rewriting_is_rewritten_as_read
 # -- sealing -----------------------------------------------------------------------------------
 
 
-def test_prepared_segment_is_dropped():
+def test_prepared_segment_is_dropped() -> None:
     disk = new_disk()
     wal = open_sim(disk).wal
     prepare(disk, wal)
@@ -329,7 +331,7 @@ def test_prepared_segment_is_dropped():
         (6, Row.SEALED_EMPTY),
     ],
 )
-def test_writer_killed_behind_each_step_of_sealing(step, row):
+def test_writer_killed_behind_each_step_of_sealing(step: int, row: Row) -> None:
     disk = new_disk()
     wal = open_sim(disk).wal
     prepare(disk, wal)
@@ -343,7 +345,7 @@ def test_writer_killed_behind_each_step_of_sealing(step, row):
     assert disk.listdir("data") == ["archive", "wal.log"]
 
 
-def test_writer_killed_behind_sealing_finds_the_last_events_in_the_archive():
+def test_writer_killed_behind_sealing_finds_the_last_events_in_the_archive() -> None:
     disk = new_disk()
     wal = open_sim(disk).wal
     prepare(disk, wal)
@@ -352,7 +354,7 @@ def test_writer_killed_behind_sealing_finds_the_last_events_in_the_archive():
     assert rows_met(disk, jobs=3, seq=4) == [Row.SEALED_EMPTY]
 
 
-def test_copy_of_a_directory_that_was_being_sealed_goes_on():
+def test_copy_of_a_directory_that_was_being_sealed_goes_on() -> None:
     disk = new_disk()
     open_sim(disk).wal.close()
     disk.link(DATA.log, DATA.archived(1))
@@ -361,7 +363,7 @@ def test_copy_of_a_directory_that_was_being_sealed_goes_on():
     assert Row.SEALING_COPIED in rows_met(copied, jobs=3)
 
 
-def test_two_different_segments_of_one_first_seq_are_refused():
+def test_two_different_segments_of_one_first_seq_are_refused() -> None:
     disk = new_disk()
     other = new_disk(2)
     open_sim(other).wal.close()
@@ -374,13 +376,13 @@ def test_two_different_segments_of_one_first_seq_are_refused():
 # -- segments that do not fit --------------------------------------------------------------------
 
 
-def test_gap_in_the_archive_is_refused():
+def test_gap_in_the_archive_is_refused() -> None:
     disk = sealed_disk()
     disk.unlink(DATA.archived(4))
     refused(disk, Row.GAP, file=DATA.log, seq=4)
 
 
-def test_gap_behind_the_snapshot_is_refused():
+def test_gap_behind_the_snapshot_is_refused() -> None:
     disk = sealed_disk()
     snapshot(disk, 3)
     disk.unlink(DATA.archived(1))
@@ -388,35 +390,35 @@ def test_gap_behind_the_snapshot_is_refused():
     refused(disk, Row.GAP, seq=4)
 
 
-def test_pruned_archive_below_the_snapshot_goes_on():
+def test_pruned_archive_below_the_snapshot_goes_on() -> None:
     disk = sealed_disk()
     snapshot(disk, 3)
     disk.unlink(DATA.archived(1))
     assert rows_met(disk, jobs=6, seq=7) == [Row.OPEN_END]
 
 
-def test_segment_of_another_chain_is_refused():
+def test_segment_of_another_chain_is_refused() -> None:
     disk = sealed_disk()
     header = encode_file_header(FileHeader(STORE, 6, 99))
     disk.put(DATA.log, header + disk.contents(DATA.log)[64:])
     refused(disk, Row.BROKEN_CHAIN, file=DATA.log)
 
 
-def test_segment_cut_in_the_archive_is_refused():
+def test_segment_cut_in_the_archive_is_refused() -> None:
     disk = sealed_disk()
     path = DATA.archived(4)
     disk.put(path, disk.contents(path).rstrip(b"\0")[:-40])
     refused(disk, Row.CUT_ARCHIVE, file=path)
 
 
-def test_log_of_another_store_beside_our_archive_is_refused():
+def test_log_of_another_store_beside_our_archive_is_refused() -> None:
     disk, other = sealed_disk(), SimDisk("data")
     open_store(other, "data", clock=StillClock(), create=True, store_id=b"another store id")
     disk.put(DATA.log, other.contents(DATA.log))
     assert "belongs to the store" in refused(disk, Row.FOREIGN)
 
 
-def test_snapshot_of_another_store_is_refused():
+def test_snapshot_of_another_store_is_refused() -> None:
     disk = new_disk()
     state, _ = read_store(disk, "data")
     write_snapshot(disk, DATA, state, b"another store id")
@@ -427,7 +429,7 @@ def test_snapshot_of_another_store_is_refused():
 
 
 @pytest.mark.parametrize("seq", range(8))
-def test_any_snapshot_gives_the_state_of_the_whole_log(seq):
+def test_any_snapshot_gives_the_state_of_the_whole_log(seq: int) -> None:
     disk = sealed_disk()
     whole, _ = read_store(disk, "data")
     snapshot(disk, seq)
@@ -440,7 +442,7 @@ def test_any_snapshot_gives_the_state_of_the_whole_log(seq):
     assert report.base == "none"
 
 
-def test_damaged_snapshot_falls_back_to_the_older_one():
+def test_damaged_snapshot_falls_back_to_the_older_one() -> None:
     disk = sealed_disk()
     snapshot(disk, 3)
     snapshot(disk, 5)
@@ -448,7 +450,7 @@ def test_damaged_snapshot_falls_back_to_the_older_one():
     assert rows_met(disk, jobs=6, seq=7) == [Row.OPEN_END, Row.SNAPSHOT_DAMAGED]
 
 
-def test_missing_snapshot_falls_back_to_the_older_one():
+def test_missing_snapshot_falls_back_to_the_older_one() -> None:
     disk = sealed_disk()
     snapshot(disk, 3)
     disk.rename(DATA.snapshot, DATA.snapshot_old)
@@ -458,7 +460,7 @@ def test_missing_snapshot_falls_back_to_the_older_one():
 
 
 @pytest.mark.parametrize("content", [b"", b"{}\n", b"\0" * 4_096])
-def test_useless_snapshots_fall_back_to_the_whole_log(content):
+def test_useless_snapshots_fall_back_to_the_whole_log(content: bytes) -> None:
     disk = sealed_disk()
     disk.put(DATA.snapshot, content)
     disk.put(DATA.snapshot_old, content)
@@ -466,7 +468,7 @@ def test_useless_snapshots_fall_back_to_the_whole_log(content):
 
 
 @pytest.mark.parametrize("damaged", [True, False])
-def test_no_good_snapshot_and_no_whole_log_is_refused(damaged):
+def test_no_good_snapshot_and_no_whole_log_is_refused(damaged: bool) -> None:
     disk = sealed_disk()
     if damaged:
         disk.put(DATA.snapshot, b"rotten")
@@ -474,14 +476,14 @@ def test_no_good_snapshot_and_no_whole_log_is_refused(damaged):
     refused(disk, Row.NO_BASE, file=DATA.snapshot)
 
 
-def test_snapshot_newer_than_the_log_is_refused():
+def test_snapshot_newer_than_the_log_is_refused() -> None:
     disk = new_disk()
     snapshot(disk)
     disk.put(DATA.log, new_disk(2).contents(DATA.log))
     refused(disk, Row.LOG_TOO_SHORT, file=DATA.log, seq=4)
 
 
-def test_rot_of_the_last_frame_is_refused_where_a_snapshot_shows_it():
+def test_rot_of_the_last_frame_is_refused_where_a_snapshot_shows_it() -> None:
     disk = new_disk()
     snapshot(disk)
     end = len(disk.contents(DATA.log).rstrip(b"\0"))
@@ -507,38 +509,38 @@ def add_frame(disk: SimDisk, payload: bytes, count: int = 1, flags: int = 0) -> 
     disk.kill()
 
 
-def test_frame_that_holds_no_commit_is_refused():
+def test_frame_that_holds_no_commit_is_refused() -> None:
     disk = new_disk()
     add_frame(disk, b"\xc1 nonsense")
     refused(disk, Row.BAD_PAYLOAD, file=DATA.log, seq=5)
 
 
-def test_illegal_event_is_refused_with_its_seq():
+def test_illegal_event_is_refused_with_its_seq() -> None:
     disk = new_disk()
     add_frame(disk, encode_commit(5, [enqueued("x"), Dispatched("nobody", 1)]), 2)
     assert "nobody" in refused(disk, Row.ILLEGAL_EVENT, seq=6)
 
 
-def test_unknown_event_is_a_newer_format():
+def test_unknown_event_is_a_newer_format() -> None:
     disk = new_disk()
     add_frame(disk, b"\x92\x05\x91\x92\x63\x01")
     assert "tag 99" in refused(disk, Row.NEWER_FORMAT)
 
 
-def test_unknown_frame_flag_is_a_newer_format():
+def test_unknown_frame_flag_is_a_newer_format() -> None:
     disk = new_disk()
     add_frame(disk, b"", 0, flags=64)
     refused(disk, Row.NEWER_FORMAT)
 
 
-def test_newer_log_format_is_named():
+def test_newer_log_format_is_named() -> None:
     disk = new_disk()
     header = encode_file_header(FileHeader(STORE, 1, 0, version=2))
     disk.put(DATA.log, header + disk.contents(DATA.log)[64:])
     assert "log format 2" in refused(disk, Row.NEWER_FORMAT)
 
 
-def test_every_row_of_the_table_is_met_or_refused_by_a_test_above():
+def test_every_row_of_the_table_is_met_or_refused_by_a_test_above() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     assert set(re.findall(r"Row\.([A-Z_]+)", source)) == {row.name for row in Row}
 
@@ -546,7 +548,7 @@ def test_every_row_of_the_table_is_met_or_refused_by_a_test_above():
 # -- what else may go wrong ----------------------------------------------------------------------
 
 
-def test_error_of_a_read_or_a_repair_is_a_failure_of_the_storage_and_loses_nothing():
+def test_error_of_a_read_or_a_repair_is_a_failure_of_the_storage_and_loses_nothing() -> None:
     probe = new_disk()
     first = probe.reads + 1
     open_sim(probe)
@@ -560,9 +562,9 @@ def test_error_of_a_read_or_a_repair_is_a_failure_of_the_storage_and_loses_nothi
         goes_on(disk, jobs=3)
 
 
-def test_permission_is_told_as_such():
+def test_permission_is_told_as_such() -> None:
     class Forbidden(SimDisk):
-        def open(self, path: str, *, write: bool = False, create: bool = False):
+        def open(self, path: str, *, write: bool = False, create: bool = False) -> NoReturn:
             raise PermissionError(errno.EACCES, "Permission denied", path)
 
     disk = Forbidden("data")
@@ -571,7 +573,7 @@ def test_permission_is_told_as_such():
         open_sim(disk)
 
 
-def test_data_directory_that_is_a_file_is_told_as_such():
+def test_data_directory_that_is_a_file_is_told_as_such() -> None:
     disk = SimDisk()
     disk.put("data", b"I am a file")
     with pytest.raises(StoreUnavailable):
@@ -580,7 +582,7 @@ def test_data_directory_that_is_a_file_is_told_as_such():
         read_store(disk, "data")
 
 
-def test_no_room_for_a_new_store_is_a_full_disk_and_leaves_nothing():
+def test_no_room_for_a_new_store_is_a_full_disk_and_leaves_nothing() -> None:
     disk = SimDisk("data", capacity=1_000)
     with pytest.raises(DiskFull):
         open_sim(disk)
@@ -589,7 +591,7 @@ def test_no_room_for_a_new_store_is_a_full_disk_and_leaves_nothing():
     open_sim(disk)
 
 
-def test_reading_writes_nothing_whatever_it_finds():
+def test_reading_writes_nothing_whatever_it_finds() -> None:
     disk = new_disk()
     data = disk.contents(DATA.log).rstrip(b"\0")
     disk.put(DATA.log, data[:-3] + bytes(100))
@@ -600,13 +602,13 @@ def test_reading_writes_nothing_whatever_it_finds():
     assert (state.last_seq, report.torn_tail_bytes > 0) == (3, True)
 
 
-def test_reader_starts_over_where_the_archive_is_pruned_under_it():
+def test_reader_starts_over_where_the_archive_is_pruned_under_it() -> None:
     disk = sealed_disk()
 
     class Pruning(SimDisk):
         pruned = False
 
-        def open(self, path: str, *, write: bool = False, create: bool = False):
+        def open(self, path: str, *, write: bool = False, create: bool = False) -> SimFile:
             if path == DATA.archived(1) and not self.pruned:
                 self.pruned = True
                 snapshot(self)
@@ -620,7 +622,7 @@ def test_reader_starts_over_where_the_archive_is_pruned_under_it():
     assert (state.last_seq, report.base) == (7, "snapshot")
 
 
-def test_report_says_what_was_read_and_how_long_it_took():
+def test_report_says_what_was_read_and_how_long_it_took() -> None:
     _, report = read_store(sealed_disk(), "data", clock=StillClock())
     assert (report.frames, report.events) == (9, 7)
     assert set(report.seconds) == {"inspect", "load", "replay", "index"}
@@ -633,6 +635,6 @@ def test_report_says_what_was_read_and_how_long_it_took():
     }
 
 
-def test_layout_names_archived_segments_in_the_order_of_their_seqs():
+def test_layout_names_archived_segments_in_the_order_of_their_seqs() -> None:
     names = [Layout("d").archived(seq) for seq in (1, 9, 10, 123_456_789_012)]
     assert names == sorted(names)

@@ -14,6 +14,7 @@ from beaver.journal.wal.format import (
     encode_frame,
     first_seed,
     frame_bytes,
+    header_crc_of,
     header_seed,
 )
 from beaver.journal.wal.scan import Damage, Damaged, EndKind, SegmentScan, read_header
@@ -58,7 +59,7 @@ def small() -> Segment:
     return Segment().add(b"first").add(b"second frame").add(b"", 0, 1).add(b"last", 2)
 
 
-def test_frames_come_back_in_order_with_their_fields():
+def test_frames_come_back_in_order_with_their_fields() -> None:
     segment = small()
     disk = SimDisk("d")
     disk.put("d/log", segment.data + bytes(ROOM))
@@ -78,20 +79,20 @@ def test_frames_come_back_in_order_with_their_fields():
 
 
 @pytest.mark.parametrize("room", [0, 1, 7, 8, 35, 36, 37, ROOM])
-def test_zero_bytes_or_nothing_behind_the_last_frame_is_a_clean_end(room):
+def test_zero_bytes_or_nothing_behind_the_last_frame_is_a_clean_end(room: int) -> None:
     scanned, payloads = scan(small().data + bytes(room))
     assert scanned.end is not None
     assert scanned.end.kind == EndKind.CLEAN
     assert len(payloads) == 4
 
 
-def test_a_segment_without_frames_ends_clean_at_its_header():
+def test_a_segment_without_frames_ends_clean_at_its_header() -> None:
     scanned, payloads = scan(Segment().data + bytes(ROOM))
     assert (payloads, scanned.offset) == ([], FILE_HEADER_BYTES)
     assert scanned.last_bytes() == (0, Segment().data)
 
 
-def test_every_cut_inside_the_last_frame_is_torn():
+def test_every_cut_inside_the_last_frame_is_torn() -> None:
     segment = small()
     start = segment.offsets[-1]
     for room in (0, ROOM):
@@ -107,7 +108,7 @@ def test_every_cut_inside_the_last_frame_is_torn():
             assert len(payloads) == 3
 
 
-def test_every_flipped_bit_of_the_last_frame_is_torn():
+def test_every_flipped_bit_of_the_last_frame_is_torn() -> None:
     segment = small()
     for offset in range(segment.offsets[-1], len(segment.data)):
         for bit in range(8):
@@ -119,7 +120,7 @@ def test_every_flipped_bit_of_the_last_frame_is_torn():
             assert len(payloads) == 3
 
 
-def test_every_flipped_bit_of_an_earlier_frame_is_corrupt_with_its_offset_and_seq():
+def test_every_flipped_bit_of_an_earlier_frame_is_corrupt_with_its_offset_and_seq() -> None:
     segment = small()
     bounds = [*segment.offsets, len(segment.data)]
     first_seqs = [1, 2, 3, 3]
@@ -140,7 +141,7 @@ def test_every_flipped_bit_of_an_earlier_frame_is_corrupt_with_its_offset_and_se
                 assert "a valid frame follows" in raised.value.reason
 
 
-def test_a_lost_frame_is_corrupt_where_zero_bytes_took_its_place():
+def test_a_lost_frame_is_corrupt_where_zero_bytes_took_its_place() -> None:
     segment = small()
     data = bytearray(segment.data)
     data[segment.offsets[1] : segment.offsets[2]] = bytes(segment.offsets[2] - segment.offsets[1])
@@ -149,7 +150,7 @@ def test_a_lost_frame_is_corrupt_where_zero_bytes_took_its_place():
     assert (scanned.end.kind, scanned.end.offset) == (EndKind.CORRUPT, segment.offsets[1])
 
 
-def test_a_torn_frame_that_begins_with_zero_bytes_is_torn_not_clean():
+def test_a_torn_frame_that_begins_with_zero_bytes_is_torn_not_clean() -> None:
     segment = small().add(b"x" * 2_000)
     data = bytearray(segment.data + bytes(ROOM))
     start = segment.offsets[-1]
@@ -160,7 +161,7 @@ def test_a_torn_frame_that_begins_with_zero_bytes_is_torn_not_clean():
     assert len(payloads) == 4
 
 
-def test_a_valid_frame_that_does_not_follow_is_corrupt():
+def test_a_valid_frame_that_does_not_follow_is_corrupt() -> None:
     """A stale frame of this store at the end: whole, and chained to something else."""
     segment = small()
     stale, _ = encode_frame(b"stale", 1, 5, 0, previous_crc=segment.crc ^ 1, seed=SEED)
@@ -171,7 +172,7 @@ def test_a_valid_frame_that_does_not_follow_is_corrupt():
     assert b"stale" not in payloads
 
 
-def test_a_frame_with_a_wrong_seq_is_corrupt():
+def test_a_frame_with_a_wrong_seq_is_corrupt() -> None:
     segment = small()
     ahead, _ = encode_frame(b"ahead", 1, 9, 0, previous_crc=segment.crc, seed=SEED)
     scanned, _ = scan(segment.data + ahead)
@@ -182,7 +183,7 @@ def test_a_frame_with_a_wrong_seq_is_corrupt():
     )
 
 
-def test_frames_of_another_store_are_no_frames_here():
+def test_frames_of_another_store_are_no_frames_here() -> None:
     """A torn frame may hold the image of another store's log: that proves nothing."""
     foreign = Segment(bytes(16)).add(b"foreign").data[FILE_HEADER_BYTES:]
     segment = small()
@@ -191,7 +192,7 @@ def test_frames_of_another_store_are_no_frames_here():
     assert scanned.end.kind == EndKind.TORN
 
 
-def test_a_frame_is_found_behind_any_distance_of_damage(monkeypatch):
+def test_a_frame_is_found_behind_any_distance_of_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where its header lies across two of the scanner's reads."""
     monkeypatch.setattr(scanning, "READ_BYTES", 256)
     monkeypatch.setattr(scanning, "_ZEROS", bytes(256 + 36))
@@ -210,7 +211,9 @@ def test_a_frame_is_found_behind_any_distance_of_damage(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [1, 200, 255, 256, 257, 300, 5_000])
-def test_frames_of_any_size_are_read_across_buffer_ends(monkeypatch, size):
+def test_frames_of_any_size_are_read_across_buffer_ends(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
     monkeypatch.setattr(scanning, "READ_BYTES", 256)
     segment = Segment()
     expected = [bytes([n]) * (size + n) for n in range(1, 30)]
@@ -222,37 +225,37 @@ def test_frames_of_any_size_are_read_across_buffer_ends(monkeypatch, size):
     assert scanned.end.kind == EndKind.CLEAN
 
 
-def test_a_magic_in_the_torn_part_is_not_taken_for_a_frame():
+def test_a_magic_in_the_torn_part_is_not_taken_for_a_frame() -> None:
     segment = small()
     scanned, _ = scan(segment.data + (FRAME_MAGIC + bytes(4)) * 20)
     assert scanned.end is not None
     assert scanned.end.kind == EndKind.TORN
 
 
-def test_a_length_beyond_any_frame_is_bad_whatever_its_header_crc_says():
+def test_a_length_beyond_any_frame_is_bad_whatever_its_header_crc_says() -> None:
     segment = small()
     frame, _ = encode_frame(b"x" * 8, 1, 5, 0, previous_crc=segment.crc, seed=SEED)
     fields = bytearray(frame[:36])
     fields[16:20] = ((1 << 28) + 1).to_bytes(4, "little")
-    fields[8:12] = scanning.header_crc_of(bytes(fields), 0, SEED).to_bytes(4, "little")
+    fields[8:12] = header_crc_of(bytes(fields), 0, SEED).to_bytes(4, "little")
     scanned, _ = scan(segment.data + bytes(fields) + frame[36:])
     assert scanned.end is not None
     assert scanned.end.kind == EndKind.TORN
 
 
-def test_unknown_flags_are_a_newer_format():
+def test_unknown_flags_are_a_newer_format() -> None:
     with pytest.raises(NewerFormat, match="unknown flags"):
         scan(small().add(b"", 0, 4).data)
 
 
-def test_newer_file_version_is_named_and_not_called_corrupt():
+def test_newer_file_version_is_named_and_not_called_corrupt() -> None:
     header = encode_file_header(FileHeader(STORE, 1, 0, version=7))
     with pytest.raises(NewerFormat, match="log format 7"):
         scan(header)
 
 
 @pytest.mark.parametrize("size", [0, 1, 63])
-def test_short_header_is_damage_with_file_and_offset(size):
+def test_short_header_is_damage_with_file_and_offset(size: int) -> None:
     with pytest.raises(Damaged) as raised:
         scan(Segment().data[:size])
     assert (raised.value.damage, raised.value.file, raised.value.offset) == (
@@ -262,7 +265,7 @@ def test_short_header_is_damage_with_file_and_offset(size):
     )
 
 
-def test_last_bytes_are_those_in_the_file():
+def test_last_bytes_are_those_in_the_file() -> None:
     segment = small()
     scanned, _ = scan(segment.data + bytes(ROOM))
     assert scanned.last_bytes() == (segment.offsets[-1], segment.data[segment.offsets[-1] :])
@@ -284,7 +287,7 @@ class WriterBeside:
         return len(self.states[0])
 
 
-def test_a_reader_beside_a_writer_never_calls_a_growing_log_corrupt():
+def test_a_reader_beside_a_writer_never_calls_a_growing_log_corrupt() -> None:
     """The race of the module's docstring, at every pair of moments."""
     segment = Segment()
     room = bytes(512)
@@ -307,7 +310,7 @@ def test_a_reader_beside_a_writer_never_calls_a_growing_log_corrupt():
                 assert payloads == [b"frame %d " % n * 5 for n in range(len(payloads))]
 
 
-def test_frame_bytes_bound_what_encode_frame_makes():
+def test_frame_bytes_bound_what_encode_frame_makes() -> None:
     for size in (0, 1, 1_000):
         frame, _ = encode_frame(bytes(size), 1, 1, 0, previous_crc=0, seed=0)
         assert len(frame) == frame_bytes(size)

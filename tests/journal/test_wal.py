@@ -15,6 +15,7 @@ from beaver.journal.wal.log import EXTEND_BYTES, Wal
 from beaver.journal.wal.reader import read_commits, segments
 from beaver.journal.wal.scan import EndKind, SegmentScan, read_header
 from beaver_chaos.sim.disk import Fault, SimDisk, SimFile
+from beaver_model.events import JobEvent
 from tests.stateful.played import PlayedWriter
 from tests.worlds.journal import DATA, append, enqueued, open_sim, prepare, prepare_segment
 
@@ -22,6 +23,12 @@ from tests.worlds.journal import DATA, append, enqueued, open_sim, prepare, prep
 def new_wal() -> tuple[SimDisk, Wal]:
     disk = SimDisk("data")
     return disk, open_sim(disk).wal
+
+
+def jobs_in(disk: SimDisk) -> list[str]:
+    """Returns the jobs of the log's events, in order."""
+    events = (event for _, _, events in read_commits(disk, DATA, 0) for event in events)
+    return [event.job for event in events if isinstance(event, JobEvent)]
 
 
 def scan_log(disk: SimDisk) -> SegmentScan:
@@ -35,7 +42,7 @@ def nothing_survives(_: int) -> int:
     return 0
 
 
-def test_what_append_returned_from_survives_a_power_cut_that_takes_all_else():
+def test_what_append_returned_from_survives_a_power_cut_that_takes_all_else() -> None:
     disk, wal = new_wal()
     for number in range(20):
         append(wal, enqueued(f"job-{number}", b"x" * 100 * number))
@@ -45,7 +52,7 @@ def test_what_append_returned_from_survives_a_power_cut_that_takes_all_else():
     assert scan_log(disk).last_seq == 20
 
 
-def test_last_seq_counts_events_not_frames():
+def test_last_seq_counts_events_not_frames() -> None:
     _, wal = new_wal()
     assert (wal.last_seq, wal.next_seq) == (0, 1)
     append(wal, enqueued("a"), enqueued("b"))
@@ -54,7 +61,7 @@ def test_last_seq_counts_events_not_frames():
     assert (wal.last_seq, wal.next_seq) == (3, 4)
 
 
-def test_mark_closes_the_last_frame_once():
+def test_mark_closes_the_last_frame_once() -> None:
     disk, wal = new_wal()
     wal.idle()
     assert scan_log(disk).frames == 0, "there is nothing to close"
@@ -65,7 +72,7 @@ def test_mark_closes_the_last_frame_once():
     assert (scan.frames, scan.flags) == (2, MARK)
 
 
-def test_close_ends_the_log_durably_and_gives_up_the_files():
+def test_close_ends_the_log_durably_and_gives_up_the_files() -> None:
     disk, wal = new_wal()
     append(wal, enqueued("a"))
     wal.idle()
@@ -76,7 +83,7 @@ def test_close_ends_the_log_durably_and_gives_up_the_files():
         wal.idle()
 
 
-def test_closing_and_opening_without_events_adds_one_close_only():
+def test_closing_and_opening_without_events_adds_one_close_only() -> None:
     disk, wal = new_wal()
     append(wal, enqueued("a"))
     wal.close()
@@ -85,7 +92,7 @@ def test_closing_and_opening_without_events_adds_one_close_only():
     assert scan_log(disk).frames == 2
 
 
-def test_every_kind_of_failed_write_makes_the_log_useless():
+def test_every_kind_of_failed_write_makes_the_log_useless() -> None:
     for fault in (
         Fault(errno.EIO),
         Fault(errno.EIO, done_bytes=-1),
@@ -111,7 +118,7 @@ def test_every_kind_of_failed_write_makes_the_log_useless():
         wal.abandon()
 
 
-def test_an_interrupt_inside_a_write_lets_nothing_be_written_over_the_frame():
+def test_an_interrupt_inside_a_write_lets_nothing_be_written_over_the_frame() -> None:
     disk, wal = new_wal()
     append(wal, enqueued("a"))
     disk.plan(disk.operations + 1, Fault(0, done_bytes=-1))
@@ -122,7 +129,7 @@ def test_an_interrupt_inside_a_write_lets_nothing_be_written_over_the_frame():
     assert scan_log(disk).last_seq == 2
 
 
-def test_nothing_is_written_while_a_frame_is_in_other_hands():
+def test_nothing_is_written_while_a_frame_is_in_other_hands() -> None:
     """The writer process has it: a MARK, a CLOSE or a seal behind it would come too early."""
     disk, writer, outcomes = SimDisk("data"), PlayedWriter(), list[Outcome]()
     wal = open_sim(disk, commits=CommitPath(lambda: writer, "writer")).wal
@@ -147,7 +154,7 @@ def test_nothing_is_written_while_a_frame_is_in_other_hands():
 # -- room --------------------------------------------------------------------------------------
 
 
-def test_new_store_has_room_at_once_without_a_prepared_segment():
+def test_new_store_has_room_at_once_without_a_prepared_segment() -> None:
     disk, wal = new_wal()
     operations = disk.operations
     assert wal.reserve(100_000)
@@ -155,7 +162,7 @@ def test_new_store_has_room_at_once_without_a_prepared_segment():
     assert len(disk.contents(DATA.log)) == EXTEND_BYTES
 
 
-def test_reserve_extends_by_what_is_missing_and_at_least_a_mebibyte():
+def test_reserve_extends_by_what_is_missing_and_at_least_a_mebibyte() -> None:
     disk, wal = new_wal()
     assert wal.reserve(wal.room + 1)
     assert len(disk.contents(DATA.log)) == 2 * EXTEND_BYTES
@@ -166,7 +173,7 @@ def test_reserve_extends_by_what_is_missing_and_at_least_a_mebibyte():
     assert len(disk.contents(DATA.log)) == size, "the extension was synced"
 
 
-def test_a_frame_of_exactly_the_room_fits_and_the_log_can_still_be_closed():
+def test_a_frame_of_exactly_the_room_fits_and_the_log_can_still_be_closed() -> None:
     disk, wal = new_wal()
     size = wal.room - 36
     size -= (36 + size) % 8
@@ -180,7 +187,7 @@ def test_a_frame_of_exactly_the_room_fits_and_the_log_can_still_be_closed():
     assert scan_log(disk).flags == CLOSE
 
 
-def test_full_disk_refuses_room_and_changes_nothing():
+def test_full_disk_refuses_room_and_changes_nothing() -> None:
     disk, wal = new_wal()
     append(wal, enqueued("a"))
     disk.capacity = EXTEND_BYTES + 1_000
@@ -192,7 +199,7 @@ def test_full_disk_refuses_room_and_changes_nothing():
     assert wal.reserve(room + 1) > room
 
 
-def test_a_limit_on_file_sizes_is_a_full_disk():
+def test_a_limit_on_file_sizes_is_a_full_disk() -> None:
     """`ulimit -f`: what does not fit is refused, and what was reserved before is still there."""
     disk, wal = new_wal()
     append(wal, enqueued("a"))
@@ -205,7 +212,7 @@ def test_a_limit_on_file_sizes_is_a_full_disk():
     assert wal.reserve(room + 1) > room
 
 
-def test_a_segment_that_was_prepared_under_a_higher_limit_has_the_room_of_the_lower_one():
+def test_a_segment_that_was_prepared_under_a_higher_limit_has_the_room_of_the_lower_one() -> None:
     """A restart under `ulimit -f`: the file is longer than this process may write."""
     disk, wal = new_wal()
     append(wal, enqueued("a"))
@@ -219,7 +226,7 @@ def test_a_segment_that_was_prepared_under_a_higher_limit_has_the_room_of_the_lo
     wal.close()
 
 
-def test_disk_that_fills_up_in_the_middle_of_an_extension_is_refused_and_shrunk():
+def test_disk_that_fills_up_in_the_middle_of_an_extension_is_refused_and_shrunk() -> None:
     disk, wal = new_wal()
     disk.plan(disk.operations + 2, Fault(errno.ENOSPC, done_bytes=700))
     before = disk.contents(DATA.log)
@@ -231,7 +238,7 @@ def test_disk_that_fills_up_in_the_middle_of_an_extension_is_refused_and_shrunk(
 
 
 @pytest.mark.parametrize("failing", [1, 2])
-def test_failed_extension_or_its_sync_makes_the_log_useless(failing):
+def test_failed_extension_or_its_sync_makes_the_log_useless(failing: int) -> None:
     disk, wal = new_wal()
     disk.plan(disk.operations + failing, Fault(errno.EIO))
     with pytest.raises(StorageFailed):
@@ -240,14 +247,14 @@ def test_failed_extension_or_its_sync_makes_the_log_useless(failing):
         wal.idle()
 
 
-def test_sync_that_says_the_disk_is_full_is_a_failure_all_the_same():
+def test_sync_that_says_the_disk_is_full_is_a_failure_all_the_same() -> None:
     disk, wal = new_wal()
     disk.plan(disk.operations + 2, Fault(errno.ENOSPC))
     with pytest.raises(StorageFailed):
         wal.reserve(wal.room + 1)
 
 
-def test_commits_in_reserved_room_change_no_size():
+def test_commits_in_reserved_room_change_no_size() -> None:
     disk, wal = new_wal()
     size = len(disk.contents(DATA.log))
     while wal.room > 1_000:
@@ -258,7 +265,7 @@ def test_commits_in_reserved_room_change_no_size():
 # -- sealing -----------------------------------------------------------------------------------
 
 
-def test_full_segment_is_sealed_where_a_next_one_was_adopted():
+def test_full_segment_is_sealed_where_a_next_one_was_adopted() -> None:
     disk, wal = new_wal()
     append(wal, enqueued("a"))
     prepare(disk, wal, 1 << 21)
@@ -270,7 +277,7 @@ def test_full_segment_is_sealed_where_a_next_one_was_adopted():
     assert len(list(read_commits(disk, DATA, 0))) == 2
 
 
-def test_sealed_segment_and_its_successor_survive_a_power_cut():
+def test_sealed_segment_and_its_successor_survive_a_power_cut() -> None:
     disk, wal = new_wal()
     append(wal, enqueued("a"))
     prepare(disk, wal)
@@ -279,7 +286,7 @@ def test_sealed_segment_and_its_successor_survive_a_power_cut():
     assert [info.first_seq for info in segments(disk, DATA)] == [1, 2]
 
 
-def test_next_segment_that_is_too_small_is_not_sealed_for():
+def test_next_segment_that_is_too_small_is_not_sealed_for() -> None:
     disk, wal = new_wal()
     append(wal, enqueued("a"))
     prepare(disk, wal, 4_096)
@@ -288,7 +295,7 @@ def test_next_segment_that_is_too_small_is_not_sealed_for():
     assert wal.first_seq == 1
 
 
-def test_segment_without_events_is_never_sealed():
+def test_segment_without_events_is_never_sealed() -> None:
     """Its successor would have the same first seq, and segments are named by it."""
     disk, wal = new_wal()
     prepare(disk, wal)
@@ -299,27 +306,31 @@ def test_segment_without_events_is_never_sealed():
     assert wal.seal() is True
 
 
-def test_no_next_segment_no_sealing():
+def test_no_next_segment_no_sealing() -> None:
     _, wal = new_wal()
     append(wal, enqueued("a"))
     assert wal.seal() is False
 
 
-def test_next_segment_is_wanted_while_less_than_half_a_segment_is_left():
+def wants_next(wal: Wal) -> bool:
+    return wal.wants_next
+
+
+def test_next_segment_is_wanted_while_less_than_half_a_segment_is_left() -> None:
     disk = SimDisk("data")
     wal = open_sim(disk, segment_bytes=4 * EXTEND_BYTES).wal
-    assert wal.wants_next
+    assert wants_next(wal)
     append(wal, enqueued("a"))
     prepare(disk, wal, 4 * EXTEND_BYTES)
-    assert not wal.wants_next, "one is enough"
+    assert not wants_next(wal), "one is enough"
     assert wal.seal()
-    assert not wal.wants_next
+    assert not wants_next(wal)
     while wal.room >= 2 * EXTEND_BYTES:
         append(wal, enqueued("b", b"x" * 100_000))
-    assert wal.wants_next
+    assert wants_next(wal)
 
 
-def test_full_disk_at_the_second_name_leaves_the_old_segment_in_use():
+def test_full_disk_at_the_second_name_leaves_the_old_segment_in_use() -> None:
     disk, wal = new_wal()
     append(wal, enqueued("a"))
     prepare(disk, wal)
@@ -327,13 +338,10 @@ def test_full_disk_at_the_second_name_leaves_the_old_segment_in_use():
     assert wal.seal() is False
     append(wal, enqueued("b"))
     assert wal.seal() is True, "once there is room"
-    assert [event.job for _, _, events in read_commits(disk, DATA, 0) for event in events] == [
-        "a",
-        "b",
-    ]
+    assert jobs_in(disk) == ["a", "b"]
 
 
-def test_second_name_that_was_made_though_the_answer_was_a_full_disk_is_taken():
+def test_second_name_that_was_made_though_the_answer_was_a_full_disk_is_taken() -> None:
     disk, wal = new_wal()
     append(wal, enqueued("a"))
     prepare(disk, wal)
@@ -342,12 +350,13 @@ def test_second_name_that_was_made_though_the_answer_was_a_full_disk_is_taken():
     append(wal, enqueued("b"))
     prepare(disk, wal)
     assert wal.seal() is True, "and so can the next one be"
-    jobs = [event.job for _, _, events in read_commits(disk, DATA, 0) for event in events]
-    assert jobs == ["a", "b"]
+    assert jobs_in(disk) == ["a", "b"]
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
-def test_without_hard_links_the_log_goes_on_in_one_segment(code, caplog):
+def test_without_hard_links_the_log_goes_on_in_one_segment(
+    code: int, caplog: pytest.LogCaptureFixture
+) -> None:
     disk, wal = new_wal()
     append(wal, enqueued("a"))
     prepare(disk, wal)
@@ -360,12 +369,11 @@ def test_without_hard_links_the_log_goes_on_in_one_segment(code, caplog):
     append(wal, enqueued("c"))
     wal.close()
     assert len(caplog.records) == 1
-    jobs = [event.job for _, _, events in read_commits(disk, DATA, 0) for event in events]
-    assert jobs == ["a", "b", "c"]
+    assert jobs_in(disk) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("step", range(1, 7))
-def test_every_failed_step_of_sealing_makes_the_log_useless(step):
+def test_every_failed_step_of_sealing_makes_the_log_useless(step: int) -> None:
     disk, wal = new_wal()
     append(wal, enqueued("a"))
     prepare(disk, wal)
@@ -376,7 +384,7 @@ def test_every_failed_step_of_sealing_makes_the_log_useless(step):
         wal.reserve(1)
 
 
-def test_a_stranger_that_prepares_a_segment_late_cannot_become_the_log():
+def test_a_stranger_that_prepares_a_segment_late_cannot_become_the_log() -> None:
     """The race of the module's docstring: a dead server's helper renames behind our back."""
     disk, wal = new_wal()
     append(wal, enqueued("a"))
@@ -387,7 +395,7 @@ def test_a_stranger_that_prepares_a_segment_late_cannot_become_the_log():
     assert len(list(read_commits(disk, DATA, 0))) == 2
 
 
-def test_closed_end_of_a_sealed_segment_is_clean():
+def test_closed_end_of_a_sealed_segment_is_clean() -> None:
     disk, wal = new_wal()
     append(wal, enqueued("a"))
     prepare(disk, wal)
@@ -411,7 +419,7 @@ class FewDescriptors(SimDisk):
 
 
 @pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE])
-def test_a_segment_without_a_descriptor_for_it_is_adopted_later(error: int):
+def test_a_segment_without_a_descriptor_for_it_is_adopted_later(error: int) -> None:
     """It is no failure: nothing was changed, the log goes on, and a later try succeeds."""
     disk = FewDescriptors("data")
     wal = open_sim(disk).wal
@@ -429,7 +437,7 @@ def test_a_segment_without_a_descriptor_for_it_is_adopted_later(error: int):
     assert scan_log(disk).last_seq == 3
 
 
-def test_another_failure_to_open_a_segment_still_ends_the_log():
+def test_another_failure_to_open_a_segment_still_ends_the_log() -> None:
     disk = FewDescriptors("data")
     wal = open_sim(disk).wal
     prepare_segment(disk)
