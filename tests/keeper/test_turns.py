@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from beaver.client.embedded import EmbeddedClient
 from beaver.client.opening import open_client
 from beaver.holder.turn import try_turn
 from beaver.journal.wal import lock
-from beaver.journal.wal.lock import acquire
+from beaver.journal.wal.lock import CHANGING_S, LOCK_WAIT_S, Patience, acquire
 from beaver.request.requests import make_request
 from beaver.system.disk import SystemDisk
 from beaver.transport import endpoint
@@ -87,23 +88,90 @@ def test_producers_get_through_the_restarts_of_a_server(data: Path) -> None:
             server.kill()
 
 
-def test_who_starts_or_ends_is_waited_for_and_named(
-    data: Path, monkeypatch: pytest.MonkeyPatch
+class Waiting:
+    """One call that waits for a store, on a clock that only its waiting moves."""
+
+    def __init__(self, data: Path) -> None:
+        self.now_s = 0.0
+        self._patience = Patience(str(data), now_s=lambda: self.now_s, pause=self._pass)
+
+    def _pass(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def to_the_end(self) -> tuple[float, str]:
+        """Waits until it is given up; returns after how long, and what was said."""
+        while True:
+            try:
+                self._patience.wait()
+            except StoreUnavailable as error:
+                return self.now_s, str(error)
+
+
+@pytest.mark.parametrize(
+    ("phase", "wait_s"),
+    [("", LOCK_WAIT_S), ("starting", CHANGING_S), ("ending", CHANGING_S), ("what?", LOCK_WAIT_S)],
+)
+def test_a_lock_is_waited_for_5_s_and_a_server_that_starts_or_ends_60(
+    data: Path, caplog: pytest.LogCaptureFixture, phase: str, wait_s: float
 ) -> None:
-    """A server that says what it is doing gets more time than a process that says nothing."""
+    """It is a running server, and a call goes through it; that it waits longer is told once."""
     data.mkdir(mode=0o700)
     held = acquire(SystemDisk(), str(data))
-    monkeypatch.setattr(lock, "CHANGING_S", 1.0)
     try:
-        for phase, least_s in (("", 0.0), ("starting", 1.0), ("ending", 1.0)):
-            endpoint.tell_phase(str(data), phase)
-            began_s = time.monotonic()
-            named = f"process {os.getpid()}" + (f", a server that is {phase}" if phase else "")
-            with pytest.raises(StoreUnavailable, match=named):
-                EmbeddedClient(str(data), lock_wait_s=0.1).enqueue([make_request("echo")])
-            assert time.monotonic() - began_s >= least_s
+        endpoint.tell_phase(str(data), phase)
+        waited_s, said = Waiting(data).to_the_end()
     finally:
         held.release()
+    changes = wait_s == CHANGING_S
+    named = f"process {os.getpid()}" + (f", a server that is {phase}" if changes else "")
+    assert wait_s <= waited_s < wait_s + 0.05
+    assert f"in use by {named}, which does not answer (waited {wait_s:.0f} s)" in said
+    told = [f"{data} is held by {named}: it is waited for, up to 60 s"] if changes else []
+    assert [record.getMessage() for record in caplog.records] == told
+    assert (LOCK_WAIT_S, CHANGING_S) == (5.0, 60.0)
+
+
+def test_a_phase_that_another_process_has_left_behind_is_worth_nothing(data: Path) -> None:
+    """A server that was killed in its start says so for ever: its word ends with it."""
+    data.mkdir(mode=0o700)
+    held = acquire(SystemDisk(), str(data))
+    try:
+        (data / "phase").write_text("1 starting\n")
+        waited_s, _ = Waiting(data).to_the_end()
+    finally:
+        held.release()
+    assert waited_s < LOCK_WAIT_S + 0.05
+
+
+def test_a_call_waits_once_whoever_is_in_its_way(data: Path) -> None:
+    """Not first for the turn, then for the lock, and then by a keeper for the lock again."""
+    data.mkdir(mode=0o700)
+    wait_s = 1.0
+    turn = try_turn(str(data))
+    assert turn is not None
+    freed = threading.Timer(0.7 * wait_s, turn.release)
+    held = acquire(SystemDisk(), str(data))
+    began_s = time.monotonic()
+    freed.start()
+    try:
+        with pytest.raises(StoreUnavailable, match=f"in use by process {os.getpid()}"):
+            EmbeddedClient(str(data), lock_wait_s=wait_s).enqueue([make_request("echo")])
+        assert time.monotonic() - began_s < 2 * wait_s
+    finally:
+        freed.join()
+        held.release()
+
+
+def test_who_has_the_turn_and_not_the_lock_is_named(data: Path) -> None:
+    data.mkdir(mode=0o700)
+    (data / "LOCK").write_text("1\n")
+    turn = try_turn(str(data))
+    assert turn is not None
+    with (
+        turn,
+        pytest.raises(StoreUnavailable, match=f"in use by process {os.getpid()},"),
+    ):
+        EmbeddedClient(str(data), lock_wait_s=0.1).enqueue([make_request("echo")])
 
 
 def test_a_holder_that_is_gone_is_not_named_as_if_it_were_there(data: Path) -> None:

@@ -230,10 +230,8 @@ class EmbeddedClient(Operations, Synchronous):
             prepare_directory(self._disk, self.data)
         else:
             self._require_store()
-        turn = self._turn()
-        lock: DirectoryLock | None = None
+        turn, lock = self._hold()
         try:
-            lock = self._lock()
             opened = open_store(self._disk, self.data, clock=self._clock, create=create)
             try:
                 yield opened, Stamper(self._clock, opened.state.time_ms).now_ms()
@@ -249,8 +247,7 @@ class EmbeddedClient(Operations, Synchronous):
             opened.wal.close()
             self._alone_s = time.monotonic()
         finally:
-            if lock is not None:
-                lock.release()
+            lock.release()
             turn.release()
 
     def _require_store(self) -> None:
@@ -260,28 +257,32 @@ class EmbeddedClient(Operations, Synchronous):
         if not any(map(self._disk.exists, (layout.lock, layout.log, layout.snapshot))):
             raise NotFound(f"{self.data} holds no queue")
 
-    def _turn(self) -> Turn:
-        """Returns the turn to append alone, which the next one waits for.
+    def _hold(self) -> tuple[Turn, DirectoryLock]:
+        """Returns turn and lock, to append alone; the next one waits for both.
 
         Raises:
             _Served: Somebody serves the store: who was there, or a keeper, started here.
             StoreUnavailable: Neither for a while.
         """
-        patience, waited, started = self._patience(), False, 0
+        patience, waited, started = Patience(self.data, self._lock_wait_s), False, 0
         while True:
             # Before the look: who has the turn knows that nobody begins to listen meanwhile.
             turn = self._try_turn()
+            lock: DirectoryLock | None = None
             try:
                 if (server := blocking.find(self.data)) is not None:
                     raise _Served(server)
-                if turn is not None:
-                    wanted = started < STARTS_MAX and self._wants_keeper(waited)
-                    if wanted and self._start_keeper():
-                        started += 1
-                        continue
-                    found, turn = turn, None
-                    return found
+                if turn is not None and (lock := try_lock(self._disk, self.data)) is not None:
+                    if started == STARTS_MAX or not self._wants_keeper(waited):
+                        held, turn, lock = (turn, lock), None, None
+                        return held
+                    lock.release()  # The keeper takes it.
+                    lock = None
+                    started = started + 1 if self._start_keeper() else STARTS_MAX
+                    continue
             finally:
+                if lock is not None:
+                    lock.release()
                 if turn is not None:
                     turn.release()
             waited = True
@@ -304,20 +305,6 @@ class EmbeddedClient(Operations, Synchronous):
         from beaver.holder import starting
 
         return starting.start(self._settings)
-
-    def _patience(self) -> Patience:
-        return Patience(self.data, self._lock_wait_s)
-
-    def _lock(self) -> DirectoryLock:
-        patience = self._patience()
-        while True:
-            lock = try_lock(self._disk, self.data)
-            if lock is not None:
-                return lock
-            server = blocking.find(self.data)
-            if server is not None:
-                raise _Served(server)
-            patience.wait()
 
     # -- questions -----------------------------------------------------------------------
 

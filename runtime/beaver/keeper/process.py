@@ -26,7 +26,7 @@ from beaver.config.layers import Config
 from beaver.errors import BeaverError
 from beaver.helper.process import HelperProcess
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.lock import LOCK_WAIT_S, Hold, Patience, try_acquire
+from beaver.journal.wal.lock import Hold, Patience, try_acquire
 from beaver.journal.wal.writer import WriterProcess
 from beaver.keeper.parts import KeeperParts
 from beaver.server.past import Past
@@ -128,7 +128,7 @@ class Keeper:
 
     async def _lock(self) -> Hold | None:
         """Returns the lock; `None` where somebody serves the store by now."""
-        patience = Patience(self._config.data, LOCK_WAIT_S)
+        patience = Patience(self._config.data)
         while (lock := try_acquire(self._disk, self._config.data)) is None:
             reached = endpoint.reach(self._config.data)
             if reached is not None:

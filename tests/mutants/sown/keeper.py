@@ -46,9 +46,9 @@ MUTANTS: Final = (
         name="busy-producer-starts-no-keeper",
         module="beaver.client.embedded",
         diff="""
--                    wanted = started < STARTS_MAX and self._wants_keeper(waited)
+-                    if started == STARTS_MAX or not self._wants_keeper(waited):
 +                    mutant_reached()
-+                    wanted = False
++                    if True:
 """,
         tests=(
             f"{_KEEPER}::test_who_enqueues_again_at_once_gets_a_keeper_and_then_its_connection",
@@ -98,6 +98,29 @@ MUTANTS: Final = (
 """,
         tests=(f"{_TURNS}::test_producers_wait_for_a_server_that_starts",),
         why="Producers start keepers against a server that is about to take the lock.",
+    ),
+    Mutant(
+        name="keeper-started-against-a-held-lock",
+        module="beaver.client.embedded",
+        diff="""
+-                if turn is not None and (lock := try_lock(self._disk, self.data)) is not None:
++                lock = try_lock(self._disk, self.data)
++                mutant_reached()
++                if turn is not None and (lock is not None or self._start_keeper()):
+""",
+        tests=(f"{_TURNS}::test_a_call_waits_once_whoever_is_in_its_way",),
+        why="A call waits for the lock twice as long as is promised: itself, and by its keeper.",
+    ),
+    Mutant(
+        name="phase-of-another-process-believed",
+        module="beaver.journal.wal.lock",
+        diff="""
+-    return phase if pid == _pid(path) else ""
++    mutant_reached()
++    return phase
+""",
+        tests=(f"{_TURNS}::test_a_phase_that_another_process_has_left_behind_is_worth_nothing",),
+        why="After a kill in a server's start each call waits a minute for whoever has the lock.",
     ),
     Mutant(
         name="producers-leave-no-room-for-a-server",

@@ -10,6 +10,7 @@ names once they are taken.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -23,10 +24,12 @@ from beaver.ports import DirectoryLock, Disk, File
 from beaver.system.regular import read_regular
 from beaver.transport import endpoint
 
+_log: Final = logging.getLogger("beaver")
+
 LOCK_WAIT_S: Final = 5.0
 """For so long a second writer waits before it gives up."""
 CHANGING_S: Final = 60.0
-"""For so long it waits for a server that is starting or ending."""
+"""For so long a call waits for the answer of a server that says that it is starting or ending."""
 _POLL_S: Final = 0.02
 _PID_BYTES_MAX: Final = 64
 _RACES_MAX: Final = 100
@@ -215,15 +218,24 @@ def acquire(
 
 
 class Patience:
-    """Waits for whoever is about to hold a store, or to give it up, for a while.
+    """Waits, during one call, for whoever is about to hold a store, or to give it up.
 
-    Longer where a server says that it starts or ends: what recovers or closes a large store
-    gets the time for it.
+    The lock is waited for as everywhere.  But a holder that says of itself that it starts or ends
+    is a running server: the call goes through it or its successor, and waits for an answer.
     """
 
-    def __init__(self, path: str, wait_s: float) -> None:
+    def __init__(
+        self,
+        path: str,
+        wait_s: float = LOCK_WAIT_S,
+        *,
+        now_s: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._path, self._wait_s = path, wait_s
-        self._began_s = time.monotonic()
+        self._now_s, self._pause = now_s, pause
+        self._began_s = now_s()
+        self._told = False
 
     def wait(self) -> None:
         """Waits for a moment.
@@ -231,14 +243,24 @@ class Patience:
         Raises:
             StoreUnavailable: It was waited for long enough; the holder is named.
         """
-        waited_s = time.monotonic() - self._began_s
-        if waited_s >= self._wait_s and (waited_s >= CHANGING_S or not phase_of(self._path)):
-            raise StoreUnavailable(
-                f"{self._path} is in use by {holder_of(self._path)}, which does not answer "
-                f"(waited {waited_s:.0f} s); nothing was changed\n"
-                "If that process is starting or stopping, try again."
-            )
-        time.sleep(_POLL_S)
+        waited_s = self._now_s() - self._began_s
+        if waited_s >= self._wait_s:
+            changing = phase_of(self._path)
+            if waited_s >= CHANGING_S or not changing:
+                raise StoreUnavailable(
+                    f"{self._path} is in use by {holder_of(self._path)}, which does not answer "
+                    f"(waited {waited_s:.0f} s); nothing was changed\n"
+                    "If that process is starting or stopping, try again."
+                )
+            if not self._told:
+                self._told = True
+                _log.warning(
+                    "%s is held by %s: it is waited for, up to %g s",
+                    self._path,
+                    holder_of(self._path),
+                    CHANGING_S,
+                )
+        self._pause(_POLL_S)
 
 
 def phase_of(path: str) -> str:
@@ -285,10 +307,11 @@ def _pid(path: str) -> str:
 def _locker(path: str) -> str:
     """Returns the pid of the process that holds the data directory; empty where none is known.
 
-    As the kernel tells it, of the log before `LOCK`: a removed lock file names nobody.
+    As the kernel tells it, of the log before `LOCK`: a removed lock file names nobody.  Who
+    holds neither may have the turn (`holder.turn`), which is a lock on the directory.
     """
     layout = Layout(path)
-    for held in (layout.log, layout.lock):
+    for held in (layout.log, layout.lock, path):
         try:
             found = os.stat(held)  # noqa: PTH116 - Path.stat says no more
             place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
