@@ -13,6 +13,7 @@ import pytest
 from beaver import Beaver, Handle, InvalidInput, Job, Retry, Snooze, WaitTimeout
 from beaver.client.blocking import Client
 from beaver.config.settings import SETTINGS, WorkerSettings
+from beaver.request.job_options import MEANING, JobOptions
 from beaver.structs.views import EventView, JobView, QueueView, ResultView
 from beaver.task.context import JobContext
 
@@ -115,6 +116,13 @@ def test_no_docstring_is_a_formula():
     formula = "Args beyond " + "the obvious"
     assert len(files) > 200
     assert [file.name for file in files if formula in file.read_text()] == []
+
+
+def test_every_option_of_a_job_is_told_once_for_type_checkers_and_for_help() -> None:
+    assert set(MEANING) == set(JobOptions.__annotations__)
+    for method in (Beaver.enqueue, Beaver.aenqueue, Beaver.request, Job.options):
+        assert set(MEANING) <= set(inspect.signature(method).parameters)
+        assert all(f"{name}: {text}" in (method.__doc__ or "") for name, text in MEANING.items())
 
 
 # -- one word for one thing ----------------------------------------------------------------------

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Never, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from beaver.api.handle import Handle, tell_unknown
 from beaver.api.job import Declaration, Producer, merge
@@ -20,8 +19,8 @@ from beaver.client import calls
 from beaver.client.calls import Call
 from beaver.client.reconnecting import AsyncLink, Link, Linked, awaited, blocking
 from beaver.errors import InvalidInput
-from beaver.request.job_options import Duration, refuse_unknown
-from beaver.structs.messages import Backoff, Request
+from beaver.request.job_options import JobOptions, given_of, takes_options
+from beaver.structs.messages import Request
 from beaver.structs.views import Enqueued, StatusView
 from beaver.task.registry import Registry
 from beaver.text.names import check_id
@@ -66,21 +65,12 @@ class Beaver(Linked):
 
     # -- jobs by name -----------------------------------------------------------------------
 
+    @takes_options
     def request(
         self,
         task: str,
         payload: Any = None,
-        *,
-        id: str | None = None,  # noqa: A002 - the key's name in every surface
-        at: datetime | str | int | None = None,
-        delay: Duration | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        timeout: Duration | None = None,
-        max_attempts: int | None = None,
-        backoff: Backoff | Mapping[str, Any] | timedelta | str | None = None,
-        tags: Sequence[str] = (),
-        **unknown: Never,
+        **options: Unpack[JobOptions],
     ) -> Request:
         """Returns a job for a task by its name; nothing is sent.
 
@@ -89,17 +79,7 @@ class Beaver(Linked):
         Args:
             task: Name of the task.
             payload: Any JSON value: an object becomes keyword arguments.
-            id: Identity of the job: enqueued again with the same content it is a no-op.
-            at: Not before this time: a `datetime` with a zone, ISO 8601, or ms since the epoch.
-            delay: Not before this long from now.
-            queue: Name of its queue.
-            priority: 0 (first) to 9 (last).
-            timeout: Limit of one attempt.
-            max_attempts: Attempts, the first included.
-            backoff: A fixed wait between attempts (`"5s"`, a `timedelta`), or a mapping as in a
-                job file.
-            tags: Up to 16 words to find it by.
-            **unknown: Refused by name.
+            **options: Options of the job: see `JobOptions`.
 
         Raises:
             InvalidInput: The payload is no JSON or does not fit the task, or a value is out of
@@ -108,7 +88,7 @@ class Beaver(Linked):
         """
         from beaver.request.requests import make_request
 
-        refuse_unknown(unknown, "Beaver.enqueue()")
+        given = given_of(options, "Beaver.enqueue()")
         if isinstance(task, Producer):
             raise InvalidInput(
                 f"app.enqueue: the name of a task is expected, found {task!r}; "
@@ -117,77 +97,32 @@ class Beaver(Linked):
         declared = self.registry.get(task)
         if declared is not None:
             declared.bind(payload)  # Wrong keys are told here, and not by a dead job.
-        made = make_request(
-            task,
-            payload,
-            id=id,
-            run_at=at,
-            delay=delay,
-            queue=queue,
-            priority=priority,
-            timeout=timeout,
-            max_attempts=max_attempts,
-            backoff=backoff,
-            tags=tags,
-        )
+        made = make_request(task, payload, **given)
         if declared is not None:
             made.options = merge(made.options, declared.options)
         return made
 
+    @takes_options
     def _enqueue(
         self,
         /,
         task: str,
         payload: Any = None,
-        *,
-        id: str | None = None,  # noqa: A002 - the key's name in every surface
-        at: datetime | str | int | None = None,
-        delay: Duration | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        timeout: Duration | None = None,
-        max_attempts: int | None = None,
-        backoff: Backoff | Mapping[str, Any] | timedelta | str | None = None,
-        tags: Sequence[str] = (),
-        **unknown: Never,
+        **options: Unpack[JobOptions],
     ) -> Call[Handle[Any]]:
         """Enqueues a job for a task by its name; it is durable on return.
 
         Args:
             task: Name of the task.
             payload: Any JSON value: an object becomes keyword arguments.
-            id: Identity of the job: enqueued again with the same content it is a no-op.
-            at: Not before this time: a `datetime` with a zone, ISO 8601, or ms since the epoch.
-            delay: Not before this long from now.
-            queue: Name of its queue.
-            priority: 0 (first) to 9 (last).
-            timeout: Limit of one attempt.
-            max_attempts: Attempts, the first included.
-            backoff: A fixed wait between attempts (`"5s"`, a `timedelta`), or a mapping as in a
-                job file.
-            tags: Up to 16 words to find it by.
-            **unknown: Refused by name.
+            **options: Options of the job: see `JobOptions`.
 
         Raises:
             InvalidInput: As for `request`.
             Conflict: A job with the given id exists, with different content.
             StoreUnavailable: The store cannot be used now.
         """
-        made = self.request(
-            task,
-            payload,
-            id=id,
-            at=at,
-            delay=delay,
-            queue=queue,
-            priority=priority,
-            timeout=timeout,
-            max_attempts=max_attempts,
-            backoff=backoff,
-            tags=tags,
-            **unknown,
-        )
-        return calls.enqueue([made], self._handle)
+        return calls.enqueue([self.request(task, payload, **options)], self._handle)
 
     def _enqueue_many(self, requests: Iterable[Request]) -> Call[list[Handle[Any]]]:
         """Enqueues jobs with one commit, all or none; durable on return.

@@ -8,8 +8,7 @@ What may not live here: running jobs (`workers`), connections (`client`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import (
     TYPE_CHECKING,
@@ -17,9 +16,9 @@ from typing import (
     Concatenate,
     Final,
     Generic,
-    Never,
     ParamSpec,
     TypeVar,
+    Unpack,
     overload,
 )
 
@@ -30,14 +29,21 @@ from beaver.client import calls
 from beaver.client.calls import Call
 from beaver.client.reconnecting import Link, Linked, awaited, blocking
 from beaver.errors import InvalidInput
-from beaver.request.job_options import DECLARED, Duration, refuse_unknown
-from beaver.structs.messages import Backoff, Options, Request
+from beaver.request.job_options import (
+    DECLARED,
+    DeclaredOptions,
+    Duration,
+    JobOptions,
+    given_of,
+    refuse_unknown,
+    takes_options,
+)
+from beaver.structs.messages import Options, Request
 from beaver.structs.views import Enqueued
 from beaver.task.registry import Registry, Task, pack_arguments
 
 if TYPE_CHECKING:
     import inspect
-    from datetime import timedelta
 
     from beaver.request.templates import Template
     from beaver.task.context import JobContext
@@ -104,48 +110,17 @@ class Producer(Linked, Generic[P, R]):
     delay = enqueue
     adelay = aenqueue
 
+    @takes_options
     def options(
         self,
-        *,
-        id: str | None = None,  # noqa: A002 - the key's name in every surface
-        at: datetime | str | int | None = None,
-        delay: Duration | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        timeout: Duration | None = None,
-        max_attempts: int | None = None,
-        backoff: Backoff | Mapping[str, Any] | timedelta | str | None = None,
-        tags: Sequence[str] = (),
-        **unknown: Never,
+        **options: Unpack[JobOptions],
     ) -> Producer[P, R]:
         """Returns the same task with options for its next jobs: `.options(delay=5).enqueue(x)`.
 
         Args:
-            id: Identity of the job: enqueued again with the same content it is a no-op.
-            at: Not before this time: a `datetime` with a zone, ISO 8601, or ms since the epoch.
-            delay: Not before this long from now.
-            queue: Name of its queue.
-            priority: 0 (first) to 9 (last).
-            timeout: Limit of one attempt.
-            max_attempts: Attempts, the first included.
-            backoff: A fixed wait between attempts (`"5s"`, a `timedelta`), or a mapping as in a
-                job file.  A bare number is refused: there it would mean ms.
-            tags: Up to 16 words to find it by.
-            **unknown: Refused by name.
+            **options: Options of the job: see `JobOptions`.
         """
-        refuse_unknown(unknown, f"{self.name}.options()")
-        given = {
-            "id": id,
-            "run_at": at,
-            "delay": delay,
-            "queue": queue,
-            "priority": priority,
-            "timeout": timeout,
-            "max_attempts": max_attempts,
-            "backoff": backoff,
-            "tags": tags or None,
-        }
-        given = {name: value for name, value in given.items() if value is not None}
+        given = given_of(options, f"{self.name}.options()")
         return Producer(self.link, self.task, {**self._given, **given})
 
     def _make_template(self) -> Template:
@@ -306,49 +281,32 @@ class Declaration:
         /,
         *,
         name: str | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        timeout: Duration | None = None,
-        max_attempts: int | None = None,
-        backoff: Backoff | Mapping[str, Any] | timedelta | str | None = None,
+        **options: Unpack[DeclaredOptions],
     ) -> Declaration: ...
+    @takes_options
     def __call__(
         self,
         function: Any = None,
         /,
         *,
         name: str | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        timeout: Duration | None = None,
-        max_attempts: int | None = None,
-        backoff: Backoff | Mapping[str, Any] | timedelta | str | None = None,
-        **unknown: Never,
+        **options: Unpack[DeclaredOptions],
     ) -> Any:
         """Declares a job.  What `options` of a call says wins over the declaration.
 
         Args:
             function: The function; its name is the task's unless `name` gives another.
             name: Name of the task in the log and on the command line.
-            queue: Queue of its jobs.
-            priority: 0 (first) to 9 (last).
-            timeout: Limit of one attempt, from the start of user code.
-            max_attempts: Attempts, the first included.
-            backoff: A fixed wait between attempts (`"5s"`, a `timedelta`), or a mapping as in a
-                job file.
-            **unknown: Refused by name.
+            **options: Options of its jobs: see `DeclaredOptions`.
 
         Raises:
             InvalidInput: A value is wrong, an option belongs to a later release, another
                 function has this name, or no worker could run this one (a generator, a method).
             TypeError: There is no such option.
         """
-        refuse_unknown(unknown, "@app.job", DECLARED)
-        values = (name, queue, priority, timeout, max_attempts, backoff)
-        given = {
-            **self._given,
-            **{k: v for k, v in zip(DECLARED, values, strict=True) if v is not None},
-        }
+        refuse_unknown(options, "@app.job", DECLARED)
+        said = {"name": name, **options}
+        given = {**self._given, **{k: v for k, v in said.items() if v is not None}}
         if function is None:
             return Declaration(self._link, self._registry, given)
         if not callable(function):

@@ -383,4 +383,8 @@ def _shown_as(method: F, build: Callable[..., Any], prefix: str) -> F:
     method.__qualname__ = scope + dot + method.__name__
     method.__module__, method.__doc__ = build.__module__, build.__doc__
     method.__wrapped__ = shown  # type: ignore[attr-defined]
+    if "__signature__" in vars(build):
+        signature = vars(build)["__signature__"]
+        returned = shown.__annotations__["return"]
+        shown.__signature__ = signature.replace(return_annotation=returned)  # type: ignore[attr-defined]
     return method

@@ -18,6 +18,7 @@ from typing import Any, Final, TypedDict, Unpack
 import msgspec
 
 from beaver.errors import InvalidInput
+from beaver.request.job_options import DeclaredOptions, Duration
 from beaver.request.options import (
     backoff_from_json,
     backoff_from_python,
@@ -74,17 +75,12 @@ _decode_options: Final = msgspec.msgpack.Decoder(Options).decode
 # -- making requests ----------------------------------------------------------------------
 
 
-class Given(TypedDict, total=False):
-    """Options of a job as Python code gives them; what they mean stands in `make_template`."""
+class Given(DeclaredOptions, total=False):
+    """Options of a job by the names that JSON has; what they mean stands in `make_template`."""
 
     id: str | None
-    queue: str | None
-    priority: int | None
     run_at: datetime | str | int | None
-    delay: timedelta | str | float | None
-    timeout: timedelta | str | float | None
-    max_attempts: int | None
-    backoff: Backoff | Mapping[str, Any] | timedelta | str | None
+    delay: Duration | None
     tags: Sequence[str]
 
 
@@ -131,8 +127,8 @@ def make_template(
     queue: str | None = None,
     priority: int | None = None,
     run_at: datetime | str | int | None = None,
-    delay: timedelta | str | float | None = None,
-    timeout: timedelta | str | float | None = None,
+    delay: Duration | None = None,
+    timeout: Duration | None = None,
     max_attempts: int | None = None,
     backoff: Backoff | Mapping[str, Any] | timedelta | str | None = None,
     tags: Sequence[str] = (),

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import contextvars
 import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Never, Protocol
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol, Unpack
 
 from beaver.errors import InvalidInput
-from beaver.structs.messages import Attempt, Backoff, Request
+from beaver.request.job_options import JobOptions, given_of, takes_options
+from beaver.structs.messages import Attempt, Request
 from beaver_model.bounds import CHILDREN_BYTES_MAX, CHILDREN_MAX
-
-if TYPE_CHECKING:
-    from beaver.request.job_options import Duration
 
 _CHILD_OVERHEAD_BYTES: Final = 128
 
@@ -159,62 +157,28 @@ class JobContext:
             )
         return self._add(request(*args, **kwargs))
 
+    @takes_options
     def enqueue_json(
         self,
         task: str,
         payload: Any = None,
-        *,
-        id: str | None = None,  # noqa: A002 - the key's name in every surface
-        at: datetime | str | int | None = None,
-        delay: Duration | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        timeout: Duration | None = None,
-        max_attempts: int | None = None,
-        backoff: Backoff | Mapping[str, Any] | timedelta | str | None = None,
-        tags: Sequence[str] = (),
-        **unknown: Never,
+        **options: Unpack[JobOptions],
     ) -> str:
         """Enqueues a child by the name of its task; returns its id.
 
         Args:
             task: Name of the task.
             payload: Any JSON value: an object becomes keyword arguments.
-            id: Identity of the job: one that exists with the same content is left alone.
-            at: Not before this time: a `datetime` with a zone, ISO 8601, or ms since the epoch.
-            delay: Not before this long after the ACK.
-            queue: Name of its queue.
-            priority: 0 (first) to 9 (last).
-            timeout: Limit of one attempt.
-            max_attempts: Attempts, the first included.
-            backoff: A fixed wait between attempts (`"5s"`, a `timedelta`), or a mapping as in a
-                job file.
-            tags: Up to 16 words to find it by.
-            **unknown: Refused by name.
+            **options: Options of the job: see `JobOptions`.
 
         Raises:
             InvalidInput: As for `enqueue`.
             TypeError: There is no such option.
         """
-        from beaver.request.job_options import refuse_unknown
         from beaver.request.requests import make_request
 
-        refuse_unknown(unknown, "JobContext.enqueue_json()")
-        return self._add(
-            make_request(
-                task,
-                payload,
-                id=id,
-                run_at=at,
-                delay=delay,
-                queue=queue,
-                priority=priority,
-                timeout=timeout,
-                max_attempts=max_attempts,
-                backoff=backoff,
-                tags=tags,
-            )
-        )
+        given = given_of(options, "JobContext.enqueue_json()")
+        return self._add(make_request(task, payload, **given))
 
     def _add(self, request: Request) -> str:
         if len(self.children) >= CHILDREN_MAX:

@@ -33,12 +33,12 @@ app.job(queue=5)  # expect: call-overload
 app.job(max_attempts="3")  # expect: call-overload
 app.enqueue_many([add])  # expect: list-item
 app.client.list_jobs(states="dead")  # expect: call-arg
-add.options(qeue="mail")  # expect: arg-type
-add.options(unique=True)  # expect: arg-type
+add.options(qeue="mail")  # expect: call-arg
+add.options(unique=True)  # expect: call-arg
 add.options(backoff=5)  # expect: arg-type
-app.enqueue("add", {"a": 1}, prioritty=1)  # expect: arg-type
+app.enqueue("add", {"a": 1}, prioritty=1)  # expect: call-arg
 app.enqueue("add", {"a": 1}, priority="1")  # expect: arg-type
-app.request("add", {"a": 1}, run_at=5)  # expect: arg-type
+app.request("add", {"a": 1}, run_at=5)  # expect: call-arg
 app.job(qeue="mail")  # expect: call-overload
 app.job(backoff=5)  # expect: call-overload
 app.run_worker(wrokers=2)  # expect: call-arg
@@ -46,5 +46,5 @@ app.run_worker(executor="procss")  # expect: arg-type
 
 
 async def children(ctx: JobContext) -> None:
-    await app.aenqueue("add", {"a": 1}, prioritty=1)  # expect: arg-type
-    ctx.enqueue_json("add", {"a": 1}, qeue="mail")  # expect: arg-type
+    await app.aenqueue("add", {"a": 1}, prioritty=1)  # expect: call-arg
+    ctx.enqueue_json("add", {"a": 1}, qeue="mail")  # expect: call-arg
