@@ -150,6 +150,14 @@ class HelperFailed(BeaverError):
     exit_code = 3
 
 
+class SnapshotDiffers(HelperFailed):
+    """A snapshot that was just written is read back as another state; it is not kept."""
+
+
+class LiveStateDiffers(HelperFailed):
+    """A replay of the log gives another state than the live one; no snapshot is taken."""
+
+
 class NewerFormat(BeaverError):
     """A file of a newer format version: not corrupt, but not readable by this release."""
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from beaver.structs.messages import Attempt, Outcome, TaskInfo
 from beaver.structs.questions import Known, Search
+from beaver_model.contents import Glance
 
 
 class Clock(Protocol):
@@ -245,9 +246,18 @@ class Helper(Protocol):
         ...
 
     async def snapshot(
-        self, last_seq: int, keep_archive_bytes: int, keep_archive_ms: int
+        self,
+        last_seq: int,
+        keep_archive_bytes: int,
+        keep_archive_ms: int,
+        live: Glance | None = None,
     ) -> SnapshotTaken:
-        """Writes a snapshot from the older one and the sealed segments; prunes the archive."""
+        """Writes a snapshot from the older one and the log, compares, and prunes the archive.
+
+        Raises:
+            LiveStateDiffers: It is not the state that was seen live; nothing was changed.
+            SnapshotDiffers: It is not read back as it was written; nothing was changed.
+        """
         ...
 
     async def project(self, last_seq: int) -> int:

@@ -17,7 +17,9 @@ INTERNAL = {
     "FrameTooLong": "InvalidInput",
     "HistoryDamaged": "HelperFailed",
     "HistoryUnusable": "HelperFailed",
+    "LiveStateDiffers": "HelperFailed",
     "SnapshotDamaged": "Corruption",
+    "SnapshotDiffers": "HelperFailed",
 }
 """Finer kinds that Beaver tells apart inside; users catch the kind beside them."""
 UNSEEN = {"Refused": "the engine's answer to a server's own commands, when it starts"}

@@ -44,6 +44,7 @@ BY_PROMISE: Final[dict[str, tuple[str, ...]]] = {
         "tombstones-evicted-early",
         "a-job-twice-in-a-commit-is-replayed",
         "what-was-read-ahead-is-taken-as-it-was",
+        "a-rare-row-left-out-of-snapshots",
     ),
     "P5": (
         "resumed-queue-gets-no-turn",
@@ -74,6 +75,7 @@ BY_PROMISE: Final[dict[str, tuple[str, ...]]] = {
         "snapshot-not-synced-before-its-rename",
         "pruned-below-the-newest-snapshot",
         "pruned-before-the-snapshot-is-durable",
+        "pruned-before-the-comparison",
     ),
     "P8": (
         "http-takes-every-client",

@@ -10,6 +10,7 @@ from beaver.dispatch.time_limits import IDLE_NS
 from beaver.journal.wal.commit_path import CommitPath
 from beaver.ports import File, SnapshotTaken, Written
 from beaver_model.commands import Enqueue
+from beaver_model.contents import Glance
 from tests.runtime.test_controller import ControllerWorld
 from tests.worlds.model import job
 from tests.worlds.runtime import make_housekeeping, on_loop, turns
@@ -61,7 +62,9 @@ class NeverHelps:
     async def prepare(self, path: str, size: int) -> None:
         raise AssertionError("there is a next segment already")
 
-    async def snapshot(self, last_seq: int, keep_bytes: int, keep_ms: int) -> SnapshotTaken:
+    async def snapshot(
+        self, last_seq: int, keep_bytes: int, keep_ms: int, live: Glance | None = None
+    ) -> SnapshotTaken:
         raise AssertionError("nobody asked for a snapshot")
 
     async def project(self, last_seq: int) -> int:

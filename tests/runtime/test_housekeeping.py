@@ -16,6 +16,7 @@ from beaver.server.housekeeping import BUSY_EVENTS_S, LAG_EVENTS_MAX, LAG_S_MAX,
 from beaver.server.metrics import Metrics
 from beaver.server.results import RESULT_BYTES, Results
 from beaver_model import State
+from beaver_model.contents import Glance
 from beaver_model.events import Acked
 from tests.worlds.runtime import ManualClock, make_housekeeping, on_loop
 
@@ -33,7 +34,9 @@ class Projects:
     async def prepare(self, path: str, size: int) -> None:
         raise AssertionError("there is room")
 
-    async def snapshot(self, last_seq: int, keep_bytes: int, keep_ms: int) -> SnapshotTaken:
+    async def snapshot(
+        self, last_seq: int, keep_bytes: int, keep_ms: int, live: Glance | None = None
+    ) -> SnapshotTaken:
         raise AssertionError("nobody asked for a snapshot")
 
     async def project(self, last_seq: int) -> int:
@@ -242,7 +245,9 @@ async def test_a_full_disk_has_the_history_brought_up_before_the_archive_is_prun
         async def prepare(self, path: str, size: int) -> None:
             raise DiskFull("no room")
 
-        async def snapshot(self, last_seq: int, keep_bytes: int, keep_ms: int) -> SnapshotTaken:
+        async def snapshot(
+            self, last_seq: int, keep_bytes: int, keep_ms: int, live: Glance | None = None
+        ) -> SnapshotTaken:
             pruned_below.append(self.applied)
             raise HelperFailed("no room for that either")
 

@@ -19,13 +19,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from beaver.errors import Corruption, HelperFailed
+from beaver.errors import Corruption, HelperFailed, LiveStateDiffers
 from beaver.helper.process import HelperProcess
 from beaver.history.database import History
 from beaver.snapshot.files import load_snapshot
 from beaver.structs.questions import Known
 from beaver.transport.framing import encode_frame
-from beaver_model import fingerprint, freeze
+from beaver_model import fingerprint, freeze, thaw
+from beaver_model.contents import glance_at
 from tests.worlds.model import job
 from tests.worlds.stores import STORE, LoggedWorld, events_of, flip
 
@@ -114,6 +115,22 @@ def test_it_prepares_takes_snapshots_and_projects(world: LoggedWorld) -> None:
     assert freeze(load_snapshot(world.disk, world.layout.snapshot).state) == freeze(world.state)
     assert Path(world.layout.next).read_bytes() == bytes(1 << 20)
     assert bytes(events_of(world.disk, world.layout, "b")[-1].result) == b'{"name": "b"}'
+
+
+def test_it_compares_with_what_the_server_sees_and_says_which_comparison_failed(
+    world: LoggedWorld,
+) -> None:
+    async def use(helper: HelperProcess) -> None:
+        seq = world.state.last_seq
+        live = thaw(*freeze(world.state))
+        live.jobs["d"].payload = b'"other"'
+        with pytest.raises(LiveStateDiffers, match="job d differs"):
+            await helper.snapshot(seq, KEEP, KEEP, glance_at(live))
+        assert not world.disk.exists(world.layout.snapshot)
+        taken = await helper.snapshot(seq, KEEP, KEEP, glance_at(world.state))
+        assert taken.fingerprint == fingerprint(world.state)
+
+    with_helper(world.path, use)
 
 
 def test_it_follows_a_log_that_grows_and_is_sealed(world: LoggedWorld) -> None:

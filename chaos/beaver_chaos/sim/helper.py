@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from beaver.errors import BeaverError, HelperFailed
+from beaver.errors import BeaverError, HelperFailed, SnapshotDiffers
 from beaver.helper import work
 from beaver.journal.wal.layout import Layout
 from beaver.ports import Disk, SnapshotTaken
@@ -21,6 +21,7 @@ from beaver.structs.questions import Known, Listed, Search, Told
 from beaver_chaos.sim.loop import Process
 from beaver_chaos.sim.machine import Machine
 from beaver_chaos.sim.store_disk import ProcessDisk
+from beaver_model.contents import Glance
 
 T = TypeVar("T")
 _MS = 1_000_000
@@ -65,12 +66,16 @@ class SimHelper:
         await self._ask("preparation", 10, lambda disk: _prepare(disk, path, size))
 
     async def snapshot(
-        self, last_seq: int, keep_archive_bytes: int, keep_archive_ms: int
+        self,
+        last_seq: int,
+        keep_archive_bytes: int,
+        keep_archive_ms: int,
+        live: Glance | None = None,
     ) -> SnapshotTaken:
         world = self._world
 
         def do(disk: Disk) -> SnapshotTaken:
-            taken = work.take_snapshot(disk, self._layout, last_seq, world.clock)
+            taken = work.take_snapshot(disk, self._layout, last_seq, world.clock, live)
             world.reach("a snapshot is taken")
             first_seq = work.prune_archive(
                 disk,
@@ -120,6 +125,8 @@ class SimHelper:
             try:
                 answer = do(owner.disk)
             except BeaverError as error:
+                if isinstance(error, SnapshotDiffers):
+                    world.watch.wrong(str(error))  # A server goes on, with its log as it is.
                 answer = error
             except Exception as error:  # noqa: BLE001 - as the real one does
                 answer = HelperFailed(f"{what}: {type(error).__name__}: {error}")

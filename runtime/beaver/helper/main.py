@@ -43,6 +43,7 @@ from beaver.transport.framing import (
     encode_error,
     encode_frame,
 )
+from beaver_model.contents import Glance
 
 _READ_BYTES: Final = 1 << 16
 TELLER_IDLE_S: Final = 2.0
@@ -266,9 +267,10 @@ def _prepare(layout: Layout, args: list[Any]) -> None:
 
 
 def _snapshot(layout: Layout, args: list[Any]) -> tuple[Any, ...]:
-    last_seq, keep_bytes, keep_ms = args
+    last_seq, keep_bytes, keep_ms, seen = args
+    live = msgspec.convert(seen, Glance | None)
     taken = work.snapshot_and_prune(
-        SystemDisk(), layout, last_seq, keep_bytes, keep_ms, SystemClock()
+        SystemDisk(), layout, last_seq, keep_bytes, keep_ms, SystemClock(), live
     )
     return msgspec.structs.astuple(taken)
 

@@ -23,6 +23,7 @@ from beaver.snapshot.files import SnapshotTaken
 from beaver.structs.questions import Known, Search
 from beaver.system.kinship import STORE_VARIABLE
 from beaver.transport.framing import FrameReader, decode_message, encode_frame, error_named
+from beaver_model.contents import Glance
 
 IDLE_S: Final = 20.0
 """After so long without a request the process is ended; its next start takes 0.1 s."""
@@ -72,7 +73,11 @@ class HelperProcess:
         await self._ask("prepare", [_absolute(path), size])
 
     async def snapshot(
-        self, last_seq: int, keep_archive_bytes: int, keep_archive_ms: int
+        self,
+        last_seq: int,
+        keep_archive_bytes: int,
+        keep_archive_ms: int,
+        live: Glance | None = None,
     ) -> SnapshotTaken:
         """Takes a snapshot at `last_seq`, a durable seq, and prunes the archive.
 
@@ -80,7 +85,8 @@ class HelperProcess:
             BeaverError: As `work.take_snapshot`.
             HelperFailed: The helper died.
         """
-        answer = await self._ask("snapshot", [last_seq, keep_archive_bytes, keep_archive_ms])
+        args = [last_seq, keep_archive_bytes, keep_archive_ms, live]
+        answer = await self._ask("snapshot", args)
         return SnapshotTaken(*answer)
 
     async def project(self, last_seq: int) -> int:

@@ -6,8 +6,11 @@ log as the history.  What may not: processes and sockets, which stand in `main` 
 Why a snapshot never endangers anything:
 
 1. It is made from an older snapshot and the log alone, up to a seq that is durable.
-2. It gets its name once it is synced, and the one before stays as the older one.
-3. A sealed segment is deleted only if the *older* kept snapshot holds all of it, the history
+2. The state that it is made of is compared with what the server saw of its live state.
+3. It is read back and compared, whole, with the state that it was made of; then it gets its
+   name, and the one before stays as the older one.
+4. Nothing is deleted before that, and nothing is where a comparison fails.
+5. A sealed segment is deleted only if the *older* kept snapshot holds all of it, the history
    has projected all of it, and it is outside the retention.  So with the newest snapshot
    damaged, the older one and the archive still give the whole state.
 """
@@ -21,7 +24,7 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import Final
 
-from beaver.errors import NO_ROOM, DiskFull, HelperFailed
+from beaver.errors import NO_ROOM, DiskFull, HelperFailed, LiveStateDiffers
 from beaver.history.database import History
 from beaver.history.rows import HistoryUnusable
 from beaver.history.stories import BlockReader
@@ -36,9 +39,12 @@ from beaver.snapshot.files import (
     SnapshotTaken,
     inspect_snapshot,
     load_snapshot,
+    name_snapshot,
     write_snapshot,
+    write_unnamed,
 )
 from beaver_model import State
+from beaver_model.contents import Glance, difference_at_a_glance
 
 log = logging.getLogger("beaver")
 
@@ -96,31 +102,59 @@ def _disk_full(what: str) -> Iterator[None]:
 # -- snapshots ------------------------------------------------------------------------------
 
 
-def take_snapshot(disk: Disk, layout: Layout, last_seq: int, clock: Clock) -> SnapshotTaken:
+def take_snapshot(
+    disk: Disk, layout: Layout, last_seq: int, clock: Clock, live: Glance | None = None
+) -> SnapshotTaken:
     """Writes a snapshot of the state at `last_seq`, a seq that is durable.
 
     Where the newest one already holds that state, nothing is written.
 
+    Args:
+        disk: Where the store lies.
+        layout: Its files.
+        last_seq: Up to where.
+        clock: For the time that it takes.
+        live: What a server sees of its live state at that seq.
+
     Raises:
+        LiveStateDiffers: The replayed state is another one; nothing was changed.
+        SnapshotDiffers: What was written is read back as another state; nothing was changed.
         Corruption: Snapshots or log are damaged; nothing was changed.
         DiskFull: There is no room for it; nothing was changed.
         HelperFailed: The log ends before `last_seq`.
     """
     started_ns = clock.monotonic_ns()
     base, newest_is_good = _base(disk, layout, last_seq)
+    state = State() if base is None else base.state
+    bring_up(disk, layout, state, last_seq)
+    if state.last_seq != last_seq:
+        raise HelperFailed(
+            f"the log of {layout.path} ends with seq {state.last_seq}, not {last_seq}"
+        )
+    if live is not None:
+        _compare_live(state, live)
     if base is not None and newest_is_good and base.last_seq == last_seq:
-        taken = SnapshotTaken(last_seq, base.fingerprint, base.state.ledger, base.bytes)
+        taken = SnapshotTaken(last_seq, base.fingerprint, state.ledger, base.bytes)
     else:
-        state = State() if base is None else base.state
-        bring_up(disk, layout, state, last_seq)
-        if state.last_seq != last_seq:
-            raise HelperFailed(
-                f"the log of {layout.path} ends with seq {state.last_seq}, not {last_seq}"
-            )
         store = segments(disk, layout)[-1].header.store
-        taken = save_snapshot(disk, layout, state, store, keep_previous=newest_is_good)
+        with _disk_full(f"no room for a snapshot at {layout.snapshot}"):
+            unnamed = write_unnamed(disk, layout, state, store)
+            # What is read back need not be in memory beside what was written.
+            del state, base
+            taken = name_snapshot(disk, layout, unnamed, keep_previous=newest_is_good)
     taken.seconds = (clock.monotonic_ns() - started_ns) / 1e9
     return taken
+
+
+def _compare_live(state: State, live: Glance) -> None:
+    assert state.last_seq == live.last_seq, "it is a glance at the state that is asked for"
+    wrong = difference_at_a_glance(state, live)
+    if wrong:
+        raise LiveStateDiffers(
+            f"replaying the log up to seq {state.last_seq} gives another state than the live one: "
+            f"{wrong}. No snapshot is taken and no segment of the log is deleted; the log is "
+            "right, and a restart recovers from it"
+        )
 
 
 def save_snapshot(
@@ -134,8 +168,8 @@ def save_snapshot(
 def _base(disk: Disk, layout: Layout, last_seq: int) -> tuple[LoadedSnapshot | None, bool]:
     """Returns the newest usable snapshot, and whether the file of the newest may be kept.
 
-    The fingerprint is taken anew and compared, so each snapshot proves that the one before
-    was written and loaded right, before any log below it is deleted.
+    The fingerprint is taken anew and compared with the writer's, which may have been another
+    release: this one must read it as the same state.
     """
     newest_is_good = True
     for path in (layout.snapshot, layout.snapshot_old):
@@ -266,11 +300,27 @@ def _project(disk: Disk, layout: Layout, store: bytes, oldest_seq: int, last_seq
 
 
 def snapshot_and_prune(
-    disk: Disk, layout: Layout, last_seq: int, keep_bytes: int, keep_ms: int, clock: Clock
+    disk: Disk,
+    layout: Layout,
+    last_seq: int,
+    keep_bytes: int,
+    keep_ms: int,
+    clock: Clock,
+    live: Glance | None = None,
 ) -> SnapshotTaken:
-    """Takes a snapshot and deletes what is dispensable: before it, for room, and after it."""
-    _prune(disk, layout, keep_bytes, keep_ms, clock)
-    taken = take_snapshot(disk, layout, last_seq, clock)
+    """Takes a snapshot, and deletes what is dispensable only once every comparison holds.
+
+    Where there is no room for it, what the comparisons of the snapshots before allow is deleted
+    first, and it is tried again.
+
+    Raises:
+        BeaverError: As `take_snapshot`; nothing was deleted, unless there was no room.
+    """
+    try:
+        taken = take_snapshot(disk, layout, last_seq, clock, live)
+    except DiskFull:
+        _prune(disk, layout, keep_bytes, keep_ms, clock)
+        taken = take_snapshot(disk, layout, last_seq, clock, live)
     _prune(disk, layout, keep_bytes, keep_ms, clock)
     return taken
 

@@ -76,6 +76,10 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     "beaver_last_seq": ("gauge", "Last durable seq"),
     "beaver_snapshot_seq": ("gauge", "Seq of the last snapshot"),
     "beaver_snapshot_seconds": ("gauge", "Time that the last snapshot took"),
+    "beaver_snapshot_mismatches_total": (
+        "counter",
+        "Snapshots that were not read back as they were written: each is a bug in Beaver",
+    ),
     "beaver_history_seq": ("gauge", "Last seq in the history, which lags while busy"),
     "beaver_epoch": ("gauge", "How often this store was started"),
     "beaver_commit_beside_loop": ("gauge", "1 while a writer process writes the log"),
@@ -98,6 +102,7 @@ class Metrics:
         self._dispatched_ms: dict[int, int] = {}
         self.snapshot_seq = 0
         self.snapshot_seconds = 0.0
+        self.snapshot_mismatches = 0
         self.history_seq = 0
         self.recovery: dict[str, float] = {}
         self.sampled_rows = 0
@@ -209,6 +214,7 @@ class Collector:
             "beaver_last_seq": status.last_seq,
             "beaver_snapshot_seq": self._metrics.snapshot_seq,
             "beaver_snapshot_seconds": self._metrics.snapshot_seconds,
+            "beaver_snapshot_mismatches_total": self._metrics.snapshot_mismatches,
             "beaver_history_seq": self._metrics.history_seq,
             "beaver_epoch": status.epoch,
             "beaver_commit_beside_loop": int(status.commit_path == "writer"),

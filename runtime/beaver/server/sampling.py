@@ -3,8 +3,8 @@
 A scan of a million jobs would stop the loop for a second, so each turn looks at a bounded
 number of rows: the ones that the last commit touched, those in flight, those that go next,
 and a stretch of all others that moves on from turn to turn.  Each is asked what can be said
-of one row alone; the counts are compared with each other.  What no sample can see, a ledger
-over all rows, is compared at every snapshot with what a replay of the log gives.
+of one row alone; the counts are compared with each other.  What no sample can see is compared
+at every snapshot with what a replay of the log gives (`beaver_model.contents`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Snapshots: the state of a store at one seq, written and loaded.
 
-What lives here: how a snapshot comes to be durable, and how one is believed.  What may not:
-the lines of the file, which stand in `snapshot.lines`, and when a snapshot is taken and what
-it allows to be deleted, which stand in `helper.work`.
+What lives here: how a snapshot comes to be durable, and how one is believed: it gets its name
+only once what was written was read back and is the whole state (`beaver_model.contents`).
+What may not: the lines of the file, which stand in `snapshot.lines`, and when a snapshot is
+taken and what it allows to be deleted, which stand in `helper.work`.
 
 The CRC is checked before anything else is believed, so a damaged file, a torn one and an
 empty one all end as `SnapshotDamaged`, and only an intact file of a higher version as
@@ -21,6 +22,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from beaver.errors import SnapshotDiffers
 from beaver.journal.wal.following import behind_seq
 from beaver.journal.wal.scan import Damage, Damaged
 from beaver.ports import Disk, File
@@ -43,6 +45,7 @@ from beaver.snapshot.lines import (
 )
 from beaver.snapshot.port import Snapshot
 from beaver.text.foreign import counted
+from beaver_model.contents import Contents, contents_of, difference
 from beaver_model.freezing import (
     Fingerprinter,
     assemble,
@@ -63,9 +66,12 @@ __all__ = [
     "SnapshotFiles",
     "SnapshotInfo",
     "SnapshotTaken",
+    "UnnamedSnapshot",
     "inspect_snapshot",
     "load_snapshot",
+    "name_snapshot",
     "write_snapshot",
+    "write_unnamed",
 ]
 
 _MEANINGLESS: Final = (
@@ -104,6 +110,14 @@ class SnapshotTaken(msgspec.Struct):
     ledger: int
     bytes: int
     seconds: float = 0.0
+
+
+class UnnamedSnapshot(NamedTuple):
+    """A snapshot that is synced under a temporary name, and what it must hold."""
+
+    path: str
+    taken: SnapshotTaken
+    contents: Contents
 
 
 class LoadedSnapshot(NamedTuple):
@@ -148,7 +162,18 @@ def write_snapshot(
             one that is good.
 
     Raises:
+        SnapshotDiffers: What was written is not read back as `state`; it is removed.
         OSError: A write or a sync failed, or the disk is full; the temporary file is removed.
+    """
+    unnamed = write_unnamed(disk, files, state, store)
+    return name_snapshot(disk, files, unnamed, keep_previous=keep_previous)
+
+
+def write_unnamed(disk: Disk, files: SnapshotFiles, state: State, store: bytes) -> UnnamedSnapshot:
+    """Writes a snapshot that nobody takes for one before `name_snapshot`; as `write_snapshot`.
+
+    The state may go before it is named, so that it and what is read back need not be in memory
+    at once.
     """
     temporary = files.snapshot + ".tmp"
     if disk.exists(temporary):
@@ -165,11 +190,39 @@ def write_snapshot(
         with contextlib.suppress(OSError):
             disk.unlink(temporary)
         raise
+    taken = SnapshotTaken(state.last_seq, fingerprint, state.ledger, writer.size)
+    return UnnamedSnapshot(temporary, taken, contents_of(state))
+
+
+def name_snapshot(
+    disk: Disk, files: SnapshotFiles, unnamed: UnnamedSnapshot, *, keep_previous: bool = True
+) -> SnapshotTaken:
+    """Reads back what was written, compares the whole, and makes it the newest snapshot."""
+    try:
+        _compare(disk, unnamed)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            disk.unlink(unnamed.path)
+        raise
     if keep_previous and disk.exists(files.snapshot):
         disk.rename(files.snapshot, files.snapshot_old)
-    disk.rename(temporary, files.snapshot)
+    disk.rename(unnamed.path, files.snapshot)
     disk.sync_dir(str(PurePath(files.snapshot).parent))
-    return SnapshotTaken(state.last_seq, fingerprint, state.ledger, writer.size)
+    return unnamed.taken
+
+
+def _compare(disk: Disk, unnamed: UnnamedSnapshot) -> None:
+    """Raises `SnapshotDiffers` unless a snapshot is loaded as the very state that it is of."""
+    try:
+        loaded = load_snapshot(disk, unnamed.path, indexed=False)
+        wrong = difference(unnamed.contents, contents_of(loaded.state))
+    except SnapshotDamaged as error:
+        wrong = error.reason
+    if wrong:
+        raise SnapshotDiffers(
+            f"the snapshot at seq {unnamed.taken.last_seq} is not read back as it was written: "
+            f"{wrong}. It is not kept, and no segment of the log is deleted"
+        )
 
 
 class _Writer:
