@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from beaver.structs.messages import OutcomeKind
 from beaver.workers import mailbox
 from tests.worlds.workers import World, alive, in_world, until
 
@@ -37,6 +38,21 @@ def test_recycling_loses_nothing_and_repeats_nothing(tmp_path: Path, executor: s
     in_world(tmp_path, test, executor=executor, concurrency=3, max_jobs=10)
 
 
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_worker_that_has_done_enough_ends_though_nothing_more_comes(
+    tmp_path: Path, executor: str
+) -> None:
+    """Also where its last attempts run at the same time, as many as it has room for."""
+
+    async def test(world: World) -> None:
+        tokens = [world.send(1, "later", {"value": n, "seconds": 0.05}) for n in range(2)]
+        await until(lambda: world.events.exits, "it ends")
+        assert sorted(world.events.by_token) == tokens
+        assert world.events.exits == [(1, tokens[-1], "exited with 0")]
+
+    in_world(tmp_path, test, executor=executor, concurrency=2, max_jobs=2)
+
+
 def test_outcomes_come_before_the_exit_that_follows_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,6 +68,17 @@ def test_outcomes_come_before_the_exit_that_follows_them(
         assert names == ["ready"] + ["outcome"] * 20 + ["exited"]
 
     in_world(tmp_path, test, max_jobs=20)
+
+
+@pytest.mark.parametrize("executor", ["process", "async"])
+def test_a_worker_that_grows_too_large_ends_though_nothing_more_comes(
+    tmp_path: Path, executor: str
+) -> None:
+    async def test(world: World) -> None:
+        assert (await world.call(1, "grow", 300)).kind == OutcomeKind.OK
+        await until(lambda: world.events.exits, "it ends")
+
+    in_world(tmp_path, test, executor=executor, concurrency=2, max_rss_bytes=250 << 20)
 
 
 def test_a_worker_that_has_grown_too_large_ends_between_jobs(tmp_path: Path) -> None:

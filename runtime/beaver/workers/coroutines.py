@@ -84,7 +84,7 @@ class Coroutines:
         if not task.cancelled() and (error := task.exception()) is not None:
             if not self._ended.done():  # a bug of ours: the worker must not limp on
                 self._ended.set_exception(error)
-        elif self._inbox.closed:
+        elif self._inbox.has_enough():  # no permit may ever come that would lead to `_take`
             self._end_if_idle()
         else:
             self._listen()

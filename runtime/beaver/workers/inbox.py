@@ -67,8 +67,7 @@ class Inbox:
         Raises:
             BlockingIOError: There is none now, and the caller does not wait.
         """
-        if self.closed or self._left == 0 or self._too_large():
-            self.closed = True
+        if self.has_enough():
             return None
         token = self._permit(wait)
         if token == wire.END:
@@ -79,6 +78,12 @@ class Inbox:
         self.started = token
         self._left -= 1
         return attempt
+
+    def has_enough(self) -> bool:
+        """Closes where this worker has done enough; says whether nothing more is taken."""
+        if self._left == 0 or self._too_large():
+            self.closed = True
+        return self.closed
 
     def _permit(self, wait: bool) -> int:
         """Reads one permit: from here on nobody can take that attempt back."""

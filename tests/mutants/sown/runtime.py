@@ -540,14 +540,27 @@ MUTANTS: Final = (
         module="beaver.workers.inbox",
         diff="""
 +        token = self._permit(wait)
-         if self.closed or self._left == 0 or self._too_large():
+         if self.has_enough():
 +            mutant_reached()
-             self.closed = True
              return None
 -        token = self._permit(wait)
 """,
         tests=(f"{_RECYCLING}::test_recycling_loses_nothing_and_repeats_nothing",),
         why="Each recycling of a worker loses the job that comes next.",
+    ),
+    Mutant(
+        name="worker-that-has-done-enough-waits-for-more",
+        module="beaver.workers.coroutines",
+        diff="""
+-        elif self._inbox.has_enough():  # no permit may ever come that would lead to `_take`
++        elif self._inbox.closed:
+             self._end_if_idle()
+         else:
++            mutant_reached()
+             self._listen()
+""",
+        tests=(f"{_RECYCLING}::test_a_worker_that_has_done_enough_ends_though_nothing_more_comes",),
+        why="A worker that leaks stays, with all that it holds, until another job comes.",
     ),
     Mutant(
         name="children-of-a-failed-attempt-sent",
