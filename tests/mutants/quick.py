@@ -23,6 +23,7 @@ BY_PROMISE: Final[dict[str, tuple[str, ...]]] = {
         "frame-appended-without-its-sync",
         "half-a-frame-followed-by-others",
         "keeper-ends-on-requests",
+        "farewell-before-the-last-commit",
     ),
     "P2": (
         "ledger-not-updated",

@@ -112,6 +112,22 @@ MUTANTS: Final = (
         why="A call waits for the lock twice as long as is promised: itself, and by its keeper.",
     ),
     Mutant(
+        name="farewell-before-the-last-commit",
+        module="beaver.keeper.parts",
+        diff="""
+-        self.engine.flush()
+-        await self.service.close()
+-        self.engine.flush()
+-        await close_doors()
++        mutant_reached()
++        await close_doors()
++        self.engine.flush()
++        await self.service.close()
+""",
+        tests=("tests/runtime/test_farewell.py",),
+        why="A requeue that was carried out is sent again, and its caller gets an error.",
+    ),
+    Mutant(
         name="phase-of-another-process-believed",
         module="beaver.journal.wal.lock",
         diff="""
