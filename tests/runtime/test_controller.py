@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from beaver.dispatch.controller import Controller
 from beaver.dispatch.slots_view import Concurrency
 from beaver.dispatch.time_limits import TICK_S
@@ -338,6 +340,32 @@ async def test_threads_are_told_first_and_killed_after_the_grace(tmp_path: Path)
     await turns()
     rows = world.state.jobs
     assert [rows[name].attempt for name in "ab"] == [1, 0]
+
+
+@pytest.mark.parametrize("first", ["the limit", "the cancel"])
+@on_loop
+async def test_what_ran_too_long_beside_a_cancelled_one_is_not_cancelled(
+    tmp_path: Path, first: str
+) -> None:
+    """One kill ends both; each is told for what it was: TIMEOUT, and CANCEL."""
+    world = ControllerWorld(tmp_path / "data", mode=Concurrency.MANY, concurrency=3, grace_ms=100)
+    long, cancelled = ("a", "b") if first == "the limit" else ("b", "a")
+    for name in "abc":
+        await world.enqueue(name, timeout_ms=500 if name == long else 60_000)
+    begun = world.pool.sent[1][-1].token
+    world.pool.begun[1] = (begun, world.clock.monotonic)
+    await world.tick()
+    world.clock.pass_ms(450)
+    await world.engine.execute(Cancel(cancelled))
+    world.clock.pass_ms(200)
+    await world.tick()
+    assert world.pool.killed == [1], "the grace of both is over"
+    world.controller.worker_exited(1, begun, "was killed by signal 9")
+    await turns()
+    rows = world.state.jobs
+    assert rows[cancelled].state == JobState.CANCELLED
+    assert (rows[long].state, rows[long].attempt) == (JobState.PENDING, 1)
+    assert (rows["c"].state, rows["c"].attempt) == (JobState.PENDING, 0)
 
 
 @on_loop

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from beaver.engine import group_commit
 from beaver.engine.engine import Applied, Engine, NotOwner, Refused, Reply
 from beaver.engine.group_commit import ENOUGH
 from beaver.errors import DiskFull, InvalidInput, QueueFull, StorageFailed
@@ -244,6 +245,38 @@ async def test_after_a_quiet_moment_the_last_frame_is_closed(tmp_path: Path) -> 
     async with asyncio.timeout(10):
         await marked.wait()
     assert world.wal.last_seq == 1, "a mark holds no event"
+
+
+@on_loop
+async def test_no_quiet_moment_is_told_while_a_batch_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark would take room that was made for the batch, and its commit would not fit.
+
+    Where several were answered, a commit waits for one more turn of the loop: the moment after
+    the last commit is over in between.
+    """
+    monkeypatch.setattr(group_commit, "IDLE_S", 0.0)
+    world = EngineWorld(tmp_path / "data")
+    told: list[tuple[int, int]] = []
+    mark = world.wal.idle
+
+    def idle() -> None:
+        told.append((world.engine.durable_seq, world.state.last_seq))
+        mark()
+
+    monkeypatch.setattr(world.wal, "idle", idle)
+
+    async def produce(name: str) -> None:
+        for n in range(10):
+            await world.engine.execute(Enqueue([job(f"{name} {n}")]))
+
+    await asyncio.gather(produce("a"), produce("b"), produce("c"))
+    assert world.engine.counters.gathered > 0, "commits wait for a turn"
+    async with asyncio.timeout(10):
+        while not told:  # noqa: ASYNC110 - the moment is the engine's to choose
+            await asyncio.sleep(0)
+    assert [seqs for seqs in told if seqs[0] != seqs[1]] == []
 
 
 # -- admission --------------------------------------------------------------------------------

@@ -12,10 +12,12 @@ import pytest
 from beaver_chaos.sim.campaign import simulate
 from beaver_chaos.sim.faults import FAULTS
 from beaver_chaos.sim.plan import REQUESTS
+from beaver_chaos.sim.simulator import run_seed
 from beaver_chaos.sim.sometimes import SOMETIMES
 from beaver_model.events import ALL_EVENTS
 
 FEW = 150
+KILLS = 60
 PLANS = (
     ("--seed", "1000000", "--seeds", "1200"),
     ("--seed", "2000000", "--seeds", "800", "--steps", "60"),
@@ -33,6 +35,17 @@ def test_a_few_seeds_break_no_promise_and_meet_every_event_and_act() -> None:
     assert campaign.acts.keys() == {*FAULTS, *REQUESTS, "enqueue"}
     reached = [what for what, count in campaign.sometimes.items() if count]
     assert len(reached) > 0.8 * len(SOMETIMES)
+
+
+@pytest.mark.invariants
+def test_seeds_in_which_servers_are_killed_break_no_promise() -> None:
+    """Workers of a dead server go on until the next one kills them, and then reads slots."""
+    reports = [run_seed(seed, favour="kill_server") for seed in range(KILLS)]
+    assert [report.violations for report in reports if report.violations] == []
+    begun = sum(
+        report.sometimes["a leftover begins an attempt as it is killed"] for report in reports
+    )
+    assert begun > 0
 
 
 @pytest.mark.simulator

@@ -199,6 +199,12 @@ def cancel_forgotten_at_boot(state: State, command: AnyCommand, now_ms: int) -> 
     return decision
 
 
+def cancel_forgotten_after_a_power_cut(state: State, command: AnyCommand, now_ms: int) -> Decision:
+    if isinstance(command, Boot) and command.power_cut:
+        return cancel_forgotten_at_boot(state, command, now_ms)
+    return beaver_model.decide(state, command, now_ms)
+
+
 def cancel_forgotten_by_apply(state: State, event: AnyEvent) -> None:
     for row in state.jobs.values():
         if isinstance(event, TimedOut | Released) and row.extra is not None:
@@ -363,6 +369,16 @@ class SentBeforeTheSync(Rules):
         return True
 
 
+class KilledForTheCancelOfANeighbour(Rules):
+    def is_killed_for_cancels(self, cancelled: Sequence[bool]) -> bool:
+        return any(cancelled)
+
+
+class NeighboursRunOn(Rules):
+    def after_kill(self, worker: Worker) -> Worker:
+        return worker
+
+
 class LastWordsDropped(Rules):
     def last_words(self, worker: Worker) -> bool:
         return False
@@ -453,6 +469,11 @@ BUGS = [
          rules=SentBeforeTheSync),
     Sown("expired before the kill, where starts are early", "early", "exclusive",
          rules=ExpiredBeforeTheKill),
+    Sown("cancel forgotten at boot, after a power cut", "cancel-power-cut", "cancel_is_kept",
+         deciding(cancel_forgotten_after_a_power_cut)),
+    Sown("what ran too long beside a cancelled one is cancelled", "shared", "cancel_is_asked",
+         rules=KilledForTheCancelOfANeighbour),
+    Sown("neighbours of what ran too long run on", "shared", "exclusive", rules=NeighboursRunOn),
     Sown("the last outcomes of a killed worker are dropped", "outcomes", "in_flight_is_held",
          rules=LastWordsDropped),
     Sown("a killed worker's unread attempts are dropped", "prefetch", "in_flight_is_held",

@@ -17,7 +17,16 @@ from beaver_spec.results import Verdict
 
 pytestmark = pytest.mark.invariants
 
-FAST = ("core", "pause", "cancel", "discard", "tombstones", "drain")
+FAST = (
+    "core",
+    "pause",
+    "cancel",
+    "cancel-power-cut",
+    "shared",
+    "discard",
+    "tombstones",
+    "drain",
+)
 """Explored by whoever runs these tests; CI has `beaver check` explore them, and the others."""
 
 SMALL = Scope(name="small", claim="", jobs=2, workers=2, attempts=2, crashes=1, prefetch=2)

@@ -37,7 +37,9 @@ from beaver_chaos.sim.plan import TASK, JobPlan, Script
 from beaver_chaos.sim.sometimes import KILLS
 
 _ORPHAN_MS: Final = 30
-"""A worker whose server was killed lives for at most so long."""
+"""A worker whose server was killed lives for at most so long, mostly."""
+_LEFT_MS: Final = 500
+"""Some live for so long, or until the next server kills them as leftovers."""
 
 
 def payload_of(job: JobPlan) -> bytes:
@@ -115,6 +117,16 @@ class Worker:
             self._start(self.mailbox.popleft())
         if self.retired and not self.mailbox and not self.running:
             self.die("exited with 0")
+
+    def go_on(self) -> None:
+        """Works on to the very moment in which it is killed: what runs ends, the next begins."""
+        for running in list(self.running.values()):
+            if running.timer is not None and running.script.how != "die":
+                running.timer.cancel()
+                self._end(running)
+        if self.mailbox:
+            self._start(self.mailbox.popleft())
+            self.world.reach("a leftover begins an attempt as it is killed")
 
     def retire(self) -> None:
         """Reads the permit that ends it, behind all others."""
@@ -240,6 +252,8 @@ class SimPool:
         """Kills what a dead server left; what has ended since counts as well."""
         left = [worker for worker in self._world.workers if worker.pool is not self]
         for worker in left:
+            if self._world.chance.one_in(2):
+                worker.go_on()
             worker.die("killed as a leftover")
         self._world.kill_old_helpers()
         return len(left)
@@ -347,7 +361,8 @@ class SimPool:
         for worker in self._workers.values():
             worker.pool = None
             if not worker.how:
-                delay_ns = world.chance.between(0, _ORPHAN_MS) * MS
+                longest_ms = _LEFT_MS if world.chance.one_in(4) else _ORPHAN_MS
+                delay_ns = world.chance.between(0, longest_ms) * MS
                 world.after(world.loop.machine, delay_ns, worker.die, "killed with its server")
 
     def lose_zygote(self) -> None:

@@ -54,6 +54,7 @@ SOMETIMES: Final[tuple[str, ...]] = (
     "a reload gives back a prefetch",
     "a former worker ends its job",
     "two crews are side by side",
+    "a leftover begins an attempt as it is killed",
     "a worker hangs before it is ready",
     "a worker is stopped for ever",
     "an outcome waits for room in the log",

@@ -18,6 +18,7 @@ FAIR: Final = frozenset(
         "hear",
         "recall-cancelled",
         "stop",
+        "kill",
         "stopped",
         "resume",
     }
@@ -45,6 +46,7 @@ KINDS: Final[tuple[str, ...]] = (
             "fail",
             "fatal",
             "timeout",
+            "softly",
             "died",
             "snooze",
             "child",
@@ -61,6 +63,7 @@ KINDS: Final[tuple[str, ...]] = (
     "recall-cancelled",
     "give-back",
     "stop",
+    "kill",
     "late ok",
     "late fail",
     "cancel",

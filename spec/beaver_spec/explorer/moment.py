@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 from beaver_spec.explorer.actions import Action
 from beaver_spec.explorer.properties import Ask, Wrong
+from beaver_spec.explorer.rows import IN_FLIGHT, NAMES
 from beaver_spec.explorer.rules import Rules
 from beaver_spec.explorer.space import FORGET, REVIVE, Effect, Step
 from beaver_spec.explorer.world import (
     Entry,
     Globe,
+    Held,
     Rest,
     Stale,
     Worker,
@@ -95,6 +97,25 @@ class Moment:
             worker = as_former(worker)
         return self.parts.crew((*crew[:place], worker, *crew[place + 1 :]))
 
+    def _unasked(self, memory: int, ask: Ask, step: Step) -> tuple[Wrong, ...]:
+        """Returns what is wrong where the server confirms a cancel that nobody asked for."""
+        if ask[0] != "confirm" or step.mid == memory:
+            return ()
+        job = ask[1]
+        assert isinstance(job, int)
+        if self.space.rows[memory][job].cancel:
+            return ()
+        message = f"{NAMES[job]} is cancelled, and nobody asked for it"
+        return (Wrong("cancel_is_asked", message),)
+
+    def cancel_is_durable(self, held: Held) -> bool:
+        """Returns whether the log says for good that an attempt is to be cancelled."""
+        for mid in (self.durable, self.memory):
+            row = self.space.rows[mid][held.job]
+            if row.state != IN_FLIGHT or row.label != held.label or not row.cancel:
+                return False
+        return True
+
     def submit(
         self,
         action: Action,
@@ -151,7 +172,7 @@ class Moment:
         steps: tuple[Step, ...] = ()
         for ask in asks:
             step = self.space.step(memory, ask, worker + 1)
-            steps, wrong = (*steps, step), (*wrong, *step.wrong)
+            steps, wrong = (*steps, step), (*wrong, *step.wrong, *self._unasked(memory, ask, step))
             if step.mid != memory or step.effects:
                 memory = step.mid
                 entries.append(Entry(memory, step.effects))

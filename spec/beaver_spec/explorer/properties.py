@@ -63,6 +63,7 @@ PROPERTIES: Final[dict[str, str]] = {
     "answer an attempt in flight",
     "death_is_earned": "P6: a job dies only with its attempts spent, or for good",
     "cancel_is_kept": "once its cancel is asked, an attempt ends in ACK or CANCEL, nothing else",
+    "cancel_is_asked": "the server ends an attempt with CANCEL only where somebody asked for it",
     "suspects_are_marked": "what a power cut interrupts is suspect until it ends otherwise",
     "neighbours_are_untouched": "an event changes its own job only",
     "tombstones_last": "finished jobs are remembered up to the bound, and forgotten oldest first",

@@ -12,6 +12,7 @@ What may not live here: how worlds are stored (`world`), and in which order they
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from beaver_spec.explorer.properties import TOLD_CANCEL, TOLD_DONE, TOLD_GONE, Wrong, broken_promise
@@ -114,6 +115,17 @@ class Rules:
     def after_expiry(self, worker: Worker, index: int) -> Worker:
         """Rule: the worker of an expired attempt is killed and reaped before the log says so."""
         return killed(set_phase(worker, index, SPENT))
+
+    def after_kill(self, worker: Worker) -> Worker:
+        """Rule: with a process all attempts that it runs end, before the log says so."""
+        for index, held in enumerate(worker):
+            if held.phase in RUNS:
+                worker = set_phase(worker, index, SPENT)
+        return killed(worker)
+
+    def is_killed_for_cancels(self, cancelled: Sequence[bool]) -> bool:
+        """Rule: a worker is killed for cancels only where each of its offenders was cancelled."""
+        return all(cancelled)
 
     def sends_at_once(self, row: Row, worker: Worker) -> bool:
         """Rule: an attempt goes to its worker once its DISPATCH is durable, or a queue opts out.

@@ -30,6 +30,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """Ends of the server by `kill -9` (or by a power cut, where `power` is set)."""
     power: bool = False
     """The machine may go down too, and takes the slots with it."""
+    many: int = 1
+    """Attempts that one worker runs at once, as executors of threads and coroutines do."""
     early: bool = False
     """A queue opts out of the sync before a start: attempts go out with their DISPATCH unsynced."""
     unheard: int = 0
@@ -236,6 +238,44 @@ SCOPES: Final[tuple[Scope, ...]] = (
         timeouts=False,
     ),
     Scope(
+        name="cancel-power-cut",
+        claim="a cancel that was asked for is kept where the power fails, now and later",
+        jobs=2,
+        workers=1,
+        attempts=2,
+        crashes=2,
+        power=True,
+        prefetch=2,
+        cancels=2,
+        timeouts=False,
+    ),
+    Scope(
+        name="shared",
+        claim="a worker runs several attempts at once: what runs too long or was cancelled ends, "
+        "softly or with its process, and its neighbours lose nothing",
+        jobs=3,
+        workers=1,
+        attempts=2,
+        crashes=1,
+        prefetch=2,
+        many=2,
+        cancels=1,
+    ),
+    Scope(
+        name="shared-losses",
+        claim="workers that run several attempts die, and the server stops in order",
+        jobs=2,
+        workers=2,
+        attempts=2,
+        crashes=1,
+        prefetch=2,
+        many=2,
+        losses=1,
+        drains=1,
+        cancels=1,
+        power=True,
+    ),
+    Scope(
         name="drain",
         claim="the server stops in order: what runs may end or is given back",
         jobs=2,
@@ -331,7 +371,6 @@ NOT_EXPLORED: Final = (
         "user code, a worker is reaped before the log says so, leftovers are killed before BOOT"
     ),
     "the scheduling policy: every eligible job is tried, so nothing rests on which is picked",
-    "thread and async executors, where several attempts share a worker",
     "more jobs, workers, attempts, crashes or commands in a batch than each scope's bounds",
     (
         "several queues (`tests/model/test_forgetting.py` goes through every way to fill, empty "

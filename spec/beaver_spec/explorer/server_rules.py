@@ -93,7 +93,7 @@ def down(m: Moment) -> None:
     for place, worker in enumerate(m.crew):
         running = [i for i, held in enumerate(worker) if held.phase == RUNNING]
         unread = [i for i, held in enumerate(worker) if held.phase == SENT]
-        if unread and not running:
+        if unread and len(running) < m.scope.many:
             m.add(("start", place), began(m, place, unread[0]))
         elif unread and running:
             index = running[0]

@@ -10,6 +10,7 @@ from beaver_spec.explorer.moment import Moment
 from beaver_spec.explorer.properties import Ask, Wrong
 from beaver_spec.explorer.rows import IN_FLIGHT, NAMES, NEW
 from beaver_spec.explorer.server_rules import began
+from beaver_spec.explorer.sharing_rules import attempts_end
 from beaver_spec.explorer.world import (
     DRAINING,
     ENDED,
@@ -32,9 +33,12 @@ from beaver_spec.explorer.world import (
 
 def workers_act(m: Moment) -> None:
     """What each worker may do, and what the server does with it."""
+    shares = m.scope.many > 1
     for place, worker in enumerate(m.crew):
+        if shares:
+            attempts_end(m, place, worker)
         for index, held in enumerate(worker):
-            if held.phase in RUNS:
+            if held.phase in RUNS and not shares:
                 _running(m, place, worker, index, held)
             elif held.phase == SENT:
                 _unread(m, place, worker, index, held)
@@ -64,6 +68,8 @@ def _recall(m: Moment, place: int, worker: Worker) -> None:
     busy = any(held.phase in RUNS or held.phase in ENDED for held in worker)
     if not unread or not (busy or m.globe.phase == DRAINING):
         return
+    if m.scope.many > 1 and m.globe.phase != DRAINING:
+        return  # There is a place for each, and none waits behind a long one.
     if m.globe.phase == UP and any(held.phase == UNSENT for held in worker):
         return  # What joined the same frame goes out with what is given back.
     asks: list[Ask] = []
@@ -152,7 +158,7 @@ def _running(m: Moment, place: int, worker: Worker, index: int, held: Held) -> N
             rest = (m.globe_id, m.durable, m.batch_id, crew, m.stale_id)
             if how == "ok" or scope.fails:
                 m.add(("end", place, how), rest)
-    if any(scope.timeouts or _cancel_is_durable(m, h) for h in waiting):
+    if any(scope.timeouts or m.cancel_is_durable(h) for h in waiting):
         _overtaken(m, place, worker)
     if m.full:
         return
@@ -171,7 +177,7 @@ def _running(m: Moment, place: int, worker: Worker, index: int, held: Held) -> N
     if globe.phase == DRAINING:
         ask = ("release", job, label, Cause.DRAIN)
         _killed(m, ("finish", place, "drained"), words, ask, dead)
-    if _cancel_is_durable(m, held):
+    if m.cancel_is_durable(held):
         _killed(m, ("stop", place), words, ("confirm", job, label), dead)
 
 
@@ -214,15 +220,15 @@ def _heard_at_once(m: Moment, place: int, held: Held, crew: int) -> None:
 
 def _unread(m: Moment, place: int, worker: Worker, index: int, held: Held) -> None:
     """The worker has not read it: it may start it, or the server may take it back."""
-    if not any(h.phase == LOST or h.phase in RUNS for h in worker) and not any(
-        h.phase == SENT for h in worker[:index]
-    ):
+    has_place = sum(h.phase in RUNS for h in worker) < m.scope.many
+    is_lost = any(h.phase == LOST for h in worker)
+    if has_place and not is_lost and not any(h.phase == SENT for h in worker[:index]):
         m.add(("start", place), began(m, place, index), _early(m, held))
-    if m.full:
+    if m.full or m.scope.many > 1:
         return
     crew = m.with_worker(place, set_phase(worker, index, SPARED))
     job, label = held.job, held.label
-    if _cancel_is_durable(m, held):
+    if m.cancel_is_durable(held):
         ask: Ask = ("confirm", job, label)
         m.submit(("recall-cancelled", place, index), ask, crew=crew)
 
@@ -234,14 +240,6 @@ def _early(m: Moment, held: Held) -> tuple[Wrong, ...]:
         return ()
     message = f"{NAMES[held.job]} starts, and its DISPATCH is not on the disk"
     return (Wrong("started_is_durable", message),)
-
-
-def _cancel_is_durable(m: Moment, held: Held) -> bool:
-    for mid in (m.durable, m.memory):
-        row = m.space.rows[mid][held.job]
-        if row.state != IN_FLIGHT or row.label != held.label or not row.cancel:
-            return False
-    return True
 
 
 def late_reports(m: Moment) -> None:

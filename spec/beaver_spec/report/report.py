@@ -245,6 +245,7 @@ USES: Final = {
     "several": "dispatch-several",
     "stale": "late ok",
     "timeouts": "finish timeout",
+    "many": "kill",
     "fatal": "finish fatal",
     "losses": "die",
     "snoozes": "finish snooze",
@@ -291,8 +292,8 @@ def findings_of(
         if scope.complete:
             found += [
                 f"scope {scope.name}: its bound {bound} allows {kind}, which never happened"
-                for bound, kind in USES.items()
-                if scope.bounds.get(bound) and not scope.actions.get(kind)
+                for bound, kind in _uses(scope).items()
+                if not scope.actions.get(kind)
             ]
         if scope.pinned is None and scope.complete:
             found.append(f"scope {scope.name}: no counts are pinned")
@@ -303,6 +304,16 @@ def findings_of(
             if w.count and w.note:
                 found.append(f"{w.kind} met although it cannot be: {w.what}")
     return found
+
+
+def _uses(scope: ScopeRow) -> dict[str, str]:
+    """Returns what the bounds of a scope are for."""
+    uses = {bound: kind for bound, kind in USES.items() if scope.bounds.get(bound)}
+    if scope.bounds["many"] == 1:
+        del uses["many"]
+    elif "timeouts" in uses:
+        uses["timeouts"] = "finish softly"
+    return uses
 
 
 def result_of(scope: ScopeRow) -> CheckResult:

@@ -71,6 +71,7 @@ _ENDS: Final = {
     "ok": "reports that {job} ended well",
     "fail": "reports that {job} failed",
     "fatal": "reports that {job} failed for good",
+    "softly": "stops {job}, which ran over its limit",
     "timeout": "is killed and reaped: {job} ran over its limit",
     "died": "dies while it runs {job}",
     "snooze": "reports that {job} snoozes",
@@ -132,6 +133,7 @@ class _Teller:
                 f"Worker {h.action[1] + 1} is killed and reaped: "
                 f"{self._held(h, RUNNING)} is cancelled"
             ),
+            "kill": self._kill,
             "die": lambda h: f"Worker {h.action[1] + 1} dies before it starts what it holds",
             "recall": lambda h: f"The server takes back what worker {h.action[1] + 1} has not read",
             "recall-cancelled": lambda h: (
@@ -172,6 +174,12 @@ class _Teller:
         child = quoted(happened.action[3]) if how == "child" else ""
         words = _ENDS[how].format(job=self._held(happened, RUNNING), child=child)
         return f"Worker {place + 1} {words}"
+
+    def _kill(self, happened: Happened) -> str:
+        place, *offenders = happened.action[1:]
+        worker = self.parts.crews.values[happened.before[3]][place]
+        jobs = " and ".join(quoted(worker[index].job) for index in offenders)
+        return f"Worker {place + 1} is killed and reaped for {jobs}, which did not stop"
 
     def _late(self, happened: Happened) -> str:
         job, token = self.parts.stales.values[happened.before[4]][happened.action[1]]
@@ -270,7 +278,7 @@ def _arrow(happened: Happened) -> tuple[str, str]:
         return f"Note over W{place + 1}", f"ended, {action[2]}"
     if kind == "hear":
         return f"W{place + 1}->>S", counted(action[2], "outcome")
-    if kind in {"stop", "overtaken", "recall", "recall-cancelled", "give-back"}:
+    if kind in {"stop", "kill", "overtaken", "recall", "recall-cancelled", "give-back"}:
         return f"S->>W{place + 1}", kind
     if kind == "late":
         return "Note over S", f"a late report, {action[2]}"

@@ -2,7 +2,8 @@
 
 A specification proves little if a guard could go and nothing would break.  What lives here:
 finding the conjuncts of every definition that `Next` reaches, and writing the module without
-one of them.  A guard becomes `TRUE`; an effect leaves the variables that it sets unchanged.
+one of them.  A guard becomes `TRUE`; an effect leaves the variables that it sets unchanged;
+the condition of an `IF` holds always, or never.
 Which of them are noticed, and by what, is for `guards_check`.
 
 What may not live here: knowledge of a single module.  It reads TLA+ as these modules are
@@ -11,6 +12,7 @@ written: definitions begin in the first column, and bulleted lists are aligned.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final, NamedTuple
@@ -23,6 +25,9 @@ _KEPT: Final = re.compile(r"UNCHANGED (?:<<([^>]*)>>|(\w+))")
 _STRING: Final = re.compile(r'"[^"\n]*"')
 _BOUND: Final = re.compile(r"\b(\w+) < \w+Max\b")
 _BULLET: Final = re.compile(r"/\\|\\/")
+_KEYWORDS: Final = re.compile(r"\b(?:IF|THEN|ELSE|LET|IN)\b")
+_KEYWORD: Final = re.compile(r"(?:IF|LET)\b")
+_QUANTIFIED_LIST: Final = re.compile(r"\\[EA]\b[^:]*:\s*(?=/\\|\\/)")
 _OPAQUE: Final = re.compile(r"\b(?:IF|LET|CASE)\b|\\[EA]\b")
 """Inside these, a `/\\` on the same line is not a conjunct of the definition."""
 _OPEN, _CLOSED = "([{<", ")]}>"
@@ -46,18 +51,25 @@ class Conjunct(NamedTuple):
 def conjuncts(module: str) -> list[Conjunct]:
     """Returns the conjuncts of all that `Next` reaches, in the order of the module.
 
-    Left out are `UNCHANGED`, and what bounds the exploring: `frames < FramesMax`, and the
-    counting that it needs.
+    Left out are `UNCHANGED`, what bounds the exploring (`frames < FramesMax`, and the counting
+    that it needs), and the switches of sown bugs.
     """
     bare = _COMMENT.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), module)
     bodies = _bodies(bare)
     assigned = _assigned(bare, bodies)
     counters = set(_BOUND.findall(bare)) - {"seq", "told", "unsynced"}
+    switches = set(_WORD.findall(bare[bare.find("CONSTANTS") : bare.index("VARIABLES")]))
     found: list[Conjunct] = []
     for name in _reached(bare, bodies):
-        for first, last in _items(bare, *bodies[name]):
+        for first, last, is_condition in _items(bare, *bodies[name]):
             text = " ".join(bare[first:last].split())
             if text.startswith("UNCHANGED") or _is_bound(text, counters):
+                continue
+            if is_condition:
+                if text in switches:
+                    continue
+                found.append(Conjunct(name, f"always {text}", first, last, "TRUE"))
+                found.append(Conjunct(name, f"never {text}", first, last, "FALSE"))
                 continue
             effects = ", ".join(sorted(_effects(text, assigned)))
             instead = f"UNCHANGED <<{effects}>>" if effects else "TRUE"
@@ -133,32 +145,77 @@ def _effects(text: str, assigned: Mapping[str, set[str]]) -> set[str]:
     return effects
 
 
-def _items(bare: str, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yields where the innermost conjuncts of a definition begin and end.
+def _items(
+    bare: str, begin: int, end: int, *, is_listed: bool = False
+) -> Iterator[tuple[int, int, bool]]:
+    """Yields where the innermost conjuncts between two places begin and end.
 
-    A bullet's item reaches to the next line that begins at its column or before it.  An item
-    that begins with another list is that list; a disjunct is looked into, not taken out.
+    The third value tells whether it is the condition of an `IF`.  Lists, quantifiers over
+    lists, `LET` and `IF` are looked into.  A definition without any of these is a value, or a
+    name for one guard, which is taken out where it is used.
     """
-    bullets = [found.start() for found in _BULLET.finditer(bare, begin, end)]
-    leading = [at for at in bullets if not bare[bare.rfind("\n", 0, at) + 1 : at].strip(" /\\")]
-    if not leading:
-        if "/\\" in bare[begin:end] and not _OPAQUE.search(bare[begin:end]):
-            yield from _inline(bare, begin, end)
-        return
-    done = begin
-    for place, at in enumerate(leading):
-        if at < done:
-            continue  # inside an item that is taken out as a whole
-        column = _column(bare, at)
-        after = (other for other in leading[place + 1 :] if _column(bare, other) <= column)
-        last = next(after, end)
-        inner = next((other for other in leading[place + 1 :] if other < last), None)
-        if inner is not None and not bare[at + 2 : inner].strip():
-            continue  # the item is a list of its own
-        if inner is not None and bare[at + 2 : inner].rstrip().endswith(":"):
-            continue  # a quantifier over a list
-        done = last
-        yield from _inline(bare, at + 2, last)
+    begin, end = _stripped(bare, begin, end)
+    text = bare[begin:end]
+    if (found := _BULLET.match(text)) is not None:
+        for first, last in _list(bare, begin, end):
+            yield from _items(bare, first + len(found[0]), last, is_listed=True)
+    elif (found := _QUANTIFIED_LIST.match(text)) is not None:
+        yield from _items(bare, begin + found.end(), end, is_listed=True)
+    elif (found := _KEYWORD.match(text)) is not None:
+        places = [*_branches(text), ("", len(text))]
+        parts = {
+            word: _stripped(bare, begin + first + len(word), begin + last)
+            for (word, first), (_, last) in itertools.pairwise(places)
+        }
+        branches = [parts[word] for word in ("THEN", "ELSE", "IN") if word in parts]
+        is_decided = any(_decides(bare[slice(*part)]) for part in branches)
+        if "IF" in parts:
+            yield *parts["IF"], True
+        if is_listed and not is_decided:
+            yield begin, end, False
+        for part in branches if is_decided else []:
+            yield from _items(bare, *part, is_listed=is_listed)
+    elif is_listed or ("/\\" in text and not _OPAQUE.search(text)):
+        yield from ((first, last, False) for first, last in _inline(bare, begin, end))
+
+
+def _decides(text: str) -> bool:
+    """Returns whether an expression says what may happen, and is not just a value."""
+    return "'" in text or "/\\" in text or "UNCHANGED" in text or text.startswith("IF")
+
+
+def _stripped(bare: str, begin: int, end: int) -> tuple[int, int]:
+    text = bare[begin:end]
+    return begin + len(text) - len(text.lstrip()), begin + len(text.rstrip())
+
+
+def _list(bare: str, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yields the items of the list whose first bullet stands at `begin`."""
+    column = _column(bare, begin)
+    places = [
+        found.start()
+        for found in _BULLET.finditer(bare, begin, end)
+        if _column(bare, found.start()) == column and _leads(bare, found.start(), begin)
+    ]
+    yield from itertools.pairwise([*places, end])
+
+
+def _leads(bare: str, at: int, first: int) -> bool:
+    return at == first or not bare[bare.rfind("\n", 0, at) + 1 : at].strip()
+
+
+def _branches(text: str) -> list[tuple[str, int]]:
+    """Returns the words of the outermost `IF` or `LET` of a text, and where they stand."""
+    depth, found = 0, list[tuple[str, int]]()
+    for word in _KEYWORDS.finditer(text):
+        opens = word[0] in {"IF", "LET"}
+        if depth == 0 or (depth == 1 and not opens):
+            found.append((word[0], word.start()))
+        depth += opens
+        depth -= word[0] in {"ELSE", "IN"}
+        if depth == 0:
+            break
+    return found
 
 
 def _column(bare: str, at: int) -> int:
@@ -178,7 +235,5 @@ def _inline(bare: str, begin: int, end: int) -> Iterator[tuple[int, int]]:
             at += 1
     cuts.append(len(text))
     for first, last in zip(cuts[::2], cuts[1::2], strict=True):
-        part = text[first:last]
-        if part.strip():
-            left = first + len(part) - len(part.lstrip())
-            yield begin + left, begin + left + len(part.strip())
+        if text[first:last].strip():
+            yield _stripped(bare, begin + first, begin + last)

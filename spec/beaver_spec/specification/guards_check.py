@@ -1,27 +1,44 @@
-"""Runs TLC on every TLA+ module without each of its conjuncts, and tells what noticed.
+"""Runs TLC and Spin on every model without each of its conjuncts, and tells what noticed.
 
-    python -m beaver_spec.specification.guards_check [--jobs N] [PART OF A NAME ...]
+    python -m beaver_spec.specification.guards_check [--jobs N] [--write] [PART OF A NAME ...]
+
+`--write` brings `spec/guards.txt` up to date, `--missing` tries what that table lacks alone,
+and `--first N` the first N of these.
 
 What lives here: the runs, and the conjuncts whose absence nothing notices, each with the
-reason.  A conjunct is noticed where a named property breaks, where TLC cannot evaluate the
-module any more, or where an action of the model is never taken.  A fault that loses its
+reason.  A conjunct is noticed where a named property breaks, where the tool cannot evaluate
+the model any more, or where an action of it is never taken.  A fault that loses its
 effect breaks no promise; it is noticed where a bug that is sown in the model is then missed.
 Whatever else is missed must stand in `EXPLAINED`, and what stands there must still be missed.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
-from beaver_spec.specification import storage
-from beaver_spec.specification.guards import Conjunct, conjuncts, without
+from beaver_spec.specification import guards, guards_promela, release, storage
+from beaver_spec.specification.guards import Conjunct, without
+from beaver_spec.specification.release import Spin, find_spin, run_spin
 from beaver_spec.specification.storage_tlc import TLA, Tlc, find_tlc, run_tlc
 
-UNDEFINED: Final = "TLC cannot evaluate it"
+TABLE: Final = TLA.parent / "guards.txt"
+HEAD: Final = (
+    "# What notices that a conjunct, a guard or an effect is gone; tests hold it to the modules.",
+    "# Made by: python -m beaver_spec.specification.guards_check --write",
+)
+NOTHING: Final = "nothing"
+UNDEFINED: Final = "cannot be evaluated"
+RELEASE: Final = "release"
+"""The module that is Spin's."""
+
+SMALL: Final = {"CRASHES": 2, "ASKS": 1}
+"""Bounds for Spin: a tenth of CI's states, and each bug that can be sown is caught in them."""
 
 EXPLAINED: Final[Mapping[str, str]] = {
     "Lifecycle.DISPATCH: Left(j)": "a second line: no pending job is without an attempt "
@@ -71,18 +88,77 @@ class Trial(NamedTuple):
         return bool(self.noticed) != (self.name in EXPLAINED)
 
 
+class Tools(NamedTuple):
+    """What runs the models."""
+
+    tlc: Tlc
+    spin: Spin
+
+
+def find_tools() -> Tools:
+    """Returns TLC and Spin.
+
+    Raises:
+        Missing: One of them is not here.
+    """
+    return Tools(find_tlc(), find_spin())
+
+
 def modules() -> list[str]:
-    """Returns the modules whose conjuncts are tried: all that TLC checks."""
-    return list(dict.fromkeys(model.module for model in storage.MODELS))
+    """Returns the modules whose conjuncts are tried: all that TLC checks, and Spin's."""
+    return [*dict.fromkeys(model.module for model in storage.MODELS), RELEASE]
 
 
-def try_without(tlc: Tlc, module: str, conjunct: Conjunct) -> Trial:
+def conjuncts(module: str) -> list[Conjunct]:
+    """Returns the conjuncts of a module."""
+    if module == RELEASE:
+        return guards_promela.conjuncts(release.MODEL.read_text())
+    return guards.conjuncts((TLA / f"{module}.tla").read_text())
+
+
+def try_without(tools: Tools, module: str, conjunct: Conjunct) -> Trial:
     """Checks a module without one of its conjuncts, in each of its configurations."""
     started = time.monotonic()
-    text = without((TLA / f"{module}.tla").read_text(), conjunct)
-    models = [model for model in storage.MODELS if model.module == module]
-    noticed = _broken(tlc, models, text) or _missed(tlc, models, text)
+    if module == RELEASE:
+        noticed = _noticed_by_spin(tools.spin, without(release.MODEL.read_text(), conjunct))
+    else:
+        text = without((TLA / f"{module}.tla").read_text(), conjunct)
+        models = [model for model in storage.MODELS if model.module == module]
+        noticed = _broken(tools.tlc, models, text) or _missed(tools.tlc, models, text)
     return Trial(module, conjunct, noticed, time.monotonic() - started)
+
+
+# -- Spin --------------------------------------------------------------------------------------
+
+
+def _noticed_by_spin(spin: Spin, text: str) -> str:
+    run = run_spin(spin, bounds=SMALL, model=text, merge=False)
+    if run.error or not run.is_finished:
+        return _promise(run.error) if run.error else UNDEFINED
+    never = sorted(run.never - _never_as_it_is(spin))
+    if never := [name for name in never if not name.startswith("(1) ")]:  # what is taken out
+        return f"never taken: {never[0]}"
+    for bug in release.SOWN:
+        if not run_spin(spin, bug=bug, bounds=SMALL, model=text).error:
+            return f"no longer caught: {bug}"
+    return _promise(run_spin(spin, model=text).error)
+
+
+def _promise(error: str) -> str:
+    """Returns what an error of Spin breaks, by the names that `release.pml` gives."""
+    if "<=disk" in error:
+        return "nothing is seen before it is durable"
+    if "cache>=seen" in error:
+        return "recovery finds what was seen"
+    return "whoever asks is answered" if error == "invalid end state" else error
+
+
+@functools.cache
+def _never_as_it_is(spin: Spin) -> frozenset[str]:
+    return run_spin(spin, bounds=SMALL, merge=False).never
+
+
+# -- TLC ---------------------------------------------------------------------------------------
 
 
 def _broken(tlc: Tlc, models: list[storage.Model], text: str) -> str:
@@ -109,19 +185,44 @@ def _missed(tlc: Tlc, models: list[storage.Model], text: str) -> str:
     return ""
 
 
-def run_all(
-    tlc: Tlc, *, jobs: int = 2, only: tuple[str, ...] = (), tell: Callable[[Trial], None]
-) -> list[Trial]:
-    """Tries all conjuncts whose names contain one of `only`, `jobs` at a time."""
-    chosen = [
+def places(only: Collection[str] = ()) -> list[tuple[str, Conjunct]]:
+    """Returns the conjuncts of all modules whose names contain one of `only`, in their order."""
+    return [
         (module, conjunct)
         for module in modules()
-        for conjunct in conjuncts((TLA / f"{module}.tla").read_text())
+        for conjunct in conjuncts(module)
         if not only or any(part in f"{module}.{conjunct.name}" for part in only)
     ]
 
+
+# -- the table ---------------------------------------------------------------------------------
+
+
+def read_table() -> dict[str, str]:
+    """Returns what noticed the absence of each conjunct when that was last tried."""
+    lines = TABLE.read_text().splitlines() if TABLE.exists() else []
+    rows = [line.split("\t", 1) for line in lines if "\t" in line]
+    return {name: noticed if noticed != NOTHING else "" for noticed, name in rows}
+
+
+def write_table(noticed: Mapping[str, str]) -> None:
+    """Writes the table, a line for each conjunct that there is, in the modules' order."""
+    names = [f"{module}.{conjunct.name}" for module, conjunct in places()]
+    rows = [f"{noticed[name] or NOTHING}\t{name}" for name in names if name in noticed]
+    TABLE.write_text("\n".join([*HEAD, *rows]) + "\n")
+
+
+def run_all(
+    tools: Tools,
+    *,
+    jobs: int = 2,
+    chosen: Collection[tuple[str, Conjunct]],
+    tell: Callable[[Trial], None],
+) -> list[Trial]:
+    """Tries conjuncts, `jobs` at a time."""
+
     def attempt(place: tuple[str, Conjunct]) -> Trial:
-        trial = try_without(tlc, *place)
+        trial = try_without(tools, *place)
         tell(trial)
         return trial
 
@@ -132,14 +233,24 @@ def run_all(
 def main(arguments: list[str]) -> int:
     """Runs them and prints each; returns 1 where one is neither noticed nor explained."""
     jobs = int(arguments[arguments.index("--jobs") + 1]) if "--jobs" in arguments else 2
-    only = tuple(a for a in arguments if not a.startswith("--") and not a.isdigit())
+    chosen = places([a for a in arguments if not a.startswith("--") and not a.isdigit()])
+    table = read_table()
+    if "--missing" in arguments:
+        chosen = [(m, c) for m, c in chosen if f"{m}.{c.name}" not in table]
+    if "--first" in arguments:
+        chosen = chosen[: int(arguments[arguments.index("--first") + 1])]
+    lock = threading.Lock()
 
     def tell(trial: Trial) -> None:
         mark = "" if trial.ok else "!! "
-        noticed = trial.noticed or EXPLAINED.get(trial.name, "NOTHING")
-        print(f"{mark}{noticed:<40}{trial.seconds:6.1f} s  {trial.name}", flush=True)  # noqa: T201
+        noticed = trial.noticed or EXPLAINED.get(trial.name, NOTHING)
+        with lock:
+            print(f"{mark}{noticed:<40}{trial.seconds:6.1f} s  {trial.name}", flush=True)  # noqa: T201
+            table[trial.name] = trial.noticed
+            if "--write" in arguments:
+                write_table(table)
 
-    trials = run_all(find_tlc(), jobs=jobs, only=only, tell=tell)
+    trials = run_all(find_tools(), jobs=jobs, chosen=chosen, tell=tell)
     return 0 if all(trial.ok for trial in trials) else 1
 
 

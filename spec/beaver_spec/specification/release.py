@@ -52,6 +52,7 @@ _WORDS: Final = {
     "power cut 0": "the process is killed",
 }
 _STORED: Final = re.compile(r"^\s*([\d.e+]+) states, stored", re.MULTILINE)
+_NEVER: Final = re.compile(r"^\t\w+\.pml:(\d+), state \d+, \"(.*)\"$", re.MULTILINE)
 _ERROR: Final = re.compile(r"pan:\d+: (.+?) \(at depth")
 
 
@@ -71,6 +72,8 @@ class Run(NamedTuple):
     states: int
     seconds: float
     steps: list[str]
+    never: frozenset[str]
+    """Statements that no run reaches."""
     output: str
 
 
@@ -95,18 +98,25 @@ def find_spin() -> Spin:
 
 
 def run_spin(
-    spin: Spin, *, bug: str = "", bounds: dict[str, int] = BOUNDS, timeout_s: float = TIMEOUT_S
+    spin: Spin,
+    *,
+    bug: str = "",
+    bounds: dict[str, int] = BOUNDS,
+    timeout_s: float = TIMEOUT_S,
+    model: str = "",
+    merge: bool = True,
 ) -> Run:
     """Checks the model in a directory of its own; with a bug, searches breadth first.
 
     Breadth first gives the shortest counterexample; without a bug there is none, and depth
-    first takes less memory.
+    first takes less memory.  `model` stands for the file's text where it is another;
+    with `merge=False` Spin keeps each statement a step of its own, so that `never` is exact.
     """
     macros = [f"-D{name}={value}" for name, value in bounds.items()]
     macros += [f"-D{bug}"] if bug else []
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="beaver-spin-") as name:
-        shutil.copy(MODEL, name)
+        (Path(name) / MODEL.name).write_text(model or MODEL.read_text())
 
         def run(*command: str) -> str:
             done = subprocess.run(
@@ -116,17 +126,17 @@ def run_spin(
 
         search = ["-DBFS", "-O0"] if bug else ["-DCOLLAPSE", "-O1"]
         try:
-            output = run(spin.spin, "-a", *macros, MODEL.name)
+            output = run(spin.spin, "-a", *([] if merge else ["-o3"]), *macros, MODEL.name)
             output += run(
                 spin.compiler, "-w", "-DSAFETY", f"-DMEMLIM={MEMORY_MB}", *search, "-o", "pan",
                 "pan.c",
             )  # fmt: skip
             if not (Path(name) / "pan").exists():
-                return Run(False, "", 0, time.monotonic() - started, [], output)
+                return Run(False, "", 0, time.monotonic() - started, [], frozenset(), output)
             output = run("./pan", "-m1000000")
             trail = run(spin.spin, "-t", *macros, MODEL.name) if bug else ""
         except subprocess.TimeoutExpired:
-            return Run(False, "", 0, timeout_s, [], f"ended after {timeout_s:g} s")
+            return Run(False, "", 0, timeout_s, [], frozenset(), f"ended after {timeout_s:g} s")
     error, stored = _ERROR.search(output), _STORED.search(output)
     is_whole = "errors: 0" in output and "Search not completed" not in output
     return Run(
@@ -135,6 +145,7 @@ def run_spin(
         states=int(float(stored[1])) if stored else 0,
         seconds=time.monotonic() - started,
         steps=_steps(trail),
+        never=frozenset(f"{text} (line {line})" for line, text in _NEVER.findall(output)),
         output=output,
     )
 
