@@ -206,14 +206,8 @@ Cut ==
     /\ phase = "cut"
     /\ cache' = [b \in Block |-> IF b \in Behind THEN Zero ELSE cache[b]]
     /\ dirty' = dirty \cup Behind
-    /\ phase' = IF CutNotSynced THEN "rewrite" ELSE "cut sync"
-    /\ UNCHANGED <<disk, log, unsynced, told, wrote, counters>>
-
-SyncCut ==
-    /\ phase = "cut sync"
-    /\ SyncBlocks(Block)
     /\ phase' = "rewrite"
-    /\ UNCHANGED <<log, unsynced, told, wrote, counters>>
+    /\ UNCHANGED <<disk, log, unsynced, told, wrote, counters>>
 
 (* What may live in the page cache alone: the last frame; with more of them  *)
 (* unsynced at once it would be as many of the last ones.                   *)
@@ -236,7 +230,7 @@ Rewrite ==      \* from memory: a page may be dropped between reading and writin
     /\ phase' = "rewrite sync"
     /\ UNCHANGED <<disk, log, unsynced, told, wrote, counters>>
 
-Accept ==       \* from here on everything that was found is shown and built upon
+Accept ==       \* one sync for cut and rewrite; from here on what was found is built upon
     /\ phase = "rewrite sync"
     /\ SyncBlocks(IF CutNotSynced THEN RewriteRange ELSE Block)
     /\ phase' = "up"
@@ -244,7 +238,7 @@ Accept ==       \* from here on everything that was found is shown and built upo
     /\ UNCHANGED <<log, unsynced, counters>>
 
 RecoverySyncFails ==
-    /\ phase \in {"cut sync", "rewrite sync"}
+    /\ phase = "rewrite sync"
     /\ FailSyncOf(IF CutNotSynced THEN RewriteRange ELSE Block)
     /\ Crash
 
@@ -264,13 +258,13 @@ Next ==
         \/ Write(size, data)
         \/ \E done \in 1..(size - 1) : KillInWrite(size, data, done)
     \/ SyncAndAcknowledge \/ SyncFails
-    \/ Scan \/ Cut \/ SyncCut \/ Rewrite \/ Accept \/ RecoverySyncFails
+    \/ Scan \/ Cut \/ Rewrite \/ Accept \/ RecoverySyncFails
 
 Spec == Init /\ [][Next]_vars
 
 (* ------------------------------ what must hold --------------------------- *)
 
-Recovering == phase \in {"cut", "cut sync", "rewrite", "rewrite sync"}
+Recovering == phase \in {"cut", "rewrite", "rewrite sync"}
 
 (* The stated exception: rot of the very last frame passes for a torn one.  *)
 LastRotted == rot > 0 /\ rot = Len(told) /\ log = Parent(told)

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 from beaver_spec.specification import guards, guards_promela, release, storage
 from beaver_spec.specification.guards import Conjunct, without
 from beaver_spec.specification.release import Spin, find_spin, run_spin
-from beaver_spec.specification.storage_tlc import TLA, Tlc, find_tlc, run_tlc
+from beaver_spec.specification.storage_tlc import TLA, Run, Tlc, find_tlc, run_tlc
 
 TABLE: Final = TLA.parent / "guards.txt"
 HEAD: Final = (
@@ -168,10 +168,17 @@ def _broken(tlc: Tlc, models: list[storage.Model], text: str) -> str:
         made = {model.module: text}
         run = run_tlc(tlc, model.module, model.config, modules=made, count_actions=True)
         if run.broken or not run.is_finished:
-            return run.broken or UNDEFINED
+            return run.broken or _undefined(run)
         for name, count in run.taken.items():
             never[name] = never.get(name, True) and not count and name not in model.idle
     return next((f"never taken: {name}" for name, is_never in never.items() if is_never), "")
+
+
+def _undefined(run: Run) -> str:
+    """Returns that TLC gave the module up; a TLC that does not run is no verdict."""
+    if "Error: " not in run.output and "Parse Error" not in run.output:
+        raise RuntimeError(f"TLC ended without a verdict: {run.output[-2_000:]}")
+    return UNDEFINED
 
 
 def _missed(tlc: Tlc, models: list[storage.Model], text: str) -> str:
@@ -180,6 +187,8 @@ def _missed(tlc: Tlc, models: list[storage.Model], text: str) -> str:
         for sown in model.sown:
             values, made = {sown.switch: "TRUE"}, {model.module: text}
             run = run_tlc(tlc, model.module, model.config, values=values, modules=made)
+            if not run.is_finished:
+                return _undefined(run)
             if not run.broken:
                 return f"no longer caught: {sown.switch}"
     return ""

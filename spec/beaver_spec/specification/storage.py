@@ -101,7 +101,7 @@ MODELS: Final = (
                 "NoStaleRecordComesBack",
             ),
         ),
-        idle=frozenset({"Rot", "SyncCut"}),
+        idle=frozenset({"Rot"}),
         larger={"Blocks": "5", "CrashesMax": "3"},
     ),
     Model(
