@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -23,7 +24,7 @@ from beaver.errors import (
     StoreUnavailable,
 )
 from beaver.holder import starting
-from beaver.journal.wal.lock import acquire
+from beaver.journal.wal.lock import acquire, try_lock
 from beaver.replay.replaying import check
 from beaver.request.requests import make_request
 from beaver.request.resolving import Resolver
@@ -199,7 +200,7 @@ def test_a_finished_job_is_told_from_the_files(embedded):
 
 def take_lock(data: str):
     starting.ask_to_leave(data)
-    return acquire(SystemDisk(), data)
+    return acquire(partial(try_lock, SystemDisk(), data), data)
 
 
 def run_by_hand(data: str, job: str, result: bytes) -> None:
@@ -208,7 +209,7 @@ def run_by_hand(data: str, job: str, result: bytes) -> None:
     from beaver_model import apply, commands, decide
 
     disk = SystemDisk()
-    lock = take_lock(data)
+    take_lock(data).release()
     opened = open_store(disk, data, clock=SystemClock(), create=False)
     state = opened.state
     steps = (
@@ -221,10 +222,9 @@ def run_by_hand(data: str, job: str, result: bytes) -> None:
         for event in events:
             apply(state, event, state.time_ms)
         payload = encode_commit(state.time_ms, events)
-        assert opened.wal.reserve(len(payload) + 64)
-        append_now(opened.wal, payload, len(events))
-    opened.wal.close()
-    lock.release()
+        assert opened.journal.reserve(len(payload) + 64)
+        append_now(opened.journal, payload, len(events))
+    opened.journal.close()
 
 
 def test_an_explanation_tells_one_moment_though_others_append_meanwhile(tmp_path, alone):
@@ -277,7 +277,7 @@ def test_who_holds_the_lock_is_named(embedded):
 def test_a_call_that_finds_the_store_locked_waits_its_turn(tmp_path, alone):
     patient = EmbeddedClient(str(tmp_path / "data"), lock_wait_s=20)
     patient.enqueue([make_request("echo", 1)])
-    lock = acquire(SystemDisk(), patient.data)
+    lock = acquire(partial(try_lock, SystemDisk(), patient.data), patient.data)
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(patient.enqueue, [make_request("echo", 1)])
         assert not waiting.done()
@@ -287,7 +287,7 @@ def test_a_call_that_finds_the_store_locked_waits_its_turn(tmp_path, alone):
 
 def test_a_call_goes_to_the_server_that_comes_up_meanwhile(data, serve):
     patient = EmbeddedClient(data, lock_wait_s=20)
-    lock = acquire(SystemDisk(), data)
+    lock = acquire(partial(try_lock, SystemDisk(), data), data)
     try:
         with ThreadPoolExecutor(1) as threads:
             waiting = threads.submit(patient.enqueue, [make_request("echo", 1, id="a")])

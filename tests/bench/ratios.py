@@ -136,7 +136,7 @@ class Bench:
         resolver, numbers = Resolver(), iter(subject.draw_numbers(CHUNK * CHUNKS))
 
         async def measure() -> float:
-            engine = Engine(opened.state, opened.wal, clock, on_failure=_fail)
+            engine = Engine(opened.state, opened.journal, clock, on_failure=_fail)
 
             def enqueue() -> None:
                 job = resolver.job(request(next(numbers), "default"), engine.now_ms())
@@ -148,7 +148,7 @@ class Bench:
         try:
             return asyncio.run(measure())
         finally:
-            opened.wal.close()
+            opened.journal.close()
 
     def _beside_probe(self, work: Callable[[], Any]) -> float:
         """Returns the median over chunks of a probe's median time over the work's."""

@@ -14,6 +14,7 @@ from beaver.bench import inside
 from beaver.bench.stores import write_history
 from beaver.client.compaction import shorten_log
 from beaver.journal.wal.layout import Layout
+from beaver.snapshot.files import FileSnapshots
 from beaver.store.recovery import open_store
 from beaver.system.clock import SystemClock
 from beaver.system.disk import SystemDisk
@@ -29,9 +30,11 @@ def written(data: Path, live: int, *, history: int = 0, shortened: bool = True) 
     """Writes a store of so many live jobs, behind a history; sealed and with a snapshot."""
     write_history(str(data), live + history, live=live, tombstones_max=REMEMBERED)
     if shortened:
-        opened = open_store(SystemDisk(), str(data), clock=SystemClock(), create=False)
-        assert shorten_log(SystemDisk(), Layout(str(data)), opened)
-        opened.wal.close()
+        disk = SystemDisk()
+        opened = open_store(disk, str(data), clock=SystemClock(), create=False)
+        snapshots = FileSnapshots(disk, Layout(str(data)))
+        assert shorten_log(disk, opened.journal, snapshots, opened.state)
+        opened.journal.close()
     return str(data)
 
 
@@ -42,7 +45,7 @@ def start_s(data: str) -> float:
         before_s = time.process_time()
         opened = open_store(SystemDisk(), data, clock=SystemClock(), create=False)
         times.append(time.process_time() - before_s)
-        opened.wal.abandon()
+        opened.journal.abandon()
     return min(times)
 
 

@@ -80,8 +80,8 @@ class World:
     def __init__(self) -> None:
         self.disk = SimDisk("data")
         clock = ManualClock()
-        opened = open_store(self.disk, "data", clock=clock, create=True, store_id=STORE)
-        self.state, self.wal = opened.state, opened.wal
+        opened = open_store(self.disk, "data", clock=clock, create=True, store=STORE)
+        self.state, self.wal = opened.state, opened.journal
         self.failures: list[BaseException] = []
         self.raised: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, told: self.raised.append(told))

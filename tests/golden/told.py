@@ -112,7 +112,7 @@ class Store:
             "data",
             clock=self._clock,
             create=not self._disk.exists(self._layout.log),
-            store_id=STORE,
+            store=STORE,
             segment_bytes=SEGMENT_BYTES,
             extend_bytes=EXTEND_BYTES,
         )
@@ -125,7 +125,7 @@ class Store:
             )
         base = "nothing" if report.base == "none" else f"the {report.base}"
         self._say("recovery", f"starts from {base} and replays {report.events} events")
-        self._state, self._wal = opened.state, opened.wal
+        self._state, self._wal = opened.state, opened.journal
         self._loop = SteppedLoop()  # type: ignore[abstract] # as asyncio's own, it need not do all
         with self._loop.running():
             self._engine = Engine(self._state, self._wal, self._clock, on_failure=self._failed)

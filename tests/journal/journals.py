@@ -95,8 +95,8 @@ class OnDisk(Journals):
     def open(self) -> None:
         self.disk.kill()
         self.writer = PlayedWriter()
-        commits = CommitPath(lambda: self.writer, self.way)
-        self.journal = open_sim(self.disk, extend_bytes=EXTEND_BYTES, commits=commits).wal
+        commits = CommitPath(lambda _: self.writer, self.way)
+        self.journal = open_sim(self.disk, extend_bytes=EXTEND_BYTES, commits=commits).journal
 
     def rival(self, events: Sequence[AnyEvent]) -> None:
         """Through the same log: whoever appends at the former place is late all the same."""

@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 from beaver.errors import Corruption, StorageFailed
 from beaver.journal.codec import decode_stamped
-from beaver.journal.port import Appended, Commit, Deposed, Done, Failed, Position
+from beaver.journal.port import Appended, Commit, Deposed, Done, Failed, Log, Position
+from beaver.structs.recovery import RecoveryReport
 
 STEPS_MAX = 10_000
 
@@ -80,12 +81,15 @@ class _Pending(NamedTuple):
 
 
 class RemoteJournal:
-    """The `port.Journal` of one writer."""
+    """The `port.Journal` of one writer, and its `port.Owned`: whoever appends next owns it."""
 
     commit_bytes_max = 8 << 20
     is_stamped = True
+    commit_path = "remote"
+    segments = None
 
     def __init__(self, stream: Stream, network: Network) -> None:
+        self.report = RecoveryReport()
         self.store = stream.store
         self.position: Position = (len(stream.committed),)
         self._stream, self._network = stream, network
@@ -106,6 +110,18 @@ class RemoteJournal:
             sequence += 1
             time_ms, events, stamp = decode_stamped(message)
             yield Commit((sequence,), None, time_ms, events, stamp)
+
+    def check_beginning(self, damaged: Corruption | None) -> None:
+        """See `port.Log`: nothing was dropped."""
+
+    def resume(self, earlier: Log) -> bool:
+        """See `port.Owned`: what is committed stays."""
+        return isinstance(earlier, RemoteJournal) and earlier._stream is self._stream
+
+    def begin(self, after: Position | None) -> RemoteJournal:
+        """See `port.Owned`."""
+        self.position = after or (0,)
+        return self
 
     def illegal(self, commit: Commit, seq: int, reason: str) -> Corruption:
         """See `port.Log`."""

@@ -40,7 +40,7 @@ class Client:
 def script(disk: SimDisk, client: Client) -> Iterator[None]:
     """Everything that a writer does, in little steps."""
     for life in range(2):
-        wal = open_sim(disk, segment_bytes=1 << 14, extend_bytes=EXTEND_BYTES).wal
+        wal = open_sim(disk, segment_bytes=1 << 14, extend_bytes=EXTEND_BYTES).journal
         yield
         client.enqueue(wal, f"small-{life}")
         client.enqueue(wal, f"large-{life}", 5_000)
@@ -126,7 +126,7 @@ def test_crash_in_a_crash_brings_no_stale_frame_back(operation: int) -> None:
             disk.kill()
         disk.plan(disk.operations + second, Fault(0, done_bytes=chance.choice([-1, 7]), done=True))
         try:
-            wal = open_sim(disk).wal
+            wal = open_sim(disk).journal
             disk.forget_plans()
         except Stopped:
             pass

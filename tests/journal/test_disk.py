@@ -50,22 +50,22 @@ def test_files_are_0600_and_directories_0700_whatever_the_umask(
 
 def test_everything_of_a_store_is_private(disk: SystemDisk, tmp_path: Path) -> None:
     opened = open_store(disk, str(tmp_path / "data"), clock=SystemClock(), create=True)
-    append(opened.wal, enqueued("a"))
-    opened.wal.close()
+    append(opened.journal, enqueued("a"))
+    opened.journal.close()
     for path in (tmp_path / "data").rglob("*"):
         assert mode(path) == (0o700 if path.is_dir() else 0o600), path
 
 
 def test_store_on_a_real_disk_recovers(disk: SystemDisk, tmp_path: Path) -> None:
     path = str(tmp_path / "data")
-    opened = open_store(disk, path, clock=SystemClock(), create=True, store_id=STORE)
+    opened = open_store(disk, path, clock=SystemClock(), create=True, store=STORE)
     for number in range(5):
-        append(opened.wal, enqueued(f"job-{number}"))
-    opened.wal.abandon()
+        append(opened.journal, enqueued(f"job-{number}"))
+    opened.journal.abandon()
     assert read_store(disk, path)[0].last_seq == 5
     opened = open_store(disk, path, clock=SystemClock(), create=False)
     assert opened.state.last_seq == 5
-    opened.wal.close()
+    opened.journal.close()
 
 
 def test_a_write_goes_on_as_long_as_the_disk_takes_some_of_it(

@@ -25,7 +25,7 @@ from tests.worlds.journal import append, enqueued
 
 path = sys.argv[1]
 disk, layout = SystemDisk(), Layout(path)
-wal = open_store(disk, path, clock=SystemClock(), create=True).wal
+wal = open_store(disk, path, clock=SystemClock(), create=True).journal
 for number in range({COMMITS}):
     append(wal, enqueued(f"job-{{number}}", b'"' + b"x" * (number * 37 % 9_000) + b'"'))
     if number % 10 == 9:

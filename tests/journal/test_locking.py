@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from beaver.errors import LogLost, StoreUnavailable
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.lock import Hold, acquire, try_acquire
+from beaver.journal.wal.lock import Hold, acquire, try_acquire, try_lock
 from beaver.journal.wal.log import Wal
 from beaver.store.recovery import open_store
 from beaver.system.clock import SystemClock
@@ -20,7 +21,7 @@ DATA = Layout("data")
 
 
 def opened(disk: SimDisk) -> Wal:
-    wal = open_store(disk, "data", clock=SystemClock(), create=True).wal
+    wal = open_store(disk, "data", clock=SystemClock(), create=True).journal
     append(wal, enqueued("a"))
     return wal
 
@@ -47,17 +48,15 @@ def test_a_lock_is_taken_on_the_file_of_that_name() -> None:
 
 def test_whoever_holds_the_log_keeps_others_out_without_its_lock_file() -> None:
     disk = SimDisk("data")
-    hold = try_acquire(disk, "data")
-    assert hold is not None
     wal = opened(disk)
     disk.unlink(DATA.lock)
     assert try_acquire(disk, "data") is None
-    assert hold.renew()
-    assert not hold.renew(), "it is in its place"
+    wal.check()
+    assert disk.exists(DATA.lock), "it is made again"
+    assert disk.lock(DATA.lock) is None, "and is held"
+    wal.check()
     assert try_acquire(disk, "data") is None
     wal.close()
-    assert try_acquire(disk, "data") is None, "the directory is still held"
-    hold.release()
     assert try_acquire(disk, "data") is not None
 
 
@@ -111,5 +110,5 @@ def test_a_lock_file_that_holds_something_else_is_left_as_it_is(tmp_path: Path) 
     (tmp_path / "precious").write_text("x" * 100)
     (tmp_path / "LOCK").hardlink_to(tmp_path / "precious")
     with pytest.raises(StoreUnavailable, match="it is no lock file"):
-        acquire(SystemDisk(), str(tmp_path))
+        acquire(partial(try_lock, SystemDisk(), str(tmp_path)), str(tmp_path))
     assert (tmp_path / "precious").read_text() == "x" * 100

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from beaver.store.rebuilding import Rebuilding
-from beaver.store.recovery import Opened, open_store, read_ahead
+from beaver.journal.wal.log import Wal
+from beaver.store.rebuild import Recovered, Replica
+from beaver.store.recovery import open_store, read_ahead
 from beaver_chaos.sim.disk import SimDisk
 from tests.worlds.journal import (
     DATA,
@@ -23,7 +24,7 @@ from tests.worlds.journal import (
 )
 
 
-def ahead_of(disk: SimDisk) -> Rebuilding:
+def ahead_of(disk: SimDisk) -> Replica:
     operations = disk.operations
     ahead = read_ahead(disk, "data", clock=StillClock())
     assert disk.operations == operations, "it only reads"
@@ -32,7 +33,7 @@ def ahead_of(disk: SimDisk) -> Rebuilding:
     return ahead
 
 
-def opened_after(disk: SimDisk, ahead: Rebuilding | None) -> Opened:
+def opened_after(disk: SimDisk, ahead: Replica | None) -> Recovered[Wal]:
     return open_store(disk, "data", clock=StillClock(), create=False, ahead=ahead)
 
 
@@ -44,7 +45,7 @@ def test_what_was_read_is_used_where_nothing_has_changed(make: Callable[[], SimD
     expected = ahead.state
     opened = opened_after(disk, ahead)
     assert opened.state is expected
-    append(opened.wal, enqueued("more"))
+    append(opened.journal, enqueued("more"))
     disk.kill()
     plain = open_sim(disk.copy(), create=False)
     assert plain.state.last_seq == opened.state.last_seq + 1
@@ -59,12 +60,12 @@ def test_what_somebody_wrote_meanwhile_is_read(change: str) -> None:
     ahead = ahead_of(disk)
     former, expected = open_sim(disk), ahead.state
     if change == "close":
-        former.wal.close()
+        former.journal.close()
     else:
-        append(former.wal, enqueued("meanwhile"))
+        append(former.journal, enqueued("meanwhile"))
     if change == "seal":
-        prepare(disk, former.wal)
-        assert former.wal.seal()
+        prepare(disk, former.journal)
+        assert former.journal.seal()
     disk.kill()
     plain = open_sim(disk.copy(), create=False)
     opened = opened_after(disk, ahead)

@@ -50,7 +50,7 @@ def test_reading_stops_at_the_seq_asked_for(until: int) -> None:
 
 def test_a_commit_across_the_bounds_is_given_once_and_cut_at_the_end() -> None:
     disk = SimDisk("data")
-    wal = open_sim(disk).wal
+    wal = open_sim(disk).journal
     append(wal, *(enqueued(f"j{n}") for n in range(1, 6)), time_ms=9)
     commits = list(read_commits(disk, DATA, 2, 4))
     assert [(first, time, len(events)) for first, time, events in commits] == [(1, 9, 4)]
@@ -160,7 +160,7 @@ def test_sealed_segment_cut_anywhere_in_its_last_frames_is_refused() -> None:
 
 def test_payload_with_another_count_is_refused() -> None:
     disk = SimDisk("data")
-    wal = open_sim(disk).wal
+    wal = open_sim(disk).journal
     assert wal.reserve(100)
     append_now(wal, b"\x92\x05\x90", 2)
     with pytest.raises(Damaged, match="says 2 events and holds 0") as raised:
@@ -176,7 +176,7 @@ def test_other_files_in_the_archive_are_left_alone() -> None:
 
 def test_active_segment_that_is_sealed_while_it_is_read_is_found_in_the_archive() -> None:
     disk = SimDisk("data")
-    wal = open_sim(disk).wal
+    wal = open_sim(disk).journal
     append(wal, enqueued("one"))
     infos = segments(disk, DATA)
     prepare(disk, wal)
@@ -191,7 +191,7 @@ class SealingDisk(SimDisk):
     def __init__(self) -> None:
         super().__init__("data")
         self.jobs = self.seals = 0
-        self.wal = open_sim(self).wal
+        self.wal = open_sim(self).journal
         self.work()
 
     def work(self) -> None:

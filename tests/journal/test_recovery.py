@@ -21,9 +21,10 @@ from beaver.journal.codec import encode_commit
 from beaver.journal.port import append_now
 from beaver.journal.wal.format import FileHeader, encode_file_header, encode_frame, header_seed
 from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.opening import peek_store
 from beaver.journal.wal.recovery_table import Row, row_of
 from beaver.snapshot.files import write_snapshot
-from beaver.store.recovery import open_store, peek_store, read_store
+from beaver.store.recovery import open_store, read_store
 from beaver_chaos.sim.disk import Fault, SimDisk, SimFile
 from beaver_model.events import Dispatched
 from tests.worlds.journal import (
@@ -49,6 +50,8 @@ def rows_met(disk: SimDisk, **expected: int) -> list[Row]:
 
 def refused(disk: SimDisk, row: Row, *, file: str = "", offset: int = -1, seq: int = -1) -> str:
     """Checks that the store is refused as that row, with nothing changed, also for readers."""
+    if not disk.exists(DATA.lock):
+        disk.put(DATA.lock, b"")  # Nothing is owned without one.
     before = {name: disk.contents(name) for name in files(disk)}
     disk.kill()
     operations = disk.operations
@@ -110,8 +113,8 @@ def test_new_store_is_made_where_nothing_is() -> None:
 
 def test_new_store_in_a_new_directory_survives_a_power_cut_at_once() -> None:
     disk = SimDisk("home")
-    opened = open_store(disk, "home/data", clock=StillClock(), create=True, store_id=STORE)
-    append(opened.wal, enqueued("a"))
+    opened = open_store(disk, "home/data", clock=StillClock(), create=True, store=STORE)
+    append(opened.journal, enqueued("a"))
     disk.crash(lambda n: 0)
     assert read_store(disk, "home/data")[0].last_seq == 1
 
@@ -158,7 +161,7 @@ def test_killed_writer_leaves_an_open_end() -> None:
 
 def test_killed_writer_that_was_idle_leaves_a_marked_end() -> None:
     disk = SimDisk("data")
-    wal = open_sim(disk).wal
+    wal = open_sim(disk).journal
     append(wal, enqueued("a"))
     wal.idle()
     disk.kill()
@@ -167,7 +170,7 @@ def test_killed_writer_that_was_idle_leaves_a_marked_end() -> None:
 
 def test_clean_end_is_closed() -> None:
     disk = new_disk()
-    open_sim(disk).wal.close()
+    open_sim(disk).journal.close()
     assert rows_met(disk, jobs=3) == [Row.CLOSED_END]
 
 
@@ -208,7 +211,7 @@ def test_second_torn_tail_of_the_same_moment_does_not_replace_the_first() -> Non
     for number in range(3):
         data = disk.contents(DATA.log).rstrip(b"\0")
         disk.put(DATA.log, data + bytes(64) + b"junk %d" % number)
-        open_sim(disk).wal.abandon()
+        open_sim(disk).journal.abandon()
         disk.kill()
     kept = [name for name in disk.listdir("data") if ".broken-" in name]
     assert len(kept) == 3
@@ -224,7 +227,7 @@ def test_full_disk_does_not_keep_a_torn_store_from_starting() -> None:
     opened = open_sim(disk)
     assert opened.report.broken == ""
     assert [name for name in disk.listdir("data") if "broken" in name] == []
-    append(opened.wal, enqueued("more"))
+    append(opened.journal, enqueued("more"))
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -240,7 +243,7 @@ def test_flipped_bit_in_a_frame_before_the_last_is_refused_with_offset_and_seq(n
 
 def test_flipped_bit_in_the_last_frame_is_refused_once_it_was_marked() -> None:
     disk = SimDisk("data")
-    wal = open_sim(disk).wal
+    wal = open_sim(disk).journal
     append(wal, enqueued("a"))
     wal.idle()
     disk.flip(DATA.log, 64 + 40, 0)
@@ -270,7 +273,7 @@ def test_zeroed_log_is_refused() -> None:
 def test_last_frame_that_lives_in_the_page_cache_alone_is_made_durable() -> None:
     """A sync failed, the process ended; the next one acknowledges what it has read."""
     disk = SimDisk("data")
-    wal = open_sim(disk).wal
+    wal = open_sim(disk).journal
     append(wal, enqueued("a"))
     disk.plan(disk.operations + 1, Fault(errno.EIO, done_bytes=-1))
     with pytest.raises(StorageFailed):
@@ -285,7 +288,7 @@ def test_last_frame_that_lives_in_the_page_cache_alone_is_made_durable() -> None
 
 def test_page_that_is_dropped_between_reading_and_rewriting_is_rewritten_as_read() -> None:
     disk = SimDisk("data")
-    wal = open_sim(disk).wal
+    wal = open_sim(disk).journal
     append(wal, enqueued("a"))
     disk.plan(disk.operations + 1, Fault(errno.EIO, done_bytes=-1))
     with pytest.raises(StorageFailed):
@@ -309,14 +312,14 @@ def test_page_that_is_dropped_between_reading_and_rewriting_is_rewritten_as_read
 
 def test_prepared_segment_is_dropped() -> None:
     disk = new_disk()
-    wal = open_sim(disk).wal
+    wal = open_sim(disk).journal
     prepare(disk, wal)
     disk.crash(lambda n: 1)
     disk.put(DATA.next, bytes(100))
     again = disk.copy()
     open_sim(again)
     again.crash(lambda n: 0)
-    assert again.listdir("data") == ["archive", "wal.log"], "and durably so"
+    assert again.listdir("data") == ["LOCK", "archive", "wal.log"], "and durably so"
     assert rows_met(disk, jobs=3) == [Row.OPEN_END, Row.PREPARED_UNUSED]
 
 
@@ -333,7 +336,7 @@ def test_prepared_segment_is_dropped() -> None:
 )
 def test_writer_killed_behind_each_step_of_sealing(step: int, row: Row) -> None:
     disk = new_disk()
-    wal = open_sim(disk).wal
+    wal = open_sim(disk).journal
     prepare(disk, wal)
     operation = disk.operations + step
     disk.plan(operation, Fault(0, done_bytes=-1, done=True))
@@ -342,12 +345,12 @@ def test_writer_killed_behind_each_step_of_sealing(step: int, row: Row) -> None:
     assert disk.operations == operation
     disk.kill()
     assert row in rows_met(disk, jobs=3)
-    assert disk.listdir("data") == ["archive", "wal.log"]
+    assert disk.listdir("data") == ["LOCK", "archive", "wal.log"]
 
 
 def test_writer_killed_behind_sealing_finds_the_last_events_in_the_archive() -> None:
     disk = new_disk()
-    wal = open_sim(disk).wal
+    wal = open_sim(disk).journal
     prepare(disk, wal)
     assert wal.seal()
     disk.kill()
@@ -356,7 +359,7 @@ def test_writer_killed_behind_sealing_finds_the_last_events_in_the_archive() -> 
 
 def test_copy_of_a_directory_that_was_being_sealed_goes_on() -> None:
     disk = new_disk()
-    open_sim(disk).wal.close()
+    open_sim(disk).journal.close()
     disk.link(DATA.log, DATA.archived(1))
     copied = disk.copy()
     assert not copied.same_file(DATA.log, DATA.archived(1))
@@ -366,7 +369,7 @@ def test_copy_of_a_directory_that_was_being_sealed_goes_on() -> None:
 def test_two_different_segments_of_one_first_seq_are_refused() -> None:
     disk = new_disk()
     other = new_disk(2)
-    open_sim(other).wal.close()
+    open_sim(other).journal.close()
     disk.put(DATA.archived(1), other.contents(DATA.log))
     with pytest.raises(Corruption) as raised:
         open_sim(disk)
@@ -413,7 +416,7 @@ def test_segment_cut_in_the_archive_is_refused() -> None:
 
 def test_log_of_another_store_beside_our_archive_is_refused() -> None:
     disk, other = sealed_disk(), SimDisk("data")
-    open_store(other, "data", clock=StillClock(), create=True, store_id=b"another store id")
+    open_store(other, "data", clock=StillClock(), create=True, store=b"another store id")
     disk.put(DATA.log, other.contents(DATA.log))
     assert "belongs to the store" in refused(disk, Row.FOREIGN)
 
@@ -495,7 +498,7 @@ def test_rot_of_the_last_frame_is_refused_where_a_snapshot_shows_it() -> None:
 
 
 def add_frame(disk: SimDisk, payload: bytes, count: int = 1, flags: int = 0) -> None:
-    wal = open_sim(disk).wal
+    wal = open_sim(disk).journal
     assert wal.reserve(len(payload) + 64)
     if flags:
         scan_crc, seed = wal._crc, header_seed(STORE)
@@ -586,7 +589,7 @@ def test_no_room_for_a_new_store_is_a_full_disk_and_leaves_nothing() -> None:
     disk = SimDisk("data", capacity=1_000)
     with pytest.raises(DiskFull):
         open_sim(disk)
-    assert disk.listdir("data") == ["archive"]
+    assert disk.listdir("data") == ["LOCK", "archive"]
     disk.capacity = 1 << 30
     open_sim(disk)
 

@@ -22,7 +22,7 @@ from tests.worlds.journal import DATA, append, enqueued, open_sim, prepare, prep
 
 def new_wal() -> tuple[SimDisk, Wal]:
     disk = SimDisk("data")
-    return disk, open_sim(disk).wal
+    return disk, open_sim(disk).journal
 
 
 def jobs_in(disk: SimDisk) -> list[str]:
@@ -88,7 +88,7 @@ def test_closing_and_opening_without_events_adds_one_close_only() -> None:
     append(wal, enqueued("a"))
     wal.close()
     for _ in range(3):
-        open_sim(disk).wal.close()
+        open_sim(disk).journal.close()
     assert scan_log(disk).frames == 2
 
 
@@ -132,7 +132,7 @@ def test_an_interrupt_inside_a_write_lets_nothing_be_written_over_the_frame() ->
 def test_nothing_is_written_while_a_frame_is_in_other_hands() -> None:
     """The writer process has it: a MARK, a CLOSE or a seal behind it would come too early."""
     disk, writer, outcomes = SimDisk("data"), PlayedWriter(), list[Outcome]()
-    wal = open_sim(disk, commits=CommitPath(lambda: writer, "writer")).wal
+    wal = open_sim(disk, commits=CommitPath(lambda _: writer, "writer")).journal
     append(wal, enqueued("a"))
     payload = encode_commit(5, [enqueued("b")])
     assert wal.reserve(frame_bytes(len(payload)))
@@ -218,7 +218,7 @@ def test_a_segment_that_was_prepared_under_a_higher_limit_has_the_room_of_the_lo
     append(wal, enqueued("a"))
     wal.close()
     disk.file_limit = EXTEND_BYTES // 2
-    wal = open_sim(disk).wal
+    wal = open_sim(disk).journal
     assert EXTEND_BYTES // 4 < wal.room < EXTEND_BYTES // 2
     assert wal.reserve(EXTEND_BYTES) == 0
     while wal.reserve(1_000):
@@ -272,7 +272,7 @@ def test_full_segment_is_sealed_where_a_next_one_was_adopted() -> None:
     assert wal.reserve(wal.room + 1)
     assert wal.first_seq == 2
     append(wal, enqueued("b"))
-    assert disk.listdir("data") == ["archive", "wal.log"]
+    assert disk.listdir("data") == ["LOCK", "archive", "wal.log"]
     assert [info.first_seq for info in segments(disk, DATA)] == [1, 2]
     assert len(list(read_commits(disk, DATA, 0))) == 2
 
@@ -318,7 +318,7 @@ def wants_next(wal: Wal) -> bool:
 
 def test_next_segment_is_wanted_while_less_than_half_a_segment_is_left() -> None:
     disk = SimDisk("data")
-    wal = open_sim(disk, segment_bytes=4 * EXTEND_BYTES).wal
+    wal = open_sim(disk, segment_bytes=4 * EXTEND_BYTES).journal
     assert wants_next(wal)
     append(wal, enqueued("a"))
     prepare(disk, wal, 4 * EXTEND_BYTES)
@@ -422,7 +422,7 @@ class FewDescriptors(SimDisk):
 def test_a_segment_without_a_descriptor_for_it_is_adopted_later(error: int) -> None:
     """It is no failure: nothing was changed, the log goes on, and a later try succeeds."""
     disk = FewDescriptors("data")
-    wal = open_sim(disk).wal
+    wal = open_sim(disk).journal
     append(wal, enqueued("a"))
     prepare_segment(disk)
     disk.error = error
@@ -439,7 +439,7 @@ def test_a_segment_without_a_descriptor_for_it_is_adopted_later(error: int) -> N
 
 def test_another_failure_to_open_a_segment_still_ends_the_log() -> None:
     disk = FewDescriptors("data")
-    wal = open_sim(disk).wal
+    wal = open_sim(disk).journal
     prepare_segment(disk)
     disk.error = errno.EIO
     with pytest.raises(StorageFailed):

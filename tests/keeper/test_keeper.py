@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from beaver.client.opening import open_client
 from beaver.errors import Corruption, ServerLeft
 from beaver.holder import starting
 from beaver.holder.turn import try_turn
-from beaver.journal.wal.lock import acquire
+from beaver.journal.wal.lock import acquire, try_lock
 from beaver.replay.replaying import check
 from beaver.request.requests import make_request
 from beaver.system.disk import SystemDisk
@@ -163,7 +164,7 @@ def test_an_idle_keeper_ends_and_leaves_a_closed_log(data: Path) -> None:
     pid = start_keeper(data, idle="50ms")
     ended(pid)
     assert sorted(os.listdir(data)) == ["LOCK", "archive", "wal.log"]
-    acquire(SystemDisk(), str(data), 0.0).release()
+    acquire(partial(try_lock, SystemDisk(), str(data)), str(data), 0.0).release()
 
 
 def test_a_connection_alone_does_not_keep_a_keeper(data: Path) -> None:

@@ -17,7 +17,7 @@ from beaver.client.embedded import EmbeddedClient
 from beaver.client.opening import open_client
 from beaver.holder.turn import try_turn
 from beaver.journal.wal import lock
-from beaver.journal.wal.lock import CHANGING_S, LOCK_WAIT_S, Patience, acquire
+from beaver.journal.wal.lock import CHANGING_S, LOCK_WAIT_S, Patience, acquire, try_lock
 from beaver.request.requests import make_request
 from beaver.system.disk import SystemDisk
 from beaver.transport import endpoint
@@ -35,7 +35,7 @@ def has_turn(data: Path) -> bool:
 def test_producers_wait_for_a_server_that_starts(data: Path) -> None:
     """From before it takes the lock until it listens, nobody else starts to hold the store."""
     data.mkdir(mode=0o700)
-    lock = acquire(SystemDisk(), str(data))
+    lock = acquire(partial(try_lock, SystemDisk(), str(data)), str(data))
     server = Server(data)
     try:
         eventually(lambda: has_turn(data), "the server has the turn")
@@ -116,7 +116,7 @@ def test_a_lock_is_waited_for_5_s_and_a_server_that_starts_or_ends_60(
 ) -> None:
     """It is a running server, and a call goes through it; that it waits longer is told once."""
     data.mkdir(mode=0o700)
-    held = acquire(SystemDisk(), str(data))
+    held = acquire(partial(try_lock, SystemDisk(), str(data)), str(data))
     try:
         endpoint.tell_phase(str(data), phase)
         waited_s, said = Waiting(data).to_the_end()
@@ -134,7 +134,7 @@ def test_a_lock_is_waited_for_5_s_and_a_server_that_starts_or_ends_60(
 def test_a_phase_that_another_process_has_left_behind_is_worth_nothing(data: Path) -> None:
     """A server that was killed in its start says so for ever: its word ends with it."""
     data.mkdir(mode=0o700)
-    held = acquire(SystemDisk(), str(data))
+    held = acquire(partial(try_lock, SystemDisk(), str(data)), str(data))
     try:
         (data / "phase").write_text("1 starting\n")
         waited_s, _ = Waiting(data).to_the_end()
@@ -150,7 +150,7 @@ def test_a_call_waits_once_whoever_is_in_its_way(data: Path) -> None:
     turn = try_turn(str(data))
     assert turn is not None
     freed = threading.Timer(0.7 * wait_s, turn.release)
-    held = acquire(SystemDisk(), str(data))
+    held = acquire(partial(try_lock, SystemDisk(), str(data)), str(data))
     began_s = time.monotonic()
     freed.start()
     try:

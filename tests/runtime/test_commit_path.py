@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvloop
@@ -16,7 +16,7 @@ from beaver.engine.engine import Reply
 from beaver.errors import StorageFailed
 from beaver.journal.wal.commit_path import FAST_S, SLOW_S, WINDOW, CommitPath
 from beaver.journal.wal.writer import WriterProcess
-from beaver.ports import File, LogWriter, Written
+from beaver.ports import DirectoryLock, File, LogWriter, Written
 from beaver.store.recovery import open_store
 from beaver.system.disk import SystemDisk
 from beaver_model import fingerprint
@@ -28,11 +28,7 @@ from tests.worlds.runtime import EngineWorld, ManualClock, on_loop, turns
 
 def world_beside_the_loop(path: Path) -> EngineWorld:
     """An engine whose commits a real writer process does."""
-    path.mkdir()
-    disk = SystemDisk()
-    lock = disk.lock(str(path / "LOCK"))
-    assert lock is not None
-    return EngineWorld(path, disk, commits=CommitPath(lambda: WriterProcess(lock), "writer"))
+    return EngineWorld(path, commits=CommitPath(WriterProcess, "writer"))
 
 
 @on_loop
@@ -54,7 +50,7 @@ async def test_a_reply_comes_after_the_writers_answer_and_the_next_batch_collect
     world.engine.close()
     again = open_store(SystemDisk(), str(world.path), clock=ManualClock(), create=False)
     assert fingerprint(again.state) == fingerprint(world.state)
-    again.wal.close()
+    again.journal.close()
 
 
 @on_loop
@@ -99,17 +95,21 @@ async def test_segments_change_only_between_two_frames(tmp_path: Path) -> None:
     world.engine.close()
     again = open_store(SystemDisk(), str(world.path), clock=ManualClock(), create=False)
     assert len(again.state.jobs) == 40
-    again.wal.close()
+    again.journal.close()
 
 
 @on_loop
 async def test_a_writer_that_dies_with_a_frame_ends_the_engine(tmp_path: Path) -> None:
     """Whether the frame was written nobody knows, so nothing is told."""
-    lock = SystemDisk().lock(str(tmp_path / "LOCK"))
-    assert lock is not None
-    writer = WriterProcess(lock)
-    world = EngineWorld(tmp_path / "data", commits=CommitPath(lambda: writer, "writer"))
+    writers: list[WriterProcess] = []
+
+    def make_writer(hold: DirectoryLock) -> WriterProcess:
+        writers.append(WriterProcess(hold))
+        return writers[-1]
+
+    world = EngineWorld(tmp_path / "data", commits=CommitPath(make_writer, "writer"))
     await world.engine.execute(Enqueue([job("a")]))
+    (writer,) = writers
     replies: list[Reply] = []
     os.kill(writer.pid, signal.SIGSTOP)
     world.engine.submit(Enqueue([job("b")]), replies.append)
@@ -125,12 +125,10 @@ async def test_a_writer_that_dies_with_a_frame_ends_the_engine(tmp_path: Path) -
 
 @on_loop
 async def test_a_writer_that_dies_between_two_frames_is_replaced(tmp_path: Path) -> None:
-    lock = SystemDisk().lock(str(tmp_path / "LOCK"))
-    assert lock is not None
     writers: list[WriterProcess] = []
 
-    def make_writer() -> WriterProcess:
-        writers.append(WriterProcess(lock))
+    def make_writer(hold: DirectoryLock) -> WriterProcess:
+        writers.append(WriterProcess(hold))
         return writers[-1]
 
     world = EngineWorld(tmp_path / "data", commits=CommitPath(make_writer, "writer"))
@@ -143,11 +141,11 @@ async def test_a_writer_that_dies_between_two_frames_is_replaced(tmp_path: Path)
     world.engine.close()
     again = open_store(SystemDisk(), str(world.path), clock=ManualClock(), create=False)
     assert list(again.state.jobs) == ["a", "b", "c"]
-    again.wal.close()
+    again.journal.close()
 
 
 def test_the_path_follows_the_median_of_the_syncs_with_hysteresis() -> None:
-    path = CommitPath(lambda: pytest.fail("nothing is written here"))
+    path = CommitPath(lambda _: pytest.fail("nothing is written here"))
     between = (SLOW_S + FAST_S) / 2
     for seconds, expected in (
         (between, False), (SLOW_S * 1.1, True), (between, True), (FAST_S * 0.9, False)
@@ -162,7 +160,7 @@ def test_the_path_follows_the_median_of_the_syncs_with_hysteresis() -> None:
 
 @pytest.mark.parametrize("choice", ["inline", "writer"])
 def test_a_choice_that_was_made_is_kept(choice: str) -> None:
-    path = CommitPath(lambda: pytest.fail("nothing is written here"), choice)
+    path = CommitPath(lambda _: pytest.fail("nothing is written here"), choice)
     for seconds in (SLOW_S * 10, FAST_S / 10):
         for _ in range(WINDOW):
             path.observe(seconds)
@@ -204,17 +202,17 @@ def test_without_a_descriptor_for_a_writer_the_loop_writes(
     """It is told once, tried again with each commit, and told again when it comes back."""
     none_left = True
 
-    def make_writer() -> LogWriter:
+    def make_writer(_: DirectoryLock) -> LogWriter:
         if none_left:
             raise OSError(errno.EMFILE, "Too many open files")
         return Idle()
 
-    path = CommitPath(make_writer, "writer")
-    assert [path.is_ready() for _ in range(3)] == [False] * 3
+    path, hold = CommitPath(make_writer, "writer"), cast("DirectoryLock", None)
+    assert [path.is_ready(hold) for _ in range(3)] == [False] * 3
     assert len(caplog.records) == 1
     none_left = False
-    assert path.is_ready()
+    assert path.is_ready(hold)
     path.close()
     none_left = True
-    assert not path.is_ready()
+    assert not path.is_ready(hold)
     assert len(caplog.records) == 2

@@ -15,7 +15,6 @@ from beaver.errors import Conflict, CrewFailed, StoreUnavailable
 from beaver.journal.wal.commit_path import CommitPath
 from beaver.journal.wal.writer import WriterProcess
 from beaver.structs.messages import Attempt
-from beaver.system.disk import SystemDisk
 from beaver_model import JobState
 from beaver_model.commands import Enqueue
 from beaver_model.events import AnyEvent, Cause, Released
@@ -130,10 +129,7 @@ async def test_what_is_on_its_way_to_the_disk_goes_out_before_the_rest_is_taken_
 ) -> None:
     """Else it could start before the log gives back what was taken back ahead of it."""
     path = tmp_path / "data"
-    path.mkdir()
-    lock = SystemDisk().lock(str(path / "LOCK"))
-    assert lock is not None
-    commits = CommitPath(lambda: WriterProcess(lock), "writer")
+    commits = CommitPath(WriterProcess, "writer")
     world = CrewWorld(path, prefetch=2, engine_options={"commits": commits})
     crew, _ = await world.arrive()
     world.engine.submit(Enqueue([job("a")]), lambda _: None)

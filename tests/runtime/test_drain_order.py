@@ -7,7 +7,6 @@ from pathlib import Path
 
 from beaver.journal.wal.commit_path import CommitPath
 from beaver.journal.wal.writer import WriterProcess
-from beaver.system.disk import SystemDisk
 from beaver_model import JobState
 from beaver_model.commands import Cancel, Enqueue
 from tests.runtime.test_controller import ControllerWorld
@@ -17,10 +16,7 @@ from tests.worlds.runtime import on_loop, turns
 
 def world_beside_the_loop(path: Path) -> ControllerWorld:
     """A worker that prefetches, over an engine whose commits a writer process does."""
-    path.mkdir()
-    lock = SystemDisk().lock(str(path / "LOCK"))
-    assert lock is not None
-    commits = CommitPath(lambda: WriterProcess(lock), "writer")
+    commits = CommitPath(WriterProcess, "writer")
     return ControllerWorld(path, prefetch=2, engine_options={"commits": commits})
 
 

@@ -213,7 +213,7 @@ async def test_what_is_replayed_is_what_was_live(tmp_path: Path) -> None:
     world.engine.close()
     again = open_store(SystemDisk(), str(world.path), clock=ManualClock(), create=False)
     assert fingerprint(again.state) == fingerprint(world.state)
-    again.wal.close()
+    again.journal.close()
 
 
 @on_loop

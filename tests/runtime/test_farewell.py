@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from beaver.config.layers import load_config
-from beaver.journal.wal.writer import WriterProcess
+from beaver.holder.owning import own_log
 from beaver.keeper.parts import KeeperParts
 from beaver.request.requests import make_request
 from beaver.server.unix_socket import SocketServer
@@ -26,22 +26,22 @@ class NoHelper:
 
 def keeper(path: Path) -> KeeperParts:
     path.mkdir(mode=0o700)
-    disk = SystemDisk()
-    lock = disk.lock(str(path / "LOCK"))
-    assert lock is not None
+    config = load_config({"data": str(path)}, environ={"BEAVER_COMMIT": "writer"})
+    disk, clock = SystemDisk(), SystemClock()
+    owned = own_log(config, disk, clock, bytes(16))
+    assert owned is not None
 
     def failed(error: BaseException) -> None:
         raise error
 
     return KeeperParts(
-        load_config({"data": str(path)}, environ={"BEAVER_COMMIT": "writer"}),
-        clock=SystemClock(),
+        config,
+        owned,
+        clock=clock,
         disk=disk,
         on_failure=failed,
         make_helper=lambda _: NoHelper(),  # type: ignore[arg-type,return-value] # nothing is asked
         make_past=lambda *_: NoPast(),
-        renew_lock=lambda: False,
-        make_writer=lambda: WriterProcess(lock),
     )
 
 

@@ -42,7 +42,7 @@ async def test_a_worker_that_becomes_ready_during_a_sync_gets_its_job(tmp_path: 
     """Seed 7 of the first campaign: nothing else was open, so nobody looked for work again."""
     writer = HeldWriter()
     world = ControllerWorld(
-        tmp_path / "data", engine_options={"commits": CommitPath(lambda: writer, "writer")}
+        tmp_path / "data", engine_options={"commits": CommitPath(lambda _: writer, "writer")}
     )
     world.controller.workers[1].ready = False
     world.engine.submit(Enqueue([job("a")]), lambda _: None)

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from beaver.errors import StoreUnavailable
-from beaver.journal.wal.lock import acquire
+from beaver.journal.wal.lock import acquire, try_lock
 from beaver.system.disk import SystemDisk
 from beaver.transport import endpoint, framing
 from tests.support.program import (
@@ -373,7 +374,7 @@ def test_whoever_is_not_the_owner_may_not_lock(open_place: Path) -> None:
     as_user(STRANGER, prepare)
     (open_place / "victim").write_text("12345\n")
     with pytest.raises(StoreUnavailable, match=f"belongs to user {STRANGER}"):
-        acquire(SystemDisk(), str(theirs), wait_s=0)
+        acquire(partial(try_lock, SystemDisk(), str(theirs)), str(theirs), wait_s=0)
     assert (open_place / "victim").read_text() == "12345\n"
 
 

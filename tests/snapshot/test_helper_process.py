@@ -276,6 +276,7 @@ asyncio.run(main(sys.argv[1]))
 
 @pytest.fixture
 def server(world: LoggedWorld) -> Any:
+    world.wal.close()
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER, world.path], stdout=subprocess.PIPE, text=True
     )

@@ -17,9 +17,11 @@ from beaver.journal.wal.format import (
     encode_frame,
     header_seed,
 )
+from beaver.journal.wal.log import Wal
 from beaver.journal.wal.reader import SegmentInfo, segments
 from beaver.journal.wal.scan import SegmentScan
-from beaver.store.recovery import Opened, read_store
+from beaver.store.rebuild import Recovered
+from beaver.store.recovery import read_store
 from beaver_chaos.sim.disk import SimDisk
 from beaver_model import fingerprint
 from beaver_model.events import Booted
@@ -84,12 +86,12 @@ class Victim:
         state = "as it was" if is_same else "another"
         raise AssertionError(f"{what}: not refused, and the state is {state}")
 
-    def must_go_on(self, expected: str, what: str) -> Opened:
+    def must_go_on(self, expected: str, what: str) -> Recovered[Wal]:
         """A start gives that state, and appending works; what it appends is there again."""
         opened = open_sim(self.disk, self.clock, create=False)
         assert fingerprint(opened.state) == expected, f"{what}: another state"
         epoch, seq = opened.state.epoch, opened.state.last_seq
-        append(opened.wal, opened.state.time_ms, [Booted(epoch + 1, False)])
+        append(opened.journal, opened.state.time_ms, [Booted(epoch + 1, False)])
         self.disk.kill()
         again = open_sim(self.disk, self.clock, create=False)
         assert (again.state.last_seq, again.state.epoch) == (seq + 1, epoch + 1), what

@@ -17,7 +17,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-from beaver.store.rebuilding import RecoveryReport
+from beaver.structs.recovery import RecoveryReport
 from beaver_model import Rejection
 from beaver_model.commands import AnyCommand
 from beaver_model.events import AnyEvent

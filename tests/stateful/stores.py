@@ -12,7 +12,8 @@ from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.log import Wal
 from beaver.journal.wal.reader import read_commits
 from beaver.ports import Clock
-from beaver.store.recovery import Opened, open_store, read_store
+from beaver.store.rebuild import Recovered
+from beaver.store.recovery import open_store, read_store
 from beaver_chaos.sim.disk import SimDisk
 from beaver_model.events import AnyEvent
 from tests.stateful.running import SEEN
@@ -39,14 +40,14 @@ class MovedClock(ManualClock):
 
 def open_sim(
     disk: SimDisk, clock: Clock, *, create: bool, commits: CommitPath | None = None
-) -> Opened:
+) -> Recovered[Wal]:
     """Recovers the store, as a server does."""
     opened = open_store(
         disk,
         "data",
         clock=clock,
         create=create,
-        store_id=STORE,
+        store=STORE,
         segment_bytes=WANTED_BYTES,
         extend_bytes=EXTEND_BYTES,
         commits=commits,

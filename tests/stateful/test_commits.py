@@ -69,10 +69,10 @@ class Commits(RuleBasedStateMachine):
 
     def start(self) -> None:
         self.loop, self.writer = SteppedLoop(), PlayedWriter()
-        commits = CommitPath(lambda: self.writer, self.way)
+        commits = CommitPath(lambda _: self.writer, self.way)
         create = self.book.last_seq == 0
         opened = open_sim(self.disk, self.clock, create=create, commits=commits)
-        self.state, self.wal = opened.state, opened.wal
+        self.state, self.wal = opened.state, opened.journal
         self.failures: list[BaseException] = []
         self.asked = self.answered = 0
         with self.loop.running():

@@ -140,7 +140,7 @@ class Log:
     def __init__(self, clock: MovedClock) -> None:
         self._clock = clock
         self.disk = SimDisk("data")
-        self._wal = open_sim(self.disk, clock, create=True).wal
+        self._wal = open_sim(self.disk, clock, create=True).journal
         self.follower = State()
         self.commits: list[Commit] = []
 
@@ -155,7 +155,7 @@ class Log:
         self.disk.kill()
         opened = open_sim(self.disk, self._clock, create=False)
         assert fingerprint(opened.state) == fingerprint(self.follower)
-        self._wal, self.follower = opened.wal, opened.state
+        self._wal, self.follower = opened.journal, opened.state
 
 
 class Running:
@@ -174,7 +174,7 @@ class Running:
         self.loop = SteppedLoop()
         with self.loop.running():
             self.engine = Engine(
-                opened.state, opened.wal, self._clock, on_failure=self.failures.append
+                opened.state, opened.journal, self._clock, on_failure=self.failures.append
             )
         self.engine.observers.append(lambda *commit: self.commits.append(commit))
         self.replies: list[Reply] = []

@@ -167,7 +167,7 @@ class Scheduling(RuleBasedStateMachine):
         self.pool.on_dispatch, self.pool.on_kill = self.is_sent, self.is_killed
         self.failures: list[object] = []
         with self.loop.running():
-            self.engine = Engine(state, opened.wal, self.clock, on_failure=self.failures.append)
+            self.engine = Engine(state, opened.journal, self.clock, on_failure=self.failures.append)
             self.engine.observers.append(self.times.note)
             state.set_known_tasks(tasks)
             self.ask(boot_command(state, previous, STORE))
@@ -229,7 +229,7 @@ class Scheduling(RuleBasedStateMachine):
         started = {worker: token for worker, (token, _) in self.pool.begun.items()}
         recovered = open_sim(self.disk, self.clock, create=False)
         assert fingerprint(recovered.state) == known, "what was acknowledged is not what is there"
-        recovered.wal.abandon()
+        recovered.journal.abandon()
         self.start(PreviousSlots(not power, STORE, started), tasks)
         for job, (attempts, has_begun) in before.items():
             self.check_charged(job, attempts, has_begun or power)

@@ -112,7 +112,7 @@ class Storage(RuleBasedStateMachine):
     def start(self) -> None:
         """Recovers, checks what it got, and logs BOOT, as a server does."""
         opened = open_sim(self.disk, self.clock, create=self.acked_seq == 0)
-        self.state, self.wal = opened.state, opened.wal
+        self.state, self.wal = opened.state, opened.journal
         self.seen_ms = self.state.time_ms
         self.check_recovered()
         started = frozenset(list(self.state.in_flight)[::2])

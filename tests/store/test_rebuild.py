@@ -15,6 +15,7 @@ from beaver.journal.port import Stamp
 from beaver.snapshot.files import FileSnapshots
 from beaver.snapshot.port import KEPT, MemorySnapshots, Snapshots
 from beaver.store.rebuild import Replica, rebuild
+from beaver.structs.recovery import RecoveryReport
 from beaver_model import build_indexes, fingerprint, violations
 from beaver_model.events import AnyEvent, Booted, Dispatched, Enqueued
 from tests.journal.journals import (
@@ -116,7 +117,7 @@ def test_snapshots_in_memory_are_no_view_of_the_living_state() -> None:
     snapshots.save(kept.journal.store, replica.snapshot())
     kept.append([enqueued("c")])
     replica.catch_up()
-    found = snapshots.load(kept.journal.store)
+    found = snapshots.load(kept.journal.store, RecoveryReport())
     assert found is not None
     assert fingerprint(found.state) == print_then
     for _ in range(3):

@@ -8,7 +8,8 @@ from beaver.journal.wal.commit_path import CommitPath
 from beaver.journal.wal.format import frame_bytes
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.log import EXTEND_BYTES, Wal
-from beaver.store.recovery import Opened, open_store
+from beaver.store.rebuild import Recovered
+from beaver.store.recovery import open_store
 from beaver_chaos.sim.disk import SimDisk
 from beaver_model import State, fingerprint, violations
 from beaver_model.events import AnyEvent, Booted, Enqueued
@@ -43,14 +44,14 @@ def open_sim(
     segment_bytes: int = 1 << 16,
     extend_bytes: int = EXTEND_BYTES,
     commits: CommitPath | None = None,
-) -> Opened:
+) -> Recovered[Wal]:
     """Opens the store `data`, made if need be."""
     return open_store(
         disk,
         "data",
         clock=StillClock(),
         create=create,
-        store_id=STORE,
+        store=STORE,
         segment_bytes=segment_bytes,
         extend_bytes=extend_bytes,
         commits=commits,
@@ -85,9 +86,9 @@ def new_disk(jobs: int = 3) -> SimDisk:
     """A disk with a store of so many jobs, a commit each; the writer was killed."""
     disk = SimDisk("data")
     opened = open_sim(disk)
-    append(opened.wal, Booted(1, False))
+    append(opened.journal, Booted(1, False))
     for number in range(jobs):
-        append(opened.wal, enqueued(f"job-{number}"))
+        append(opened.journal, enqueued(f"job-{number}"))
     disk.kill()
     return disk
 
@@ -95,7 +96,7 @@ def new_disk(jobs: int = 3) -> SimDisk:
 def sealed_disk(segments: int = 3, jobs: int = 2) -> SimDisk:
     """A disk with a store of so many segments, the last one active; the writer was killed."""
     disk = SimDisk("data")
-    wal = open_sim(disk).wal
+    wal = open_sim(disk).journal
     append(wal, Booted(1, False))
     for segment in range(segments):
         for number in range(jobs):
@@ -107,7 +108,7 @@ def sealed_disk(segments: int = 3, jobs: int = 2) -> SimDisk:
     return disk
 
 
-def goes_on(disk: SimDisk, *, jobs: int | None = None, seq: int | None = None) -> Opened:
+def goes_on(disk: SimDisk, *, jobs: int | None = None, seq: int | None = None) -> Recovered[Wal]:
     """Checks that a store opens, that appending and sealing work, and that all survives."""
     opened = open_sim(disk, create=False)
     if jobs is not None:
@@ -115,10 +116,10 @@ def goes_on(disk: SimDisk, *, jobs: int | None = None, seq: int | None = None) -
     if seq is not None:
         assert opened.state.last_seq == seq
     assert violations(opened.state) == []
-    append(opened.wal, enqueued(f"afterwards-{opened.state.last_seq}"))
-    prepare(disk, opened.wal)
-    assert opened.wal.seal()
-    append(opened.wal, enqueued(f"behind-the-seal-{opened.state.last_seq}"))
+    append(opened.journal, enqueued(f"afterwards-{opened.state.last_seq}"))
+    prepare(disk, opened.journal)
+    assert opened.journal.seal()
+    append(opened.journal, enqueued(f"behind-the-seal-{opened.state.last_seq}"))
     disk.crash(lambda n: 0)
     again = open_sim(disk, create=False)
     assert again.state.last_seq == opened.state.last_seq + 2

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from beaver.engine.engine import Applied, Engine, Reply
+from beaver.journal.memory import MemoryJournal
 from beaver.journal.wal.commit_path import CommitPath
 from beaver.journal.wal.log import SEGMENT_BYTES
 from beaver.ports import Clock, Disk
@@ -59,7 +60,7 @@ class EngineWorld:
             commits=commits,
             segment_bytes=segment_bytes,
         )
-        self.wal, self.state = opened.wal, opened.state
+        self.wal, self.state = opened.journal, opened.state
         self.failures: list[object] = []
         self.engine = Engine(
             self.state, self.wal, self.clock, on_failure=self.failures.append, **options
@@ -93,16 +94,17 @@ async def turns(count: int = 5) -> None:
 
 
 class Roomy:
-    """A log that wants no next segment."""
+    """Segments of a log that wants no next one."""
 
-    wants_next = False
+    next_path = "wal.next"
     segment_bytes = 1 << 20
+    has_next = wants_next = False
 
-    def adopt(self, path: str) -> NoReturn:
+    def adopt(self, path: str) -> bool:
         raise AssertionError("nothing was prepared")
 
-    def check(self) -> None:
-        """It is in its place."""
+    def seal(self) -> bool:
+        raise AssertionError("nothing was adopted")
 
 
 def make_housekeeping(
@@ -118,12 +120,12 @@ def make_housekeeping(
     """Housekeeping of a log with room, with nothing to prune and no snapshot that is due."""
     return Housekeeping(
         engine,
+        MemoryJournal(),
         Roomy(),
         helper,
         results or Results(),
         metrics or Metrics(),
         clock=clock,
-        next_path="wal.next",
         snapshot_ms=60_000,
         snapshot_seq=0,
         snapshot_bytes=0,
@@ -131,5 +133,4 @@ def make_housekeeping(
         retention_ms=0,
         on_room=on_room,
         on_violation=on_violation,
-        renew_lock=lambda: False,
     )

@@ -9,11 +9,10 @@ from beaver.helper.work import prepare_segment
 from beaver.history.stories import tell
 from beaver.journal.codec import encode_commit
 from beaver.journal.port import append_now
-from beaver.journal.wal.format import CLOSE, FILE_HEADER_BYTES, frame_bytes
+from beaver.journal.wal.format import frame_bytes
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.log import Tail, Wal, create_log
-from beaver.journal.wal.reader import read_header
 from beaver.ports import Disk
+from beaver.store.recovery import open_store
 from beaver.structs.questions import Known
 from beaver.structs.views import EventView
 from beaver.system.disk import SystemDisk
@@ -61,20 +60,15 @@ class LoggedWorld(LivelyWorld):
         super().__init__()
         self.disk = disk or SystemDisk()
         self.layout = Layout(str(path))
-        self.disk.mkdir(str(path))
-        create_log(self.disk, self.layout, store)
-        file = self.disk.open(self.layout.log, write=True)
-        header = read_header(file, self.layout.log)
-        tail = Tail(FILE_HEADER_BYTES, 1, header.previous_crc, CLOSE)
-        self.wal = Wal(
+        opened = open_store(
             self.disk,
-            self.layout,
-            file,
-            header,
-            tail,
+            str(path),
             clock=ManualClock(),
+            create=True,
+            store=store,
             segment_bytes=segment_bytes,
         )
+        self.wal = opened.journal
 
     @property
     def path(self) -> str:

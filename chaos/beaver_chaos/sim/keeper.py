@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from beaver.journal.wal.layout import Layout
 from beaver.keeper.parts import KeeperParts
 from beaver_chaos.sim.hardware import MS
 from beaver_chaos.sim.helper import SimHelper, SimPast
@@ -33,18 +32,16 @@ class KeeperLife(Life):
 
     async def _run(self) -> None:
         """As `keeper.process.Keeper.run`."""
-        world, layout = self.world, Layout(self.world.config.data)
-        lock = await self._acquire(layout.path)
+        world = self.world
+        owned = await self._own()
         parts = self.parts = KeeperParts(  # type: ignore[assignment] # what both have is used
             world.config,
+            owned,
             clock=world.clock,
             disk=self.disk,
             on_failure=self._failed,
-            make_helper=lambda _: SimHelper(world, self.process, layout),
+            make_helper=lambda _: SimHelper(world, self.process, owned.layout),
             make_past=lambda *_: SimPast(),
-            renew_lock=self._renew_lock,
-            make_writer=self._make_writer,
-            store_id=world.store,
         )
         self._stop = asyncio.Event()
         parts.service.on_leave = self._stop.set
@@ -63,4 +60,3 @@ class KeeperLife(Life):
         await parts.finish()
         if parts.engine.durable_seq > before_seq:
             world.reach("a keeper takes in what producers send")
-        lock.release()

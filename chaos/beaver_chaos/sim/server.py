@@ -15,11 +15,14 @@ import msgspec
 
 from beaver.config.layers import Config
 from beaver.errors import BeaverError, DiskFull, StorageFailed, StoreUnavailable
+from beaver.holder.owning import own_log
 from beaver.inspect.queries import status
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.lock import Hold, try_acquire
+from beaver.journal.wal.opening import OwnedWal
+from beaver.ports import DirectoryLock
 from beaver.server.assembly import Assembly, PoolSink, Ports
 from beaver.server.unix_socket import Connection, Outbox
+from beaver.snapshot.files import FileSnapshots
 from beaver.structs.views import StatusView
 from beaver.workers.slots import PreviousSlots
 from beaver_chaos.sim.disk import Fault
@@ -49,6 +52,7 @@ class Life:
             self.process,
             on_stop=self.stopped_in_operation,
             on_sync=world.sync_takes_time,
+            on_relock=lambda: world.reach("a lock file that was removed is made again"),
         )
         self.pools = [SimPool(world, self.process)]
         self._next_pool = "ok"
@@ -59,7 +63,6 @@ class Life:
         self.listening = False
         self.ending = False
         self.writer: SimWriter | None = None
-        self._lock: Hold | None = None
         self.log_is_replaced = False
         """Somebody has put a copy in the place of the log: this server must end."""
         self._stop: asyncio.Event | None = None
@@ -79,8 +82,6 @@ class Life:
             read_slots=self._read_slots,
             make_helper=lambda _: SimHelper(world, self.process, layout),
             make_past=lambda *_: SimPast(),
-            renew_lock=self._renew_lock,
-            make_writer=self._make_writer,
         )
 
     def _make_pool(self, config: Config, mark: str) -> SimPool:
@@ -88,7 +89,7 @@ class Life:
         self.pools.append(pool)
         return pool
 
-    def _make_writer(self) -> SimWriter:
+    def _make_writer(self, hold: DirectoryLock) -> SimWriter:
         self.writer = SimWriter(self.world, self.process, self.disk, self.stopped_in_operation)
         return self.writer
 
@@ -126,8 +127,8 @@ class Life:
         world, config, parts = self.world, self.world.config, self.parts
         sink = PoolSink()
         tasks = await self.pools[0].start(sink)
-        lock = await self._acquire(config.data)
-        await parts.recover(world.store, tasks)
+        owned = await self._own()
+        await parts.recover(owned, FileSnapshots(self.disk, owned.layout), tasks)
         if world.plan.setup.passing:
             parts.engine.state.queues_max = QUEUES_MAX
         parts.build(
@@ -146,24 +147,21 @@ class Life:
         await parts.settle()
         await parts.halt(self._close_doors)
         await parts.finish()
-        lock.release()
 
-    async def _acquire(self, path: str) -> Hold:
-        """As `locking.acquire`: the writer of a killed server may hold it for a moment."""
-        try:
-            while (lock := try_acquire(self.disk, path)) is None:  # noqa: ASYNC110 - it can only be tried
-                await asyncio.sleep(_LOCK_POLL_S)
-        except OSError as error:
-            raise StoreUnavailable(f"cannot lock {path}: {error.strerror}") from error
-        self._lock = lock
-        return lock
-
-    def _renew_lock(self) -> bool:
-        assert self._lock is not None, "housekeeping begins under the lock"
-        renewed = self._lock.renew()
-        if renewed:
-            self.world.reach("a lock file that was removed is made again")
-        return renewed
+    async def _own(self) -> OwnedWal:
+        """As `lock.acquire`: the writer of a killed server may hold it for a moment."""
+        world = self.world
+        attempt = partial(
+            own_log,
+            world.config,
+            self.disk,
+            world.clock,
+            world.store,
+            make_writer=self._make_writer,
+        )
+        while (owned := attempt()) is None:  # noqa: ASYNC110 - it can only be tried
+            await asyncio.sleep(_LOCK_POLL_S)
+        return owned
 
     async def _close_doors(self) -> None:
         self.listening = False
@@ -216,12 +214,13 @@ class Life:
             self._begin(self._prepare)
 
     async def _prepare(self) -> None:
-        wal = self.parts.opened.wal
-        if not wal.has_next:
+        segments = self.parts.journal.segments
+        assert segments is not None, "a log of files"
+        if not segments.has_next:
             await self.parts.keeping.prepare_next()
         # What no commit of these small runs is large enough for.
         if not self.writing:
-            wal.seal()
+            segments.seal()
             self.world.reach("a segment is sealed")
 
     @property

@@ -41,6 +41,7 @@ class ProcessDisk:
         *,
         on_stop: Callable[[], None],
         on_sync: Callable[[], None],
+        on_relock: Callable[[], None] = lambda: None,
         planned_by: ProcessDisk | None = None,
     ) -> None:
         """Makes one process's view of a machine's disk.
@@ -50,10 +51,11 @@ class ProcessDisk:
             process: Whose it is.
             on_stop: Called where a planned fault stops the process in an operation.
             on_sync: Called before each operation that waits for the platter.
+            on_relock: Called where it locks a directory that it has locked already.
             planned_by: Whose planned faults strike here, where it has none of its own.
         """
         self._disk, self._process = disk, process
-        self._on_stop, self._on_sync = on_stop, on_sync
+        self._on_stop, self._on_sync, self._on_relock = on_stop, on_sync, on_relock
         self._planned_by = planned_by
         self.operations = 0
         self._reads = 0
@@ -148,6 +150,8 @@ class ProcessDisk:
     def lock(self, path: str) -> DirectoryLock | None:
         lock = self._as_user().lock(path)
         if lock is not None:
+            if self._locks:
+                self._on_relock()
             self._locks.append(lock)
         return lock
 

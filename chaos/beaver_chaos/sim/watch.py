@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from beaver.errors import BeaverError
 from beaver.history.projection import END_OF
 from beaver.inspect.queries import state_word
+from beaver.journal.wal.following import Cursor
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import read_commits
 from beaver.server.assembly import Assembly
@@ -149,7 +150,7 @@ class Watch:
             self.wrong(f"recovery gives another state at seq {engine.durable_seq} than the log")
         engine.observers.insert(0, self._observe)
         self._path = ""
-        report = life.parts.opened.report
+        report = life.parts.report
         for label in report.rows:
             self._world.reach(f"recovery meets {label}")
         if report.base == "older snapshot":
@@ -171,17 +172,17 @@ class Watch:
         if not life.runs_jobs and {type(event) for event in events} & {Booted, Dispatched}:
             self.wrong("a keeper runs nothing, and logs no BOOT and no DISPATCH")
         self._take_in(first_seq, now_ms, events)
-        state, wal = life.parts.engine.state, life.parts.opened.wal
-        path = life.parts.opened.wal.commit_path
+        state, journal = life.parts.engine.state, life.parts.journal
+        path = journal.commit_path
         if self._path and path != self._path:
             where = "to the writer" if path == "writer" else "back to the loop"
             self._world.reach(f"commits move {where}")
         self._path = path
         if life.parts.engine.counters.gathered:
             self._world.reach("a commit waits for others to come in")
-        last_seq = self.shadow.last_seq
-        if not last_seq == wal.last_seq == life.parts.engine.durable_seq <= state.last_seq:
-            self.wrong(f"log, engine and state end at different seqs, the log at {wal.last_seq}")
+        last_seq, logged_seq = self.shadow.last_seq, Cursor(*journal.position).next_seq - 1
+        if not last_seq == logged_seq == life.parts.engine.durable_seq <= state.last_seq:
+            self.wrong(f"log, engine and state end at different seqs, the log at {logged_seq}")
         if state.last_seq == last_seq and state.ledger != self.shadow.ledger:
             self.wrong(f"the live state at seq {last_seq} is not what its events give")
         if len(state.jobs) <= SMALL_JOBS:

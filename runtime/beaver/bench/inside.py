@@ -60,10 +60,10 @@ def measure_inside(directory: str, name: str, serial: Budget, bulk: Budget) -> d
     disk, clock = SystemDisk(), SystemClock()
     prepare_directory(disk, data)
     opened = open_store(disk, data, clock=clock, create=True, segment_bytes=_SEGMENT_BYTES)
-    opened.wal.reserve(400 * bulk.jobs + 1_000 * serial.jobs)
+    opened.journal.reserve(400 * bulk.jobs + 1_000 * serial.jobs)
 
     async def work() -> dict[str, float]:
-        engine = Engine(opened.state, opened.wal, clock, on_failure=_fail)
+        engine = Engine(opened.state, opened.journal, clock, on_failure=_fail)
         resolver = Resolver()
         one, many = _requests(serial.jobs), _requests(bulk.jobs)
 
@@ -97,7 +97,7 @@ def measure_inside(directory: str, name: str, serial: Budget, bulk: Budget) -> d
     try:
         return run_on_loop(work())
     finally:
-        opened.wal.close()
+        opened.journal.close()
 
 
 def _requests(count: int) -> list[Request]:

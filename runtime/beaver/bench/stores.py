@@ -76,9 +76,9 @@ def write_history(
         clock=SystemClock(),
         create=True,
         segment_bytes=64 << 20,
-        commits=CommitPath(_Unsynced, "writer"),
+        commits=CommitPath(lambda _: _Unsynced(), "writer"),
     )
-    wal, spec, digest = opened.wal, encode_spec(Spec(NOBODYS)), bytes(DIGEST_BYTES)
+    wal, spec, digest = opened.journal, encode_spec(Spec(NOBODYS)), bytes(DIGEST_BYTES)
     batch: list[AnyEvent] = []
     finished = max(0, (events - live) // 3)
     seq = wal.last_seq
@@ -130,7 +130,7 @@ def measure_replay(data: str, written: int) -> float:
     took_s = time.perf_counter() - started_s
     if opened.state.last_seq != written:
         raise BeaverError(f"recovered {counted(opened.state.last_seq, 'event')} of {written}")
-    opened.wal.close()
+    opened.journal.close()
     return took_s
 
 
@@ -142,8 +142,8 @@ def measure_snapshot_load(data: str) -> dict[str, float]:
     """
     disk, layout = SystemDisk(), Layout(data)
     opened = open_store(disk, data, clock=SystemClock(), create=False)
-    write_snapshot(disk, layout, opened.state, opened.wal.store)
-    opened.wal.close()
+    write_snapshot(disk, layout, opened.state, opened.journal.store)
+    opened.journal.close()
     expected = len(opened.state.jobs)
     del opened
     started_s = time.perf_counter()

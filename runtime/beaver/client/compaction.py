@@ -11,34 +11,35 @@ from __future__ import annotations
 from typing import Final
 
 from beaver.errors import DiskFull
-from beaver.helper.work import prepare_segment, save_snapshot
-from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.log import EXTEND_BYTES
-from beaver.journal.wal.recovery_table import Row
+from beaver.helper.work import prepare_segment
+from beaver.journal.port import Journal
 from beaver.ports import Disk
-from beaver.store.recovery import Opened
+from beaver.snapshot.port import Snapshot, Snapshots
+from beaver_model import State
 
-_DAMAGED: Final = frozenset({Row.SNAPSHOT_DAMAGED.label, Row.SNAPSHOTS_USELESS.label})
+_SEGMENT_BYTES: Final = 1 << 20
+"""The next command's log: it holds few jobs, and is extended where these are many."""
 
 
-def shorten_log(disk: Disk, layout: Layout, opened: Opened) -> bool:
-    """Seals the log and takes a snapshot; the caller holds the lock, and all is durable.
+def shorten_log(disk: Disk, journal: Journal, snapshots: Snapshots, state: State) -> bool:
+    """Seals the log and takes a snapshot of its state; all of it is durable.
 
     Returns:
-        False where the disk had no room or failed at it: nothing is lost by that, and the
-        next command tries again.
+        False where the disk had no room or failed at it, or the journal has no segments:
+        nothing is lost by that, and the next command tries again.
 
     Raises:
         StorageFailed: Sealing failed; the log must not be used any more.
     """
-    wal = opened.wal
+    segments = journal.segments
+    if segments is None:
+        return False
     try:
-        if not wal.has_next:
-            prepare_segment(disk, layout.next, EXTEND_BYTES)
-            wal.adopt(layout.next)
-        wal.seal()
-        newest_is_good = _DAMAGED.isdisjoint(opened.report.rows)
-        save_snapshot(disk, layout, opened.state, wal.store, keep_previous=newest_is_good)
+        if not segments.has_next:
+            prepare_segment(disk, segments.next_path, _SEGMENT_BYTES)
+            segments.adopt(segments.next_path)
+        segments.seal()
+        snapshots.save(journal.store, Snapshot(state, journal.position))
     except (DiskFull, OSError):
         return False
     return True

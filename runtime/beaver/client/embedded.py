@@ -39,26 +39,24 @@ from beaver.errors import (
 from beaver.holder.turn import Turn, try_turn
 from beaver.inspect import queries
 from beaver.journal.codec import encode_commit
-from beaver.journal.port import OVERHEAD_BYTES, append_now
+from beaver.journal.port import OVERHEAD_BYTES, Journal, append_now
+from beaver.journal.wal.format import STORE_ID_BYTES
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.lock import (
-    LOCK_WAIT_S,
-    Patience,
-    prepare_directory,
-    silent_server,
-    try_lock,
-)
-from beaver.journal.wal.log import SERVER_BYTES
+from beaver.journal.wal.lock import LOCK_WAIT_S, Patience, prepare_directory, silent_server
+from beaver.journal.wal.log import SERVER_BYTES, Wal
+from beaver.journal.wal.opening import OwnedWal, peek_store, require_store, try_own
 from beaver.limits import hint
-from beaver.ports import Clock, DirectoryLock, Disk
+from beaver.ports import Clock, Disk
 from beaver.request.operations import ENQUEUE
 from beaver.request.rejections import error_of
 from beaver.request.resolving import Resolver
-from beaver.store.recovery import Opened, open_store, peek_store, read_store
+from beaver.snapshot.files import FileSnapshots
+from beaver.store.rebuild import Recovered, recover
+from beaver.store.recovery import read_store
 from beaver.store.weighing import bytes_to_recover
 from beaver.structs.questions import Known, Search, Told
 from beaver.structs.views import JobView, StatusView
-from beaver.system.clock import SystemClock
+from beaver.system.clock import SystemClock, SystemEntropy
 from beaver.system.disk import SystemDisk
 from beaver.text.foreign import counted
 from beaver.transport import endpoint
@@ -197,14 +195,13 @@ class EmbeddedClient(Operations, Synchronous):
         if operation is ENQUEUE and not call.body.jobs:
             return call.finish([])
         with self._opened(create=operation is ENQUEUE) as (opened, now_ms):
-            commit = partial(self._commit, opened, now_ms)
+            commit = partial(self._commit, opened.state, opened.journal, now_ms)
             return LocalStore(opened.state, commit, self, lambda: now_ms, _refuse).call(call)
 
     # -- changes -------------------------------------------------------------------------
 
-    def _commit(self, opened: Opened, now_ms: int, command: AnyCommand) -> None:
+    def _commit(self, state: State, journal: Journal, now_ms: int, command: AnyCommand) -> None:
         """Decides, applies and appends; the commit is durable on return."""
-        state, wal = opened.state, opened.wal
         decision = decide(state, command, now_ms)
         if isinstance(decision, Rejection):
             raise error_of(decision)
@@ -217,72 +214,66 @@ class EmbeddedClient(Operations, Synchronous):
                 f"{BATCH_BYTES_MAX} bytes fit; {hint('batch_bytes')}"
             )
         left = SERVER_BYTES if isinstance(command, Enqueue) else 0
-        if not wal.reserve(len(payload) + OVERHEAD_BYTES + left):
+        if not journal.reserve(len(payload) + OVERHEAD_BYTES + left):
             raise DiskFull("the disk is full; nothing was changed and nothing is lost")
         for event in decision:
             apply(state, event, now_ms)
-        append_now(wal, payload, len(decision))
+        append_now(journal, payload, len(decision))
 
     @contextmanager
-    def _opened(self, *, create: bool) -> Iterator[tuple[Opened, int]]:
-        """Holds the lock over recovery, one commit and the closing of the log."""
+    def _opened(self, *, create: bool) -> Iterator[tuple[Recovered[Wal], int]]:
+        """Owns the log over recovery, one commit and its closing."""
         if create:
             prepare_directory(self._disk, self.data)
         else:
-            self._require_store()
-        turn, lock = self._hold()
-        try:
-            opened = open_store(self._disk, self.data, clock=self._clock, create=create)
+            endpoint.require_directory(self.data)
+            require_store(self._disk, self.data)
+        turn, owned = self._own(create=create)
+        with turn:
             try:
+                snapshots = FileSnapshots(self._disk, owned.layout)
+                opened = recover(owned, snapshots, self._clock.monotonic_ns)
                 yield opened, Stamper(self._clock, opened.state.time_ms).now_ms()
                 if opened.report.events >= REPLAYED_MAX:
                     # Seldom, so what it takes is loaded only then.
                     from beaver.client.compaction import shorten_log
 
-                    shorten_log(self._disk, Layout(self.data), opened)
-            except BaseException:
+                    shorten_log(self._disk, opened.journal, snapshots, opened.state)
+                opened.journal.close()
+            finally:
                 # Refused, or the log failed: whoever opens it next recovers it.
-                opened.wal.abandon()
-                raise
-            opened.wal.close()
+                owned.abandon()
             self._alone_s = time.monotonic()
-        finally:
-            lock.release()
-            turn.release()
 
-    def _require_store(self) -> None:
-        """Checks that there is something to change, so that a mere look creates nothing."""
-        endpoint.require_directory(self.data)
-        layout = Layout(self.data)
-        if not any(map(self._disk.exists, (layout.lock, layout.log, layout.snapshot))):
-            raise NotFound(f"{self.data} holds no queue")
-
-    def _hold(self) -> tuple[Turn, DirectoryLock]:
-        """Returns turn and lock, to append alone; the next one waits for both.
+    def _own(self, *, create: bool) -> tuple[Turn, OwnedWal]:
+        """Returns turn and log, to append alone; the next one waits for both.
 
         Raises:
             _Served: Somebody serves the store: who was there, or a keeper, started here.
             StoreUnavailable: Neither for a while.
         """
         patience, waited, started = Patience(self.data, self._lock_wait_s), False, 0
+        store = SystemEntropy().token_bytes(STORE_ID_BYTES) if create else None
         while True:
             # Before the look: who has the turn knows that nobody begins to listen meanwhile.
             turn = self._try_turn()
-            lock: DirectoryLock | None = None
+            owned: OwnedWal | None = None
             try:
                 if (server := blocking.find(self.data)) is not None:
                     raise _Served(server)
-                if turn is not None and (lock := try_lock(self._disk, self.data)) is not None:
+                if turn is not None:
+                    owned = try_own(self._disk, self.data, clock=self._clock, store=store)
+                if turn is not None and owned is not None:
                     if started == STARTS_MAX or not self._wants_keeper(waited):
-                        held, turn, lock = (turn, lock), None, None
+                        held, turn, owned = (turn, owned), None, None
                         return held
-                    lock.release()  # The keeper takes it.
-                    lock = None
+                    owned.abandon()  # The keeper takes it.
+                    owned = None
                     started = started + 1 if self._start_keeper() else STARTS_MAX
                     continue
             finally:
-                if lock is not None:
-                    lock.release()
+                if owned is not None:
+                    owned.abandon()
                 if turn is not None:
                     turn.release()
             waited = True
@@ -323,7 +314,7 @@ class EmbeddedClient(Operations, Synchronous):
                 now_ms,
                 running=False,
                 store=store.hex() if store else "",
-                recovery_ms=sum(report.seconds.values()) * 1000,
+                recovery_ms=report.total_ms,
                 recovery=msgspec.to_builtins(report),
             )
             view.silent = silent_server(self.data)

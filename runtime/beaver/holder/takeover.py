@@ -5,7 +5,7 @@ jobs to its workers, lets those that run end, within its own grace, and goes on 
 clients enqueue meanwhile.  All that takes long at its end it does before it closes its doors.
 So between its last answer and our first there is a moment only.
 
-What may not live here: the lock (`journal.wal.lock`).
+What may not live here: how a store is owned (`journal`).
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from beaver.errors import BeaverError
-from beaver.journal.wal.lock import Hold, holder_of, try_lock
-from beaver.ports import Disk
+from beaver.journal.wal.lock import holder_of
 from beaver.transport import endpoint, framing
 
 log = logging.getLogger("beaver")
+T = TypeVar("T")
 
 _POLL_S: Final = 0.01
 
 
-async def take_over(disk: Disk, data: str, stop: asyncio.Event) -> Hold | None:
-    """Returns the lock on a data directory, however long its holder takes to leave.
+async def take_over(attempt: Callable[[], T | None], data: str, stop: asyncio.Event) -> T | None:
+    """Returns what is had only by whoever holds a store, however long its holder takes to leave.
 
     Args:
-        disk: Where it lies.
+        attempt: Tries once to own it; returns `None` where another process does.
         data: The directory, which exists.
         stop: Ends the wait.
 
@@ -37,14 +38,14 @@ async def take_over(disk: Disk, data: str, stop: asyncio.Event) -> Hold | None:
         `None` where `stop` was set first.
 
     Raises:
-        StoreUnavailable: It cannot be locked at all.
+        BeaverError: As `attempt`.
         DiskFull: There is no room for another server; its holder was not asked.
     """
-    lock = try_lock(disk, data)
-    if lock is None:
+    owned = attempt()
+    if owned is None:
         endpoint.check_room(data)  # Before anybody leaves for a server that cannot start.
     asked = ""
-    while lock is None:
+    while owned is None:
         holder = holder_of(data)
         if holder != asked and await asyncio.to_thread(ask_to_leave, data, holder):
             asked = holder
@@ -52,8 +53,8 @@ async def take_over(disk: Disk, data: str, stop: asyncio.Event) -> Hold | None:
             async with asyncio.timeout(_POLL_S):
                 await stop.wait()
                 return None
-        lock = try_lock(disk, data)
-    return lock
+        owned = attempt()
+    return owned
 
 
 def ask_to_leave(data: str, holder: str) -> bool:

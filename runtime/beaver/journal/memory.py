@@ -17,8 +17,10 @@ from beaver.journal.port import (
     Deposed,
     Done,
     Failed,
+    Log,
     Position,
 )
+from beaver.structs.recovery import RecoveryReport
 
 ROOM_BYTES: Final = 1 << 40
 """As good as no bound: a journal in memory is bounded by those who fill it."""
@@ -53,17 +55,24 @@ class MemoryLog:
             time_ms, events, *stamp = decode(payload)
             yield Commit((index,), None if stamp else first_seq, time_ms, events, *stamp)
 
+    def check_beginning(self, damaged: Corruption | None) -> None:
+        """Nothing was ever dropped."""
+
     def illegal(self, commit: Commit, seq: int, reason: str) -> Corruption:
         """See `port.Log`."""
         return Corruption("the journal", commit.position[0] - 1, seq, reason)
 
 
 class MemoryJournal:
-    """The `port.Journal` of one writer."""
+    """The `port.Journal` of one writer, and its `port.Owned`."""
+
+    commit_bytes_max = COMMIT_BYTES_MAX
+    commit_path = "memory"
+    segments = None
 
     def __init__(self, log: MemoryLog | None = None) -> None:
         """Opens a log at its end; a new one by default."""
-        self.commit_bytes_max = COMMIT_BYTES_MAX
+        self.report = RecoveryReport()
         self.log = log or MemoryLog()
         self.position: Position = (len(self.log.commits),)
         self._closed = False
@@ -82,9 +91,21 @@ class MemoryJournal:
         """See `port.Log`."""
         return self.log.read(after)
 
+    def check_beginning(self, damaged: Corruption | None) -> None:
+        """See `port.Log`."""
+
     def illegal(self, commit: Commit, seq: int, reason: str) -> Corruption:
         """See `port.Log`."""
         return self.log.illegal(commit, seq, reason)
+
+    def resume(self, earlier: Log) -> bool:
+        """See `port.Owned`: commits are never changed."""
+        return isinstance(earlier, MemoryJournal) and earlier.log is self.log
+
+    def begin(self, after: Position | None) -> MemoryJournal:
+        """See `port.Owned`."""
+        self.position = after or (0,)
+        return self
 
     def append(self, after: Position, payload: bytes, count: int, done: Done) -> None:
         """See `port.Journal`; `done` is called at once."""

@@ -12,8 +12,10 @@ local log and for one that a cluster replicates:
 - `done` is called once with what became of it: **appended** (the commit is durable, and
   behind `after`), **deposed** (another writer's commit stands there, so this one will never be
   in the log), or **failed** (nobody knows; the journal is useless from here on).
-- **Ownership** belongs to the journal: it is opened by whoever may write, `check` sees that
-  this is still so, and `close` and `abandon` give it up.
+- **Ownership** belongs to the journal.  It is opened in two steps: whoever has it as `Owned`
+  reads it, and may refuse what it finds; only `begin` changes anything.  `check` sees that it
+  is still its owner's, and `close` and `abandon` give it up.
+- A journal that is kept in **segments** lets others prepare room for it (`Segments`).
 
 How a commit becomes durable (a frame, zero-filled room, a sync on the loop or in a process of
 its own; a message and its majority) is the journal's own business.
@@ -25,9 +27,10 @@ its own; a message and its majority) is the journal's own business.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from beaver.errors import Corruption, LostLeadership
+from beaver.structs.recovery import RecoveryReport
 from beaver_model.events import AnyEvent
 
 Position = tuple[int, ...]
@@ -118,6 +121,17 @@ class Log(Protocol):
         """
         ...
 
+    def check_beginning(self, damaged: Corruption | None) -> None:
+        """Sees that it can be read without a snapshot: that its first commit is still kept.
+
+        Args:
+            damaged: Why the newest snapshot is of no use, where there is one.
+
+        Raises:
+            Corruption: It is not.
+        """
+        ...
+
     def illegal(self, commit: Commit, seq: int, reason: str) -> Corruption:
         """Returns the error that says where a commit stands which cannot follow.
 
@@ -140,6 +154,16 @@ class Journal(Log, Protocol):
     @property
     def commit_bytes_max(self) -> int:
         """Bound on the payload of one commit."""
+        ...
+
+    @property
+    def commit_path(self) -> str:
+        """How commits are written now, in a word for people."""
+        ...
+
+    @property
+    def segments(self) -> Segments | None:
+        """Itself, where others can prepare room for it."""
         ...
 
     def append(self, after: Position, payload: bytes, count: int, done: Done) -> None:
@@ -190,6 +214,86 @@ class Journal(Log, Protocol):
 
     def abandon(self) -> None:
         """Gives it up as it is, without writing.  Never raises."""
+        ...
+
+
+class Segments(Protocol):
+    """A journal kept in files: the next one is prepared by others, zero-filled and synced."""
+
+    @property
+    def next_path(self) -> str:
+        """Where it is prepared."""
+        ...
+
+    @property
+    def segment_bytes(self) -> int:
+        """How large it should be."""
+        ...
+
+    @property
+    def has_next(self) -> bool:
+        """True where one was adopted and is not in use yet."""
+        ...
+
+    @property
+    def wants_next(self) -> bool:
+        """True where one should be prepared now and adopted."""
+        ...
+
+    def adopt(self, path: str) -> bool:
+        """Takes a prepared file, to go on in once it is needed.
+
+        Returns:
+            False where no descriptor is left for it.  Nothing was changed.
+
+        Raises:
+            StorageFailed: The journal is useless from here on.
+        """
+        ...
+
+    def seal(self) -> bool:
+        """Goes on in the next file now; false where nothing was sealed.
+
+        Raises:
+            StorageFailed: The journal is useless from here on.
+        """
+        ...
+
+
+Journal_co = TypeVar("Journal_co", bound=Journal, covariant=True)
+
+
+class Owned(Log, Protocol[Journal_co]):
+    """A journal that nobody else may write to, and that was not written to yet.
+
+    Recovery reads it to its end.  Whatever it refuses, nothing was changed.
+    """
+
+    @property
+    def report(self) -> RecoveryReport:
+        """What was found so far; whoever rebuilds the state adds to it."""
+        ...
+
+    def resume(self, earlier: Log) -> bool:
+        """True where all that `earlier`, another reading, has read holds still.
+
+        A state that was built from it then follows this journal, and nothing is read twice.
+        """
+        ...
+
+    def begin(self, after: Position | None) -> Journal_co:
+        """Makes good what the last writer has left, and returns the journal to append to.
+
+        Args:
+            after: What was read: up to here, which is the end as the owner knows it.
+
+        Raises:
+            StorageFailed, StoreUnavailable: It cannot be written.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """Gives it up as it is, begun or not.  Never raises."""
         ...
 
 

@@ -16,16 +16,16 @@ from beaver.config.layers import Config
 from beaver.engine.engine import Engine
 from beaver.errors import NoServer
 from beaver.inspect import queries
-from beaver.journal.wal.commit_path import CommitPath
-from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.log import EXTEND_BYTES, SERVER_BYTES, Wal
-from beaver.ports import Clock, Disk, Helper, LogWriter
+from beaver.journal.wal.log import SERVER_BYTES, Wal
+from beaver.journal.wal.opening import OwnedWal
+from beaver.ports import Clock, Disk, Helper
 from beaver.request.operations import Nothing
 from beaver.server.housekeeping import Housekeeping
 from beaver.server.metrics import Metrics
 from beaver.server.results import Results
 from beaver.server.service import Asker, PastTeller, Respond, Service, Watch
-from beaver.store.recovery import open_store
+from beaver.snapshot.files import FileSnapshots
+from beaver.store.rebuild import recover
 from beaver.structs.views import StatusView
 from beaver.system.kinship import store_mark
 from beaver_model import State
@@ -82,11 +82,12 @@ class _Segments:
 
     def __init__(self, wal: Wal) -> None:
         self._wal = wal
-        self.adopt, self.check = wal.adopt, wal.check
+        self.adopt, self.seal, self.next_path = wal.adopt, wal.seal, wal.next_path
+        self.segment_bytes = wal.segment_bytes
 
     @property
-    def segment_bytes(self) -> int:
-        return self._wal.segment_bytes
+    def has_next(self) -> bool:
+        return self._wal.has_next
 
     @property
     def wants_next(self) -> bool:
@@ -99,36 +100,26 @@ class KeeperParts:
     def __init__(
         self,
         config: Config,
+        owned: OwnedWal,
         *,
         clock: Clock,
         disk: Disk,
         on_failure: Callable[[BaseException], None],
         make_helper: Callable[[str], Helper],
         make_past: Callable[[Helper, Housekeeping], PastTeller],
-        renew_lock: Callable[[], bool],
-        make_writer: Callable[[], LogWriter] | None = None,
-        store_id: bytes | None = None,
     ) -> None:
-        """Recovers the store; the caller holds the lock, and the loop runs.
+        """Recovers the store of a journal; the loop runs.
 
         Raises:
-            BeaverError: As `open_store`; a refusal has changed nothing.
+            BeaverError: As `recover`; a refusal has changed nothing.
         """
-        self.opened = open_store(
-            disk,
-            config.data,
-            clock=clock,
-            create=True,
-            store_id=store_id,
-            segment_bytes=config.segment_bytes,
-            extend_bytes=min(EXTEND_BYTES, config.segment_bytes),
-            commits=CommitPath(make_writer, config.commit),
-        )
-        report = self.opened.report
-        self.store = self.opened.wal.store
+        snapshots = FileSnapshots(disk, owned.layout)
+        state, self.journal, self.report = recover(owned, snapshots, clock.monotonic_ns)
+        report = self.report
+        self.store = self.journal.store
         self.engine = Engine(
-            self.opened.state,
-            self.opened.wal,
+            state,
+            self.journal,
             clock,
             on_failure=on_failure,
             state_bytes_max=config.state_bytes_bound,
@@ -143,12 +134,12 @@ class KeeperParts:
         self.helper = make_helper(store_mark(self.store.hex(), disk.identity(config.data)))
         self.keeping = Housekeeping(
             self.engine,
-            _Segments(self.opened.wal),
+            self.journal,
+            _Segments(self.journal),
             self.helper,
             results,
             metrics,
             clock=clock,
-            next_path=Layout(config.data).next,
             snapshot_ms=config.snapshot_ms,
             snapshot_seq=report.snapshot_seq,
             snapshot_bytes=report.snapshot_bytes,
@@ -156,7 +147,6 @@ class KeeperParts:
             retention_ms=config.retention_ms,
             on_room=lambda: None,
             on_violation=lambda what: on_failure(AssertionError(what)),
-            renew_lock=renew_lock,
             projects=False,
         )
         resolver = config.resolver()
@@ -170,23 +160,17 @@ class KeeperParts:
         )
 
     def _status(self, state: State) -> StatusView:
-        report = self.opened.report
         return queries.status(
             state,
             self.engine.now_ms(),
             running=False,
             keeper=self.service.pid,
             store=self.store.hex(),
-            recovery_ms=self.recovery_ms,
-            recovery=msgspec.to_builtins(report),
+            recovery_ms=self.report.total_ms,
+            recovery=msgspec.to_builtins(self.report),
             disk_full=self.engine.disk_full,
-            commit_path=self.opened.wal.commit_path,
+            commit_path=self.journal.commit_path,
         )
-
-    @property
-    def recovery_ms(self) -> float:
-        """What recovery took."""
-        return sum(self.opened.report.seconds.values()) * 1000
 
     def start(self) -> None:
         """Starts housekeeping."""
@@ -201,6 +185,6 @@ class KeeperParts:
         await self.keeping.stop()
 
     async def finish(self) -> None:
-        """Closes the log."""
-        self.engine.close()
+        """Closes the journal, and gives it up."""
         await self.helper.stop()
+        self.engine.close()

@@ -1,6 +1,6 @@
 """The keeper's process: it opens the store, listens, and ends when nobody needs it.
 
-1. It takes the lock, or finds that somebody else serves the store by now, and ends.
+1. It takes the log, or finds that somebody else serves the store by now, and ends.
 2. It recovers, listens, writes `server.json`, and tells its starter.
 3. It ends when nobody has asked for anything for a while, when a server wants the lock, on a
    signal, and when its directory is no longer where it was.  First it is no longer to be
@@ -25,14 +25,16 @@ import msgspec
 from beaver.config.layers import Config
 from beaver.errors import BeaverError
 from beaver.helper.process import HelperProcess
+from beaver.holder.owning import own_log
+from beaver.journal.wal.format import STORE_ID_BYTES
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.lock import Hold, Patience, try_acquire
-from beaver.journal.wal.writer import WriterProcess
+from beaver.journal.wal.lock import Patience
+from beaver.journal.wal.opening import OwnedWal
 from beaver.keeper.parts import KeeperParts
 from beaver.server.past import Past
 from beaver.server.unix_socket import SocketServer
 from beaver.system import descriptors
-from beaver.system.clock import SystemClock
+from beaver.system.clock import SystemClock, SystemEntropy
 from beaver.system.disk import SystemDisk
 from beaver.transport import endpoint
 from beaver.transport.framing import encode_error, encode_frame
@@ -115,42 +117,42 @@ class Keeper:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             loop.add_signal_handler(number, self._leave.set)
-        lock = await self._lock()
-        if lock is None:
+        owned = await self._own()
+        if owned is None:
             self._starter.tell(encode_frame([0, 0, []]))
             return
         try:
-            await self._keep(lock)
+            await self._keep(owned)
         finally:
-            # Before the lock: from then on the file is another one's.
+            # Before it is given up: from then on the file is another one's.
             endpoint.withdraw(self._config.data)
-            lock.release()
+            owned.abandon()
 
-    async def _lock(self) -> Hold | None:
-        """Returns the lock; `None` where somebody serves the store by now."""
+    async def _own(self) -> OwnedWal | None:
+        """Returns the log, owned; `None` where somebody serves the store by now."""
         patience = Patience(self._config.data)
-        while (lock := try_acquire(self._disk, self._config.data)) is None:
+        store = SystemEntropy().token_bytes(STORE_ID_BYTES)
+        while (owned := own_log(self._config, self._disk, self._clock, store)) is None:
             reached = endpoint.reach(self._config.data)
             if reached is not None:
                 reached[0].close()
                 return None
             patience.wait()  # Nobody else is served by this loop yet.
-        return lock
+        return owned
 
-    async def _keep(self, lock: Hold) -> None:
+    async def _keep(self, owned: OwnedWal) -> None:
         config = self._config
         assert self._leave is not None, "made by run"
         mark = endpoint.directory_mark(config.data)
         endpoint.tell_phase(config.data, "starting")
         parts = KeeperParts(
             config,
+            owned,
             clock=self._clock,
             disk=self._disk,
             on_failure=self._fail,
             make_helper=partial(HelperProcess, config.data),
             make_past=partial(Past, Layout(config.data)),
-            renew_lock=lock.renew,
-            make_writer=partial(WriterProcess, lock),
         )
         self._disk.keep(self._layout.path, self._layout.archive)
         parts.service.on_leave = self._leave.set
@@ -192,7 +194,7 @@ class Keeper:
     async def _until_unneeded(self, parts: KeeperParts, mark: str) -> None:
         """Returns when somebody else needs the lock, or nobody needs this keeper."""
         assert self._leave is not None, "made by run"
-        costly_ms = parts.recovery_ms - CHEAP_RECOVERY_MS
+        costly_ms = parts.report.total_ms - CHEAP_RECOVERY_MS
         patience_ms = min(costly_ms * IDLE_PER_RECOVERY, IDLE_MS_MAX)
         idle_s = max(self._config.keeper_idle_ms, patience_ms) / 1000
         done, since_s = (-1, -1), time.monotonic()

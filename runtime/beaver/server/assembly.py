@@ -5,7 +5,7 @@ in both, and it matters:
 
 1. `recover`: the workers to come get the store's mark, *then* leftovers of a dead server
    are killed, *then* the slots are read, *then*
-   recovery turns the files into the state, and BOOT is logged with what the slots say.
+   recovery turns the journal into the state, and BOOT is logged with what the slots say.
    Settings that decisions depend on are logged.  Only then may workers be attached.
 2. `build`: engine, controller, housekeeping and service are wired.
 3. `start`, once the caller listens: workers and housekeeping.
@@ -30,17 +30,17 @@ from beaver.dispatch.controller import ROOM_BYTES, Controller
 from beaver.dispatch.slots_view import Concurrency, Crew
 from beaver.engine.engine import Engine
 from beaver.errors import BeaverError, CrewFailed
-from beaver.journal.wal.commit_path import CommitPath
+from beaver.journal.port import Journal, Owned
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.log import EXTEND_BYTES
-from beaver.ports import Clock, Disk, Entropy, Helper, LogWriter, Pool
+from beaver.journal.wal.opening import peek_store
+from beaver.ports import Clock, Disk, Entropy, Helper, Pool
 from beaver.server.failure_log import FailureLog
 from beaver.server.housekeeping import Housekeeping
 from beaver.server.metrics import Metrics
 from beaver.server.results import Results
 from beaver.server.service import PastTeller, Service
-from beaver.store.rebuilding import Rebuilding
-from beaver.store.recovery import Opened, open_store, peek_store, store_of
+from beaver.snapshot.port import Snapshots
+from beaver.store.rebuild import Replica, recover
 from beaver.structs.messages import Options, Outcome, TaskInfo
 from beaver.structs.views import ReloadView, StatusView
 from beaver.system.kinship import store_mark
@@ -123,10 +123,6 @@ class Ports(NamedTuple):
     """Makes the helper of the store with that mark."""
     make_past: Callable[[Helper, Housekeeping], PastTeller]
     """Makes what tells of the past."""
-    renew_lock: Callable[[], bool]
-    """Locks the directory's lock file anew where it was replaced; true where it was."""
-    make_writer: Callable[[], LogWriter] | None = None
-    """Starts a process that writes the log beside the loop, for slow disks."""
 
 
 class Assembly:
@@ -140,7 +136,7 @@ class Assembly:
         on_failure: Callable[[BaseException], None],
         writer: str = "",
     ) -> None:
-        """Notes what the server is made of; `recover` opens the store.
+        """Notes what the server is made of; `recover` takes its journal.
 
         Args:
             config: Every setting.
@@ -157,41 +153,33 @@ class Assembly:
         self._layout = Layout(config.data)
 
     async def recover(
-        self, store: bytes, tasks: Sequence[TaskInfo], ahead: Rebuilding | None = None
+        self,
+        owned: Owned[Journal],
+        snapshots: Snapshots,
+        tasks: Sequence[TaskInfo],
+        ahead: Replica | None = None,
     ) -> None:
-        """Opens the store and logs BOOT; the caller holds the lock.
+        """Recovers the state of a journal, begins to write to it, and logs BOOT.
 
         Args:
-            store: Id that a new store gets.  Where another process has made the store
-                meanwhile, it is that one's.
+            owned: The journal; given up with the assembly.
+            snapshots: What its state is read on from.
             tasks: What the workers know.
-            ahead: What was read of the store before.
+            ahead: What was read of the journal before it was owned.
         """
         config, ports = self._config, self._ports
-        store = store_of(ports.disk, config.data) or store
-        self.mark = store_mark(store.hex(), ports.disk.identity(config.data))
+        self.store = owned.store
+        self.mark = store_mark(self.store.hex(), ports.disk.identity(config.data))
         killed = ports.pool.claim(self.mark)
         if killed:
             log.warning("killed %s that a dead server left behind", counted(killed, "process"))
         previous = ports.read_slots(self._layout.slots)
-        self.opened: Opened = open_store(
-            ports.disk,
-            config.data,
-            clock=ports.clock,
-            create=True,
-            store_id=store,
-            segment_bytes=config.segment_bytes,
-            extend_bytes=min(EXTEND_BYTES, config.segment_bytes),
-            commits=CommitPath(ports.make_writer, config.commit),
-            ahead=ahead,
-        )
-        state = self.opened.state
-        self.store = self.opened.wal.store
-        assert self.store == store, "under the lock nobody else makes a store"
+        recovered = recover(owned, snapshots, ports.clock.monotonic_ns, ahead)
+        state, self.journal, self.report = recovered
         self.tasks = tasks
         self.engine = Engine(
             state,
-            self.opened.wal,
+            self.journal,
             ports.clock,
             on_failure=self._on_failure,
             state_bytes_max=config.state_bytes_bound,
@@ -234,7 +222,7 @@ class Assembly:
             reload: Reads the settings anew and calls `renew`, for a client that asks.
             leave: Ends the server, for one that wants to take its place.
         """
-        config, ports, engine, report = self._config, self._ports, self.engine, self.opened.report
+        config, ports, engine, report = self._config, self._ports, self.engine, self.report
         self._resolver = resolver = config.resolver(_options_of(self.tasks))
         self._pools[ports.pool] = sink
         self.results, self.metrics = Results(), Metrics()
@@ -267,12 +255,12 @@ class Assembly:
         sink.controller = self.controller
         self.keeping = Housekeeping(
             engine,
-            self.opened.wal,
+            self.journal,
+            self.journal.segments,
             self.helper,
             self.results,
             self.metrics,
             clock=ports.clock,
-            next_path=self._layout.next,
             snapshot_ms=config.snapshot_ms,
             snapshot_seq=report.snapshot_seq,
             snapshot_bytes=report.snapshot_bytes,
@@ -280,7 +268,6 @@ class Assembly:
             retention_ms=config.retention_ms,
             on_room=self.controller.retry_unwritten,
             on_violation=partial(self._violated, on_violation),
-            renew_lock=ports.renew_lock,
         )
         self.service = Service(
             engine,
@@ -424,10 +411,10 @@ class Assembly:
         await self.keeping.stop()
 
     async def finish(self) -> None:
-        """Closes the log."""
-        self.engine.close()
+        """Closes the journal, and gives it up."""
         self.failures.close()
         await self.helper.stop()
+        self.engine.close()
 
     async def _stop_pools(self) -> None:
         for pool in [*self._pools]:

@@ -9,8 +9,8 @@ Independent loops, so that a long snapshot delays nothing else:
   server is busy that is put off, since it wants a core and the disk that everybody else wants;
 - a snapshot is taken when the log since the last one has grown enough;
 - a sample of the state is held against the invariants; a violation stops dispatch;
-- lock file and log are compared with their names: who removes the one locks nobody in or out,
-  and without the other nothing more may be acknowledged.
+- the journal looks whether it is still what this server opened, and its own: otherwise nothing
+  more may be acknowledged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from beaver.engine.counters import CommitCounters
 from beaver.engine.engine import Engine
@@ -31,6 +31,7 @@ from beaver.errors import (
     StorageFailed,
     StoreUnavailable,
 )
+from beaver.journal.port import Journal, Segments
 from beaver.ports import Clock, Helper
 from beaver.server.metrics import Metrics
 from beaver.server.results import RESULTS_BYTES_MAX, Results
@@ -77,33 +78,19 @@ def _name(work: Callable[[], Any]) -> str:
     return work.__name__.strip("_")
 
 
-class Segments(Protocol):
-    """What housekeeping needs of the log."""
-
-    @property
-    def wants_next(self) -> bool: ...
-
-    @property
-    def segment_bytes(self) -> int: ...
-
-    def adopt(self, path: str) -> bool: ...
-
-    def check(self) -> None: ...
-
-
 class Housekeeping:
     """Keeps one server's files in order until it is stopped."""
 
     def __init__(
         self,
         engine: Engine,
-        segments: Segments,
+        journal: Journal,
+        segments: Segments | None,
         helper: Helper,
         results: Results,
         metrics: Metrics,
         *,
         clock: Clock,
-        next_path: str,
         snapshot_ms: int,
         snapshot_seq: int,
         snapshot_bytes: int,
@@ -111,19 +98,18 @@ class Housekeeping:
         retention_ms: int,
         on_room: Callable[[], None],
         on_violation: Callable[[str], None],
-        renew_lock: Callable[[], bool],
         projects: bool = True,
     ) -> None:
         """Takes charge of a store; nothing is done before `start`.
 
         Args:
             engine: Told when the disk is full and when it is not.
-            segments: The log.
+            journal: Looked at, at every beat.
+            segments: Prepared ahead, where it is kept in such.
             helper: Does the work.
             results: Told what the history holds.
             metrics: Told what was done.
             clock: For intervals.
-            next_path: Where the next segment is prepared.
             snapshot_ms: Least interval between snapshots.
             snapshot_seq: Seq of the snapshot that recovery began with.
             snapshot_bytes: Its size.
@@ -131,12 +117,11 @@ class Housekeeping:
             retention_ms: Age up to which segments stay.
             on_room: Called at every beat: the log may have room again.
             on_violation: Called with what is wrong with the state, once.
-            renew_lock: Locks the lock file anew where it was replaced; true where it was.
             projects: Whether the history is brought up to the log by itself.
         """
-        self._engine, self._segments, self._helper = engine, segments, helper
+        self._engine, self._journal, self._helper = engine, journal, helper
+        self._segments = segments
         self._results, self._metrics, self._clock = results, metrics, clock
-        self._next_path = next_path
         self.adjust(
             snapshot_ms=snapshot_ms, retention_bytes=retention_bytes, retention_ms=retention_ms
         )
@@ -144,7 +129,6 @@ class Housekeeping:
         self._log_bytes_then = 0
         self._last_snapshot_ns = clock.monotonic_ns()
         self._on_room, self._on_violation, self._projects = on_room, on_violation, projects
-        self._renew_lock = renew_lock
         self._sampler = Sampler(engine.state)
         self._is_violated = False
         engine.observers.append(self._sampler.observe)
@@ -209,7 +193,8 @@ class Housekeeping:
         without a new segment, and an outcome that waits for it holds its job in flight.
         """
         try:
-            if not self._segments.wants_next or await self.prepare_next():
+            segments = self._segments
+            if segments is None or not segments.wants_next or await self.prepare_next():
                 if self._engine.disk_full:
                     log.warning("the disk has room again, new jobs are taken")
                 self._engine.disk_full = False
@@ -222,8 +207,10 @@ class Housekeeping:
         Raises:
             BeaverError: There is no descriptor for it, or no helper: to be tried again.
         """
+        segments = self._segments
+        assert segments is not None, "only asked for where there are segments"
         try:
-            await self._helper.prepare(self._next_path, self._segments.segment_bytes)
+            await self._helper.prepare(segments.next_path, segments.segment_bytes)
         except DiskFull as error:
             if not self._engine.disk_full:
                 log.warning("the disk is full, new jobs are refused for now: %s", error)
@@ -236,7 +223,7 @@ class Housekeeping:
                     await self.snapshot()
             return False
         try:
-            adopted = self._segments.adopt(self._next_path)
+            adopted = segments.adopt(segments.next_path)
         except StorageFailed as error:
             # The log refuses everything from here on, so nothing may be waited for.
             self._engine.fail(error)
@@ -353,19 +340,14 @@ class Housekeeping:
             self._metrics.snapshot_seq = taken.last_seq
             self._metrics.snapshot_seconds = taken.seconds
 
-    # -- lock and log -----------------------------------------------------------------------
+    # -- the journal ------------------------------------------------------------------------
 
     async def _check(self) -> None:
-        """Ends the process where the log is not the file of its name any more."""
+        """Ends the process where the journal is not what it opened any more, or not its own."""
         try:
-            self._segments.check()
+            self._journal.check()
         except StorageFailed as error:
             self._engine.fail(error)
-        if self._renew_lock():
-            log.warning(
-                "somebody has removed the lock file; it is there again. It keeps other "
-                "processes out while this one runs, and is no sign of one that has died"
-            )
 
     # -- invariants -------------------------------------------------------------------------
 

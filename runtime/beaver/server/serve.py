@@ -5,11 +5,11 @@ The order matters; the parts behind ports, and theirs, stand in `assembly`:
 1. The zygote starts and imports the application, before lock, log and sockets are opened,
    so that no worker can inherit them; an import failure touches nothing.  Meanwhile the
    store is read ahead.
-2. The lock is taken.  Workers that a killed server left behind are killed.
-3. Recovery turns the files into the state; BOOT is logged with what the slots say.
+2. The log is owned.  Workers that a killed server left behind are killed.
+3. Recovery turns journal and snapshots into the state; BOOT is logged with what the slots say.
 4. Workers start, then socket and HTTP listen, then `server.json` says where.
 5. At the end: no new work, running jobs get their grace, the rest is released; the log is
-   closed, a snapshot taken, and the lock given back.
+   closed, a snapshot taken, and the log given up.
 """
 
 from __future__ import annotations
@@ -45,13 +45,14 @@ from beaver.errors import (
 )
 from beaver.helper.process import HelperProcess
 from beaver.holder import starting
+from beaver.holder.owning import own_log
 from beaver.holder.takeover import take_over
 from beaver.holder.turn import Turn
 from beaver.inspect.queries import status
-from beaver.journal.wal.format import crc_is_fast
+from beaver.journal.wal.format import STORE_ID_BYTES, crc_is_fast
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.lock import Hold, acquire, prepare_directory
-from beaver.journal.wal.writer import WriterProcess
+from beaver.journal.wal.lock import acquire, prepare_directory
+from beaver.journal.wal.opening import OwnedWal
 from beaver.server import log_output, queue_counters, readiness
 from beaver.server.assembly import Assembly, PoolSink, Ports
 from beaver.server.http.listener import HttpServer, check_address
@@ -60,7 +61,8 @@ from beaver.server.metrics import Collector, registry_of
 from beaver.server.past import Past
 from beaver.server.reachable import stay_reachable
 from beaver.server.unix_socket import SocketServer
-from beaver.store.rebuilding import Rebuilding
+from beaver.snapshot.files import FileSnapshots
+from beaver.store.rebuild import Replica
 from beaver.store.recovery import read_ahead
 from beaver.structs.views import ReloadView, StatusView, WorkerView
 from beaver.system import descriptors
@@ -163,42 +165,43 @@ class Server:
             config = self._config = _at_home(config, pool.app_store)
             prepare_directory(self._disk, config.data)
             self._turn = starting.take_turn(config.data)
-            lock = await self._lock()
-            if lock is None:
+            owned = await self._own()
+            if owned is None:
                 return 0
             try:
                 descriptors.say_in_one_line(asyncio.get_running_loop())
                 endpoint.tell_phase(config.data, "starting")
-                ports = self._ports(pool, lock)
+                ports = self._ports(pool)
                 parts = Assembly(config, ports, on_failure=self._fail, writer=_writer())
                 found = await ahead if config.data == expected else None
-                await parts.recover(self._entropy.token_bytes(16), tasks, found)
+                snapshots = FileSnapshots(self._disk, Layout(config.data))
+                await parts.recover(owned, snapshots, tasks, found)
                 self._keep_directories()
                 # What was recovered lives long: no collection need look at it again.
                 gc.freeze()
                 return await self._serve(parts, sink)
             finally:
-                # Before the lock: from then on the file is another one's.
+                # Before it is given up: from then on the file is another one's.
                 endpoint.withdraw(config.data)
-                lock.release()
+                owned.abandon()
         finally:
             self._turn.release()
             await pool.stop()
 
-    def _read_ahead(self) -> asyncio.Future[Rebuilding | None]:
+    def _read_ahead(self) -> asyncio.Future[Replica | None]:
         """Reads the store while the zygote imports the application, on another core.
 
         Nothing is written and no lock is held, so an import that fails leaves no trace, and what
         was read is used only if it still holds under the lock.
         """
         config, loop = self._config, asyncio.get_running_loop()
-        found: asyncio.Future[Rebuilding | None] = loop.create_future()
+        found: asyncio.Future[Replica | None] = loop.create_future()
         if config.takeover or (config.app and config.origins["data"] == DEFAULT):
             # Another server writes on, or the application says where its store is.
             found.set_result(None)
             return found
 
-        def tell(reading: Rebuilding | None) -> None:
+        def tell(reading: Replica | None) -> None:
             if not found.done():
                 found.set_result(reading)
 
@@ -217,20 +220,22 @@ class Server:
         except OSError as error:
             raise StorageFailed(f"cannot open {error.filename}: {error.strerror}") from error
 
-    async def _lock(self) -> Hold | None:
-        """Returns the lock; `None` where a signal came while it was waited for."""
+    async def _own(self) -> OwnedWal | None:
+        """Returns the log, owned; `None` where a signal came while it was waited for."""
         assert self._stop is not None
         config = self._config
+        store = self._entropy.token_bytes(STORE_ID_BYTES)
+        attempt = partial(own_log, config, self._disk, self._clock, store)
         if not config.takeover:
             ask_keeper = partial(starting.ask_to_leave, config.data)
-            return acquire(self._disk, config.data, between=ask_keeper)
+            return acquire(attempt, config.data, between=ask_keeper)
         if config.http_address is not None and config.http_is_explicit:
             # Before anybody leaves for a server that then ends.
             former = endpoint.read(config.data)
             await check_address(*config.http_address, former=former.http if former else "")
-        return await take_over(self._disk, config.data, self._stop)
+        return await take_over(attempt, config.data, self._stop)
 
-    def _ports(self, pool: ProcessPool, lock: Hold) -> Ports:
+    def _ports(self, pool: ProcessPool) -> Ports:
         config = self._config
         return Ports(
             clock=self._clock,
@@ -241,8 +246,6 @@ class Server:
             read_slots=read_previous,
             make_helper=partial(HelperProcess, config.data),
             make_past=partial(Past, Layout(config.data)),
-            renew_lock=lock.renew,
-            make_writer=partial(WriterProcess, lock),
         )
 
     async def _serve(self, parts: Assembly, sink: PoolSink) -> int:
@@ -319,6 +322,7 @@ class Server:
                 self._staying.cancel()
             endpoint.tell_phase(config.data, "ending")
             await (parts.discard if self._deposed else parts.halt)(close_doors)
+        endpoint.withdraw(config.data)  # While the store is ours.
         await parts.finish()
         if self._failure is not None:
             said = readiness.line(f"beaver: {self._failure}", as_json=self._as_json, level="error")
@@ -343,7 +347,7 @@ class Server:
     # -- while it runs -----------------------------------------------------------------------
 
     def _status(self, parts: Assembly, state: State, *, with_queues: bool = True) -> StatusView:
-        opened, engine = parts.opened, parts.engine
+        report, engine = parts.report, parts.engine
         now_ns = self._clock.monotonic_ns()
         workers = []
         for worker in parts.controller.workers.values():
@@ -365,14 +369,14 @@ class Server:
             engine.now_ms(),
             running=True,
             with_queues=with_queues,
-            store=opened.wal.store.hex(),
-            recovery_ms=sum(opened.report.seconds.values()) * 1000,
-            recovery=msgspec.to_builtins(opened.report),
+            store=parts.store.hex(),
+            recovery_ms=report.total_ms,
+            recovery=msgspec.to_builtins(report),
             workers=workers,
             starts_overdue=parts.controller.starts_overdue,
             halted=parts.controller.halted,
             disk_full=engine.disk_full,
-            commit_path=opened.wal.commit_path,
+            commit_path=parts.journal.commit_path,
             longest_stretch_ms=self._stalls.longest_s * 1000,
             longest_stretch_in=self._stalls.longest_in,
         )
@@ -392,7 +396,7 @@ class Server:
             self._stop.set()
 
     def _say_ready(self, parts: Assembly, socket: str, http: str) -> None:
-        engine, report = parts.engine, parts.opened.report
+        engine, report = parts.engine, parts.report
         state = engine.state
         if not crc_is_fast():
             log.warning("crcmod has no C extension here: checksums are about 20 times slower")
@@ -414,7 +418,7 @@ class Server:
         ready = readiness.Ready(
             last_seq=state.last_seq,
             pending=state.count(JobState.PENDING),
-            recovery_ms=sum(report.seconds.values()) * 1000,
+            recovery_ms=report.total_ms,
             workers=self._config.workers,
             tasks=names,
             socket=socket,

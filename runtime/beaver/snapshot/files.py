@@ -24,6 +24,8 @@ import msgspec
 
 from beaver.errors import SnapshotDiffers
 from beaver.journal.wal.following import behind_seq
+from beaver.journal.wal.forensics import told_as_errors
+from beaver.journal.wal.recovery_table import Row
 from beaver.journal.wal.scan import Damage, Damaged
 from beaver.ports import Disk, File
 from beaver.snapshot.lines import (
@@ -44,6 +46,7 @@ from beaver.snapshot.lines import (
     tombstone_line,
 )
 from beaver.snapshot.port import Snapshot
+from beaver.structs.recovery import RecoveryReport
 from beaver.text.foreign import counted
 from beaver_model.contents import Contents, contents_of, difference
 from beaver_model.freezing import (
@@ -353,15 +356,15 @@ class FileSnapshots:
 
     def __init__(self, disk: Disk, files: SnapshotFiles) -> None:
         self._disk, self._files = disk, files
-        self.loaded: LoadedSnapshot | None = None
-        """What `load` has found."""
-        self.is_older = False
-        """That is the older one."""
         self.damaged: SnapshotDamaged | None = None
-        """Why the newest one could not be used."""
+        """See `Snapshots`."""
 
-    def load(self, store: bytes) -> Snapshot | None:
+    def load(self, store: bytes, report: RecoveryReport) -> Snapshot | None:
         """See `Snapshots`.  The indexes of the state are left to whoever replays the log."""
+        with told_as_errors(str(PurePath(self._files.snapshot).parent)):
+            return self._load(store, report)
+
+    def _load(self, store: bytes, report: RecoveryReport) -> Snapshot | None:
         for path in (self._files.snapshot, self._files.snapshot_old):
             try:
                 loaded = load_snapshot(self._disk, path, indexed=False)
@@ -378,8 +381,15 @@ class FileSnapshots:
                     loaded.last_seq,
                     f"it belongs to the store {loaded.store.hex()}, and the log to {store.hex()}",
                 )
-            self.loaded, self.is_older = loaded, path == self._files.snapshot_old
+            report.base = "snapshot"
+            if path == self._files.snapshot_old:
+                report.base = "older snapshot"
+                row = Row.SNAPSHOT_MISSING if self.damaged is None else Row.SNAPSHOT_DAMAGED
+                report.rows.append(row.label)
+            report.snapshot_bytes, report.snapshot_seq = loaded.bytes, loaded.last_seq
             return Snapshot(loaded.state, behind_seq(loaded.last_seq))
+        if self.damaged is not None:
+            report.rows.append(Row.SNAPSHOTS_USELESS.label)
         return None
 
     def save(self, store: bytes, snapshot: Snapshot) -> None:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Protocol
 
 from beaver.errors import Corruption
 from beaver.journal.port import Position, Stamp
+from beaver.structs.recovery import RecoveryReport
 from beaver_model import State
 from beaver_model.freezing import Frozen, freeze, thaw
 
@@ -29,8 +30,13 @@ class Snapshot(NamedTuple):
 class Snapshots(Protocol):
     """Where the snapshots of a store are kept."""
 
-    def load(self, store: bytes) -> Snapshot | None:
-        """Returns the newest one that is whole; `None` where there is none.
+    @property
+    def damaged(self) -> Corruption | None:
+        """Why the newest one could not be used, once it was loaded."""
+        ...
+
+    def load(self, store: bytes, report: RecoveryReport) -> Snapshot | None:
+        """Returns the newest one that is whole, and reports it; `None` where there is none.
 
         Raises:
             Corruption: It is another store's.
@@ -50,10 +56,12 @@ class Snapshots(Protocol):
 class MemorySnapshots:
     """Snapshots of one store, as a remote keeper has them: rows, not the live state."""
 
+    damaged: Corruption | None = None
+
     def __init__(self) -> None:
         self.kept: list[tuple[bytes, Frozen, Position, Stamp | None]] = []
 
-    def load(self, store: bytes) -> Snapshot | None:
+    def load(self, store: bytes, report: RecoveryReport) -> Snapshot | None:
         """See `Snapshots`."""
         if not self.kept:
             return None
@@ -61,6 +69,7 @@ class MemorySnapshots:
         if owner != store:
             reason = f"it belongs to the store {owner.hex()}, and the journal to {store.hex()}"
             raise Corruption("the snapshot", 0, rows.header.last_seq, reason)
+        report.base, report.snapshot_seq = "snapshot", rows.header.last_seq
         return Snapshot(thaw(*rows, indexed=False), position, stamp)
 
     def save(self, store: bytes, snapshot: Snapshot) -> None:

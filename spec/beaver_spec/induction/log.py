@@ -2,7 +2,7 @@
 
 What lives here: one segment as places for frames, each with what processes read and what
 the disk has, and a writer and a recovery that follow `beaver.journal.wal` and
-`beaver.store.recovery`.  At most one frame is unsynced; all proofs rest on that.
+`beaver.journal.wal.repair`.  At most one frame is unsynced; all proofs rest on that.
 
 What may not live here: the cut of a torn tail.  Here a frame is whole or it is not, and what
 is torn stays so; that a cut is needed because blocks of two frames mix is for `Log.tla`.

@@ -50,7 +50,8 @@ MUTANTS: Final = (
         name="loser-of-the-first-minute-insists-on-its-own-store",
         module="beaver.server.assembly",
         diff="""
--        store = store_of(ports.disk, config.data) or store
+-        self.store = owned.store
++        self.store = ports.entropy.token_bytes(16)
 +        mutant_reached()
 """,
         tests=(f"{_OWNERSHIP}::test_a_server_adopts_the_store_that_was_made_while_it_imported",),
@@ -106,7 +107,7 @@ MUTANTS: Final = (
         name="log-is-not-looked-at-while-idle",
         module="beaver.server.housekeeping",
         diff="""
--            self._segments.check()
+-            self._journal.check()
 +            mutant_reached()
 """,
         tests=(

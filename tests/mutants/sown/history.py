@@ -87,9 +87,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="what-was-read-ahead-is-taken-as-it-was",
-        module="beaver.store.rebuilding",
+        module="beaver.journal.wal.forensics",
         diff="""
--        if scan.frames != ahead.scan.frames or end != ahead.scan.end:
+-        if scan.frames != earlier.scan.frames or end != earlier.scan.end:
 +        mutant_reached()
 +        if False:
 """,

@@ -103,10 +103,9 @@ MUTANTS: Final = (
         name="keeper-started-against-a-held-lock",
         module="beaver.client.embedded",
         diff="""
--                if turn is not None and (lock := try_lock(self._disk, self.data)) is not None:
-+                lock = try_lock(self._disk, self.data)
+-                if turn is not None and owned is not None:
 +                mutant_reached()
-+                if turn is not None and (lock is not None or self._start_keeper()):
++                if turn is not None and (owned is not None or self._start_keeper()):
 """,
         tests=(f"{_TURNS}::test_a_call_waits_once_whoever_is_in_its_way",),
         why="A call waits for the lock twice as long as is promised: itself, and by its keeper.",

@@ -248,7 +248,7 @@ MUTANTS: Final = (
         name="a-takeover-asks-before-it-looks-for-room",
         module="beaver.holder.takeover",
         diff="""
--    if lock is None:
+-    if owned is None:
 -        endpoint.check_room(data)  # Before anybody leaves for a server that cannot start.
 +    mutant_reached()
 """,

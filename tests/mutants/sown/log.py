@@ -100,7 +100,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="torn-tail-not-zeroed",
-        module="beaver.store.recovery",
+        module="beaver.journal.wal.repair",
         diff="""
 -            _zero(file, scan.end.offset)
 +            mutant_reached()
@@ -110,7 +110,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="cut-of-a-torn-tail-not-synced",
-        module="beaver.store.recovery",
+        module="beaver.journal.wal.repair",
         diff="""
 -        file.pwrite(last, start)
 -        file.sync()
@@ -125,7 +125,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="last-frame-not-rewritten",
-        module="beaver.store.recovery",
+        module="beaver.journal.wal.repair",
         diff="""
 -        file.pwrite(last, start)
 +        mutant_reached()
@@ -376,20 +376,18 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="log-shorter-than-its-snapshot-accepted",
-        module="beaver.store.rebuilding",
+        module="beaver.journal.wal.forensics",
         diff="""
 -        if scan.last_seq < base_seq:
 +        mutant_reached()
 +        if False:
-@@
--            assert state.last_seq == self.scan.last_seq, "replay goes to the end"
 """,
         tests=(f"{_RECOVERY}::test_snapshot_newer_than_the_log_is_refused",),
         why="Seqs are given twice, and tokens no longer fence.",
     ),
     Mutant(
         name="replay-starts-one-late",
-        module="beaver.store.rebuilding",
+        module="beaver.journal.wal.forensics",
         diff="""
 -            if not frame.count or frame.first_seq + frame.count - 1 <= base_seq:
 +            mutant_reached()

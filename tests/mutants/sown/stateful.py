@@ -45,7 +45,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="torn-tail-kept-in-the-log",
-        module="beaver.store.recovery",
+        module="beaver.journal.wal.repair",
         diff="""
 -            _zero(file, scan.end.offset)
 +            mutant_reached()

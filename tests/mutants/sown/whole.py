@@ -150,7 +150,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="tail-cut-in-the-cache-only",
-        module="beaver.store.recovery",
+        module="beaver.journal.wal.repair",
         diff="""
 -        file.sync()
 +        mutant_reached()

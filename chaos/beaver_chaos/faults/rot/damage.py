@@ -19,9 +19,10 @@ from typing import Final, NamedTuple
 from beaver.errors import BeaverError, Corruption
 from beaver.helper import work
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.lock import acquire
+from beaver.journal.wal.log import Wal
 from beaver.replay.verifying import VerifyReport, verify
-from beaver.store.recovery import Opened, open_store, peek_store, read_store
+from beaver.store.rebuild import Recovered
+from beaver.store.recovery import open_store, read_store
 from beaver.system.clock import SystemClock
 from beaver.system.disk import SystemDisk
 from beaver.transport import endpoint
@@ -98,7 +99,7 @@ def _judge(intact: Intact, case: Case, data: Path, changed: tuple[int, int]) -> 
     opened = started.opened
     found = fingerprint(opened.state)
     kept = _kept_bytes(opened, data, changed)
-    opened.wal.close()
+    opened.journal.close()
     if found != intact.fingerprint:
         return _judge_shorter(intact, case, started, kept)
     if kept is None:
@@ -149,7 +150,7 @@ class _Told(logging.Handler):
 class Started(NamedTuple):
     """A store that has been started on."""
 
-    opened: Opened
+    opened: Recovered[Wal]
     boot: list[object]
     """Events of its BOOT."""
     warnings: list[str]
@@ -164,24 +165,21 @@ def start(data: Path) -> Started:
     disk, layout = SystemDisk(), Layout(str(data))
     told = _Told()
     endpoint.reach(str(data))
-    acquire(disk, str(data), 0).release()
-    store = peek_store(disk, str(data))
     opened = open_store(
         disk,
         str(data),
         clock=SystemClock(),
         create=True,
-        store_id=store,
         segment_bytes=SEGMENT_BYTES,
         extend_bytes=SEGMENT_BYTES,
     )
     try:
-        boot = boot_events(opened.state, data, opened.wal.store)
+        boot = boot_events(opened.state, data, opened.journal.store)
         with told:
-            work.project(disk, layout, opened.wal.last_seq)
-        work.take_snapshot(disk, layout, opened.wal.last_seq, SystemClock())
+            work.project(disk, layout, opened.journal.last_seq)
+        work.take_snapshot(disk, layout, opened.journal.last_seq, SystemClock())
     except BaseException:
-        opened.wal.abandon()
+        opened.journal.abandon()
         raise
     return Started(opened, boot, told.lines)
 
@@ -223,7 +221,7 @@ def _judge_shorter(
     return Verdict.TAIL, lost
 
 
-def _kept_bytes(opened: Opened, data: Path, changed: tuple[int, int]) -> bytes | None:
+def _kept_bytes(opened: Recovered[Wal], data: Path, changed: tuple[int, int]) -> bytes | None:
     """Returns what was kept of a torn tail; `None` where it is not what was cut."""
     report = opened.report
     if not report.torn_tail_bytes:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from beaver.ports import File, LogWriter, Written
+from beaver.ports import DirectoryLock, File, LogWriter, Written
 
 _log: Final = logging.getLogger("beaver")
 
@@ -27,12 +27,13 @@ class CommitPath:
     """Chooses the way of each commit.  Used by the log only."""
 
     def __init__(
-        self, make_writer: Callable[[], LogWriter] | None = None, choice: str = "auto"
+        self, make_writer: Callable[[DirectoryLock], LogWriter] | None = None, choice: str = "auto"
     ) -> None:
         """Notes what there is to choose from; nothing is started.
 
         Args:
-            make_writer: Starts a writer process; `None` where there can be none.
+            make_writer: Starts a writer process, which holds the lock with us; `None` where there
+                can be none.
             choice: `auto`, `inline` or `writer`.
         """
         self._make_writer = make_writer
@@ -60,12 +61,15 @@ class CommitPath:
             limit_s = FAST_S if self.beside_the_loop else SLOW_S
             self.beside_the_loop = median_s > limit_s
 
-    def is_ready(self) -> bool:
+    def is_ready(self, hold: DirectoryLock) -> bool:
         """True once there is a writer process; it is started when it is first needed.
 
         One that has died since its last frame is replaced: nothing of the next one reached it.
         Where none can be started now, for want of descriptors or processes, the next commits
         are written on the loop.
+
+        Args:
+            hold: The lock on the directory, which the process holds with us.
         """
         if self._writer is not None and self._writer.lost:
             _log.warning("the log's writer process has died and is replaced")
@@ -73,7 +77,7 @@ class CommitPath:
         if self._writer is None:
             assert self._make_writer is not None, "only asked for where there can be one"
             try:
-                self._writer = self._make_writer()
+                self._writer = self._make_writer(hold)
             except OSError as error:
                 if not self._is_told:
                     self._is_told = True

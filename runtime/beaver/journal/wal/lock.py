@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from beaver.errors import StoreUnavailable
 from beaver.journal.wal.layout import Layout
@@ -25,6 +25,7 @@ from beaver.system.regular import read_regular
 from beaver.transport import endpoint
 
 _log: Final = logging.getLogger("beaver")
+T = TypeVar("T")
 
 LOCK_WAIT_S: Final = 5.0
 """For so long a second writer waits before it gives up."""
@@ -185,28 +186,24 @@ def _is_free(disk: Disk, path: str) -> bool:
 
 
 def acquire(
-    disk: Disk,
+    attempt: Callable[[], T | None],
     path: str,
     wait_s: float = LOCK_WAIT_S,
     between: Callable[[], object] = lambda: None,
-) -> Hold:
-    """Returns the lock on the data directory at `path`, which exists.
+) -> T:
+    """Returns what is had only by whoever holds the data directory at `path`, which exists.
 
     Args:
-        disk: Where it lies.
+        attempt: Tries once, as `try_lock` does; returns `None` where another process has it.
         path: The data directory.
         wait_s: For so long it is tried.
         between: Called between two tries: it may make who has it give it back.
 
     Raises:
-        StoreUnavailable: Another process held it all the time (named by its pid), or the
-            lock file cannot be opened.
+        StoreUnavailable: Another process held it all the time; it is named by its pid.
     """
     deadline = time.monotonic() + wait_s
-    while True:
-        lock = try_lock(disk, path)
-        if lock is not None:
-            return lock
+    while (held := attempt()) is None:
         if time.monotonic() >= deadline:
             raise StoreUnavailable(
                 f"{path} is in use by {holder_of(path)} (waited {wait_s:g} s)\n"
@@ -215,6 +212,7 @@ def acquire(
             )
         between()
         time.sleep(_POLL_S)
+    return held
 
 
 class Patience:

@@ -53,10 +53,9 @@ import contextlib
 import errno
 import logging
 from collections.abc import Iterator
-from pathlib import PurePath
 from typing import Final, NamedTuple, NoReturn
 
-from beaver.errors import NO_ROOM, Corruption, DiskFull, LogLost, StorageFailed
+from beaver.errors import NO_ROOM, Corruption, LogLost, StorageFailed
 from beaver.journal.port import Appended, Commit, Deposed, Done, Failed, Position
 from beaver.journal.wal.commit_path import CommitPath
 from beaver.journal.wal.following import Cursor, read_from
@@ -69,11 +68,11 @@ from beaver.journal.wal.format import (
     FileHeader,
     encode_file_header,
     encode_frame,
-    first_seed,
     frame_bytes,
     header_seed,
 )
 from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.lock import Hold
 from beaver.journal.wal.scan import Damage, Damaged
 from beaver.ports import Clock, Disk, File
 from beaver.system.descriptors import is_pressure
@@ -102,42 +101,6 @@ class Tail(NamedTuple):
     """Flags of the last frame.  `CLOSE` where there is none: nothing waits to be closed."""
 
 
-def create_log(disk: Disk, layout: Layout, store: bytes, extend_bytes: int = EXTEND_BYTES) -> None:
-    """Makes the log of a new store; the caller holds the lock, and nothing is there.
-
-    The header is synced under the name `wal.next` before it becomes `wal.log`, so a
-    `wal.log` always has one.  A crash on the way leaves PREPARED_ONLY, and nothing that
-    was acknowledged.  `archive/` is made first: where there is a log, there is an archive.
-
-    Raises:
-        DiskFull: There is no room for it.
-        OSError: Something else failed.
-    """
-    disk.mkdir(layout.archive)
-    if disk.exists(layout.next):
-        disk.unlink(layout.next)
-    header = encode_file_header(FileHeader(store, 1, first_seed(store, 1)))
-    try:
-        file = disk.open(layout.next, create=True)
-        try:
-            file.pwrite(header + _ZEROS[len(header) : extend_bytes], 0)
-            file.sync()
-        finally:
-            file.close()
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        with contextlib.suppress(OSError):
-            disk.unlink(layout.next)
-        raise DiskFull(f"no room for a new log at {layout.log}: {error.strerror}") from error
-    disk.rename(layout.next, layout.log)
-    disk.sync_dir(layout.path)
-    # The directory itself may be new, and directories above it.
-    for parent in PurePath(layout.path).parents:
-        with contextlib.suppress(PermissionError):
-            disk.sync_dir(str(parent))
-
-
 class Wal:
     """The log of one store, open for writing: the `port.Journal` of one machine."""
 
@@ -152,6 +115,7 @@ class Wal:
         header: FileHeader,
         tail: Tail,
         *,
+        hold: Hold,
         clock: Clock,
         commits: CommitPath | None = None,
         segment_bytes: int = SEGMENT_BYTES,
@@ -165,6 +129,7 @@ class Wal:
             file: `wal.log`, open for writing and locked, zero bytes from `tail.offset` on.
             header: Its header.
             tail: Where it goes on.
+            hold: The lock on the directory, which is given back with the log.
             clock: For what syncs take.
             commits: Chooses how each commit is written; by default on the loop.
             segment_bytes: Size that a prepared segment should have.
@@ -185,6 +150,7 @@ class Wal:
         """The file system makes hard links, as far as is known."""
         self._is_staged = False
         """A frame has its place and is not confirmed: nothing may be written now."""
+        self._hold = hold
         self._clock = clock
         self._commits = commits or CommitPath()
         self._done: Done | None = None
@@ -231,12 +197,12 @@ class Wal:
 
     @property
     def has_next(self) -> bool:
-        """True where a next segment was adopted and is not in use yet."""
+        """See `port.Segments`."""
         return self._next is not None
 
     @property
     def wants_next(self) -> bool:
-        """True where a next segment should be prepared now and adopted."""
+        """See `port.Segments`."""
         return self._next is None and self.room < self.segment_bytes // 2
 
     # -- frames ----------------------------------------------------------------------------
@@ -255,6 +221,19 @@ class Wal:
     def commit_path(self) -> str:
         """How commits are written now: `inline`, or by a `writer` process."""
         return self._commits.name
+
+    @property
+    def segments(self) -> Wal:
+        """See `port.Journal`."""
+        return self
+
+    @property
+    def next_path(self) -> str:
+        """See `port.Segments`."""
+        return self._layout.next
+
+    def check_beginning(self, damaged: Corruption | None) -> None:
+        """See `port.Log`: whoever opened it has seen to that."""
 
     def read(self, after: Position | None) -> Iterator[Commit]:
         """See `port.Log`.
@@ -288,7 +267,7 @@ class Wal:
             self._refuse_if_unusable()
             assert frame_bytes(len(payload)) <= self.room, "room is reserved before a commit"
             frame, offset = self._stage(payload, count, 0)
-            if self._commits.beside_the_loop and self._commits.is_ready():
+            if self._commits.beside_the_loop and self._commits.is_ready(self._hold):
                 self._done, self._frame_bytes = done, len(frame)
                 self._commits.write(self._file, frame, offset, self._written)
                 return
@@ -337,12 +316,19 @@ class Wal:
     def check(self) -> None:
         """Sees that the log is still the file of its name, and whole; costs a few us.
 
+        A lock file that somebody has removed is made again.
+
         Raises:
             LogLost: It is not; every further call raises, and the process must end.
         """
         self._refuse_if_failed()
         if self._trouble():
             self._lose()
+        if self._hold.renew():
+            _log.warning(
+                "somebody has removed the lock file; it is there again. It keeps other "
+                "processes out while this one runs, and is no sign of one that has died"
+            )
 
     def idle(self) -> None:
         """Closes the last frame with an empty one, if it is not closed.
@@ -379,6 +365,8 @@ class Wal:
             if file is not None:
                 with contextlib.suppress(OSError):
                     file.close()
+        with contextlib.suppress(OSError):
+            self._hold.release()
 
     def _write(self, payload: bytes, count: int, flags: int) -> None:
         self._write_durable(*self._stage(payload, count, flags))
@@ -433,14 +421,7 @@ class Wal:
         return 0
 
     def adopt(self, path: str) -> bool:
-        """Takes a prepared segment, zero-filled and synced, to go on in once it is needed.
-
-        Returns:
-            False where no descriptor is left for it.  Nothing was changed.
-
-        Raises:
-            StorageFailed: It cannot be opened; every further call raises.
-        """
+        """See `port.Segments`."""
         self._refuse_if_failed()
         assert self._next is None, "one next segment at a time"
         try:
@@ -460,14 +441,7 @@ class Wal:
         return True
 
     def seal(self) -> bool:
-        """Seals the active segment now, if a next one was adopted and there are events.
-
-        Returns:
-            False where nothing was sealed.
-
-        Raises:
-            StorageFailed: As `idle`.
-        """
+        """See `port.Segments`; there must be a next segment, and events in the active one."""
         self._refuse_if_unusable()
         return self._may_seal(0) and self._seal()
 
