@@ -28,11 +28,15 @@ from typing import Any, get_args
 
 import beaver_model.bounds
 from beaver import errors
+from beaver.access.roles import ROLES, Right
 from beaver.cli.main import COMMANDS
 from beaver.config.settings import SETTINGS
 from beaver.journal.wal.recovery_table import Row
 from beaver.limits import LIMITS as JOB_LIMITS
 from beaver.request.requests import KEYS
+from beaver.server.http.api import ROUTES
+from beaver.server.http.describing import document
+from beaver.server.http.problems import TITLES
 from beaver.server.metrics import METRICS
 from beaver_model.commands import REJECTIONS
 from beaver_model.events import JOB_EVENTS, STORE_EVENTS, Cause
@@ -46,6 +50,9 @@ LIMITS = (
     "beaver.server.budget",
     "beaver.transport.framing",
     "beaver.server.http.doors",
+    "beaver.server.http.site",
+    "beaver.server.http.jobs",
+    "beaver.access.tokens",
     "beaver.server.queue_counters",
 )
 """Modules whose constants bound what clients may take."""
@@ -278,6 +285,34 @@ def job_keys() -> str:
     return ", ".join(map(code, KEYS)) + "\n"
 
 
+def http_routes() -> str:
+    """Every route of HTTP, and who may use it."""
+    rows = [
+        (code(f"{route.method} {route.path}"), roles_with(route.right), route.summary)
+        for route in ROUTES
+    ]
+    return table(("request", "roles", "what it does"), rows)
+
+
+def roles_with(right: Right) -> str:
+    """Returns the names of the roles that have a right."""
+    return ", ".join(role for role, rights in ROLES.items() if right in rights)
+
+
+def http_problems() -> str:
+    """Every problem that HTTP answers with."""
+    rows = [(code(name), str(status), title) for name, (status, title) in TITLES.items()]
+    return table(("`type`, after `urn:beaver:`", "status", "`title`"), rows)
+
+
+def openapi() -> str:
+    """The description of HTTP, for programs."""
+    return document(ROUTES).decode() + "\n"
+
+
+FILES: dict[str, Callable[[], str]] = {"reference/openapi.json": openapi}
+"""What is generated as a whole."""
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "exit-codes": exit_codes,
@@ -294,6 +329,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "limits": limits,
     "recovery": recovery,
     "metrics": metrics,
+    "http-routes": http_routes,
+    "http-problems": http_problems,
 }
 
 
@@ -315,9 +352,12 @@ def main(arguments: Sequence[str]) -> int:
     check = "--check" in arguments
     used: set[str] = set()
     stale: list[Path] = []
-    for path in sorted(DOCS.rglob("*.md")):
-        before = path.read_text(encoding="utf-8")
-        after = regenerate(before, used)
+    pages = {
+        path: regenerate(path.read_text(encoding="utf-8"), used) for path in DOCS.rglob("*.md")
+    }
+    whole = {DOCS / name: make() for name, make in FILES.items()}
+    for path, after in sorted({**pages, **whole}.items()):
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
         if after != before:
             stale.append(path)
             if not check:

@@ -7,7 +7,8 @@ next.  The command line prints it in one to three lines, without a traceback.
 from __future__ import annotations
 
 import errno
-from typing import ClassVar, Final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
 
 UNUSABLE: Final = frozenset(
     {
@@ -31,6 +32,8 @@ class BeaverError(Exception):
 
     exit_code: ClassVar[int] = 2
     http_status: ClassVar[int] = 500
+    facts: Mapping[str, Any] = {}
+    """What a program wants to know of it: `job`, `index`, `seq`, ..."""
 
 
 class InvalidInput(BeaverError):

@@ -114,6 +114,7 @@ LIMITS: Final = {
     "timeout": Limit("`timeout` of an attempt", TIMEOUT_MS_MAX, "ms"),
     "backoff": Limit("wait between two attempts", BACKOFF_MS_MAX, "ms"),
     "snoozes": Limit("snoozes of one job; the next one makes it dead", SNOOZES_MAX),
+    "tokens": Limit("tokens of a store, for HTTP", 1_000, otherwise="revoke some"),
     "queues": Limit("queues that a store knows at once", QUEUES_MAX),
     "weight": Limit("`weight` of a queue", WEIGHT_MAX),
     "state": Limit(

@@ -361,31 +361,32 @@ _INFO = endpoint.ServerInfo(1, "/nowhere/beaver.sock", STORE.hex(), directory=""
 
 HTTP = {
     "asked for each page": b"".join(
-        b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % page
+        b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % page
         for page in (b"healthz", b"readyz", b"metrics?x=%20y", b"nothing/..//%2e")
     ),
-    "asked for a head": b"HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    "asked for a head": b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     "of an old version": b"GET http://x/healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
-    "a host that is no name": b"GET http://xn--a/readyz HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a body": b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12345",
-    "half a body": b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n12345",
-    "a body in chunks": b"PUT /readyz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
-    b"Trailer: X\r\n\r\n5;a=b\r\n12345\r\n0\r\nX: y\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a body that is packed": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: deflate\r\n"
+    "a host that is no name": b"GET http://xn--a/readyz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a body": b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n12345",
+    "half a body": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n12345",
+    "a body in chunks": b"PUT /readyz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+    b"Trailer: X\r\n\r\n5;a=b\r\n12345\r\n0\r\nX: y\r\n\r\n"
+    b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a body that is packed": b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: deflate\r\n"
     b"Content-Length: 11\r\n\r\n" + zlib.compress(b"[1]"),
-    "may it go on": b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+    "may it go on": b"POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
     b"Content-Length: 2\r\n\r\n[]",
-    "expects what there is not": b"GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: y\r\n\r\n",
-    "expects what is no text": b"GET /readyz HTTP/1.1\r\nHost: x\r\nExpect: \xa4\r\n\r\n",
-    "another protocol": b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\n"
+    "expects what there is not": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nExpect: y\r\n\r\n",
+    "expects what is no text": b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nExpect: \xa4\r\n\r\n",
+    "another protocol": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\n"
     b"Upgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-    b"Sec-WebSocket-Version: 13\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"Sec-WebSocket-Version: 13\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "many headers": b"GET /metrics HTTP/1.1\r\nHost: [::1]:80\r\nCookie: a=b; c=\xff\r\n"
     b"Accept-Encoding: gzip\r\nRange: bytes=5-1\r\nIf-None-Match: *\r\n"
     b"Content-Type: multipart/form-data; boundary=x\r\nAuthorization: Basic eA==\r\n\r\n",
-    "a long line": b"GET /" + b"x" * 8_190 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    "many at once": b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 40,
-    "half a head": b"OPTIONS * HTTP/1.1\r\nHost: x\r\n",
+    "a long line": b"GET /" + b"x" * 8_190 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "many at once": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 40,
+    "half a head": b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32),
 }
 """Requests, each a bit of what HTTP can say."""
@@ -462,7 +463,7 @@ TARGETS = {
             for manner in (0x00, 0x05, 0x20, 0x4A, 0x80)
         ],
         frozenset(
-            {"100", "200", "400", "404", "405", "417", "503", "several", "unanswered", "let go"}
+            {"100", "200", "400", "401", "405", "417", "503", "several", "unanswered", "let go"}
             | {"hung up on"}
         ),
         2 * MIB,

@@ -66,7 +66,7 @@ def test_answers_are_read_whole_and_one_by_one() -> None:
 # -- a server that misbehaves is seen ------------------------------------------------------------
 
 
-READYZ = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"
+READYZ = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def test_a_page_that_breaks_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_a_bug_behind_the_answer_is_seen(monkeypatch: pytest.MonkeyPatch) -> Non
         build(self, *args, **{**options, "auto_decompress": True})
 
     head = (
-        b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Encoding: deflate\r\n"
+        b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: deflate\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n"
     )
     body = b"5\r\nabcde\r\n0\r\n\r\n"

@@ -22,9 +22,10 @@ from prometheus_client import CollectorRegistry, Gauge
 from beaver.server.http.doors import KEEPALIVE_S, Door
 from beaver.server.http.pages import Pages
 from beaver_chaos.sim.loop import SimLoop
+from tests.worlds.http import no_store
 
-STATUSES = {100, 200, 400, 404, 405, 408, 413, 414, 417, 431, 501, 503, 505}
-"""What a request may get: the pages give the first of these, aiohttp the others."""
+STATUSES = {100, 200, 400, 401, 403, 404, 405, 408, 413, 414, 417, 431, 501, 503, 505}
+"""What a request may get."""
 
 LINGERING_S = 10.0
 """For so long aiohttp throws away what comes of a body that nobody wants."""
@@ -33,7 +34,7 @@ IDLE_S = KEEPALIVE_S + LINGERING_S + 2
 STEPS_MAX = 20_000
 """Far more steps of the loop than 8 KiB of requests take."""
 
-HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 REGISTRY = CollectorRegistry()
 Gauge("jobs", "Something for the page of metrics to show.", registry=REGISTRY)
 _BAD_REQUEST = "Error handling request"
@@ -181,7 +182,7 @@ def _nothing_left(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 async def _visit(
     pieces: Sequence[bytes], ready: bool, reads: bool, stays: bool, in_python: bool
 ) -> Visit:
-    pages = Pages(REGISTRY, lambda: None if ready else "it is starting")
+    pages = Pages(REGISTRY, lambda: None if ready else "it is starting", no_store(), "127.0.0.1")
     await pages.open([])
     server = pages._runner.server
     assert server is not None

@@ -20,12 +20,12 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from beaver.cli.show_job import why_sentence
 from beaver.engine.engine import Applied, Engine, Reply
 from beaver.errors import BeaverError
 from beaver.helper.work import prepare_segment, take_snapshot
 from beaver.history.stories import tell
 from beaver.inspect import queries
+from beaver.inspect.explaining import why_sentence
 from beaver.inspect.listing import event_line
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.recovery_table import Row as Find
@@ -348,7 +348,7 @@ class Store:
 def _job(name: str, payload: str, at: str, options: dict[str, str]) -> Job:
     """A job of the task `echo`; numbers of its spec by their names."""
     given = {key: int(value) if value.isdigit() else value for key, value in options.items()}
-    spec = msgspec.convert({"task": "echo", **given}, Spec)
+    spec = msgspec.structs.replace(Spec("echo"), **given)
     raw = encode_spec(spec)
     run_at_ms = START_MS + parse_duration_ms(at) if at != "0" else 0
     # The digest of the request: the same content has the same.

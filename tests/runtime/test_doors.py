@@ -11,17 +11,18 @@ from prometheus_client import CollectorRegistry, Gauge
 from beaver.server.http import doors
 from beaver.server.http.listener import HttpServer
 from beaver.server.http.pages import MetricsPage
+from tests.worlds.http import no_store
 from tests.worlds.runtime import on_loop
 
 LATE_S = 0.15
-WHOLE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+WHOLE = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Site:
     """A server on a free port, and connections to it."""
 
     def __init__(self, connections_max: int = 1_000) -> None:
-        self.server = HttpServer(CollectorRegistry, lambda: None, connections_max)
+        self.server = HttpServer(CollectorRegistry, lambda: None, no_store(), connections_max)
         self.writers: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> Site:
@@ -89,7 +90,7 @@ async def test_those_that_are_refused_and_stay_silent_are_bounded_too(
         writer.close()
 
 
-@pytest.mark.parametrize("sent", [b"", b"G", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"])
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"])
 @on_loop
 async def test_a_head_that_does_not_come_in_time_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch, sent: bytes
@@ -127,7 +128,7 @@ async def test_a_body_that_does_not_come_ends_the_connection(
     """The answer comes at once, since nothing reads a body here."""
     patience(monkeypatch, BODY_S=LATE_S, KEEPALIVE_S=LATE_S)
     async with Site() as site:
-        head = b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
+        head = b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
         reader, _ = await site.connect(head)
         assert await status(reader) == 405
         assert await asyncio.wait_for(reader.read(), 10) == b""

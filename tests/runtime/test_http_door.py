@@ -10,6 +10,7 @@ import pytest
 
 from beaver.server.http.listener import HttpServer
 from tests.runtime.test_service import wait_until
+from tests.worlds.http import no_store
 from tests.worlds.runtime import on_loop
 
 
@@ -18,7 +19,7 @@ async def test_pages_that_cannot_be_opened_are_told_of(caplog: pytest.LogCapture
     def make_registry() -> NoReturn:
         raise MemoryError("no room for the pages")
 
-    server = HttpServer(make_registry, lambda: None)
+    server = HttpServer(make_registry, lambda: None, no_store())
     address = await server.start("127.0.0.1", 0, explicit=False)
     _, writer = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
     await wait_until(lambda: bool(caplog.records))

@@ -50,7 +50,7 @@ def half_requests(address: tuple[str, int], count: int, stack: ExitStack) -> Non
     """Opens connections to HTTP that begin a request and never end it."""
     for _ in range(count):
         connection = stack.enter_context(closing(socket.create_connection(address, timeout=10)))
-        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n")
 
 
 def dial(path: str, stack: ExitStack) -> str:
@@ -132,7 +132,7 @@ def test_http_answers_503_beyond_its_share_and_200_again_below_it(
 
         def answer() -> str:
             with closing(socket.create_connection((host, port), timeout=10)) as one:
-                one.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                one.sendall(b"GET /healthz HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\n\r\n")
                 said = b""
                 while piece := one.recv(1 << 16):
                     said += piece

@@ -188,7 +188,7 @@ def test_metrics_health_and_readiness_over_http(data: Path) -> None:
         address = json.loads((data / "server.json").read_text())["http"]
         assert fetch(f"{address}/healthz") == (200, "ok\n")
         assert fetch(f"{address}/readyz") == (200, "ready\n")
-        assert fetch(f"{address}/v1/jobs")[0] == 404
+        assert fetch(f"{address}/v1/status")[0] == 401
         code, text = fetch(f"{address}/metrics")
     assert code == 200
     for name in METRICS:

@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "resume": "operating",
     "replay": "replays",
     "verify": "replays",
+    "token": "token",
     "config": "configuring",
     "bench": "benching",
     "check": "checking",

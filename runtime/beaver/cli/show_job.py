@@ -91,6 +91,7 @@ def explain_command(store: Store, job: Job) -> None:
 
 
 def _tell_explanation(view: ExplainView, *, running: bool) -> None:
+    from beaver.inspect.explaining import why_sentence
     from beaver.inspect.listing import event_line
 
     _tell_job(view.job)
@@ -107,32 +108,3 @@ def _tell_explanation(view: ExplainView, *, running: bool) -> None:
 
 def _is_whole(view: ExplainView) -> bool:
     return bool(view.events) and view.events[0].seq == view.job.seq
-
-
-def why_sentence(view: ExplainView, *, running: bool = True) -> str:
-    """Returns in a sentence why the job does not run now, or what runs it.
-
-    Args:
-        view: The job, explained.
-        running: A server runs; what stood in flight when the last one ended does not.
-    """
-    from beaver_model.policy import WAITING
-
-    reason = view.waiting
-    if reason == "running" and not running:
-        return (
-            f"It was on worker {view.held_by} when the server ended; the next one gives it back, "
-            "or tries it again if it had started."
-        )
-    if reason == "running":
-        return f"It is running on worker {view.held_by}."
-    if reason == "finished":
-        return f"It has ended: {view.job.state}."
-    if reason == "time":
-        return f"It waits for its time: {format_time(view.waiting_until_ms)}."
-    if reason == "paused":
-        return f"Its queue {view.job.queue} is paused; `beaver resume {view.job.queue}` goes on."
-    if reason == "unknown_task":
-        near = f" Similar tasks: {', '.join(view.near_tasks)}." if view.near_tasks else ""
-        return f"No worker knows its task {view.job.task}.{near}"
-    return f"It does not run now: {WAITING.get(reason, reason)}."

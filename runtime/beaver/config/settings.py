@@ -139,7 +139,7 @@ SETTINGS: Final = _table(
         name="http",
         kind="http",
         default=HTTP_DEFAULT,
-        help="Address of metrics and health, or off.",
+        help="Address of the HTTP API, metrics and health, or off.",
     ),
     Setting(
         name="max_jobs",

@@ -7,6 +7,7 @@ whether a server or a client without one has decided.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from beaver.errors import BeaverError, Conflict, InvalidInput, NotFound
@@ -27,11 +28,14 @@ _WORDS: Final = (
 
 def error_of(rejection: Rejection) -> BeaverError:
     """Returns the error that stands for a rejection."""
-    build = _ERRORS.get(rejection.code)
-    if build is not None:
-        return build(rejection.facts)
-    job = rejection.facts.get("job")
-    meaning = REJECTIONS.get(rejection.code, rejection.code)
+    error = _ERRORS.get(rejection.code, partial(_unforeseen, rejection.code))(rejection.facts)
+    error.facts = rejection.facts
+    return error
+
+
+def _unforeseen(code: str, facts: _Facts) -> BeaverError:
+    job = facts.get("job")
+    meaning = REJECTIONS.get(code, code)
     return Conflict(f"job {job}: {meaning}" if job else meaning)
 
 

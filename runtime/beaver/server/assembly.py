@@ -41,13 +41,14 @@ from beaver.server.results import Results
 from beaver.server.service import PastTeller, Service
 from beaver.snapshot.port import Snapshots
 from beaver.store.rebuild import Replica, recover
-from beaver.structs.messages import Options, Outcome, TaskInfo
+from beaver.structs.messages import Options, Outcome, Request, TaskInfo
 from beaver.structs.views import ReloadView, StatusView
 from beaver.system.kinship import store_mark
 from beaver.text.foreign import counted
 from beaver.workers.slots import PreviousSlots
 from beaver_model import State
 from beaver_model.commands import Boot, SetBounds, SetQueue
+from beaver_model.rows import Origin, spec_of
 
 RESERVE_BYTES: Final = 4 << 20
 """Room in the log that new jobs leave to outcomes, also before a full disk was noticed."""
@@ -284,6 +285,16 @@ class Assembly:
         self.controller.halt(what)
         if tell is not None:
             tell(what)
+
+    def queue_of(self, request: Request) -> str:
+        """Returns the queue that a request of a client over HTTP goes to."""
+        return spec_of(self._resolver.spec(request.options, Origin.HTTP)).queue
+
+    async def take_snapshot(self) -> int:
+        """Takes a snapshot of all that is durable; returns up to which seq."""
+        seq = self.engine.durable_seq
+        await self.keeping.snapshot()
+        return seq
 
     def start(self) -> None:
         """Starts workers and housekeeping."""

@@ -30,6 +30,7 @@ from typing import Any, Final
 
 import msgspec
 
+from beaver.access.tokens import ensure_admin
 from beaver.client.blocking import socket_of_url
 from beaver.config.layers import Config
 from beaver.config.setting import DEFAULT
@@ -56,6 +57,7 @@ from beaver.journal.wal.opening import OwnedWal
 from beaver.server import log_output, queue_counters, readiness
 from beaver.server.assembly import Assembly, PoolSink, Ports
 from beaver.server.http.listener import HttpServer, check_address
+from beaver.server.http.served import Served
 from beaver.server.loop_stalls import LoopStalls
 from beaver.server.metrics import Collector, registry_of
 from beaver.server.past import Past
@@ -285,6 +287,7 @@ class Server:
                 http = HttpServer(
                     partial(registry_of, collector),
                     partial(self._not_ready, parts),
+                    self._served(parts),
                     shares.http,
                     collector.prepare,
                 )
@@ -329,6 +332,21 @@ class Server:
             print(said, file=sys.stderr)  # noqa: T201 - the last word
             return EXIT_APP
         return 0
+
+    def _served(self, parts: Assembly) -> Served:
+        """Returns what HTTP asks, whose owner finds a token in the data directory from now on."""
+        try:
+            ensure_admin(self._config.data, self._clock.wall_ms(), self._entropy)
+        except StoreUnavailable as error:
+            log.warning("no token for HTTP can be made: %s", error)
+        return Served(
+            parts.engine,
+            parts.service,
+            self._config.data,
+            self._clock,
+            parts.queue_of,
+            parts.take_snapshot,
+        )
 
     async def _wind_up(self, parts: Assembly) -> None:
         """No new work: what runs gets its grace, and files are brought up to date."""

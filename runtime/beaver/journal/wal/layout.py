@@ -12,7 +12,9 @@ data/
     server.json        where a server listens: a hint
     phase              whether who holds the store is starting or ending: a hint
     history.db         the projection of results and history; can be rebuilt
-    http.token         the token that loopback HTTP asks for
+    tokens.json        who may use HTTP: digests of tokens, and their roles
+    tokens.lock        held by whoever changes them
+    token              the token of the store's own user
 ```
 """
 

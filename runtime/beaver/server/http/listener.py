@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from beaver.errors import InvalidInput
+from beaver.server.http.served import Served
 from beaver.system.descriptors import HTTP_MAX, is_pressure
 
 if TYPE_CHECKING:
@@ -40,12 +41,13 @@ _SWITCH_S: Final = 0.0005
 
 
 class HttpServer:
-    """Serves the health and metrics pages of one server."""
+    """Serves the API, health and metrics of one server."""
 
     def __init__(
         self,
         make_registry: Callable[[], CollectorRegistry],
         ready: Callable[[], str | None],
+        served: Served,
         connections_max: int = HTTP_MAX,
         prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -54,10 +56,12 @@ class HttpServer:
         Args:
             make_registry: Makes what `/metrics` shows, when it is first needed.
             ready: Returns why the server does not take work, or `None` where it does.
+            served: What the API asks.
             connections_max: More clients than that get 503.
             prepare: Gets together what the registry is to show, while others have their turns.
         """
-        self._make_registry, self._ready = make_registry, ready
+        self._make_registry, self._ready, self._served = make_registry, ready, served
+        self._host = ""
         self._connections_max, self._prepare = connections_max, prepare
         self._listeners: list[socket.socket] = []
         self._opening: asyncio.Task[Pages] | None = None
@@ -80,6 +84,7 @@ class HttpServer:
             if explicit or error.errno != errno.EADDRINUSE:
                 raise _cannot_listen(host, port, error) from error
             self._listeners = await _listen(host, 0)
+        self._host = host
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
             loop.add_reader(listener, self._knocked)
@@ -114,7 +119,12 @@ class HttpServer:
         while (module := await self._load()) is None:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(_PRESSURE_S)
         pages: Pages = module.Pages(
-            self._make_registry(), self._ready, self._connections_max, self._prepare
+            self._make_registry(),
+            self._ready,
+            self._served,
+            self._host,
+            self._connections_max,
+            self._prepare,
         )
         await pages.open(self._listeners)
         return pages

@@ -1,7 +1,6 @@
-"""The pages of HTTP: `/metrics`, `/healthz` and `/readyz`, on the stack the service will extend.
+"""HTTP as it is served: the API, and beside it `/metrics`, `/healthz` and `/readyz`.
 
-These three are open on loopback.  Everything else answers 404 until the service exists.
-Imported by `http` when the first client connects, and by nobody else.
+Imported by `listener` when the first client connects, and by nobody else.
 """
 
 from __future__ import annotations
@@ -16,11 +15,18 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from beaver.access.tokens import Tokens
+from beaver.server.http.access import Gate
+from beaver.server.http.api import add_routes, guard
 from beaver.server.http.doors import KEEPALIVE_S, Doors
+from beaver.server.http.served import Served
+from beaver.server.http.site import Site
 from beaver.system.descriptors import HTTP_MAX
 
 BODY_BYTES_MAX: Final = 16 << 20
 BACKLOG: Final = 128
+SHUTDOWN_S: Final = 2.0
+"""Time for requests under way when the server ends; waits and streams are told."""
 MALFORMED_CHARS_MAX: Final = 200
 """So much of what a client sent is told in the log."""
 
@@ -32,26 +38,33 @@ class Pages:
         self,
         registry: CollectorRegistry,
         ready: Callable[[], str | None],
+        served: Served,
+        host: str,
         connections_max: int = HTTP_MAX,
         prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """See `http.HttpServer`."""
+        """See `listener.HttpServer`; `host` is what it listens on."""
         self._ready = ready
+        self._site = site = Site(served, Gate(Tokens(served.data, served.clock), host))
         self._page = MetricsPage(registry, prepare)
         self._connections_max = connections_max
         self._servers: list[asyncio.Server] = []
         self._doors: Doors | None = None
-        app = web.Application(client_max_size=BODY_BYTES_MAX)
+        app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[guard(site)])
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
-        # No body is read, so none is unpacked: one that cannot be would be logged as a bug.
+        add_routes(app, site)
+        # No body is unpacked: `check_type` refuses what is packed.
         self._runner = web.AppRunner(
             app,
             access_log=None,
             # A door looks after that.
             keepalive_timeout=2 * KEEPALIVE_S,
             auto_decompress=False,
+            # Whoever leaves frees what was held for the answer.
+            handler_cancellation=True,
+            shutdown_timeout=SHUTDOWN_S,
             logger=_log,
         )
 
@@ -68,7 +81,8 @@ class Pages:
             self._servers.append(await loop.create_server(doors, sock=listener, backlog=BACKLOG))
 
     async def close(self) -> None:
-        """Stops listening; open requests get a moment to end."""
+        """Stops listening; open requests get a moment to end, and waits are ended."""
+        self._site.close()
         for server in self._servers:
             server.close()
         await self._runner.cleanup()

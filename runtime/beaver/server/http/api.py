@@ -1,0 +1,102 @@
+"""The API as one: every route, and what is checked before any of them is carried out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from beaver.access.roles import Right
+from beaver.access.tokens import Token
+from beaver.errors import BeaverError
+from beaver.server.http import enqueueing, jobs, whole
+from beaver.server.http.access import is_loopback
+from beaver.server.http.describing import document
+from beaver.server.http.problems import Problem, problem_of, problem_of_status
+from beaver.server.http.routing import Call, Reply, Route, accepts, check_type, read_query
+from beaver.server.http.site import Site
+
+log: Final = logging.getLogger("beaver.http")
+
+
+async def _openapi(call: Call) -> Reply:
+    return Reply(_description(), call.site.engine.durable_seq)
+
+
+@cache
+def _description() -> bytes:
+    return document(ROUTES)
+
+
+ROUTES: Final[tuple[Route, ...]] = (
+    *enqueueing.ROUTES,
+    *jobs.ROUTES,
+    *whole.ROUTES,
+    Route(
+        "GET", "/v1/openapi.json", Right.READ, _openapi, "This description", {200: dict[str, Any]}
+    ),
+)
+OPEN: Final = frozenset({"/metrics", "/healthz", "/readyz"})
+"""Paths that need no token on this machine."""
+
+_TOKEN: Final = web.RequestKey("token", Token)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def add_routes(app: web.Application, site: Site) -> None:
+    """Adds every route to an application."""
+    for route in ROUTES:
+        if route.method == "GET":
+            app.router.add_get(route.pattern, _handler(route, site))
+        else:
+            app.router.add_route(route.method, route.pattern, _handler(route, site))
+
+
+def _handler(route: Route, site: Site) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        token = request[_TOKEN]
+        site.gate.require(token, route.right)
+        if not accepts(request, route.gives):
+            raise Problem("not_acceptable", f"Accept: {' or '.join(route.gives)} is what there is")
+        if route.body is not None:
+            check_type(request, route.takes)
+        found = await route.handle(Call(site, request, token, read_query(request, route.query)))
+        return found.response() if isinstance(found, Reply) else found
+
+    return handle
+
+
+def guard(site: Site) -> Middleware:
+    """Returns what stands before every handler: who may come, and the form of problems."""
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            response = await _let_in(site, request, handler)
+        except Problem as problem:
+            response = problem.response()
+        except BeaverError as error:
+            response = problem_of(error).response()
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            response = problem_of_status(error).response()
+        if not response.prepared and request.path.startswith("/v1"):
+            response.headers.setdefault("Beaver-Seq", str(site.engine.durable_seq))
+        return response
+
+    return guarded
+
+
+async def _let_in(site: Site, request: web.Request, handler: Handler) -> web.StreamResponse:
+    site.gate.check_host(request)
+    if request.path not in OPEN:
+        request[_TOKEN] = site.gate.bearer(request)
+    elif not is_loopback(request):
+        site.gate.admit(request, Right.READ)
+    return await handler(request)

@@ -1,0 +1,25 @@
+"""What a server hands to its HTTP; light, since it is made before the first client comes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from beaver.engine.engine import Engine
+from beaver.ports import Clock
+from beaver.server.service import Service
+from beaver.structs.messages import Request
+
+
+class Served(NamedTuple):
+    """The parts of a server that HTTP asks."""
+
+    engine: Engine
+    service: Service
+    data: str
+    """The data directory, where the tokens are."""
+    clock: Clock
+    queue_of: Callable[[Request], str]
+    """Returns the queue that a request goes to."""
+    snapshot: Callable[[], Awaitable[int]]
+    """Takes a snapshot; returns up to which seq."""

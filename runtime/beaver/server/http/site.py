@@ -1,0 +1,252 @@
+"""What the routes of HTTP share: the parts of the server, and asking them.
+
+Every answer waits for the sync of all that it tells (promise P1), as on the local socket: what is
+asked of the engine here comes back through its replies.
+
+What may not live here: what a route does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final, NamedTuple, TypeVar
+
+from aiohttp import web
+
+from beaver.access.tokens import Token
+from beaver.engine.engine import Reply
+from beaver.errors import BeaverError
+from beaver.request.rejections import error_of
+from beaver.server.http.access import Gate
+from beaver.server.http.problems import Problem
+from beaver.server.http.served import Served
+from beaver.server.service import Answer
+from beaver_model import Rejection, State
+from beaver_model.commands import AnyCommand
+from beaver_model.rows import Origin
+
+T = TypeVar("T")
+
+ROOM_BYTES: Final = 128 << 20
+"""Bodies that are held at once."""
+HELD_MAX: Final = 64
+"""Long polls and streams of one token at once."""
+SMALL_BYTES: Final = 64 << 10
+"""A body of so many bytes needs no room: a thousand connections may hold one each."""
+
+
+class Site:
+    """The parts of one server, as routes ask them."""
+
+    def __init__(self, served: Served, gate: Gate) -> None:
+        self.engine, self.service, self.gate = served.engine, served.service, gate
+        self.queue_of, self.snapshot = served.queue_of, served.snapshot
+        self.room = Room()
+        self.closing = asyncio.Event()
+        """Set when the server ends."""
+        self._waiting: set[asyncio.Future[Any]] = set()
+        self._held: Counter[str] = Counter()
+        """Long polls and streams, by token."""
+
+    def close(self) -> None:
+        """Tells whoever waits that the server ends; nobody may wait any more."""
+        self.closing.set()
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_exception(_ending())
+
+    async def ask(self, op: str, body: Any, origin: Origin = Origin.HTTP) -> Any:
+        """Carries out an operation of the table, and returns its answer, which is durable.
+
+        Raises:
+            BeaverError: It is the answer.
+            Problem: The server ends.
+        """
+        told: asyncio.Future[Answer] = self._wait()
+
+        def respond(answer: Answer) -> None:
+            if not told.done():
+                told.set_result(answer)
+
+        watch = self.service.handle(op, body, respond, origin)
+        answered = False
+        try:
+            answer = await told
+            answered = True
+        finally:
+            self._waiting.discard(told)
+            if watch is not None and not answered:
+                watch.drop()
+        if isinstance(answer, BeaverError):
+            raise answer
+        return answer
+
+    @contextmanager
+    def holding(self, token: Token) -> Iterator[None]:
+        """Counts a long poll or a stream of a token while it lasts.
+
+        Raises:
+            Problem: The token has as many as it may.
+        """
+        if self._held[token.id] >= HELD_MAX:
+            raise Problem(
+                "too_many_requests",
+                f"this token holds {HELD_MAX} long polls and streams, which is the limit; "
+                "end some, or use another token",
+            )
+        self._held[token.id] += 1
+        try:
+            yield
+        finally:
+            self._held[token.id] -= 1
+            if not self._held[token.id]:
+                del self._held[token.id]
+
+    def _wait(self) -> asyncio.Future[Any]:
+        """Returns what an answer is to come to.  Whoever waits for it discards it then."""
+        if self.closing.is_set():
+            raise _ending()
+        told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.add(told)
+        return told
+
+    async def read(self, question: Callable[[State], T]) -> tuple[T, int]:
+        """Asks the state; returns the answer, once it is durable, and the seq that it is of.
+
+        Raises:
+            BeaverError: The question raised it.
+        """
+        told: asyncio.Future[tuple[T | BeaverError, int]] = self._wait()
+
+        def ask(state: State) -> tuple[T | BeaverError, int]:
+            try:
+                return question(state), state.last_seq
+            except BeaverError as error:
+                return error, state.last_seq
+
+        def done(answer: tuple[T | BeaverError, int]) -> None:
+            if not told.done():
+                told.set_result(answer)
+
+        self.engine.read(ask, done)
+        try:
+            found, seq = await told
+        finally:
+            self._waiting.discard(told)
+        if isinstance(found, BeaverError):
+            raise found
+        return found, seq
+
+    async def change(self, command: AnyCommand, answer: Callable[[State, Applied], T]) -> T:
+        """Carries out a command; returns what is said of it right after, once it is durable.
+
+        Raises:
+            BeaverError: It was refused.
+        """
+        told: asyncio.Future[T | BeaverError] = self._wait()
+
+        def judge(reply: Reply) -> T | BeaverError:
+            if isinstance(reply, Rejection):
+                return error_of(reply)
+            if isinstance(reply, BeaverError):
+                return reply
+            last_seq = reply.first_seq + len(reply.events) - 1 if reply.events else 0
+            return answer(self.engine.state, Applied(last_seq))
+
+        def done(found: T | BeaverError) -> None:
+            if not told.done():
+                told.set_result(found)
+
+        self.engine.change(command, judge, done)
+        try:
+            found = await told
+        finally:
+            self._waiting.discard(told)
+        if isinstance(found, BeaverError):
+            raise found
+        return found
+
+
+class Applied(NamedTuple):
+    """What a command led to."""
+
+    seq: int
+    """Of its last event; 0 where it had none, since all was so before."""
+
+
+class Room:
+    """Room for the bodies that are read, first come, first served."""
+
+    def __init__(self, bytes_max: int = ROOM_BYTES) -> None:
+        self._free = bytes_max
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+
+    @asynccontextmanager
+    async def reading(self, request: web.Request, bytes_max: int) -> AsyncIterator[bytes]:
+        """Reads a body and holds room for it, as long as it is worked on.
+
+        Raises:
+            Problem: It is longer than `bytes_max`.
+        """
+        length = request.content_length
+        if length is not None and length > bytes_max:
+            raise too_large(bytes_max)
+        wanted = bytes_max if length is None else length
+        if wanted <= SMALL_BYTES:
+            yield await read_body(request, bytes_max)
+            return
+        await self._take(wanted)
+        try:
+            yield await read_body(request, bytes_max)
+        finally:
+            self._give(wanted)
+
+    async def _take(self, size: int) -> None:
+        if not self._waiting and size <= self._free:
+            self._free -= size
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give(size)
+            else:
+                self._waiting.remove((size, turn))
+            raise
+
+    def _give(self, size: int) -> None:
+        self._free += size
+        while self._waiting and self._waiting[0][0] <= self._free:
+            wanted, turn = self._waiting.pop(0)
+            self._free -= wanted
+            turn.set_result(None)
+
+
+async def read_body(request: web.Request, bytes_max: int) -> bytes:
+    """Returns the body of a request.
+
+    Raises:
+        Problem: It is longer than `bytes_max`.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    while piece := await request.content.readany():
+        size += len(piece)
+        if size > bytes_max:
+            raise too_large(bytes_max)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def too_large(bytes_max: int) -> Problem:
+    """Returns what is said of a body that is too long."""
+    return Problem("too_large", f"the body is longer than the {bytes_max} bytes that are taken")
+
+
+def _ending() -> Problem:
+    return Problem("unavailable", "the server is ending; ask again")

@@ -1,0 +1,21 @@
+"""What HTTP asks where a test asks nothing of the store: pages, doors, tokens."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from beaver.server.http.served import Served
+from tests.worlds.runtime import ManualClock
+
+
+def no_store(data: str = "/nowhere") -> Served:
+    """Returns the parts of a server without jobs and without tokens."""
+    engine = cast("Any", SimpleNamespace(durable_seq=0))
+
+    async def snapshot() -> int:
+        return 0
+
+    return Served(
+        engine, cast("Any", None), data, ManualClock(), lambda request: "default", snapshot
+    )
