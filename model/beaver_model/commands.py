@@ -14,7 +14,7 @@ import msgspec
 from beaver_model.events import Cause
 
 
-class Job(msgspec.Struct, array_like=True, gc=False, frozen=True):
+class NewJob(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """A request for one job, with every option resolved by whoever took it in."""
 
     id: str
@@ -32,7 +32,7 @@ class Command(msgspec.Struct, frozen=True):
 class Enqueue(Command, frozen=True):
     """Takes in a batch, all or none; jobs that exist with the same content are no-ops."""
 
-    jobs: tuple[Job, ...] | list[Job]
+    jobs: tuple[NewJob, ...] | list[NewJob]
 
 
 class Dispatch(Command, frozen=True):
@@ -49,7 +49,7 @@ class Complete(Command, frozen=True):
     job: str
     token: int
     result: bytes
-    children: tuple[Job, ...] = ()
+    children: tuple[NewJob, ...] = ()
 
 
 class DispatchBatch(Command, frozen=True):

@@ -29,7 +29,7 @@ from beaver_model.commands import (
     Enqueue,
     Expire,
     Fail,
-    Job,
+    NewJob,
     Rejection,
     Release,
     Requeue,
@@ -86,7 +86,7 @@ def _enqueue(state: State, command: Enqueue, now_ms: int) -> Decision:
     return _admit(state, command.jobs, parent="")
 
 
-def _admit(state: State, jobs: tuple[Job, ...] | list[Job], parent: str) -> Decision:
+def _admit(state: State, jobs: tuple[NewJob, ...] | list[NewJob], parent: str) -> Decision:
     if len(jobs) > 1 and len({job.id for job in jobs}) != len(jobs):
         repeated = _first_repeated([job.id for job in jobs])
         return Rejection("repeated", {"job": jobs[repeated].id, "index": repeated})

@@ -19,7 +19,7 @@ from beaver.errors import BeaverError, WaitTimeout
 from beaver.inspect import queries
 from beaver.request.rejections import error_of
 from beaver.structs.messages import Options, Request
-from beaver.structs.views import Enqueued, ResultView
+from beaver.structs.views import Accepted, ResultView
 from beaver.transport import endpoint, framing
 from beaver_model import Rejection, Spec, State, apply, commands, decide
 from beaver_model.rows import encode_spec
@@ -133,7 +133,7 @@ class ModelServer:
         first = self.state.last_seq
         self._change(commands.Enqueue(jobs))
         seqs = [self.state.seq_of(job.id) or 0 for job in jobs]
-        return [Enqueued(j.id, seq, seq > first) for j, seq in zip(jobs, seqs, strict=True)]
+        return [Accepted(j.id, seq, seq > first) for j, seq in zip(jobs, seqs, strict=True)]
 
     def op_status(self) -> bytes:
         return msgspec.json.encode(
@@ -197,10 +197,10 @@ class ModelServer:
         return msgspec.json.encode(queries.queue_view(self.state.queue(queue), self.now_ms))
 
 
-def _job(request: Request) -> commands.Job:
+def _job(request: Request) -> commands.NewJob:
     options = msgspec.msgpack.decode(request.options, type=Options)
     spec = Spec(options.task, options.queue or "default")
-    return commands.Job(
+    return commands.NewJob(
         request.id, encode_spec(spec), request.payload, request.digest, tags=request.tags
     )
 

@@ -48,7 +48,7 @@ def load(server: ServerProcess):
     spec = importlib.util.spec_from_loader("served_app", loader=None)
     module = importlib.util.module_from_spec(spec)
     exec(APP, module.__dict__)
-    module.app.link.store = server.data
+    module.app.connection.store = server.data
     return module
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from beaver import Beaver
 from beaver.client import blocking
-from beaver.client.channel import Channel, Slot
+from beaver.client.channel import Channel, PendingAnswer
 from beaver.errors import ServerGone
 from beaver.transport import framing
 
@@ -50,7 +50,7 @@ class Peer:
     def answer(self, *numbers: int) -> None:
         self.socket.sendall(b"".join(framing.encode_frame([n, 0, n]) for n in numbers))
 
-    def ask(self, body: object = None) -> Slot:
+    def ask(self, body: object = None) -> PendingAnswer:
         slot = self.channel.ask("test", body)
         self.channel.wait_for(slot)
         return slot
@@ -269,7 +269,7 @@ def test_a_forked_child_has_a_connection_of_its_own_whatever_other_threads_held(
     def echo(n: int) -> None: ...
 
     echo.options(id="before").enqueue(0)
-    app.link._lock.acquire()
+    app.connection._lock.acquire()
     try:
         child = os.fork()
         if child == 0:
@@ -278,7 +278,7 @@ def test_a_forked_child_has_a_connection_of_its_own_whatever_other_threads_held(
             finally:
                 os._exit(2)
     finally:
-        app.link._lock.release()
+        app.connection._lock.release()
     assert ended(child) == 0
     echo.options(id="after").enqueue(2)
     assert server.connections == 2

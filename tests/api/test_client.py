@@ -19,7 +19,7 @@ from beaver.errors import (
     WaitTimeout,
 )
 from beaver.structs.messages import Options, Request
-from beaver.structs.views import Enqueued
+from beaver.structs.views import Accepted
 from beaver.transport import endpoint, framing
 from beaver_model.bounds import BATCH_JOBS_MAX
 
@@ -123,7 +123,7 @@ def test_pipelined_calls_are_answered_in_the_order_asked(connected):
 
 
 def test_batches_are_sent_before_the_first_is_answered(connected):
-    made: list[list[Enqueued]] = []
+    made: list[list[Accepted]] = []
     answered = []
 
     def batches():

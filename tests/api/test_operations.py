@@ -16,7 +16,7 @@ from beaver.client.calls import Call, Method, Operations
 from beaver.client.embedded import EmbeddedClient
 from beaver.client.local_store import LocalStore
 from beaver.client.opening import KeptClient
-from beaver.client.reconnecting import AsyncLink, Link
+from beaver.client.reconnecting import AsyncReconnectingClient, ReconnectingClient
 from beaver.keeper.parts import KeeperService
 from beaver.request.operations import LEAVE, OPERATIONS, Operation
 from beaver.server.service import Service
@@ -52,8 +52,8 @@ def test_clients_have_a_method_for_each_operation_and_no_other():
     for kind in (
         blocking.Client,
         AsyncClient,
-        Link,
-        AsyncLink,
+        ReconnectingClient,
+        AsyncReconnectingClient,
         KeptClient,
         EmbeddedClient,
         Testing,

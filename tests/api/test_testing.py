@@ -37,7 +37,7 @@ def test_jobs_run_when_the_test_says_so_and_nothing_is_written(app, tmp_path):
         assert [e.event for e in handle.history()] == ["ENQUEUE", "DISPATCH", "ACK"]
         assert app.status().completed == 1
     assert os.listdir(tmp_path) == []
-    assert app.link.instead is None
+    assert app.connection.instead is None
 
 
 def test_failures_are_retried_after_their_backoff(app):

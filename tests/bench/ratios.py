@@ -32,7 +32,7 @@ from beaver.bench.processes import processor_s
 from beaver.bench.records import payload
 from beaver.bench.run import QUICK
 from beaver.bench.served import PROGRAM, Served, ServerProcess, request, serving
-from beaver.bench.subject import Budget, Sent
+from beaver.bench.subject import LoopBudget, Sent
 from beaver.client.blocking import connect
 from beaver.engine.engine import Engine
 from beaver.journal.wal.lock import prepare_directory
@@ -183,13 +183,13 @@ class Bench:
 
     def clients_64_cost(self) -> float:
         """Processor time of the server for a job, with 64 clients at work."""
-        return self._server_cost("clients", 64, 1, Budget(12_800, 5.0))
+        return self._server_cost("clients", 64, 1, LoopBudget(12_800, 5.0))
 
     def bulk_cost(self) -> float:
         """The same for a job in a batch of 100."""
-        return self._server_cost("bulk", 1, subject.BATCH, Budget(40_000, 5.0))
+        return self._server_cost("bulk", 1, subject.BATCH, LoopBudget(40_000, 5.0))
 
-    def _server_cost(self, name: str, clients: int, batch: int, budget: Budget) -> float:
+    def _server_cost(self, name: str, clients: int, batch: int, budget: LoopBudget) -> float:
         queue, pid = self.queue(name), self.server.pid
         loop_s, before_s = loop_cost(), processor_s(pid)
         sent = self.served.send_loop(queue, clients, batch, budget)
@@ -198,20 +198,26 @@ class Bench:
 
     def api_tasks_64_cost(self) -> float:
         """Processor time of client and server for a job, with 64 tasks on `aenqueue`."""
-        return self._api_cost(lambda queue: self.api.send_loop(queue, 64, 1, Budget(12_800, 5.0)))
+        return self._api_cost(
+            lambda queue: self.api.send_loop(queue, 64, 1, LoopBudget(12_800, 5.0))
+        )
 
     def api_threads_64_cost(self) -> float:
         """The same with 64 threads on `task.enqueue`."""
-        return self._api_cost(lambda queue: self.api.send_threads(queue, 64, Budget(6_400, 5.0)))
+        return self._api_cost(
+            lambda queue: self.api.send_threads(queue, 64, LoopBudget(6_400, 5.0))
+        )
 
     def api_procs_8_cost(self) -> float:
         """The same with eight processes."""
-        return self._api_cost(lambda queue: self.api.send_processes(queue, 8, Budget(4_000, 5.0)))
+        return self._api_cost(
+            lambda queue: self.api.send_processes(queue, 8, LoopBudget(4_000, 5.0))
+        )
 
     def api_bulk_cost(self) -> float:
         """The same for a job of an `app.enqueue_many` of 100."""
         return self._api_cost(
-            lambda queue: self.api.send_loop(queue, 1, subject.BATCH, Budget(40_000, 5.0))
+            lambda queue: self.api.send_loop(queue, 1, subject.BATCH, LoopBudget(40_000, 5.0))
         )
 
     def _api_cost(self, send: Callable[[str], Sent]) -> float:
@@ -227,7 +233,7 @@ class Bench:
         queue, pid = self.queue("both"), self.server.pid
         loop_s, before_s = loop_cost(), processor_s(pid)
         with self.served.workers(queue):
-            sent = self.served.send_loop(queue, 64, 1, Budget(6_400, 5.0))
+            sent = self.served.send_loop(queue, 64, 1, LoopBudget(6_400, 5.0))
             assert self.served.finished(queue, sent.jobs, 60.0), "the workers finish their jobs"
         used_s = processor_s(pid) - before_s
         return used_s / sent.jobs / min(loop_s, loop_cost())
@@ -237,7 +243,7 @@ class Bench:
 
         Two syncs and four wake-ups of processes; the queue is otherwise idle.
         """
-        sizes = QUICK.beaver._replace(latency=Budget(60, 1.0))
+        sizes = QUICK.beaver._replace(latency=LoopBudget(60, 1.0))
         before = probe_sync(self.directory, CHUNK)["probe_p50"]
         found = subject.measure_latency(self.served, self.queue("latency"), sizes)
         after = probe_sync(self.directory, CHUNK)["probe_p50"]
@@ -263,7 +269,7 @@ class Bench:
     def drain_cost(self) -> float:
         """Processor time of the server for a job that two workers run."""
         queue, pid, jobs = self.queue("drain"), self.server.pid, 12_000
-        self.served.send_loop(queue, 1, subject.BATCH, Budget(jobs, 30.0))
+        self.served.send_loop(queue, 1, subject.BATCH, LoopBudget(jobs, 30.0))
         loop_s, before_s = loop_cost(), processor_s(pid)
         with self.served.workers(queue):
             assert self.served.finished(queue, jobs, 60.0), "the workers finish their jobs"

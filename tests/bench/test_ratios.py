@@ -11,7 +11,7 @@ import pytest
 
 from beaver.bench import stores
 from beaver.bench.probe import loop_cost
-from beaver.bench.subject import Budget
+from beaver.bench.subject import LoopBudget
 from beaver.engine.engine import Engine
 from tests.bench import ratios
 from tests.bench.ratios import Bench, Pin
@@ -75,7 +75,8 @@ def test_eight_clients_enqueue_more_than_200_jobs_a_second(bench: Bench) -> None
     """The original plan's floor; that each job is synced costs less the more clients there are."""
     floor = Pin(200.0, 0.0, more_is_better=True)
     failed = ratios.judge(
-        floor, lambda: bench.served.send_loop(bench.queue("floor"), 8, 1, Budget(1_000, 5.0)).rate
+        floor,
+        lambda: bench.served.send_loop(bench.queue("floor"), 8, 1, LoopBudget(1_000, 5.0)).rate,
     )
     assert len(failed) < ratios.TRIES, f"each was slower: {failed}"
 

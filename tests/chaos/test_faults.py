@@ -13,7 +13,7 @@ from beaver_chaos.faults.report import included, markdown, write_faults
 from beaver_chaos.faults.table import (
     REPORTS_VARIABLE,
     Experiment,
-    Outcome,
+    FaultResult,
     experiment,
     read_faults,
     tell_fault,
@@ -71,11 +71,11 @@ def test_an_experiment_tells_what_was_lost_what_was_broken_and_what_failed(repor
     with experiment("refused") as told:
         told.refused += 1
     assert [each.outcome for each in read_faults(reports)] == [
-        Outcome.HELD,
-        Outcome.LOST,
-        Outcome.BROKEN,
-        Outcome.FAILED,
-        Outcome.REFUSED,
+        FaultResult.HELD,
+        FaultResult.LOST,
+        FaultResult.BROKEN,
+        FaultResult.FAILED,
+        FaultResult.REFUSED,
     ]
     held, lost, *_ = read_faults(reports)
     assert (held.times, held.acknowledged, held.recovery_s) == (3, 40, [0.5, 0.25])
@@ -96,9 +96,9 @@ def test_a_sown_bug_is_caught_or_missed_and_its_loss_is_no_finding(reports: Path
     with pytest.raises(ChaosFailure), experiment("cut", sown="it does not run"):
         raise ChaosFailure("not ready")
     assert [each.outcome for each in read_faults(reports)] == [
-        Outcome.CAUGHT,
-        Outcome.MISSED,
-        Outcome.FAILED,
+        FaultResult.CAUGHT,
+        FaultResult.MISSED,
+        FaultResult.FAILED,
     ]
     found = included(read_faults(reports)[:2])
     assert [result.verdict for result in found.results] == [Verdict.CAUGHT, Verdict.MISSED]

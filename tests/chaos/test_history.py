@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from beaver.structs.views import Enqueued as Answer
-from beaver_chaos.checker.history import VIOLATIONS_MAX, History, Run, Witness
+from beaver.structs.views import Accepted
+from beaver_chaos.checker.history import VIOLATIONS_MAX, ClientRecord, HistoryCheck, RunLine
 from beaver_model.events import (
     Acked,
     AnyEvent,
@@ -35,30 +35,30 @@ def job(name: str = "a", parent: str = "") -> Enqueued:
     return Enqueued(name, TWICE, b"null", b"d" * 12, parent=parent)
 
 
-def log_of(*events: AnyEvent) -> History:
+def log_of(*events: AnyEvent) -> HistoryCheck:
     """A log with one event a commit: the first event has seq 1."""
-    history = History()
+    history = HistoryCheck()
     history.read((seq, 1_000 + seq, [event]) for seq, event in enumerate(events, 1))
     return history
 
 
-def witness_of(**acknowledged: int) -> Witness:
-    witness = Witness()
+def witness_of(**acknowledged: int) -> ClientRecord:
+    witness = ClientRecord()
     witness.sending(list(acknowledged)[:1])
     witness.sent.update(acknowledged)
-    witness.acknowledge(Answer(name, seq, True) for name, seq in acknowledged.items())
+    witness.acknowledge(Accepted(name, seq, True) for name, seq in acknowledged.items())
     return witness
 
 
-def begins(token: int, name: str = "a", pid: int = PID) -> Run:
-    return Run(False, token, pid, name)
+def begins(token: int, name: str = "a", pid: int = PID) -> RunLine:
+    return RunLine(False, token, pid, name)
 
 
-def ends(token: int, name: str = "a", pid: int = PID) -> Run:
-    return Run(True, token, pid, name)
+def ends(token: int, name: str = "a", pid: int = PID) -> RunLine:
+    return RunLine(True, token, pid, name)
 
 
-def only(history: History) -> str:
+def only(history: HistoryCheck) -> str:
     (violation,) = history.violations
     return violation
 
@@ -141,7 +141,7 @@ def test_the_job_of_a_lost_dispatch_may_be_lost_with_it() -> None:
     ids=["no queue opted out", "another queue did", "it no longer does", "no crash came between"],
 )
 def test_any_other_token_that_is_not_in_the_log_is_seen(
-    settings: list[QueueSet], before: list[Run]
+    settings: list[QueueSet], before: list[RunLine]
 ) -> None:
     fill = [Booted(1, False) for _ in range(3 - len(settings))]
     history = log_of(*settings, *fill, job("a"), job("b"), Dispatched("b", 1))
@@ -273,7 +273,7 @@ def test_an_acknowledgement_with_another_seq_is_seen() -> None:
 
 def test_two_acknowledgements_that_differ_are_seen() -> None:
     witness = witness_of(a=1)
-    witness.acknowledge([Answer("a", 2, False)])
+    witness.acknowledge([Accepted("a", 2, False)])
     history = log_of(job("a"))
     history.compare(witness)
     assert only(history) == "job a was acknowledged with seq 1, then with 2"
@@ -281,14 +281,14 @@ def test_two_acknowledgements_that_differ_are_seen() -> None:
 
 def test_a_job_that_was_created_twice_is_seen() -> None:
     witness = witness_of(a=1)
-    witness.acknowledge([Answer("a", 1, True)])
+    witness.acknowledge([Accepted("a", 1, True)])
     history = log_of(job("a"))
     history.compare(witness)
     assert only(history) == "job a was said to be created twice"
 
 
 def test_a_refused_job_in_the_log_is_seen_unless_an_outcome_of_it_was_lost() -> None:
-    witness = Witness()
+    witness = ClientRecord()
     witness.sending(["a"])
     witness.refuse(["a"])
     history = log_of(job("a"))
@@ -303,7 +303,7 @@ def test_a_refused_job_in_the_log_is_seen_unless_an_outcome_of_it_was_lost() -> 
 
 def test_a_job_that_nobody_sent_is_seen() -> None:
     history = log_of(job("stranger"))
-    history.compare(Witness())
+    history.compare(ClientRecord())
     assert only(history) == "job stranger is in the log at seq 1, and nobody sent it"
 
 
@@ -314,7 +314,7 @@ def test_a_child_of_a_job_that_did_not_complete_is_seen() -> None:
 
 
 def test_half_a_batch_is_seen() -> None:
-    witness = Witness()
+    witness = ClientRecord()
     witness.sending(["a", "b", "c"])
     witness.lose(["a", "b", "c"])
     history = log_of(job("a"), job("b"))
@@ -343,7 +343,7 @@ def test_each_acknowledged_requeue_counts_and_a_repeated_cancel_does_not() -> No
 # -- what workers ran --------------------------------------------------------------------------
 
 
-def ran(*runs: Run) -> History:
+def ran(*runs: RunLine) -> HistoryCheck:
     """Compares runs with a job that was dispatched with the tokens 2, 4 and 6."""
     history = log_of(
         job(),
@@ -422,7 +422,7 @@ def test_a_job_that_has_not_ended_when_all_is_quiet_is_seen() -> None:
 
 
 def test_a_request_without_an_answer_is_seen_when_all_is_quiet() -> None:
-    witness = Witness()
+    witness = ClientRecord()
     witness.sending(["a"])
     history = log_of()
     history.settle(witness)
@@ -435,7 +435,7 @@ def test_violations_are_bounded_and_the_check_takes_linear_time() -> None:
     events = [job(f"j{n}") for n in range(count)]
     started_s = time.perf_counter()
     history = log_of(*events)
-    history.compare(Witness())
+    history.compare(ClientRecord())
     elapsed_s = time.perf_counter() - started_s
     assert len(history.violations) == VIOLATIONS_MAX
     assert 2 * count / elapsed_s > 100_000

@@ -14,10 +14,10 @@ import pytest
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import read_commits
 from beaver.store.recovery import read_store
-from beaver.structs.views import Enqueued
+from beaver.structs.views import Accepted
 from beaver.system.disk import SystemDisk
 from beaver.transport import endpoint
-from beaver_chaos.checker.history import History, Witness
+from beaver_chaos.checker.history import ClientRecord, HistoryCheck
 from beaver_model.invariants import violations
 from tests.support.program import beaver, eventually, serving
 from tests.worlds.keeper import ended, is_alive, keeper_pid, no_keeper_left, python
@@ -76,9 +76,9 @@ class Crowd:
             producer.kill()
             producer.wait()
 
-    def witness(self) -> Witness:
+    def witness(self) -> ClientRecord:
         """Returns what was asked for, and what was told."""
-        witness = Witness()
+        witness = ClientRecord()
         for account in sorted(self._accounts.iterdir()):
             last = ""
             for line in account.read_text().splitlines(keepends=True):
@@ -87,7 +87,7 @@ class Crowd:
                     witness.sending([name])
                     last = name
                 elif word == "told":
-                    witness.acknowledge([Enqueued(name, int(seq[0]), True)])
+                    witness.acknowledge([Accepted(name, int(seq[0]), True)])
                     last = ""
             if last:
                 witness.lose([last])
@@ -123,7 +123,7 @@ def test_nothing_acknowledged_is_lost_when_keepers_and_producers_are_killed(tmp_
             crowd.kill_all()
         assert len(keepers) > ROUNDS // 4, "keepers were there to be killed"
         witness = crowd.witness()
-        history = History()
+        history = HistoryCheck()
         history.read(read_commits(SystemDisk(), Layout(str(data)), 0))
         history.compare(witness)
         assert history.violations == []

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from beaver_chaos.checker.history import History
+from beaver_chaos.checker.history import HistoryCheck
 from beaver_chaos.faults.power import disk as power_disk
 from beaver_chaos.faults.power.aim import Aim, drawn_aims
 from beaver_chaos.faults.power.cuts import cut_power, see_bug
@@ -153,7 +153,7 @@ def test_a_cut_takes_what_was_not_synced_and_leaves_what_was(
 def test_a_recovered_state_that_differs_from_the_log_is_told() -> None:
     from beaver_chaos.checker.history import _Job
 
-    log, recovered = History(), History()
+    log, recovered = HistoryCheck(), HistoryCheck()
     for name in ("a", "b"):
         log.jobs[name] = _Job(1, 1, "")
     recovered.jobs["a"] = _Job(1, 1, "")

@@ -18,18 +18,18 @@ import pytest
 
 from beaver.errors import Corruption
 from beaver.journal.wal.layout import Layout
-from beaver_chaos.faults.rot.cases import IN_REGIONS, Case, Damage, cases_of, copy, damage
+from beaver_chaos.faults.rot.cases import IN_REGIONS, Case, Harm, cases_of, copy, damage
 from beaver_chaos.faults.rot.damage import (
     FAULT,
     GOOD,
+    CaseVerdict,
     Finding,
-    Verdict,
     start,
     tell,
     try_all,
     try_case,
 )
-from beaver_chaos.faults.rot.regions import Kind, UnknownFile, kind_of, regions_of
+from beaver_chaos.faults.rot.regions import FileKind, UnknownFile, kind_of, regions_of
 from beaver_chaos.faults.rot.store import Intact, make_store, prune
 from beaver_chaos.faults.table import experiment
 from beaver_chaos.program.process import eventually, own_environment
@@ -53,21 +53,26 @@ def pruned(whole: Intact, tmp_path_factory: pytest.TempPathFactory) -> Intact:
 
 
 MAY_BE = {
-    Kind.LOG: {Verdict.REFUSED, Verdict.REPAIRED, Verdict.UNHARMED, Verdict.TAIL},
-    Kind.SEALED: {Verdict.REFUSED, Verdict.NOT_NEEDED, Verdict.UNHARMED},
-    Kind.SNAPSHOT: {Verdict.REPAIRED, Verdict.NOT_NEEDED, Verdict.UNHARMED},
-    Kind.SLOTS: {Verdict.ATTEMPTS, Verdict.UNHARMED},
-    Kind.PREPARED: {Verdict.UNHARMED},
-    Kind.HISTORY: {Verdict.UNHARMED},
-    Kind.HINT: {Verdict.UNHARMED},
-    Kind.LOCK: {Verdict.UNHARMED},
-    Kind.BROKEN: {Verdict.UNHARMED},
+    FileKind.LOG: {
+        CaseVerdict.REFUSED,
+        CaseVerdict.REPAIRED,
+        CaseVerdict.UNHARMED,
+        CaseVerdict.TAIL,
+    },
+    FileKind.SEALED: {CaseVerdict.REFUSED, CaseVerdict.NOT_NEEDED, CaseVerdict.UNHARMED},
+    FileKind.SNAPSHOT: {CaseVerdict.REPAIRED, CaseVerdict.NOT_NEEDED, CaseVerdict.UNHARMED},
+    FileKind.SLOTS: {CaseVerdict.ATTEMPTS, CaseVerdict.UNHARMED},
+    FileKind.PREPARED: {CaseVerdict.UNHARMED},
+    FileKind.HISTORY: {CaseVerdict.UNHARMED},
+    FileKind.HINT: {CaseVerdict.UNHARMED},
+    FileKind.LOCK: {CaseVerdict.UNHARMED},
+    FileKind.BROKEN: {CaseVerdict.UNHARMED},
 }
 """What may come of damage to a file of each kind."""
 
 
-@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name.lower())
-def test_no_damage_is_lost_in_silence(kind: Kind, whole: Intact, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", FileKind, ids=lambda kind: kind.name.lower())
+def test_no_damage_is_lost_in_silence(kind: FileKind, whole: Intact, tmp_path: Path) -> None:
     found = try_all(whole, tmp_path, lambda case: case.kind is kind)
     tell(whole, found)
     print(Counter(str(finding.verdict) for finding in found))
@@ -76,10 +81,12 @@ def test_no_damage_is_lost_in_silence(kind: Kind, whole: Intact, tmp_path: Path)
     assert {finding.verdict for finding in found} <= MAY_BE[kind]
 
 
-@pytest.mark.parametrize("kind", [Kind.SEALED, Kind.SNAPSHOT, Kind.HISTORY], ids=lambda k: k.name)
-def test_nor_where_the_archive_was_pruned(kind: Kind, pruned: Intact, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kind", [FileKind.SEALED, FileKind.SNAPSHOT, FileKind.HISTORY], ids=lambda k: k.name
+)
+def test_nor_where_the_archive_was_pruned(kind: FileKind, pruned: Intact, tmp_path: Path) -> None:
     def wanted(case: Case) -> bool:
-        return case.kind is kind and case.damage not in (Damage.FLIP_FIRST, Damage.FLIP_LAST)
+        return case.kind is kind and case.damage not in (Harm.FLIP_FIRST, Harm.FLIP_LAST)
 
     found = try_all(pruned, tmp_path, wanted)
     tell(pruned, found)
@@ -96,9 +103,9 @@ def test_both_snapshots_gone_and_a_pruned_archive_are_refused(
     copy(pruned, None, data)
     (data / "snapshot.old.json").unlink()
     only_one = pruned._replace(data=data)
-    found = try_all(only_one, tmp_path, lambda case: case.kind is Kind.SNAPSHOT)
-    assert {finding.verdict for finding in found} == {Verdict.REFUSED, Verdict.UNHARMED}
-    assert {f.case.damage for f in found if f.verdict is Verdict.UNHARMED} <= {Damage.OLDER}
+    found = try_all(only_one, tmp_path, lambda case: case.kind is FileKind.SNAPSHOT)
+    assert {finding.verdict for finding in found} == {CaseVerdict.REFUSED, CaseVerdict.UNHARMED}
+    assert {f.case.damage for f in found if f.verdict is CaseVerdict.UNHARMED} <= {Harm.OLDER}
 
 
 @pytest.mark.parametrize("left", ["slots", "wal.adopted", "history.db", "snapshot.json"])
@@ -119,20 +126,20 @@ def test_one_file_is_enough_to_show_that_there_was_a_log(
 # -- in processes ----------------------------------------------------------------------------------
 
 SAMPLE = [
-    (Kind.LOG, "last frame with events, payload", Damage.FLIP, 4),
-    (Kind.LOG, "last frame, MARK or CLOSE, header CRC", Damage.FLIP, 0),
-    (Kind.LOG, "file header, store id", Damage.FLIP, 4),
-    (Kind.SEALED, "last frame, MARK or CLOSE, flags", Damage.FLIP, None),
-    (Kind.SNAPSHOT, "first job", Damage.FLIP, 0),
-    (Kind.SLOTS, "whole file", Damage.EMPTY, 0),
-    (Kind.HISTORY, "file header", Damage.SECTOR, 0),
-    (Kind.HINT, "whole file", Damage.FLIP, 0),
+    (FileKind.LOG, "last frame with events, payload", Harm.FLIP, 4),
+    (FileKind.LOG, "last frame, MARK or CLOSE, header CRC", Harm.FLIP, 0),
+    (FileKind.LOG, "file header, store id", Harm.FLIP, 4),
+    (FileKind.SEALED, "last frame, MARK or CLOSE, flags", Harm.FLIP, None),
+    (FileKind.SNAPSHOT, "first job", Harm.FLIP, 0),
+    (FileKind.SLOTS, "whole file", Harm.EMPTY, 0),
+    (FileKind.HISTORY, "file header", Harm.SECTOR, 0),
+    (FileKind.HINT, "whole file", Harm.FLIP, 0),
 ]
 
 
 @pytest.mark.parametrize(("kind", "region", "what", "code"), SAMPLE)
 def test_the_program_ends_as_the_case_did(
-    kind: Kind, region: str, what: Damage, code: int | None, whole: Intact, tmp_path: Path
+    kind: FileKind, region: str, what: Harm, code: int | None, whole: Intact, tmp_path: Path
 ) -> None:
     case = [c for c in cases_of(whole) if (c.kind, c.region, c.damage) == (kind, region, what)][-1]
     verdict = try_case(whole, case, tmp_path / "tried").verdict
@@ -141,21 +148,23 @@ def test_the_program_ends_as_the_case_did(
     damage(case, whole, data)
     seen = beaver("verify", str(data), "--json")
     # Slots, history and hints are no part of what `verify` looks at.
-    assert seen.returncode == (4 if kind in (Kind.SEALED, Kind.SNAPSHOT) else code), seen.stderr
+    assert seen.returncode == (4 if kind in (FileKind.SEALED, FileKind.SNAPSHOT) else code), (
+        seen.stderr
+    )
     if seen.returncode == 4:
         error = json.loads(seen.stdout)["error"]
         assert error["file"] == str(data / case.name)
         assert error["offset"] >= 0
     options = ["-A", "beaver_chaos.program.jobs:app", "--http", "off", "--workers", "2"]
     done = beaver("run", "--burst", "--data", str(data), *options)
-    expected = code if code is not None else (4 if verdict is Verdict.REFUSED else 0)
+    expected = code if code is not None else (4 if verdict is CaseVerdict.REFUSED else 0)
     assert done.returncode == expected, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     if expected == 4:
         assert f"{data / case.name} at offset " in done.stderr
         assert len(done.stderr.splitlines()) <= 3
     else:
-        assert beaver("verify", str(data)).returncode == (4 if kind is Kind.SEALED else 0)
+        assert beaver("verify", str(data)).returncode == (4 if kind is FileKind.SEALED else 0)
 
 
 def test_a_server_makes_a_damaged_history_anew_and_answers_right(
@@ -163,7 +172,7 @@ def test_a_server_makes_a_damaged_history_anew_and_answers_right(
 ) -> None:
     """Also a row that SQLite itself takes for good."""
     region = regions_of(whole.data, "history.db")[-1]
-    case = Case("history.db", Kind.HISTORY, region.name, Damage.FLIP, region.start, region.end)
+    case = Case("history.db", FileKind.HISTORY, region.name, Harm.FLIP, region.start, region.end)
     data = tmp_path / "data"
     copy(whole, case, data)
     with contextlib.closing(sqlite3.connect(data / "history.db")) as db, db:
@@ -211,10 +220,10 @@ def test_every_file_of_the_layout_is_of_a_known_kind_and_is_tried(whole: Intact)
     properties = [n for n, v in vars(Layout).items() if isinstance(v, property)]
     names = {getattr(layout, name).removeprefix("data/") for name in properties}
     names -= {"archive", "http.token"}  # A directory; and a file that no release writes yet.
-    assert {kind_of(name) for name in names} == set(Kind) - {Kind.SEALED, Kind.BROKEN}
-    assert {case.kind for case in cases_of(whole)} == set(Kind)
-    assert {case.damage for case in cases_of(whole)} == set(Damage)
-    assert set(IN_REGIONS) < set(Damage)
+    assert {kind_of(name) for name in names} == set(FileKind) - {FileKind.SEALED, FileKind.BROKEN}
+    assert {case.kind for case in cases_of(whole)} == set(FileKind)
+    assert {case.damage for case in cases_of(whole)} == set(Harm)
+    assert set(IN_REGIONS) < set(Harm)
 
 
 MOVES = 12
@@ -224,19 +233,19 @@ SOWN = {
     "the CRC of a frame is not compared": (
         "beaver.journal.wal.scan.frame_crc_of",
         lambda buffer, position, *_: int.from_bytes(buffer[position + 4 : position + 8], "little"),
-        Kind.LOG,
+        FileKind.LOG,
         "payload",
     ),
     "the CRC of a snapshot is not compared": (
         "beaver.snapshot.files._check_crc",
         lambda file, _: file.size(),
-        Kind.SNAPSHOT,
+        FileKind.SNAPSHOT,
         "",
     ),
     "the CRC of a row of the history is not compared": (
         "beaver.history.database.checked beaver.history.runs.checked",
         lambda row: row[:-1],
-        Kind.HISTORY,
+        FileKind.HISTORY,
         "page content",
     ),
 }
@@ -253,7 +262,7 @@ def test_a_blind_reader_is_seen(
     cases = [
         case
         for case in cases_of(whole)
-        if case.kind is kind and region in case.region and case.damage is Damage.FLIP
+        if case.kind is kind and region in case.region and case.damage is Harm.FLIP
     ]
     found: list[Finding] = []
     with experiment(FAULT, str(kind), sown=bug) as told:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from beaver_chaos.faults.rounds import Fault, run_rounds
+from beaver_chaos.faults.rounds import ProgramFault, run_rounds
 
 pytestmark = [
     pytest.mark.chaos,
@@ -39,4 +39,4 @@ def test_the_seeds_draw_every_fault() -> None:
     from beaver_chaos.faults.rounds import drawn_faults
 
     drawn = {fault for seed in SEEDS for fault in drawn_faults(seed, ROUNDS)}
-    assert drawn == set(Fault)
+    assert drawn == set(ProgramFault)

@@ -47,7 +47,7 @@ from beaver_model.commands import (
     Enqueue,
     Expire,
     Fail,
-    Job,
+    NewJob,
     Release,
     Requeue,
     SetBounds,
@@ -345,7 +345,7 @@ class Store:
     }
 
 
-def _job(name: str, payload: str, at: str, options: dict[str, str]) -> Job:
+def _job(name: str, payload: str, at: str, options: dict[str, str]) -> NewJob:
     """A job of the task `echo`; numbers of its spec by their names."""
     given = {key: int(value) if value.isdigit() else value for key, value in options.items()}
     spec = msgspec.structs.replace(Spec("echo"), **given)
@@ -353,7 +353,7 @@ def _job(name: str, payload: str, at: str, options: dict[str, str]) -> Job:
     run_at_ms = START_MS + parse_duration_ms(at) if at != "0" else 0
     # The digest of the request: the same content has the same.
     digest = (payload + repr(sorted(options.items())) + at).encode()[-12:].rjust(12)
-    return Job(name, raw, payload.encode(), digest, run_at_ms)
+    return NewJob(name, raw, payload.encode(), digest, run_at_ms)
 
 
 def _about(event: Any) -> str:

@@ -54,8 +54,8 @@ def test_who_enqueues_again_at_once_gets_a_keeper_and_then_its_connection(data: 
         app.enqueue("echo", n)
     pid = keeper_pid(data)
     assert pid
-    assert app.link._client is not None
-    assert app.link._client.greeting.pid == pid
+    assert app.connection._client is not None
+    assert app.connection._client.greeting.pid == pid
     assert app.status().pending == 3
 
 

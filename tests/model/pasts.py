@@ -25,7 +25,7 @@ from beaver_model.commands import (
     Enqueue,
     Expire,
     Fail,
-    Job,
+    NewJob,
     Release,
     Requeue,
     SetBounds,
@@ -241,10 +241,10 @@ class Life:
         return found
 
 
-def job_of(job: Ask, now_ms: int) -> Job:
+def job_of(job: Ask, now_ms: int) -> NewJob:
     number, spec, after_ms, tags = job
     run_at_ms = now_ms + after_ms if after_ms else 0
-    return Job(f"job-{number}", SPECS[spec], b"null", b"digest-%05d" % 0, run_at_ms, tags)
+    return NewJob(f"job-{number}", SPECS[spec], b"null", b"digest-%05d" % 0, run_at_ms, tags)
 
 
 def nth(rows: Sequence[Row], pick: int) -> Row | None:

@@ -171,7 +171,7 @@ def test_the_checker_of_histories_follows_each_event_of_a_job(kind: type[JobEven
     enqueue, dispatch, dead = Enqueued, Dispatched, Died
     found: list[list[str]] = []
     for before in ((), (enqueue,), (enqueue, dispatch), (enqueue, dispatch, dead)):
-        checker = history.History()
+        checker = history.HistoryCheck()
         events = [whole(each) for each in (*before, kind)]
         for seq, event in enumerate(events, 1):
             checker.read([(seq, 1_000, [event])])

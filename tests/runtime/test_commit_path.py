@@ -20,7 +20,7 @@ from beaver.ports import DirectoryLock, File, LogWriter, Written
 from beaver.store.recovery import open_store
 from beaver.system.disk import SystemDisk
 from beaver_model import fingerprint
-from beaver_model.commands import Dispatch, Enqueue, Job
+from beaver_model.commands import Dispatch, Enqueue, NewJob
 from tests.support.program import enqueue, events, eventually, serving, status
 from tests.worlds.model import job
 from tests.worlds.runtime import EngineWorld, ManualClock, on_loop, turns
@@ -74,7 +74,7 @@ def test_the_writer_works_on_a_loop_that_makes_its_sockets_non_blocking(tmp_path
             await turns(1)
             world.engine.flush()
             big = job(f"big-{n}")
-            large = Job(big.id, big.spec, b'"' + b"x" * 900_000 + b'"', big.digest)
+            large = NewJob(big.id, big.spec, b'"' + b"x" * 900_000 + b'"', big.digest)
             await world.engine.execute(Enqueue([large]))
         assert world.failures == []
         world.engine.close()
@@ -89,7 +89,7 @@ async def test_segments_change_only_between_two_frames(tmp_path: Path) -> None:
     payload = b'"' + b"x" * 200_000 + b'"'
     for n in range(40):
         big = job(str(n))
-        large = Job(big.id, big.spec, payload, big.digest)
+        large = NewJob(big.id, big.spec, payload, big.digest)
         world.engine.submit(Enqueue([large]), lambda _: None)
         await turns(1)
     world.engine.close()

@@ -24,7 +24,7 @@ from beaver.inspect.queries import (
 from beaver.request.requests import make_request
 from beaver.structs.views import JobView
 from beaver_model import State
-from beaver_model.commands import Discard, Enqueue, Job
+from beaver_model.commands import Discard, Enqueue, NewJob
 from tests.model import pasts
 from tests.runtime.test_service import served
 from tests.worlds.model import World, job
@@ -121,7 +121,7 @@ def test_a_page_has_so_many_bytes_of_payload_and_no_more() -> None:
     sizes = [half, half, 1, LIST_BYTES_MAX + 1]
     for n, size in enumerate(sizes):
         plain = job(str(n))
-        world.do(Enqueue([Job(plain.id, plain.spec, b"1" * size, plain.digest)]))
+        world.do(Enqueue([NewJob(plain.id, plain.spec, b"1" * size, plain.digest)]))
     pages, after_seq = [], 0
     while page := at_once(find_jobs(world.state, after_seq=after_seq)):
         pages.append([view.id for view in page])
@@ -134,7 +134,7 @@ def test_it_finds_jobs_by_tag() -> None:
     for n in range(8):
         plain = job(str(n))
         tags = ("eu", f"t{n % 2}") if n % 4 else ()
-        world.do(Enqueue([Job(plain.id, plain.spec, b"1", plain.digest, tags=tags)]))
+        world.do(Enqueue([NewJob(plain.id, plain.spec, b"1", plain.digest, tags=tags)]))
     found = at_once(find_jobs(world.state, tag="eu"))
     assert [view.id for view in found] == ["1", "2", "3", "5", "6", "7"]
     found = at_once(find_jobs(world.state, tag="t1", after_seq=2, limit=2))

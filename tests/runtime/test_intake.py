@@ -12,7 +12,7 @@ from beaver.errors import QueueFull, StorageFailed
 from beaver.journal.port import Done, Failed, Position
 from beaver_model import Rejection, fingerprint
 from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
-from beaver_model.commands import Cancel, Job, SetQueue
+from beaver_model.commands import Cancel, NewJob, SetQueue
 from beaver_model.events import Enqueued
 from beaver_model.rows import ROW_BYTES
 from tests.worlds.model import job
@@ -28,7 +28,7 @@ class Clients:
         self.durable: list[int] = []
         """How far the log had got with each reply."""
 
-    def ask(self, *jobs: Job) -> None:
+    def ask(self, *jobs: NewJob) -> None:
         self.world.engine.enqueue(list(jobs), lambda _, reply: reply, self._told)
 
     def _told(self, reply: Reply) -> None:
@@ -168,7 +168,7 @@ async def test_a_commit_stays_within_its_bytes_whoever_comes_together(tmp_path: 
 
     world.wal.append = noted  # type: ignore[method-assign]
     clients.ask(job("small"))
-    clients.ask(Job("large", job().spec, b"x" * (BATCH_BYTES_MAX - 1_200), b"d" * 12))
+    clients.ask(NewJob("large", job().spec, b"x" * (BATCH_BYTES_MAX - 1_200), b"d" * 12))
     await turns()
     assert [len(seqs) for seqs in clients.seqs] == [1, 1]
     assert max(frames) <= BATCH_BYTES_MAX
@@ -188,7 +188,7 @@ async def test_a_commit_stays_within_its_bytes_whoever_comes_together(tmp_path: 
 )
 def test_an_intake_is_full_at_its_bounds(jobs: int, size: int, full: bool) -> None:
     intake = Intake()
-    one = Job("a", b"", b"x" * size, b"d" * 12)
+    one = NewJob("a", b"", b"x" * size, b"d" * 12)
 
     def asked(count: int) -> Asked:
         return Asked([one] * count, lambda jobs, reply: reply, lambda answer: None)

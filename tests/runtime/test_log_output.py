@@ -13,7 +13,7 @@ from contextlib import closing
 import pytest
 
 from beaver.server.log_output import QUEUE_BYTES_MAX, Printer, QueuedStream, last_words, queued
-from beaver.task.output import Outlet
+from beaver.task.output import DescriptorWriter
 
 LINE = b"x" * 999 + b"\n"
 
@@ -111,7 +111,7 @@ def test_output_of_a_job_is_dropped_after_a_moment_and_counted(
 ) -> None:
     monkeypatch.setattr("beaver.task.output.PATIENCE_S", 0.01)
     reader, writer = pipe
-    outlet = Outlet(writer)
+    outlet = DescriptorWriter(writer)
 
     def notice(count: int) -> bytes:
         return b"%d dropped\n" % count
@@ -130,7 +130,7 @@ def test_output_of_a_job_is_dropped_after_a_moment_and_counted(
 def test_a_closed_pipe_is_no_error(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     os.close(reader)
-    Outlet(writer).write(LINE, lambda count: b"")
+    DescriptorWriter(writer).write(LINE, lambda count: b"")
     printer = Printer(writer)
     printer.put(LINE)
     assert printer.drain(10.0)

@@ -22,7 +22,7 @@ from beaver_model.bounds import (
     ERROR_BYTES_MAX,
     RESULT_BYTES_MAX,
 )
-from beaver_model.commands import Complete, Expire, Fail, Job
+from beaver_model.commands import Complete, Expire, Fail, NewJob
 from tests.runtime.test_controller import ControllerWorld
 from tests.worlds.runtime import on_loop, turns
 
@@ -30,7 +30,7 @@ OK, FAILED, SNOOZE = OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.SNOOZE
 CHILD = Request("c", wire.encode(Options("t")), b"1", b"d" * 12)
 
 
-def child_of(request: Request) -> Job:
+def child_of(request: Request) -> NewJob:
     return Resolver().job(request, 0)
 
 

@@ -12,16 +12,16 @@ import pytest
 from beaver.cli.main import main
 from beaver_chaos.sim.plan import Plan, Script, draw_plan
 from beaver_chaos.sim.shrink import kind_of, shrink, timeline
-from beaver_chaos.sim.simulator import Report, run_seed
+from beaver_chaos.sim.simulator import RunReport, run_seed
 from beaver_chaos.sim.text import PLAIN, PLAIN_JOB, plan_of, text_of
 from tests.simulator.bugs import BUGS
 
 pytestmark = pytest.mark.simulator
 
-RAN = Report(draw_plan(0), [], "", 0, 0, 0.0, [], Counter())
+RAN = RunReport(draw_plan(0), [], "", 0, 0, 0.0, [], Counter())
 
 
-def hunt(name: str) -> Report | None:
+def hunt(name: str) -> RunReport | None:
     """Returns the first run in which a bug is noticed as it should be."""
     bug = BUGS[name]
     for seed in range(bug.seeds):
@@ -73,7 +73,7 @@ def test_a_failure_is_shrunk_to_the_least_and_the_command_repeats_it_exactly(
 def test_every_number_is_shrunk_as_far_as_the_failure_allows() -> None:
     """A failure that needs just these: found whatever else there is."""
 
-    def run(plan: Plan) -> Report:
+    def run(plan: Plan) -> RunReport:
         holds = [act for act in plan.acts if act.kind == "stop_server" and act.args[0] >= 17]
         jobs = [j for a in plan.acts if a.kind == "enqueue" for j in a.args[1]]
         long = [job for job in jobs if any(script.ms > 20 for script in job.scripts)]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from beaver_chaos.sim.loop import Endless, Forbidden, Process, SimLoop
+from beaver_chaos.sim.loop import Forbidden, Process, SimLoop, StepsExceeded
 
 
 def first(count: int) -> int:
@@ -133,13 +133,13 @@ def test_threads_are_forbidden_and_an_endless_run_ends() -> None:
         while True:  # noqa: ASYNC110
             await asyncio.sleep(0)
 
-    with pytest.raises(Endless):
+    with pytest.raises(StepsExceeded):
         loop_of().run(spin())
 
     async def hang() -> None:
         await asyncio.get_running_loop().create_future()
 
-    with pytest.raises(Endless):
+    with pytest.raises(StepsExceeded):
         loop_of().run(hang())
 
 

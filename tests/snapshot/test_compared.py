@@ -32,7 +32,7 @@ from beaver.snapshot.lines import (
 )
 from beaver.system.disk import SystemDisk, SystemFile
 from beaver_model import JobState, State, freeze, thaw
-from beaver_model.commands import Boot, Cancel, Job, Release, Requeue, SetBounds, SetQueue
+from beaver_model.commands import Boot, Cancel, NewJob, Release, Requeue, SetBounds, SetQueue
 from beaver_model.commands import Enqueue as EnqueueJobs
 from beaver_model.contents import Contents, Glance, contents_of, difference, glance_at
 from beaver_model.events import Cause
@@ -59,7 +59,7 @@ def rich(path: Path) -> LoggedWorld:
     world.enqueue(*(job(name, max_attempts=3) for name in (*names, "stopping")))
     world.enqueue(job("later", queue="mail", priority=0, run_at_ms=world.now_ms + 999_999))
     spec = encode_spec(Spec("t"))
-    world.do(EnqueueJobs((Job("tagged", spec, b"[1, 2]", b"x" * 12, 0, ("a", "ü")),)))
+    world.do(EnqueueJobs((NewJob("tagged", spec, b"[1, 2]", b"x" * 12, 0, ("a", "ü")),)))
     world.dispatch("lost")
     world.do(Boot(power_cut=True))
     for name in ("flying", "dead", "retried", "snoozed", "again", "stopping"):
@@ -368,7 +368,7 @@ def test_a_glance_is_bounded_whatever_the_state_holds(tmp_path: Path) -> None:
     """It is taken by the loop: rows of each kind are few, and of a payload only the beginning."""
     world = LoggedWorld(tmp_path / "data", segment_bytes=1 << 24)
     payload, spec = b'"%s"' % (b"x" * 5_000), encode_spec(Spec("t"))
-    jobs = [Job(f"job-{number}", spec, payload, b"x" * 12) for number in range(1_000)]
+    jobs = [NewJob(f"job-{number}", spec, payload, b"x" * 12) for number in range(1_000)]
     world.do(EnqueueJobs(tuple(jobs)))
     seen = glance_at(world.state)
     assert len(seen.rows) <= 300

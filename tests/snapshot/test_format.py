@@ -18,7 +18,7 @@ from beaver.journal.wal.layout import Layout
 from beaver.snapshot.files import SnapshotDamaged, inspect_snapshot, load_snapshot, write_snapshot
 from beaver.system.disk import SystemDisk, SystemFile
 from beaver_model import State, fingerprint, freeze, violations
-from beaver_model.commands import Boot, Cancel, Enqueue, Job, SetBounds, SetQueue
+from beaver_model.commands import Boot, Cancel, Enqueue, NewJob, SetBounds, SetQueue
 from beaver_model.rows import Spec, encode_spec
 from tests.worlds.model import World, job
 from tests.worlds.stores import LivelyWorld
@@ -35,7 +35,9 @@ def rich_world() -> LivelyWorld:
     for name in ("pending", "flying", "dead", "cancelled", "retried", "completed", "stopping"):
         world.enqueue(job(name, max_attempts=3))
     world.enqueue(job("later", queue="mail", priority=0, run_at_ms=9_999_999, origin=1))
-    world.do(Enqueue((Job("tagged", encode_spec(Spec("t")), b"[1, 2]", b"x" * 12, 0, ("a", "ü")),)))
+    world.do(
+        Enqueue((NewJob("tagged", encode_spec(Spec("t")), b"[1, 2]", b"x" * 12, 0, ("a", "ü")),))
+    )
     for name in ("flying", "dead", "retried", "completed", "stopping"):
         world.dispatch(name, worker=3)
     world.complete("completed")
@@ -137,7 +139,7 @@ def test_payload_bytes_come_back_as_they_were_sent(
     payload: bytes, layout: Layout, disk: SystemDisk
 ) -> None:
     world = World()
-    world.do(Enqueue((Job("a", encode_spec(Spec("t")), payload, b"d" * 12),)))
+    world.do(Enqueue((NewJob("a", encode_spec(Spec("t")), payload, b"d" * 12),)))
     write_snapshot(disk, layout, world.state, STORE)
     loaded = load_snapshot(disk, layout.snapshot, check_fingerprint=True)
     assert loaded.state.jobs["a"].payload == payload
@@ -160,7 +162,9 @@ def test_any_jobs_come_back(
 ) -> None:
     world = World()
     spec = encode_spec(Spec("t", backoff_jitter=0.3))
-    world.do(Enqueue([Job(name, spec, payload, digest, at) for name, payload, digest, at in jobs]))
+    world.do(
+        Enqueue([NewJob(name, spec, payload, digest, at) for name, payload, digest, at in jobs])
+    )
     layout = Layout(str(tmp_path_factory.mktemp("any")))
     write_snapshot(SystemDisk(), layout, world.state, STORE)
     loaded = load_snapshot(SystemDisk(), layout.snapshot, check_fingerprint=True)

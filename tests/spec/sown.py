@@ -24,7 +24,7 @@ from beaver_model.commands import (
     Enqueue,
     Expire,
     Fail,
-    Job,
+    NewJob,
 )
 from beaver_model.events import (
     Acked,
@@ -247,7 +247,7 @@ def finished_ids_accepted_again(state: State, command: AnyCommand, now_ms: int) 
     if isinstance(command, Enqueue):
         events: list[AnyEvent] = []
         for job in command.jobs:
-            assert isinstance(job, Job)
+            assert isinstance(job, NewJob)
             if job.id in state.tombstones and job.id not in state.jobs:
                 events.append(Enqueued(job.id, job.spec, job.payload, job.digest))
         if events:

@@ -8,7 +8,7 @@ import pytest
 from beaver_spec.checking import check_scope
 from beaver_spec.explorer.concrete import Broken, agreement, replay
 from beaver_spec.explorer.explorer import Explorer
-from beaver_spec.explorer.rows import Row
+from beaver_spec.explorer.rows import JobRow
 from beaver_spec.explorer.scopes import SCOPES, Scope, scope_named
 from beaver_spec.explorer.space import Space
 from beaver_spec.explorer.ways import successors
@@ -149,4 +149,4 @@ def test_no_world_is_explored_twice_and_paths_are_shortest() -> None:
 def test_rows_that_the_model_tells_apart_are_told_apart_here() -> None:
     """A field that the compression dropped would make two rows of the model one."""
     fields = {"state", "attempt", "label", "waiting", "cancel", "suspect", "generation", "snoozes"}
-    assert set(Row._fields) == fields
+    assert set(JobRow._fields) == fields

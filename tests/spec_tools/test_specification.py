@@ -12,7 +12,7 @@ from beaver.system.disk import SystemDisk
 from beaver_spec.results import CheckResult, Verdict
 from beaver_spec.specification import release, running, storage
 from beaver_spec.specification.release import Spin
-from beaver_spec.specification.storage import MODELS, Model, Sown
+from beaver_spec.specification.storage import MODELS, Sown, TlcModel
 from beaver_spec.specification.storage_tlc import (
     TLA,
     Missing,
@@ -72,7 +72,7 @@ def _told(result: CheckResult) -> str:
 
 @spec
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.config)
-def test_a_model_holds_and_looks_at_what_it_always_did(tlc: Tlc, model: Model) -> None:
+def test_a_model_holds_and_looks_at_what_it_always_did(tlc: Tlc, model: TlcModel) -> None:
     result = storage.check(tlc, model)
     assert result.verdict == Verdict.HOLDS, _told(result)
     assert result.states == STATES[model.config]
@@ -84,7 +84,7 @@ def test_a_model_holds_and_looks_at_what_it_always_did(tlc: Tlc, model: Model) -
     [(model, sown) for model in MODELS for sown in model.sown],
     ids=lambda part: getattr(part, "switch", getattr(part, "config", "")),
 )
-def test_a_bug_sown_in_a_model_breaks_what_it_must(tlc: Tlc, model: Model, sown: Sown) -> None:
+def test_a_bug_sown_in_a_model_breaks_what_it_must(tlc: Tlc, model: TlcModel, sown: Sown) -> None:
     result = storage.check_sown(tlc, model, sown)
     assert result.verdict == Verdict.CAUGHT, _told(result)
     assert any(line.startswith("1. ") for line in result.details), "it is told in steps"
@@ -94,7 +94,9 @@ def test_a_bug_sown_in_a_model_breaks_what_it_must(tlc: Tlc, model: Model, sown:
 @pytest.mark.parametrize(
     ("model", "switch"), [(model, switch) for model in MODELS for switch in model.spared]
 )
-def test_a_second_line_of_defence_is_not_needed_here(tlc: Tlc, model: Model, switch: str) -> None:
+def test_a_second_line_of_defence_is_not_needed_here(
+    tlc: Tlc, model: TlcModel, switch: str
+) -> None:
     result = storage.check_spared(tlc, model, switch)
     assert result.verdict == Verdict.HOLDS, _told(result)
 

@@ -36,7 +36,8 @@ from beaver_model.commands import (
 from beaver_model.events import ALL_EVENTS, Acked, Cause, Dispatched, Retried
 from beaver_model.lifecycle import CELLS, JobState, Trigger
 from beaver_spec.traces import rules
-from beaver_spec.traces.following import SHAPES, Step, steps_of, validate, validate_store
+from beaver_spec.traces.following import SHAPES, steps_of, validate, validate_store
+from beaver_spec.traces.rules import LogStep
 from tests.spec_tools.traces import (
     WAYS,
     TracedWorld,
@@ -218,7 +219,7 @@ def test_a_finished_id_comes_back_once_its_tombstone_may_be_gone() -> None:
     assert "is not forgotten" in verdict.reason
 
 
-def _shifted(steps: list[Step], by: int) -> list[Step]:
+def _shifted(steps: list[LogStep], by: int) -> list[LogStep]:
     """Moves seqs, commits and tokens alike."""
     return [
         step._replace(
@@ -305,7 +306,7 @@ def test_a_payload_that_is_no_commit_is_corruption(tmp_path: Path) -> None:
 
 def test_commits_in_memory_are_steps_too() -> None:
     (step,) = steps_of(7, 1_000, [Dispatched("a", 3)])
-    assert step == Step(7, 1_000, 7, "DISPATCH", {"job": "a", "worker": 3})
+    assert step == LogStep(7, 1_000, 7, "DISPATCH", {"job": "a", "worker": 3})
 
 
 def test_the_log_of_a_killed_and_restarted_program_follows_the_specification(

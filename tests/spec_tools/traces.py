@@ -22,7 +22,8 @@ from beaver_model.commands import (
     SetQueue,
 )
 from beaver_model.events import AnyEvent, Cause
-from beaver_spec.traces.following import Step, steps_of
+from beaver_spec.traces.following import steps_of
+from beaver_spec.traces.rules import LogStep
 from tests.worlds.model import World, job
 
 
@@ -31,7 +32,7 @@ class TracedWorld(World):
 
     def __init__(self) -> None:
         super().__init__()
-        self.steps: list[Step] = []
+        self.steps: list[LogStep] = []
 
     def do(self, command: AnyCommand) -> list[AnyEvent]:
         first_seq = self.state.last_seq + 1
@@ -50,7 +51,7 @@ class TracedWorld(World):
         return self.state.jobs[name].token
 
 
-def long_trace() -> list[Step]:
+def long_trace() -> list[LogStep]:
     """Every event there is, in lives as the real model decides them."""
     world = TracedWorld()
     world.do(Boot())
@@ -92,12 +93,12 @@ def long_trace() -> list[Step]:
     return world.steps
 
 
-def at(steps: list[Step], name: str, nth: int = 0) -> int:
+def at(steps: list[LogStep], name: str, nth: int = 0) -> int:
     """Returns the index of the nth event of a name."""
     return [index for index, step in enumerate(steps) if step.name == name][nth]
 
 
-def renumbered(steps: list[Step]) -> list[Step]:
+def renumbered(steps: list[LogStep]) -> list[LogStep]:
     """Returns steps with seqs that follow each other, each in a commit of its own frame.
 
     Tokens stay what they were: only the places are mended.
@@ -110,7 +111,7 @@ def renumbered(steps: list[Step]) -> list[Step]:
     return mended
 
 
-def changed(steps: list[Step], index: int, **fields: Any) -> list[Step]:
+def changed(steps: list[LogStep], index: int, **fields: Any) -> list[LogStep]:
     """Returns steps of which one has other fields."""
     spoilt = list(steps)
     spoilt[index] = steps[index]._replace(fields={**steps[index].fields, **fields})
@@ -121,24 +122,24 @@ def changed(steps: list[Step], index: int, **fields: Any) -> list[Step]:
 class Spoilt:
     """A trace that was spoilt, the index of the wrong event, and a word of the reason."""
 
-    steps: list[Step]
+    steps: list[LogStep]
     index: int
     says: str
 
 
-def dropped(steps: list[Step]) -> Spoilt:
+def dropped(steps: list[LogStep]) -> Spoilt:
     """An event is gone, and with it its seq."""
     index = at(steps, "DISPATCH")
     return Spoilt([*steps[:index], *steps[index + 1 :]], index, "follows seq")
 
 
-def dropped_and_mended(steps: list[Step]) -> Spoilt:
+def dropped_and_mended(steps: list[LogStep]) -> Spoilt:
     """A DISPATCH is gone, and the seqs were mended: its ACK answers nothing."""
     index = at(steps, "DISPATCH")
     return Spoilt(renumbered([*steps[:index], *steps[index + 1 :]]), index, "is pending")
 
 
-def swapped(steps: list[Step]) -> Spoilt:
+def swapped(steps: list[LogStep]) -> Spoilt:
     """DISPATCH and ACK of a job have changed places."""
     index = at(steps, "DISPATCH")
     spoilt = list(steps)
@@ -146,28 +147,28 @@ def swapped(steps: list[Step]) -> Spoilt:
     return Spoilt(renumbered(spoilt), index, "is pending")
 
 
-def forged_token(steps: list[Step]) -> Spoilt:
+def forged_token(steps: list[LogStep]) -> Spoilt:
     """An outcome answers an attempt that is not the one in flight."""
     index = at(steps, "RETRY")
     token = steps[index].fields["token"]
     return Spoilt(changed(steps, index, token=token - 1), index, "with token")
 
 
-def stale_token(steps: list[Step]) -> Spoilt:
+def stale_token(steps: list[LogStep]) -> Spoilt:
     """A worker answers with the token of its attempt before the last."""
     index = at(steps, "DEAD")
     token = steps[at(steps, "RETRY")].fields["token"]
     return Spoilt(changed(steps, index, token=token), index, "with token")
 
 
-def second_ack(steps: list[Step]) -> Spoilt:
+def second_ack(steps: list[LogStep]) -> Spoilt:
     """A completion is logged twice."""
     index = len(steps)
     again = steps[-1]._replace(seq=steps[-1].seq + 1, commit=steps[-1].seq + 1)
     return Spoilt([*steps, again], index, "does not exist")
 
 
-def attempt_over_the_limit(steps: list[Step]) -> Spoilt:
+def attempt_over_the_limit(steps: list[LogStep]) -> Spoilt:
     """A job that has no attempt left is tried again."""
     index = at(steps, "DEAD")
     fields = {**steps[index].fields, "run_at_ms": steps[index].time_ms}
@@ -176,7 +177,7 @@ def attempt_over_the_limit(steps: list[Step]) -> Spoilt:
     return Spoilt(spoilt, index, "all its 2 attempts")
 
 
-def too_early(steps: list[Step]) -> Spoilt:
+def too_early(steps: list[LogStep]) -> Spoilt:
     """A retry waits for longer than the DISPATCH that follows."""
     retry = at(steps, "RETRY")
     index = next(
@@ -188,14 +189,14 @@ def too_early(steps: list[Step]) -> Spoilt:
     return Spoilt(changed(steps, retry, run_at_ms=late), index, "before its time")
 
 
-def time_goes_back(steps: list[Step]) -> Spoilt:
+def time_goes_back(steps: list[LogStep]) -> Spoilt:
     """A stamp lies before the one before."""
     index = len(steps) - 1
     spoilt = [*steps[:-1], steps[-1]._replace(time_ms=steps[-2].time_ms - 1)]
     return Spoilt(spoilt, index, "goes back")
 
 
-def uncancelled(steps: list[Step]) -> Spoilt:
+def uncancelled(steps: list[LogStep]) -> Spoilt:
     """A job that was to be cancelled dies instead."""
     index = at(steps, "CANCEL")
     spoilt = list(steps)
@@ -203,7 +204,7 @@ def uncancelled(steps: list[Step]) -> Spoilt:
     return Spoilt(spoilt, index, "was to be cancelled")
 
 
-def enqueued_twice(steps: list[Step]) -> Spoilt:
+def enqueued_twice(steps: list[LogStep]) -> Spoilt:
     """An id comes in again while its job waits."""
     first = at(steps, "ENQUEUE", 1)
     again = steps[first]
@@ -211,41 +212,41 @@ def enqueued_twice(steps: list[Step]) -> Spoilt:
     return Spoilt(renumbered([*steps[:index], again, *steps[index:]]), index, "exists")
 
 
-def resurrected(steps: list[Step]) -> Spoilt:
+def resurrected(steps: list[LogStep]) -> Spoilt:
     """An id comes in again while its tombstone must be remembered."""
     seq = steps[-1].seq + 1
     again = steps[at(steps, "ENQUEUE")]._replace(seq=seq, commit=seq, time_ms=steps[-1].time_ms)
     return Spoilt([*steps, again], len(steps), "is not forgotten")
 
 
-def orphan(steps: list[Step]) -> Spoilt:
+def orphan(steps: list[LogStep]) -> Spoilt:
     """A child comes in without its parent's completion."""
     index = at(steps, "ENQUEUE", 7)
     assert steps[index].fields["parent"] == "a"
     return Spoilt(changed(steps, index, parent="b"), index, "which has not completed")
 
 
-def forgotten_at_boot(steps: list[Step]) -> Spoilt:
+def forgotten_at_boot(steps: list[LogStep]) -> Spoilt:
     """A BOOT leaves a job in flight."""
     boot = at(steps, "BOOT", 1)
     index = boot + 1
     return Spoilt(renumbered([*steps[:index], *steps[index + 1 :]]), boot + 3, "in flight")
 
 
-def second_epoch(steps: list[Step]) -> Spoilt:
+def second_epoch(steps: list[LogStep]) -> Spoilt:
     """Two servers boot with one epoch."""
     index = at(steps, "BOOT", 1)
     return Spoilt(changed(steps, index, epoch=1), index, "epoch 1 follows epoch 1")
 
 
-def unsuspected(steps: list[Step]) -> Spoilt:
+def unsuspected(steps: list[LogStep]) -> Spoilt:
     """After a power cut, a job is not a suspect."""
     index = at(steps, "TIMEOUT", -1)
     assert steps[index].fields["suspect"]
     return Spoilt(changed(steps, index, suspect=False), index, "suspect")
 
 
-def from_a_paused_queue(steps: list[Step]) -> Spoilt:
+def from_a_paused_queue(steps: list[LogStep]) -> Spoilt:
     """A queue is resumed only after a job has started from it."""
     resume = at(steps, "QUEUE", 1)
     spoilt = list(steps)
@@ -253,14 +254,14 @@ def from_a_paused_queue(steps: list[Step]) -> Spoilt:
     return Spoilt(renumbered(spoilt), resume, "paused queue")
 
 
-def forgotten_with_a_job(steps: list[Step]) -> Spoilt:
+def forgotten_with_a_job(steps: list[LogStep]) -> Spoilt:
     """A queue is forgotten that has a job, since its DISCARD is gone."""
     index = at(steps, "DISCARD", -1)
     spoilt = renumbered([*steps[:index], *steps[index + 1 :]])
     return Spoilt(spoilt, index, "has 1 jobs")
 
 
-WAYS: dict[str, Callable[[list[Step]], Spoilt]] = {
+WAYS: dict[str, Callable[[list[LogStep]], Spoilt]] = {
     way.__name__: way
     for way in (
         dropped,

@@ -26,7 +26,7 @@ from beaver_model.commands import (
     Enqueue,
     Expire,
     Fail,
-    Job,
+    NewJob,
     Release,
     Requeue,
     SetBounds,
@@ -71,10 +71,10 @@ SPECS = st.builds(
 )
 
 
-def jobs(payload_bytes_max: int = 40) -> st.SearchStrategy[Job]:
+def jobs(payload_bytes_max: int = 40) -> st.SearchStrategy[NewJob]:
     """Requests for a job, some of which differ from an earlier one of the same id."""
     return st.builds(
-        lambda name, spec, size, content, run_at_ms, tags: Job(
+        lambda name, spec, size, content, run_at_ms, tags: NewJob(
             name, spec, b'"' + b"x" * size + b'"', b"digest-%05d" % content, run_at_ms, tags
         ),
         JOBS,
@@ -86,7 +86,7 @@ def jobs(payload_bytes_max: int = 40) -> st.SearchStrategy[Job]:
     )
 
 
-def batches(payload_bytes_max: int = 40) -> st.SearchStrategy[list[Job]]:
+def batches(payload_bytes_max: int = 40) -> st.SearchStrategy[list[NewJob]]:
     """Jobs of one request, with ids of their own."""
     return st.lists(jobs(payload_bytes_max), min_size=1, max_size=4, unique_by=lambda job: job.id)
 
@@ -156,8 +156,8 @@ OPERATIONS = st.one_of(
 )
 WRONG = st.sampled_from(
     [
-        Enqueue([Job("job-0", encode_spec(Spec("send")), b"1", b"d" * 12)] * 2),
-        Enqueue([Job("job-0", encode_spec(Spec("send")), b"1", b"d" * 12)] * 10_001),
+        Enqueue([NewJob("job-0", encode_spec(Spec("send")), b"1", b"d" * 12)] * 2),
+        Enqueue([NewJob("job-0", encode_spec(Spec("send")), b"1", b"d" * 12)] * 10_001),
         Cancel("nobody"),
     ]
 )

@@ -52,7 +52,7 @@ from beaver_model.commands import (
     DispatchBatch,
     Done,
     Enqueue,
-    Job,
+    NewJob,
     SetQueue,
 )
 from beaver_model.events import AnyEvent, QueueForgotten
@@ -293,7 +293,7 @@ class Lifecycle(RuleBasedStateMachine):
         first = self.book.last_seq + 1
         ids = [f"run-{first}-{n}" for n in range(count)]
         spec = encode_spec(Spec("echo", "runs"))
-        self.do([Enqueue([Job(job, spec, b"null", b"d" * DIGEST_BYTES) for job in ids])])
+        self.do([Enqueue([NewJob(job, spec, b"null", b"d" * DIGEST_BYTES) for job in ids])])
         if "runs" not in self.model.state.queues:
             return  # There is no room for one more queue.
         first = self.book.last_seq - count + 1

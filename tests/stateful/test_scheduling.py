@@ -35,7 +35,7 @@ from beaver.structs.messages import Attempt, Outcome, OutcomeKind, Request
 from beaver.workers.slots import PreviousSlots
 from beaver_chaos.sim.disk import SimDisk
 from beaver_model import Rejection, fingerprint, violations
-from beaver_model.commands import AnyCommand, Cancel, Enqueue, Job, SetQueue
+from beaver_model.commands import AnyCommand, Cancel, Enqueue, NewJob, SetQueue
 from beaver_model.events import AnyEvent
 from beaver_model.rows import BackoffKind, Spec, encode_spec, spec_of
 from tests.stateful.book import Book
@@ -497,9 +497,9 @@ class Scheduling(RuleBasedStateMachine):
                 assert now_ns - self.pool.since[attempt.token] <= limit_ns, "a limit is overlooked"
 
 
-def _to_job(request: Request, now_ms: int, origin: int) -> Job:
+def _to_job(request: Request, now_ms: int, origin: int) -> NewJob:
     spec = encode_spec(Spec("send", timeout_ms=TIMEOUT_MS, backoff_base_ms=100))
-    return Job(request.id, spec, request.payload, request.digest)
+    return NewJob(request.id, spec, request.payload, request.digest)
 
 
 def test_controller_and_policy_keep_their_promises_over_time(runs: Runs) -> None:

@@ -194,7 +194,7 @@ def test_a_zygote_whose_tasks_are_out_of_bounds_is_given_up(
     async def test(world: World) -> None:
         zygote = world.pool._zygote
         assert zygote is not None
-        zygote._on_message = lambda message: world.pool._on_message(wire.Ready(tuple(tasks)))
+        zygote._on_message = lambda message: world.pool._on_message(wire.ZygoteReady(tuple(tasks)))
         world.pool.kill(1)  # the zygote answers
         await until(lambda: world.pool._zygote is not zygote)
         assert "no message" in zygote.fault

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from beaver_model import Offer, Rejection, Row, Spec, State, apply, decide, select
-from beaver_model.commands import AnyCommand, Dispatch, Enqueue, Job
+from beaver_model.commands import AnyCommand, Dispatch, Enqueue, NewJob
 from beaver_model.events import AnyEvent
 from beaver_model.rows import encode_spec
 
 
-def job(name: str = "a", digest: bytes = b"d" * 12, run_at_ms: int = 0, **options: Any) -> Job:
+def job(name: str = "a", digest: bytes = b"d" * 12, run_at_ms: int = 0, **options: Any) -> NewJob:
     """Returns a job of the task `echo` with the given options of its spec."""
     spec = Spec(**{"task": "echo", **options})
-    return Job(name, encode_spec(spec), b"null", digest, run_at_ms)
+    return NewJob(name, encode_spec(spec), b"null", digest, run_at_ms)
 
 
 class World:
@@ -39,7 +39,7 @@ class World:
         assert not isinstance(decision, Rejection), decision
         return decision
 
-    def enqueue(self, *jobs: Job) -> None:
+    def enqueue(self, *jobs: NewJob) -> None:
         self.do(Enqueue(jobs))
 
     def dispatch(self, name: str = "a", worker: int = 1) -> int:

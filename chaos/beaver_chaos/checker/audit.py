@@ -32,9 +32,9 @@ from beaver.journal.wal.reader import read_commits
 from beaver.ports import Disk
 from beaver.snapshot.files import load_snapshot
 from beaver.store.origins import find_origin
-from beaver.structs.views import Enqueued
+from beaver.structs.views import Accepted
 from beaver.system.disk import SystemDisk
-from beaver_chaos.checker.history import History, Run, Witness
+from beaver_chaos.checker.history import ClientRecord, HistoryCheck, RunLine
 
 _READS_MAX: Final = 5
 """Times that it starts over when a server moves files under it."""
@@ -86,7 +86,7 @@ def audit(
     runs = [_run(number, line) for number, line in _lines(workers)] if workers is not None else []
     history, report = _follow(disk or SystemDisk(), path)
     if report.error is None:
-        witness = Witness()
+        witness = ClientRecord()
         for number, line in told:
             report.acknowledged += _witness(witness, history, number, line)
         history.compare(witness, is_whole=False)
@@ -100,10 +100,10 @@ def audit(
     return report
 
 
-def _follow(disk: Disk, path: str) -> tuple[History, AuditReport]:
+def _follow(disk: Disk, path: str) -> tuple[HistoryCheck, AuditReport]:
     """Reads the whole log, from the first event that is kept or from behind a snapshot."""
     for attempt in range(_READS_MAX):
-        history, report = History(), AuditReport(ok=False)
+        history, report = HistoryCheck(), AuditReport(ok=False)
         try:
             origin = find_origin(disk, path)
             if origin.first_seq > 1:
@@ -145,7 +145,7 @@ def _lines(path: str) -> Iterator[tuple[int, Any]]:
         raise InvalidInput(f"{path}, line {number}: {error}") from None
 
 
-def _witness(witness: Witness, history: History, number: int, line: Any) -> int:
+def _witness(witness: ClientRecord, history: HistoryCheck, number: int, line: Any) -> int:
     """Notes one line of the clients' account; returns how many acknowledgements it held."""
     match line:
         case [*answers]:
@@ -154,7 +154,7 @@ def _witness(witness: Witness, history: History, number: int, line: Any) -> int:
             if (job, seq) not in history.earlier:
                 witness.sending([job])
                 created = bool(line.get("created", False))
-                witness.acknowledge([Enqueued(job, seq, created)])
+                witness.acknowledge([Accepted(job, seq, created)])
             return 1
         case {"sent": [*jobs]}:
             witness.sending([str(job) for job in jobs])
@@ -169,11 +169,11 @@ def _witness(witness: Witness, history: History, number: int, line: Any) -> int:
     return 0
 
 
-def _run(number: int, line: Any) -> Run:
+def _run(number: int, line: Any) -> RunLine:
     match line:
         case {"began": int(token), "job": str(job)}:
-            return Run(False, token, int(line.get("pid", 0)), job)
+            return RunLine(False, token, int(line.get("pid", 0)), job)
         case {"ended": int(token), "job": str(job)}:
-            return Run(True, token, int(line.get("pid", 0)), job)
+            return RunLine(True, token, int(line.get("pid", 0)), job)
         case _:
             raise InvalidInput(f"line {number} of the workers is of no known form: {line!r}")

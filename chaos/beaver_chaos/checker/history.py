@@ -6,9 +6,9 @@ the order, so one pass is enough, in linear time.
 
 Three accounts are compared:
 
-- `Witness`: what producers and operators were answered.  An answer that never came is an
+- `ClientRecord`: what producers and operators were answered.  An answer that never came is an
   unknown outcome and may have gone either way; what was acknowledged may not.
-- `Run`s: what workers did, from a file that the jobs' own code appends to (`jobs`).
+- `RunLine`s: what workers did, from a file that the jobs' own code appends to (`jobs`).
 - The commits of the log.
 
 Violations are sentences.  What may not live here: processes, files, random choices.
@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from beaver.structs.views import Enqueued as Answer
+from beaver.structs.views import Accepted
 from beaver_model.bounds import TOMBSTONES_MAX_DEFAULT
 from beaver_model.events import (
     Acked,
@@ -69,7 +69,7 @@ Commit = tuple[int, int, Sequence[AnyEvent]]
 """First seq, stamp and events, as `journal.reader.read_commits` gives them."""
 
 
-class Run(NamedTuple):
+class RunLine(NamedTuple):
     """One line of the workers' account."""
 
     ended: bool
@@ -79,7 +79,7 @@ class Run(NamedTuple):
     job: str
 
 
-class Witness:
+class ClientRecord:
     """What was asked from outside, and what the answers were."""
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class Witness:
         if len(jobs) > 1:
             self.batches.append(tuple(jobs))
 
-    def acknowledge(self, answers: Iterable[Answer]) -> None:
+    def acknowledge(self, answers: Iterable[Accepted]) -> None:
         """Notes the answer to a request."""
         for answer in answers:
             before = self.acknowledged.setdefault(answer.id, answer.seq)
@@ -176,7 +176,7 @@ _WITHOUT_SERVER: Final = (Enqueued, CancelRequested, Cancelled, Requeued, Discar
 """Events that need no server: a keeper or a lone producer logs them."""
 
 
-class History:
+class HistoryCheck:
     """The log as it is read, commit by commit; then the comparisons."""
 
     def __init__(self) -> None:
@@ -387,7 +387,7 @@ class History:
 
     # -- the other accounts ----------------------------------------------------------------------
 
-    def compare(self, witness: Witness, *, is_whole: bool = True) -> None:
+    def compare(self, witness: ClientRecord, *, is_whole: bool = True) -> None:
         """Checks that the log has everything that was acknowledged, and nothing from nowhere.
 
         Args:
@@ -430,7 +430,7 @@ class History:
                     f"{self._changes[event, name]} times"
                 )
 
-    def compare_state(self, recovered: History) -> None:
+    def compare_state(self, recovered: HistoryCheck) -> None:
         """Checks that recovery comes to what the log says, however much of it was pruned.
 
         Args:
@@ -451,7 +451,7 @@ class History:
         completed = parent is not None and parent.state == COMPLETED
         return not completed and name not in self._completed_earlier
 
-    def compare_runs(self, runs: Sequence[Run], *, closed: bool = False) -> None:
+    def compare_runs(self, runs: Sequence[RunLine], *, closed: bool = False) -> None:
         """Checks what workers ran.  The runs were read before the log was.
 
         A job of a queue that has opted out of a durable DISPATCH may run with a token that a
@@ -499,7 +499,7 @@ class History:
             newest[run.job] = last_of[pid] = token
             ran[token] = (pid, may_be_lost)
 
-    def _may_be_lost(self, run: Run, before: int, starts: Sequence[tuple[int, int]]) -> bool:
+    def _may_be_lost(self, run: RunLine, before: int, starts: Sequence[tuple[int, int]]) -> bool:
         """True where a crash may have taken the DISPATCH of an attempt that had started.
 
         Its queue had opted out of waiting for it, and the next server (or a keeper or a lone
@@ -526,7 +526,7 @@ class History:
         return next((w for at, w in reversed(self._waits.get(queue, ())) if at < seq), True)
 
     def compare_charges(
-        self, runs: Sequence[Run], *, power_was_cut: bool = False, at_once: bool = False
+        self, runs: Sequence[RunLine], *, power_was_cut: bool = False, at_once: bool = False
     ) -> None:
         """Checks that what completed or was charged did run.  Read the runs after the log.
 
@@ -566,7 +566,7 @@ class History:
         """Returns the jobs that have not ended."""
         return [name for name, job in self.jobs.items() if job.state not in _TERMINAL]
 
-    def settle(self, witness: Witness) -> None:
+    def settle(self, witness: ClientRecord) -> None:
         """Checks that all is at rest: every answer has come, and every job has ended."""
         for name in self.unfinished():
             self._say(f"job {name} is still {self.jobs[name].state} when all is quiet")

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from beaver_chaos.faults.table import Experiment, Outcome, read_faults
+from beaver_chaos.faults.table import Experiment, FaultResult, read_faults
 from beaver_spec.report.report import Included, TableRow
 from beaver_spec.results import CheckResult, Verdict
 
@@ -23,18 +23,18 @@ _HEADS: Final = [
     "recovery: median", "longest", "outcome",
 ]  # fmt: skip
 _GRAVEST_FIRST: Final = (
-    Outcome.LOST, Outcome.BROKEN, Outcome.MISSED, Outcome.FAILED, Outcome.SKIPPED,
-    Outcome.REFUSED, Outcome.CAUGHT, Outcome.HELD,
+    FaultResult.LOST, FaultResult.BROKEN, FaultResult.MISSED, FaultResult.FAILED,
+    FaultResult.SKIPPED, FaultResult.REFUSED, FaultResult.CAUGHT, FaultResult.HELD,
 )  # fmt: skip
 _VERDICTS: Final = {
-    Outcome.LOST: Verdict.VIOLATED,
-    Outcome.BROKEN: Verdict.VIOLATED,
-    Outcome.MISSED: Verdict.MISSED,
-    Outcome.FAILED: Verdict.ERROR,
-    Outcome.CAUGHT: Verdict.CAUGHT,
-    Outcome.SKIPPED: Verdict.SKIPPED,
-    Outcome.REFUSED: Verdict.HOLDS,
-    Outcome.HELD: Verdict.HOLDS,
+    FaultResult.LOST: Verdict.VIOLATED,
+    FaultResult.BROKEN: Verdict.VIOLATED,
+    FaultResult.MISSED: Verdict.MISSED,
+    FaultResult.FAILED: Verdict.ERROR,
+    FaultResult.CAUGHT: Verdict.CAUGHT,
+    FaultResult.SKIPPED: Verdict.SKIPPED,
+    FaultResult.REFUSED: Verdict.HOLDS,
+    FaultResult.HELD: Verdict.HOLDS,
 }
 
 
@@ -44,7 +44,7 @@ class FaultRow(NamedTuple):
     fault: str
     sown: str
     experiments: list[Experiment]
-    outcome: Outcome
+    outcome: FaultResult
     """The gravest of them."""
 
     @property
@@ -79,7 +79,8 @@ def _without_replaced(experiments: Iterable[Experiment]) -> list[Experiment]:
     return [
         each
         for number, each in enumerate(told)
-        if each.outcome is not Outcome.FAILED or last[each.fault, each.where, each.sown] == number
+        if each.outcome is not FaultResult.FAILED
+        or last[each.fault, each.where, each.sown] == number
     ]
 
 
@@ -127,7 +128,7 @@ def _cells(row: FaultRow) -> list[str]:
     ]
 
 
-def _shown(outcome: Outcome) -> str:
+def _shown(outcome: FaultResult) -> str:
     good = {Verdict.HOLDS, Verdict.CAUGHT, Verdict.SKIPPED}
     return outcome if _VERDICTS[outcome] in good else outcome.upper()
 
@@ -143,7 +144,7 @@ def _result(row: FaultRow) -> CheckResult:
         verdict=_VERDICTS[row.outcome],
         seconds=round(sum(row.recovery_s), 2),
         details=list(_details(row)),
-        skipped="; ".join(skipped) if row.outcome is Outcome.SKIPPED else "",
+        skipped="; ".join(skipped) if row.outcome is FaultResult.SKIPPED else "",
     )
 
 

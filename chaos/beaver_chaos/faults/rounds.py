@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from beaver.errors import BeaverError
-from beaver_chaos.checker.history import History
+from beaver_chaos.checker.history import HistoryCheck
 from beaver_chaos.faults.table import Experiment, experiment
 from beaver_chaos.program.load import chance_of
 from beaver_chaos.program.process import EXIT_STORAGE, ChaosFailure
@@ -38,7 +38,7 @@ ZYGOTE_KILLS_MAX: Final = 3
 """Of one server: after five within ten seconds it is right to give up."""
 
 
-class Fault(Enum):
+class ProgramFault(Enum):
     """What is done to the program."""
 
     KILL_SERVER = "kill -9 of the server"
@@ -55,25 +55,31 @@ class Fault(Enum):
     KILL_WHILE_STARTING = "kill -9, and again while it recovers"
 
 
-SHARES: Final[dict[Fault, int]] = {
-    Fault.KILL_SERVER: 26,
-    Fault.KILL_EVERYTHING: 16,
-    Fault.KILL_WORKERS: 6,
-    Fault.KILL_WORKER: 8,
-    Fault.KILL_ZYGOTE: 6,
-    Fault.KILL_HELPER: 5,
-    Fault.KILL_WRITER: 4,
-    Fault.PAUSE: 6,
-    Fault.PAUSE_AND_KILL: 4,
-    Fault.STOP: 5,
-    Fault.KILL_WHILE_STOPPING: 6,
-    Fault.KILL_WHILE_STARTING: 8,
+SHARES: Final[dict[ProgramFault, int]] = {
+    ProgramFault.KILL_SERVER: 26,
+    ProgramFault.KILL_EVERYTHING: 16,
+    ProgramFault.KILL_WORKERS: 6,
+    ProgramFault.KILL_WORKER: 8,
+    ProgramFault.KILL_ZYGOTE: 6,
+    ProgramFault.KILL_HELPER: 5,
+    ProgramFault.KILL_WRITER: 4,
+    ProgramFault.PAUSE: 6,
+    ProgramFault.PAUSE_AND_KILL: 4,
+    ProgramFault.STOP: 5,
+    ProgramFault.KILL_WHILE_STOPPING: 6,
+    ProgramFault.KILL_WHILE_STARTING: 8,
 }
 """How often each is drawn, in percent."""
 
 
 SURVIVED: Final = frozenset(
-    {Fault.KILL_WORKERS, Fault.KILL_WORKER, Fault.KILL_ZYGOTE, Fault.KILL_HELPER, Fault.PAUSE}
+    {
+        ProgramFault.KILL_WORKERS,
+        ProgramFault.KILL_WORKER,
+        ProgramFault.KILL_ZYGOTE,
+        ProgramFault.KILL_HELPER,
+        ProgramFault.PAUSE,
+    }
 )
 """The server lives through these."""
 
@@ -88,7 +94,7 @@ class Progress(NamedTuple):
     """Acknowledged so far."""
 
 
-class Report(NamedTuple):
+class RoundsReport(NamedTuple):
     """What a run that broke no promise did."""
 
     seed: int
@@ -112,16 +118,16 @@ class Report(NamedTuple):
         )
 
 
-def drawn_faults(seed: int, rounds: int) -> list[Fault]:
+def drawn_faults(seed: int, rounds: int) -> list[ProgramFault]:
     """Returns the faults of a seed, one a round."""
     chance = chance_of(f"faults of {seed}")
-    faults: list[Fault] = []
+    faults: list[ProgramFault] = []
     zygote_kills = 0
     while len(faults) < rounds:
         (fault,) = chance.choices(list(SHARES), list(SHARES.values()))
         if fault not in SURVIVED:
             zygote_kills = 0
-        elif fault is Fault.KILL_ZYGOTE:
+        elif fault is ProgramFault.KILL_ZYGOTE:
             if zygote_kills == ZYGOTE_KILLS_MAX:
                 continue
             zygote_kills += 1
@@ -134,7 +140,7 @@ def run_rounds(
     rounds: int,
     directory: Path,
     on_progress: Callable[[Progress], None] | None = None,
-) -> Report:
+) -> RoundsReport:
     """Runs rounds on a new store in `directory`, and checks them.
 
     Raises:
@@ -174,26 +180,26 @@ class Rounds(Session):
         self._plan = drawn_faults(seed, rounds)
         self._chance = chance_of(f"moments of {seed}")
         self._faults: Counter[str] = Counter()
-        self._strikes: dict[Fault, Callable[[], Awaitable[None]]] = {
-            Fault.KILL_SERVER: self._kill_server,
-            Fault.KILL_EVERYTHING: self._kill_everything,
-            Fault.KILL_WORKERS: self._kill_workers,
-            Fault.KILL_WORKER: self._kill_worker,
-            Fault.KILL_ZYGOTE: self._kill_zygote,
-            Fault.KILL_HELPER: self._kill_helper,
-            Fault.KILL_WRITER: self._kill_writer,
-            Fault.PAUSE: self._pause,
-            Fault.PAUSE_AND_KILL: self._pause_and_kill,
-            Fault.STOP: self._stop,
-            Fault.KILL_WHILE_STOPPING: self._kill_while_stopping,
-            Fault.KILL_WHILE_STARTING: self._kill_while_starting,
+        self._strikes: dict[ProgramFault, Callable[[], Awaitable[None]]] = {
+            ProgramFault.KILL_SERVER: self._kill_server,
+            ProgramFault.KILL_EVERYTHING: self._kill_everything,
+            ProgramFault.KILL_WORKERS: self._kill_workers,
+            ProgramFault.KILL_WORKER: self._kill_worker,
+            ProgramFault.KILL_ZYGOTE: self._kill_zygote,
+            ProgramFault.KILL_HELPER: self._kill_helper,
+            ProgramFault.KILL_WRITER: self._kill_writer,
+            ProgramFault.PAUSE: self._pause,
+            ProgramFault.PAUSE_AND_KILL: self._pause_and_kill,
+            ProgramFault.STOP: self._stop,
+            ProgramFault.KILL_WHILE_STOPPING: self._kill_while_stopping,
+            ProgramFault.KILL_WHILE_STARTING: self._kill_while_starting,
         }
 
-    async def run(self) -> Report:
+    async def run(self) -> RoundsReport:
         started_s = time.monotonic()
         self._start()
         await self.ready()
-        history = History()
+        history = HistoryCheck()
         for fault in self._plan:
             self.round += 1
             before = len(self.witness.acknowledged)
@@ -203,7 +209,7 @@ class Rounds(Session):
                 if self.round == self._rounds:
                     self.fault = f"drained after {fault.value}"
                     history = await self.drain()
-        return Report(
+        return RoundsReport(
             self._seed,
             self._rounds,
             time.monotonic() - started_s,
@@ -214,7 +220,7 @@ class Rounds(Session):
             history.counts,
         )
 
-    async def _one_round(self, fault: Fault, told: Experiment) -> None:
+    async def _one_round(self, fault: ProgramFault, told: Experiment) -> None:
         self.fault = fault.value
         self._faults[fault.value] += 1
         if self._on_progress is not None:

@@ -59,7 +59,7 @@ class Injection(NamedTuple):
         return f"{self.calls} {self.when}"
 
 
-class Outcome(NamedTuple):
+class TrialResult(NamedTuple):
     """What a trial showed, beside that no promise was broken."""
 
     code: int
@@ -101,7 +101,7 @@ def tracer(
 
 def inject(
     directory: Path, *injections: Injection, store_first: bool = False, writer: bool = False
-) -> Outcome:
+) -> TrialResult:
     """Runs one trial on a new store in `directory`.
 
     Args:
@@ -137,7 +137,7 @@ async def _trial(
     store_first: bool,
     writer: bool,
     told: Experiment,
-) -> Outcome:
+) -> TrialResult:
     program = session.program
     trace = program.output.with_name("trace.txt")
     if store_first:
@@ -171,10 +171,10 @@ async def _trial(
     if code == -signal.SIGKILL:
         injected = 1  # The call at which it was killed is the last line, without a mark.
     told.times, told.acknowledged = injected, len(session.witness.acknowledged)
-    return Outcome(code, injected, output)
+    return TrialResult(code, injected, output)
 
 
-def cut_a_write_short(directory: Path) -> Outcome:
+def cut_a_write_short(directory: Path) -> TrialResult:
     """Makes the kernel take only the first bytes of a frame, by a limit on file sizes.
 
     Raises:
@@ -188,7 +188,7 @@ def cut_a_write_short(directory: Path) -> Outcome:
         session.program.clear_away()
 
 
-async def _short_write(session: Session, told: Experiment) -> Outcome:
+async def _short_write(session: Session, told: Experiment) -> TrialResult:
     program = session.program
     program.commit = "inline"
     program.start()
@@ -210,7 +210,7 @@ async def _short_write(session: Session, told: Experiment) -> Outcome:
     output = program.output_tail()
     await session.drain()
     told.acknowledged = len(session.witness.acknowledged)
-    return Outcome(code, 1, output)
+    return TrialResult(code, 1, output)
 
 
 async def _resting_end(data: Path) -> int:

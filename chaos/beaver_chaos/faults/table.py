@@ -30,7 +30,7 @@ SENTENCES_MAX: Final = 5
 _SENTENCE_MAX: Final = 300
 
 
-class Outcome(StrEnum):
+class FaultResult(StrEnum):
     """How an experiment ended."""
 
     HELD = "held"
@@ -77,17 +77,17 @@ class Experiment(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Why it was not done."""
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> FaultResult:
         if self.skipped:
-            return Outcome.SKIPPED
+            return FaultResult.SKIPPED
         if self.lost or self.broken:
-            bad = Outcome.LOST if self.lost else Outcome.BROKEN
-            return Outcome.CAUGHT if self.sown else bad
+            bad = FaultResult.LOST if self.lost else FaultResult.BROKEN
+            return FaultResult.CAUGHT if self.sown else bad
         if self.failed:
-            return Outcome.FAILED
+            return FaultResult.FAILED
         if self.sown:
-            return Outcome.MISSED
-        return Outcome.REFUSED if self.refused else Outcome.HELD
+            return FaultResult.MISSED
+        return FaultResult.REFUSED if self.refused else FaultResult.HELD
 
     def note(self, error: Exception) -> None:
         """Notes what an error says was lost or broken, or that it ended the experiment."""

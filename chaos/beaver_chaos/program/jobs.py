@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from beaver import Beaver, Cancel, Dead, JobContext, Snooze
-from beaver_chaos.checker.history import Run
+from beaver_chaos.checker.history import RunLine
 
 RUNS_VARIABLE: Final = "CHAOS_RUNS"
 """Environment variable with the path of the workers' account."""
@@ -34,14 +34,16 @@ _LINE_END: Final = "."
 app = Beaver("data")
 
 
-def read_runs(path: Path) -> list[Run]:
+def read_runs(path: Path) -> list[RunLine]:
     """Returns the workers' account so far, in order."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         return []
     fields = (line.split(" ") for line in lines if line.endswith(" " + _LINE_END))
-    return [Run(verb == _ENDS, int(token), int(pid), job) for verb, token, pid, job, _ in fields]
+    return [
+        RunLine(verb == _ENDS, int(token), int(pid), job) for verb, token, pid, job, _ in fields
+    ]
 
 
 def _tell(verb: str, context: JobContext) -> None:

@@ -1,7 +1,7 @@
 """The load: producers and an operator who send, are cut off, and send again.
 
 A producer never gives up a request whose outcome it does not know: it sends the very same
-again, which is safe.  What it is answered goes to the `Witness`.  All choices come from a
+again, which is safe.  What it is answered goes to the `ClientRecord`.  All choices come from a
 seeded generator; which of them meet a fault is up to the machine.
 """
 
@@ -18,7 +18,7 @@ from beaver.client.asynchronous import AsyncClient
 from beaver.errors import BeaverError, DiskFull, QueueFull, ServerGone, StoreUnavailable
 from beaver.request.requests import make_request
 from beaver.structs.messages import Request
-from beaver_chaos.checker.history import Witness
+from beaver_chaos.checker.history import ClientRecord
 from beaver_model.events import Cancelled, CancelRequested, Discarded, Requeued
 
 REQUESTS_A_ROUND: Final = 12
@@ -107,10 +107,12 @@ class Connected:
             self._client.close()
 
 
-class Producer(Connected):
+class LoadClient(Connected):
     """Sends jobs, singly and in batches, until each request is answered."""
 
-    def __init__(self, data: str, number: int, witness: Witness, chance: random.Random) -> None:
+    def __init__(
+        self, data: str, number: int, witness: ClientRecord, chance: random.Random
+    ) -> None:
         super().__init__(data)
         self._number = number
         self._witness = witness
@@ -152,7 +154,7 @@ class Producer(Connected):
 class Operator(Connected):
     """Cancels, requeues and discards jobs that it finds; asks once each."""
 
-    def __init__(self, data: str, witness: Witness, chance: random.Random) -> None:
+    def __init__(self, data: str, witness: ClientRecord, chance: random.Random) -> None:
         super().__init__(data)
         self._witness = witness
         self._chance = chance

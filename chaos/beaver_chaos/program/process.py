@@ -26,7 +26,7 @@ from beaver.store.recovery import read_store
 from beaver.system.disk import SystemDisk
 from beaver.transport import endpoint
 from beaver.workers.leftovers import find_leftovers
-from beaver_chaos.checker.history import History, Run, Witness
+from beaver_chaos.checker.history import ClientRecord, HistoryCheck, RunLine
 from beaver_chaos.program import jobs
 from beaver_chaos.program.jobs import RUNS_VARIABLE, read_runs
 from beaver_model import violations
@@ -241,7 +241,7 @@ class Program:
 
     # -- its files ---------------------------------------------------------------------------
 
-    def history(self, witness: Witness, *, quiet: bool = False) -> History:
+    def history(self, witness: ClientRecord, *, quiet: bool = False) -> HistoryCheck:
         """Compares the log so far with what was answered and run; a server may run on.
 
         Call it without giving way to producers: what they are answered meanwhile may be
@@ -249,7 +249,7 @@ class Program:
         """
         before = read_runs(self.runs)
         for _ in range(_READS_MAX):
-            history = History()
+            history = HistoryCheck()
             try:
                 history.read(read_commits(SystemDisk(), Layout(str(self.data)), 0))
                 break
@@ -288,7 +288,7 @@ class Program:
                 told = output[found.start() : found.start() + _TAIL_BYTES]
                 raise ChaosFailure(f"a traceback was printed:\n{told}")
 
-    def account(self) -> list[Run]:
+    def account(self) -> list[RunLine]:
         """Returns what workers have run so far."""
         return read_runs(self.runs)
 

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from beaver_chaos.checker.history import History, Witness
-from beaver_chaos.program.load import EAGER, Connected, Operator, Producer, chance_of
+from beaver_chaos.checker.history import ClientRecord, HistoryCheck
+from beaver_chaos.program.load import EAGER, Connected, LoadClient, Operator, chance_of
 from beaver_chaos.program.process import DEADLINE_S, ChaosFailure, Program, PromiseBroken
 from beaver_spec.traces.following import validate_store
 
@@ -30,10 +30,10 @@ class Session:
         settings = directory / "beaver.yaml"
         settings.write_text(f"queues: {{{EAGER}: {{durable_dispatch: false}}}}\n")
         self.program = Program(directory, flags=["--config", str(settings)])
-        self.witness = Witness()
+        self.witness = ClientRecord()
         data = str(self.program.data)
         self.producers = [
-            Producer(data, number, self.witness, chance_of(f"producer {number} of {seed}"))
+            LoadClient(data, number, self.witness, chance_of(f"producer {number} of {seed}"))
             for number in range(PRODUCERS)
         ]
         self.operator = Operator(data, self.witness, chance_of(f"operator of {seed}"))
@@ -97,7 +97,7 @@ class Session:
 
     # -- checks ------------------------------------------------------------------------------
 
-    def check(self, *, quiet: bool = False) -> History:
+    def check(self, *, quiet: bool = False) -> HistoryCheck:
         """Compares the log so far with what was answered and run.
 
         Raises:
@@ -128,7 +128,7 @@ class Session:
         finally:
             asker.close()
 
-    async def drain(self) -> History:
+    async def drain(self) -> HistoryCheck:
         """Waits until nothing is left to do, ends the server, and checks everything."""
         await self.drained()
         self.close()

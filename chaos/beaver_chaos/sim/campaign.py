@@ -11,7 +11,7 @@ import msgspec
 
 from beaver_chaos.sim.plan import STEPS_DEFAULT, Plan, draw_plan
 from beaver_chaos.sim.shrink import Shrunk, command_of, shrink, timeline
-from beaver_chaos.sim.simulator import Report, run_plan
+from beaver_chaos.sim.simulator import RunReport, run_plan
 
 
 class Failure(msgspec.Struct):
@@ -113,7 +113,7 @@ def failure_of(seed: int, shrunk: Shrunk, command: str) -> Failure:
     )
 
 
-def _count(campaign: Campaign, report: Report, started_s: float) -> None:
+def _count(campaign: Campaign, report: RunReport, started_s: float) -> None:
     campaign.runs += 1
     campaign.callbacks += report.steps
     campaign.events += report.events

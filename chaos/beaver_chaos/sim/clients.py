@@ -1,7 +1,7 @@
 """Simulated clients and operators: the real asyncio client, over connections in memory.
 
 A client never gives up a request to enqueue whose outcome it does not know: it sends the
-very same again.  What it is told goes to the `Witness`, and to the watch at the moment when
+very same again.  What it is told goes to the `ClientRecord`, and to the watch at the moment when
 it is told.
 """
 
@@ -27,7 +27,7 @@ from beaver.errors import (
     WaitTimeout,
 )
 from beaver.request.operations import Nothing, Operation
-from beaver.structs.views import Enqueued
+from beaver.structs.views import Accepted
 from beaver.transport import framing
 from beaver.transport.endpoint import read_greeting
 from beaver_chaos.sim.loop import Process
@@ -145,7 +145,7 @@ class SimClient:
         if not unknown and any(name in known for name in names):
             self.world.watch.wrong(f"{names} were left by a server that ended, and are in the log")
 
-    def _take(self, answers: Sequence[Enqueued]) -> None:
+    def _take(self, answers: Sequence[Accepted]) -> None:
         """Tells the witness; an id that was forgotten since may stand for a new job."""
         world, witness = self.world, self.world.witness
         for answer in answers:

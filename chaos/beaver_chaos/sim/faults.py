@@ -16,7 +16,7 @@ from beaver.structs.messages import Outcome, OutcomeKind
 from beaver_chaos.sim.disk import Fault
 from beaver_chaos.sim.hardware import MS
 from beaver_chaos.sim.loop import Process
-from beaver_chaos.sim.pool import Worker
+from beaver_chaos.sim.pool import SimWorker
 from beaver_chaos.sim.world import World
 
 
@@ -176,7 +176,7 @@ def _prepare(world: World) -> None:
 # -- workers -----------------------------------------------------------------------------------
 
 
-def _with_number(world: World, number: int) -> list[Worker]:
+def _with_number(world: World, number: int) -> list[SimWorker]:
     return [worker for worker in world.workers if worker.number == number]
 
 

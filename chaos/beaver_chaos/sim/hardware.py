@@ -15,7 +15,7 @@ import msgspec
 from beaver.config.layers import Config, load_config
 from beaver.config.setting import QueueConfig
 from beaver.structs.messages import Attempt
-from beaver_chaos.checker.history import Witness
+from beaver_chaos.checker.history import ClientRecord
 from beaver_chaos.sim.loop import Choose, Process, SimHandle, SimLoop
 from beaver_chaos.sim.plan import QUEUES, Chance, Plan, Script
 from beaver_chaos.sim.sometimes import SOMETIMES
@@ -81,7 +81,7 @@ class Hardware:
         self.entropy = self.chance
         self.disk = MachineDisk(DATA)
         self.store = STORE
-        self.witness = Witness()
+        self.witness = ClientRecord()
         self.slots: dict[int, int] = {}
         self.slots_exist = False
         self.same_boot = True

@@ -27,7 +27,7 @@ T = TypeVar("T")
 _MS = 1_000_000
 
 
-class HelperProcess:
+class SimHelperProcess:
     """One process."""
 
     def __init__(self, world: Machine, server: Process) -> None:
@@ -60,7 +60,7 @@ class SimHelper:
 
     def __init__(self, world: Machine, process: Process, layout: Layout) -> None:
         self._world, self._process, self._layout = world, process, layout
-        self._helper: HelperProcess | None = None
+        self._helper: SimHelperProcess | None = None
 
     async def prepare(self, path: str, size: int) -> None:
         await self._ask("preparation", 10, lambda disk: _prepare(disk, path, size))
@@ -115,7 +115,7 @@ class SimHelper:
         world, loop = self._world, asyncio.get_running_loop()
         helper = self._helper
         if helper is None or not helper.process.alive:
-            helper = self._helper = HelperProcess(world, self._process)
+            helper = self._helper = SimHelperProcess(world, self._process)
         future: asyncio.Future[T] = loop.create_future()
         helper.asked[future] = what
         owner = helper

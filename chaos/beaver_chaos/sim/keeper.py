@@ -14,13 +14,13 @@ from beaver_chaos.sim.hardware import MS
 from beaver_chaos.sim.helper import SimHelper, SimPast
 from beaver_chaos.sim.machine import Machine
 from beaver_chaos.sim.plan import QUEUES_MAX
-from beaver_chaos.sim.server import Life
+from beaver_chaos.sim.server import ServerLife
 
 _LIFE_MS: Final = 400
 """Longest time that a keeper is there."""
 
 
-class KeeperLife(Life):
+class KeeperLife(ServerLife):
     """One keeper process, from its start to its end."""
 
     kind = "keeper"

@@ -42,7 +42,7 @@ class ProcessEnded(BaseException):
     """Ends the callback of a process that has just died; nobody may catch it."""
 
 
-class Endless(AssertionError):
+class StepsExceeded(AssertionError):
     """The run took more steps than it may."""
 
 
@@ -184,7 +184,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.trace.append(count & 0xFF)
         self.trace.append(index & 0xFF)
         if self.steps > self._steps_max:
-            raise Endless(f"more than {self._steps_max} steps")
+            raise StepsExceeded(f"more than {self._steps_max} steps")
         self.current = process
         try:
             handle._context.run(handle._callback, *handle._args)  # noqa: SLF001
@@ -205,7 +205,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         while timers and (timers[0][2]._cancelled or not timers[0][2].process.alive):  # noqa: SLF001
             heapq.heappop(timers)
         if not timers:
-            raise Endless("nothing will ever happen again, and the run has not ended")
+            raise StepsExceeded("nothing will ever happen again, and the run has not ended")
         self.now_ns = max(self.now_ns, timers[0][0])
         self._take_due()
 

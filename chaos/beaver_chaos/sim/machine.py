@@ -15,10 +15,10 @@ from beaver_chaos.sim.hardware import Hardware
 from beaver_chaos.sim.loop import Choose
 from beaver_chaos.sim.net import Connections
 from beaver_chaos.sim.plan import Plan
-from beaver_chaos.sim.watch import Watch, Watched
+from beaver_chaos.sim.watch import RunWatch, Watched
 
 
-class Server(Watched, Protocol):
+class RunningServer(Watched, Protocol):
     """A server or keeper, as the other processes see it."""
 
     def accept(self) -> Connection:
@@ -31,9 +31,9 @@ class Machine(Hardware, ABC):
 
     def __init__(self, plan: Plan, config: Config, choose: Choose | None = None) -> None:
         super().__init__(plan, config, choose)
-        self.watch = Watch(self)
+        self.watch = RunWatch(self)
         self.connections = Connections(self)
-        self.life: Server | None = None
+        self.life: RunningServer | None = None
         """The server or keeper that runs now."""
         self.workers: list[Any] = []
         """Every `sim.pool.Worker`, of whichever server."""
@@ -41,7 +41,7 @@ class Machine(Hardware, ABC):
         """Every `sim.helper.HelperProcess`."""
 
     @property
-    def listening(self) -> Server | None:
+    def listening(self) -> RunningServer | None:
         life = self.life
         return life if life is not None and life.listening and life.process.alive else None
 
@@ -59,13 +59,13 @@ class Machine(Hardware, ABC):
                 helper.die()
 
     @abstractmethod
-    def crash(self, server: Server, *, power: bool) -> None:
+    def crash(self, server: RunningServer, *, power: bool) -> None:
         """A server is killed, or the machine loses power."""
 
     @abstractmethod
-    def server_died(self, server: Server, why: str) -> None:
+    def server_died(self, server: RunningServer, why: str) -> None:
         """A server ended itself, since it could not trust its log."""
 
     @abstractmethod
-    def server_ended(self, server: Server, why: str) -> None:
+    def server_ended(self, server: RunningServer, why: str) -> None:
         """A server has come to its end in good order, or could not start."""

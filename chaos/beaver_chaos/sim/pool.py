@@ -62,7 +62,7 @@ def request_of(job: JobPlan) -> Request:
     )
 
 
-class Running:
+class SimAttempt:
     """An attempt whose user code runs."""
 
     __slots__ = ("attempt", "script", "timer")
@@ -72,7 +72,7 @@ class Running:
         self.timer: Any = None
 
 
-class Worker:
+class SimWorker:
     """One worker process."""
 
     def __init__(self, world: Machine, number: int, pool: SimPool) -> None:
@@ -82,7 +82,7 @@ class Worker:
         self.pid = world.next_pid()
         self.process = Process(f"worker {number} ({self.pid})")
         self.mailbox: deque[Attempt] = deque()
-        self.running: dict[int, Running] = {}
+        self.running: dict[int, SimAttempt] = {}
         self.outbox: list[Outcome] = []
         self.started = 0
         self.since_ns = 0
@@ -140,7 +140,7 @@ class Worker:
         self.started, self.since_ns = attempt.token, world.clock.monotonic_ns()
         world.slots[self.number] = attempt.token
         script = world.script_of(attempt)
-        running = self.running[attempt.token] = Running(attempt, script)
+        running = self.running[attempt.token] = SimAttempt(attempt, script)
         world.watch.began(self.number, self.pid, attempt)
         ms = script.ms
         if script.how == "hang":
@@ -155,7 +155,7 @@ class Worker:
             ns = ms * MS + world.chance.between(0, 400) * 1_000
             running.timer = world.after(self.process, ns, self._end, running)
 
-    def _end(self, running: Running) -> None:
+    def _end(self, running: SimAttempt) -> None:
         """The user code of an attempt comes to its end."""
         attempt, script, world = running.attempt, running.script, self.world
         if script.how == "die":
@@ -231,7 +231,7 @@ class SimPool:
         self.process = process
         """The server."""
         self.app_store = ""
-        self._workers: dict[int, Worker] = {}
+        self._workers: dict[int, SimWorker] = {}
         self._attached = False
         self._stopping = False
 
@@ -268,7 +268,7 @@ class SimPool:
         assert self._attached, "slots come first"
         assert worker not in self._workers, f"worker {worker} is there already"
         if not self._stopping:
-            self._workers[worker] = Worker(self._world, worker, self)
+            self._workers[worker] = SimWorker(self._world, worker, self)
 
     def dispatch(self, worker: int, attempts: Sequence[Attempt]) -> None:
         self._world.watch.sent(attempts)
@@ -324,12 +324,12 @@ class SimPool:
 
     # -- what workers say ------------------------------------------------------------------------
 
-    def is_ready(self, worker: Worker) -> None:
+    def is_ready(self, worker: SimWorker) -> None:
         if not worker.ready and self._workers.get(worker.number) is worker:
             worker.ready = True
             self._events.worker_ready(worker.number, worker.pid)
 
-    def deliver(self, worker: Worker) -> None:
+    def deliver(self, worker: SimWorker) -> None:
         """The server reads what a worker has written."""
         outcomes, worker.outbox = worker.outbox, []
         if outcomes:
@@ -337,7 +337,7 @@ class SimPool:
                 self.is_ready(worker)
             self._events.outcomes(worker.number, outcomes)
 
-    def reaped(self, worker: Worker) -> None:
+    def reaped(self, worker: SimWorker) -> None:
         """The zygote says that a worker has ended."""
         self.deliver(worker)
         if self._workers.get(worker.number) is worker:

@@ -38,7 +38,7 @@ from beaver_model import State
 _LOCK_POLL_S: Final = 0.02
 
 
-class Life:
+class ServerLife:
     """One server process, from its start to its end."""
 
     kind = "server"

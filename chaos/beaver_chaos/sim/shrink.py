@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from beaver_chaos.sim.plan import STEPS_DEFAULT, Plan
 from beaver_chaos.sim.simpler import simpler
-from beaver_chaos.sim.simulator import Report, run_plan
+from beaver_chaos.sim.simulator import RunReport, run_plan
 from beaver_chaos.sim.text import text_of
 
 RUNS_MAX: Final = 1_500
@@ -38,7 +38,7 @@ def kind_of(violation: str) -> str:
 class Shrunk(NamedTuple):
     """A failure made small."""
 
-    report: Report
+    report: RunReport
     runs: int
     """How many runs that took."""
 
@@ -53,7 +53,7 @@ class Shrunk(NamedTuple):
 
 
 def shrink(
-    report: Report, *, run: Callable[[Plan], Report] = run_plan, runs_max: int = RUNS_MAX
+    report: RunReport, *, run: Callable[[Plan], RunReport] = run_plan, runs_max: int = RUNS_MAX
 ) -> Shrunk:
     """Returns the smallest failure of the same kind that was found.
 
@@ -66,7 +66,7 @@ def shrink(
     best, tried = report, {report.plan}
     runs = steps = 0
 
-    def smaller() -> Report | None:
+    def smaller() -> RunReport | None:
         """Runs simpler plans until one fails in the same way.
 
         A race needs its moment, and each change moves all moments that come after it: so a
@@ -105,7 +105,7 @@ def command_of(plan: Plan, steps: int) -> str:
 # -- in words ---------------------------------------------------------------------------------
 
 
-def timeline(report: Report, lines_max: int = LINES_MAX) -> list[str]:
+def timeline(report: RunReport, lines_max: int = LINES_MAX) -> list[str]:
     """Returns a run as lines of text: when, and what."""
     lines = [f"{note[0] / 1000:12.3f} ms  {_words(note[1:])}" for note in report.notes]
     if len(lines) <= lines_max:

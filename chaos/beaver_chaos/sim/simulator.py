@@ -2,7 +2,7 @@
 
 Real are engine, controller, housekeeping, service, recovery, log, snapshots, the client and
 the protocol.  Simulated are time, disk, network, workers and the helper's process.  One
-seed is one run, step by step the same on every Python; `Report.trace` proves it.
+seed is one run, step by step the same on every Python; `RunReport.trace` proves it.
 
 What may not live here: what is simulated (`sim.world`), what is checked (`sim.watch`), and
 how a failure is made small (`shrink`).
@@ -22,12 +22,12 @@ import msgspec
 
 from beaver_chaos.sim.course import Course
 from beaver_chaos.sim.hardware import config_of
-from beaver_chaos.sim.loop import Choose, Endless
+from beaver_chaos.sim.loop import Choose, StepsExceeded
 from beaver_chaos.sim.plan import STEPS_DEFAULT, Plan, draw_plan
 from beaver_chaos.sim.world import World
 
 
-class Report(NamedTuple):
+class RunReport(NamedTuple):
     """What became of one run."""
 
     plan: Plan
@@ -47,12 +47,12 @@ class Report(NamedTuple):
         return not self.violations
 
 
-def run_seed(seed: int, steps: int = STEPS_DEFAULT, favour: str = "") -> Report:
+def run_seed(seed: int, steps: int = STEPS_DEFAULT, favour: str = "") -> RunReport:
     """Runs the plan of a seed."""
     return run_plan(draw_plan(seed, steps, favour))
 
 
-def run_plan(plan: Plan, choose: Choose | None = None) -> Report:
+def run_plan(plan: Plan, choose: Choose | None = None) -> RunReport:
     """Runs a plan to its end, or to the first violation.
 
     Args:
@@ -63,9 +63,9 @@ def run_plan(plan: Plan, choose: Choose | None = None) -> Report:
         world = World(plan, config_of(plan), choose)
         try:
             world.loop.run(Course(world).main())
-        except Endless as error:
+        except StepsExceeded as error:
             world.watch.wrong(f"the run does not come to an end: {error}")
-    return Report(
+    return RunReport(
         plan=plan,
         violations=world.watch.violations,
         trace=_trace_of(world),

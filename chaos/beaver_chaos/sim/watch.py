@@ -23,7 +23,7 @@ from beaver.journal.wal.reader import read_commits
 from beaver.server.assembly import Assembly
 from beaver.store.recovery import read_store
 from beaver.structs.messages import Attempt
-from beaver_chaos.checker.history import Commit, History, Run
+from beaver_chaos.checker.history import Commit, HistoryCheck, RunLine
 from beaver_chaos.sim.hardware import MS, Hardware
 from beaver_chaos.sim.loop import Process
 from beaver_chaos.sim.plan import TASK
@@ -76,14 +76,14 @@ class Watched(Protocol):
         ...
 
 
-class Watch:
+class RunWatch:
     """Looks at one run."""
 
     def __init__(self, world: Hardware) -> None:
         self._world = world
         self.violations: list[str] = []
         self.commits: list[Commit] = []
-        self.runs: list[Run] = []
+        self.runs: list[RunLine] = []
         self.shadow = State()
         self.shadow.set_known_tasks(frozenset({TASK}))
         self._life: Watched | None = None
@@ -315,12 +315,12 @@ class Watch:
         if attempt.token > self.shadow.last_seq:
             self._early.add(attempt.token)
             self._world.reach("an attempt starts before its DISPATCH is durable")
-        self.runs.append(Run(False, attempt.token, pid, attempt.job))
+        self.runs.append(RunLine(False, attempt.token, pid, attempt.job))
 
     def ended(self, worker: int, pid: int, attempt: Attempt) -> None:
         """User code of an attempt came to its end."""
         self._world.note("worker", worker, "ends", attempt.job, attempt.token)
-        self.runs.append(Run(True, attempt.token, pid, attempt.job))
+        self.runs.append(RunLine(True, attempt.token, pid, attempt.job))
         self._ended.add(attempt.token)
         self.stopped(attempt)
 
@@ -380,7 +380,7 @@ class Watch:
     def finish(self) -> None:
         """Goes over the whole once more, and over the files."""
         witness = self._world.witness
-        history = History()
+        history = HistoryCheck()
         history.read(self.commits)
         for name, seq in witness.acknowledged.items():
             if (name, seq) in history.earlier:

@@ -12,13 +12,13 @@ from beaver.config.layers import Config
 from beaver_chaos.sim.clients import SimClient
 from beaver_chaos.sim.disk import Fault
 from beaver_chaos.sim.hardware import MS
-from beaver_chaos.sim.helper import HelperProcess
+from beaver_chaos.sim.helper import SimHelperProcess
 from beaver_chaos.sim.keeper import KeeperLife
 from beaver_chaos.sim.loop import Choose
-from beaver_chaos.sim.machine import Machine, Server
+from beaver_chaos.sim.machine import Machine, RunningServer
 from beaver_chaos.sim.plan import CLIENTS, Plan
-from beaver_chaos.sim.pool import Worker
-from beaver_chaos.sim.server import Life
+from beaver_chaos.sim.pool import SimWorker
+from beaver_chaos.sim.server import ServerLife
 
 _RESTART_MS: Final = 40
 
@@ -26,9 +26,9 @@ _RESTART_MS: Final = 40
 class World(Machine):
     """One machine, over one run."""
 
-    life: Life | None
-    workers: list[Worker]
-    helpers: list[HelperProcess]
+    life: ServerLife | None
+    workers: list[SimWorker]
+    helpers: list[SimHelperProcess]
 
     def __init__(self, plan: Plan, config: Config, choose: Choose | None = None) -> None:
         super().__init__(plan, config, choose)
@@ -45,7 +45,7 @@ class World(Machine):
         the power goes."""
 
     @property
-    def listening(self) -> Life | None:
+    def listening(self) -> ServerLife | None:
         return self.life if super().listening else None
 
     def _unexpected(self, message: str, error: BaseException | None) -> None:
@@ -56,7 +56,7 @@ class World(Machine):
         if self.over or self.life is not None:
             return
         self._lives += 1
-        life = self.life = Life(self, self._lives)
+        life = self.life = ServerLife(self, self._lives)
         self._begin_life("server", life)
 
     def start_keeper(self) -> None:
@@ -67,7 +67,7 @@ class World(Machine):
         life = self.life = KeeperLife(self, self._lives)
         self._begin_life("keeper", life)
 
-    def _begin_life(self, kind: str, life: Life) -> None:
+    def _begin_life(self, kind: str, life: ServerLife) -> None:
         self.note(kind, life.number, "starts")
         if self.next_start is not None:
             ahead, fault, power = self.next_start
@@ -77,7 +77,7 @@ class World(Machine):
         with self.loop.within(life.process):
             self.loop.create_task(life.main())
 
-    def crash(self, server: Server, *, power: bool) -> None:
+    def crash(self, server: RunningServer, *, power: bool) -> None:
         life = self.life
         if life is None or life is not server:
             return
@@ -103,7 +103,7 @@ class World(Machine):
             self.disk.evict(self.chance.below)
         self._restart()
 
-    def server_died(self, server: Server, why: str) -> None:
+    def server_died(self, server: RunningServer, why: str) -> None:
         life = self.life
         if life is not None and life is server:
             self.note("server", life.number, "ends itself:", why)
@@ -113,14 +113,14 @@ class World(Machine):
                 self.disk.evict(self.chance.below)
             self._restart()
 
-    def server_ended(self, server: Server, why: str) -> None:
+    def server_ended(self, server: RunningServer, why: str) -> None:
         life = self.life
         if life is not None and life is server:
             self.note("server", life.number, why)
             self._lose(life)
             self._restart()
 
-    def _lose(self, life: Life) -> None:
+    def _lose(self, life: ServerLife) -> None:
         self.watch.detach()
         life.lose()
         for end in self.connections.of(life.process):

@@ -17,11 +17,17 @@ from beaver.api.handle import Handle, tell_unknown
 from beaver.api.job import Declaration, Producer, merge
 from beaver.client import calls
 from beaver.client.calls import Call
-from beaver.client.reconnecting import AsyncLink, Link, Linked, awaited, blocking
+from beaver.client.reconnecting import (
+    AsyncReconnectingClient,
+    HasConnection,
+    ReconnectingClient,
+    awaited,
+    blocking,
+)
 from beaver.errors import InvalidInput
 from beaver.request.job_options import JobOptions, given_of, takes_options
 from beaver.structs.messages import Request
-from beaver.structs.views import Enqueued, StatusView
+from beaver.structs.views import Accepted, StatusView
 from beaver.task.registry import Registry
 from beaver.text.names import check_id
 from beaver.text.near import unknown_name
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
 DATA_DEFAULT: Final = "data"
 
 
-class Beaver(Linked):
+class Beaver(HasConnection):
     """A queue: where its store is, and the tasks of this application.
 
     Args:
@@ -45,14 +51,14 @@ class Beaver(Linked):
         path = os.environ.get("BEAVER_DATA") or DATA_DEFAULT if store is None else os.fspath(store)
         if not path or "\0" in path:
             raise InvalidInput(f"{path!r} is no data directory")
-        self.link = Link(path)
+        self.connection = ReconnectingClient(path)
         self.registry = Registry(path)
         """The tasks by name: what workers look for."""
-        self.job: Final = Declaration(self.link, self.registry, {})
+        self.job: Final = Declaration(self.connection, self.registry, {})
         """Decorator that declares a job, with or without options."""
-        self.client: Final = self.link
+        self.client: Final = self.connection
         """Every call on the store (`status`, `list_jobs`, `set_queue`, ...), blocking."""
-        self.aclient: Final = AsyncLink(self.link)
+        self.aclient: Final = AsyncReconnectingClient(self.connection)
         """The same, awaited."""
 
     def __repr__(self) -> str:
@@ -61,7 +67,7 @@ class Beaver(Linked):
     @property
     def store(self) -> str:
         """Path of the data directory, or the URL."""
-        return self.link.store
+        return self.connection.store
 
     # -- jobs by name -----------------------------------------------------------------------
 
@@ -142,16 +148,16 @@ class Beaver(Linked):
                 )
         return calls.enqueue(wanted, self._handles)
 
-    def _handle(self, made: list[Enqueued]) -> Handle[Any]:
+    def _handle(self, made: list[Accepted]) -> Handle[Any]:
         (handle,) = self._handles(made)
         return handle
 
-    def _handles(self, made: list[Enqueued]) -> list[Handle[Any]]:
-        link = self.link
+    def _handles(self, made: list[Accepted]) -> list[Handle[Any]]:
+        connection = self.connection
         for one in made:
             if one.unknown_task:
                 tell_unknown(one)
-        return [Handle(link, one.id, seq=one.seq, created=one.created) for one in made]
+        return [Handle(connection, one.id, seq=one.seq, created=one.created) for one in made]
 
     def _status(self) -> Call[StatusView]:
         """Returns the whole queue at a glance."""
@@ -173,11 +179,11 @@ class Beaver(Linked):
         Raises:
             InvalidInput: It is no id.
         """
-        return Handle(self.link, check_id(job_id))
+        return Handle(self.connection, check_id(job_id))
 
     def close(self) -> None:
         """Ends the connection of the blocking calls, if there is one."""
-        self.link.close()
+        self.connection.close()
 
     # -- running jobs --------------------------------------------------------------------------
 
@@ -241,7 +247,7 @@ class Beaver(Linked):
         """
         from beaver.api.testing import Testing
 
-        return Testing(self.link, self.registry, raise_errors=raise_errors)
+        return Testing(self.connection, self.registry, raise_errors=raise_errors)
 
 
 def _module_name(name: str) -> str | None:

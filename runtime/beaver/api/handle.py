@@ -1,6 +1,6 @@
 """Handles: what an enqueue gives back, to follow one job to its end.
 
-A handle is an id with a link to the store; it holds nothing else, and one made from an id
+A handle is an id with a connection to the store; it holds nothing else, and one made from an id
 alone (`app.handle(id)`) does as much.  Each method has an awaited twin with an `a` before
 its name, made from the same builder.
 """
@@ -15,10 +15,10 @@ from msgspec import UNSET
 
 from beaver.client import calls
 from beaver.client.calls import Call
-from beaver.client.reconnecting import Link, Linked, awaited, blocking
+from beaver.client.reconnecting import HasConnection, ReconnectingClient, awaited, blocking
 from beaver.errors import JobFailed, NotFound
 from beaver.request.job_options import Duration
-from beaver.structs.views import Enqueued, EventView, ExplainView, JobView, ResultView
+from beaver.structs.views import Accepted, EventView, ExplainView, JobView, ResultView
 from beaver_model.bounds import PAYLOAD_BYTES_CEILING
 
 R = TypeVar("R")
@@ -26,21 +26,21 @@ R = TypeVar("R")
 _ERROR_SHOWN: Final = 500
 
 
-class Handle(Linked, Generic[R]):
+class Handle(HasConnection, Generic[R]):
     """One job, by its id."""
 
-    __slots__ = ("_decode", "created", "id", "link", "seq")
+    __slots__ = ("_decode", "connection", "created", "id", "seq")
 
     def __init__(
         self,
-        link: Link,
+        connection: ReconnectingClient,
         job_id: str,
         *,
         seq: int = 0,
         created: bool = False,
         decode: Callable[[bytes], Any] = msgspec.json.decode,
     ) -> None:
-        self.link = link
+        self.connection = connection
         self.id = job_id
         self.seq = seq
         """Seq of its ENQUEUE in the log; 0 where the handle was made from an id."""
@@ -52,10 +52,13 @@ class Handle(Linked, Generic[R]):
         return f"<job {self.id}>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Handle) and (self.id, self.link) == (other.id, other.link)
+        return isinstance(other, Handle) and (self.id, self.connection) == (
+            other.id,
+            other.connection,
+        )
 
     def __hash__(self) -> int:
-        return hash((self.id, self.link))
+        return hash((self.id, self.connection))
 
     def _result(self, timeout: Duration | None = None) -> Call[R]:
         """Returns the job's result, once it has completed.
@@ -149,7 +152,7 @@ _told: Final[set[str]] = set()
 _TOLD_MAX: Final = 1_000
 
 
-def tell_unknown(made: Enqueued) -> None:
+def tell_unknown(made: Accepted) -> None:
     """Logs that no worker of the server knows the task of a job, once for each task."""
     task = made.unknown_task[0]
     if task in _told or len(_told) >= _TOLD_MAX:

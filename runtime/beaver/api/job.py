@@ -27,7 +27,7 @@ import msgspec
 from beaver.api.handle import Handle, tell_unknown
 from beaver.client import calls
 from beaver.client.calls import Call
-from beaver.client.reconnecting import Link, Linked, awaited, blocking
+from beaver.client.reconnecting import HasConnection, ReconnectingClient, awaited, blocking
 from beaver.errors import InvalidInput
 from beaver.request.job_options import (
     DECLARED,
@@ -39,7 +39,7 @@ from beaver.request.job_options import (
     takes_options,
 )
 from beaver.structs.messages import Options, Request
-from beaver.structs.views import Enqueued
+from beaver.structs.views import Accepted
 from beaver.task.registry import Registry, Task, pack_arguments
 
 if TYPE_CHECKING:
@@ -55,11 +55,13 @@ _decode_options: Final = msgspec.msgpack.Decoder(Options).decode
 _encode_options: Final = msgspec.msgpack.Encoder().encode
 
 
-class Producer(Linked, Generic[P, R]):
+class Producer(HasConnection, Generic[P, R]):
     """A task that can be enqueued, with options for the next jobs."""
 
-    def __init__(self, link: Link, task: Task[..., Any], given: Mapping[str, Any]) -> None:
-        self.link = link
+    def __init__(
+        self, connection: ReconnectingClient, task: Task[..., Any], given: Mapping[str, Any]
+    ) -> None:
+        self.connection = connection
         self.task = task
         self._given = dict(given)
         self._template: Template | None = None
@@ -97,12 +99,12 @@ class Producer(Linked, Generic[P, R]):
         """
         return calls.enqueue([self.request(*args, **kwargs)], self._handle)
 
-    def _handle(self, made: list[Enqueued]) -> Handle[R]:
+    def _handle(self, made: list[Accepted]) -> Handle[R]:
         (one,) = made
         if one.unknown_task:
             tell_unknown(one)
         return Handle(
-            self.link, one.id, seq=one.seq, created=one.created, decode=self._decode_result
+            self.connection, one.id, seq=one.seq, created=one.created, decode=self._decode_result
         )
 
     enqueue = blocking(_enqueue)
@@ -121,7 +123,7 @@ class Producer(Linked, Generic[P, R]):
             **options: Options of the job: see `JobOptions`.
         """
         given = given_of(options, f"{self.name}.options()")
-        return Producer(self.link, self.task, {**self._given, **given})
+        return Producer(self.connection, self.task, {**self._given, **given})
 
     def _make_template(self) -> Template:
         """Returns what all jobs have in common; their options travel with the decorator's.
@@ -198,8 +200,8 @@ def _shown(signature: inspect.Signature) -> str:
 
 
 class _Declared(Producer[P, R]):
-    def __init__(self, link: Link, task: Task[..., Any]) -> None:
-        super().__init__(link, task, {})
+    def __init__(self, connection: ReconnectingClient, task: Task[..., Any]) -> None:
+        super().__init__(connection, task, {})
         self.__name__, self.__qualname__ = task.__name__, task.__qualname__
         self.__module__, self.__doc__ = task.__module__, task.__doc__
         self.__wrapped__ = task.function
@@ -257,8 +259,10 @@ class AsyncContextJob(_Declared[P, R]):
 class Declaration:
     """`@app.job`, with or without options."""
 
-    def __init__(self, link: Link, registry: Registry, given: Mapping[str, Any]) -> None:
-        self._link, self._registry, self._given = link, registry, given
+    def __init__(
+        self, connection: ReconnectingClient, registry: Registry, given: Mapping[str, Any]
+    ) -> None:
+        self._connection, self._registry, self._given = connection, registry, given
 
     # The more special form comes first, so that mypy and pyright take it; both see overlaps.
     @overload
@@ -308,7 +312,7 @@ class Declaration:
         said = {"name": name, **options}
         given = {**self._given, **{k: v for k, v in said.items() if v is not None}}
         if function is None:
-            return Declaration(self._link, self._registry, given)
+            return Declaration(self._connection, self._registry, given)
         if not callable(function):
             raise InvalidInput(f"@app.job: a function is expected, found {function!r:.80}")
         return self._declare(function, given)
@@ -340,7 +344,7 @@ class Declaration:
         task: Task[..., Any] = Task(function, declared)
         kind = _kind_of(task)
         self._registry.add(task)
-        return kind(self._link, task)
+        return kind(self._connection, task)
 
 
 def _duration_ms(value: Duration) -> int:

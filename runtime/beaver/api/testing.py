@@ -20,7 +20,7 @@ import msgspec
 
 from beaver.client.calls import Call, Operations, Synchronous
 from beaver.client.local_store import LocalStore
-from beaver.client.reconnecting import Link
+from beaver.client.reconnecting import ReconnectingClient
 from beaver.config.layers import load_config
 from beaver.dispatch.outcomes import attempt_of, command_of
 from beaver.errors import Endless, InvalidInput, WaitTimeout
@@ -43,7 +43,7 @@ from beaver_model.bounds import ADVANCE_MAX
 from beaver_model.commands import (
     AnyCommand,
     Dispatch,
-    Job,
+    NewJob,
 )
 from beaver_model.events import Acked, AnyEvent
 from beaver_model.rows import Origin
@@ -101,8 +101,10 @@ class Testing(Operations, Synchronous):
     __test__ = False
     """Not a test class, whatever its name."""
 
-    def __init__(self, link: Link, registry: Registry, *, raise_errors: bool = False) -> None:
-        self._link, self._registry = link, registry
+    def __init__(
+        self, connection: ReconnectingClient, registry: Registry, *, raise_errors: bool = False
+    ) -> None:
+        self._connection, self._registry = connection, registry
         self._raise_errors = raise_errors
         self._state = State()
         self._now_ms = int(STARTS_AT.timestamp() * 1000)
@@ -120,7 +122,7 @@ class Testing(Operations, Synchronous):
         """Every attempt that was run, in order."""
 
     def __enter__(self) -> Self:
-        self._before, self._link.instead = self._link.instead, self
+        self._before, self._connection.instead = self._connection.instead, self
         return self
 
     def __exit__(
@@ -129,7 +131,7 @@ class Testing(Operations, Synchronous):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._link.instead = self._before
+        self._connection.instead = self._before
 
     # -- what tests use -------------------------------------------------------------------
 
@@ -201,7 +203,7 @@ class Testing(Operations, Synchronous):
         raised: list[BaseException] = []
         outcome = _outside_loops(lambda: _run_attempt(steps, attempt, raised))
 
-        def to_child(request: Request) -> Job:
+        def to_child(request: Request) -> NewJob:
             return self._memory.resolver.job(request, self._now_ms, Origin.JOB)
 
         self._change(command_of(outcome, to_child, lambda: _JITTER))

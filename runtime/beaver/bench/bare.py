@@ -27,7 +27,7 @@ from typing import Final, cast
 from beaver.bench import subject
 from beaver.bench.records import NOTE
 from beaver.bench.senders import BARE, send_with_processes
-from beaver.bench.subject import Budget, Sent, Sizes
+from beaver.bench.subject import LoopBudget, Sent, Sizes
 from beaver.errors import BeaverError
 from beaver.system.disk import SystemDisk
 from beaver.system.spinning import Looking
@@ -99,14 +99,14 @@ def serve(path: str, file: str) -> None:
 # -- clients ------------------------------------------------------------------------------------
 
 
-def send_bare(path: str, budget: Budget) -> Sent:
+def send_bare(path: str, budget: LoopBudget) -> Sent:
     """Lets one client ask and wait, looking for the answer as Beaver's does."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(path)
     readable, looking = select.poll(), Looking()
     readable.register(connection, select.POLLIN)
 
-    class Sender:
+    class BareSender:
         def send(self, numbers: Sequence[int]) -> None:
             connection.send(_REQUEST)
             looking.sees(readable.poll)
@@ -116,7 +116,7 @@ def send_bare(path: str, budget: Budget) -> Sent:
 
     try:
         numbers = range(budget.jobs)
-        return subject.send_one_by_one(Sender(), numbers, 1, budget.seconds)
+        return subject.send_one_by_one(BareSender(), numbers, 1, budget.seconds)
     finally:
         connection.close()
 
@@ -153,7 +153,7 @@ class _Client(asyncio.Protocol):
         del self._asked[:count]
 
 
-def _send_tasks(path: str, tasks: int, budget: Budget) -> float:
+def _send_tasks(path: str, tasks: int, budget: LoopBudget) -> float:
     async def work() -> float:
         loop = asyncio.get_running_loop()
         transport, client = await loop.create_unix_connection(_Client, path)

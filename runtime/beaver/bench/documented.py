@@ -15,7 +15,7 @@ from beaver.bench import served, subject
 from beaver.bench.records import payload
 from beaver.bench.rows import API
 from beaver.bench.served import More, Served
-from beaver.bench.subject import Budget, Sent, Sizes
+from beaver.bench.subject import LoopBudget, Sent, Sizes
 
 
 def application(data: str, queue: str) -> tuple[Beaver, Any]:
@@ -58,7 +58,7 @@ class _Awaited:
         """See `_Blocking.close`."""
 
 
-def send_alone(data: str, queue: str, batch: int, budget: Budget) -> Sent:
+def send_alone(data: str, queue: str, batch: int, budget: LoopBudget) -> Sent:
     """Lets one client send through the API until the budget is spent."""
     app, record = application(data, queue)
     numbers = subject.draw_numbers(budget.jobs)
@@ -78,7 +78,7 @@ class Documented:
     def __init__(self, served: Served) -> None:
         self._served, self.records = served, served.records
 
-    def send_loop(self, queue: str, clients: int, batch: int, budget: Budget) -> Sent:
+    def send_loop(self, queue: str, clients: int, batch: int, budget: LoopBudget) -> Sent:
         """See `subject.Subject`.  Several clients are tasks that share an application."""
         self._served.pause(queue)
         if clients == 1:
@@ -90,7 +90,7 @@ class Documented:
 
         return subject.run_on_loop(subject.send_with_tasks(open_one, clients, batch, budget))
 
-    def send_threads(self, queue: str, clients: int, budget: Budget) -> Sent:
+    def send_threads(self, queue: str, clients: int, budget: LoopBudget) -> Sent:
         """Lets threads that share an application send."""
         self._served.pause(queue)
         app, record = application(self._served.data, queue)
@@ -100,11 +100,11 @@ class Documented:
         finally:
             app.close()
 
-    def send_processes(self, queue: str, clients: int, budget: Budget) -> Sent:
+    def send_processes(self, queue: str, clients: int, budget: LoopBudget) -> Sent:
         """See `subject.Subject`."""
         return self._served.send_processes(queue, clients, budget)
 
-    def send_paced(self, queue: str, budget: Budget, rate: int) -> Sent:
+    def send_paced(self, queue: str, budget: LoopBudget, rate: int) -> Sent:
         """See `subject.Subject`."""
         app, record = application(self._served.data, queue)
         try:

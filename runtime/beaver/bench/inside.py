@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from beaver.bench.records import payload
-from beaver.bench.subject import BATCH, Budget, run_on_loop
+from beaver.bench.subject import BATCH, LoopBudget, run_on_loop
 from beaver.client.blocking import BATCHES_MAX
 from beaver.engine.engine import Engine, Reply
 from beaver.errors import BeaverError
@@ -30,7 +30,7 @@ from beaver.system.clock import SystemClock
 from beaver.system.disk import SystemDisk
 from beaver_model import Offer, Spec, State, select
 from beaver_model.bounds import DIGEST_BYTES, TIME_MS_MAX
-from beaver_model.commands import Cancel, Dispatch, Enqueue, Job, SetQueue
+from beaver_model.commands import Cancel, Dispatch, Enqueue, NewJob, SetQueue
 from beaver_model.rows import encode_spec
 
 SMALL: Final = 1_000
@@ -54,7 +54,9 @@ def _fail(error: BaseException) -> None:
     raise BeaverError(f"the measured log failed: {error}") from error
 
 
-def measure_inside(directory: str, name: str, serial: Budget, bulk: Budget) -> dict[str, float]:
+def measure_inside(
+    directory: str, name: str, serial: LoopBudget, bulk: LoopBudget
+) -> dict[str, float]:
     """Enqueues over a real, zero-filled log: one by one, then in batches, several under way."""
     data = str(Path(directory, f"inside-{name}"))
     disk, clock = SystemDisk(), SystemClock()
@@ -151,12 +153,14 @@ class _Pending:
             self.enqueue(self.jobs(min(1_000, pending - self._made), held, shape.run_at_ms))
         self.engine.flush()
 
-    def jobs(self, count: int, specs: list[bytes] | None = None, run_at_ms: int = 0) -> list[Job]:
+    def jobs(
+        self, count: int, specs: list[bytes] | None = None, run_at_ms: int = 0
+    ) -> list[NewJob]:
         specs = specs or self._specs
         first, self._made = self._made, self._made + count
         body, digest = b'{"n":1000000,"note":"bench12"}', bytes(DIGEST_BYTES)
         return [
-            Job(
+            NewJob(
                 f"0193{n:08x}-7000-8000-000000000000",
                 specs[n % len(specs)],
                 body,
@@ -166,7 +170,7 @@ class _Pending:
             for n in range(first, first + count)
         ]
 
-    def enqueue(self, jobs: list[Job]) -> None:
+    def enqueue(self, jobs: list[NewJob]) -> None:
         self.engine.submit(Enqueue(jobs), _ignore)
         self.engine.flush()
 

@@ -21,7 +21,7 @@ from beaver.bench.flame import flame
 from beaver.bench.report import number, replace_between
 from beaver.bench.sampler import LOOP
 from beaver.bench.served import Served, ServerProcess
-from beaver.bench.subject import BATCH, Budget
+from beaver.bench.subject import BATCH, LoopBudget
 from beaver.errors import BeaverError
 
 BEGIN: Final = "<!-- profiled: begin (written by `python3 dev.py profile`) -->"
@@ -127,16 +127,16 @@ def profile(directory: str, seconds: float) -> Profile:
 
 def _clients(served: Served, queue: str, seconds: float, begin: Begin) -> int:
     begin()
-    return served.send_loop(queue, 64, 1, Budget(400_000, seconds)).jobs
+    return served.send_loop(queue, 64, 1, LoopBudget(400_000, seconds)).jobs
 
 
 def _batches(served: Served, queue: str, seconds: float, begin: Begin) -> int:
     begin()
-    return served.send_loop(queue, 1, BATCH, Budget(400_000, seconds)).jobs
+    return served.send_loop(queue, 1, BATCH, LoopBudget(400_000, seconds)).jobs
 
 
 def _drain(served: Served, queue: str, seconds: float, begin: Begin) -> int:
-    count = served.send_loop(queue, 1, BATCH, Budget(200_000, seconds)).jobs
+    count = served.send_loop(queue, 1, BATCH, LoopBudget(200_000, seconds)).jobs
     begin()
     with served.workers(queue):
         served.finished(queue, count, subject.DRAIN_S)
@@ -146,7 +146,7 @@ def _drain(served: Served, queue: str, seconds: float, begin: Begin) -> int:
 def _both(served: Served, queue: str, seconds: float, begin: Begin) -> int:
     with served.workers(queue):
         begin()
-        count = served.send_loop(queue, 64, 1, Budget(200_000, seconds)).jobs
+        count = served.send_loop(queue, 64, 1, LoopBudget(200_000, seconds)).jobs
         served.finished(queue, count, subject.DRAIN_S)
     return count
 

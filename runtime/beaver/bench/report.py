@@ -11,7 +11,7 @@ from typing import Any, Final
 from beaver.bench.plot import plot
 from beaver.bench.rows import API, BEAVER, COMPARED, MACHINE, ROWS, Figure, Figures
 from beaver.bench.run import FULL, Result
-from beaver.bench.targets import Verdict, judge_goals, judge_targets
+from beaver.bench.targets import TargetVerdict, judge_goals, judge_targets
 from beaver.errors import InvalidInput
 
 BEGIN: Final = "<!-- measured: begin (written by `beaver bench --report`) -->"
@@ -94,7 +94,7 @@ def _cell(figure: Figure | None) -> str:
     return f"{number(figure.median)} ({spread})" if spread else number(figure.median)
 
 
-def _verdicts(title: str, verdicts: list[Verdict]) -> str:
+def _verdicts(title: str, verdicts: list[TargetVerdict]) -> str:
     lines = [f"| {title} | wanted | measured | met | |", "|---|--:|--:|---|---|"]
     for verdict in verdicts:
         met = "yes" if verdict.met else "**no**"

@@ -32,7 +32,7 @@ from beaver.bench.peers.base import Peer
 from beaver.bench.probe import probe
 from beaver.bench.rows import API, BEAVER, MACHINE, Figures, choose
 from beaver.bench.served import Served, serving
-from beaver.bench.subject import Budget, Sizes, Subject
+from beaver.bench.subject import LoopBudget, Sizes, Subject
 
 _COMPILING: Final = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
 """Whether Python keeps compiled modules, and where."""
@@ -45,7 +45,7 @@ Tell = Callable[[int, int, str], None]
 """Called with the parts that are done, how many there are, and what comes next."""
 
 
-class Plan(NamedTuple):
+class BenchPlan(NamedTuple):
     """How much is measured."""
 
     rounds: int
@@ -57,24 +57,24 @@ class Plan(NamedTuple):
     memory: int
 
 
-FULL: Final = Plan(
+FULL: Final = BenchPlan(
     rounds=3,
     probes=1_000,
     beaver=Sizes(
-        serial=Budget(20_000, 3.0),
-        many=Budget(100_000, 3.0),
-        bulk=Budget(100_000, 4.0),
-        drain=Budget(60_000, 5.0),
-        latency=Budget(300, 3.0),
-        concurrent=Budget(60_000, 5.0),
+        serial=LoopBudget(20_000, 3.0),
+        many=LoopBudget(100_000, 3.0),
+        bulk=LoopBudget(100_000, 4.0),
+        drain=LoopBudget(60_000, 5.0),
+        latency=LoopBudget(300, 3.0),
+        concurrent=LoopBudget(60_000, 5.0),
     ),
     peer=Sizes(
-        serial=Budget(20_000, 2.0),
-        many=Budget(20_000, 2.0),
-        bulk=Budget(20_000, 2.0),
-        drain=Budget(4_000, 3.0),
-        latency=Budget(200, 2.0),
-        concurrent=Budget(4_000, 3.0),
+        serial=LoopBudget(20_000, 2.0),
+        many=LoopBudget(20_000, 2.0),
+        bulk=LoopBudget(20_000, 2.0),
+        drain=LoopBudget(4_000, 3.0),
+        latency=LoopBudget(200, 2.0),
+        concurrent=LoopBudget(4_000, 3.0),
     ),
     events=1_000_000,
     pending=1_000_000,
@@ -82,18 +82,18 @@ FULL: Final = Plan(
 )
 
 _QUICK_SIZES: Final = Sizes(
-    serial=Budget(1_000, 1.0),
-    many=Budget(6_400, 1.0),
-    bulk=Budget(20_000, 1.0),
-    drain=Budget(6_000, 1.0),
-    latency=Budget(50, 0.5),
-    concurrent=Budget(6_400, 1.0),
+    serial=LoopBudget(1_000, 1.0),
+    many=LoopBudget(6_400, 1.0),
+    bulk=LoopBudget(20_000, 1.0),
+    drain=LoopBudget(6_000, 1.0),
+    latency=LoopBudget(50, 0.5),
+    concurrent=LoopBudget(6_400, 1.0),
 )
-QUICK: Final = Plan(
+QUICK: Final = BenchPlan(
     rounds=1,
     probes=500,
     beaver=_QUICK_SIZES,
-    peer=_QUICK_SIZES._replace(drain=Budget(1_000, 1.0), concurrent=Budget(1_000, 1.0)),
+    peer=_QUICK_SIZES._replace(drain=LoopBudget(1_000, 1.0), concurrent=LoopBudget(1_000, 1.0)),
     events=100_000,
     pending=100_000,
     memory=20_000,
@@ -104,7 +104,7 @@ QUICK: Final = Plan(
 class Result(NamedTuple):
     """What a run found."""
 
-    plan: Plan
+    plan: BenchPlan
     figures: Figures
     setups: dict[str, str]
     """By peer: versions, and how it was set up."""
@@ -122,7 +122,7 @@ class Part(NamedTuple):
 
 
 def run(
-    directory: str | None, plan: Plan, peers: bool, tell: Tell, only: Sequence[str] = ()
+    directory: str | None, plan: BenchPlan, peers: bool, tell: Tell, only: Sequence[str] = ()
 ) -> Result:
     """Measures everything in a new directory below `directory`, which is removed after.
 
@@ -167,7 +167,7 @@ def compiled_modules(scratch: str) -> Iterator[None]:
 class _Run:
     """One run, in a scratch directory."""
 
-    def __init__(self, plan: Plan, scratch: str, chosen: frozenset[str], tell: Tell) -> None:
+    def __init__(self, plan: BenchPlan, scratch: str, chosen: frozenset[str], tell: Tell) -> None:
         self._plan, self._scratch, self._chosen, self._tell = plan, scratch, chosen, tell
         self._result = Result(plan, Figures(), {}, {})
         self._done = self._total = 0
@@ -279,7 +279,7 @@ class _Run:
         shutil.rmtree(parent)
 
 
-def large_parts(plan: Plan, parent: str) -> list[Part]:
+def large_parts(plan: BenchPlan, parent: str) -> list[Part]:
     """Returns what is measured of large states and of whole programs, below a directory."""
     few = min(plan.pending, 100_000)
     table: dict[str, tuple[tuple[str, ...], Callable[[], dict[str, float]]]] = {

@@ -30,7 +30,7 @@ _OWN: Final = ("beaver", "beaver_model")
 _DISK: Final = disk.__file__
 
 
-class Sampler:
+class StackSampler:
     """Counts stacks of the thread that handles signals."""
 
     def __init__(self, path: str) -> None:
@@ -110,7 +110,7 @@ def config_of(flags: Sequence[str]) -> Config:
 
 def main() -> int:
     """Runs a server with the flags behind OUT and `run`."""
-    Sampler(sys.argv[1]).start()
+    StackSampler(sys.argv[1]).start()
     return run(config_of(sys.argv[3:]))
 
 

@@ -12,22 +12,22 @@ import time
 
 from beaver.bench.rows import API
 from beaver.bench.senders import BARE
-from beaver.bench.subject import Budget, Sent
+from beaver.bench.subject import LoopBudget, Sent
 
 
 def main(name: str, where: str, queue: str, jobs: str, seconds: str) -> None:
     """Runs one client."""
-    budget = Budget(int(jobs), float(seconds))
+    budget = LoopBudget(int(jobs), float(seconds))
     if name == API:
         from beaver.bench.documented import send_alone
 
-        def work(budget: Budget) -> Sent:
+        def work(budget: LoopBudget) -> Sent:
             return send_alone(where, queue, 1, budget)
 
     elif name == BARE:
         from beaver.bench.bare import send_bare
 
-        def work(budget: Budget) -> Sent:
+        def work(budget: LoopBudget) -> Sent:
             return send_bare(where, budget)
 
     else:
@@ -37,10 +37,10 @@ def main(name: str, where: str, queue: str, jobs: str, seconds: str) -> None:
         peer.preload()
         peer.address = where
 
-        def work(budget: Budget) -> Sent:
+        def work(budget: LoopBudget) -> Sent:
             return peer.send_loop(queue, 1, 1, budget)
 
-    work(Budget(1, budget.seconds))  # Code is loaded, and whoever connects late is connected.
+    work(LoopBudget(1, budget.seconds))  # Code is loaded, and whoever connects late is connected.
     print("ready", flush=True)  # noqa: T201 - to the program that started this one
     sys.stdin.readline()
     before_s = time.process_time()

@@ -12,7 +12,7 @@ import sys
 from contextlib import ExitStack
 from typing import IO, Final
 
-from beaver.bench.subject import Budget, Sent
+from beaver.bench.subject import LoopBudget, Sent
 from beaver.errors import BeaverError
 
 _PROGRAM: Final = "beaver.bench.sender_program"
@@ -21,12 +21,14 @@ BARE: Final = "bare"
 """The name of a client that does nothing but ask and wait (see `bare`)."""
 
 
-def send_with_processes(name: str, where: str, queue: str, clients: int, budget: Budget) -> Sent:
+def send_with_processes(
+    name: str, where: str, queue: str, clients: int, budget: LoopBudget
+) -> Sent:
     """Lets so many processes send, each with a connection of its own, at once.
 
     Their rates are added up: each counts its own time, from its first call to its last answer.
     """
-    each = Budget(max(1, budget.jobs // clients), budget.seconds)
+    each = LoopBudget(max(1, budget.jobs // clients), budget.seconds)
     command = [sys.executable, "-m", _PROGRAM, name, where, queue, str(each.jobs)]
     command.append(str(each.seconds))
     with ExitStack() as stack:

@@ -18,7 +18,7 @@ from beaver.bench.processes import tree, wait_until_gone
 from beaver.bench.records import RECORDS_VARIABLE, payload
 from beaver.bench.rows import API, BEAVER
 from beaver.bench.senders import send_with_processes
-from beaver.bench.subject import WORKERS, Budget, Sent, Sizes
+from beaver.bench.subject import WORKERS, LoopBudget, Sent, Sizes
 from beaver.client.asynchronous import AsyncClient
 from beaver.client.asynchronous import connect as connect_async
 from beaver.client.blocking import Client, connect
@@ -203,7 +203,7 @@ class Served:
         """Ends the connection of this side."""
         self._control.close()
 
-    def send_loop(self, queue: str, clients: int, batch: int, budget: Budget) -> Sent:
+    def send_loop(self, queue: str, clients: int, batch: int, budget: LoopBudget) -> Sent:
         """See `subject.Subject`.  One client blocks; several share an event loop."""
         self.pause(queue)
         if clients == 1 and batch > 1:
@@ -226,7 +226,7 @@ class Served:
 
         return subject.run_on_loop(subject.send_with_tasks(open_one, clients, batch, budget))
 
-    def send_paced(self, queue: str, budget: Budget, rate: int) -> Sent:
+    def send_paced(self, queue: str, budget: LoopBudget, rate: int) -> Sent:
         """See `subject.Subject`."""
         sender = _Blocking(connect(self.data), queue)
         try:
@@ -234,12 +234,12 @@ class Served:
         finally:
             sender.close()
 
-    def send_processes(self, queue: str, clients: int, budget: Budget) -> Sent:
+    def send_processes(self, queue: str, clients: int, budget: LoopBudget) -> Sent:
         """See `subject.Subject`: by the documented API, as programs of their own do it."""
         self.pause(queue)
         return send_with_processes(API, self.data, queue, clients, budget)
 
-    def send_made(self, queue: str, batch: int, budget: Budget) -> Sent:
+    def send_made(self, queue: str, batch: int, budget: LoopBudget) -> Sent:
         """Sends batches of requests that were made before the clock starts."""
         self.pause(queue)
         numbers = subject.draw_numbers(budget.jobs)

@@ -29,7 +29,7 @@ DRAIN_S: Final = 60.0
 """No wait for jobs is longer."""
 
 
-class Budget(NamedTuple):
+class LoopBudget(NamedTuple):
     """How much a loop may do: it ends at the first bound that it meets."""
 
     jobs: int
@@ -39,12 +39,12 @@ class Budget(NamedTuple):
 class Sizes(NamedTuple):
     """How much of each row is done in a round."""
 
-    serial: Budget
-    many: Budget
-    bulk: Budget
-    drain: Budget
-    latency: Budget
-    concurrent: Budget
+    serial: LoopBudget
+    many: LoopBudget
+    bulk: LoopBudget
+    drain: LoopBudget
+    latency: LoopBudget
+    concurrent: LoopBudget
 
 
 class Sent(NamedTuple):
@@ -91,15 +91,15 @@ class Subject(Protocol):
     records: str
     """Path of the file that its jobs append to."""
 
-    def send_loop(self, queue: str, clients: int, batch: int, budget: Budget) -> Sent:
+    def send_loop(self, queue: str, clients: int, batch: int, budget: LoopBudget) -> Sent:
         """Lets so many clients send until the budget is spent."""
         ...
 
-    def send_processes(self, queue: str, clients: int, budget: Budget) -> Sent:
+    def send_processes(self, queue: str, clients: int, budget: LoopBudget) -> Sent:
         """Lets so many processes send, one job at a time."""
         ...
 
-    def send_paced(self, queue: str, budget: Budget, rate: int) -> Sent:
+    def send_paced(self, queue: str, budget: LoopBudget, rate: int) -> Sent:
         """Lets one client send jobs at a rate."""
         ...
 
@@ -139,7 +139,7 @@ def send_one_by_one(sender: Sender, numbers: Sequence[int], batch: int, seconds:
 
 
 def send_with_threads(
-    connect: Callable[[], Sender], clients: int, batch: int, budget: Budget
+    connect: Callable[[], Sender], clients: int, batch: int, budget: LoopBudget
 ) -> Sent:
     """Sends with a thread and a connection for each client."""
     shares = _shares(clients, budget.jobs)
@@ -176,7 +176,7 @@ def send_with_threads(
 
 
 async def send_with_tasks(
-    connect: Callable[[], Awaitable[AsyncSender]], clients: int, batch: int, budget: Budget
+    connect: Callable[[], Awaitable[AsyncSender]], clients: int, batch: int, budget: LoopBudget
 ) -> Sent:
     """Sends with a task and a connection for each client, on one loop."""
     shares = _shares(clients, budget.jobs)
@@ -205,7 +205,7 @@ async def send_with_tasks(
     return _merge(results, took_s)
 
 
-def send_paced(sender: Sender, budget: Budget, rate: int) -> Sent:
+def send_paced(sender: Sender, budget: LoopBudget, rate: int) -> Sent:
     """Sends jobs one by one, each at its time."""
     times, sent_ns = [], {}
     started_ns = time.monotonic_ns()
@@ -218,7 +218,7 @@ def send_paced(sender: Sender, budget: Budget, rate: int) -> Sent:
     return Sent(len(numbers), (time.monotonic_ns() - started_ns) / 1e9, times, sent_ns)
 
 
-async def send_paced_async(sender: AsyncSender, budget: Budget, rate: int) -> Sent:
+async def send_paced_async(sender: AsyncSender, budget: LoopBudget, rate: int) -> Sent:
     """The same for an awaited connection."""
     times, sent_ns = [], {}
     started_ns = time.monotonic_ns()
@@ -288,7 +288,7 @@ def measure_beside(subject: Subject, queue: str, sizes: Sizes) -> dict[str, floa
     """One client, one job at a time, whose jobs two workers run meanwhile."""
     with subject.workers(queue):
         warm = Records(subject.records)
-        warm.wait(subject.send_loop(queue, 1, 1, Budget(20, 1.0)).jobs, DRAIN_S)
+        warm.wait(subject.send_loop(queue, 1, 1, LoopBudget(20, 1.0)).jobs, DRAIN_S)
         return {"beside": subject.send_loop(queue, 1, 1, sizes.serial).rate}
 
 
@@ -314,7 +314,7 @@ def measure_latency(subject: Subject, queue: str, sizes: Sizes) -> dict[str, flo
     with subject.workers(queue):
         # A few jobs first: connections are open and code is loaded.
         warm = Records(subject.records)
-        warm.wait(subject.send_paced(queue, Budget(20, 1.0), RATE).jobs, DRAIN_S)
+        warm.wait(subject.send_paced(queue, LoopBudget(20, 1.0), RATE).jobs, DRAIN_S)
         records = Records(subject.records)
         sent = subject.send_paced(queue, sizes.latency, RATE)
         records.wait(sent.jobs, DRAIN_S)
@@ -327,7 +327,7 @@ def measure_latency(subject: Subject, queue: str, sizes: Sizes) -> dict[str, flo
 
 
 def measure_concurrent(
-    subject: Subject, queue: str, clients: int, batch: int, budget: Budget
+    subject: Subject, queue: str, clients: int, batch: int, budget: LoopBudget
 ) -> float:
     """Returns the jobs a second that are enqueued and finished, both at once.
 
@@ -336,7 +336,7 @@ def measure_concurrent(
     """
     with subject.workers(queue):
         warm = Records(subject.records)
-        warm.wait(subject.send_loop(queue, 1, 1, Budget(20, 1.0)).jobs, DRAIN_S)
+        warm.wait(subject.send_loop(queue, 1, 1, LoopBudget(20, 1.0)).jobs, DRAIN_S)
         records = Records(subject.records)
         sent = subject.send_loop(queue, clients, batch, budget)
         records.wait(sent.jobs, DRAIN_S)

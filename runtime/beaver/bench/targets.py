@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from beaver.bench.rows import API, BEAVER, MACHINE, ROWS, Figures
 
 
-class Verdict(NamedTuple):
+class TargetVerdict(NamedTuple):
     """What became of one target."""
 
     label: str
@@ -106,7 +106,7 @@ GOALS: Final = (
 )
 
 
-def judge_targets(figures: Figures) -> list[Verdict]:
+def judge_targets(figures: Figures) -> list[TargetVerdict]:
     """Returns a verdict for each target whose row was measured."""
     verdicts = []
     for target in TARGETS:
@@ -123,7 +123,7 @@ def judge_targets(figures: Figures) -> list[Verdict]:
     return verdicts
 
 
-def judge_goals(figures: Figures) -> list[Verdict]:
+def judge_goals(figures: Figures) -> list[TargetVerdict]:
     """Returns a verdict for each goal for which a peer was measured."""
     verdicts = []
     for goal in GOALS:
@@ -148,7 +148,7 @@ def _rival(figures: Figures, goal: Goal) -> tuple[str, float] | None:
     return best(found, key=lambda pair: pair[1]) if found else None
 
 
-def _verdict(key: str, bound: float, label: str, value: float, unit: str) -> Verdict:
+def _verdict(key: str, bound: float, label: str, value: float, unit: str) -> TargetVerdict:
     more = ROWS[key].more_is_better
     met = value >= bound if more else value <= bound
-    return Verdict(label, f"{'≥' if more else '≤'} {bound:,g} {unit}", value, unit, met)
+    return TargetVerdict(label, f"{'≥' if more else '≤'} {bound:,g} {unit}", value, unit, met)

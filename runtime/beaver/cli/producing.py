@@ -16,7 +16,7 @@ from beaver.cli.single import backoff_value, single_job
 from beaver.config.layers import Config
 from beaver.errors import BeaverError, InvalidInput, NoServer, ServerGone, WaitTimeout
 from beaver.structs.messages import Request
-from beaver.structs.views import Enqueued, ResultView
+from beaver.structs.views import Accepted, ResultView
 from beaver.text.foreign import counted
 
 SHOWN_MAX = 20
@@ -212,7 +212,7 @@ class _Sender:
     def _send_chunks(
         self, file: str, stream: BinaryIO, batches: Iterable[Sequence[Request]], client: Any
     ) -> int:
-        sent: list[Enqueued] = []
+        sent: list[Accepted] = []
         count = 0
         total = _size_of(stream)
         with output.progress(f"enqueueing {file}", total) as advance:
@@ -266,7 +266,7 @@ class _Sender:
         say("nothing to enqueue")
         return 0
 
-    def _tell(self, answers: Sequence[Enqueued], *, one_by_one: bool = True) -> None:
+    def _tell(self, answers: Sequence[Accepted], *, one_by_one: bool = True) -> None:
         for answer in answers:
             if answer.unknown_task and answer.unknown_task not in self._strange:
                 self._strange.add(answer.unknown_task)
@@ -304,7 +304,7 @@ class _Sender:
 
     # -- --wait --------------------------------------------------------------------------------
 
-    def _results(self, client: Any, answers: Sequence[Enqueued]) -> int:
+    def _results(self, client: Any, answers: Sequence[Accepted]) -> int:
         deadline = None if self._wait_s is None else time.monotonic() + self._wait_s
         failed = 0
         for index, answer in enumerate(answers):

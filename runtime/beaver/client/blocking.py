@@ -19,12 +19,12 @@ from typing import Any, Final, Self, TypeVar
 
 from beaver.client import calls
 from beaver.client.calls import Call, Operations, Synchronous
-from beaver.client.channel import Channel, Slot
+from beaver.client.channel import Channel, PendingAnswer
 from beaver.errors import InvalidInput, NoServer, ServerGone, ServerLeft
 from beaver.limits import LIMITS, hint
 from beaver.request.operations import ENQUEUE, WAIT, Operation
 from beaver.structs.messages import Request
-from beaver.structs.views import Enqueued
+from beaver.structs.views import Accepted
 from beaver.transport import endpoint, framing
 from beaver.transport.endpoint import Greeting, ServerInfo
 from beaver_model.bounds import BATCH_JOBS_MAX
@@ -108,7 +108,7 @@ class Client(Operations, Synchronous):
         It raises the first error that answers one; calls that were sent by then are carried out
         all the same.  What `calls` itself raises comes behind the answers to what was sent.
         """
-        sent: deque[tuple[Call[T], Slot]] = deque()
+        sent: deque[tuple[Call[T], PendingAnswer]] = deque()
         jobs = 0
         failure: Exception | None = None
         source = iter(calls)
@@ -131,7 +131,7 @@ class Client(Operations, Synchronous):
         if failure is not None:
             raise failure
 
-    def enqueue_each(self, batches: Iterable[Sequence[Request]]) -> Iterator[list[Enqueued]]:
+    def enqueue_each(self, batches: Iterable[Sequence[Request]]) -> Iterator[list[Accepted]]:
         """See `Synchronous`: several batches are under way at once."""
         return self.call_each(map(calls.enqueue, batches), BATCHES_MAX)
 
@@ -154,7 +154,7 @@ class Client(Operations, Synchronous):
     ) -> None:
         self.close()
 
-    def _answer(self, call: Call[T], slot: Slot) -> T:
+    def _answer(self, call: Call[T], slot: PendingAnswer) -> T:
         self._channel.wait_for(slot)
         if slot.value is None:
             raise gone(call.operation)

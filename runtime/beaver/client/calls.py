@@ -22,7 +22,7 @@ from beaver.request.job_options import Duration
 from beaver.request.operations import OneJob, Operation
 from beaver.structs.messages import Request
 from beaver.structs.views import (
-    Enqueued,
+    Accepted,
     EventView,
     ExplainView,
     JobView,
@@ -70,7 +70,7 @@ class Synchronous:
         """Carries out one call; raises the `BeaverError` that answers it."""
         raise NotImplementedError
 
-    def enqueue_each(self, batches: Iterable[Sequence[Request]]) -> Iterator[list[Enqueued]]:
+    def enqueue_each(self, batches: Iterable[Sequence[Request]]) -> Iterator[list[Accepted]]:
         """Takes in batches, each as `enqueue` does; yields the answer to each, in order.
 
         Where one is refused, those behind it that were sent already may be in.
@@ -128,9 +128,9 @@ def _asks(operation: Operation[T], body: msgspec.Struct) -> Call[T]:
 
 
 @overload
-def enqueue(requests: Sequence[Request]) -> Call[list[Enqueued]]: ...
+def enqueue(requests: Sequence[Request]) -> Call[list[Accepted]]: ...
 @overload
-def enqueue(requests: Sequence[Request], finish: Callable[[list[Enqueued]], T]) -> Call[T]: ...
+def enqueue(requests: Sequence[Request], finish: Callable[[list[Accepted]], T]) -> Call[T]: ...
 def enqueue(requests: Sequence[Request], finish: Callable[[Any], Any] = _same) -> Call[Any]:
     """Takes in jobs with one commit, all or none; durable on return.
 

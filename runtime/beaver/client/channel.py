@@ -34,7 +34,7 @@ _OTHER_READS_MS: Final = 10
 """For so long a thread that has to send leaves the reading to another one, and looks again."""
 
 
-class Slot(msgspec.Struct, eq=False):
+class PendingAnswer(msgspec.Struct, eq=False):
     """The place where one answer is awaited."""
 
     number: int
@@ -60,14 +60,14 @@ class Channel:
         self._sending = threading.Lock()
         self._mutex = threading.Lock()
         """Guards all below."""
-        self._slots: dict[int, Slot] = {}
-        self._reader: Slot | None = None
+        self._slots: dict[int, PendingAnswer] = {}
+        self._reader: PendingAnswer | None = None
         """The one whose thread reads for all."""
         self._readable = select.poll()
         self._readable.register(connection, select.POLLIN)
         self._looking = Looking()
 
-    def ask(self, op: str, body: Any) -> Slot:
+    def ask(self, op: str, body: Any) -> PendingAnswer:
         """Sends a request; the slot that is returned goes to `wait_for`.
 
         Raises:
@@ -76,7 +76,7 @@ class Channel:
         """
         number = next(self._numbers)
         frame = framing.encode_request(number, op, body)
-        slot = Slot(number)
+        slot = PendingAnswer(number)
         with self._mutex:
             if self.lost:
                 raise ServerLeft("the connection to the server is closed; nothing was sent")
@@ -102,7 +102,7 @@ class Channel:
             raise
         return slot
 
-    def wait_for(self, slot: Slot) -> None:
+    def wait_for(self, slot: PendingAnswer) -> None:
         """Returns once a slot is done."""
         try:
             with self._mutex:
@@ -125,7 +125,7 @@ class Channel:
             self._interrupted(slot)
             raise
 
-    def _line_up(self, slot: Slot) -> None:
+    def _line_up(self, slot: PendingAnswer) -> None:
         """Sleeps until the answer is there, or it is our turn to read."""
         with self._mutex:
             if slot.done:
@@ -251,7 +251,7 @@ class Channel:
 
     # -- the end ----------------------------------------------------------------------------------
 
-    def _interrupted(self, slot: Slot) -> None:
+    def _interrupted(self, slot: PendingAnswer) -> None:
         """A thread gives up its wait, wherever it was."""
         if not slot.asleep:
             self._lose()
@@ -274,11 +274,11 @@ class Channel:
                 _open_gate(slot)
 
 
-def _open_gate(slot: Slot) -> None:
+def _open_gate(slot: PendingAnswer) -> None:
     gate, slot.gate = slot.gate, None
     if gate is not None:
         gate.release()
 
 
-_SENDER: Final = Slot(0)
+_SENDER: Final = PendingAnswer(0)
 """Stands for a thread that reads because it cannot send."""

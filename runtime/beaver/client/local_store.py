@@ -20,7 +20,7 @@ from beaver.request.operations import Again, Jobs, Listing, Nothing, OneJob, Que
 from beaver.request.resolving import Resolver
 from beaver.structs.questions import Search, Told
 from beaver.structs.views import (
-    Enqueued,
+    Accepted,
     EventView,
     ExplainView,
     JobView,
@@ -86,7 +86,7 @@ class LocalStore:
 
     # -- changes ---------------------------------------------------------------------------
 
-    def enqueue(self, asked: Jobs) -> list[Enqueued]:
+    def enqueue(self, asked: Jobs) -> list[Accepted]:
         state, now_ms, resolver = self.state, self._now_ms(), self._around.resolver
         jobs = [resolver.job(request, now_ms) for request in asked.jobs]
         full = refusal(state, jobs)
@@ -95,7 +95,7 @@ class LocalStore:
         last_seq = state.last_seq
         self._commit(Enqueue(jobs))
         found = ((job.id, state.seq_of(job.id)) for job in jobs)
-        return [Enqueued(i, seq, seq > last_seq) for i, seq in found if seq is not None]
+        return [Accepted(i, seq, seq > last_seq) for i, seq in found if seq is not None]
 
     def cancel(self, asked: OneJob) -> str:
         return self._change(Cancel(asked.job))

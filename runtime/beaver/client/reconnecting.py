@@ -1,4 +1,4 @@
-"""The link of an application to its store: whoever holds it, however often that changes.
+"""The connection of an application to its store: whoever holds it, however often that changes.
 
 Each call goes to the server or the keeper that runs now or, with none, to the files
 (`embedded`).  A server that dies before it answers is looked for again for a while, and what
@@ -38,7 +38,7 @@ RESTART_S: Final = 10.0
 _POLL_S: Final = 0.05
 
 
-class Link(Operations, Synchronous):
+class ReconnectingClient(Operations, Synchronous):
     """Carries out calls on the store of an application, from any thread or event loop."""
 
     def __init__(self, store: str) -> None:
@@ -50,13 +50,15 @@ class Link(Operations, Synchronous):
         self._client: Client | None = None
         self._embedded: tuple[int, EmbeddedClient | None] = (0, None)
         """What works without a server, and the process that it belongs to."""
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopLink] = (
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopConnection] = (
             weakref.WeakKeyDictionary()
         )
-        self._last_loop: tuple[weakref.ref[asyncio.AbstractEventLoop], _LoopLink] | None = None
+        self._last_loop: tuple[weakref.ref[asyncio.AbstractEventLoop], _LoopConnection] | None = (
+            None
+        )
         """What was looked up last: mostly there is one loop."""
         socket_of_url(store)  # Refuses a URL that cannot be reached at all.
-        _links.add(self)
+        _clients.add(self)
 
     def call(self, call: Call[T]) -> T:
         """Carries out one call; raises the `BeaverError` that answers it."""
@@ -94,18 +96,21 @@ class Link(Operations, Synchronous):
         """Carries out one call without holding up the event loop."""
         if self.instead is not None:
             return self.instead.call(call)
-        link = self._of_this_loop()
+        connection = self._of_this_loop()
         started_s = time.monotonic()
-        client = link.client
+        client = connection.client
         if client is None or client.closed:
-            return await self._apersist(link, _Effort(call, started_s))
+            return await self._apersist(connection, _Effort(call, started_s))
         try:
             return await client.call(call)
         except (ServerGone, NoServer) as error:
-            return await self._apersist(link, _Effort(call, started_s), error)
+            return await self._apersist(connection, _Effort(call, started_s), error)
 
     async def _apersist(
-        self, link: _LoopLink, effort: _Effort[T], error: ServerGone | NoServer | None = None
+        self,
+        connection: _LoopConnection,
+        effort: _Effort[T],
+        error: ServerGone | NoServer | None = None,
     ) -> T:
         """The same as `_persist`."""
         import asyncio
@@ -115,11 +120,11 @@ class Link(Operations, Synchronous):
                 effort.lost(error)
             if isinstance(error, NoServer):
                 # A server is another process: nothing but looking tells that it is there.
-                while not _runs_jobs(await link.find()) and not effort.overdue:  # noqa: ASYNC110
+                while not _runs_jobs(await connection.find()) and not effort.overdue:  # noqa: ASYNC110
                     await asyncio.sleep(_POLL_S)
                 effort.overdue_for(error)
             try:
-                found = await link.find()
+                found = await connection.find()
                 if found is not None:
                     return await found.call(effort.remaining())
                 reading = asyncio.to_thread(self._without, effort.remaining())
@@ -174,42 +179,42 @@ class Link(Operations, Synchronous):
                 with self._lock:
                     self._client = kept
 
-    def _of_this_loop(self) -> _LoopLink:
+    def _of_this_loop(self) -> _LoopConnection:
         from asyncio import get_running_loop
 
         loop = get_running_loop()
         last = self._last_loop
         if last is not None and last[0]() is loop:
             return last[1]
-        link = self._loops.get(loop)
-        if link is None:
-            link = self._loops[loop] = _LoopLink(self.store)
-        self._last_loop = weakref.ref(loop), link
-        return link
+        connection = self._loops.get(loop)
+        if connection is None:
+            connection = self._loops[loop] = _LoopConnection(self.store)
+        self._last_loop = weakref.ref(loop), connection
+        return connection
 
 
-_links: Final[weakref.WeakSet[Link]] = weakref.WeakSet()
+_clients: Final[weakref.WeakSet[ReconnectingClient]] = weakref.WeakSet()
 
 
 def _begin_anew() -> None:
-    for link in list(_links):
-        link.begin_anew()
+    for connection in list(_clients):
+        connection.begin_anew()
 
 
 os.register_at_fork(after_in_child=_begin_anew)
 
 
-class AsyncLink(Operations, Asynchronous):
+class AsyncReconnectingClient(Operations, Asynchronous):
     """The same, awaited."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, connection: ReconnectingClient) -> None:
+        self._connection = connection
 
     async def call(self, call: Call[T]) -> T:
-        return await self._link.acall(call)
+        return await self._connection.acall(call)
 
 
-class _LoopLink:
+class _LoopConnection:
     """The connection of one event loop."""
 
     def __init__(self, store: str) -> None:
@@ -325,15 +330,15 @@ class _Effort(Generic[T]):
 # -- two methods from one builder ------------------------------------------------------------
 
 
-class Linked:
-    """Whatever has a link: the object of the methods below."""
+class HasConnection:
+    """Whatever has a connection: the object of the methods below."""
 
     __slots__ = ()
 
-    link: Link
+    connection: ReconnectingClient
 
 
-L = TypeVar("L", bound=Linked)
+L = TypeVar("L", bound=HasConnection)
 
 
 def blocking(
@@ -342,7 +347,7 @@ def blocking(
     """Makes a method that blocks until the call of `build` is carried out."""
 
     def method(self: L, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.link.call(build(self, *args, **kwargs))
+        return self.connection.call(build(self, *args, **kwargs))
 
     return _shown_as(method, build, "")
 
@@ -353,7 +358,7 @@ def awaited(
     """Makes a method that is awaited; otherwise as `blocking`."""
 
     async def method(self: L, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.link.acall(build(self, *args, **kwargs))
+        return await self.connection.acall(build(self, *args, **kwargs))
 
     return _shown_as(method, build, "a")
 

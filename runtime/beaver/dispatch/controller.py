@@ -21,7 +21,7 @@ from beaver.dispatch.time_limits import TimeLimits
 from beaver.engine.engine import Engine
 from beaver.ports import Clock, Entropy, Pool
 from beaver.structs.messages import Attempt, Outcome, Request
-from beaver_model.commands import Job
+from beaver_model.commands import NewJob
 from beaver_model.events import AnyEvent, CancelRequested, Cause, QueueSet
 
 ROOM_BYTES: Final = 1 << 20
@@ -43,7 +43,7 @@ class Controller:
         concurrency: int,
         mode: Concurrency,
         grace_ms: int,
-        to_job: Callable[[Request, int, int], Job],
+        to_job: Callable[[Request, int, int], NewJob],
         on_pool_failure: Callable[[str], None],
         prefetch: int = 0,
         room_bytes: int = ROOM_BYTES,

@@ -15,7 +15,7 @@ from beaver.dispatch.task_times import TaskTimes
 from beaver.engine.engine import Engine
 from beaver.ports import Entropy
 from beaver.structs.messages import Attempt, Outcome, OutcomeKind, Request
-from beaver_model.commands import AnyCommand, CompleteBatch, Done, Job
+from beaver_model.commands import AnyCommand, CompleteBatch, Done, NewJob
 from beaver_model.rows import Origin
 
 log = logging.getLogger("beaver")
@@ -40,7 +40,7 @@ class OutcomeHandler:
         supervisor: Supervisor,
         times: TaskTimes,
         *,
-        to_job: Callable[[Request, int, int], Job],
+        to_job: Callable[[Request, int, int], NewJob],
         on_ended: Callable[[Attempt], None],
     ) -> None:
         """Wires the parts; see `Controller` for the callables."""
@@ -103,5 +103,5 @@ class OutcomeHandler:
         if worker.refused >= REFUSED_MAX and worker.killed is None:
             self._supervisor.kill(worker, KillCause.REFUSED, set())
 
-    def _to_child(self, request: Request) -> Job:
+    def _to_child(self, request: Request) -> NewJob:
         return self._to_job(request, self._engine.now_ms(), Origin.JOB)

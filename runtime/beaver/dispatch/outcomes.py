@@ -18,7 +18,7 @@ from beaver_model.commands import (
     ConfirmCancel,
     Expire,
     Fail,
-    Job,
+    NewJob,
     Release,
 )
 from beaver_model.events import Cause
@@ -48,7 +48,7 @@ def attempt_of(row: Row, store: str) -> Attempt:
 
 
 def command_of(
-    outcome: Outcome, to_child: Callable[[Request], Job], random: Callable[[], float]
+    outcome: Outcome, to_child: Callable[[Request], NewJob], random: Callable[[], float]
 ) -> AnyCommand:
     """Returns what to ask of the state for an outcome that a worker reports.
 

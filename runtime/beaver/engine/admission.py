@@ -11,14 +11,14 @@ from typing import Final
 from beaver.errors import QueueFull
 from beaver.limits import hint
 from beaver_model import State
-from beaver_model.commands import Job
+from beaver_model.commands import NewJob
 from beaver_model.rows import ROW_BYTES, spec_of
 
 UNKNOWN: Final = 1 << 62
 
 
 def refusal(
-    state: State, jobs: Sequence[Job], state_bytes_max: int = 0, size_max: int = UNKNOWN
+    state: State, jobs: Sequence[NewJob], state_bytes_max: int = 0, size_max: int = UNKNOWN
 ) -> QueueFull | None:
     """Returns why these jobs are not taken in, or `None` where they are.
 
@@ -56,7 +56,7 @@ def _room(limit: str) -> str:
     return f"Let workers take jobs off, or raise it: {hint(limit)}."
 
 
-def _any_bounded(state: State, jobs: Sequence[Job]) -> bool:
+def _any_bounded(state: State, jobs: Sequence[NewJob]) -> bool:
     """True where one of the jobs goes to a queue that has a bound of its own."""
     spec = None
     for job in jobs:

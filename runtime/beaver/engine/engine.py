@@ -48,7 +48,7 @@ from beaver_model.bounds import (
 from beaver_model.commands import (
     AnyCommand,
     Enqueue,
-    Job,
+    NewJob,
     Requeue,
 )
 from beaver_model.events import AnyEvent, QueueForgotten
@@ -167,7 +167,10 @@ class Engine:
         self._change(command, answer, done)
 
     def enqueue(
-        self, jobs: list[Job], answer: Callable[[list[Job], Reply], T], done: Callable[[T], None]
+        self,
+        jobs: list[NewJob],
+        answer: Callable[[list[NewJob], Reply], T],
+        done: Callable[[T], None],
     ) -> None:
         """Submits an `Enqueue`, as `change` does, along with those of others that come now.
 
@@ -453,7 +456,7 @@ class Engine:
         commits.batch.room = room
         return None
 
-    def _full(self, jobs: Sequence[Job], size: int) -> BeaverError | None:
+    def _full(self, jobs: Sequence[NewJob], size: int) -> BeaverError | None:
         if self.disk_full:
             return DiskFull(
                 "the disk is full: new jobs are refused until a log segment can be prepared; "

@@ -21,7 +21,7 @@ from beaver_model.commands import (
     Enqueue,
     Expire,
     Fail,
-    Job,
+    NewJob,
     Requeue,
     SetQueue,
 )
@@ -92,7 +92,7 @@ def _small_bytes(command: AnyCommand, state: State) -> int:
     return EVENT_BYTES + ID_BYTES_MAX
 
 
-def _jobs_bytes(jobs: Sequence[Job]) -> int:
+def _jobs_bytes(jobs: Sequence[NewJob]) -> int:
     size = (EVENT_BYTES + 2 * ID_BYTES_MAX) * len(jobs)
     for job in jobs:
         size += len(job.spec) + len(job.payload)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from beaver_model.commands import Job
+from beaver_model.commands import NewJob
 
 JOBS_MAX: Final = 1_000
 BYTES_MAX: Final = 256 << 10
@@ -21,8 +21,8 @@ BYTES_MAX: Final = 256 << 10
 class Asked(msgspec.Struct, frozen=True, gc=False):
     """A request for new jobs, and who gets which answer to the reply."""
 
-    jobs: list[Job]
-    answer: Callable[[list[Job], Any], Any]
+    jobs: list[NewJob]
+    answer: Callable[[list[NewJob], Any], Any]
     done: Callable[[Any], None]
 
 

@@ -234,7 +234,7 @@ class _Past:
             self.first_seq = max(self.first_seq, self.index.first_seq)
             self._cursor = self.index.cursor
         self.until_seq = max(until_seq, self.indexed_seq)
-        self._tail: Tail | None = None
+        self._tail: UnindexedTail | None = None
 
     def _open(self, store: bytes) -> History | None:
         try:
@@ -301,11 +301,11 @@ class _Past:
         return max(self.indexed_seq, follower.cursor.next_seq - 1)
 
     @property
-    def tail(self) -> Tail:
+    def tail(self) -> UnindexedTail:
         """The end of the log, indexed in memory."""
         if self._tail is None:
             follower = Follower(self._disk, self._layout, self._cursor)
-            self._tail = Tail(follower, self.indexed_seq, self.until_seq)
+            self._tail = UnindexedTail(follower, self.indexed_seq, self.until_seq)
         return self._tail
 
     def story_of(self, job: str, end_seq: int, here: Block) -> Story:
@@ -320,7 +320,7 @@ class _Past:
         return last_life(job, entries)
 
 
-class Tail:
+class UnindexedTail:
     """Blocks of what the index does not hold yet."""
 
     def __init__(self, follower: Follower, after_seq: int, until_seq: int) -> None:

@@ -19,7 +19,7 @@ import msgspec
 from beaver.errors import BeaverError, InvalidInput
 from beaver.structs.messages import Request
 from beaver.structs.views import (
-    Enqueued,
+    Accepted,
     EventView,
     ExplainView,
     JobView,
@@ -177,7 +177,7 @@ def _checked(decode: Callable[[Any], T]) -> Callable[[Any], T]:
     return parse
 
 
-ENQUEUE: Final = Operation("enqueue", Jobs, list[Enqueued], changes=True)
+ENQUEUE: Final = Operation("enqueue", Jobs, list[Accepted], changes=True)
 STATUS: Final = Operation("status", Nothing, StatusView)
 LIST: Final = Operation("list", Listing, list[JobView], method="list_jobs")
 SHOW: Final = Operation("show", OneJob, JobView)

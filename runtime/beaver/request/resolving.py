@@ -24,7 +24,7 @@ from beaver_model.bounds import (
     TIME_MS_MAX,
     TIMEOUT_MS_DEFAULT,
 )
-from beaver_model.commands import Job
+from beaver_model.commands import NewJob
 from beaver_model.rows import Origin, Spec, encode_spec
 
 _MEMO_MAX: Final = 10_000
@@ -78,7 +78,7 @@ class Resolver:
             spec = memo[options] = encode_spec(self._resolve(options, origin))
         return spec
 
-    def job(self, request: Request, now_ms: int, origin: int = Origin.LOCAL) -> Job:
+    def job(self, request: Request, now_ms: int, origin: int = Origin.LOCAL) -> NewJob:
         """Returns the model's job for a request, which may come from any client.
 
         A delay counts from `now_ms`.
@@ -100,7 +100,7 @@ class Resolver:
         if request.tags:
             check_tags(request.tags)
         spec = self._memo[origin].get(request.options) or self.spec(request.options, origin)
-        return Job(job_id, spec, payload, request.digest, run_at_ms, request.tags)
+        return NewJob(job_id, spec, payload, request.digest, run_at_ms, request.tags)
 
     def _resolve(self, raw: bytes, origin: int) -> Spec:
         try:

@@ -35,13 +35,20 @@ from beaver.server.results import Results
 from beaver.server.strangers import Strangers
 from beaver.structs.messages import Request
 from beaver.structs.questions import Known, Listed, Search, Told
-from beaver.structs.views import ExplainView, QueueView, ReloadView, ResultView, StatusView, TakenIn
+from beaver.structs.views import (
+    AcceptedBriefly,
+    ExplainView,
+    QueueView,
+    ReloadView,
+    ResultView,
+    StatusView,
+)
 from beaver.text import jsontext
 from beaver.text.foreign import counted
 from beaver.text.names import check_name
 from beaver_model import Rejection, State
 from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
-from beaver_model.commands import AnyCommand, Cancel, Discard, Job, Requeue, SetQueue
+from beaver_model.commands import AnyCommand, Cancel, Discard, NewJob, Requeue, SetQueue
 from beaver_model.events import QueueForgotten
 from beaver_model.rows import Origin
 
@@ -146,7 +153,7 @@ class Service:
         results: Results,
         past: PastTeller,
         *,
-        to_job: Callable[[Request, int, int], Job],
+        to_job: Callable[[Request, int, int], NewJob],
         status: Callable[[State], StatusView],
         payload_bytes_max: int,
         reload: Callable[[], Awaitable[ReloadView]] | None = None,
@@ -238,19 +245,19 @@ class Service:
         jobs = [to_job(request, now_ms, origin) for request in requests]
         engine.enqueue(jobs, self._enqueued, respond)
 
-    def _enqueued(self, jobs: list[Job], reply: Reply) -> Answer:
+    def _enqueued(self, jobs: list[NewJob], reply: Reply) -> Answer:
         """Answers with id, seq and newness of each job, right after they were taken in."""
         if not isinstance(reply, Applied):
             return error_of(reply) if isinstance(reply, Rejection) else reply
         first_seq, events = reply.first_seq, reply.events
         if len(events) == len(jobs) and not (events and type(events[0]) is QueueForgotten):
-            found = [TakenIn(job.id, seq, True) for seq, job in enumerate(jobs, first_seq)]
+            found = [AcceptedBriefly(job.id, seq, True) for seq, job in enumerate(jobs, first_seq)]
         else:
             found = []
             for job in jobs:
                 seq = self._engine.state.seq_of(job.id)
                 assert seq is not None, "a job that was taken in is known"
-                found.append(TakenIn(job.id, seq, seq >= first_seq))
+                found.append(AcceptedBriefly(job.id, seq, seq >= first_seq))
         return self._strangers.told(jobs, found)
 
     # -- questions ---------------------------------------------------------------------------

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from beaver.inspect import queries
-from beaver.structs.views import Enqueued, TakenIn
+from beaver.structs.views import Accepted, AcceptedBriefly
 from beaver_model import State
-from beaver_model.commands import Job
+from beaver_model.commands import NewJob
 from beaver_model.rows import spec_of
 
 _MEMO_MAX: Final = 10_000
@@ -25,7 +25,7 @@ class Strangers:
         self._memo: dict[bytes, tuple[str, ...]] = {}
         """By spec: the task and known ones that are like it; empty where workers know it."""
 
-    def told(self, jobs: list[Job], found: list[Any]) -> list[Any]:
+    def told(self, jobs: list[NewJob], found: list[Any]) -> list[Any]:
         """Returns the answers to jobs, in which each of an unknown task says so."""
         strange = self._among({job.spec for job in jobs})
         if not strange:
@@ -49,5 +49,5 @@ class Strangers:
         return {spec: memo[spec] for spec in specs if memo[spec]}
 
 
-def _with_task(one: TakenIn, names: tuple[str, ...] | None) -> TakenIn:
-    return one if names is None else Enqueued(one.id, one.seq, one.created, names)
+def _with_task(one: AcceptedBriefly, names: tuple[str, ...] | None) -> AcceptedBriefly:
+    return one if names is None else Accepted(one.id, one.seq, one.created, names)

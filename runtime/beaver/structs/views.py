@@ -217,8 +217,8 @@ class ResultView(View):
     error: str = ""
 
 
-class TakenIn(msgspec.Struct, array_like=True, gc=False):
-    """What a server mostly answers of an accepted job: all but the last field of `Enqueued`."""
+class AcceptedBriefly(msgspec.Struct, array_like=True, gc=False):
+    """What a server mostly answers of an accepted job: all but the last field of `Accepted`."""
 
     id: str
     seq: int
@@ -226,7 +226,7 @@ class TakenIn(msgspec.Struct, array_like=True, gc=False):
     created: bool
 
 
-class Enqueued(TakenIn, array_like=True, gc=False):
+class Accepted(AcceptedBriefly, array_like=True, gc=False):
     """What an accepted job became."""
 
     unknown_task: tuple[str, ...] = ()

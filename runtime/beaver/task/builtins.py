@@ -89,7 +89,7 @@ def _number(payload: Mapping[str, Any], key: str, maximum: float) -> float:
 # -- exec -----------------------------------------------------------------------------------
 
 
-class Program(msgspec.Struct, forbid_unknown_fields=True):
+class ExecPayload(msgspec.Struct, forbid_unknown_fields=True):
     """The payload of `exec`."""
 
     argv: list[str]
@@ -107,7 +107,7 @@ def run_program(context: JobContext) -> dict[str, Any]:
     if context.origin != Origin.LOCAL:
         raise Dead(f"{EXEC} runs only jobs that came in over the local socket")
     try:
-        program = msgspec.json.decode(context.payload, type=Program)
+        program = msgspec.json.decode(context.payload, type=ExecPayload)
     except msgspec.DecodeError as error:
         raise Dead(f"the payload of {EXEC} is wrong: {error}") from None
     if not program.argv or any("\0" in argument for argument in program.argv):

@@ -63,7 +63,7 @@ class JobStream(io.TextIOBase):
         self._fd = fd
         self._as_json = as_json
         self._lock = threading.Lock()
-        self._outlet = Outlet(fd)
+        self._outlet = DescriptorWriter(fd)
         self.name = name
         self.buffer = _Bytes(self)
 
@@ -162,7 +162,7 @@ class _Bytes:
         """Nothing is held back."""
 
 
-class Outlet:
+class DescriptorWriter:
     """Writes to a descriptor, and waits only a moment for whoever reads it.
 
     A pipe is written through an open file of its own, which never blocks: the standard one is

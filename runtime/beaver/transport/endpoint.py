@@ -275,7 +275,7 @@ def candidates(data: str, info: ServerInfo) -> list[str]:
 # -- proving it ----------------------------------------------------------------------------
 
 
-class Connection(socket.socket):
+class SelfClosingSocket(socket.socket):
     """A socket that closes without a warning when nobody holds it any more.
 
     Applications live as long as their process and are closed by nobody; and a forked child
@@ -319,7 +319,7 @@ def dial(path: str) -> tuple[socket.socket, Greeting]:
         OSError: Nobody listens there.
         BeaverError: Who listens is not a server that this client can talk to.
     """
-    connection = Connection(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection = SelfClosingSocket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(CONNECT_S)
         connection.connect(path)

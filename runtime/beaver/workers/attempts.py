@@ -45,7 +45,7 @@ class UnknownTask(Exception):
     """This worker does not know the task (it was renamed, or the worker's code is older)."""
 
 
-class Plan(NamedTuple):
+class CallPlan(NamedTuple):
     """How a task is called, looked up once."""
 
     function: Callable[..., Any]
@@ -56,7 +56,7 @@ class Plan(NamedTuple):
     """Name of the parameter that gets the context."""
 
 
-class Call(msgspec.Struct):
+class Invocation(msgspec.Struct):
     """A call that is ready to be made."""
 
     function: Callable[..., Any]
@@ -70,9 +70,9 @@ class Steps:
 
     def __init__(self, registry: Registry, builtins: dict[str, BuiltinTask]) -> None:
         self._registry = registry
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[str, CallPlan] = {}
         for name, builtin in builtins.items():
-            self._plans[name] = Plan(builtin.function, builtin.is_async, None, None)
+            self._plans[name] = CallPlan(builtin.function, builtin.is_async, None, None)
         for task in registry:
             self._plans[task.name] = _plan(task)
 
@@ -81,7 +81,7 @@ class Steps:
         plan = self._plans.get(task)
         return plan is not None and plan.is_async
 
-    def prepare(self, context: JobContext) -> Call:
+    def prepare(self, context: JobContext) -> Invocation:
         """Finds, decodes and binds.
 
         Raises:
@@ -92,11 +92,11 @@ class Steps:
         if plan is None:
             raise UnknownTask(f"this worker knows no task {context.task!r}")
         if plan.task is None:
-            return Call(plan.function, (context,), {}, plan.is_async)
+            return Invocation(plan.function, (context,), {}, plan.is_async)
         args, kwargs = plan.task.bind(_decode_json(context.payload))
         if plan.context is not None:
             args, kwargs = plan.task.parameters.with_context(args, kwargs, context)
-        return Call(plan.function, args, kwargs, plan.is_async)
+        return Invocation(plan.function, args, kwargs, plan.is_async)
 
     def settle(self, context: JobContext, value: Any) -> Outcome:
         """Returns the outcome of an attempt that returned `value`."""
@@ -148,8 +148,8 @@ def _too_large(size: int) -> str:
     return f"the result has {size} bytes; at most {RESULT_BYTES_MAX} are kept; {hint('result')}"
 
 
-def _plan(task: Task[..., Any]) -> Plan:
-    return Plan(task.function, task.is_async, task, task.parameters.context)
+def _plan(task: Task[..., Any]) -> CallPlan:
+    return CallPlan(task.function, task.is_async, task, task.parameters.context)
 
 
 def _outcome_of(error: Directive) -> tuple[OutcomeKind, str, int | None]:

@@ -22,7 +22,7 @@ from beaver.task.builtins import builtin_tasks
 from beaver.task.registry import Registry
 from beaver.workers import apps
 from beaver.workers.attempts import Steps
-from beaver.workers.inbox import Inbox, Outbox
+from beaver.workers.inbox import Inbox, OutcomeSender
 from beaver.workers.slots import SlotWriter
 from beaver.workers.wire import Add, Ends, WorkerConfig
 
@@ -45,7 +45,7 @@ def run(config: WorkerConfig, registry: Registry, add: Add, ends: Ends) -> None:
     slot = SlotWriter(ends.slots, add.worker)
     os.close(ends.slots)
     inbox = Inbox(jobs, ends.permits, slot, config.max_jobs, config.max_rss_bytes)
-    outbox = Outbox(stream)
+    outbox = OutcomeSender(stream)
     if config.executor == "thread":
         from beaver.workers.threads import Threads
 

@@ -15,12 +15,12 @@ from beaver.structs.messages import Attempt, Outcome
 from beaver.task import context as contexts
 from beaver.task.context import JobContext
 from beaver.task.directives import CancelRequested, TimeLimit
-from beaver.workers.attempts import Call, Steps, close
-from beaver.workers.inbox import Inbox, Outbox
+from beaver.workers.attempts import Invocation, Steps, close
+from beaver.workers.inbox import Inbox, OutcomeSender
 from beaver.workers.stopping import Stoppable, TaskStop, ThreadStop
 
 
-class Running(NamedTuple):
+class CoroutineAttempt(NamedTuple):
     """An attempt that runs now."""
 
     context: JobContext
@@ -30,14 +30,14 @@ class Running(NamedTuple):
 class Coroutines:
     """Runs up to `concurrency` attempts at once until the inbox ends."""
 
-    def __init__(self, inbox: Inbox, outbox: Outbox, steps: Steps, concurrency: int) -> None:
+    def __init__(self, inbox: Inbox, outbox: OutcomeSender, steps: Steps, concurrency: int) -> None:
         self._inbox = inbox
         self._outbox = outbox
         self._steps = steps
         self._concurrency = concurrency
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="beaver")
         self._tasks: set[asyncio.Task[None]] = set()
-        self._running: dict[int, Running] = {}
+        self._running: dict[int, CoroutineAttempt] = {}
         self._cancelled: set[int] = set()
         self._listening = False
 
@@ -108,7 +108,7 @@ class Coroutines:
             outcome = self._steps.failed(context, error)
         self._outbox.send(close(context, outcome))
 
-    async def _await(self, context: JobContext, call: Call) -> Outcome:
+    async def _await(self, context: JobContext, call: Invocation) -> Outcome:
         stoppable = TaskStop()
         timer = self._enter(context, stoppable)
         try:
@@ -117,7 +117,7 @@ class Coroutines:
         finally:
             self._leave(context, timer)
 
-    async def _run_in_thread(self, context: JobContext, call: Call) -> Outcome:
+    async def _run_in_thread(self, context: JobContext, call: Invocation) -> Outcome:
         """Runs a plain function in a thread.  There are as many threads as attempts."""
         stoppable = ThreadStop()
         timer = self._enter(context, stoppable)
@@ -139,7 +139,7 @@ class Coroutines:
 
     def _enter(self, context: JobContext, stoppable: Stoppable) -> asyncio.TimerHandle | None:
         token = context.token
-        self._running[token] = Running(context, stoppable)
+        self._running[token] = CoroutineAttempt(context, stoppable)
         if token in self._cancelled:
             self._cancelled.discard(token)
             context.cancel_noticed = True
@@ -164,7 +164,7 @@ class Coroutines:
                 self._cancelled.add(token)
 
 
-def _call(steps: Steps, context: JobContext, call: Call) -> Outcome:
+def _call(steps: Steps, context: JobContext, call: Invocation) -> Outcome:
     try:
         return steps.settle(context, call.function(*call.args, **call.kwargs))
     except BaseException as error:  # noqa: BLE001 -- user code may raise anything

@@ -122,7 +122,7 @@ class Inbox:
         return started and self._max_rss_bytes > 0 and _rss_bytes() > self._max_rss_bytes
 
 
-class Outbox:
+class OutcomeSender:
     """Where a worker's outcomes go, and where soft cancels come from."""
 
     def __init__(self, stream: socket.socket) -> None:

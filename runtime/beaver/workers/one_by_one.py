@@ -11,10 +11,10 @@ import time
 from beaver.structs.messages import Attempt, Outcome
 from beaver.task.context import JobContext, enter_alone
 from beaver.workers.attempts import Steps, close
-from beaver.workers.inbox import Inbox, Outbox
+from beaver.workers.inbox import Inbox, OutcomeSender
 
 
-def run(inbox: Inbox, outbox: Outbox, steps: Steps) -> None:
+def run(inbox: Inbox, outbox: OutcomeSender, steps: Steps) -> None:
     """Runs attempts until the inbox ends."""
     cancelled: set[int] = set()
 

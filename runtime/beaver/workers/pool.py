@@ -315,7 +315,7 @@ class ProcessPool:
             mailbox = self._by_birth.get(message.birth)
             if mailbox is not None:
                 mailbox.kill_is_told = True
-        elif isinstance(message, wire.Ready):
+        elif isinstance(message, wire.ZygoteReady):
             check_tasks(message.tasks)
             if self._zygote is not None:
                 self._zygote.ready = True

@@ -21,14 +21,14 @@ from beaver.task import context as contexts
 from beaver.task.context import JobContext
 from beaver.task.directives import CancelRequested, TimeLimit
 from beaver.workers.attempts import Steps, close
-from beaver.workers.inbox import Inbox, Outbox
+from beaver.workers.inbox import Inbox, OutcomeSender
 from beaver.workers.stopping import Stoppable, TaskStop, ThreadStop
 
 _INTERNAL_ERROR: Final = 70
 _NEVER: Final = float("inf")
 
 
-class Running:
+class ThreadAttempt:
     """An attempt that runs in one of the threads."""
 
     __slots__ = ("context", "deadline_s", "stoppable")
@@ -42,13 +42,13 @@ class Running:
 class Threads:
     """Runs attempts in `concurrency` threads until the inbox ends."""
 
-    def __init__(self, inbox: Inbox, outbox: Outbox, steps: Steps, concurrency: int) -> None:
+    def __init__(self, inbox: Inbox, outbox: OutcomeSender, steps: Steps, concurrency: int) -> None:
         self._inbox = inbox
         self._outbox = outbox
         self._steps = steps
         self._taking = threading.Lock()
         self._lock = threading.Lock()
-        self._running: dict[int, Running] = {}
+        self._running: dict[int, ThreadAttempt] = {}
         self._cancelled: set[int] = set()
         self._watched_until_s = _NEVER
         self._at_work = concurrency
@@ -154,7 +154,7 @@ class Threads:
         if attempt.timeout_ms:
             deadline_s = time.monotonic() + attempt.timeout_ms / 1000
         with self._lock:
-            self._running[attempt.token] = Running(context, stoppable, deadline_s)
+            self._running[attempt.token] = ThreadAttempt(context, stoppable, deadline_s)
             sooner = deadline_s < self._watched_until_s
             cancelled = attempt.token in self._cancelled
             self._cancelled.discard(attempt.token)

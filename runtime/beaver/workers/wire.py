@@ -108,7 +108,7 @@ class Claim(msgspec.Struct, array_like=True, tag=7):
     mark: str
 
 
-class Ready(msgspec.Struct, array_like=True, tag=3):
+class ZygoteReady(msgspec.Struct, array_like=True, tag=3):
     """Zygote to server: the application is imported."""
 
     tasks: tuple[TaskInfo, ...]
@@ -141,7 +141,7 @@ _ARRAY_HEAD_BYTES: Final = 3
 _pack_array_head: Final = struct.Struct(">BH").pack
 
 decode_control: Final = msgspec.msgpack.Decoder(
-    Add | Kill | Claim | Ready | ImportFailed | Exited | Killing
+    Add | Kill | Claim | ZygoteReady | ImportFailed | Exited | Killing
 ).decode
 
 

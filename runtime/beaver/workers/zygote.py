@@ -41,7 +41,7 @@ _LINGER_S: Final = 5.0
 _LINGER_POLL_MS: Final = 2
 
 
-class Worker:
+class ForkedWorker:
     """A worker that this zygote has started and not yet reported as gone."""
 
     __slots__ = ("birth", "detail", "linger_until_s", "pid", "process", "remains")
@@ -76,8 +76,8 @@ class Zygote:
         self._spawns = spawns
         self._frames = FrameReader()
         self._fds: deque[int] = deque()
-        self._workers: dict[int, Worker] = {}
-        self._lingering: list[Worker] = []
+        self._workers: dict[int, ForkedWorker] = {}
+        self._lingering: list[ForkedWorker] = []
         self._told_to_end = False
         self._app_handlers: dict[signal.Signals, Any] = {}
         self._wake_read, self._wake_write = socket.socketpair()
@@ -147,9 +147,9 @@ class Zygote:
         try:
             if self._spawns:
                 process = self._spawn(add, ends)
-                worker = Worker(add.birth, process.pid, process)
+                worker = ForkedWorker(add.birth, process.pid, process)
             else:
-                worker = Worker(add.birth, self._fork(add, ends), None)
+                worker = ForkedWorker(add.birth, self._fork(add, ends), None)
         except OSError as error:
             self._send(wire.Exited(add.birth, f"could not be started: {error}"))
             return
@@ -215,7 +215,7 @@ class Zygote:
         if self._lingering:
             self._lingering = [worker for worker in self._lingering if not self._gone(worker)]
 
-    def _collect(self, pid: int) -> Worker | None:
+    def _collect(self, pid: int) -> ForkedWorker | None:
         """Reaps a dead child, and kills what is left of its group where it was a worker."""
         worker = self._workers.pop(pid, None)
         if worker is not None:
@@ -228,7 +228,7 @@ class Zygote:
             worker.process.returncode = 0
         return worker
 
-    def _gone(self, worker: Worker) -> bool:
+    def _gone(self, worker: ForkedWorker) -> bool:
         """Reports a dead worker once nothing of its group, or marked as its own, is left."""
         adopted = self._adopted()
         worker.remains.intersection_update(adopted)
@@ -283,7 +283,7 @@ def _next_dead() -> tuple[int, str] | None:
     return info.si_pid, f"killed by signal {info.si_status}{name}"
 
 
-def _belongs(pid: int, worker: Worker) -> bool:
+def _belongs(pid: int, worker: ForkedWorker) -> bool:
     """True for an orphan that was in a worker's group, or has left it but carries its mark."""
     try:
         if os.getpgid(pid) == worker.pid:
@@ -331,7 +331,7 @@ def main() -> NoReturn:
         _preload(config, tasks)
     zygote = Zygote(config, registry, control, label, spawns=bool(why))
     with contextlib.suppress(ConnectionError):
-        control.sendall(wire.frame(wire.Ready(tasks, why, registry.store)))
+        control.sendall(wire.frame(wire.ZygoteReady(tasks, why, registry.store)))
         zygote.run()
     os._exit(0)
 

@@ -19,7 +19,7 @@ from beaver_model.commands import (
     Enqueue,
     Expire,
     Fail,
-    Job,
+    NewJob,
     Release,
     Requeue,
     SetBounds,
@@ -31,12 +31,12 @@ from beaver_spec.explorer.rows import NAMES, QUEUE
 class Meanings(Protocol):
     """What the words of a question mean in the model: tokens, times and requests of a space."""
 
-    too_many: tuple[Job, ...]
+    too_many: tuple[NewJob, ...]
 
     def token(self, job: int, label: int) -> int: ...
     def due_ms(self, job: int) -> int: ...
     def now_ms(self) -> int: ...
-    def job(self, place: int, variant: str) -> Job: ...
+    def job(self, place: int, variant: str) -> NewJob: ...
     def jitter(self, job: int) -> float: ...
 
 

@@ -33,7 +33,7 @@ from beaver_model.commands import (
     Enqueue,
     Expire,
     Fail,
-    Job,
+    NewJob,
     Release,
     Requeue,
 )
@@ -46,8 +46,8 @@ from beaver_spec.explorer.rows import (
     NAMES,
     NOW_MS,
     SAME,
+    JobRow,
     Model,
-    Row,
     concrete,
     job_spec,
     token_of,
@@ -99,10 +99,10 @@ def machine_cells(machine: Machine) -> list[Cell]:
     return cells
 
 
-def shapes(state: JobState) -> Iterator[tuple[Row, int]]:
+def shapes(state: JobState) -> Iterator[tuple[JobRow, int]]:
     """Yields every shape that a job's row can take in a state, with its snoozes."""
     if state not in LIVE:
-        yield Row(int(state)), 0
+        yield JobRow(int(state)), 0
         return
     in_flight = state == JobState.IN_FLIGHT
     flags = (False, True)
@@ -120,11 +120,11 @@ def shapes(state: JobState) -> Iterator[tuple[Row, int]]:
         (0, SNOOZES_MAX),
     ):
         label = 1 if in_flight else 0
-        row = Row(int(state), attempt, label, waiting, cancel, suspect, generation, snoozes)
+        row = JobRow(int(state), attempt, label, waiting, cancel, suspect, generation, snoozes)
         yield row, snoozes
 
 
-def state_of(row: Row) -> State:
+def state_of(row: JobRow) -> State:
     """Returns a state of the real model whose one job has this row."""
     buried = (0,) if row.state in {JobState.COMPLETED, JobState.FORGOTTEN} else ()
     return thaw(*concrete(Model((row,), False, buried), _SPEC, len(NAMES)))
@@ -163,7 +163,7 @@ def _name(state: JobState | None) -> str:
     return "illegal" if state is None else state.name
 
 
-def _events(row: Row) -> Iterator[Any]:
+def _events(row: JobRow) -> Iterator[Any]:
     """Yields each event of a job, with the token in flight and with another one."""
     token = token_of(0, row.label) if row.label else 0
     words: dict[str, Any] = {"job": NAMES[0], "spec": _RAW, "payload": b"null", "digest": SAME}
@@ -199,7 +199,7 @@ def example(kind: type[Any], values: dict[str, Any], *, whole: bool = False) -> 
     return kind(**given)
 
 
-def _allowed(row: Row, snoozes: int, event: Any, filled: bool) -> bool:
+def _allowed(row: JobRow, snoozes: int, event: Any, filled: bool) -> bool:
     """The guards beside the table: what `legal` has to say, told a second time."""
     if not filled:
         return False
@@ -218,7 +218,7 @@ def _allowed(row: Row, snoozes: int, event: Any, filled: bool) -> bool:
 
 def _check_event(
     model: ModelUnderTest,
-    row: Row,
+    row: JobRow,
     snoozes: int,
     event: Any,
     targets: dict[tuple[Trigger, JobState], JobState | None],
@@ -255,9 +255,9 @@ def _state_in(state: State) -> JobState:
     return JobState.COMPLETED if completed else JobState.FORGOTTEN
 
 
-def _commands(row: Row) -> Iterator[AnyCommand]:
+def _commands(row: JobRow) -> Iterator[AnyCommand]:
     name = NAMES[0]
-    yield Enqueue((Job(name, _RAW, b"null", SAME),))
+    yield Enqueue((NewJob(name, _RAW, b"null", SAME),))
     yield from (Dispatch(name, 1, prefetched) for prefetched in (True, False))
     yield from (DispatchBatch([name], 1, prefetched) for prefetched in (True, False))
     yield from (Cancel(name), Requeue(name), Requeue(name, b"1"), Discard(name))
@@ -265,7 +265,7 @@ def _commands(row: Row) -> Iterator[AnyCommand]:
     for token in (current, current + len(NAMES)):
         yield Complete(name, token, b"null")
         yield CompleteBatch([Done(name, token, b"null")] * 2)
-        yield Complete(name, token, b"null", (Job(name, _RAW, b"1", SAME),))
+        yield Complete(name, token, b"null", (NewJob(name, _RAW, b"1", SAME),))
         yield from (Fail(name, token, "", retry=retry) for retry in (True, False))
         yield Expire(name, token)
         yield from (Release(name, token, cause) for cause in (Cause.SNOOZE, Cause.DRAIN))
@@ -275,7 +275,7 @@ def _commands(row: Row) -> Iterator[AnyCommand]:
 
 def _check_command(
     model: ModelUnderTest,
-    row: Row,
+    row: JobRow,
     command: AnyCommand,
     targets: dict[tuple[Trigger, JobState], JobState | None],
 ) -> Iterator[str]:

@@ -8,7 +8,16 @@ from beaver_spec.explorer.moment import Moment
 from beaver_spec.explorer.properties import Ask
 from beaver_spec.explorer.rows import ABSENT, LIVE, PENDING
 from beaver_spec.explorer.space import REPLIES
-from beaver_spec.explorer.world import DRAINING, HELD, LOST, SENT, UNSENT, Entry, Held, is_former
+from beaver_spec.explorer.world import (
+    DRAINING,
+    HELD,
+    LOST,
+    SENT,
+    UNSENT,
+    Entry,
+    HeldAttempt,
+    is_former,
+)
 
 
 def wakes(m: Moment) -> None:
@@ -80,7 +89,7 @@ def dispatches(m: Moment) -> None:
                     m.add(("dispatch", job, place), m.rest, step.wrong)
                 continue
             phase = SENT if m.rules.sends_at_once(row, worker) else UNSENT
-            crew = m.with_worker(place, (*worker, Held(job, step.label, phase)))
+            crew = m.with_worker(place, (*worker, HeldAttempt(job, step.label, phase)))
             m.submit(("dispatch", job, place), ask, crew=crew, worker=place)
 
 
@@ -106,7 +115,9 @@ def dispatches_of_several(m: Moment) -> None:
                     m.add(action, m.rest, step.wrong)
                 continue
             # A model that is broken on purpose may dispatch fewer.
-            given = (Held(j, label, UNSENT) for j, label in zip(jobs, step.labels, strict=False))
+            given = (
+                HeldAttempt(j, label, UNSENT) for j, label in zip(jobs, step.labels, strict=False)
+            )
             m.submit(action, ask, crew=m.with_worker(place, (*worker, *given)), worker=place)
 
 

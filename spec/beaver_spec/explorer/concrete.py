@@ -24,7 +24,7 @@ from beaver_spec.explorer.actions import Action
 from beaver_spec.explorer.explorer import Explorer, can_end
 from beaver_spec.explorer.moment import Next
 from beaver_spec.explorer.properties import Wrong, check_step
-from beaver_spec.explorer.rows import NOW_MS, QUEUE, Model, Row, seen_buried, seen_rows
+from beaver_spec.explorer.rows import NOW_MS, QUEUE, JobRow, Model, seen_buried, seen_rows
 from beaver_spec.explorer.rules import Rules
 from beaver_spec.explorer.scopes import Scope
 from beaver_spec.explorer.space import (
@@ -53,7 +53,7 @@ class _Rows:
     def __init__(self, space: ConcreteSpace) -> None:
         self._space = space
 
-    def __getitem__(self, mid: int) -> tuple[Row, ...]:
+    def __getitem__(self, mid: int) -> tuple[JobRow, ...]:
         space = self._space
         state = thaw(*space.states[mid])
         labels = {token: token for token in state.in_flight}
@@ -185,7 +185,7 @@ class Happened(NamedTuple):
     wrong: tuple[Wrong, ...]
 
 
-class Replay:
+class ConcreteReplay:
     """Runs a history over whole states, one action after the other."""
 
     def __init__(
@@ -255,7 +255,7 @@ def replay(
     probe: bool = False,
     model: ModelUnderTest | None = None,
     rules: type[Rules] = Rules,
-) -> Replay:
+) -> ConcreteReplay:
     """Replays a history over the real model; what a generated test calls.
 
     Args:
@@ -270,7 +270,7 @@ def replay(
     Raises:
         Broken: A property does not hold.
     """
-    run = Replay(scope, model, rules)
+    run = ConcreteReplay(scope, model, rules)
     possible = run.run(actions)
     for number, happened in enumerate(run.happened, 1):
         for wrong in happened.wrong:
@@ -387,7 +387,7 @@ def _compare(explorer: Explorer, named: Sequence[Action]) -> tuple[int, str]:
     """Takes the same steps in both spaces and compares the worlds after each."""
     rules = explorer.rules
     world = rules.start()
-    run = Replay(explorer.scope, explorer.space.model, type(rules))
+    run = ConcreteReplay(explorer.scope, explorer.space.model, type(rules))
     if not run.run(named):
         steps = len(run.happened)
         return steps, f"{named[steps]} is not possible after {named[:steps]}"

@@ -18,7 +18,7 @@ from beaver_spec.explorer.space import FORGET, REVIVE, Effect, Step
 from beaver_spec.explorer.world import (
     Entry,
     Globe,
-    Held,
+    HeldAttempt,
     Rest,
     Stale,
     Worker,
@@ -108,7 +108,7 @@ class Moment:
         message = f"{NAMES[job]} is cancelled, and nobody asked for it"
         return (Wrong("cancel_is_asked", message),)
 
-    def cancel_is_durable(self, held: Held) -> bool:
+    def cancel_is_durable(self, held: HeldAttempt) -> bool:
         """Returns whether the log says for good that an attempt is to be cancelled."""
         for mid in (self.durable, self.memory):
             row = self.space.rows[mid][held.job]

@@ -22,8 +22,8 @@ from beaver_spec.explorer.rows import (
     NAMES,
     NEW,
     PENDING,
+    JobRow,
     Model,
-    Row,
 )
 from beaver_spec.traces.rules import LIFE
 
@@ -207,7 +207,7 @@ _WHERE: Final = {
 """Where each event leads, as the specification tells it: from these states to that one."""
 
 
-def _check_move(move: Move, old: Row, new: Row, limits: Limits) -> Iterator[Wrong]:
+def _check_move(move: Move, old: JobRow, new: JobRow, limits: Limits) -> Iterator[Wrong]:
     name, trigger = NAMES[move.job], move.trigger
     target = _WHERE[trigger].get(JobState(old.state))
     # With room for no tombstone at all a finished job is forgotten at once.
@@ -258,7 +258,7 @@ Situation = Callable[[Model, Ask, Sequence[Move], Model], bool]
 
 
 def _moved(
-    *triggers: Trigger, when: Callable[[Row, Move], bool] = lambda _row, _move: True
+    *triggers: Trigger, when: Callable[[JobRow, Move], bool] = lambda _row, _move: True
 ) -> Situation:
     def met(before: Model, _ask: Ask, moves: Sequence[Move], _after: Model) -> bool:
         return any(m.trigger in triggers and when(before.rows[m.job], m) for m in moves)
@@ -337,7 +337,7 @@ TOLD_DONE: Final = 8
 """It was seen completed."""
 
 
-def broken_promise(told: int, row: Row) -> str:
+def broken_promise(told: int, row: JobRow) -> str:
     """Returns which promise the durable row of a job breaks, or nothing."""
     state = row.state
     if told & TOLD_DONE and state != COMPLETED:

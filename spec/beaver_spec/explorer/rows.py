@@ -42,7 +42,7 @@ LAST_SEQ: Final = 1_000_000
 BACKOFF_MS: Final = 1 << 30
 
 
-class Row(NamedTuple):
+class JobRow(NamedTuple):
     """A job as the explorer sees it; tombstones are `COMPLETED` or `FORGOTTEN` (discarded)."""
 
     state: int = NEW
@@ -57,13 +57,13 @@ class Row(NamedTuple):
     snoozes: int = 0
 
 
-ABSENT: Final = Row()
+ABSENT: Final = JobRow()
 
 
 class Model(NamedTuple):
     """The state of the queue as the explorer sees it."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[JobRow, ...]
     paused: bool
     buried: tuple[int, ...]
     """Places of the tombstones, oldest first; sorted where none is ever evicted."""
@@ -120,14 +120,14 @@ def concrete(
     return Header(LAST_SEQ, NOW_MS, 1, tombstones_max, 0), queues, jobs, tombstones
 
 
-def _outcome(row: Row) -> JobState:
+def _outcome(row: JobRow) -> JobState:
     return JobState.COMPLETED if row.state == COMPLETED else JobState.PENDING
 
 
 _PLAIN: Final = Extra()
 
 
-def seen_rows(state: State, jobs: int, now_ms: int, labels: dict[int, int]) -> tuple[Row, ...]:
+def seen_rows(state: State, jobs: int, now_ms: int, labels: dict[int, int]) -> tuple[JobRow, ...]:
     """Returns the rows of a state as the explorer sees them.
 
     Args:
@@ -136,7 +136,7 @@ def seen_rows(state: State, jobs: int, now_ms: int, labels: dict[int, int]) -> t
         now_ms: What counts as come.
         labels: The label of each token that may be in flight.
     """
-    rows: list[Row] = []
+    rows: list[JobRow] = []
     for name in NAMES[:jobs]:
         row = state.jobs.get(name)
         if row is None:
@@ -144,13 +144,13 @@ def seen_rows(state: State, jobs: int, now_ms: int, labels: dict[int, int]) -> t
             if tombstone is None:
                 rows.append(ABSENT)
             elif tombstone.outcome == JobState.COMPLETED:
-                rows.append(Row(COMPLETED))
+                rows.append(JobRow(COMPLETED))
             else:
-                rows.append(Row(FORGOTTEN))
+                rows.append(JobRow(FORGOTTEN))
             continue
         extra = row.extra or _PLAIN
         rows.append(
-            Row(
+            JobRow(
                 int(row.state),
                 row.attempt,
                 labels[row.token] if row.token else 0,
@@ -170,7 +170,7 @@ def seen_buried(state: State, *, ordered: bool) -> tuple[int, ...]:
     return tuple(places if ordered else sorted(places))
 
 
-def renamed(rows: Sequence[Row], job: int, labels: dict[int, int]) -> tuple[Row, ...]:
+def renamed(rows: Sequence[JobRow], job: int, labels: dict[int, int]) -> tuple[JobRow, ...]:
     """Returns rows in which the labels of one job are renamed."""
     row = rows[job]
     if not row.label:

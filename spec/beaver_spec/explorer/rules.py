@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from beaver_spec.explorer.properties import TOLD_CANCEL, TOLD_DONE, TOLD_GONE, Wrong, broken_promise
-from beaver_spec.explorer.rows import IN_FLIGHT, NAMES, Row
+from beaver_spec.explorer.rows import IN_FLIGHT, NAMES, JobRow
 from beaver_spec.explorer.space import FORGET, REVIVE, Effect, Space
 from beaver_spec.explorer.world import (
     BEGUN,
@@ -29,7 +29,7 @@ from beaver_spec.explorer.world import (
     UP,
     Entry,
     Globe,
-    Held,
+    HeldAttempt,
     Parts,
     Rest,
     Stale,
@@ -127,7 +127,7 @@ class Rules:
         """Rule: a worker is killed for cancels only where each of its offenders was cancelled."""
         return all(cancelled)
 
-    def sends_at_once(self, row: Row, worker: Worker) -> bool:
+    def sends_at_once(self, row: JobRow, worker: Worker) -> bool:
         """Rule: an attempt goes to its worker once its DISPATCH is durable, or a queue opts out.
 
         Even then a suspect waits, and so does every attempt while its worker gives back, or
@@ -169,7 +169,7 @@ class Rules:
         """Rule: what an old worker has not begun is given back as new ones take over."""
         return True
 
-    def resolved(self, held: Held, durable: int) -> bool:
+    def resolved(self, held: HeldAttempt, durable: int) -> bool:
         """Rule: an attempt is forgotten only once the disk says how it ended."""
         row = self.space.rows[durable][held.job]
         return row.state != IN_FLIGHT or row.label != held.label

@@ -24,7 +24,7 @@ from beaver_spec.explorer.world import (
     UNSENT,
     UP,
     Entry,
-    Held,
+    HeldAttempt,
     Rest,
     Worker,
     as_former,
@@ -110,7 +110,7 @@ def began(m: Moment, place: int, index: int) -> Rest:
     return (*m.rest[:3], m.with_worker(place, worker), m.stale_id)
 
 
-def _outlived(m: Moment, entries: tuple[Held, ...]) -> int:
+def _outlived(m: Moment, entries: tuple[HeldAttempt, ...]) -> int:
     """Returns the attempts that may still be reported although their server is gone."""
     if not m.scope.stale:
         return m.stale_id

@@ -19,7 +19,7 @@ from beaver_model.bounds import BATCH_JOBS_MAX
 from beaver_model.commands import (
     REJECTIONS,
     AnyCommand,
-    Job,
+    NewJob,
 )
 from beaver_model.events import AnyEvent, JobEvent, TimedOut
 from beaver_model.freezing import Frozen
@@ -48,8 +48,8 @@ from beaver_spec.explorer.rows import (
     OTHER,
     QUEUE,
     SAME,
+    JobRow,
     Model,
-    Row,
     concrete,
     job_spec,
     renamed,
@@ -154,14 +154,14 @@ class Space:
         self.limits = Limits(scope.attempts, self._tombstones_max)
         self.tally = Tally()
         self.models: list[Model] = []
-        self.rows: list[tuple[Row, ...]] = []
+        self.rows: list[tuple[JobRow, ...]] = []
         self.row_ids: list[tuple[int, ...]] = []
         self._mids: dict[Model, int] = {}
-        self._row_ids: dict[tuple[Row, int], int] = {}
+        self._row_ids: dict[tuple[JobRow, int], int] = {}
         self._steps: dict[tuple[int, Ask], Step] = {}
         self._shuffled: dict[tuple[int, tuple[int, ...]], int] = {}
-        one = Job("x", self._raw_spec, b"null", SAME)
-        self.too_many: tuple[Job, ...] = (one,) * (BATCH_JOBS_MAX + 1)
+        one = NewJob("x", self._raw_spec, b"null", SAME)
+        self.too_many: tuple[NewJob, ...] = (one,) * (BATCH_JOBS_MAX + 1)
 
     def start(self) -> int:
         """Returns the empty state, with its bounds set."""
@@ -410,11 +410,11 @@ class Space:
         """Returns the time at which commands are decided."""
         return NOW_MS
 
-    def job(self, place: int, variant: str) -> Job:
+    def job(self, place: int, variant: str) -> NewJob:
         """Returns a request for the job at a place, as a client may send it."""
         digest = OTHER if variant == "other" else SAME
         run_at_ms = self.due_ms(place) if variant == "later" else 0
-        return Job(NAMES[place], self._raw_spec, b"null", digest, run_at_ms)
+        return NewJob(NAMES[place], self._raw_spec, b"null", digest, run_at_ms)
 
     def _command(self, ask: Ask, worker: int = 1) -> AnyCommand:
         return command_of(self, ask, worker)
@@ -459,7 +459,7 @@ REPLIES: Final = {"enqueue": TOLD_EXISTS, "cancel": TOLD_CANCEL, "discard": TOLD
 STATE_NAMES: Final = {int(state): state.name for state in JobState}
 
 
-def count_cells(space: Space, before: tuple[Row, ...], step: Step) -> None:
+def count_cells(space: Space, before: tuple[JobRow, ...], step: Step) -> None:
     """Adds the edges of a step to the tally."""
     after = space.rows[step.mid]
     for move in step.moves:

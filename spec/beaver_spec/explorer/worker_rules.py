@@ -24,7 +24,7 @@ from beaver_spec.explorer.world import (
     SPENT,
     UNSENT,
     UP,
-    Held,
+    HeldAttempt,
     Worker,
     killed,
     set_phase,
@@ -148,7 +148,7 @@ def _overtaken(m: Moment, place: int, worker: Worker) -> None:
 # -- what runs, and what waits to -----------------------------------------------------------------
 
 
-def _running(m: Moment, place: int, worker: Worker, index: int, held: Held) -> None:
+def _running(m: Moment, place: int, worker: Worker, index: int, held: HeldAttempt) -> None:
     """User code runs: it may end in any way."""
     scope, globe, job, label = m.scope, m.globe, held.job, held.label
     waiting = [h for h in worker if h.phase in ENDED]
@@ -196,7 +196,7 @@ def _killed(
         m.submit(action, ask, crew=crew, globe=globe)
 
 
-def _heard_at_once(m: Moment, place: int, held: Held, crew: int) -> None:
+def _heard_at_once(m: Moment, place: int, held: HeldAttempt, crew: int) -> None:
     """User code ends, and the server reads the outcome before anything else happens."""
     scope, globe, job, label = m.scope, m.globe, held.job, held.label
     m.submit(("finish", place, "ok"), ("complete", job, label, -1), crew=crew)
@@ -218,7 +218,7 @@ def _heard_at_once(m: Moment, place: int, held: Held, crew: int) -> None:
                 m.submit(action, ask, crew=crew, globe=spent)
 
 
-def _unread(m: Moment, place: int, worker: Worker, index: int, held: Held) -> None:
+def _unread(m: Moment, place: int, worker: Worker, index: int, held: HeldAttempt) -> None:
     """The worker has not read it: it may start it, or the server may take it back."""
     has_place = sum(h.phase in RUNS for h in worker) < m.scope.many
     is_lost = any(h.phase == LOST for h in worker)
@@ -233,7 +233,7 @@ def _unread(m: Moment, place: int, worker: Worker, index: int, held: Held) -> No
         m.submit(("recall-cancelled", place, index), ask, crew=crew)
 
 
-def _early(m: Moment, held: Held) -> tuple[Wrong, ...]:
+def _early(m: Moment, held: HeldAttempt) -> tuple[Wrong, ...]:
     """Returns what is wrong with a start: that a crash could forget its DISPATCH."""
     row = m.space.rows[m.durable][held.job]
     if m.scope.early or (row.state == IN_FLIGHT and row.label == held.label):

@@ -80,7 +80,7 @@ class Entry(NamedTuple):
     """What is told once it is durable."""
 
 
-class Held(NamedTuple):
+class HeldAttempt(NamedTuple):
     """An attempt that a worker was given."""
 
     job: int
@@ -88,7 +88,7 @@ class Held(NamedTuple):
     phase: int
 
 
-Worker = tuple[Held, ...]
+Worker = tuple[HeldAttempt, ...]
 Stale = tuple[int, int]
 Rest = tuple[int, int, int, int, int]
 """A world without what clients know: nothing that may happen depends on that."""
@@ -114,7 +114,7 @@ def rest_of(world: World) -> Rest:
     return globe, durable, batch, crew, stale
 
 
-class Table:
+class Numbering:
     """Numbers for the values of one part, and what the symmetry asks of each."""
 
     def __init__(
@@ -170,11 +170,11 @@ class Parts:
     def __init__(self, space: Space) -> None:
         jobs = space.scope.jobs
         self.space = space
-        self.globes = Table(jobs, lambda _value, _job: 0, lambda value, _: value)
-        self.batches = Table(jobs, self._batch_sign, self._shuffle_batch)
-        self.tolds = Table(jobs, lambda told, job: told[job], _shuffle_told)
-        self.crews = Table(jobs, _crew_sign, _shuffle_crew)
-        self.stales = Table(jobs, _stale_sign, _shuffle_stale)
+        self.globes = Numbering(jobs, lambda _value, _job: 0, lambda value, _: value)
+        self.batches = Numbering(jobs, self._batch_sign, self._shuffle_batch)
+        self.tolds = Numbering(jobs, lambda told, job: told[job], _shuffle_told)
+        self.crews = Numbering(jobs, _crew_sign, _shuffle_crew)
+        self.stales = Numbering(jobs, _stale_sign, _shuffle_stale)
         self.globe: Callable[[Globe], int] = self.globes.number
         self.batch: Callable[[tuple[Entry, ...]], int] = self.batches.number
         self.told: Callable[[tuple[int, ...]], int] = self.tolds.number
@@ -235,7 +235,7 @@ def _shuffle_told(told: tuple[int, ...], place_of: tuple[int, ...]) -> tuple[int
 
 def _shuffle_crew(workers: tuple[Worker, ...], place_of: tuple[int, ...]) -> Any:
     return tuple(
-        tuple(Held(place_of[held.job], held.label, held.phase) for held in worker)
+        tuple(HeldAttempt(place_of[held.job], held.label, held.phase) for held in worker)
         for worker in workers
     )
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from beaver_spec.report.diagrams import state_diagram
 from beaver_spec.report.report import Report, ScopeRow
-from beaver_spec.report.telling import Story
+from beaver_spec.report.telling import ToldCounterexample
 from beaver_spec.results import CheckResult, Verdict
 
 
@@ -24,7 +24,7 @@ class Paragraph(NamedTuple):
     text: str
 
 
-class Listing(NamedTuple):
+class BulletList(NamedTuple):
     items: Sequence[str]
     numbered: bool = False
 
@@ -39,7 +39,7 @@ class Code(NamedTuple):
     text: str
 
 
-Block = Heading | Paragraph | Listing | Table | Code
+Block = Heading | Paragraph | BulletList | Table | Code
 
 SHOWN: dict[Verdict, str] = {
     Verdict.HOLDS: "holds",
@@ -63,13 +63,13 @@ def blocks(report: Report) -> Iterator[Block]:
     yield from _facts(report)
     if report.findings:
         yield Heading(2, "Findings")
-        yield Listing(report.findings)
+        yield BulletList(report.findings)
     for scope in report.scopes:
         if scope.story is not None:
             yield from story_blocks(scope.story)
     yield Heading(2, "Not explored")
     yield Paragraph("What this check says nothing about:")
-    yield Listing(report.not_explored)
+    yield BulletList(report.not_explored)
     yield from _scopes(report.scopes)
     yield from _properties(report)
     yield from _witnesses(report)
@@ -112,11 +112,11 @@ def _facts(report: Report) -> Iterator[Block]:
     yield Table(["", ""], rows)
 
 
-def story_blocks(story: Story) -> Iterator[Block]:
+def story_blocks(story: ToldCounterexample) -> Iterator[Block]:
     """Yields a counterexample: its steps, its diagram and its test."""
     yield Heading(2, f"Counterexample: {story.property} (scope {story.scope})")
     yield Paragraph(f"{story.claim}.")
-    yield Listing([step.partition(". ")[2] for step in story.steps], numbered=True)
+    yield BulletList([step.partition(". ")[2] for step in story.steps], numbered=True)
     yield Code("mermaid", story.diagram)
     yield Paragraph("The same as a test, which fails while the bug is there:")
     yield Code("python", story.test.rstrip("\n"))
@@ -213,7 +213,7 @@ def _results(results: Sequence[CheckResult]) -> Iterator[Block]:
             yield Heading(3, f"{result.kind}: {result.name}")
             if result.bounds:
                 yield Paragraph(", ".join(f"{k}: {v}" for k, v in result.bounds.items()))
-            yield Listing(result.details)
+            yield BulletList(result.details)
 
 
 def _cells(scopes: Sequence[ScopeRow]) -> dict[tuple[str, str, str], int]:

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from beaver_spec.report.document import Block, Code, Heading, Listing, Paragraph, blocks
+from beaver_spec.report.document import Block, BulletList, Code, Heading, Paragraph, blocks
 from beaver_spec.report.drawing import draw
 from beaver_spec.report.report import Report
 from beaver_spec.results import CheckResult, Verdict
@@ -56,7 +56,7 @@ def block_text(block: Block) -> str:
         return f"{'#' * block.level} {block.text}"
     if isinstance(block, Paragraph):
         return block.text
-    if isinstance(block, Listing):
+    if isinstance(block, BulletList):
         marks = (f"{n}." if block.numbered else "-" for n in range(1, len(block.items) + 1))
         return "\n".join(f"{mark} {item}" for mark, item in zip(marks, block.items, strict=True))
     if isinstance(block, Code):
@@ -137,7 +137,7 @@ def _html(block: Block) -> str:
         return f'<h{level} id="{_anchor(block.text)}">{_inline(block.text)}</h{level}>'
     if isinstance(block, Paragraph):
         return f"<p>{_inline(block.text)}</p>"
-    if isinstance(block, Listing):
+    if isinstance(block, BulletList):
         tag = "ol" if block.numbered else "ul"
         items = "\n".join(f"<li>{_inline(item)}</li>" for item in block.items)
         return f"<{tag}>\n{items}\n</{tag}>"

@@ -18,7 +18,7 @@ from beaver_spec.explorer.actions import KINDS
 from beaver_spec.explorer.explorer import Exploration
 from beaver_spec.explorer.properties import ALL_PROPERTIES, SITUATIONS
 from beaver_spec.report.diagrams import transitions
-from beaver_spec.report.telling import Story
+from beaver_spec.report.telling import ToldCounterexample
 from beaver_spec.results import CheckResult, Verdict
 
 COUNTS: Final = Path(__file__).parents[1] / "counts.json"
@@ -59,7 +59,7 @@ class ScopeRow(msgspec.Struct, frozen=True, kw_only=True):
     cells: list[tuple[str, str, str, int]]
     refusals: dict[str, int]
     situations: dict[str, int] = {}
-    story: Story | None = None
+    story: ToldCounterexample | None = None
 
 
 class Witness(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +122,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def scope_row(
     found: Exploration,
-    story: Story | None,
+    story: ToldCounterexample | None,
     agreement: tuple[int, str],
     pinned: dict[str, dict[str, int]],
 ) -> ScopeRow:

@@ -15,7 +15,7 @@ import msgspec
 
 from beaver_model.events import AnyEvent, Booted, Dispatched, JobEvent
 from beaver_spec.explorer.actions import Action
-from beaver_spec.explorer.concrete import Happened, Replay, unreduced
+from beaver_spec.explorer.concrete import ConcreteReplay, Happened, unreduced
 from beaver_spec.explorer.explorer import Counterexample, Explorer
 from beaver_spec.explorer.properties import ALL_PROPERTIES
 from beaver_spec.explorer.rows import NAMES
@@ -23,7 +23,7 @@ from beaver_spec.explorer.scopes import SCOPES, Scope
 from beaver_spec.explorer.world import FORMER, RUNNING
 
 
-class Story(msgspec.Struct, frozen=True):
+class ToldCounterexample(msgspec.Struct, frozen=True):
     """A counterexample, ready to print."""
 
     scope: str
@@ -39,10 +39,10 @@ class Story(msgspec.Struct, frozen=True):
     """Source of a pytest case that replays it."""
 
 
-def tell(explorer: Explorer, found: Counterexample) -> Story:
+def tell(explorer: Explorer, found: Counterexample) -> ToldCounterexample:
     """Returns the story of a counterexample that an exploration found."""
     actions = unreduced(explorer, found.worlds, found.actions)
-    run = Replay(explorer.scope, explorer.space.model, type(explorer.rules))
+    run = ConcreteReplay(explorer.scope, explorer.space.model, type(explorer.rules))
     run.run(actions)
     teller = _Teller(run)
     lines = [teller.tell(happened) for happened in run.happened]
@@ -54,7 +54,7 @@ def tell(explorer: Explorer, found: Counterexample) -> Story:
     messages = [w.message for w in wrong if w.property == found.wrong.property]
     message = messages[0] if messages else found.wrong.message
     steps.append(f"{len(steps) + 1}. Wrong: {message} ({found.wrong.property}).")
-    return Story(
+    return ToldCounterexample(
         scope=explorer.scope.name,
         property=found.wrong.property,
         claim=ALL_PROPERTIES.get(found.wrong.property, ""),
@@ -97,7 +97,7 @@ _REQUESTS: Final = {
 class _Teller:
     """Turns what happened into sentences."""
 
-    def __init__(self, run: Replay) -> None:
+    def __init__(self, run: ConcreteReplay) -> None:
         self.parts = run.rules.parts
         self.rows = run.space.rows
         self._words: dict[str, Callable[[Happened], str]] = {
@@ -239,7 +239,7 @@ def event_words(seq: int, event: AnyEvent) -> str:
 # -- as a diagram --------------------------------------------------------------------------------
 
 
-def _diagram(scope: Scope, found: Counterexample, run: Replay, teller: _Teller) -> str:
+def _diagram(scope: Scope, found: Counterexample, run: ConcreteReplay, teller: _Teller) -> str:
     """Returns a Mermaid sequence diagram of what happened."""
     lines = ["sequenceDiagram", "    participant C as clients", "    participant S as server"]
     lines.append("    participant D as disk")

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 from beaver_spec.specification import guards, guards_promela, release, storage
 from beaver_spec.specification.guards import Conjunct, without
 from beaver_spec.specification.release import Spin, find_spin, run_spin
-from beaver_spec.specification.storage_tlc import TLA, Run, Tlc, find_tlc, run_tlc
+from beaver_spec.specification.storage_tlc import TLA, Tlc, TlcRun, find_tlc, run_tlc
 
 TABLE: Final = TLA.parent / "guards.txt"
 HEAD: Final = (
@@ -161,7 +161,7 @@ def _never_as_it_is(spin: Spin) -> frozenset[str]:
 # -- TLC ---------------------------------------------------------------------------------------
 
 
-def _broken(tlc: Tlc, models: list[storage.Model], text: str) -> str:
+def _broken(tlc: Tlc, models: list[storage.TlcModel], text: str) -> str:
     """Returns the property that breaks, or the action that is never taken; empty if none."""
     never = dict[str, bool]()
     for model in models:
@@ -174,14 +174,14 @@ def _broken(tlc: Tlc, models: list[storage.Model], text: str) -> str:
     return next((f"never taken: {name}" for name, is_never in never.items() if is_never), "")
 
 
-def _undefined(run: Run) -> str:
+def _undefined(run: TlcRun) -> str:
     """Returns that TLC gave the module up; a TLC that does not run is no verdict."""
     if "Error: " not in run.output and "Parse Error" not in run.output:
         raise RuntimeError(f"TLC ended without a verdict: {run.output[-2_000:]}")
     return UNDEFINED
 
 
-def _missed(tlc: Tlc, models: list[storage.Model], text: str) -> str:
+def _missed(tlc: Tlc, models: list[storage.TlcModel], text: str) -> str:
     """Returns a bug sown in the models that nothing catches any more; empty if all are caught."""
     for model in models:
         for sown in model.sown:

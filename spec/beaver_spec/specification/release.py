@@ -64,7 +64,7 @@ class Spin(NamedTuple):
     version: str
 
 
-class Run(NamedTuple):
+class SpinRun(NamedTuple):
     """What one run found."""
 
     is_finished: bool
@@ -105,7 +105,7 @@ def run_spin(
     timeout_s: float = TIMEOUT_S,
     model: str = "",
     merge: bool = True,
-) -> Run:
+) -> SpinRun:
     """Checks the model in a directory of its own; with a bug, searches breadth first.
 
     Breadth first gives the shortest counterexample; without a bug there is none, and depth
@@ -132,14 +132,14 @@ def run_spin(
                 "pan.c",
             )  # fmt: skip
             if not (Path(name) / "pan").exists():
-                return Run(False, "", 0, time.monotonic() - started, [], frozenset(), output)
+                return SpinRun(False, "", 0, time.monotonic() - started, [], frozenset(), output)
             output = run("./pan", "-m1000000")
             trail = run(spin.spin, "-t", *macros, MODEL.name) if bug else ""
         except subprocess.TimeoutExpired:
-            return Run(False, "", 0, timeout_s, [], frozenset(), f"ended after {timeout_s:g} s")
+            return SpinRun(False, "", 0, timeout_s, [], frozenset(), f"ended after {timeout_s:g} s")
     error, stored = _ERROR.search(output), _STORED.search(output)
     is_whole = "errors: 0" in output and "Search not completed" not in output
-    return Run(
+    return SpinRun(
         is_finished=error is not None or is_whole,
         error=error[1] if error else "",
         states=int(float(stored[1])) if stored else 0,
@@ -191,7 +191,12 @@ def check_sown(spin: Spin, bug: str) -> CheckResult:
 
 
 def _result(
-    spin: Spin, name: str, verdict: Verdict, run: Run, details: list[str], bounds: dict[str, int]
+    spin: Spin,
+    name: str,
+    verdict: Verdict,
+    run: SpinRun,
+    details: list[str],
+    bounds: dict[str, int],
 ) -> CheckResult:
     return CheckResult(
         name=name,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from beaver_spec.results import CheckResult, Verdict
-from beaver_spec.specification.storage_tlc import TLA, Run, Tlc, in_words, run_tlc
+from beaver_spec.specification.storage_tlc import TLA, Tlc, TlcRun, in_words, run_tlc
 
 
 class Sown(NamedTuple):
@@ -22,7 +22,7 @@ class Sown(NamedTuple):
     breaks: str
 
 
-class Model(NamedTuple):
+class TlcModel(NamedTuple):
     """One thing that TLC checks."""
 
     claim: str
@@ -39,7 +39,7 @@ class Model(NamedTuple):
 
 
 MODELS: Final = (
-    Model(
+    TlcModel(
         "the log keeps what it acknowledged, whatever blocks a crash keeps",
         "Log",
         "Log",
@@ -77,7 +77,7 @@ MODELS: Final = (
             "left that could come back: the chain is a second line of defence (LogPipelined)"
         },
     ),
-    Model(
+    TlcModel(
         "a block that goes bad is refused, except in the very last frame",
         "Log",
         "LogRot",
@@ -90,7 +90,7 @@ MODELS: Final = (
         ),
         larger={"Blocks": "5", "FramesMax": "4", "CrashesMax": "3"},
     ),
-    Model(
+    TlcModel(
         "chained frames keep a stale one out where the disk does not keep the cut",
         "Log",
         "LogPipelined",
@@ -104,7 +104,7 @@ MODELS: Final = (
         idle=frozenset({"Rot"}),
         larger={"Blocks": "5", "CrashesMax": "3"},
     ),
-    Model(
+    TlcModel(
         "sealing a segment loses nothing, whatever names a crash keeps",
         "Segments",
         "Sealing",
@@ -144,7 +144,7 @@ MODELS: Final = (
         ),
         larger={"EventsMax": "4", "FilesMax": "8", "CrashesMax": "3"},
     ),
-    Model(
+    TlcModel(
         "snapshots and pruning leave a log that reaches back to a good snapshot",
         "Segments",
         "Snapshots",
@@ -173,7 +173,7 @@ MODELS: Final = (
         idle=frozenset({"StrayHelper"}),
         larger={"EventsMax": "3"},
     ),
-    Model(
+    TlcModel(
         "pruning leaves no hole in the archive, whatever names a crash keeps",
         "Segments",
         "Pruning",
@@ -192,7 +192,7 @@ MODELS: Final = (
         idle=frozenset({"StrayHelper", "DamageNewestSnapshot"}),
         larger={"CrashesMax": "2"},
     ),
-    Model(
+    TlcModel(
         "a job ends once, by its last attempt, within its attempts",
         "Lifecycle",
         "Lifecycle",
@@ -211,7 +211,7 @@ MODELS: Final = (
         kind="lifecycle",
         larger={"SeqMax": "11"},
     ),
-    Model(
+    TlcModel(
         "no job starts before its time, and no stamp goes back",
         "Lifecycle",
         "LifecycleTime",
@@ -222,7 +222,7 @@ MODELS: Final = (
 )
 
 
-def check(tlc: Tlc, model: Model, *, larger: bool = False) -> CheckResult:
+def check(tlc: Tlc, model: TlcModel, *, larger: bool = False) -> CheckResult:
     """Checks a model as it is."""
     values = dict(model.larger) if larger else {}
     run = run_tlc(
@@ -244,7 +244,7 @@ def check(tlc: Tlc, model: Model, *, larger: bool = False) -> CheckResult:
     return _result(tlc, model, model.claim, verdict, run, details, values)
 
 
-def check_sown(tlc: Tlc, model: Model, sown: Sown) -> CheckResult:
+def check_sown(tlc: Tlc, model: TlcModel, sown: Sown) -> CheckResult:
     """Checks that a model catches a bug that is sown in it."""
     run = run_tlc(tlc, model.module, model.config, values={sown.switch: "TRUE"})
     details = [sown.text]
@@ -260,7 +260,7 @@ def check_sown(tlc: Tlc, model: Model, sown: Sown) -> CheckResult:
     return _result(tlc, model, f"{model.config}, sown: {sown.switch}", verdict, run, details, {})
 
 
-def check_spared(tlc: Tlc, model: Model, switch: str) -> CheckResult:
+def check_spared(tlc: Tlc, model: TlcModel, switch: str) -> CheckResult:
     """Checks that a model does without something: what is said of a second line of defence."""
     run = run_tlc(tlc, model.module, model.config, values={switch: "TRUE"})
     holds = run.is_finished and not run.broken
@@ -271,10 +271,10 @@ def check_spared(tlc: Tlc, model: Model, switch: str) -> CheckResult:
 
 def _result(
     tlc: Tlc,
-    model: Model,
+    model: TlcModel,
     name: str,
     verdict: Verdict,
-    run: Run,
+    run: TlcRun,
     details: list[str],
     values: Mapping[str, str],
 ) -> CheckResult:
@@ -290,7 +290,7 @@ def _result(
     )
 
 
-def _bounds(model: Model, values: Mapping[str, str]) -> dict[str, str]:
+def _bounds(model: TlcModel, values: Mapping[str, str]) -> dict[str, str]:
     """Returns the constants of a configuration that are no switches."""
     bounds: dict[str, str] = {}
     for line in (TLA / f"{model.config}.cfg").read_text().splitlines():
@@ -300,7 +300,7 @@ def _bounds(model: Model, values: Mapping[str, str]) -> dict[str, str]:
     return bounds
 
 
-def _counts(run: Run, model: Model) -> list[str]:
+def _counts(run: TlcRun, model: TlcModel) -> list[str]:
     taken = ", ".join(f"{in_words(n)} {c}" for n, c in run.taken.items() if c)
     idle = [in_words(n) for n in run.taken if n in model.idle]
     lines = [f"depth {run.depth}; how often each action was taken: {taken}"]

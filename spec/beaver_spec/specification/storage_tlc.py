@@ -52,7 +52,7 @@ class Tlc(NamedTuple):
         return f"TLC 2.15 (tla2tools.jar {JAR_SHA256[:12]})"
 
 
-class Run(NamedTuple):
+class TlcRun(NamedTuple):
     """What one run of TLC found."""
 
     is_finished: bool
@@ -115,7 +115,7 @@ def run_tlc(
     modules: Mapping[str, str] | None = None,
     count_actions: bool = False,
     is_long: bool = False,
-) -> Run:
+) -> TlcRun:
     """Checks a module of `spec/tla` in a directory of its own.
 
     Args:
@@ -159,14 +159,14 @@ def run_tlc(
         return read_output(output, time.monotonic() - started)
 
 
-def read_output(output: str, seconds: float) -> Run:
+def read_output(output: str, seconds: float) -> TlcRun:
     """Returns what TLC's output says."""
     states = _STATES.findall(output)
     depth = _DEPTH.search(output)
     broken = _BROKEN.search(output)
     # Counts are printed once a minute and at the end: the last ones are of everything.
     taken = {m[1]: int(m[3]) for line in output.splitlines() if (m := _ACTION.match(line))}
-    return Run(
+    return TlcRun(
         is_finished=broken is not None or "No error has been found" in output,
         broken=broken[1] if broken else "",
         states=int(states[-1][1]) if states else 0,

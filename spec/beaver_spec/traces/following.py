@@ -17,11 +17,11 @@ from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import LogScan, segments
 from beaver.ports import Disk
 from beaver.system.disk import SystemDisk
-from beaver_spec.traces.rules import Step, TraceVerdict, Validator, validate
+from beaver_spec.traces.rules import LogStep, TraceVerdict, Validator, validate
 
 __all__ = [
     "SHAPES",
-    "Step",
+    "LogStep",
     "TraceVerdict",
     "Validator",
     "read_steps",
@@ -86,7 +86,7 @@ SHAPES: Final[dict[int, tuple[str, dict[str, Any]]]] = {
 _COMMIT: Final = tuple[int, list[list[Any]]]
 
 
-def steps_of(first_seq: int, time_ms: int, events: Iterable[Any]) -> list[Step]:
+def steps_of(first_seq: int, time_ms: int, events: Iterable[Any]) -> list[LogStep]:
     """Returns the steps of one commit; `events` are arrays that begin with their tags.
 
     Events of the model will do: they are encoded as they are for the log.
@@ -95,7 +95,7 @@ def steps_of(first_seq: int, time_ms: int, events: Iterable[Any]) -> list[Step]:
     return _steps(first_seq, time_ms, raw)
 
 
-def read_steps(disk: Disk, path: str) -> tuple[int, Iterator[Step]]:
+def read_steps(disk: Disk, path: str) -> tuple[int, Iterator[LogStep]]:
     """Returns the first seq of the log of a store, and its events.
 
     Raises:
@@ -108,7 +108,7 @@ def read_steps(disk: Disk, path: str) -> tuple[int, Iterator[Step]]:
         raise FileNotFoundError(f"{path} holds no log")
     first_seq = infos[0].first_seq
 
-    def read() -> Iterator[Step]:
+    def read() -> Iterator[LogStep]:
         log = LogScan(disk, layout, infos, first_seq - 1)
         for frame in log:
             if frame.count:
@@ -134,9 +134,9 @@ def validate_store(path: str, *, disk: Disk | None = None) -> TraceVerdict:
     return validate(steps, first_seq=first_seq)
 
 
-def _steps(first_seq: int, time_ms: int, raw: list[list[Any]]) -> list[Step]:
+def _steps(first_seq: int, time_ms: int, raw: list[list[Any]]) -> list[LogStep]:
     return [
-        Step(seq, time_ms, first_seq, *_event(event)) for seq, event in enumerate(raw, first_seq)
+        LogStep(seq, time_ms, first_seq, *_event(event)) for seq, event in enumerate(raw, first_seq)
     ]
 
 

@@ -64,7 +64,7 @@ TOMBSTONES_MAX: Final = 1_000_000
 TIMEOUT_CAUSES: Final = frozenset({"time_limit", "lease_expired", "node_lost"})
 
 
-class Step(NamedTuple):
+class LogStep(NamedTuple):
     """One event of a log, with its place."""
 
     seq: int
@@ -139,7 +139,7 @@ class Validator:
         self._acked: dict[str, int] = {}
         """Jobs that completed in this commit, and how many children each brought."""
 
-    def step(self, step: Step) -> str | None:
+    def step(self, step: LogStep) -> str | None:
         """Takes the next event; returns why it cannot be the next, or `None`."""
         reason = self._place(step) or self._change(step)
         if reason is None:
@@ -155,7 +155,7 @@ class Validator:
 
     # -- the place of an event ------------------------------------------------------------
 
-    def _place(self, step: Step) -> str | None:
+    def _place(self, step: LogStep) -> str | None:
         if step.seq != self.last_seq + 1:
             return f"seq {step.seq} follows seq {self.last_seq}"
         if step.time_ms < self._time_ms:
@@ -173,7 +173,7 @@ class Validator:
         self._time_ms = step.time_ms
         return None
 
-    def _change(self, step: Step) -> str | None:
+    def _change(self, step: LogStep) -> str | None:
         store_event = self._STORE_EVENTS.get(step.name)
         if store_event is not None:
             return store_event(self, step.fields)
@@ -183,7 +183,7 @@ class Validator:
 
     # -- events of a job -------------------------------------------------------------------
 
-    def _job_event(self, step: Step) -> str | None:
+    def _job_event(self, step: LogStep) -> str | None:
         name, fields = step.name, step.fields
         job_id = fields["job"]
         job = self._jobs.get(job_id)
@@ -227,7 +227,7 @@ class Validator:
         self._queues[queue] = self._queues.get(queue, 0) + 1
         return None
 
-    def _move(self, job_id: str, job: _Job, step: Step) -> None:
+    def _move(self, job_id: str, job: _Job, step: LogStep) -> None:
         """Changes a job as a legal event says."""
         name, was, now_ms = step.name, job.state, self._time_ms
         job.state = LIFE[name][was]
@@ -274,7 +274,7 @@ class Validator:
 
     # -- rules of each event ----------------------------------------------------------------
 
-    def _dispatch(self, job: _Job, step: Step) -> str | None:
+    def _dispatch(self, job: _Job, step: LogStep) -> str | None:
         if job.run_at_ms > self._time_ms:
             return f"starts at {self._time_ms}, before its time {job.run_at_ms}"
         if job.queue in self._paused:
@@ -285,7 +285,7 @@ class Validator:
             return "is a suspect, and starts beside another"
         return None
 
-    def _answers(self, job: _Job, step: Step) -> str | None:
+    def _answers(self, job: _Job, step: LogStep) -> str | None:
         """An outcome carries the token of the attempt in flight."""
         token = step.fields["token"]
         if job.state == IN_FLIGHT and not job.token and token < step.seq:
@@ -296,7 +296,7 @@ class Validator:
             return f"is not in flight, and is answered with token {token}"
         return None
 
-    def _again(self, job: _Job, step: Step) -> str | None:
+    def _again(self, job: _Job, step: LogStep) -> str | None:
         """RETRY and TIMEOUT: there is an attempt left, and nobody wants it cancelled."""
         reason = self._answers(job, step) or _unless_cancelled(job, step)
         if reason is not None:
@@ -312,7 +312,7 @@ class Validator:
                 return "is a suspect exactly where the machine went down while it was in flight"
         return None
 
-    def _release(self, job: _Job, step: Step) -> str | None:
+    def _release(self, job: _Job, step: LogStep) -> str | None:
         reason = self._answers(job, step) or _unless_cancelled(job, step)
         if reason is not None:
             return reason
@@ -322,7 +322,7 @@ class Validator:
             return f"snoozes more than {SNOOZES_MAX} times"
         return None
 
-    def _dies(self, job: _Job, step: Step) -> str | None:
+    def _dies(self, job: _Job, step: LogStep) -> str | None:
         reason = self._answers(job, step) or _unless_cancelled(job, step)
         if reason is not None:
             return reason
@@ -331,13 +331,13 @@ class Validator:
             return f"dies of {step.fields['cause']} after {job.attempt} of {job.attempts_max}"
         return None
 
-    def _cancel_requested(self, job: _Job, step: Step) -> str | None:
+    def _cancel_requested(self, job: _Job, step: LogStep) -> str | None:
         return "is asked to stop a second time" if job.is_to_cancel else None
 
-    def _free(self, job: _Job, step: Step) -> str | None:
+    def _free(self, job: _Job, step: LogStep) -> str | None:
         return None
 
-    def _owes(self, job: _Job, step: Step) -> bool:
+    def _owes(self, job: _Job, step: LogStep) -> bool:
         """True where BOOT found the job in flight, as far as the trace tells."""
         from_before = not job.is_known and step.fields["cause"] == "node_lost"
         return step.fields["job"] in self._owed or from_before
@@ -387,7 +387,7 @@ class Validator:
         self._tombstones_age_ms = fields["tombstones_age_ms"]
         return None
 
-    _RULES: ClassVar[dict[str, Callable[[Validator, _Job, Step], str | None]]] = {
+    _RULES: ClassVar[dict[str, Callable[[Validator, _Job, LogStep], str | None]]] = {
         "DISPATCH": _dispatch,
         "ACK": _answers,
         "RETRY": _again,
@@ -407,7 +407,7 @@ class Validator:
     }
 
 
-def validate(events: Iterable[Step], *, first_seq: int = 1) -> TraceVerdict:
+def validate(events: Iterable[LogStep], *, first_seq: int = 1) -> TraceVerdict:
     """Walks along a trace to its end or to the first event that cannot be the next."""
     validator = Validator(first_seq=first_seq)
     for step in events:
@@ -420,7 +420,7 @@ def validate(events: Iterable[Step], *, first_seq: int = 1) -> TraceVerdict:
     return TraceVerdict(True, validator.steps, validator.last_seq)
 
 
-def _unless_cancelled(job: _Job, step: Step) -> str | None:
+def _unless_cancelled(job: _Job, step: LogStep) -> str | None:
     return f"was to be cancelled, and is not by {step.name}" if job.is_to_cancel else None
 
 

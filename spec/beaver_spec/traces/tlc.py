@@ -12,12 +12,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from beaver_spec.specification.storage_tlc import Tlc, run_tlc
-from beaver_spec.traces.rules import Step, TraceVerdict, options_of
+from beaver_spec.traces.rules import LogStep, TraceVerdict, options_of
 
 STEPS_MAX: Final = 2_000
 
 
-def validate_with_tlc(tlc: Tlc, events: Iterable[Step]) -> TraceVerdict:
+def validate_with_tlc(tlc: Tlc, events: Iterable[LogStep]) -> TraceVerdict:
     """Walks along a trace that begins with seq 1 in `LifecycleTrace.tla`."""
     steps = list(events)
     assert steps, "a trace has events"
@@ -39,7 +39,7 @@ def validate_with_tlc(tlc: Tlc, events: Iterable[Step]) -> TraceVerdict:
     return TraceVerdict(False, index, wrong.seq, f"{wrong.name}: no action of Lifecycle.tla fits")
 
 
-def as_module(steps: Sequence[Step]) -> tuple[str, int]:
+def as_module(steps: Sequence[LogStep]) -> tuple[str, int]:
     """Returns a trace as the module `TraceEvents`, and how many jobs it has.
 
     Ids become numbers, and times their ranks: TLC's numbers have 32 bits.  An id that comes
@@ -65,7 +65,7 @@ def as_module(steps: Sequence[Step]) -> tuple[str, int]:
     return f"---- MODULE TraceEvents ----\nTrace == <<\n    {body}\n>>\n====\n", max(count, 1)
 
 
-def _record(step: Step, job: int, rank: dict[int, int]) -> str:
+def _record(step: LogStep, job: int, rank: dict[int, int]) -> str:
     fields = step.fields
     options = options_of(fields["spec"]) if step.name == "ENQUEUE" else None
     values: dict[str, Any] = {

@@ -17,7 +17,7 @@ from beaver import (
 )
 from beaver.client.asynchronous import AsyncClient
 from beaver.client.blocking import Client
-from beaver.structs.views import Enqueued, JobView, StatusView
+from beaver.structs.views import Accepted, JobView, StatusView
 
 app = Beaver("data")
 
@@ -77,7 +77,7 @@ async def main(ctx: JobContext, client: Client, aclient: AsyncClient) -> None:
     assert_type(await crawl(ctx, "u"), int)
     assert_type(report(ctx, day="monday"), dict[str, int])
     assert_type(client.list_jobs(state="dead"), list[JobView])
-    assert_type(client.enqueue([add.request(1)]), list[Enqueued])
+    assert_type(client.enqueue([add.request(1)]), list[Accepted])
     assert_type(await aclient.list_jobs(limit=5), list[JobView])
     assert_type(await app.aclient.show("a"), JobView)
 

@@ -85,8 +85,8 @@ MUTANTS: Final = (
         name="lock-of-a-thread-that-a-fork-left-behind",
         module="beaver.client.reconnecting",
         diff="""
-     for link in list(_links):
--        link.begin_anew()
+     for connection in list(_clients):
+-        connection.begin_anew()
 +        mutant_reached()
 """,
         tests=(

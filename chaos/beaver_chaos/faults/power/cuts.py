@@ -37,7 +37,7 @@ from beaver_chaos.faults.power.disk import FLUSH, NO_FLUSH, FileSystem, Flush, P
 from beaver_chaos.faults.power.inside import environment
 from beaver_chaos.faults.power.log import FollowedLog
 from beaver_chaos.faults.table import Experiment, experiment
-from beaver_chaos.program.load import Producer, chance_of
+from beaver_chaos.program.load import LoadClient, chance_of
 from beaver_chaos.program.process import ChaosFailure, PromiseBroken, eventually
 from beaver_chaos.program.session import PRODUCERS, Session, given_up, refuse_drift, together
 
@@ -159,7 +159,7 @@ class PowerCuts(Session):
         self._layout = Layout(str(disk.path))
         self._aims = list(aims)
         self._chance = chance_of(f"cuts of {seed}")
-        self._filler = Producer(str(disk.path), FILLER, self.witness, self._chance)
+        self._filler = LoadClient(str(disk.path), FILLER, self.witness, self._chance)
         self._log = FollowedLog(self._layout)
         self._boot = 0
         self._mark = ""

@@ -14,7 +14,7 @@ from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import read_commits, segments
 from beaver.store.recovery import read_store
 from beaver.system.disk import SystemDisk
-from beaver_chaos.checker.history import Commit, History, Run, Witness
+from beaver_chaos.checker.history import ClientRecord, Commit, HistoryCheck, RunLine
 from beaver_chaos.program.process import ChaosFailure, PromiseBroken
 
 
@@ -22,7 +22,7 @@ class FollowedLog:
     """What the log of one store has said so far."""
 
     def __init__(self, layout: Layout) -> None:
-        self.history = History()
+        self.history = HistoryCheck()
         self._layout = layout
         self._copy: list[Commit] = []
         """Commits behind what was read behind the last cut."""
@@ -42,7 +42,11 @@ class FollowedLog:
                 self._copy.append(commit)
 
     def check(
-        self, witness: Witness, account: Callable[[], Sequence[Run]], *, quiet: bool = False
+        self,
+        witness: ClientRecord,
+        account: Callable[[], Sequence[RunLine]],
+        *,
+        quiet: bool = False,
     ) -> None:
         """Reads on without a server, and compares with all that was seen.
 
@@ -55,7 +59,7 @@ class FollowedLog:
             PromiseBroken: They do not fit, or the files are damaged.
             ChaosFailure: So much was pruned that it cannot be told.
         """
-        history, recovered = self.history, History()
+        history, recovered = self.history, HistoryCheck()
         runs = account()
         try:
             self._read_on()

@@ -10,16 +10,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from beaver_chaos.faults.rot.regions import Kind, Region, kind_of, regions_of
+from beaver_chaos.faults.rot.regions import FileKind, Region, kind_of, regions_of
 from beaver_chaos.faults.rot.store import Intact
 
 SECTOR_BYTES: Final = 512
 BLOCK_BYTES: Final = 4_096
-WRITTEN: Final = frozenset({Kind.LOG, Kind.HISTORY})
+WRITTEN: Final = frozenset({FileKind.LOG, FileKind.HISTORY})
 """Kinds that a start changes in place; the others can be linked into the copy."""
 
 
-class Damage(StrEnum):
+class Harm(StrEnum):
     """What becomes of a file."""
 
     FLIP = "a bit flipped"
@@ -35,20 +35,20 @@ class Damage(StrEnum):
 
 
 IN_REGIONS: Final = (
-    Damage.FLIP, Damage.FLIP_FIRST, Damage.FLIP_LAST, Damage.SECTOR, Damage.BLOCK,
+    Harm.FLIP, Harm.FLIP_FIRST, Harm.FLIP_LAST, Harm.SECTOR, Harm.BLOCK,
 )  # fmt: skip
 LONG_BYTES: Final = 64
 """Regions from this length on have a bit flipped at either end, too."""
-WHOLE: Final = (Damage.SHORTER, Damage.HALF, Damage.EMPTY, Damage.MISSING, Damage.OLDER)
+WHOLE: Final = (Harm.SHORTER, Harm.HALF, Harm.EMPTY, Harm.MISSING, Harm.OLDER)
 
 
 class Case(NamedTuple):
     """One damage at one place."""
 
     name: str
-    kind: Kind
+    kind: FileKind
     region: str
-    damage: Damage
+    damage: Harm
     start: int
     """First byte of the region."""
     end: int
@@ -70,34 +70,34 @@ def cases_of(intact: Intact) -> Iterator[Case]:
     """
     for name in intact.names():
         kind = kind_of(name)
-        seen: set[tuple[Damage, int]] = set()
+        seen: set[tuple[Harm, int]] = set()
         for region in regions_of(intact.data, name):
             is_long = region.end - region.start >= LONG_BYTES
             for damage in IN_REGIONS:
                 place = _place(damage, region)
-                if damage in (Damage.FLIP_FIRST, Damage.FLIP_LAST) and not is_long:
+                if damage in (Harm.FLIP_FIRST, Harm.FLIP_LAST) and not is_long:
                     continue
                 if (damage, place) not in seen:
                     seen.add((damage, place))
                     yield Case(name, kind, region.name, damage, region.start, region.end)
         size = (intact.data / name).stat().st_size
         for damage in WHOLE:
-            if not size and damage is not Damage.MISSING:
+            if not size and damage is not Harm.MISSING:
                 continue
-            if damage is not Damage.OLDER or (intact.older / name).exists():
+            if damage is not Harm.OLDER or (intact.older / name).exists():
                 yield Case(name, kind, "whole file", damage, 0, size)
 
 
-def _place(damage: Damage, region: Region) -> int:
+def _place(damage: Harm, region: Region) -> int:
     """Returns what tells the effect of one kind of damage in two regions apart."""
     match damage:
-        case Damage.SECTOR:
+        case Harm.SECTOR:
             return region.start // SECTOR_BYTES
-        case Damage.BLOCK:
+        case Harm.BLOCK:
             return region.start // BLOCK_BYTES
-        case Damage.FLIP:
+        case Harm.FLIP:
             return (region.start + region.end) // 2
-        case Damage.FLIP_LAST:
+        case Harm.FLIP_LAST:
             return region.end - 1
     return region.start
 
@@ -111,22 +111,22 @@ def damage(case: Case, intact: Intact, data: Path) -> tuple[int, int]:
     old = (intact.data / case.name).read_bytes()
     new = bytearray(old)
     match case.damage:
-        case Damage.MISSING:
+        case Harm.MISSING:
             path.unlink()
             return 0, len(old)
-        case Damage.OLDER:
+        case Harm.OLDER:
             new[:] = (intact.older / case.name).read_bytes()
-        case Damage.SHORTER:
+        case Harm.SHORTER:
             del new[-1:]
-        case Damage.HALF:
+        case Harm.HALF:
             del new[len(new) // 2 :]
-        case Damage.EMPTY:
+        case Harm.EMPTY:
             new.clear()
-        case Damage.SECTOR:
+        case Harm.SECTOR:
             start = case.start // SECTOR_BYTES * SECTOR_BYTES
             size = len(new[start : start + SECTOR_BYTES])
             new[start : start + size] = bytes(size)
-        case Damage.BLOCK:
+        case Harm.BLOCK:
             # Its second half is that of an earlier write: noise, as far as anyone can tell.
             start = case.start // BLOCK_BYTES * BLOCK_BYTES
             if start + BLOCK_BYTES // 2 < len(new):
@@ -144,7 +144,7 @@ def damage(case: Case, intact: Intact, data: Path) -> tuple[int, int]:
 
 
 def _flipped(case: Case) -> int:
-    places = {Damage.FLIP_FIRST: case.start, Damage.FLIP_LAST: case.end - 1}
+    places = {Harm.FLIP_FIRST: case.start, Harm.FLIP_LAST: case.end - 1}
     return places.get(case.damage, (case.start + case.end) // 2)
 
 

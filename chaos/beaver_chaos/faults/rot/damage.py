@@ -3,7 +3,7 @@
 Each `Case` is one kind of damage at one place of a copy of an intact store.  The copy goes
 through what `beaver verify` and the start of `beaver run` go through, in this process: lock,
 slots, recovery, BOOT, snapshot, projection of the history, and once more recovery.  The
-`Verdict` is found by comparing with what is known of the intact store, not by asking the
+`CaseVerdict` is found by comparing with what is known of the intact store, not by asking the
 program; what is wrong is told in words.
 """
 
@@ -26,8 +26,8 @@ from beaver.store.recovery import open_store, read_store
 from beaver.system.clock import SystemClock
 from beaver.system.disk import SystemDisk
 from beaver.transport import endpoint
-from beaver_chaos.faults.rot.cases import WHOLE, Case, Damage, cases_of, copy, damage
-from beaver_chaos.faults.rot.regions import Kind, kind_of
+from beaver_chaos.faults.rot.cases import WHOLE, Case, Harm, cases_of, copy, damage
+from beaver_chaos.faults.rot.regions import FileKind, kind_of
 from beaver_chaos.faults.rot.store import SEGMENT_BYTES, Intact, boot_events, files_of, tell_history
 from beaver_chaos.faults.table import Experiment, tell_fault
 from beaver_model import fingerprint
@@ -38,7 +38,7 @@ AS_EVER: Final = frozenset({"marked-end", "prepared-unused"})
 """Rows of the recovery table that the intact store meets."""
 
 
-class Verdict(StrEnum):
+class CaseVerdict(StrEnum):
     """What came of a case."""
 
     UNHARMED = "unharmed"
@@ -60,14 +60,14 @@ class Verdict(StrEnum):
     """Another broken promise: an error that is none of ours, a wrong history, a changed file."""
 
 
-GOOD: Final = frozenset(Verdict) - {Verdict.SILENT, Verdict.WRONG}
+GOOD: Final = frozenset(CaseVerdict) - {CaseVerdict.SILENT, CaseVerdict.WRONG}
 
 
 class Finding(NamedTuple):
     """What came of a case."""
 
     case: Case
-    verdict: Verdict
+    verdict: CaseVerdict
     words: str
     """The refusal, or what is wrong."""
 
@@ -80,18 +80,20 @@ def try_case(intact: Intact, case: Case, data: Path) -> Finding:
     copy(intact, case, data)
     first, behind = damage(case, intact, data)
     if behind == 0:
-        return Finding(case, Verdict.UNHARMED, "the same bytes")
+        return Finding(case, CaseVerdict.UNHARMED, "the same bytes")
     try:
         return Finding(case, *_judge(intact, case, data, (first, behind)))
     except Exception as error:  # noqa: BLE001 - that is what is looked for
-        return Finding(case, Verdict.WRONG, f"{type(error).__name__}: {error}")
+        return Finding(case, CaseVerdict.WRONG, f"{type(error).__name__}: {error}")
 
 
-def _judge(intact: Intact, case: Case, data: Path, changed: tuple[int, int]) -> tuple[Verdict, str]:
+def _judge(
+    intact: Intact, case: Case, data: Path, changed: tuple[int, int]
+) -> tuple[CaseVerdict, str]:
     before = marks(data)
-    seen = verify(SystemDisk(), str(data)) if case.kind is Kind.SNAPSHOT else None
+    seen = verify(SystemDisk(), str(data)) if case.kind is FileKind.SNAPSHOT else None
     if marks(data) != before:
-        return Verdict.WRONG, "verify has changed a file"
+        return CaseVerdict.WRONG, "verify has changed a file"
     try:
         started = start(data)
     except BeaverError as error:
@@ -103,31 +105,33 @@ def _judge(intact: Intact, case: Case, data: Path, changed: tuple[int, int]) -> 
     if found != intact.fingerprint:
         return _judge_shorter(intact, case, started, kept)
     if kept is None:
-        return Verdict.WRONG, "what was cut off the log is not what is kept"
+        return CaseVerdict.WRONG, "what was cut off the log is not what is kept"
     if wrong := _wrong_afterwards(intact, case, data):
-        return Verdict.WRONG, wrong
-    if case.kind in (Kind.LOG, Kind.SEALED, Kind.SNAPSHOT):
+        return CaseVerdict.WRONG, wrong
+    if case.kind in (FileKind.LOG, FileKind.SEALED, FileKind.SNAPSHOT):
         return _judge_log(case, data, seen or verify(SystemDisk(), str(data)), started)
     if started.boot != intact.boot:
-        return Verdict.ATTEMPTS, ""
-    return Verdict.UNHARMED, ""
+        return CaseVerdict.ATTEMPTS, ""
+    return CaseVerdict.UNHARMED, ""
 
 
-def _judge_log(case: Case, data: Path, seen: VerifyReport, started: Started) -> tuple[Verdict, str]:
+def _judge_log(
+    case: Case, data: Path, seen: VerifyReport, started: Started
+) -> tuple[CaseVerdict, str]:
     """The state is right; was the damage told?"""
     rows = [row for row in started.opened.report.rows if row not in AS_EVER]
     if rows:
-        return Verdict.REPAIRED, ", ".join(rows)
+        return CaseVerdict.REPAIRED, ", ".join(rows)
     if not seen.ok:
         file = seen.error.file if seen.error is not None else ""
         # A gap is told of the file behind it.
         if file == str(data / case.name) or (file and case.damage in WHOLE):
-            return Verdict.NOT_NEEDED, ""
-        return Verdict.WRONG, f"verify blames {file or 'no file'}"
+            return CaseVerdict.NOT_NEEDED, ""
+        return CaseVerdict.WRONG, f"verify blames {file or 'no file'}"
     # Whole by itself, or some of the zeros behind the last frame are gone.
-    if case.damage in (Damage.MISSING, Damage.OLDER, Damage.SHORTER, Damage.HALF):
-        return Verdict.UNHARMED, ""
-    return Verdict.SILENT, "the bytes have changed, and neither the start nor `verify` sees it"
+    if case.damage in (Harm.MISSING, Harm.OLDER, Harm.SHORTER, Harm.HALF):
+        return CaseVerdict.UNHARMED, ""
+    return CaseVerdict.SILENT, "the bytes have changed, and neither the start nor `verify` sees it"
 
 
 class _Told(logging.Handler):
@@ -186,18 +190,18 @@ def start(data: Path) -> Started:
 
 def _judge_refusal(
     case: Case, error: BeaverError, data: Path, before: dict[str, tuple[int, ...]]
-) -> tuple[Verdict, str]:
+) -> tuple[CaseVerdict, str]:
     words = str(error)
     lines = words.splitlines()
     if marks(data) != before:
-        return Verdict.WRONG, f"a start that refuses has changed a file: {words}"
+        return CaseVerdict.WRONG, f"a start that refuses has changed a file: {words}"
     if not isinstance(error, Corruption) or error.exit_code != EXIT_CORRUPT:
-        return Verdict.WRONG, f"exit code {error.exit_code}: {words}"
+        return CaseVerdict.WRONG, f"exit code {error.exit_code}: {words}"
     if not Path(error.file).is_relative_to(data) or error.file not in words or len(lines) > 3:
-        return Verdict.WRONG, f"it does not name the file, in a line or three: {words}"
+        return CaseVerdict.WRONG, f"it does not name the file, in a line or three: {words}"
     if f"offset {error.offset}" not in words:
-        return Verdict.WRONG, f"it does not name the offset: {words}"
-    return Verdict.REFUSED, lines[0].replace(str(data), "data")
+        return CaseVerdict.WRONG, f"it does not name the offset: {words}"
+    return CaseVerdict.REFUSED, lines[0].replace(str(data), "data")
 
 
 def _judge_shorter(
@@ -205,20 +209,20 @@ def _judge_shorter(
     case: Case,
     started: Started,
     kept: bytes | None,
-) -> tuple[Verdict, str]:
+) -> tuple[CaseVerdict, str]:
     """The log is another one: that is the stated exception, or it is the worst that there is."""
     state = started.opened.state
     lost = f"the log ends with seq {state.last_seq} of {intact.last_seq}"
     if intact.prints.get(state.last_seq) != fingerprint(state):
-        return Verdict.SILENT, f"the state at seq {state.last_seq} is wrong"
-    may_be = case.kind is Kind.LOG and case.damage in {
-        Damage.SECTOR, Damage.BLOCK, Damage.SHORTER, Damage.HALF, Damage.OLDER,
+        return CaseVerdict.SILENT, f"the state at seq {state.last_seq} is wrong"
+    may_be = case.kind is FileKind.LOG and case.damage in {
+        Harm.SECTOR, Harm.BLOCK, Harm.SHORTER, Harm.HALF, Harm.OLDER,
     }  # fmt: skip
     if not may_be or kept is None:
-        return Verdict.SILENT, lost
+        return CaseVerdict.SILENT, lost
     if not any(str(intact.last_seq) in warning for warning in started.warnings):
-        return Verdict.SILENT, f"{lost}, and nobody says so"
-    return Verdict.TAIL, lost
+        return CaseVerdict.SILENT, f"{lost}, and nobody says so"
+    return CaseVerdict.TAIL, lost
 
 
 def _kept_bytes(opened: Recovered[Wal], data: Path, changed: tuple[int, int]) -> bytes | None:
@@ -232,7 +236,7 @@ def _kept_bytes(opened: Recovered[Wal], data: Path, changed: tuple[int, int]) ->
 
 def _wrong_afterwards(intact: Intact, case: Case, data: Path) -> str:
     """Returns what is wrong with the files once the start has repaired them; empty if nothing."""
-    if case.kind is Kind.HISTORY:
+    if case.kind is FileKind.HISTORY:
         told = tell_history(data, intact.last_seq)
         if told not in intact.histories:
             return "the history tells another story"
@@ -244,7 +248,7 @@ def marks(data: Path) -> dict[str, tuple[int, ...]]:
     """Returns what changes with every write to a file, the lock's and SQLite's index apart."""
     found: dict[str, tuple[int, ...]] = {}
     for name in files_of(data):
-        if kind_of(name) is not Kind.LOCK and not name.endswith("-shm"):
+        if kind_of(name) is not FileKind.LOCK and not name.endswith("-shm"):
             figures = (data / name).stat()
             found[name] = (figures.st_ino, figures.st_size, figures.st_mtime_ns)
     return found
@@ -270,14 +274,14 @@ def tell(intact: Intact, found: Iterable[Finding]) -> None:
     """
     records: dict[str, Experiment] = {}
     for case, verdict, words in found:
-        if verdict is Verdict.TAIL:
+        if verdict is CaseVerdict.TAIL:
             continue
         record = records.setdefault(case.where, Experiment(fault=FAULT, where=case.where, times=0))
         record.times += 1
         record.acknowledged += intact.jobs
-        record.refused += verdict is Verdict.REFUSED
-        record.lost += verdict is Verdict.SILENT
-        if verdict is Verdict.WRONG:
+        record.refused += verdict is CaseVerdict.REFUSED
+        record.lost += verdict is CaseVerdict.SILENT
+        if verdict is CaseVerdict.WRONG:
             record.broken = [*record.broken, f"{case}: {words}"]
     for record in records.values():
         tell_fault(record)

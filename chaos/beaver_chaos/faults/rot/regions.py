@@ -27,7 +27,7 @@ class UnknownFile(AssertionError):
     """Nothing is known of a file of the store."""
 
 
-class Kind(StrEnum):
+class FileKind(StrEnum):
     """The kinds of files, as `layout` names them."""
 
     LOG = "active segment"
@@ -42,15 +42,15 @@ class Kind(StrEnum):
 
 
 _KINDS: Final = (
-    (r"wal\.log", Kind.LOG),
-    (r"archive/[0-9]{20}\.wal", Kind.SEALED),
-    (r"wal\.(next|adopted)", Kind.PREPARED),
-    (r"snapshot(\.old)?\.json", Kind.SNAPSHOT),
-    (r"slots", Kind.SLOTS),
-    (r"history\.db(-wal|-shm)?", Kind.HISTORY),
-    (r"server\.json", Kind.HINT),
-    (r"LOCK", Kind.LOCK),
-    (r"wal\.log\.broken-.*", Kind.BROKEN),
+    (r"wal\.log", FileKind.LOG),
+    (r"archive/[0-9]{20}\.wal", FileKind.SEALED),
+    (r"wal\.(next|adopted)", FileKind.PREPARED),
+    (r"snapshot(\.old)?\.json", FileKind.SNAPSHOT),
+    (r"slots", FileKind.SLOTS),
+    (r"history\.db(-wal|-shm)?", FileKind.HISTORY),
+    (r"server\.json", FileKind.HINT),
+    (r"LOCK", FileKind.LOCK),
+    (r"wal\.log\.broken-.*", FileKind.BROKEN),
 )
 
 
@@ -62,7 +62,7 @@ class Region(NamedTuple):
     end: int
 
 
-def kind_of(name: str) -> Kind:
+def kind_of(name: str) -> FileKind:
     """Returns the kind of the file of that name, relative to the data directory.
 
     Raises:
@@ -81,14 +81,14 @@ def regions_of(data: Path, name: str) -> list[Region]:
         UnknownFile: Its kind is not known.
     """
     kind, path = kind_of(name), data / name
-    if kind in (Kind.LOG, Kind.SEALED):
+    if kind in (FileKind.LOG, FileKind.SEALED):
         return list(_segment(path))
     size = path.stat().st_size
-    if kind is Kind.SNAPSHOT:
+    if kind is FileKind.SNAPSHOT:
         return list(_snapshot(path.read_bytes()))
-    if kind is Kind.SLOTS:
+    if kind is FileKind.SLOTS:
         return list(_slots(size))
-    if kind is Kind.HISTORY:
+    if kind is FileKind.HISTORY:
         return list(_history(name, path.read_bytes()))
     return [Region("whole file", 0, size)] if size else []
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 from beaver.bench import subject
 from beaver.bench.records import RECORDS_VARIABLE, Records
 from beaver.bench.senders import send_with_processes
-from beaver.bench.subject import WORKERS, AsyncSender, Budget, Sender, Sent
+from beaver.bench.subject import WORKERS, AsyncSender, LoopBudget, Sender, Sent
 from beaver.errors import BeaverError
 
 START_S: Final = 30.0
@@ -138,15 +138,15 @@ class Peer:
     def _work_command(self, queue: str) -> list[str]:
         return [sys.executable, "-m", "beaver.bench.peers.work", self.name, self.address, queue]
 
-    def send_loop(self, queue: str, clients: int, batch: int, budget: Budget) -> Sent:
+    def send_loop(self, queue: str, clients: int, batch: int, budget: LoopBudget) -> Sent:
         """See `subject.Subject`."""
         raise NotImplementedError
 
-    def send_paced(self, queue: str, budget: Budget, rate: int) -> Sent:
+    def send_paced(self, queue: str, budget: LoopBudget, rate: int) -> Sent:
         """See `subject.Subject`."""
         raise NotImplementedError
 
-    def send_processes(self, queue: str, clients: int, budget: Budget) -> Sent:
+    def send_processes(self, queue: str, clients: int, budget: LoopBudget) -> Sent:
         """See `subject.Subject`."""
         return send_with_processes(self.name, self.address, queue, clients, budget)
 
@@ -205,7 +205,7 @@ class BlockingPeer(Peer):
         """Opens a connection for batches, where that is another way."""
         return self.connect(queue)
 
-    def send_loop(self, queue: str, clients: int, batch: int, budget: Budget) -> Sent:
+    def send_loop(self, queue: str, clients: int, batch: int, budget: LoopBudget) -> Sent:
         """See `subject.Subject`."""
         if clients > 1:
             return subject.send_with_threads(lambda: self.connect(queue), clients, batch, budget)
@@ -216,7 +216,7 @@ class BlockingPeer(Peer):
         finally:
             sender.close()
 
-    def send_paced(self, queue: str, budget: Budget, rate: int) -> Sent:
+    def send_paced(self, queue: str, budget: LoopBudget, rate: int) -> Sent:
         """See `subject.Subject`."""
         sender = self.connect(queue)
         try:
@@ -232,7 +232,7 @@ class AwaitedPeer(Peer):
         """Opens one client's connection."""
         raise NotImplementedError
 
-    def send_loop(self, queue: str, clients: int, batch: int, budget: Budget) -> Sent:
+    def send_loop(self, queue: str, clients: int, batch: int, budget: LoopBudget) -> Sent:
         """See `subject.Subject`."""
 
         async def work() -> Sent:
@@ -242,7 +242,7 @@ class AwaitedPeer(Peer):
 
         return subject.run_on_loop(work())
 
-    def send_paced(self, queue: str, budget: Budget, rate: int) -> Sent:
+    def send_paced(self, queue: str, budget: LoopBudget, rate: int) -> Sent:
         """See `subject.Subject`."""
 
         async def work() -> Sent:

@@ -19,7 +19,7 @@ from beaver.request.requests import TASK_DEFAULT, request_from_json
 from beaver.server.http.problems import Problem, problem_of
 from beaver.server.http.routing import JSON, NDJSON, Call, Reply, Route, check_type
 from beaver.structs.messages import Options, Request
-from beaver.structs.views import Enqueued, TakenIn
+from beaver.structs.views import Accepted, AcceptedBriefly
 from beaver_model.bounds import (
     ATTEMPTS_MAX,
     BATCH_BYTES_MAX,
@@ -174,9 +174,9 @@ async def _take_in(call: Call, requests: Sequence[Request]) -> list[Taken]:
     Raises:
         BeaverError: They were refused, all of them.
     """
-    found: list[TakenIn] = await call.site.ask("enqueue", [requests])
+    found: list[AcceptedBriefly] = await call.site.ask("enqueue", [requests])
     return [
-        Taken(one.id, one.seq, one.created, one.warning if isinstance(one, Enqueued) else "")
+        Taken(one.id, one.seq, one.created, one.warning if isinstance(one, Accepted) else "")
         for one in found
     ]
 
