@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from beaver.errors import LogLost, StoreUnavailable
+from beaver.errors import Corruption, LogLost, StoreUnavailable
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.lock import Hold, acquire, try_acquire, try_lock
 from beaver.journal.wal.log import Wal
@@ -79,6 +79,19 @@ def test_opening_a_log_that_is_held_is_refused_and_changes_nothing() -> None:
     with pytest.raises(StoreUnavailable, match="is held by process"):
         open_store(disk, "data", clock=SystemClock(), create=False)
     assert disk.contents(DATA.log) == before
+
+
+def test_a_start_that_refuses_gives_the_store_up() -> None:
+    """Whoever has put the log in order starts again in the same process: a test, a producer."""
+    disk = SimDisk("data")
+    opened(disk).close()
+    disk.flip(DATA.log, 64 + 40, 0)
+    for _ in range(2):
+        with pytest.raises(Corruption):
+            open_store(disk, "data", clock=SystemClock(), create=False)
+    disk.flip(DATA.log, 64 + 40, 0)
+    open_store(disk, "data", clock=SystemClock(), create=False).journal.close()
+    assert try_acquire(disk, "data") is not None
 
 
 def test_the_next_segment_is_locked_before_it_becomes_the_log() -> None:

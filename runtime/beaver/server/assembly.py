@@ -145,7 +145,8 @@ class Assembly:
             on_failure: Called once the log cannot be trusted; ends the process.
             writer: Who this is, as its BOOT says: host and process.
         """
-        self._config, self._ports, self._on_failure = config, ports, on_failure
+        self.config, self._ports, self._on_failure = config, ports, on_failure
+        self.clock = ports.clock
         self._writer = writer
         self._renewing = asyncio.Lock()
         self._pools: dict[LocalPool, PoolSink] = {}
@@ -168,7 +169,7 @@ class Assembly:
             tasks: What the workers know.
             ahead: What was read of the journal before it was owned.
         """
-        config, ports = self._config, self._ports
+        config, ports = self.config, self._ports
         self.store = owned.store
         self.mark = store_mark(self.store.hex(), ports.disk.identity(config.data))
         killed = ports.pool.claim(self.mark)
@@ -223,7 +224,7 @@ class Assembly:
             reload: Reads the settings anew and calls `renew`, for a client that asks.
             leave: Ends the server, for one that wants to take its place.
         """
-        config, ports, engine, report = self._config, self._ports, self.engine, self.report
+        config, ports, engine, report = self.config, self._ports, self.engine, self.report
         self._resolver = resolver = config.resolver(_options_of(self.tasks))
         self._pools[ports.pool] = sink
         self.results, self.metrics = Results(), Metrics()
@@ -323,7 +324,7 @@ class Assembly:
             crew = Crew(pool, _mode(config), config.concurrency)
             sink.controller = controller = self.controller
             sink.on_failed = lambda why: crew.arrival.fails(why) if crew.arrival else None
-            former, before = controller.crew, self._config
+            former, before = controller.crew, self.config
             self._pools[pool] = sink
             try:
                 pool.join(former.pool)
@@ -347,7 +348,7 @@ class Assembly:
 
     def _adopt(self, config: Config, tasks: Sequence[TaskInfo]) -> None:
         """Takes over what the parts know of settings and tasks."""
-        self._config, self.tasks = config, tasks
+        self.config, self.tasks = config, tasks
         self.engine.state.set_known_tasks(frozenset(info.options.task for info in tasks))
         self.engine.state_bytes_max = config.state_bytes_bound
         self._resolver.use(

@@ -15,28 +15,21 @@ The order matters; the parts behind ports, and theirs, stand in `assembly`:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
 import platform
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from beaver.access.tokens import ensure_admin
-from beaver.client.blocking import socket_of_url
 from beaver.config.layers import Config
-from beaver.config.setting import DEFAULT
-from beaver.config.settings import NEEDS_RESTART, SETTINGS
 from beaver.engine.engine import Engine
-from beaver.engine.stamps import BEHIND_WARN_MS
 from beaver.errors import (
     BeaverError,
     LogLost,
@@ -44,40 +37,29 @@ from beaver.errors import (
     StorageFailed,
     StoreUnavailable,
 )
-from beaver.helper.process import HelperProcess
 from beaver.holder import starting
-from beaver.holder.owning import own_log
-from beaver.holder.takeover import take_over
 from beaver.holder.turn import Turn
-from beaver.inspect.queries import status
-from beaver.journal.wal.format import STORE_ID_BYTES, crc_is_fast
-from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.lock import acquire, prepare_directory
-from beaver.journal.wal.opening import OwnedWal
+from beaver.journal.wal.lock import prepare_directory
 from beaver.server import log_output, queue_counters, readiness
 from beaver.server.assembly import Assembly, PoolSink, Ports
-from beaver.server.http.listener import HttpServer, check_address
+from beaver.server.http.listener import HttpServer
 from beaver.server.http.served import Served
 from beaver.server.loop_stalls import LoopStalls
 from beaver.server.metrics import Collector, registry_of
-from beaver.server.past import Past
 from beaver.server.reachable import stay_reachable
+from beaver.server.reloading import Reloading
+from beaver.server.status import SelfStatus, is_done
+from beaver.server.storage import Files, Storage, at_home
 from beaver.server.unix_socket import SocketServer
-from beaver.snapshot.files import FileSnapshots
-from beaver.store.rebuild import Replica
-from beaver.store.recovery import read_ahead
-from beaver.structs.views import ReloadView, StatusView, WorkerView
 from beaver.system import descriptors
 from beaver.system.clock import SystemClock, SystemEntropy
 from beaver.system.disk import SystemDisk
 from beaver.system.kinship import UNMARKED
 from beaver.task import output
-from beaver.text.foreign import counted
 from beaver.transport import endpoint
 from beaver.workers.pool import ProcessPool
 from beaver.workers.pool_options import PoolOptions
 from beaver.workers.slots import read_previous
-from beaver_model import JobState, State
 
 log = logging.getLogger("beaver")
 
@@ -115,20 +97,34 @@ def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
 class Server:
     """One run of a server."""
 
-    def __init__(self, config: Config, reread: Callable[[], Config], stalls: LoopStalls) -> None:
+    def __init__(
+        self,
+        config: Config,
+        reread: Callable[[], Config],
+        stalls: LoopStalls,
+        storage: Storage | None = None,
+    ) -> None:
+        """Notes what it is made of; `run` does the rest.
+
+        Args:
+            config: Every setting.
+            reread: Returns them as they are at a reload.
+            stalls: What is measured of the loop.
+            storage: Where journal and snapshots are kept; by default in the files of
+                `config.data`.
+        """
         self._config, self._reread, self._stalls = config, reread, stalls
         self._clock, self._entropy = SystemClock(), SystemEntropy()
         self._disk = SystemDisk()
+        self._storage = storage or Files(self._disk, self._clock, self._entropy)
         self._stop: asyncio.Event | None = None
         self._failure: str | None = None
-        self._ending = False
         self._deposed = False
         """Another server leads by now."""
         self._staying: asyncio.Task[None] | None = None
         self._signals = 0
-        self._reloads: set[asyncio.Task[None]] = set()
-        self._parts: Assembly | None = None
-        """Once they are ready."""
+        self._reloading: Reloading | None = None
+        """Once all is ready, and until the end."""
         self._turn = Turn(-1)
         self._info = endpoint.ServerInfo(os.getpid(), "", "")
 
@@ -141,7 +137,7 @@ class Server:
         # From the beginning: a signal during a long start ends it cleanly once it is ready.
         self._catch_signals()
         while True:
-            self._deposed = self._ending = False
+            self._deposed = False
             try:
                 code = await self._run_once()
             except LostLeadership:
@@ -160,14 +156,15 @@ class Server:
         # What is there now is most probably what is served; `recover` makes it certain.
         # Marked under the lock: who waits for it must not pass for what a dead server left.
         pool = ProcessPool(_pool_options(config, UNMARKED))
-        ahead = self._read_ahead()
+        ahead = self._storage.read_ahead(config)
         tasks = await pool.start(sink)
         try:
             expected = config.data
-            config = self._config = _at_home(config, pool.app_store)
+            config = self._config = at_home(config, pool.app_store)
             prepare_directory(self._disk, config.data)
             self._turn = starting.take_turn(config.data)
-            owned = await self._own()
+            assert self._stop is not None, "made by run"
+            owned = await self._storage.own(config, self._stop)
             if owned is None:
                 return 0
             try:
@@ -176,9 +173,8 @@ class Server:
                 ports = self._ports(pool)
                 parts = Assembly(config, ports, on_failure=self._fail, writer=_writer())
                 found = await ahead if config.data == expected else None
-                snapshots = FileSnapshots(self._disk, Layout(config.data))
-                await parts.recover(owned, snapshots, tasks, found)
-                self._keep_directories()
+                await parts.recover(owned, self._storage.snapshots(config), tasks, found)
+                self._storage.keep_open(config)
                 # What was recovered lives long: no collection need look at it again.
                 gc.freeze()
                 return await self._serve(parts, sink)
@@ -190,53 +186,6 @@ class Server:
             self._turn.release()
             await pool.stop()
 
-    def _read_ahead(self) -> asyncio.Future[Replica | None]:
-        """Reads the store while the zygote imports the application, on another core.
-
-        Nothing is written and no lock is held, so an import that fails leaves no trace, and what
-        was read is used only if it still holds under the lock.
-        """
-        config, loop = self._config, asyncio.get_running_loop()
-        found: asyncio.Future[Replica | None] = loop.create_future()
-        if config.takeover or (config.app and config.origins["data"] == DEFAULT):
-            # Another server writes on, or the application says where its store is.
-            found.set_result(None)
-            return found
-
-        def tell(reading: Replica | None) -> None:
-            if not found.done():
-                found.set_result(reading)
-
-        def read() -> None:
-            reading = read_ahead(self._disk, config.data, clock=self._clock)
-            with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
-                loop.call_soon_threadsafe(tell, reading)
-
-        threading.Thread(target=read, name="read ahead", daemon=True).start()
-        return found
-
-    def _keep_directories(self) -> None:
-        layout = Layout(self._config.data)
-        try:
-            self._disk.keep(layout.path, layout.archive)
-        except OSError as error:
-            raise StorageFailed(f"cannot open {error.filename}: {error.strerror}") from error
-
-    async def _own(self) -> OwnedWal | None:
-        """Returns the log, owned; `None` where a signal came while it was waited for."""
-        assert self._stop is not None
-        config = self._config
-        store = self._entropy.token_bytes(STORE_ID_BYTES)
-        attempt = partial(own_log, config, self._disk, self._clock, store)
-        if not config.takeover:
-            ask_keeper = partial(starting.ask_to_leave, config.data)
-            return acquire(attempt, config.data, between=ask_keeper)
-        if config.http_address is not None and config.http_is_explicit:
-            # Before anybody leaves for a server that then ends.
-            former = endpoint.read(config.data)
-            await check_address(*config.http_address, former=former.http if former else "")
-        return await take_over(attempt, config.data, self._stop)
-
     def _ports(self, pool: ProcessPool) -> Ports:
         config = self._config
         return Ports(
@@ -246,20 +195,21 @@ class Server:
             pool=pool,
             make_pool=lambda config, mark: ProcessPool(_pool_options(config, mark)),
             read_slots=read_previous,
-            make_helper=partial(HelperProcess, config.data),
-            make_past=partial(Past, Layout(config.data)),
+            make_helper=partial(self._storage.make_helper, config),
+            make_past=partial(self._storage.make_past, config),
         )
 
     async def _serve(self, parts: Assembly, sink: PoolSink) -> int:
         config, engine, store = self._config, parts.engine, parts.store.hex()
-        status = partial(self._status, parts)
+        told = SelfStatus(parts, self._stalls)
+        reloading = Reloading(parts, self._reread, self._adopt)
         parts.build(
             sink,
-            status=status,
+            status=told.of,
             on_pool_failure=self._pool_failed,
             on_quiet=partial(self._stop_if_done, engine) if config.burst else None,
             on_violation=self._pool_failed if config.burst else None,
-            reload=partial(self._reload, parts),
+            reload=reloading.reload,
             leave=self._leave,
         )
         shares = descriptors.shares(
@@ -279,14 +229,14 @@ class Server:
                 collector = Collector(
                     parts.metrics,
                     engine.counters,
-                    lambda: status(engine.state, with_queues=False),
+                    lambda: told.of(engine.state, with_queues=False),
                     lambda: queue_counters.take(engine.state, engine.now_ms()),
                     lambda: parts.results.bytes,
                     self._stalls,
                 )
                 http = HttpServer(
                     partial(registry_of, collector),
-                    partial(self._not_ready, parts),
+                    told.not_ready,
                     self._served(parts),
                     shares.http,
                     collector.prepare,
@@ -308,18 +258,16 @@ class Server:
             stay = stay_reachable(config.data, socket, self._tell_of)
             self._staying = asyncio.get_running_loop().create_task(stay)
             self._stalls.watch()
-            self._say_ready(parts, socket_path, address)
-            self._parts = parts
+            readiness.say_ready(parts, config, socket_path, address)
+            self._reloading = reloading
             if config.burst:
                 self._stop_if_done(engine)
             assert self._stop is not None
             await self._stop.wait()
-            self._ending, self._parts = True, None
-            for reload in self._reloads:
-                reload.cancel()
+            self._end_reloads(told, reloading)
             await self._wind_up(parts)
         finally:
-            self._ending, self._parts = True, None
+            self._end_reloads(told, reloading)
             self._stalls.end()
             if self._staying is not None:
                 self._staying.cancel()
@@ -348,12 +296,19 @@ class Server:
             parts.take_snapshot,
         )
 
+    def _adopt(self, config: Config) -> None:
+        self._config = config
+
+    def _end_reloads(self, told: SelfStatus, reloading: Reloading) -> None:
+        told.ending, self._reloading = True, None
+        reloading.end()
+
     async def _wind_up(self, parts: Assembly) -> None:
         """No new work: what runs gets its grace, and files are brought up to date."""
         if self._deposed:
             return
         if self._config.burst and self._failure is None:
-            _name_what_is_left(parts.engine.state, as_json=self._as_json)
+            readiness.say_left(parts.engine.state, as_json=self._as_json)
         await parts.drain(0 if self._failure else self._config.grace_ms)
         await parts.settle()
 
@@ -364,85 +319,11 @@ class Server:
 
     # -- while it runs -----------------------------------------------------------------------
 
-    def _status(self, parts: Assembly, state: State, *, with_queues: bool = True) -> StatusView:
-        report, engine = parts.report, parts.engine
-        now_ns = self._clock.monotonic_ns()
-        workers = []
-        for worker in parts.controller.workers.values():
-            pool = worker.crew.pool
-            token, since_ns = pool.started(worker.number) if worker.ready else (0, 0)
-            held = worker.held.get(token)
-            workers.append(
-                WorkerView(
-                    id=worker.number,
-                    pid=worker.pid if worker.ready else 0,
-                    ready=worker.ready,
-                    job=held.attempt.job if held is not None else None,
-                    since_ms=(now_ns - since_ns) // 1_000_000 if held is not None else 0,
-                    leaving=worker.leaving,
-                )
-            )
-        return status(
-            state,
-            engine.now_ms(),
-            running=True,
-            with_queues=with_queues,
-            store=parts.store.hex(),
-            recovery_ms=report.total_ms,
-            recovery=msgspec.to_builtins(report),
-            workers=workers,
-            starts_overdue=parts.controller.starts_overdue,
-            halted=parts.controller.halted,
-            disk_full=engine.disk_full,
-            commit_path=parts.journal.commit_path,
-            longest_stretch_ms=self._stalls.longest_s * 1000,
-            longest_stretch_in=self._stalls.longest_in,
-        )
-
-    def _not_ready(self, parts: Assembly) -> str | None:
-        if self._ending:
-            return "shutting down"
-        if parts.controller.halted:
-            return f"nothing is dispatched until a restart; {parts.controller.halted}"
-        return "the disk is full: new jobs are refused" if parts.engine.disk_full else None
-
     def _stop_if_done(self, engine: Engine) -> None:
         """Ends a burst once nothing is left that could run by itself."""
-        state = engine.state
-        if not state.in_flight and parked(state) == state.count(JobState.PENDING):
+        if is_done(engine.state):
             assert self._stop is not None
             self._stop.set()
-
-    def _say_ready(self, parts: Assembly, socket: str, http: str) -> None:
-        engine, report = parts.engine, parts.report
-        state = engine.state
-        if not crc_is_fast():
-            log.warning("crcmod has no C extension here: checksums are about 20 times slower")
-        if engine.clock_behind_ms > BEHIND_WARN_MS:
-            log.warning(
-                "the clock is %d s behind the log; stamps go on from the log's last one",
-                engine.clock_behind_ms // 1000,
-            )
-        if report.torn_tail_bytes:
-            log.warning(
-                "the log ended with %s of no frame, of a write that was never acknowledged; "
-                "kept in %s",
-                counted(report.torn_tail_bytes, "byte"),
-                report.broken or "no file, for want of room",
-            )
-        names = readiness.names_of(parts.tasks)
-        if self._config.app and not readiness.own_tasks(names):
-            log.warning("%s has no tasks: no job but the built-in ones can run", self._config.app)
-        ready = readiness.Ready(
-            last_seq=state.last_seq,
-            pending=state.count(JobState.PENDING),
-            recovery_ms=report.total_ms,
-            workers=self._config.workers,
-            tasks=names,
-            socket=socket,
-            http=http,
-        )
-        print(ready.json() if self._as_json else ready.text(), flush=True)  # noqa: T201 - CONTRACT
 
     @property
     def _as_json(self) -> bool:
@@ -480,61 +361,11 @@ class Server:
             loop.add_signal_handler(number, self._signalled, number)
         loop.add_signal_handler(signal.SIGHUP, self._hung_up)
 
-    # -- new code and settings -----------------------------------------------------------------
-
     def _hung_up(self) -> None:
-        """SIGHUP: a reload that answers to nobody but the log."""
-        if self._parts is None:
+        if self._reloading is None:
             log.warning("SIGHUP: the server starts or ends; nothing is reloaded")
-            return
-        task = asyncio.get_running_loop().create_task(self._reload_and_tell(self._parts))
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
-
-    async def _reload_and_tell(self, parts: Assembly) -> None:
-        try:
-            await self._reload(parts)
-        except BeaverError:
-            pass  # It is logged.
-        except Exception:
-            # A bug of ours: the former workers serve on all the same.
-            log.exception("reload failed")
-
-    async def _reload(self, parts: Assembly) -> ReloadView:
-        """Starts workers with code and settings as they are now.
-
-        Raises:
-            BeaverError: It did not work; the former ones serve on.
-        """
-        try:
-            if self._ending:
-                raise StoreUnavailable("the server is shutting down; nothing was reloaded")
-            config = self._reread()
-            if config.origins["data"] == DEFAULT:
-                config = msgspec.structs.replace(
-                    config, data=self._config.data, origins=self._config.origins
-                )
-            renewed = await parts.renew(config)
-        except BeaverError as error:
-            log.error(  # noqa: TRY400 - what failed is in the message
-                "reload failed, and the former workers serve on: %s", error
-            )
-            raise
-        output.configure_server(config.log_level, config.log_format)
-        self._config = config
-        fixed = [setting.name for setting in SETTINGS.values() if setting.name in NEEDS_RESTART]
-        fields = {name: SETTINGS[name].field for name in fixed}
-        before = renewed.before
-        _at_home(config, renewed.app_store)
-        restart = [n for n, f in fields.items() if getattr(config, f) != getattr(before, f)]
-        log.warning(
-            "reloaded: %s; %s still at work",
-            counted(config.workers, "new worker"),
-            counted(renewed.leaving, "former one"),
-        )
-        for name in restart:
-            log.warning("reload: %s was changed; that takes a restart", name)
-        return ReloadView(config.workers, renewed.tasks, renewed.leaving, tuple(restart))
+        else:
+            self._reloading.begin()
 
     def _leave(self) -> None:
         """Another server wants the store: the end that a first signal brings."""
@@ -560,28 +391,6 @@ def _writer() -> str:
     return f"{platform.node()[:HOST_BYTES_MAX]}:{os.getpid()}"
 
 
-def _at_home(config: Config, app_store: str) -> Config:
-    """Returns the configuration with the application's own data directory, unless told another.
-
-    What is told wins, and that the two differ is said: what the application enqueues goes to
-    the one, and this server serves the other.
-    """
-    if not app_store or socket_of_url(app_store) is not None:
-        return config
-    if config.origins["data"] == DEFAULT:
-        origins = {**config.origins, "data": "the application"}
-        return msgspec.structs.replace(config, data=str(Path(app_store)), origins=origins)
-    if os.path.realpath(app_store) != os.path.realpath(config.data):
-        log.warning(
-            "this server serves %s (%s), and the application says %s: what it enqueues by itself "
-            "goes there, and is not run here",
-            config.data,
-            config.origins["data"],
-            app_store,
-        )
-    return config
-
-
 def _pool_options(config: Config, mark: str) -> PoolOptions:
     return PoolOptions(
         workers=config.workers,
@@ -596,32 +405,3 @@ def _pool_options(config: Config, mark: str) -> PoolOptions:
         log_level=config.log_level,
         log_format=config.log_format,
     )
-
-
-def parked(state: State) -> int:
-    """Returns how many pending jobs cannot run by themselves: paused, or of an unknown task."""
-    total = 0
-    for queue in state.queues.values():
-        if queue.row.paused:
-            total += queue.counts[JobState.PENDING]
-        else:
-            total += sum(b.live for b in queue.buckets.values() if not b.known)
-    return total
-
-
-def _name_what_is_left(state: State, *, as_json: bool) -> None:
-    """Says which jobs a burst leaves behind, and why."""
-
-    def say(text: str, count: int, queue: str) -> None:
-        left = f"left: {counted(count, 'job')} in {text}"
-        print(  # noqa: T201 - what burst was asked for
-            readiness.line(left, as_json=as_json, event="LEFT", count=count, queue=queue)
-        )
-
-    for name, queue in state.queues.items():
-        if queue.row.paused and queue.counts[JobState.PENDING]:
-            say(f"the paused queue {name}", queue.counts[JobState.PENDING], name)
-            continue
-        for bucket in queue.buckets.values():
-            if bucket.live and not bucket.known:
-                say(f"{name}: no worker for task {bucket.task}", bucket.live, name)

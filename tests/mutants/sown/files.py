@@ -81,6 +81,16 @@ MUTANTS: Final = (
         why="After the lock file was removed, nothing names who holds the directory.",
     ),
     Mutant(
+        name="lock-kept-by-who-refuses-the-log",
+        module="beaver.journal.wal.opening",
+        diff="""
+-        self._hold.release()
++        mutant_reached()
+""",
+        tests=("tests/journal/test_locking.py::test_a_start_that_refuses_gives_the_store_up",),
+        why="A producer that was refused keeps every other process out until it ends.",
+    ),
+    Mutant(
         name="lock-on-a-file-that-nobody-finds",
         module="beaver.journal.wal.lock",
         diff="""

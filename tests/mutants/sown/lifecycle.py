@@ -235,7 +235,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="application-served-elsewhere",
-        module="beaver.server.serve",
+        module="beaver.server.storage",
         diff="""
 -        return msgspec.structs.replace(config, data=str(Path(app_store)), origins=origins)
 +        mutant_reached()
