@@ -18,6 +18,7 @@ from beaver.structs.views import Accepted
 from beaver.system.disk import SystemDisk
 from beaver.transport import endpoint
 from beaver_chaos.checker.history import ClientRecord, HistoryCheck
+from beaver_chaos.checker.stories import compare_stories
 from beaver_model.invariants import violations
 from tests.support.program import beaver, eventually, serving
 from tests.worlds.keeper import ended, is_alive, keeper_pid, no_keeper_left, python
@@ -130,5 +131,6 @@ def test_nothing_acknowledged_is_lost_when_keepers_and_producers_are_killed(tmp_
         state, _ = read_store(SystemDisk(), str(data))
         assert list(violations(state)) == []
         beaver("verify", str(data))
+        assert compare_stories(SystemDisk(), Layout(str(data))) == []
         with serving(data) as server:
             server.drained(len(state.jobs))

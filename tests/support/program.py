@@ -21,9 +21,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from beaver.client.opening import open_client
+from beaver.journal.wal.layout import Layout
 from beaver.server.assembly import peek_mark
 from beaver.system.disk import SystemDisk
 from beaver.workers.leftovers import find_leftovers
+from beaver_chaos.checker.stories import compare_stories
 from beaver_spec.traces.following import validate_store
 
 BEAVER = [sys.executable, "-m", "beaver"]
@@ -168,6 +170,7 @@ def serving(
             assert server.stop() == 0, "".join(server.stderr)
         verdict = validate_store(str(data))
         assert verdict.ok, f"the specification rejects the log at seq {verdict.seq}: {verdict}"
+        assert compare_stories(SystemDisk(), Layout(str(data))) == []
     finally:
         if server.process.poll() is None:
             server.kill()

@@ -27,6 +27,7 @@ from beaver.system.disk import SystemDisk
 from beaver.transport import endpoint
 from beaver.workers.leftovers import find_leftovers
 from beaver_chaos.checker.history import ClientRecord, HistoryCheck, RunLine
+from beaver_chaos.checker.stories import compare_stories
 from beaver_chaos.program import jobs
 from beaver_chaos.program.jobs import RUNS_VARIABLE, read_runs
 from beaver_model import violations
@@ -256,6 +257,8 @@ class Program:
             except FileNotFoundError:
                 continue  # A segment was sealed between its listing and its reading.
         history.compare(witness)
+        told = compare_stories(SystemDisk(), Layout(str(self.data)), at_rest=not self.running)
+        history.violations += told
         history.compare_runs(before, closed=quiet)
         history.compare_charges(read_runs(self.runs))
         if quiet:

@@ -28,6 +28,7 @@ from beaver_chaos.sim.hardware import MS, Hardware
 from beaver_chaos.sim.loop import Process
 from beaver_chaos.sim.plan import TASK
 from beaver_chaos.sim.sometimes import CHARGES, RELEASES
+from beaver_chaos.sim.stories import wrong_stories
 from beaver_model import (
     JobState,
     Offer,
@@ -402,3 +403,5 @@ class RunWatch:
             return
         if fingerprint(state) != fingerprint(self.shadow):
             self.wrong("the files give another state at the end than the commits")
+        for wrong in wrong_stories(self._world.bare_disk(), self._layout.path, state.last_seq):
+            self.wrong(wrong)

@@ -17,14 +17,14 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
-from beaver.errors import StoreUnavailable
+from beaver.errors import Corruption, StoreUnavailable
 from beaver.history.blocks import Block, Blocks, hash_of, numbers_in
 from beaver.history.database import Entry, History
 from beaver.history.projection import JobRecord, advance
 from beaver.history.rows import HistoryDamaged, HistoryUnusable
 from beaver.inspect import queries
 from beaver.inspect.listing import event_view
-from beaver.journal.wal.following import Cursor, Follower, open_segment
+from beaver.journal.wal.following import Commit, Cursor, Follower, open_segment
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import SegmentScan, decode_frame, read_header, segments
 from beaver.ports import Disk, File
@@ -210,7 +210,12 @@ class BlockReader:
 
 
 class _Past:
-    """A store's log with its index, as they are now."""
+    """A store's log with its index, as they are now.
+
+    The helper may be at work meanwhile.  All reading of the index is one transaction, so that
+    what it adds or moves is not seen twice, or not at all; where it deletes a segment that is
+    still to be read, `FileNotFoundError` says so, and everything is asked anew.
+    """
 
     def __init__(self, disk: Disk, layout: Layout, until_seq: int, *, ignored: bool) -> None:
         """Opens the log and its index for reading.
@@ -224,6 +229,8 @@ class _Past:
         self._disk, self._layout = disk, layout
         self.damaged = ignored
         self.reader = BlockReader(disk, layout)
+        self._open_files = contextlib.ExitStack()
+        self._open_files.callback(self.reader.close)
         infos = segments(disk, layout)
         self.index = None if ignored or not infos else self._open(infos[0].header.store)
         self._log_seq = self.first_seq = infos[0].first_seq if infos else 1
@@ -238,7 +245,10 @@ class _Past:
 
     def _open(self, store: bytes) -> History | None:
         try:
-            return History(self._layout.history, store)
+            history = History(self._layout.history, store)
+            self._open_files.callback(history.close)
+            self._open_files.enter_context(history.snapshot())
+            return history
         except HistoryDamaged:
             self.damaged = True
         except (OSError, HistoryUnusable):
@@ -248,9 +258,18 @@ class _Past:
         return None
 
     def close(self) -> None:
-        self.reader.close()
-        if self.index is not None:
-            self.index.close()
+        self._open_files.close()
+
+    def commits(self, follower: Follower) -> Iterator[Commit]:
+        """Yields what the index does not hold yet."""
+        try:
+            yield from follower.commits(self.indexed_seq, self.until_seq)
+        except Corruption:
+            infos = segments(self._disk, self._layout)
+            if infos and infos[0].first_seq > self.indexed_seq + 1:
+                # Indexed and pruned since.
+                raise FileNotFoundError(self._layout.archived(self.indexed_seq + 1)) from None
+            raise
 
     def indexed(self, known: Known) -> list[Entry]:
         """Returns the events of a job up to `indexed_seq`.
@@ -290,7 +309,7 @@ class _Past:
             return not few or any(needle in payload for needle in needles)
 
         follower = Follower(self._disk, self._layout, self._cursor, wanted=wanted)
-        for commit in follower.commits(self.indexed_seq, self.until_seq):
+        for commit in self.commits(follower):
             for seq, event in enumerate(commit.events, commit.first_seq):
                 if isinstance(event, JobEvent) and event.job in entries:
                     entries[event.job].append((seq, commit.time_ms, event))
@@ -305,7 +324,8 @@ class _Past:
         """The end of the log, indexed in memory."""
         if self._tail is None:
             follower = Follower(self._disk, self._layout, self._cursor)
-            self._tail = UnindexedTail(follower, self.indexed_seq, self.until_seq)
+            behind = self.commits(follower) if self.until_seq > self.indexed_seq else ()
+            self._tail = UnindexedTail(behind, self.indexed_seq)
         return self._tail
 
     def story_of(self, job: str, end_seq: int, here: Block) -> Story:
@@ -323,11 +343,11 @@ class _Past:
 class UnindexedTail:
     """Blocks of what the index does not hold yet."""
 
-    def __init__(self, follower: Follower, after_seq: int, until_seq: int) -> None:
+    def __init__(self, commits: Iterable[Commit], after_seq: int) -> None:
         cutter = Blocks(0)
         read = 0
         self.as_of_seq = after_seq
-        for commit in follower.commits(after_seq, until_seq) if until_seq > after_seq else ():
+        for commit in commits:
             cutter.add(commit)
             read += commit.end - commit.offset
             self.as_of_seq = commit.first_seq + len(commit.events) - 1

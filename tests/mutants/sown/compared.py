@@ -13,6 +13,17 @@ _COMPARED: Final = "tests/snapshot/test_compared.py"
 _LEFT_OUT: Final = f"{_COMPARED}::test_a_row_of_no_kind_may_be_left_out"
 _AGREES: Final = f"{_COMPARED}::test_where_all_agree_the_snapshot_is_kept_and_the_archive_pruned"
 _LIVE: Final = f"{_COMPARED}::test_a_live_state_that_is_not_what_the_log_gives_is_found"
+_RELEASED: Final = (
+    "tests/scenarios/test_kill.py"
+    "::test_a_job_that_outlives_the_grace_is_released_without_spending_an_attempt"
+)
+_SEEDS: Final = (
+    "tests/simulator/test_seeds.py::test_a_few_seeds_break_no_promise_and_meet_every_event_and_act"
+)
+_STRUCK: Final = (
+    "tests/history/test_meanwhile.py"
+    "::test_whenever_the_helper_is_at_work_a_story_is_whole_and_told_once"
+)
 
 MUTANTS: Final = (
     Mutant(
@@ -140,5 +151,76 @@ MUTANTS: Final = (
 """,
         tests=(f"{_COMPARED}::test_a_server_shows_what_it_sees_of_its_live_state",),
         why="The live state is compared with nothing.",
+    ),
+    Mutant(
+        name="a-release-dropped-from-a-story",
+        module="beaver.history.stories",
+        diff="""
+         attempt, worker = advance(record, event, seq, time_ms)
++        if event.NAME == "RELEASE":
++            mutant_reached()
++            continue
+""",
+        tests=(_RELEASED,),
+        why="`explain` does not say that a job was given back.",
+    ),
+    Mutant(
+        name="an-event-of-a-story-dropped-in-a-simulated-run",
+        module="beaver.history.stories",
+        diff="""
+         attempt, worker = advance(record, event, seq, time_ms)
++        if event.NAME == "CANCEL_REQUESTED":
++            mutant_reached()
++            continue
+""",
+        tests=(_SEEDS,),
+        why="`explain` does not say that somebody asked for the end of a job.",
+    ),
+    Mutant(
+        name="a-gap-of-one-event-behind-the-index",
+        module="beaver.history.stories",
+        diff="""
+-            for seq, event in enumerate(commit.events, commit.first_seq):
++            mutant_reached()
++            behind = self.indexed_seq + 1
++            for seq, event in enumerate(commit.events, commit.first_seq):
++                if seq == behind:
++                    continue
+""",
+        tests=(_SEEDS,),
+        why="The first event that the index does not hold yet is told by nobody.",
+    ),
+    Mutant(
+        name="a-gap-of-one-event-in-the-keys",
+        module="beaver.history.blocks",
+        diff="""
+-            self._jobs.update([event.job for event in events])  # type: ignore[union-attr]
++            mutant_reached()
++            self._jobs.update([event.job for event in events[len(events) > 2 :]])
+""",
+        tests=(_SEEDS,),
+        why="The first event of a large commit is not found by the index.",
+    ),
+    Mutant(
+        name="an-index-read-while-it-changes",
+        module="beaver.history.stories",
+        diff="""
+-            self._open_files.enter_context(history.snapshot())
++            mutant_reached()
+""",
+        tests=(_STRUCK,),
+        why="`explain` tells an event twice, or leaves one out, while the helper is at work.",
+    ),
+    Mutant(
+        name="pruned-meanwhile-is-called-corruption",
+        module="beaver.history.stories",
+        diff="""
+             if infos and infos[0].first_seq > self.indexed_seq + 1:
+                 # Indexed and pruned since.
+-                raise FileNotFoundError(self._layout.archived(self.indexed_seq + 1)) from None
++                mutant_reached()
+""",
+        tests=(_STRUCK,),
+        why="A healthy store is said to be damaged.",
     ),
 )

@@ -15,6 +15,7 @@ from beaver.journal.wal.reader import read_commits, segments
 from beaver.store.recovery import read_store
 from beaver.system.disk import SystemDisk
 from beaver_chaos.checker.history import ClientRecord, Commit, HistoryCheck, RunLine
+from beaver_chaos.checker.stories import compare_stories
 from beaver_chaos.program.process import ChaosFailure, PromiseBroken
 
 
@@ -68,6 +69,7 @@ class FollowedLog:
             raise PromiseBroken(f"the store cannot be read: {error}") from error
         history.compare(witness)
         history.compare_state(recovered)
+        history.violations += compare_stories(SystemDisk(), self._layout)
         history.compare_runs(runs, closed=quiet)
         history.compare_charges(account(), power_was_cut=True)
         if quiet:
