@@ -40,8 +40,9 @@ from beaver.server.http.problems import TITLES
 from beaver.server.metrics import METRICS
 from beaver_model.commands import REJECTIONS
 from beaver_model.events import JOB_EVENTS, STORE_EVENTS, Cause
-from beaver_model.lifecycle import MACHINE, JobState, Trigger
+from beaver_model.lifecycle import MACHINE
 from beaver_model.policy import WAITING
+from beaver_model.states import JobState, Trigger
 
 DOCS = Path(__file__).resolve().parent
 LIMITS = (

@@ -35,9 +35,10 @@ from beaver_model.events import (
     TimedOut,
 )
 from beaver_model.legality import CHECK, IllegalEvent
-from beaver_model.lifecycle import CELLS, Cells, JobState, Trigger
+from beaver_model.lifecycle import CELLS, Cells
 from beaver_model.rows import Extra, Row, pack_tombstone, spec_of
 from beaver_model.state import State
+from beaver_model.states import JobState, Trigger
 from beaver_model.stride import STRIDE
 
 # By name: looking up a member of an enumeration takes longer than the rest of a check.

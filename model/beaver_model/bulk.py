@@ -25,10 +25,10 @@ import msgspec
 from beaver_model.bounds import DIGEST_BYTES, TOMBSTONES_EVICTED_PER_EVENT
 from beaver_model.events import Acked, Dispatched, Enqueued
 from beaver_model.index import Kind, QueueIndex, kind_of
-from beaver_model.lifecycle import CELLS, Trigger
+from beaver_model.lifecycle import CELLS
 from beaver_model.rows import TOMBSTONE_BYTES, Row, Spec, pack_tombstone, size_of_all, spec_of
 from beaver_model.state import LEDGER_MASK, State
-from beaver_model.states import JobState
+from beaver_model.states import JobState, Trigger
 from beaver_model.stride import STRIDE
 
 RUN_MIN: Final = 3

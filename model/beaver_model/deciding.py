@@ -56,9 +56,10 @@ from beaver_model.events import (
     TimedOut,
 )
 from beaver_model.forgetting import beside_default, room_for
-from beaver_model.lifecycle import CELLS, JobState, Trigger
+from beaver_model.lifecycle import CELLS
 from beaver_model.rows import DEFAULT_QUEUE, QueueRow, Row, spec_of
 from beaver_model.state import State
+from beaver_model.states import JobState, Trigger
 
 Decision = list[AnyEvent] | Rejection
 

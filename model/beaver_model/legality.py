@@ -28,9 +28,10 @@ from beaver_model.events import (
     TimedOut,
 )
 from beaver_model.forgetting import why_kept
-from beaver_model.lifecycle import CELLS, JobState, Trigger
+from beaver_model.lifecycle import CELLS
 from beaver_model.rows import Row, spec_of
 from beaver_model.state import State
+from beaver_model.states import JobState, Trigger
 
 # By name: looking up a member of an enumeration takes longer than the rest of a check.
 _IN_FLIGHT: Final = JobState.IN_FLIGHT

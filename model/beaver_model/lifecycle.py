@@ -17,8 +17,6 @@ from transitions import Machine
 
 from beaver_model.states import JobState, Trigger
 
-__all__ = ["CELLS", "LEADS_TO", "MACHINE", "JobState", "Life", "Trigger", "build_machine"]
-
 
 class Life:
     """The object that the Machine moves.  It has no other content."""

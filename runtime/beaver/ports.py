@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from beaver.structs.messages import Attempt, Outcome, TaskInfo
+from beaver.structs.messages import Attempt, Outcome, SnapshotTaken, TaskInfo
 from beaver.structs.questions import Known, Search
 from beaver_model.contents import Glance
 
@@ -273,13 +273,3 @@ class Helper(Protocol):
         ...
 
     async def stop(self) -> None: ...
-
-
-class SnapshotTaken(Protocol):
-    """What a snapshot run says: the seq it holds and the check values of that state."""
-
-    last_seq: int
-    fingerprint: str
-    ledger: int
-    bytes: int
-    seconds: float

@@ -15,7 +15,8 @@ import pytest
 
 from beaver.errors import BeaverError
 from beaver.journal.wal.log import Wal
-from beaver_chaos.sim.disk import Chooser, Fault, SimDisk, Stopped
+from beaver_chaos.sim.disk import Fault, SimDisk, Stopped
+from beaver_chaos.sim.platter import Chooser
 from tests.worlds.journal import append, enqueued, goes_on, open_sim, prepare
 
 SEEDS = 12

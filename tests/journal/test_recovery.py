@@ -22,7 +22,8 @@ from beaver.journal.port import append_now
 from beaver.journal.wal.format import FileHeader, encode_file_header, encode_frame, header_seed
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.opening import peek_store
-from beaver.journal.wal.recovery_table import Row, row_of
+from beaver.journal.wal.recovery_table import Row
+from beaver.journal.wal.scan import Damage, Damaged
 from beaver.snapshot.files import write_snapshot
 from beaver.store.recovery import open_store, read_store
 from beaver_chaos.sim.disk import Fault, SimDisk, SimFile
@@ -40,6 +41,27 @@ from tests.worlds.journal import (
     same,
     sealed_disk,
 )
+
+_REFUSALS = {
+    Damage.HEADER: Row.BAD_HEADER,
+    Damage.FRAME: Row.BAD_FRAME,
+    Damage.CHAIN: Row.BROKEN_CHAIN,
+    Damage.GAP: Row.GAP,
+    Damage.FOREIGN: Row.FOREIGN,
+    Damage.CUT: Row.CUT_ARCHIVE,
+    Damage.MISSING: Row.LOG_MISSING,
+    Damage.PAYLOAD: Row.BAD_PAYLOAD,
+    Damage.ILLEGAL: Row.ILLEGAL_EVENT,
+    Damage.NO_BASE: Row.NO_BASE,
+    Damage.TOO_SHORT: Row.LOG_TOO_SHORT,
+}
+
+
+def row_of(error: Corruption | NewerFormat) -> Row | None:
+    """Returns the row that a refusal belongs to; `None` for corruption found elsewhere."""
+    if isinstance(error, NewerFormat):
+        return Row.NEWER_FORMAT
+    return _REFUSALS[error.damage] if isinstance(error, Damaged) else None
 
 
 def rows_met(disk: SimDisk, **expected: int) -> list[Row]:

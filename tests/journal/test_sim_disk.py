@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from beaver.ports import Disk, File
 from beaver.system.disk import SystemDisk
-from beaver_chaos.sim.disk import BLOCK_BYTES, Fault, SimDisk, SimFile, Stopped
+from beaver_chaos.sim.disk import Fault, SimDisk, SimFile, Stopped
+from beaver_chaos.sim.platter import BLOCK_BYTES
 
 T = TypeVar("T")
 NAMES = st.sampled_from(["a", "b", "sub/c", "sub/d", "sub", "missing/e"])

@@ -8,7 +8,8 @@ from transitions import MachineError
 from beaver_model.commands import Cancel, Complete, ConfirmCancel, Discard, Fail, Requeue
 from beaver_model.events import JOB_EVENTS, JobEvent
 from beaver_model.legality import legal
-from beaver_model.lifecycle import CELLS, JobState, Life, Trigger, build_machine
+from beaver_model.lifecycle import CELLS, Life, build_machine
+from beaver_model.states import JobState, Trigger
 from beaver_spec.explorer.cells import example
 from tests.worlds.model import World, job
 

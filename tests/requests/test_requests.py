@@ -19,12 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beaver.errors import InvalidInput
-from beaver.request.requests import (
-    Resolver,
-    make_request,
-    request_from_json,
-    request_to_json,
-)
+from beaver.request.requests import make_request, request_from_json, request_to_json
+from beaver.request.resolving import Resolver
 from beaver.structs.messages import Backoff, Options, Request
 from beaver.system.ids import draw_id
 from beaver_model import Spec

@@ -8,7 +8,8 @@ from pathlib import Path
 from beaver.dispatch.slots_view import Concurrency
 from beaver.dispatch.time_limits import IDLE_NS
 from beaver.journal.wal.commit_path import CommitPath
-from beaver.ports import File, SnapshotTaken, Written
+from beaver.ports import File, Written
+from beaver.structs.messages import SnapshotTaken
 from beaver_model.commands import Enqueue
 from beaver_model.contents import Glance
 from tests.runtime.test_controller import ControllerWorld

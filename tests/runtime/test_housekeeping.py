@@ -10,11 +10,11 @@ import pytest
 from beaver.engine.counters import CommitCounters
 from beaver.engine.group_commit import Observer
 from beaver.errors import DiskFull, HelperFailed
-from beaver.ports import SnapshotTaken
 from beaver.server import housekeeping
 from beaver.server.housekeeping import BUSY_EVENTS_S, LAG_EVENTS_MAX, LAG_S_MAX, PIECE_EVENTS
 from beaver.server.metrics import Metrics
 from beaver.server.results import RESULT_BYTES, Results
+from beaver.structs.messages import SnapshotTaken
 from beaver_model import State
 from beaver_model.contents import Glance
 from beaver_model.events import Acked

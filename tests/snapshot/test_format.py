@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from beaver.errors import NewerFormat
 from beaver.journal.wal.layout import Layout
-from beaver.snapshot.files import SnapshotDamaged, inspect_snapshot, load_snapshot, write_snapshot
+from beaver.snapshot.files import inspect_snapshot, load_snapshot, write_snapshot
+from beaver.snapshot.lines import SnapshotDamaged
 from beaver.system.disk import SystemDisk, SystemFile
 from beaver_model import State, fingerprint, freeze, violations
 from beaver_model.commands import Boot, Cancel, Enqueue, NewJob, SetBounds, SetQueue

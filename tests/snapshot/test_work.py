@@ -21,7 +21,8 @@ from beaver.history.database import History
 from beaver.journal.wal.following import Cursor, Follower
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import LogScan, read_commits, segments
-from beaver.snapshot.files import SnapshotDamaged, inspect_snapshot, load_snapshot, write_snapshot
+from beaver.snapshot.files import inspect_snapshot, load_snapshot, write_snapshot
+from beaver.snapshot.lines import SnapshotDamaged
 from beaver.system.disk import SystemDisk
 from beaver_chaos.sim.disk import Fault, SimDisk, Stopped
 from beaver_model import fingerprint, freeze, replay

@@ -21,7 +21,8 @@ from beaver_spec.specification.storage_tlc import (
     find_tlc,
     read_output,
 )
-from beaver_spec.traces.following import read_steps, validate
+from beaver_spec.traces.following import read_steps
+from beaver_spec.traces.rules import validate
 from beaver_spec.traces.tlc import validate_with_tlc
 from tests.spec_tools.traces import NOT_IN_TLA, WAYS, long_trace
 from tests.support.needs import need

@@ -34,10 +34,11 @@ from beaver_model.commands import (
     SetQueue,
 )
 from beaver_model.events import ALL_EVENTS, Acked, Cause, Dispatched, Retried
-from beaver_model.lifecycle import CELLS, JobState, Trigger
+from beaver_model.lifecycle import CELLS
+from beaver_model.states import JobState, Trigger
 from beaver_spec.traces import rules
-from beaver_spec.traces.following import SHAPES, steps_of, validate, validate_store
-from beaver_spec.traces.rules import LogStep
+from beaver_spec.traces.following import SHAPES, steps_of, validate_store
+from beaver_spec.traces.rules import LogStep, validate
 from tests.spec_tools.traces import (
     WAYS,
     TracedWorld,

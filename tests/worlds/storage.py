@@ -22,9 +22,9 @@ from beaver.request.requests import make_request
 from beaver.server.housekeeping import Housekeeping
 from beaver.server.loop_stalls import LoopStalls
 from beaver.server.serve import Server
-from beaver.snapshot.files import SnapshotTaken
 from beaver.snapshot.port import MemorySnapshots, Snapshots
 from beaver.store.rebuild import Replica, rebuild
+from beaver.structs.messages import SnapshotTaken
 from beaver.structs.questions import Known, Listed, Search, Told
 from beaver.structs.views import JobView
 from beaver_model import fingerprint

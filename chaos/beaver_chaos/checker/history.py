@@ -41,9 +41,9 @@ from beaver_model.events import (
     Retried,
     TimedOut,
 )
-from beaver_model.lifecycle import JobState
 from beaver_model.rows import spec_of, unpack_tombstone
 from beaver_model.state import State
+from beaver_model.states import JobState
 from beaver_spec.traces.rules import LIFE
 
 VIOLATIONS_MAX: Final = 50

@@ -21,7 +21,8 @@ from beaver.journal.wal.layout import Layout
 from beaver.ports import Disk
 from beaver.structs.questions import Known, Search
 from beaver.structs.views import EventView
-from beaver_spec.traces.following import LogStep, read_steps
+from beaver_spec.traces.following import read_steps
+from beaver_spec.traces.rules import LogStep
 
 EVENTS_MAX: Final = 20_000
 """About so many events are compared: of a longer log, those of every n-th job."""

@@ -26,8 +26,6 @@ from typing import Final, NamedTuple
 
 from beaver_chaos.sim.platter import BLOCK_BYTES, NUMBERS, Chooser, Inode
 
-__all__ = ["BLOCK_BYTES", "Chooser", "Fault", "SimDisk", "SimFile", "Stopped"]
-
 _TRACE_MAX: Final = 200
 
 

@@ -16,7 +16,8 @@ import msgspec
 from beaver.errors import BeaverError, HelperFailed, SnapshotDiffers
 from beaver.helper import work
 from beaver.journal.wal.layout import Layout
-from beaver.ports import Disk, SnapshotTaken
+from beaver.ports import Disk
+from beaver.structs.messages import SnapshotTaken
 from beaver.structs.questions import Known, Listed, Search, Told
 from beaver_chaos.sim.loop import Process
 from beaver_chaos.sim.machine import Machine

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from beaver.errors import BeaverError, HelperFailed
-from beaver.snapshot.files import SnapshotTaken
+from beaver.structs.messages import SnapshotTaken
 from beaver.structs.questions import Known, Search
 from beaver.system.kinship import STORE_VARIABLE
 from beaver.transport.framing import FrameReader, decode_message, encode_frame, error_named

@@ -35,14 +35,14 @@ from beaver.ports import Clock, Disk
 from beaver.replay.replaying import bring_up
 from beaver.snapshot.files import (
     LoadedSnapshot,
-    SnapshotDamaged,
-    SnapshotTaken,
     inspect_snapshot,
     load_snapshot,
     name_snapshot,
     write_snapshot,
     write_unnamed,
 )
+from beaver.snapshot.lines import SnapshotDamaged
+from beaver.structs.messages import SnapshotTaken
 from beaver_model import State
 from beaver_model.contents import Glance, difference_at_a_glance
 

@@ -14,7 +14,8 @@ from beaver.errors import BeaverError, Conflict, InvalidInput, NotFound
 from beaver.limits import hint
 from beaver.text.foreign import counted
 from beaver_model.commands import REJECTIONS, Rejection
-from beaver_model.lifecycle import CELLS, JobState, Trigger
+from beaver_model.lifecycle import CELLS
+from beaver_model.states import JobState, Trigger
 
 _Facts = Mapping[str, Any]
 

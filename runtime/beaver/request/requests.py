@@ -26,7 +26,6 @@ from beaver.request.options import (
     check_range,
     check_tags,
 )
-from beaver.request.resolving import Resolver
 from beaver.request.templates import Template
 from beaver.structs.messages import Backoff, Options, Request
 from beaver.text import jsontext
@@ -34,17 +33,6 @@ from beaver.text.durations import parse_duration_ms, parse_time_ms
 from beaver.text.names import check_id
 from beaver.text.near import unknown_name
 from beaver_model.bounds import PAYLOAD_BYTES_CEILING, PAYLOAD_BYTES_MAX, TIME_MS_MAX
-
-__all__ = [
-    "KEYS",
-    "TASK_DEFAULT",
-    "Resolver",
-    "build_request",
-    "make_request",
-    "request_bytes",
-    "request_from_json",
-    "request_to_json",
-]
 
 KEYS: Final = (
     "id",

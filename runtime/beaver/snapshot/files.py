@@ -46,6 +46,7 @@ from beaver.snapshot.lines import (
     tombstone_line,
 )
 from beaver.snapshot.port import Snapshot
+from beaver.structs.messages import SnapshotTaken
 from beaver.structs.recovery import RecoveryReport
 from beaver.text.foreign import counted
 from beaver_model.contents import Contents, contents_of, difference
@@ -61,21 +62,6 @@ from beaver_model.freezing import (
 )
 from beaver_model.rows import spec_of
 from beaver_model.state import State
-
-__all__ = [
-    "FileSnapshots",
-    "LoadedSnapshot",
-    "SnapshotDamaged",
-    "SnapshotFiles",
-    "SnapshotInfo",
-    "SnapshotTaken",
-    "UnnamedSnapshot",
-    "inspect_snapshot",
-    "load_snapshot",
-    "name_snapshot",
-    "write_snapshot",
-    "write_unnamed",
-]
 
 _MEANINGLESS: Final = (
     msgspec.MsgspecError,
@@ -103,16 +89,6 @@ class SnapshotFiles(Protocol):
 
     @property
     def snapshot_old(self) -> str: ...
-
-
-class SnapshotTaken(msgspec.Struct):
-    """What was written: the seq that a snapshot holds and the check values of that state."""
-
-    last_seq: int
-    fingerprint: str
-    ledger: int
-    bytes: int
-    seconds: float = 0.0
 
 
 class UnnamedSnapshot(NamedTuple):

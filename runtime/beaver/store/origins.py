@@ -14,7 +14,8 @@ from beaver.errors import Corruption, NewerFormat, NotFound, StoreUnavailable
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import Damage, Damaged, SegmentInfo, read_header, segments
 from beaver.ports import Disk
-from beaver.snapshot.files import SnapshotDamaged, SnapshotInfo, inspect_snapshot
+from beaver.snapshot.files import SnapshotInfo, inspect_snapshot
+from beaver.snapshot.lines import SnapshotDamaged
 
 BASE_START = "start"
 BASE_SNAPSHOT = "snapshot"

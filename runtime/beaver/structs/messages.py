@@ -97,3 +97,13 @@ class Outcome(msgspec.Struct, array_like=True, gc=False):
     children: tuple[Request, ...] = ()
     elapsed_ms: float = 0.0
     """Running time of the user code."""
+
+
+class SnapshotTaken(msgspec.Struct):
+    """What was written: the seq that a snapshot holds and the check values of that state."""
+
+    last_seq: int
+    fingerprint: str
+    ledger: int
+    bytes: int
+    seconds: float = 0.0

@@ -377,18 +377,6 @@ class Explorer:
         return Counterexample(wrong, (*actions, self._actions[action]), (*worlds, target))
 
 
-def explore(
-    scope: Scope,
-    *,
-    model: ModelUnderTest | None = None,
-    rules: RulesOf = Rules,
-    ignore: frozenset[str] = frozenset(),
-    progress: Progress | None = None,
-) -> Exploration:
-    """Explores a scope; see `Explorer`."""
-    return Explorer(scope, model=model, rules=rules, ignore=ignore, progress=progress).run()
-
-
 def can_end(
     scope: Scope,
     actions: Sequence[Action],

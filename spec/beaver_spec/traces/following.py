@@ -17,18 +17,7 @@ from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import LogScan, segments
 from beaver.ports import Disk
 from beaver.system.disk import SystemDisk
-from beaver_spec.traces.rules import LogStep, TraceVerdict, Validator, validate
-
-__all__ = [
-    "SHAPES",
-    "LogStep",
-    "TraceVerdict",
-    "Validator",
-    "read_steps",
-    "steps_of",
-    "validate",
-    "validate_store",
-]
+from beaver_spec.traces.rules import LogStep, TraceVerdict, validate
 
 SHAPES: Final[dict[int, tuple[str, dict[str, Any]]]] = {
     1: (

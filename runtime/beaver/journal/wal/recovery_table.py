@@ -10,9 +10,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-from beaver.errors import Corruption, NewerFormat
-from beaver.journal.wal.scan import Damage, Damaged
-
 
 class Row(Enum):
     """A row: whether the start goes on, what is found, and what is done."""
@@ -191,25 +188,3 @@ class Row(Enum):
     def label(self) -> str:
         """The name in reports and documents, `torn-tail`."""
         return self.name.lower().replace("_", "-")
-
-
-_REFUSALS = {
-    Damage.HEADER: Row.BAD_HEADER,
-    Damage.FRAME: Row.BAD_FRAME,
-    Damage.CHAIN: Row.BROKEN_CHAIN,
-    Damage.GAP: Row.GAP,
-    Damage.FOREIGN: Row.FOREIGN,
-    Damage.CUT: Row.CUT_ARCHIVE,
-    Damage.MISSING: Row.LOG_MISSING,
-    Damage.PAYLOAD: Row.BAD_PAYLOAD,
-    Damage.ILLEGAL: Row.ILLEGAL_EVENT,
-    Damage.NO_BASE: Row.NO_BASE,
-    Damage.TOO_SHORT: Row.LOG_TOO_SHORT,
-}
-
-
-def row_of(error: Corruption | NewerFormat) -> Row | None:
-    """Returns the row that a refusal belongs to; `None` for corruption found elsewhere."""
-    if isinstance(error, NewerFormat):
-        return Row.NEWER_FORMAT
-    return _REFUSALS[error.damage] if isinstance(error, Damaged) else None
