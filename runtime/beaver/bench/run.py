@@ -20,11 +20,11 @@ from beaver.bench import (
     bare,
     documented,
     inside,
+    loop_stalls,
     programs,
     served,
     serverless,
     stores,
-    stretches,
     subject,
 )
 from beaver.bench.documented import Documented
@@ -312,7 +312,7 @@ def large_parts(plan: BenchPlan, parent: str) -> list[Part]:
             ("eager_p50", "eager_p99"),
             lambda: served.measure_eager(parent, plan.beaver),
         ),
-        "stretches": (stretches.ROWS, lambda: stretches.measure_stretches(parent)),
+        "stalls": (loop_stalls.ROWS, lambda: loop_stalls.measure_stalls(parent)),
     }
     if plan.pending >= stores.SNAPSHOT_PENDING:
         table["large restart"] = (

@@ -45,9 +45,9 @@ def tell_status(view: StatusView, data: str) -> None:
         output.line(output.paint("the disk is full: new jobs are refused", "red"))
     if view.halted:
         output.line(output.paint(f"nothing is dispatched until a restart; {view.halted}", "red"))
-    if view.longest_stretch_ms > STALL_MS_MAX:
-        where = f" by {view.longest_stretch_in}" if view.longest_stretch_in else ""
-        text = f"the server's event loop was blocked for {view.longest_stretch_ms:.0f} ms{where}"
+    if view.longest_stall_ms > STALL_MS_MAX:
+        where = f" by {view.longest_stall_in}" if view.longest_stall_in else ""
+        text = f"the server's event loop was blocked for {view.longest_stall_ms:.0f} ms{where}"
         output.line(output.paint(text, "yellow"))
     if view.starts_overdue:
         output.line(

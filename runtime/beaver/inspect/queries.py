@@ -323,8 +323,8 @@ def status(
     halted: str = "",
     disk_full: bool = False,
     commit_path: str = "",
-    longest_stretch_ms: float = 0.0,
-    longest_stretch_in: str = "",
+    longest_stall_ms: float = 0.0,
+    longest_stall_in: str = "",
 ) -> StatusView:
     """Returns the whole queue at a glance."""
     return StatusView(
@@ -350,8 +350,8 @@ def status(
         workers=workers or [],
         starts_overdue=starts_overdue,
         halted=halted,
-        longest_stretch_ms=longest_stretch_ms,
-        longest_stretch_in=longest_stretch_in,
+        longest_stall_ms=longest_stall_ms,
+        longest_stall_in=longest_stall_in,
         recovery=recovery or {},
     )
 

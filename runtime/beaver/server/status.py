@@ -50,8 +50,8 @@ class SelfStatus:
             halted=parts.controller.halted,
             disk_full=engine.disk_full,
             commit_path=parts.journal.commit_path,
-            longest_stretch_ms=self._stalls.longest_s * 1000,
-            longest_stretch_in=self._stalls.longest_in,
+            longest_stall_ms=self._stalls.longest_s * 1000,
+            longest_stall_in=self._stalls.longest_in,
         )
 
     def not_ready(self) -> str | None:

@@ -139,9 +139,9 @@ class StatusView(View):
     workers: list[WorkerView] = []
     starts_overdue: int = 0
     """Workers that were killed because they did not get ready in time."""
-    longest_stretch_ms: float = 0.0
+    longest_stall_ms: float = 0.0
     """Longest time for which the event loop was blocked, since the server was ready."""
-    longest_stretch_in: str = ""
+    longest_stall_in: str = ""
     """What ran then, where it was long enough to be sampled."""
     recovery: dict[str, Any] = {}
     """What recovery found and how long each phase took."""

@@ -18,8 +18,8 @@ from beaver.request.requests import make_request
 from beaver.structs.messages import Request
 from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
 
-ROWS: Final = ("stretch_usual", "stretch_drain", "stretch_limit")
-QUEUE: Final = "stretches"
+ROWS: Final = ("stall_usual", "stall_drain", "stall_limit")
+QUEUE: Final = "stalls"
 COMMITS: Final = 10
 USUAL_JOBS: Final = 1_000
 USUAL_BYTES: Final = 1 << 20
@@ -28,26 +28,26 @@ _LARGE_JOBS: Final = 12
 _DRAIN_S: Final = 60.0
 
 
-def measure_stretches(directory: str) -> dict[str, float]:
+def measure_stalls(directory: str) -> dict[str, float]:
     """Returns the ms that the loop was blocked at most: usual commits, drained, the largest."""
-    data = str(Path(directory, "stretches"))
+    data = str(Path(directory, "stalls"))
     with serving(data) as server, connect(data) as client:
-        if not client.status().longest_stretch_ms:
+        if not client.status().longest_stall_ms:
             raise BeaverError(f"the server of {server.data} does not measure its loop")
         client.set_queue(QUEUE, True, None, None)
         size = USUAL_BYTES // USUAL_JOBS
         for _ in range(COMMITS):
             client.enqueue(_requests(USUAL_JOBS, size))
-        usual = client.status().longest_stretch_ms
+        usual = client.status().longest_stall_ms
         client.set_queue(QUEUE, False, None, None)
         _wait(client, COMMITS * USUAL_JOBS)
-        drain = client.status().longest_stretch_ms
+        drain = client.status().longest_stall_ms
         client.set_queue(QUEUE, True, None, None)
         for _ in range(_LIMITS):
             client.enqueue(_requests(BATCH_JOBS_MAX, 0))
             client.enqueue(_requests(_LARGE_JOBS, BATCH_BYTES_MAX // (_LARGE_JOBS + 1)))
-        limit = client.status().longest_stretch_ms
-    return {"stretch_usual": usual, "stretch_drain": drain, "stretch_limit": limit}
+        limit = client.status().longest_stall_ms
+    return {"stall_usual": usual, "stall_drain": drain, "stall_limit": limit}
 
 
 def _requests(count: int, size: int) -> list[Request]:
