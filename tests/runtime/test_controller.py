@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from beaver.dispatch.controller import Controller
+from beaver.dispatch.dispatching import SCARCE_BYTES
 from beaver.dispatch.slots_view import Concurrency
 from beaver.dispatch.time_limits import TICK_S
 from beaver.ports import PoolEvents
@@ -420,6 +421,65 @@ async def test_nothing_is_dispatched_before_what_waits_for_room_is_written(tmp_p
     await turns()
     assert world.state.completed == 1
     assert [attempt.job for attempt in world.pool.sent[1]] == ["b"]
+
+
+@on_loop
+async def test_that_outcomes_wait_for_room_is_told_once_and_so_is_the_end_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It names the job; where the server stops before, it says that the job runs again."""
+    world = ControllerWorld(tmp_path / "data")
+    await world.enqueue("a")
+    world.begin()
+    reserve = world.wal.reserve
+    world.wal.reserve = lambda size: False  # type: ignore[method-assign]
+    world.end(1)
+    await turns()
+    for _ in range(3):
+        world.controller.retry_unwritten()
+    (waits,) = said(caplog)
+    assert "no room for how job a ended, up to" in waits
+    await world.controller.drain(50)
+    _, lost = said(caplog)
+    assert "how job a ended was not written" in lost
+    world.wal.reserve = reserve  # type: ignore[method-assign]
+    world.controller.retry_unwritten()
+    assert said(caplog)[2:] == ["the log has room again: how jobs ended is written"]
+
+
+@on_loop
+async def test_that_ready_jobs_wait_for_room_is_told_once_while_it_is_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not while one runs, for which the room is kept; and again when it comes back."""
+    world = ControllerWorld(tmp_path / "data", prefetch=1)
+    await world.enqueue("a", "b", "c")
+    reserve = world.wal.reserve
+
+    def scarce(size: int) -> int:
+        return reserve(size) if size < SCARCE_BYTES else 0
+
+    for _ in range(2):
+        world.begin()
+        world.wal.reserve = scarce  # type: ignore[method-assign]
+        world.controller.retry_unwritten()
+        await turns()
+        assert not said(caplog)
+        world.end(1)
+        for _ in range(3):
+            await turns()
+            world.controller.retry_unwritten()
+        (waits,) = said(caplog)
+        assert "no room to run another job" in waits
+        caplog.clear()
+        world.wal.reserve = reserve  # type: ignore[method-assign]
+        world.controller.retry_unwritten()
+        await turns()
+        world.controller.retry_unwritten()
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname != "DEBUG"]
 
 
 @on_loop

@@ -155,6 +155,7 @@ class Controller:
     def retry_unwritten(self) -> None:
         """Tries again what found no room in the log: outcomes first, then dispatches."""
         self._submitter.retry(self.workers.values())
+        self._dispatching.tell_if_starved()
 
     def adjust(self, *, prefetch: int, grace_ms: int, start_limit_ms: int) -> None:
         """Takes other settings, from now on."""
@@ -195,7 +196,10 @@ class Controller:
         deadline = self._loop.call_later(grace_ms / 1000, self._end_grace)
         await drained
         deadline.cancel()
+        if self._submitter.unwritten:
+            self._submitter.retry(self.workers.values())
         self._engine.flush()
+        self._submitter.tell_of_lost()
 
     def _end_grace(self) -> None:
         for worker in self.workers.values():

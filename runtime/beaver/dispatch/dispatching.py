@@ -78,6 +78,8 @@ class Dispatching:
         self._room_bytes = room_bytes
         self.halted = ""
         """Why nothing is dispatched any more, until a restart; empty while all is well."""
+        self._starved = self._told = False
+        """Ready jobs wait for room in the log, and for nothing else; and that was said."""
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
@@ -92,7 +94,7 @@ class Dispatching:
 
     def pump(self, now_ms: int) -> None:
         """Gives ready jobs to free slots.  Runs just before every commit."""
-        state = self._engine.state
+        state, self._starved = self._engine.state, False
         while state.advance(now_ms) == ADVANCE_MAX:
             pass
         self._arm_timer(state)
@@ -109,12 +111,23 @@ class Dispatching:
             # gives back an earlier one, and after a crash the slot would say that both began.
             return
         if not self._engine.has_room(self._room_bytes):
-            if not state.in_flight and self._engine.has_room(SCARCE_BYTES):
-                self._fill_one(state, workers, now_ms)
+            if not state.in_flight:
+                self._starved = not self._engine.has_room(SCARCE_BYTES)
+                if not self._starved:
+                    self._fill_one(state, workers, now_ms)
             return
         self._fill(state, workers, now_ms)
         if self._rebalance(workers):
             self._fill(state, workers, now_ms)
+
+    def tell_if_starved(self) -> None:
+        """Says once that ready jobs wait for room in the log, and for nothing else."""
+        if self._starved and not self._told:
+            log.warning(
+                "the disk is full, and the log has no room to run another job: what is ready "
+                "waits. Free some of the disk of the data directory; work goes on by itself"
+            )
+        self._told = self._starved
 
     def _fill_one(self, state: State, workers: list[WorkerState], now_ms: int) -> None:
         """Gives one worker one job: on a full disk the log has no room for several outcomes."""

@@ -20,6 +20,13 @@ def why_sentence(view: ExplainView, *, running: bool = True) -> str:
             f"It was on worker {view.held_by} when the server ended; the next one gives it back, "
             "or tries it again if it had started."
         )
+    if view.disk_full and reason == "slot":
+        return "It does not run now: the disk is full, and jobs run only as the log has room."
+    if view.disk_full and reason == "running":
+        return (
+            f"It is running on worker {view.held_by}, or it has ended and that waits for room in "
+            "the log: the disk is full."
+        )
     if reason == "running":
         return f"It is running on worker {view.held_by}."
     if reason == "finished":

@@ -204,6 +204,8 @@ class ExplainView(View):
     """Worker that holds it, or 0."""
     near_tasks: tuple[str, ...] = ()
     """Known tasks with a similar name, where no worker knows the job's."""
+    disk_full: bool = False
+    """Jobs run, and their ends are written, only as the log has room."""
 
 
 class ResultView(View):

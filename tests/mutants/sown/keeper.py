@@ -15,6 +15,7 @@ _TURNS: Final = "tests/keeper/test_turns.py"
 _FULL: Final = (
     "tests/keeper/test_small_disk.py::test_what_producers_have_filled_a_small_disk_with_is_run"
 )
+_CONTROLLER: Final = "tests/runtime/test_controller.py"
 _DESCRIPTORS: Final = "tests/scenarios/test_descriptors.py"
 
 MUTANTS: Final = (
@@ -151,12 +152,24 @@ MUTANTS: Final = (
         name="nothing-runs-in-the-last-room",
         module="beaver.dispatch.dispatching",
         diff="""
--            if not state.in_flight and self._engine.has_room(SCARCE_BYTES):
-+            mutant_reached()
-+            if False:
+-                self._starved = not self._engine.has_room(SCARCE_BYTES)
++                self._starved = mutant_reached() or True
 """,
         tests=(f"{_FULL}[alone]",),
         why="On a small disk jobs wait for room though there is enough for each of them.",
+    ),
+    Mutant(
+        name="outcomes-wait-for-room-in-silence",
+        module="beaver.dispatch.submitting",
+        diff="""
+-        if self.unwritten and not self._told:
++        mutant_reached()
++        if False:
+""",
+        tests=(
+            f"{_CONTROLLER}::test_that_outcomes_wait_for_room_is_told_once_and_so_is_the_end_of_it",
+        ),
+        why="On a full disk one large result stops all work, and nothing says so.",
     ),
     Mutant(
         name="second-short-write-is-a-failed-disk",
