@@ -56,7 +56,7 @@ from beaver_model.commands import (
 from beaver_model.events import JobEvent
 from beaver_model.rows import encode_spec
 from beaver_model.states import JobState
-from tests.stateful.played import SteppedLoop
+from tests.stateful.played import stepped_loop
 from tests.stateful.scan import advance
 from tests.stateful.stores import MovedClock, nothing
 
@@ -126,7 +126,7 @@ class Store:
         base = "nothing" if report.base == "none" else f"the {report.base}"
         self._say("recovery", f"starts from {base} and replays {report.events} events")
         self._state, self._wal = opened.state, opened.journal
-        self._loop = SteppedLoop()  # type: ignore[abstract] # as asyncio's own, it need not do all
+        self._loop = stepped_loop()
         with self._loop.running():
             self._engine = Engine(self._state, self._wal, self._clock, on_failure=self._failed)
         self._engine.observers.append(self._synced)

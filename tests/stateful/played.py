@@ -68,6 +68,10 @@ class SteppedLoop(SimLoop):
         self._discard()
 
 
+def stepped_loop() -> SteppedLoop:
+    return SteppedLoop()  # type: ignore[abstract] # as asyncio's own, it need not do all
+
+
 class PlayedWriter:
     """`ports.LogWriter`: a frame is written when `finish` says so, or is waited for."""
 

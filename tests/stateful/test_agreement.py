@@ -13,6 +13,9 @@ readings from any place come in every order.  It is checked that
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from random import Random
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -35,7 +38,7 @@ class Agreement(RuleBasedStateMachine):
     """One list of commits, and what every journal makes of it."""
 
     @initialize()
-    def begin(self):
+    def begin(self) -> None:
         self.all: list[Journals] = [kind() for kind in KINDS]
         self.expected: list[list[AnyEvent]] = []
         self.is_late = False
@@ -51,7 +54,7 @@ class Agreement(RuleBasedStateMachine):
     # -- what is done ------------------------------------------------------------------------
 
     @rule(names=NAMES, steps=DISTURBED_STEPS, chance=CHANCE)
-    def append(self, names, steps, chance):
+    def append(self, names: list[str], steps: int, chance: Random) -> None:
         events = self.batch(names)
         outcomes = []
         for kept, end in zip(self.all, self.ends, strict=True):
@@ -73,14 +76,14 @@ class Agreement(RuleBasedStateMachine):
             self.places[index].append(outcome.position)
             self.ends[index] = outcome.position
 
-    def settle(self, kept: Journals, steps: int, chance) -> None:
+    def settle(self, kept: Journals, steps: int, chance: Random) -> None:
         """Lets the network of a cluster do what it can for a while, and then work."""
         if isinstance(kept, Remote):
             for _ in range(steps):
                 self.disturb(kept, chance.randrange)
         kept.journal.wait()
 
-    def disturb(self, kept: Remote, draw) -> None:
+    def disturb(self, kept: Remote, draw: Callable[[int], int]) -> None:
         network, stream = kept.network, kept.stream
         what = draw(8)
         if what < 4 and network.under_way:
@@ -99,7 +102,7 @@ class Agreement(RuleBasedStateMachine):
             kept.journal.ask()
 
     @rule(names=NAMES)
-    def a_rival_appends(self, names):
+    def a_rival_appends(self, names: list[str]) -> None:
         """Behind this writer's back."""
         events = self.batch(names)
         for kept in self.all:
@@ -110,19 +113,19 @@ class Agreement(RuleBasedStateMachine):
         self.is_late = True
 
     @rule()
-    def a_quiet_moment(self):
+    def a_quiet_moment(self) -> None:
         for kept in self.all:
             kept.journal.idle()
 
     @rule()
-    def reopen(self):
+    def reopen(self) -> None:
         for kept in self.all:
             kept.open()
         self.ends = [kept.journal.position for kept in self.all]
         self.is_late = False
 
     @rule(names=NAMES, steps=DISTURBED_STEPS, chance=CHANCE)
-    def killed_in_the_middle(self, names, steps, chance):
+    def killed_in_the_middle(self, names: list[str], steps: int, chance: Random) -> None:
         """Nobody is told; the next writer finds the commit, or makes it again."""
         if self.is_late:
             self.reopen()
@@ -155,7 +158,7 @@ class Agreement(RuleBasedStateMachine):
     # -- what holds --------------------------------------------------------------------------
 
     @rule(chance=CHANCE)
-    def read_from_anywhere(self, chance):
+    def read_from_anywhere(self, chance: Random) -> None:
         if self.expected:
             index = chance.randrange(len(self.expected))
             for kept, places in zip(self.all, self.places, strict=True):
@@ -163,7 +166,7 @@ class Agreement(RuleBasedStateMachine):
                 assert told == self.expected[index + 1 :]
 
     @invariant()
-    def all_tell_the_same(self):
+    def all_tell_the_same(self) -> None:
         for kept in getattr(self, "all", ()):
             assert [events for _, events in kept.events()] == self.expected
             if isinstance(kept, OnDisk):

@@ -14,6 +14,9 @@ every order, and a crash comes between any two of them.  It is checked that
 
 from __future__ import annotations
 
+from functools import partial
+from random import Random
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -24,9 +27,9 @@ from beaver.helper.work import prepare_segment
 from beaver.journal.wal.commit_path import CommitPath
 from beaver_chaos.sim.disk import Fault, SimDisk, Stopped
 from beaver_model import Offer, State, fingerprint, select, violations
-from beaver_model.commands import AnyCommand, Boot, Dispatch, Enqueue
+from beaver_model.commands import AnyCommand, Boot, Dispatch, Enqueue, NewJob
 from tests.stateful.book import Book
-from tests.stateful.played import PlayedWriter, SteppedLoop
+from tests.stateful.played import PlayedWriter, stepped_loop
 from tests.stateful.running import SEEN, Runs
 from tests.stateful.scan import advance
 from tests.stateful.stores import (
@@ -58,7 +61,7 @@ class Commits(RuleBasedStateMachine):
     """One engine after the other, over one disk."""
 
     @initialize(way=st.sampled_from(["inline", "writer", "writer"]), jobs=FIRST_BATCH)
-    def begin(self, way, jobs):
+    def begin(self, way: str, jobs: list[NewJob]) -> None:
         self.way = way
         self.clock, self.disk = MovedClock(NOW_MS), SimDisk("data")
         self.book, self.tokens = Book(), Tokens()
@@ -68,7 +71,8 @@ class Commits(RuleBasedStateMachine):
         self.submit([Enqueue(jobs)])
 
     def start(self) -> None:
-        self.loop, self.writer = SteppedLoop(), PlayedWriter()
+        self.loop = stepped_loop()
+        self.writer = PlayedWriter()
         commits = CommitPath(lambda _: self.writer, self.way)
         create = self.book.last_seq == 0
         opened = open_sim(self.disk, self.clock, create=create, commits=commits)
@@ -92,7 +96,7 @@ class Commits(RuleBasedStateMachine):
         for command in commands:
             self.asked += not self.failures
             rests_on: list[int] = []
-            self.engine.submit(command, lambda _, rests_on=rests_on: self.told(rests_on))
+            self.engine.submit(command, partial(self.told, rests_on))
             rests_on.append(self.state.last_seq)
             self.note()
             SEEN.commands[type(command).__name__] += 1
@@ -101,7 +105,7 @@ class Commits(RuleBasedStateMachine):
         self.prints[self.state.last_seq] = fingerprint(self.state)
         self.tokens.note(self.state)
 
-    def told(self, rests_on: list[int]) -> None:
+    def told(self, rests_on: list[int], _: object = None) -> None:
         """Someone outside has an answer."""
         assert not self.failures, "told after the log failed"
         self.answered += 1
@@ -117,17 +121,17 @@ class Commits(RuleBasedStateMachine):
                 self.submit([Dispatch(row.id, 1)])
 
     @rule(commands=st.lists(COMMANDS | ENDS, min_size=1, max_size=4), turns=st.integers(0, 4))
-    def ask(self, commands, turns):
+    def ask(self, commands: list[AnyCommand], turns: int) -> None:
         self.the_loop_turns(turns)
         self.submit([self.tokens.aim(command) for command in commands])
         SEEN.witness("asked while a frame is under way", self.writer.frame is not None)
 
     @rule(jobs=batches(payload_bytes_max=3_000))
-    def enqueue(self, jobs):
+    def enqueue(self, jobs: list[NewJob]) -> None:
         self.submit([Enqueue(jobs)])
 
     @rule()
-    def read(self):
+    def read(self) -> None:
         """An answer computed from what is not durable yet waits as well."""
         self.asked += not self.failures
         seq = self.state.last_seq
@@ -136,30 +140,30 @@ class Commits(RuleBasedStateMachine):
     # -- what happens meanwhile ----------------------------------------------------------------
 
     @rule(turns=st.integers(1, 3))
-    def the_loop_turns(self, turns):
+    def the_loop_turns(self, turns: int) -> None:
         for _ in range(turns):
             self.loop.turn()
 
     @rule(ms=st.sampled_from([1, 60, 1_000]))
-    def time_passes(self, ms):
+    def time_passes(self, ms: int) -> None:
         """The loop reads what came in; where it stays quiet, the last frame is closed."""
         self.loop.pass_ms(ms, self.clock)
 
     @precondition(lambda self: self.writer.frame is not None)
     @rule()
-    def the_writer_writes(self):
+    def the_writer_writes(self) -> None:
         self.writer.finish()
 
     @precondition(lambda self: self.writer.frame is None and not self.failures)
     @rule()
-    def rotate(self):
+    def rotate(self) -> None:
         prepare_segment(self.disk, DATA.next, EXTEND_BYTES)
         if self.wal.wants_next:
             self.wal.adopt(DATA.next)
         SEEN.witness("sealed between commits", self.wal.seal())
 
     @rule()
-    def rest(self):
+    def rest(self) -> None:
         """Everything comes to its end: nobody is left without an answer."""
         for _ in range(50):
             self.loop.settle()
@@ -174,7 +178,7 @@ class Commits(RuleBasedStateMachine):
     # -- ends ------------------------------------------------------------------------------------
 
     @rule(chance=CHANCE, power=st.booleans(), cut=CUTS, dies=st.booleans())
-    def crash(self, chance, power, cut, dies):
+    def crash(self, chance: Random, power: bool, cut: int | None, dies: bool) -> None:
         """Between any two steps, or inside the next write, at any byte."""
         state, doubtful = self.state, self.book.last_seq
         frame = self.writer.frame
@@ -204,7 +208,7 @@ class Commits(RuleBasedStateMachine):
             doubtful = state.last_seq
         self.end(chance, power, doubtful)
 
-    def end(self, chance, power: bool, doubtful: int) -> None:
+    def end(self, chance: Random, power: bool, doubtful: int) -> None:
         if power:
             self.disk.crash(chance.randrange)
         else:
@@ -229,7 +233,7 @@ class Commits(RuleBasedStateMachine):
 
     @precondition(lambda self: not self.failures)
     @rule(chance=CHANCE)
-    def close(self, chance):
+    def close(self, chance: Random) -> None:
         """A clean end commits what is open, and tells it."""
         self.engine.close()
         assert self.answered == self.asked, "someone was not told at the end"
@@ -237,7 +241,7 @@ class Commits(RuleBasedStateMachine):
 
     @precondition(lambda self: self.writer.frame is None and not self.failures)
     @rule(chance=CHANCE, done_bytes=CUTS, power=st.booleans())
-    def a_write_fails(self, chance, done_bytes, power):
+    def a_write_fails(self, chance: Random, done_bytes: int | None, power: bool) -> None:
         """The disk says no: the engine ends itself, and the next one finds one or the other."""
         self.disk.plan(self.disk.operations + 1, Fault(5, -1 if done_bytes is None else done_bytes))
         self.loop.settle()
@@ -253,7 +257,7 @@ class Commits(RuleBasedStateMachine):
     # -- what holds ------------------------------------------------------------------------------
 
     @invariant()
-    def the_engine_holds_what_was_applied(self):
+    def the_engine_holds_what_was_applied(self) -> None:
         assert violations(self.state) == []
         assert self.book.last_seq == self.engine.durable_seq or self.failures
         assert self.answered <= self.asked

@@ -13,6 +13,8 @@ committed.  It is checked that
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -24,7 +26,7 @@ from beaver.store.rebuild import Replica, rebuild
 from beaver_model import fingerprint, violations
 from beaver_model.commands import Boot, Enqueue
 from tests.journal.remote import Network, RemoteJournal, Stream
-from tests.stateful.played import SteppedLoop
+from tests.stateful.played import stepped_loop
 from tests.stateful.running import SEEN, Runs
 from tests.stateful.stores import MovedClock
 from tests.stateful.strategies import CHANCE, NOW_MS
@@ -51,7 +53,7 @@ class Server:
     def follow(self) -> None:
         """Begins anew: from the newest snapshot and the log."""
         self.leads, self.engine, self.lives = False, None, self.lives + 1
-        self.loop = SteppedLoop()
+        self.loop = stepped_loop()
         self.journal = RemoteJournal(self.stream, self.network)
         self.replica: Replica = rebuild(self.journal, self.kept)
 
@@ -91,7 +93,7 @@ class Leaders(RuleBasedStateMachine):
     """Three servers and their log."""
 
     @initialize()
-    def begin(self):
+    def begin(self) -> None:
         self.stream, self.network, self.kept = Stream(), Network(), MemorySnapshots()
         self.servers = [
             Server(name, self.stream, self.network, self.kept) for name in ("one", "two", "three")
@@ -105,7 +107,7 @@ class Leaders(RuleBasedStateMachine):
             server.notice()
 
     @rule(number=SERVERS)
-    def suspects(self, number):
+    def suspects(self, number: int) -> None:
         """It has heard nothing for a while: the leader may be dead, or only slow."""
         server = self.servers[number]
         if server.engine is None:
@@ -113,7 +115,7 @@ class Leaders(RuleBasedStateMachine):
         self.turn()
 
     @rule(number=SERVERS, count=st.integers(1, 3))
-    def ask(self, number, count):
+    def ask(self, number: int, count: int) -> None:
         server = self.servers[number]
         if server.engine is None:
             return
@@ -129,7 +131,7 @@ class Leaders(RuleBasedStateMachine):
         self.turn()
 
     @rule(steps=st.integers(1, 40), chance=CHANCE)
-    def the_network_works(self, steps, chance):
+    def the_network_works(self, steps: int, chance: Random) -> None:
         draw = chance.randrange
         for _ in range(steps):
             what, under_way, tail = draw(10), self.network.under_way, self.stream.tail
@@ -146,7 +148,7 @@ class Leaders(RuleBasedStateMachine):
             self.turn()
 
     @rule(number=SERVERS)
-    def snapshot(self, number):
+    def snapshot(self, number: int) -> None:
         """A follower takes it: what it holds is committed."""
         server = self.servers[number]
         if server.engine is None:
@@ -154,7 +156,7 @@ class Leaders(RuleBasedStateMachine):
             self.kept.save(self.stream.store, server.replica.snapshot())
 
     @rule(number=SERVERS)
-    def killed(self, number):
+    def killed(self, number: int) -> None:
         """Also in the middle of an append, which may arrive later."""
         server = self.servers[number]
         server.journal.abandon()
@@ -162,7 +164,7 @@ class Leaders(RuleBasedStateMachine):
         server.follow()
 
     @rule()
-    def rest(self):
+    def rest(self) -> None:
         """The network works again: everybody has an outcome, and somebody can lead."""
         for server in self.servers:
             server.journal.wait()
@@ -190,7 +192,7 @@ class Leaders(RuleBasedStateMachine):
             assert [type(reply) for reply in told] == [Applied]
 
     @invariant()
-    def what_was_acknowledged_is_in_the_log(self):
+    def what_was_acknowledged_is_in_the_log(self) -> None:
         if not hasattr(self, "servers"):
             return
         replica = rebuild(RemoteJournal(self.stream, self.network), MemorySnapshots())

@@ -16,6 +16,7 @@ twice, gives the same fingerprint.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 
 import pytest
 from hypothesis import strategies as st
@@ -48,18 +49,22 @@ from beaver_model.commands import (
     Boot,
     Complete,
     CompleteBatch,
+    ConfirmCancel,
     Dispatch,
     DispatchBatch,
     Done,
     Enqueue,
+    Expire,
+    Fail,
     NewJob,
+    Release,
     SetQueue,
 )
 from beaver_model.events import AnyEvent, QueueForgotten
 from beaver_model.freezing import Frozen
 from beaver_model.rows import ROW_BYTES, encode_spec, spec_of
 from tests.stateful.book import Book
-from tests.stateful.played import SteppedLoop
+from tests.stateful.played import stepped_loop
 from tests.stateful.running import SEEN, Runs
 from tests.stateful.scan import advance, check_state, queue_bytes
 from tests.stateful.stores import (
@@ -171,7 +176,7 @@ class Running:
         opened = open_sim(self.disk, self._clock, create=not self.commits)
         opened.state.queues_max = QUEUES_MAX
         self.failures: list[BaseException] = []
-        self.loop = SteppedLoop()
+        self.loop = stepped_loop()
         with self.loop.running():
             self.engine = Engine(
                 opened.state, opened.journal, self._clock, on_failure=self.failures.append
@@ -202,7 +207,7 @@ class Lifecycle(RuleBasedStateMachine):
     """One sequence of commands, over many lives of the server."""
 
     @initialize(jobs=FIRST_BATCH)
-    def begin(self, jobs):
+    def begin(self, jobs: list[NewJob]) -> None:
         self.clock = MovedClock(NOW_MS)
         self.model, self.log, self.running = Model(), Log(self.clock), Running(self.clock)
         self.book = Book()
@@ -248,13 +253,14 @@ class Lifecycle(RuleBasedStateMachine):
     # -- what is asked -----------------------------------------------------------------------
 
     @rule(command=ENQUEUES)
-    def enqueue(self, command):
+    def enqueue(self, command: Enqueue) -> None:
         self.do([command])
 
     @rule(command=OUTCOMES)
-    def outcome(self, command):
+    def outcome(self, command: AnyCommand) -> None:
         """Of an attempt in flight, or of one that is long over."""
         command = self.tokens.aim(command)
+        assert isinstance(command, Complete | Fail | Expire | Release | ConfirmCancel)
         before, is_stale = self.book.last_seq, command.token not in self.model.state.in_flight
         self.do([command])
         if is_stale:
@@ -262,22 +268,22 @@ class Lifecycle(RuleBasedStateMachine):
             assert self.book.last_seq == before, "a stale token changed something"
 
     @rule(command=OPERATIONS | WRONG)
-    def operate(self, command):
+    def operate(self, command: AnyCommand) -> None:
         self.do([command])
 
     @rule(command=DISPATCHES)
-    def dispatch_any(self, command):
+    def dispatch_any(self, command: Dispatch) -> None:
         self.do([command])
 
     @rule(command=DISPATCH_BATCHES)
-    def dispatch_several(self, command):
+    def dispatch_several(self, command: DispatchBatch) -> None:
         """All of them or none."""
         before = self.book.last_seq
         self.do([command])
         assert self.book.last_seq - before in {0, len(command.jobs)}, "a part was dispatched"
 
     @rule(worker=st.integers(1, 3), idle=st.booleans(), count=st.integers(2, 6))
-    def dispatch_a_run_that_the_policy_picks(self, worker, idle, count):
+    def dispatch_a_run_that_the_policy_picks(self, worker: int, idle: bool, count: int) -> None:
         now_ms = self.now_ms()
         advance(self.model.state, now_ms)
         rows = select_run(self.model.state, Offer(idle=idle), now_ms, count)
@@ -288,7 +294,7 @@ class Lifecycle(RuleBasedStateMachine):
             SEEN.witness("several dispatched at once", len(rows) > 1)
 
     @rule(count=st.integers(3, 6), worker=st.integers(1, 3), rest=st.integers(0, 2))
-    def new_jobs_of_one_kind_run_together(self, count, worker, rest):
+    def new_jobs_of_one_kind_run_together(self, count: int, worker: int, rest: int) -> None:
         """As a busy server has them: enqueued, dispatched and completed in runs."""
         first = self.book.last_seq + 1
         ids = [f"run-{first}-{n}" for n in range(count)]
@@ -307,12 +313,12 @@ class Lifecycle(RuleBasedStateMachine):
         SEEN.witness("several completed at once", len(rows) > 2)
 
     @rule(command=COMPLETE_BATCHES)
-    def complete_several(self, command):
+    def complete_several(self, command: CompleteBatch) -> None:
         """Those that are in flight, whatever else is reported with them."""
         self.do([self.tokens.aim(command)])
 
     @rule(odd=st.booleans())
-    def complete_all_that_is_in_flight(self, odd):
+    def complete_all_that_is_in_flight(self, odd: bool) -> None:
         """One of them twice, and one with a token of nobody, where `odd`."""
         rows = list(self.model.state.in_flight.values())
         done = [Done(row.id, row.token, b"1") for row in rows]
@@ -323,7 +329,7 @@ class Lifecycle(RuleBasedStateMachine):
         SEEN.witness("several completed at once", len(rows) > 2)
 
     @rule(worker=st.integers(1, 3), idle=st.booleans())
-    def dispatch_what_the_policy_picks(self, worker, idle):
+    def dispatch_what_the_policy_picks(self, worker: int, idle: bool) -> None:
         now_ms = self.now_ms()
         advance(self.model.state, now_ms)
         row = select(self.model.state, Offer(idle=idle), now_ms)
@@ -333,7 +339,7 @@ class Lifecycle(RuleBasedStateMachine):
             assert self.book.last_seq == before + 1, "what the policy picks is not refused"
 
     @rule(worker=st.integers(1, 3))
-    def dispatch_from_a_queue_that_is_paused(self, worker):
+    def dispatch_from_a_queue_that_is_paused(self, worker: int) -> None:
         now_ms = self.now_ms()
         advance(self.model.state, now_ms)
         row = select(self.model.state, Offer(), now_ms)
@@ -346,12 +352,12 @@ class Lifecycle(RuleBasedStateMachine):
             self.do([SetQueue(queue, paused=False)])
 
     @rule(worker=st.integers(1, 3), idle=st.booleans(), end=ENDS)
-    def an_attempt_that_ends(self, worker, idle, end):
+    def an_attempt_that_ends(self, worker: int, idle: bool, end: AnyCommand) -> None:
         self.dispatch_what_the_policy_picks(worker, idle)
         self.do([self.tokens.aim(end)])
 
     @rule(commands=st.lists(COMMANDS, min_size=2, max_size=6))
-    def several_in_one_commit(self, commands):
+    def several_in_one_commit(self, commands: list[AnyCommand]) -> None:
         commits = len(self.running.commits)
         self.do([self.tokens.aim(command) for command in commands])
         assert len(self.running.commits) <= commits + 1, "one turn is one commit"
@@ -359,11 +365,11 @@ class Lifecycle(RuleBasedStateMachine):
     # -- time ----------------------------------------------------------------------------------
 
     @rule(ms=st.sampled_from([1, 50, 1_000, 10_000, 200_000]))
-    def time_passes(self, ms):
+    def time_passes(self, ms: int) -> None:
         self.running.loop.pass_ms(ms, self.clock)
 
     @rule(ms=st.sampled_from([-100_000, -5_000, -1, 5_000, 3_600_000]))
-    def wall_clock_steps(self, ms):
+    def wall_clock_steps(self, ms: int) -> None:
         self.clock.step_ms(ms)
         SEEN.witness("clock steps back" if ms < 0 else "clock steps forwards")
 
@@ -376,7 +382,14 @@ class Lifecycle(RuleBasedStateMachine):
         at_bytes=st.sampled_from([None, 0, 1, 36, 100, 500, -1]),
         started=st.integers(0, 7),
     )
-    def crash(self, commands, chance, power, at_bytes, started):
+    def crash(
+        self,
+        commands: list[AnyCommand],
+        chance: Random,
+        power: bool,
+        at_bytes: int | None,
+        started: int,
+    ) -> None:
         """With an open batch: before its write, or inside it at any byte."""
         running, disk = self.running, self.running.disk
         commands = [self.tokens.aim(command) for command in commands]
@@ -412,7 +425,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.do([Boot(frozenset(tokens), power_cut=power)])
 
     @rule(chance=CHANCE)
-    def power_cut_with_much_in_flight(self, chance):
+    def power_cut_with_much_in_flight(self, chance: Random) -> None:
         """What ran is suspect, and goes out again one at a time."""
         for _ in range(2):
             for job in list(self.model.state.jobs):
@@ -424,11 +437,11 @@ class Lifecycle(RuleBasedStateMachine):
     # -- what holds ------------------------------------------------------------------------------
 
     @rule()
-    def keep_a_snapshot(self):
+    def keep_a_snapshot(self) -> None:
         self.snapshots.append(freeze(self.model.state))
 
     @invariant()
-    def all_agree(self):
+    def all_agree(self) -> None:
         model, now_ms = self.model.state, self.now_ms()
         assert self.running.engine.now_ms() == now_ms, "the engine gives another stamp"
         found = check_state(model, now_ms)
@@ -438,7 +451,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.book.check(model)
 
     @invariant()
-    def replay_gives_the_same_from_anywhere(self):
+    def replay_gives_the_same_from_anywhere(self) -> None:
         """Once, twice, from one after the other of the older snapshots."""
         commits, seq = self.log.commits, self.model.state.last_seq
         self.check_replay(self.snapshots[seq % len(self.snapshots)], commits)

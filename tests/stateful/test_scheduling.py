@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from random import Random
 
 import pytest
 from hypothesis import strategies as st
@@ -36,10 +37,19 @@ from beaver.workers.slots import PreviousSlots
 from beaver_chaos.sim.disk import SimDisk
 from beaver_model import Rejection, fingerprint, violations
 from beaver_model.commands import AnyCommand, Cancel, Enqueue, NewJob, SetQueue
-from beaver_model.events import AnyEvent
+from beaver_model.events import (
+    AnyEvent,
+    Dispatched,
+    Enqueued,
+    QueueSet,
+    Released,
+    Requeued,
+    Retried,
+    TimedOut,
+)
 from beaver_model.rows import BackoffKind, Spec, encode_spec, spec_of
 from tests.stateful.book import Book
-from tests.stateful.played import PlayedPool, SameJitter, SteppedLoop
+from tests.stateful.played import PlayedPool, SameJitter, stepped_loop
 from tests.stateful.running import SEEN, Runs
 from tests.stateful.scan import OFFERS, check_picks, is_eligible
 from tests.stateful.stores import STORE, MovedClock, durable_seq, open_sim
@@ -90,14 +100,14 @@ class Timetable:
 
     def _check(self, seq: int, time_ms: int, event: AnyEvent) -> None:
         job = getattr(event, "job", "")
-        match event.NAME:
-            case "ENQUEUE":
+        match event:
+            case Enqueued():
                 self.specs[job] = spec_of(event.spec)
                 self._not_before[job] = event.run_at_ms
-            case "DISPATCH":
+            case Dispatched():
                 assert time_ms >= self._not_before[job], "a job goes out before its time"
                 assert self.specs[job].queue not in self.book.paused, "its queue is paused"
-            case "RETRY" | "TIMEOUT":
+            case Retried() | TimedOut():
                 delay_ms = self.delays.get(event.token)
                 if delay_ms is None:
                     lost = event.cause == "node_lost"
@@ -105,15 +115,15 @@ class Timetable:
                     delay_ms = 0 if lost else _backoff_ms(self.specs[job], attempt)
                 self._not_before[job] = time_ms + delay_ms
                 assert event.run_at_ms == time_ms + delay_ms, "another delay than was due"
-            case "RELEASE":
+            case Released():
                 if event.token in self._begun_tokens:
                     assert event.cause != "never_started", "given back as if it had not begun"
                     self._given_back[self._life(job)] += 1
                 if event.cause == "snooze":
                     self._not_before[job] = time_ms + (self.delays.get(event.token) or 0)
-            case "QUEUE":
+            case QueueSet():
                 (self.eager.discard if event.durable_dispatch else self.eager.add)(event.queue)
-            case "REQUEUE":
+            case Requeued():
                 self._not_before[job] = 0
 
     def begins(self, job: str, token: int) -> None:
@@ -137,7 +147,7 @@ def _backoff_ms(spec: Spec, attempt: int) -> int:
     factor = {
         BackoffKind.FIXED: 1,
         BackoffKind.LINEAR: attempt,
-        BackoffKind.EXPONENTIAL: 2 ** (attempt - 1),
+        BackoffKind.EXPONENTIAL: 1 << (attempt - 1),
     }[BackoffKind(spec.backoff_kind)]
     return min(spec.backoff_base_ms * factor, spec.backoff_max_ms)
 
@@ -146,7 +156,9 @@ class Scheduling(RuleBasedStateMachine):
     """One store, its servers one after the other, and two workers of each."""
 
     @initialize(mode=MODES, prefetch=st.sampled_from([0, PREFETCH]), safe=SAFE, jobs=FIRST_BATCH)
-    def begin(self, mode, prefetch, safe, jobs):
+    def begin(
+        self, mode: tuple[Concurrency, int], prefetch: int, safe: bool, jobs: list[NewJob]
+    ) -> None:
         self.mode, self.prefetch = mode, prefetch
         self.clock, self.disk = MovedClock(NOW_MS), SimDisk("data")
         self.times = Timetable()
@@ -163,7 +175,8 @@ class Scheduling(RuleBasedStateMachine):
         """As `assembly` does: recover, BOOT, then controller and workers."""
         opened = open_sim(self.disk, self.clock, create=previous is None)
         state = opened.state
-        self.loop, self.pool = SteppedLoop(), PlayedPool(self.clock)
+        self.loop = stepped_loop()
+        self.pool = PlayedPool(self.clock)
         self.pool.on_dispatch, self.pool.on_kill = self.is_sent, self.is_killed
         self.failures: list[object] = []
         with self.loop.running():
@@ -206,7 +219,9 @@ class Scheduling(RuleBasedStateMachine):
         grace_ms=st.sampled_from([0, GRACE_MS]),
         begin=st.integers(0, WORKERS),
     )
-    def the_server_ends(self, how, chance, tasks, grace_ms, begin):
+    def the_server_ends(
+        self, how: str, chance: Random, tasks: frozenset[str], grace_ms: int, begin: int
+    ) -> None:
         for worker in range(1, begin + 1):
             self.a_worker_begins(worker)
         if how == "drain":
@@ -214,7 +229,7 @@ class Scheduling(RuleBasedStateMachine):
         else:
             self.crash(chance, how == "power cut", tasks)
 
-    def crash(self, chance, power, tasks):
+    def crash(self, chance: Random, power: bool, tasks: frozenset[str]) -> None:
         """The server is killed, or the machine loses power; the next one starts."""
         before = {
             row.id: (self.times.book.pages[row.id].attempts, self.has_begun(row.worker, token))
@@ -246,7 +261,7 @@ class Scheduling(RuleBasedStateMachine):
         if page.state != "CANCELLED":
             assert spent == attempts - (not charged), "a crash is charged wrongly"
 
-    def drain(self, grace_ms):
+    def drain(self, grace_ms: int) -> None:
         """A clean end: what runs on is killed after the grace, and nothing is charged."""
         spent = {
             attempt.job: attempt.attempt
@@ -287,18 +302,18 @@ class Scheduling(RuleBasedStateMachine):
         self.loop.settle()
 
     @rule(command=ENQUEUES)
-    def enqueue(self, command):
+    def enqueue(self, command: Enqueue) -> None:
         self.ask(command)
 
     @rule(command=OPERATIONS)
-    def operate(self, command):
+    def operate(self, command: AnyCommand) -> None:
         if isinstance(command, Cancel):
             self.asked_to_stop.add(command.job)
         self.ask(command)
 
     @precondition(lambda self: self.engine.state.in_flight)
     @rule(pick=st.integers(0, 7))
-    def cancel_what_runs(self, pick):
+    def cancel_what_runs(self, pick: int) -> None:
         rows = list(self.engine.state.in_flight.values())
         self.operate(Cancel(rows[pick % len(rows)].id))
 
@@ -351,18 +366,18 @@ class Scheduling(RuleBasedStateMachine):
         self.loop.settle()
 
     @rule()
-    def replacements_start(self):
+    def replacements_start(self) -> None:
         self.workers_start()
 
     @rule(kinds=st.lists(KINDS, min_size=1, max_size=4))
-    def all_workers_work(self, kinds):
+    def all_workers_work(self, kinds: list[OutcomeKind]) -> None:
         for kind in kinds:
             self.workers_start()
             for worker in self.controller.workers:
                 self.an_attempt_ends(worker, kind, None, 0, False)
 
     @rule(worker=st.integers(1, WORKERS))
-    def a_worker_begins(self, worker):
+    def a_worker_begins(self, worker: int) -> None:
         self.check_failures()
         running = len(self.pool.running(worker))
         if worker in self.pool.killed or not self.pool.waiting(worker) or running >= self.mode[1]:
@@ -377,7 +392,9 @@ class Scheduling(RuleBasedStateMachine):
         children=st.integers(0, 2),
         twice=st.booleans(),
     )
-    def an_attempt_ends(self, worker, kind, delay_ms, children, twice):
+    def an_attempt_ends(
+        self, worker: int, kind: OutcomeKind, delay_ms: int | None, children: int, twice: bool
+    ) -> None:
         """Also on a worker that is being killed: its last words count."""
         if not self.pool.running(worker):
             self.a_worker_begins(worker)
@@ -411,7 +428,7 @@ class Scheduling(RuleBasedStateMachine):
         return Request(f"child-{self.children}", b"", b"1", b"child-digest")
 
     @rule(worker=st.integers(1, WORKERS))
-    def a_worker_dies(self, worker):
+    def a_worker_dies(self, worker: int) -> None:
         """By itself, or since it was killed."""
         if self.controller.workers[worker].ready or worker in self.pool.killed:
             self.is_reaped(worker, "killed by signal 9")
@@ -426,18 +443,18 @@ class Scheduling(RuleBasedStateMachine):
     # -- time ------------------------------------------------------------------------------------
 
     @rule(worker=st.integers(1, WORKERS), step_ms=st.sampled_from([0, -100_000, 100_000]))
-    def a_limit_passes(self, worker, step_ms):
+    def a_limit_passes(self, worker: int, step_ms: int) -> None:
         """By the monotonic clock, whatever the wall clock says."""
         self.a_worker_begins(worker)
         self.wall_clock_steps(step_ms)
         self.time_passes(5_200)
 
     @rule(ms=st.sampled_from([1, 20, 120, 1_100, 5_200, 31_000, 130_000]))
-    def time_passes(self, ms):
+    def time_passes(self, ms: int) -> None:
         self.loop.pass_ms(ms, self.clock)
 
     @rule(ms=st.sampled_from([-100_000, -5_000, 5_000, 3_600_000]))
-    def wall_clock_steps(self, ms):
+    def wall_clock_steps(self, ms: int) -> None:
         self.clock.step_ms(ms)
         if ms:
             self.stepped_ns = self.clock.monotonic
@@ -450,7 +467,7 @@ class Scheduling(RuleBasedStateMachine):
             raise failure if isinstance(failure, Exception) else AssertionError(failure)
 
     @invariant()
-    def the_book_agrees(self):
+    def the_book_agrees(self) -> None:
         self.check_failures()
         state = self.engine.state
         assert violations(state) == []
@@ -459,7 +476,7 @@ class Scheduling(RuleBasedStateMachine):
         self.asked_to_stop = {job for job in self.asked_to_stop if job in state.jobs}
 
     @invariant()
-    def every_attempt_is_held_once(self):
+    def every_attempt_is_held_once(self) -> None:
         self.check_failures()
         held = [t for worker in self.controller.workers.values() for t in worker.held]
         assert sorted(held) == sorted(self.engine.state.in_flight)
@@ -471,7 +488,7 @@ class Scheduling(RuleBasedStateMachine):
             assert sorted(worker.held) == sorted(sent), f"held by {number}, and not with it"
 
     @invariant()
-    def no_free_worker_stands_idle(self):
+    def no_free_worker_stands_idle(self) -> None:
         """As of now; where the wall clock was set, as of the last look at it."""
         self.check_failures()
         state = self.engine.state
@@ -485,7 +502,7 @@ class Scheduling(RuleBasedStateMachine):
                 assert not waiting, f"worker {worker.number} is idle, and {waiting} wait"
 
     @invariant()
-    def no_limit_is_overlooked(self):
+    def no_limit_is_overlooked(self) -> None:
         self.check_failures()
         now_ns, mode = self.clock.monotonic, self.mode[0]
         grace_ms = GRACE_MS if mode is Concurrency.MANY else 0

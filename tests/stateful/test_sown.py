@@ -207,7 +207,11 @@ BUGS = {
         "(foreign|missing) segment: not refused|goes to the end",
     ),
     "snapshot-forgets-a-field": Bug(
-        files, "job_line", _extra_forgotten, Storage, "another state|fingerprint|sums up"
+        files,
+        "job_line",
+        _extra_forgotten,
+        Storage,
+        "another state|fingerprint|sums up|as it was written",
     ),
     "archive-pruned-by-the-newest-snapshot": Bug(
         work, "_older_snapshot_seq", _newest_counts, Storage, "begins with seq|are missing"

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable
+from random import Random
 from typing import NamedTuple
 
 import pytest
@@ -44,7 +45,7 @@ from beaver_model import (
     select,
     violations,
 )
-from beaver_model.commands import AnyCommand, Boot, Dispatch, Enqueue, SetQueue
+from beaver_model.commands import AnyCommand, Boot, Dispatch, Enqueue, NewJob, SetQueue
 from beaver_model.events import AnyEvent
 from tests.stateful.book import Book
 from tests.stateful.rot import (
@@ -95,7 +96,7 @@ class Storage(RuleBasedStateMachine):
     # -- lives ---------------------------------------------------------------------------
 
     @initialize(jobs=BATCHES)
-    def begin(self, jobs):
+    def begin(self, jobs: list[NewJob]) -> None:
         self.disk = SimDisk("data")
         self.clock = MovedClock(NOW_MS)
         self.prints = {0: fingerprint(State())}
@@ -174,7 +175,7 @@ class Storage(RuleBasedStateMachine):
         self.start()
 
     @rule(chance=CHANCE, power=st.booleans())
-    def crash(self, chance, power):
+    def crash(self, chance: Random, power: bool) -> None:
         """The process ends between two operations."""
         self.chance, self.power_goes = chance.randrange, power
         self.end_of_process()
@@ -187,7 +188,9 @@ class Storage(RuleBasedStateMachine):
         error=st.sampled_from([0, 0, 5, 28]),
         power=st.booleans(),
     )
-    def plan_fault(self, chance, ahead, done, done_bytes, error, power):
+    def plan_fault(
+        self, chance: Random, ahead: int, done: bool, done_bytes: int, error: int, power: bool
+    ) -> None:
         """One of the next operations stops the process, or fails."""
         self.chance, self.power_goes = chance.randrange, power
         self.disk.forget_plans()
@@ -196,7 +199,7 @@ class Storage(RuleBasedStateMachine):
         self.planned_until = self.disk.operations + ahead
 
     @rule()
-    def restart_cleanly(self):
+    def restart_cleanly(self) -> None:
         def work() -> None:
             self.wal.close()
             self.disk.kill()
@@ -206,7 +209,7 @@ class Storage(RuleBasedStateMachine):
         self.surviving(work)
 
     @rule(chance=CHANCE, first=st.integers(1, 14), second=st.integers(1, 14))
-    def recovery_is_idempotent(self, chance, first, second):
+    def recovery_is_idempotent(self, chance: Random, first: int, second: int) -> None:
         """On a copy: cut short twice, at any operation, then done; doing it again is nothing."""
         disk = copy.deepcopy(self.disk)
         for cut in (first, second):
@@ -250,7 +253,7 @@ class Storage(RuleBasedStateMachine):
         self.surviving(lambda: self.commit(*commands))
 
     @rule(jobs=BATCHES)
-    def enqueue(self, jobs):
+    def enqueue(self, jobs: list[NewJob]) -> None:
         self.do(Enqueue(jobs))
 
     @rule(
@@ -260,13 +263,15 @@ class Storage(RuleBasedStateMachine):
         error=st.sampled_from([0, 0, 5]),
         power=st.booleans(),
     )
-    def enqueue_and_be_cut(self, chance, jobs, done_bytes, error, power):
+    def enqueue_and_be_cut(
+        self, chance: Random, jobs: list[NewJob], done_bytes: int, error: int, power: bool
+    ) -> None:
         """The commit itself is where the process ends, at any byte."""
         self.plan_fault(chance, 1, True, done_bytes, error, power)
         self.enqueue(jobs)
 
     @rule(worker=st.integers(1, 3), idle=st.booleans(), end=st.none() | ENDS)
-    def an_attempt(self, worker, idle, end):
+    def an_attempt(self, worker: int, idle: bool, end: AnyCommand | None) -> None:
         """Of the job that the policy picks; it may end at once."""
         now_ms = self.now_ms()
         advance(self.state, now_ms)
@@ -277,22 +282,22 @@ class Storage(RuleBasedStateMachine):
                 self.do(self.tokens.aim(end))
 
     @rule(commands=st.lists(COMMANDS, min_size=1, max_size=4))
-    def ask(self, commands):
+    def ask(self, commands: list[AnyCommand]) -> None:
         """Anything, several in one frame."""
         self.do(*map(self.tokens.aim, commands))
 
     @rule(ms=st.sampled_from([-5_000, 1, 100, 10_000, 200_000]))
-    def time_passes(self, ms):
+    def time_passes(self, ms: int) -> None:
         self.clock.step_ms(ms)
 
     # -- the log -----------------------------------------------------------------------------
 
     @rule()
-    def mark(self):
+    def mark(self) -> None:
         self.surviving(self.wal.idle)
 
     @rule(late=st.booleans())
-    def rotate(self, late):
+    def rotate(self, late: bool) -> None:
         """A segment is prepared, adopted and begun; or it lies there for a while."""
 
         def work() -> None:
@@ -305,17 +310,17 @@ class Storage(RuleBasedStateMachine):
         self.surviving(work)
 
     @rule(chance=CHANCE, ahead=st.integers(4, 12), done=st.booleans(), power=st.booleans())
-    def rotate_and_be_cut(self, chance, ahead, done, power):
+    def rotate_and_be_cut(self, chance: Random, ahead: int, done: bool, power: bool) -> None:
         """One of the steps of sealing is where the process ends."""
         self.plan_fault(chance, ahead, done, -1, 0, power)
         self.rotate(False)
 
     @rule(extra=st.sampled_from([1, 5_000]))
-    def extend(self, extra):
+    def extend(self, extra: int) -> None:
         self.surviving(lambda: self.wal.reserve(self.wal.room + extra))
 
     @rule(prune=st.booleans())
-    def snapshot(self, prune):
+    def snapshot(self, prune: bool) -> None:
         """As the helper does it; what is dispensable is pruned."""
 
         def work() -> None:
@@ -338,7 +343,7 @@ class Storage(RuleBasedStateMachine):
         self.surviving(work)
 
     @rule(jobs=BATCHES, where=ANYWHERE, bit=BITS)
-    def segments_and_snapshots_come_and_go(self, jobs, where, bit):
+    def segments_and_snapshots_come_and_go(self, jobs: list[NewJob], where: int, bit: int) -> None:
         """What the newest snapshot alone makes dispensable must be there when that one rots."""
         for queue in ("first", "second", "third"):
             self.do(SetQueue(queue, paused=bool(bit % 2)), Enqueue(jobs), SetQueue(queue, weight=2))
@@ -349,13 +354,13 @@ class Storage(RuleBasedStateMachine):
     # -- what must hold ------------------------------------------------------------------------
 
     @invariant()
-    def state_and_indexes_are_right(self):
+    def state_and_indexes_are_right(self) -> None:
         found = check_state(self.state, self.now_ms())
         assert found == self.prints[self.acked_seq]
         self.book.check(self.state)
 
     @rule()
-    def replaying_is_idempotent_from_anywhere(self):
+    def replaying_is_idempotent_from_anywhere(self) -> None:
         """Once, twice, and from each snapshot, as far back as the log is kept."""
         expected = self.prints[self.acked_seq]
         read, _ = read_store(self.disk, "data", clock=self.clock)
@@ -385,19 +390,19 @@ class Storage(RuleBasedStateMachine):
         return Victim(self.disk, self.clock)
 
     @rule(where=ANYWHERE, bit=BITS)
-    def rot_at_the_end_is_cut_and_kept(self, where, bit):
+    def rot_at_the_end_is_cut_and_kept(self, where: int, bit: int) -> None:
         rot_at_the_end(self.victim(), where, bit, self.prints)
 
     @rule(pick=ANYWHERE, where=ANYWHERE, bit=BITS)
-    def rot_before_the_end_is_refused(self, pick, where, bit):
+    def rot_before_the_end_is_refused(self, pick: int, where: int, bit: int) -> None:
         rot_before_the_end(self.victim(), pick, where, bit)
 
     @rule(older=st.booleans(), where=ANYWHERE, bit=BITS)
-    def rot_of_a_snapshot_changes_nothing(self, older, where, bit):
+    def rot_of_a_snapshot_changes_nothing(self, older: bool, where: int, bit: int) -> None:
         rot_of_a_snapshot(self.victim(), older, where, bit)
 
     @rule(kind=st.sampled_from(STRANGERS))
-    def a_stranger_is_refused(self, kind):
+    def a_stranger_is_refused(self, kind: str) -> None:
         stranger(self.victim(), kind)
 
     def teardown(self) -> None:
