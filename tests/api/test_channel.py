@@ -7,19 +7,23 @@ import random
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import FrameType
 
 import msgspec
 import pytest
 
 from beaver import Beaver
-from beaver.client import blocking
+from beaver.client import blocking, channel
 from beaver.client.channel import Channel, PendingAnswer
 from beaver.errors import ServerGone
 from beaver.transport import framing
+from tests.api.conftest import ModelServer
 
 WAIT_S = 20.0
 
@@ -71,7 +75,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def test_each_thread_gets_its_own_answer_in_whatever_order_they_come(peer):
+def test_each_thread_gets_its_own_answer_in_whatever_order_they_come(peer: Peer) -> None:
     count = 40
     with ThreadPoolExecutor(count) as threads:
         asked = [threads.submit(peer.ask) for _ in range(count)]
@@ -87,7 +91,7 @@ def test_each_thread_gets_its_own_answer_in_whatever_order_they_come(peer):
             assert msgspec.msgpack.decode(slot.value[1]) == slot.number
 
 
-def test_what_threads_leave_while_one_sends_goes_out_together(peer):
+def test_what_threads_leave_while_one_sends_goes_out_together(peer: Peer) -> None:
     """64 threads make a few writes, not 64: the holder of the connection sends for all."""
     count = 64
     large = b"x" * (4 << 20)
@@ -105,7 +109,7 @@ def test_what_threads_leave_while_one_sends_goes_out_together(peer):
             assert future.result(WAIT_S).value is not None
 
 
-def test_who_sends_much_reads_answers_where_nobody_else_does(peer):
+def test_who_sends_much_reads_answers_where_nobody_else_does(peer: Peer) -> None:
     """A peer that takes nothing more until its answers are read does not lock us out."""
     slot = peer.channel.ask("first", None)
     [number] = peer.read()
@@ -122,7 +126,7 @@ def test_who_sends_much_reads_answers_where_nobody_else_does(peer):
     assert slot.done
 
 
-def test_a_lost_connection_wakes_everyone_once(peer):
+def test_a_lost_connection_wakes_everyone_once(peer: Peer) -> None:
     with ThreadPoolExecutor(8) as threads:
         asked = [threads.submit(peer.ask) for _ in range(8)]
         seen = 0
@@ -132,6 +136,44 @@ def test_a_lost_connection_wakes_everyone_once(peer):
         assert [future.result(WAIT_S).value for future in asked] == [None] * 8
     with pytest.raises(ServerGone, match="nothing was sent"):
         peer.channel.ask("later", None)
+
+
+class SlowPoll:
+    """A poll whose caller was put aside by the kernel just before it went to sleep."""
+
+    def __init__(self, readable: select.poll) -> None:
+        self._readable = readable
+        self.about_to_sleep, self.go_on = threading.Event(), threading.Event()
+
+    def poll(self, *timeout: int) -> list[tuple[int, int]]:
+        if not timeout:
+            self.about_to_sleep.set()
+            assert self.go_on.wait(WAIT_S)
+        return self._readable.poll(*timeout)
+
+
+def test_a_connection_is_not_closed_under_a_thread_that_is_about_to_read_it(peer: Peer) -> None:
+    """Its descriptor's number would be free for the next one, where the thread would wait."""
+    slow = SlowPoll(peer.channel._readable)
+    peer.channel._readable = slow  # type: ignore[assignment]
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(peer.ask)
+        assert slow.about_to_sleep.wait(WAIT_S)
+        peer.channel.close()
+        fresh, other_end = socket.socketpair()
+        slow.go_on.set()
+        try:
+            assert waiting.result(WAIT_S / 4).value is None, "it hears that the connection is lost"
+        finally:
+            other_end.close()  # Lets a thread that waits here go.
+            fresh.close()
+
+
+def test_a_connection_that_nobody_uses_is_closed_at_once(peer: Peer) -> None:
+    peer.channel.close()
+    assert peer.socket.recv(1) == b""
+    with pytest.raises(BrokenPipeError):
+        peer.socket.send(b"x")
 
 
 # -- interrupts ---------------------------------------------------------------------------------
@@ -178,7 +220,9 @@ def alarm() -> Iterator[Alarm]:
     made.end()
 
 
-def test_an_interrupted_reader_passes_the_reading_on_and_the_connection_stays(peer, alarm):
+def test_an_interrupted_reader_passes_the_reading_on_and_the_connection_stays(
+    peer: Peer, alarm: Alarm
+) -> None:
     with ThreadPoolExecutor(1) as threads:
         slot = peer.channel.ask("interrupted", None)
         [ours] = peer.read()
@@ -209,7 +253,74 @@ def test_an_interrupted_reader_passes_the_reading_on_and_the_connection_stays(pe
             peer.channel.close()
 
 
-def test_an_interrupted_sender_leaves_no_half_frame_behind(peer, alarm):
+class Tripwire:
+    """Raises KeyboardInterrupt at the n-th step of this thread in and behind `Channel._take`.
+
+    A step is where Python looks for signals: behind a call of what is written in C, and where
+    a function begins.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+        self._begun = False
+
+    def step(self, frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if code.co_filename != channel.__file__:
+            return
+        self._begun = self._begun or code.co_name == "_take"
+        if self._begun and event in ("call", "c_return"):
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+
+    def interrupts(self, work: Callable[[], object]) -> bool:
+        """Does the work; True where it was interrupted."""
+        before = sys.getprofile()
+        sys.setprofile(self.step)
+        try:
+            work()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.setprofile(before)
+        return False
+
+
+def test_an_interrupt_at_any_step_of_reading_leaves_no_thread_asleep() -> None:
+    """Whoever's answer was in the reader's hands has it, or hears that the connection is lost."""
+    steps, interrupted = 0, True
+    while interrupted:
+        peer = Peer()
+        slot = peer.channel.ask("interrupted", None)
+        [ours] = peer.read()
+        # A daemon: one that sleeps for ever must not keep the tests from their end.
+        other = threading.Thread(target=peer.ask, daemon=True)
+
+        def answer_once_both_wait(
+            peer: Peer = peer,
+            slot: PendingAnswer = slot,
+            other: threading.Thread = other,
+            ours: int = ours,
+        ) -> None:
+            until(lambda: peer.channel._reader is slot and slot.asleep)
+            other.start()
+            until(lambda: any(s.gate is not None for s in peer.channel._slots.values()))
+            peer.answer(*peer.read(), ours)
+
+        answering = threading.Thread(target=answer_once_both_wait)
+        answering.start()
+        interrupted = Tripwire(steps).interrupts(partial(peer.channel.wait_for, slot))
+        answering.join(WAIT_S)
+        other.join(WAIT_S / 4)
+        assert not other.is_alive(), f"interrupted at step {steps}"
+        peer.channel.close()
+        peer.socket.close()
+        steps += 1
+    assert steps > 5
+
+
+def test_an_interrupted_sender_leaves_no_half_frame_behind(peer: Peer, alarm: Alarm) -> None:
     """A frame of which a part is sent: nothing may follow it on this connection."""
 
     def ring_once_a_part_is_sent() -> None:
@@ -223,7 +334,9 @@ def test_an_interrupted_sender_leaves_no_half_frame_behind(peer, alarm):
     assert peer.channel.lost
 
 
-def test_interrupts_at_any_moment_lose_no_job_and_hold_up_no_thread(data, server, alarm):
+def test_interrupts_at_any_moment_lose_no_job_and_hold_up_no_thread(
+    data: str, server: ModelServer, alarm: Alarm
+) -> None:
     """Ctrl-C in one thread, again and again: all others' jobs come in, each once."""
     app = Beaver(data)
 
@@ -233,7 +346,7 @@ def test_interrupts_at_any_moment_lose_no_job_and_hold_up_no_thread(data, server
     done = threading.Event()
 
     def produce(thread: int) -> list[str]:
-        made = []
+        made: list[str] = []
         while not done.is_set():
             handle = echo.options(id=f"{thread}-{len(made)}").enqueue(len(made))
             assert handle.id == f"{thread}-{len(made)}"
@@ -247,9 +360,7 @@ def test_interrupts_at_any_moment_lose_no_job_and_hold_up_no_thread(data, server
         try:
             for n in range(150):
                 job = echo.options(id=f"main-{n}")
-                interrupted += alarm.interrupts(
-                    lambda j=job, n=n: j.enqueue(n), chance.random() / 400
-                )
+                interrupted += alarm.interrupts(partial(job.enqueue, n), chance.random() / 400)
                 job.enqueue(n)  # The same again, which is safe.
         finally:
             alarm.armed = False
@@ -261,7 +372,9 @@ def test_interrupts_at_any_moment_lose_no_job_and_hold_up_no_thread(data, server
     assert app.status().pending == len(wanted)
 
 
-def test_a_forked_child_has_a_connection_of_its_own_whatever_other_threads_held(data, server):
+def test_a_forked_child_has_a_connection_of_its_own_whatever_other_threads_held(
+    data: str, server: ModelServer
+) -> None:
     """Also where a thread was in the middle of connecting, or of a call, at the fork."""
     app = Beaver(data)
 
@@ -297,7 +410,9 @@ def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(found[1])
 
 
-def test_a_client_that_is_closed_in_the_middle_of_a_call_says_so(data, server):
+def test_a_client_that_is_closed_in_the_middle_of_a_call_says_so(
+    data: str, server: ModelServer
+) -> None:
     found = blocking.connect(data)
     asked = threading.Event()
 

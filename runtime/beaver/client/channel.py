@@ -47,13 +47,31 @@ class PendingAnswer(msgspec.Struct, eq=False):
     """Its thread only waits: an interrupt there leaves nothing half done."""
 
 
+class _Held:
+    """The socket of a channel, closed when nobody holds this any more.
+
+    Whoever uses the socket holds this meanwhile.  A thread on its way into a call of the kernel
+    has the descriptor's number already: were it closed by then, the next connection could have
+    the number, and the thread would wait there, or take that one's answers.
+    """
+
+    __slots__ = ("socket",)
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+
+    def __del__(self) -> None:
+        self.socket.close()
+
+
 class Channel:
     """A connection and the answers that are awaited on it."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.lost = False
         """The connection is gone or closed."""
-        self._connection = connection
+        self._held: _Held | None = _Held(connection)
+        """`None` once it is closed, which it is only after it is lost."""
         self._frames = framing.FrameReader()
         self._numbers = itertools.count(1)
         self._unsent: deque[bytes] = deque()
@@ -78,7 +96,8 @@ class Channel:
         frame = framing.encode_request(number, op, body)
         slot = PendingAnswer(number)
         with self._mutex:
-            if self.lost:
+            held = self._held
+            if self.lost or held is None:
                 raise ServerLeft("the connection to the server is closed; nothing was sent")
             self._slots[number] = slot
         try:
@@ -88,7 +107,7 @@ class Channel:
             unsent.append(frame)
             while unsent and sending.acquire(blocking=False):
                 try:
-                    self._send_all(unsent)
+                    self._send_all(held.socket, unsent)
                 finally:
                     sending.release()
         except ConnectionError:
@@ -104,6 +123,9 @@ class Channel:
 
     def wait_for(self, slot: PendingAnswer) -> None:
         """Returns once a slot is done."""
+        held = self._held
+        if held is None:  # Then it was lost before, and the slot is done.
+            return
         try:
             with self._mutex:
                 reads = self._reader is None
@@ -117,7 +139,7 @@ class Channel:
                     slot.asleep = True
                     self._readable.poll()
                     slot.asleep = False
-                self._take()
+                self._take(held.socket)
             if self._reader is slot:
                 with self._mutex:
                     self._pass_on()
@@ -142,11 +164,12 @@ class Channel:
     def notice(self) -> None:
         """Takes what has come, to its end if it has one, unless somebody reads anyway."""
         with self._mutex:
-            if self.lost or self._reader is not None:
+            held = self._held
+            if self.lost or held is None or self._reader is not None:
                 return
             self._reader = _SENDER
         try:
-            while not self.lost and self._take():
+            while not self.lost and self._take(held.socket):
                 pass
         finally:
             with self._mutex:
@@ -155,17 +178,18 @@ class Channel:
     def close(self) -> None:
         """Ends the connection; who waits hears that it is lost."""
         self._lose()
-        self._connection.close()
+        self._held = None
 
     def detach(self) -> socket.socket:
         """Gives up the connection, on which nothing may be under way, and returns it."""
         assert not self._slots, "no call is under way"
+        assert self._held is not None, "it is open"
         self.lost = True
-        return socket.socket(fileno=self._connection.detach())
+        return socket.socket(fileno=self._held.socket.detach())
 
     # -- sending ------------------------------------------------------------------------------
 
-    def _send_all(self, unsent: deque[bytes]) -> None:
+    def _send_all(self, connection: socket.socket, unsent: deque[bytes]) -> None:
         """Sends the frames that are there, several in a write.  Called by one at a time."""
         while unsent:
             frame = unsent.popleft()
@@ -176,36 +200,36 @@ class Channel:
                     size += len(frames[-1])
                 frame = b"".join(frames)
             try:
-                sent = self._connection.send(frame, socket.MSG_DONTWAIT)
+                sent = connection.send(frame, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 sent = 0
             if sent != len(frame):
-                self._send_rest(memoryview(frame)[sent:])
+                self._send_rest(connection, memoryview(frame)[sent:])
 
-    def _send_rest(self, rest: memoryview) -> None:
+    def _send_rest(self, connection: socket.socket, rest: memoryview) -> None:
         """Sends what there was no room for, and reads answers meanwhile.
 
         The server takes no more requests while its answers are not read: whoever only sends,
         and all others behind him, would wait for ever.
         """
         while rest:
-            self._await_room()
+            self._await_room(connection)
             with contextlib.suppress(BlockingIOError):
-                rest = rest[self._connection.send(rest, socket.MSG_DONTWAIT) :]
+                rest = rest[connection.send(rest, socket.MSG_DONTWAIT) :]
 
-    def _await_room(self) -> None:
+    def _await_room(self, connection: socket.socket) -> None:
         """Waits until there is room, or answers were read, or perhaps somebody reads them."""
         poll = select.poll()
-        poll.register(self._connection, select.POLLOUT)
+        poll.register(connection, select.POLLOUT)
         with self._mutex:
             reads = self._reader is None
             if reads:
                 self._reader = _SENDER
-                poll.modify(self._connection, select.POLLIN | select.POLLOUT)
+                poll.modify(connection, select.POLLIN | select.POLLOUT)
         try:
             ready = poll.poll(None if reads else _OTHER_READS_MS)
             if reads and any(events & ~select.POLLOUT for _, events in ready):
-                self._take()
+                self._take(connection)
         finally:
             if reads:
                 with self._mutex:
@@ -213,23 +237,25 @@ class Channel:
 
     # -- reading, one for all -------------------------------------------------------------------
 
-    def _take(self) -> bool:
+    def _take(self, connection: socket.socket) -> bool:
         """Gives the answers that have come to who waits for them; False where there are none.
 
         Called by the reader.
         """
         farewell = False
         try:
-            received = self._connection.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
+            received = connection.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
             with self._mutex:
                 for body in self._frames.feed(received):
                     number, status, answer = framing.decode_answer(body)
                     farewell = farewell or status == framing.FAREWELL
-                    slot = self._slots.pop(number, None)
+                    slot = self._slots.get(number)
                     if slot is not None:
+                        # Forgotten last: an interrupt before that wakes it in `_lose`.
                         slot.value, slot.done = (status, answer), True
                         if slot.gate is not None:
                             _open_gate(slot)
+                        del self._slots[number]
         except BlockingIOError:
             return False  # A false alarm.
         except (OSError, BeaverError, TypeError, ValueError):
@@ -263,21 +289,27 @@ class Channel:
 
     def _lose(self, value: tuple[int, Any] | None = None) -> None:
         """Ends the connection; whoever still waits gets `value`."""
-        with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)
+        held = self._held
+        if held is not None:
+            with contextlib.suppress(OSError):
+                held.socket.shutdown(socket.SHUT_RDWR)
         with self._mutex:
             self.lost = True
             self._unsent.clear()
-            slots, self._slots = self._slots, {}
-            for slot in slots.values():
-                slot.value, slot.done = value, True
+            for slot in self._slots.values():
+                if not slot.done:
+                    slot.value, slot.done = value, True
                 _open_gate(slot)
+            self._slots.clear()
 
 
 def _open_gate(slot: PendingAnswer) -> None:
-    gate, slot.gate = slot.gate, None
+    """Wakes who sleeps there.  Called with the mutex held; an interrupt leaves it for `_lose`."""
+    gate = slot.gate
     if gate is not None:
-        gate.release()
+        if gate.locked():
+            gate.release()
+        slot.gate = None
 
 
 _SENDER: Final = PendingAnswer(0)

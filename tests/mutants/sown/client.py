@@ -48,9 +48,9 @@ MUTANTS: Final = (
 -            while unsent and sending.acquire(blocking=False):
 +            if unsent and sending.acquire(blocking=False):
                  try:
--                    self._send_all(unsent)
+-                    self._send_all(held.socket, unsent)
 +                    mutant_reached()
-+                    self._send_rest(memoryview(unsent.popleft()))
++                    self._send_rest(held.socket, memoryview(unsent.popleft()))
 """,
         tests=(f"{_CHANNEL}::test_what_threads_leave_while_one_sends_goes_out_together",),
         why="A thread waits for ever for the answer to what another one should have sent.",
@@ -68,6 +68,39 @@ MUTANTS: Final = (
             f"{_CHANNEL}::test_an_interrupted_reader_passes_the_reading_on_and_the_connection_stays",
         ),
         why="Ctrl-C in one thread leaves all others waiting for answers that nobody reads.",
+    ),
+    Mutant(
+        name="connection-closed-under-a-thread-that-reads",
+        module="beaver.client.channel",
+        diff="""
+         self._lose()
+-        self._held = None
++        mutant_reached()
++        if self._held is not None:
++            self._held.socket.close()
++        self._held = None
+""",
+        tests=(
+            f"{_CHANNEL}::test_a_connection_is_not_closed_under_a_thread_that_is_about_to_read_it",
+        ),
+        why="A thread waits for ever at a connection that is another one's by now.",
+    ),
+    Mutant(
+        name="answer-forgotten-before-it-is-given",
+        module="beaver.client.channel",
+        diff="""
+-                    slot = self._slots.get(number)
++                    slot = self._slots.pop(number, None)
+                     if slot is not None:
+                         # Forgotten last: an interrupt before that wakes it in `_lose`.
+                         slot.value, slot.done = (status, answer), True
+                         if slot.gate is not None:
+                             _open_gate(slot)
+-                        del self._slots[number]
++                        mutant_reached()
+""",
+        tests=(f"{_CHANNEL}::test_an_interrupt_at_any_step_of_reading_leaves_no_thread_asleep",),
+        why="Ctrl-C at a bad moment leaves another thread waiting for an answer that has come.",
     ),
     Mutant(
         name="half-a-frame-followed-by-others",
