@@ -268,6 +268,10 @@ class Helper(Protocol):
         """Returns, as JSON, the events of jobs up to `until_seq`; see `questions`."""
         ...
 
+    async def walk(self, after_seq: int, until_seq: int, bytes_max: int) -> bytes:
+        """Returns, as JSON, the events behind a seq; see `questions.Walked`."""
+        ...
+
     async def find(self, search: Search, until_seq: int) -> bytes:
         """Takes a step of a search for finished jobs, and returns it as JSON; see `questions`."""
         ...

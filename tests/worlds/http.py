@@ -11,11 +11,20 @@ from tests.worlds.runtime import ManualClock
 
 def no_store(data: str = "/nowhere") -> Served:
     """Returns the parts of a server without jobs and without tokens."""
-    engine = cast("Any", SimpleNamespace(durable_seq=0))
+    engine = cast("Any", SimpleNamespace(durable_seq=0, observers=[]))
 
     async def snapshot() -> int:
         return 0
 
+    async def walk(after_seq: int, until_seq: int, bytes_max: int) -> bytes:
+        return b"[[],0,1]"
+
     return Served(
-        engine, cast("Any", None), data, ManualClock(), lambda request: "default", snapshot
+        engine,
+        cast("Any", None),
+        data,
+        ManualClock(),
+        lambda request: "default",
+        walk,
+        snapshot,
     )

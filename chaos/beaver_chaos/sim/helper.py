@@ -105,6 +105,9 @@ class SimHelper:
     async def tell(self, known: Sequence[Known], until_seq: int) -> bytes:
         raise HelperFailed("nobody asks: see SimPast")
 
+    async def walk(self, after_seq: int, until_seq: int, bytes_max: int) -> bytes:
+        raise HelperFailed("nobody asks: see SimPast")
+
     async def find(self, search: Search, until_seq: int) -> bytes:
         raise HelperFailed("nobody asks: see SimPast")
 

@@ -31,6 +31,7 @@ import msgspec
 from beaver.errors import BeaverError, HelperFailed
 from beaver.helper import work
 from beaver.history import stories
+from beaver.history.walking import Walker
 from beaver.journal.wal.layout import Layout
 from beaver.structs.questions import Known, Search
 from beaver.system.clock import SystemClock
@@ -48,17 +49,21 @@ from beaver_model.contents import Glance
 _READ_BYTES: Final = 1 << 16
 TELLER_IDLE_S: Final = 2.0
 """So long the child that answers questions about jobs stays without one."""
+_ATTEMPTS: Final = 5
 TOLD_BYTES_MAX: Final = 4 << 20
 """Stories of several jobs in one answer; what one is larger by comes all the same."""
 STORY_BYTES_MAX: Final = FRAME_BYTES_MAX // 2
 _NICE: Final = {"prepare": 10, "snapshot": 10, "project": 10, "find": 5, "tell": 5}
 """Children yield where server and workers want the cores as well: at 10 a tenth of them is left."""
+_STAYING: Final = frozenset({"tell", "walk"})
+"""Questions that come often: the child that answers them stays."""
 _DOING: Final = {
     "prepare": "preparing a segment for the log",
     "snapshot": "taking a snapshot",
     "project": "bringing up the history",
     "find": "listing finished jobs",
     "tell": "reading the events of jobs",
+    "walk": "reading the log",
 }
 """What a request is called where it failed."""
 
@@ -125,7 +130,7 @@ class _Dispatcher:
                         return
                     for body in self._reader.feed(data):
                         number, op, args = decode_message(body)
-                        if op == "tell":
+                        if op in _STAYING:
                             self._ask_teller(number, body)
                         else:
                             self._start(number, op, args)
@@ -299,6 +304,19 @@ def _tell(layout: Layout, args: list[Any]) -> bytes:
     return msgspec.json.encode([by_job, told.as_of_seq, told.first_seq, told.damaged])
 
 
+_walkers: Final[dict[str, Walker]] = {}
+"""Of the child that stays, by the path of the store."""
+
+
+def _walk(layout: Layout, args: list[Any]) -> bytes:
+    walker = _walkers.setdefault(layout.path, Walker(SystemDisk(), layout))
+    after_seq, until_seq, bytes_max = args
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError):
+            return msgspec.json.encode(walker.events(after_seq, until_seq, bytes_max))
+    raise HelperFailed(f"the files of {layout.path} changed while they were read; try again")
+
+
 def _find(layout: Layout, args: list[Any]) -> bytes:
     search, until_seq = msgspec.convert(args, tuple[Search, int])
     views, listed = stories.find_finished(SystemDisk(), layout, search, until_seq)
@@ -311,5 +329,6 @@ _OPS: Final[dict[str, Callable[[Layout, list[Any]], Any]]] = {
     "snapshot": _snapshot,
     "project": _project,
     "tell": _tell,
+    "walk": _walk,
     "find": _find,
 }

@@ -29,7 +29,7 @@ IDLE_S: Final = 20.0
 """After so long without a request the process is ended; its next start takes 0.1 s."""
 
 _END_SECONDS: Final = 5.0
-_KINDS: Final = ("prepare", "snapshot", "project", "tell", "find")
+_KINDS: Final = ("prepare", "snapshot", "project", "tell", "walk", "find")
 
 
 class HelperProcess:
@@ -106,6 +106,15 @@ class HelperProcess:
             HelperFailed: The helper died.
         """
         return bytes(await self._ask("tell", [list(known), until_seq]))
+
+    async def walk(self, after_seq: int, until_seq: int, bytes_max: int) -> bytes:
+        """Returns, as JSON, the events behind a seq, up to `until_seq`, a durable seq.
+
+        Raises:
+            BeaverError: As `walking.Walker.events`.
+            HelperFailed: The helper died.
+        """
+        return bytes(await self._ask("walk", [after_seq, until_seq, bytes_max]))
 
     async def find(self, search: Search, until_seq: int) -> bytes:
         """Takes a step of a search for finished jobs, and returns it as JSON.

@@ -90,6 +90,30 @@ def tell(
     return _asked(disk, layout, until_seq, ask)
 
 
+def indexed_story(
+    disk: Disk, layout: Layout, job: str, before_seq: int, seen_from_seq: int
+) -> JobRecord:
+    """Returns what a job was before one of its events.
+
+    Args:
+        disk: Where the store lies.
+        layout: Its files.
+        job: Its id.
+        before_seq: The seq of that event.
+        seen_from_seq: Between this seq and that event the job had no other.
+
+    Returns:
+        Its record; an empty one where not all of its events could be found.
+    """
+
+    def ask(past: _Past) -> JobRecord:
+        whole = past.indexed_seq >= seen_from_seq
+        entries = [e for e in past.indexed(Known(job)) if e[0] < before_seq] if whole else []
+        return last_life(job, entries).record
+
+    return _asked(disk, layout, before_seq - 1, ask)
+
+
 def find_finished(
     disk: Disk, layout: Layout, search: Search, until_seq: int = NO_END
 ) -> tuple[list[JobView], Listed]:

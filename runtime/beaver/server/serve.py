@@ -293,6 +293,7 @@ class Server:
             self._config.data,
             self._clock,
             parts.queue_of,
+            parts.helper.walk,
             parts.take_snapshot,
         )
 

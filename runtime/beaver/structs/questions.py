@@ -42,6 +42,28 @@ class Told(NamedTuple):
     """Events of finished jobs are kept from here on."""
 
 
+class WalkedEvent(msgspec.Struct, array_like=True, gc=False):
+    """An event of the log, with what it is filtered by."""
+
+    seq: int
+    event: str
+    job: str
+    """Empty where it belongs to none."""
+    queue: str
+    """Of the job, where it is known."""
+    json: msgspec.Raw
+
+
+class Walked(msgspec.Struct, array_like=True):
+    """Events of the log in order."""
+
+    events: list[WalkedEvent]
+    come_to: int
+    """Every event up to here was looked at."""
+    first_seq: int
+    """Where the log begins."""
+
+
 class Search(msgspec.Struct, array_like=True):
     """Which finished jobs are wanted."""
 

@@ -6,7 +6,7 @@ active segment again, only to come to its last few frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from beaver.journal import port
@@ -85,7 +85,7 @@ class Follower:
         self._disk, self._layout, self._wanted = disk, layout, wanted
         self.cursor = cursor
 
-    def commits(self, after_seq: int, until_seq: int) -> Iterator[Commit]:
+    def commits(self, after_seq: int, until_seq: int) -> Generator[Commit, None, None]:
         """Yields the commits above `after_seq`, as far as they end at or below `until_seq`.
 
         Raises:

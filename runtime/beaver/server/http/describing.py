@@ -150,10 +150,11 @@ def _parameters(route: Route, by_kind: dict[str, Any]) -> list[dict[str, Any]]:
     ]
     for field in msgspec.structs.fields(route.query):
         schema = msgspec.json.schema(field.type)
-        if field.name in DURATIONS:
+        name = field.encode_name
+        if name in DURATIONS:
             words = {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"}
             schema = {"anyOf": [schema, words]}
-        found.append({"name": field.name, "in": "query", "required": False, "schema": schema})
+        found.append({"name": name, "in": "query", "required": False, "schema": schema})
     return found
 
 

@@ -141,11 +141,11 @@ def read_query(request: web.Request, kind: type[Body]) -> Body:
         InvalidInput: One is unknown, repeated, or has a wrong value; the message names it.
     """
     values: dict[str, Any] = {}
-    many = _lists_of(kind)
+    names, many = parameters_of(kind), _lists_of(kind)
     for name, value in request.query.items():
-        if name not in kind.__struct_fields__:
-            known = ", ".join(kind.__struct_fields__) or "none"
-            hint = unknown_name(name, kind.__struct_fields__)
+        if name not in names:
+            known = ", ".join(names) or "none"
+            hint = unknown_name(name, names)
             raise InvalidInput(f"{name!r:.80}: unknown query parameter{hint}; known are {known}")
         if name in many:
             values.setdefault(name, []).append(value)
@@ -173,9 +173,14 @@ def _duration_ms(text: str, name: str) -> int:
     return parse_duration_ms(text, name)
 
 
+def parameters_of(kind: type[Body]) -> tuple[str, ...]:
+    """Returns the names of parameters, as they stand in a query."""
+    return tuple(field.encode_name for field in msgspec.structs.fields(kind))
+
+
 def _lists_of(kind: type[Body]) -> frozenset[str]:
     return frozenset(
-        field.name
+        field.encode_name
         for field in msgspec.structs.fields(kind)
         if getattr(field.type, "__origin__", None) is tuple
     )

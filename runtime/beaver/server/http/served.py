@@ -21,5 +21,7 @@ class Served(NamedTuple):
     clock: Clock
     queue_of: Callable[[Request], str]
     """Returns the queue that a request goes to."""
+    walk: Callable[[int, int, int], Awaitable[bytes]]
+    """Reads the log; see `ports.Helper.walk`."""
     snapshot: Callable[[], Awaitable[int]]
     """Takes a snapshot; returns up to which seq."""

@@ -21,6 +21,7 @@ from beaver.engine.engine import Reply
 from beaver.errors import BeaverError
 from beaver.request.rejections import error_of
 from beaver.server.http.access import Gate
+from beaver.server.http.feed import Feed
 from beaver.server.http.problems import Problem
 from beaver.server.http.served import Served
 from beaver.server.service import Answer
@@ -45,6 +46,8 @@ class Site:
         self.engine, self.service, self.gate = served.engine, served.service, gate
         self.queue_of, self.snapshot = served.queue_of, served.snapshot
         self.room = Room()
+        self.feed = Feed(served.walk, lambda: self.engine.durable_seq)
+        self.engine.observers.append(lambda *_: self.feed.committed())
         self.closing = asyncio.Event()
         """Set when the server ends."""
         self._waiting: set[asyncio.Future[Any]] = set()

@@ -1,0 +1,116 @@
+"""Going through the log in order, on from where the last of a few readings ended.
+
+Who follows the log asks again and again for what came since; so a reader keeps a few places with
+what it knows of the jobs there, and reads nothing twice.
+
+What may not live here: a wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from beaver.history.projection import JobRecord, advance
+from beaver.history.stories import indexed_story
+from beaver.inspect.listing import event_view
+from beaver.journal.wal.following import Commit, Cursor, Follower
+from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.reader import segments
+from beaver.ports import Disk
+from beaver.structs.questions import Walked, WalkedEvent
+from beaver_model.events import Acked, Discarded, Enqueued, JobEvent
+
+PLACES_MAX: Final = 16
+"""Readings that are kept."""
+RECORDS_MAX: Final = 20_000
+"""Jobs that one of them knows; of others the index is asked."""
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class _Place:
+    """A place in the log, and the jobs of which every event up to there was seen."""
+
+    def __init__(self, come_to: int, cursor: Cursor | None = None) -> None:
+        self.begins = come_to
+        self.cursor = cursor
+        self.records: OrderedDict[str, JobRecord] = OrderedDict()
+
+    def know(self, record: JobRecord) -> None:
+        self.records[record.id] = record
+        if len(self.records) > RECORDS_MAX:
+            self.records.popitem(last=False)
+
+
+class Walker:
+    """Goes through the log of one store."""
+
+    def __init__(self, disk: Disk, layout: Layout) -> None:
+        self._disk, self._layout = disk, layout
+        self._places: OrderedDict[int, _Place] = OrderedDict()
+        """By the seq that they have come to."""
+
+    def events(self, after_seq: int, until_seq: int, bytes_max: int) -> Walked:
+        """Returns the events behind a seq as JSON, as `beaver replay --json` gives them.
+
+        Args:
+            after_seq: Where to begin; where the log begins later, nothing is returned but
+                `first_seq`.
+            until_seq: A seq that is durable.
+            bytes_max: So much JSON is enough; one commit may be longer.
+
+        Raises:
+            Corruption: The log is damaged.
+            FileNotFoundError: A segment was pruned meanwhile: ask again.
+        """
+        infos = segments(self._disk, self._layout)
+        first_seq = infos[0].first_seq if infos else 1
+        if after_seq + 1 < first_seq:
+            return Walked([], after_seq, first_seq)
+        place = self._places.pop(after_seq, None) or _Place(after_seq)
+        follower = Follower(self._disk, self._layout, place.cursor)
+        found: list[WalkedEvent] = []
+        size, come_to = 0, after_seq
+        with contextlib.closing(follower.commits(after_seq, until_seq)) as commits:
+            for commit in commits:
+                for one in self._views(place, commit, after_seq):
+                    found.append(one)
+                    size += len(bytes(one.json))
+                come_to = commit.first_seq + len(commit.events) - 1
+                if size >= bytes_max:
+                    break
+        place.cursor = follower.cursor
+        self._places[come_to] = place
+        if len(self._places) > PLACES_MAX:
+            self._places.popitem(last=False)
+        return Walked(found, come_to, first_seq)
+
+    def _views(self, place: _Place, commit: Commit, after_seq: int) -> Iterator[WalkedEvent]:
+        for seq, event in enumerate(commit.events, commit.first_seq):
+            if seq <= after_seq:
+                continue
+            if not isinstance(event, JobEvent):
+                view = event_view(seq, commit.time_ms, event)
+                yield WalkedEvent(seq, view.event, "", "", msgspec.Raw(_encode(view)))
+                continue
+            record = place.records.get(event.job)
+            if isinstance(event, Enqueued):
+                record = JobRecord(seq, event.job)
+                place.know(record)
+            elif record is None:
+                record = self._look_up(place, event.job, seq)
+                place.know(record)
+            attempt, worker = advance(record, event, seq, commit.time_ms)
+            view = event_view(seq, commit.time_ms, event, attempt=attempt or None, worker=worker)
+            if isinstance(event, Acked | Discarded):
+                place.records.pop(event.job, None)
+            yield WalkedEvent(seq, view.event, event.job, record.queue, msgspec.Raw(_encode(view)))
+
+    def _look_up(self, place: _Place, job: str, before_seq: int) -> JobRecord:
+        """Returns what the log tells of a job before a seq; an empty record where it cannot."""
+        return indexed_story(self._disk, self._layout, job, before_seq, place.begins)

@@ -1,0 +1,166 @@
+"""`GET /v1/events`: the log as server-sent events, first from history, then live."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from contextlib import aclosing
+from typing import Annotated, Final
+
+import msgspec
+from aiohttp import web
+
+from beaver.access.roles import Right
+from beaver.errors import BeaverError, InvalidInput
+from beaver.server.http.feed import Cut, Gap, Quiet
+from beaver.server.http.problems import problem_of
+from beaver.server.http.routing import EVENTS, Body, Call, Route
+from beaver.structs.questions import WalkedEvent
+from beaver.text.near import unknown_name
+from beaver_model.events import JOB_EVENTS, STORE_EVENTS
+
+QUIET_S: Final = 1.0
+"""So often a stream looks whether its token is still good."""
+COMMENT_EVERY: Final = 15
+"""A comment is sent after so many of these, so that a dead connection is noticed."""
+SLOW_S: Final = 5.0
+"""A reader that takes nothing for so long is cut off."""
+_NAMES: Final = tuple(kind.NAME for kind in (*JOB_EVENTS, *STORE_EVENTS))
+_SEQ_MAX: Final = (1 << 62) - 1
+
+
+class EventsQuery(Body):
+    """Which events, and from where."""
+
+    job: str = ""
+    queue: str = ""
+    """Events of jobs in this queue."""
+    event: str = ""
+    """Events of this name."""
+    from_: Annotated[int, msgspec.Meta(ge=0, le=_SEQ_MAX)] | msgspec.UnsetType = msgspec.field(
+        default=msgspec.UNSET, name="from"
+    )
+    """The first seq; without it the stream begins with what comes next."""
+
+
+async def _events(call: Call) -> web.StreamResponse:
+    query: EventsQuery = call.query
+    if query.event and query.event not in _NAMES:
+        hint = unknown_name(query.event, _NAMES)
+        raise InvalidInput(f"event: there is no {query.event!r:.80}{hint}")
+    after_seq = _begin(call, query)
+    with call.site.holding(call.token):
+        return await _Stream(call, query).run(after_seq)
+
+
+def _begin(call: Call, query: EventsQuery) -> int:
+    last = call.request.headers.get("Last-Event-ID")
+    if last is not None:
+        if not (last.isascii() and last.isdigit() and int(last[:20]) <= _SEQ_MAX):
+            raise InvalidInput(f"Last-Event-ID: a seq is expected, found {last!r:.80}")
+        return int(last)
+    if isinstance(query.from_, msgspec.UnsetType):
+        return call.site.engine.durable_seq
+    return max(0, query.from_ - 1)
+
+
+class _Stream:
+    """One reader."""
+
+    def __init__(self, call: Call, query: EventsQuery) -> None:
+        self._call, self._query = call, query
+        self._response = web.StreamResponse(
+            headers={
+                "Content-Type": EVENTS,
+                "Cache-Control": "no-store",
+                "Beaver-Seq": str(call.site.engine.durable_seq),
+            }
+        )
+
+    async def run(self, after_seq: int) -> web.StreamResponse:
+        """Sends events until the reader leaves, or is cut off."""
+        response = self._response
+        await response.prepare(self._call.request)
+        await self._send(b": beaver\n\n")
+        ending = asyncio.ensure_future(self._call.site.closing.wait())
+        sending = asyncio.ensure_future(self._follow(after_seq))
+        try:
+            await asyncio.wait((ending, sending), return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        except (TimeoutError, ConnectionError):
+            pass  # The reader is slow, or gone.
+        finally:
+            ending.cancel()
+            sending.cancel()
+            await asyncio.gather(ending, sending, return_exceptions=True)
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            await asyncio.wait_for(response.write_eof(), SLOW_S)
+        response.force_close()
+        return response
+
+    async def _follow(self, after_seq: int) -> None:
+        quiet, next_seq = 0, after_seq + 1
+        try:
+            async with aclosing(self._call.site.feed.follow(after_seq, QUIET_S)) as steps:
+                async for step in steps:
+                    if not self._call.site.gate.still_good(self._call.request, Right.READ):
+                        return
+                    if isinstance(step, Quiet):
+                        quiet += 1
+                        if quiet % COMMENT_EVERY == 0:
+                            await self._send(b":\n\n")
+                    elif isinstance(step, Gap):
+                        await self._send(
+                            _frame(step.first_seq - 1, "gap", {"first_seq": step.first_seq})
+                        )
+                    elif isinstance(step, Cut):
+                        await self._send(
+                            _frame(step.next_seq - 1, "cut", {"next_seq": step.next_seq})
+                        )
+                        return
+                    else:
+                        await self._send(self._told(step))
+                        next_seq = step[-1].seq + 1
+        except TimeoutError:
+            # It takes nothing: what is said now may still reach it.
+            transport = self._call.request.transport
+            if transport is not None:
+                await self._response.write(_frame(next_seq - 1, "cut", {"next_seq": next_seq}))
+            raise
+        except BeaverError as error:
+            await self._send(_frame(next_seq - 1, "error", problem_of(error).members()))
+
+    def _told(self, events: Iterable[WalkedEvent]) -> bytes:
+        query = self._query
+        pieces = [
+            b"id: %d\nevent: %s\ndata: %s\n\n" % (one.seq, one.event.encode(), bytes(one.json))
+            for one in events
+            if (not query.job or one.job == query.job)
+            and (not query.queue or one.queue == query.queue)
+            and (not query.event or one.event == query.event)
+        ]
+        return b"".join(pieces)
+
+    async def _send(self, data: bytes) -> None:
+        """Sends to a reader.
+
+        Raises:
+            TimeoutError: It takes nothing.
+        """
+        if data:
+            await asyncio.wait_for(self._response.write(data), SLOW_S)
+
+
+def _frame(seq: int, name: str, data: dict[str, object]) -> bytes:
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (seq, name.encode(), msgspec.json.encode(data))
+
+
+ROUTES: Final = (
+    Route(
+        "GET", "/v1/events", Right.READ, _events,
+        "The log as server-sent events: what was kept from a seq on, then what comes",
+        {200: str}, EventsQuery, gives=(EVENTS,),
+    ),
+)  # fmt: skip
