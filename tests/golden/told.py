@@ -20,7 +20,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from beaver.engine.engine import Applied, Engine, Reply
+from beaver.engine.engine import Engine
+from beaver.engine.replies import Applied, Reply
 from beaver.errors import BeaverError
 from beaver.helper.work import prepare_segment, take_snapshot
 from beaver.history.stories import tell

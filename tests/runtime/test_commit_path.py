@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 import uvloop
 
-from beaver.engine.engine import Reply
+from beaver.engine.replies import Reply
 from beaver.errors import StorageFailed
 from beaver.journal.wal.commit_path import FAST_S, SLOW_S, WINDOW, CommitPath
 from beaver.journal.wal.writer import WriterProcess

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from beaver.engine import group_commit
-from beaver.engine.engine import Applied, Engine, NotOwner, Refused, Reply
+from beaver.engine.engine import Engine, NotOwner
 from beaver.engine.group_commit import ENOUGH
+from beaver.engine.replies import Applied, Refused, Reply
 from beaver.errors import DiskFull, InvalidInput, QueueFull, StorageFailed
 from beaver.journal.memory import MemoryJournal, MemoryLog
 from beaver.journal.port import Done, Failed, Position

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from beaver.engine.engine import Applied, Reply
 from beaver.engine.intake import BYTES_MAX, JOBS_MAX, Asked, Intake
+from beaver.engine.replies import Applied, Reply
 from beaver.errors import QueueFull, StorageFailed
 from beaver.journal.port import Done, Failed, Position
 from beaver_model import Rejection, fingerprint

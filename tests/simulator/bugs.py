@@ -18,8 +18,9 @@ from beaver.dispatch.outcomes import command_of
 from beaver.dispatch.slots_view import KillCause
 from beaver.dispatch.submitting import Submitter
 from beaver.dispatch.supervision import Supervisor
-from beaver.engine.engine import Applied, Engine
+from beaver.engine.engine import Engine
 from beaver.engine.group_commit import GroupCommit
+from beaver.engine.replies import Applied
 from beaver.helper import work
 from beaver.journal.wal.log import Wal
 from beaver.journal.wal.scan import SegmentScan

@@ -19,7 +19,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from beaver.engine.engine import Applied, Engine, Reply
+from beaver.engine.engine import Engine
+from beaver.engine.replies import Applied, Reply
 from beaver.errors import LostLeadership
 from beaver.snapshot.port import MemorySnapshots
 from beaver.store.rebuild import Replica, rebuild

@@ -22,8 +22,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from beaver.engine.engine import Applied, Engine, Reply
+from beaver.engine.engine import Engine
 from beaver.engine.event_sizes import events_bytes_max, events_max
+from beaver.engine.replies import Applied, Reply
 from beaver.errors import QueueFull
 from beaver.journal.codec import encode_commit
 from beaver.store.recovery import read_store

@@ -30,7 +30,8 @@ from beaver.dispatch.controller import Controller
 from beaver.dispatch.slots_view import Concurrency
 from beaver.dispatch.supervision import START_LIMIT_MS
 from beaver.dispatch.time_limits import TICK_S
-from beaver.engine.engine import Applied, Engine, Reply
+from beaver.engine.engine import Engine
+from beaver.engine.replies import Applied, Reply
 from beaver.server.assembly import boot_command
 from beaver.structs.messages import Attempt, Outcome, OutcomeKind, Request
 from beaver.workers.slots import PreviousSlots

@@ -7,7 +7,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from beaver.engine.engine import Applied, Engine, Reply
+from beaver.engine.engine import Engine
+from beaver.engine.replies import Applied, Reply
 from beaver.journal.memory import MemoryJournal
 from beaver.journal.wal.commit_path import CommitPath
 from beaver.journal.wal.log import SEGMENT_BYTES

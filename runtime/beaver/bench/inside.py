@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 from beaver.bench.records import payload
 from beaver.bench.subject import BATCH, LoopBudget, run_on_loop
 from beaver.client.blocking import BATCHES_MAX
-from beaver.engine.engine import Engine, Reply
+from beaver.engine.engine import Engine
+from beaver.engine.replies import Reply
 from beaver.errors import BeaverError
 from beaver.inspect import queries
 from beaver.journal.memory import MemoryJournal

@@ -22,13 +22,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-import msgspec
-
 from beaver.engine.admission import refusal
 from beaver.engine.event_sizes import events_bytes_max, events_max
 from beaver.engine.group_commit import Batch, GroupCommit
 from beaver.engine.intake import Asked, Intake
-from beaver.engine.replies import Replies, call
+from beaver.engine.replies import Applied, Done, Refused, Replies, Reply, call
 from beaver.engine.stamps import Stamper
 from beaver.errors import (
     BeaverError,
@@ -41,10 +39,6 @@ from beaver.errors import (
 from beaver.journal.port import Journal
 from beaver.ports import Clock
 from beaver_model import Rejection, State, apply_all, decide
-from beaver_model.bounds import (
-    BATCH_BYTES_MAX,
-    BATCH_JOBS_MAX,
-)
 from beaver_model.commands import (
     AnyCommand,
     Enqueue,
@@ -54,17 +48,6 @@ from beaver_model.commands import (
 from beaver_model.events import AnyEvent, QueueForgotten
 
 T = TypeVar("T")
-
-
-class Applied(msgspec.Struct, frozen=True, gc=False):
-    """The events that a command led to; none where it changed nothing."""
-
-    first_seq: int
-    events: Sequence[AnyEvent]
-
-
-Reply = Applied | Rejection | BeaverError
-Done = Callable[[Reply], None]
 
 
 class NotOwner(AssertionError):
@@ -91,7 +74,6 @@ class Engine:
         self._on_failure = on_failure
         self.state_bytes_max = state_bytes_max
         self._reserve_bytes = reserve_bytes
-        self._batch_bytes_max = min(BATCH_BYTES_MAX, journal.commit_bytes_max)
         self._owner = threading.get_ident()
         self._loop = asyncio.get_running_loop()
         self._replies = Replies(self._loop)
@@ -204,7 +186,7 @@ class Engine:
         """
         command = Enqueue([job for asked in everyone for job in asked.jobs])
         size = events_bytes_max(command, self._state)
-        if size > self._batch_bytes_max or self._admit(command, size) is not None:
+        if size > self._commits.batch_bytes_max or self._admit(command, size) is not None:
             return False
         now_ms = self._commits.batch.now_ms or self._stamper.now_ms()
         events = decide(self._state, command, now_ms)
@@ -433,28 +415,16 @@ class Engine:
                 return full
         else:
             count = events_max(command)
-        commits = self._commits
-        batch = commits.batch
-        size_then = batch.bytes + size
-        fits = size_then <= self._batch_bytes_max and len(batch.events) + count <= BATCH_JOBS_MAX
-        if fits and size_then + reserve <= batch.room:
-            return None
         if size > self._journal.commit_bytes_max:
             return InvalidInput(
                 f"up to {size} bytes in one commit, and this log takes at most "
                 f"{self._journal.commit_bytes_max}: send less at once"
             )
-        if batch.events and not fits:
-            commits.settle()
-            if commits.batch.events and self._failed is None:
-                commits.write()
-            if self._failed is not None:
-                return StorageFailed(str(self._failed))
-        room = commits.reserve(size + reserve)
-        if not room:
-            return DiskFull("the disk is full; nothing was changed and nothing is lost")
-        commits.batch.room = room
-        return None
+        if self._commits.make_room(size, count, reserve):
+            return None
+        if self._failed is not None:
+            return StorageFailed(str(self._failed))
+        return DiskFull("the disk is full; nothing was changed and nothing is lost")
 
     def _full(self, jobs: Sequence[NewJob], size: int) -> BeaverError | None:
         if self.disk_full:
@@ -463,14 +433,6 @@ class Engine:
                 "nothing is lost, and running jobs go on"
             )
         return refusal(self._state, jobs, self.state_bytes_max, size)
-
-
-class Refused(BeaverError):
-    """A `Rejection` of the model, for callers that wait."""
-
-    def __init__(self, rejection: Rejection) -> None:
-        super().__init__(f"{rejection.code}: {rejection.facts}")
-        self.rejection = rejection
 
 
 def _same(reply: Reply) -> Reply:

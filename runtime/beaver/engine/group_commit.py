@@ -32,6 +32,7 @@ from beaver.journal.port import (
     Stamp,
 )
 from beaver.ports import Clock
+from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
 from beaver_model.events import AnyEvent, Booted
 
 IDLE_S: Final = 0.05
@@ -113,6 +114,7 @@ class GroupCommit:
         self._journal, self._clock, self._replies = journal, clock, replies
         self._intake, self._loop = intake, loop
         self._prepare, self._fail = prepare, fail
+        self.batch_bytes_max = min(BATCH_BYTES_MAX, journal.commit_bytes_max)
         self.durable_seq = last_seq
         self.batch = Batch(last_seq + 1)
         """The open batch."""
@@ -208,6 +210,33 @@ class GroupCommit:
         except Exception as error:  # noqa: BLE001 - as in write
             self._fail(error)
         return 0
+
+    def make_room(self, size: int, count: int, reserve: int) -> bool:
+        """Sees that `count` more events of `size` bytes fit into the open batch.
+
+        Where they do not, it is written, and they come into the next one.
+
+        Args:
+            size: No less than what they take.
+            count: How many they are at most.
+            reserve: Room that has to be left in the log behind them.
+
+        Returns:
+            False where the disk is full, or the log has failed.
+        """
+        batch = self.batch
+        size_then = batch.bytes + size
+        fits = size_then <= self.batch_bytes_max and len(batch.events) + count <= BATCH_JOBS_MAX
+        if fits and size_then + reserve <= batch.room:
+            return True
+        if batch.events and not fits:
+            self.settle()
+            if self.batch.events and not self.is_over:
+                self.write()
+        room = self.reserve(size + reserve)
+        if room:
+            self.batch.room = room
+        return room > 0
 
     # -- what becomes of it ----------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Replies: who waits for an answer, and how answers are given.
+"""Replies: what commands come to, who waits for an answer, and how answers are given.
 
 An answer is computed at once and given later: only when all that it rests on is durable.  What
 may not live here: that decision; it is the engine's.
@@ -10,7 +10,24 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import msgspec
+
+from beaver.errors import BeaverError
+from beaver_model import Rejection
+from beaver_model.events import AnyEvent
+
 T = TypeVar("T")
+
+
+class Applied(msgspec.Struct, frozen=True, gc=False):
+    """The events that a command led to; none where it changed nothing."""
+
+    first_seq: int
+    events: Sequence[AnyEvent]
+
+
+Reply = Applied | Rejection | BeaverError
+Done = Callable[[Reply], None]
 
 Waiting = tuple[Callable[[Any], None], Any]
 """Who waits, and the answer."""
@@ -62,3 +79,11 @@ class Replies:
 def call(callback: Callable[[], None]) -> None:
     """Makes an answer of a callback."""
     callback()
+
+
+class Refused(BeaverError):
+    """A `Rejection` of the model, for callers that wait."""
+
+    def __init__(self, rejection: Rejection) -> None:
+        super().__init__(f"{rejection.code}: {rejection.facts}")
+        self.rejection = rejection

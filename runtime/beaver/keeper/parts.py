@@ -20,10 +20,11 @@ from beaver.journal.wal.log import SERVER_BYTES, Wal
 from beaver.journal.wal.opening import OwnedWal
 from beaver.ports import Clock, Disk, Helper
 from beaver.request.operations import Nothing
+from beaver.server.answers import Asker, PastTeller, Respond, Watch
 from beaver.server.housekeeping import Housekeeping
 from beaver.server.metrics import Metrics
 from beaver.server.results import Results
-from beaver.server.service import Asker, PastTeller, Respond, Service, Watch
+from beaver.server.service import Service
 from beaver.snapshot.files import FileSnapshots
 from beaver.store.rebuild import recover
 from beaver.structs.views import StatusView

@@ -34,11 +34,12 @@ from beaver.journal.port import Journal, Owned
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.opening import peek_store
 from beaver.ports import Clock, Disk, Entropy, Helper, Pool
+from beaver.server.answers import PastTeller
 from beaver.server.failure_log import FailureLog
 from beaver.server.housekeeping import Housekeeping
 from beaver.server.metrics import Metrics
 from beaver.server.results import Results
-from beaver.server.service import PastTeller, Service
+from beaver.server.service import Service
 from beaver.snapshot.port import Snapshots
 from beaver.store.rebuild import Replica, recover
 from beaver.structs.messages import Options, Outcome, Request, TaskInfo

@@ -31,10 +31,10 @@ from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.lock import acquire
 from beaver.journal.wal.opening import OwnedWal
 from beaver.ports import Clock, Entropy, Helper
+from beaver.server.answers import PastTeller
 from beaver.server.housekeeping import Housekeeping
 from beaver.server.http.listener import check_address
 from beaver.server.past import Past
-from beaver.server.service import PastTeller
 from beaver.snapshot.files import FileSnapshots
 from beaver.snapshot.port import Snapshots
 from beaver.store.rebuild import Replica

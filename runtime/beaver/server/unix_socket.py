@@ -19,6 +19,7 @@ from typing import Final, cast
 import msgspec
 
 from beaver.errors import BeaverError, InvalidInput, StoreUnavailable
+from beaver.server.answers import Answer, Asker, Respond, Watch
 from beaver.server.budget import (
     FRAME_BYTES_FREE,
     REQUEST_BYTES,
@@ -27,7 +28,7 @@ from beaver.server.budget import (
     WAITS_MAX,
     Budget,
 )
-from beaver.server.service import Answer, Asker, Respond, Service, Watch
+from beaver.server.service import Service
 from beaver.system.descriptors import SOCKETS_MAX
 from beaver.system.spinning import Looking
 from beaver.transport import endpoint, framing

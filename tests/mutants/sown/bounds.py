@@ -20,7 +20,7 @@ _FIGURES: Final = "tests/runtime/test_queue_figures.py"
 MUTANTS: Final = (
     Mutant(
         name="no-descriptor-for-a-segment-taken-for-a-failed-log",
-        module="beaver.journal.wal.log",
+        module="beaver.journal.wal.sealing",
         diff="""
 -                if not is_pressure(error):
 -                    raise
@@ -82,9 +82,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="answers-behind-a-commit-not-counted",
-        module="beaver.server.service",
+        module="beaver.server.asking",
         diff="""
--            size = _size_of(answer)
+-            size = size_of(answer)
 +            mutant_reached()
 +            size = 0
 """,
@@ -93,7 +93,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="charge-of-an-answer-not-given-back",
-        module="beaver.server.service",
+        module="beaver.server.asking",
         diff="""
 -            charge(-size)
 +            mutant_reached()

@@ -127,11 +127,11 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="deleted-log-is-gone",
-        module="beaver.journal.wal.log",
+        module="beaver.journal.wal.loss",
         diff="""
--        kept = "" if self._file.is_kept(0) else self._rescue()
+-        if file.is_kept(0):
 +        mutant_reached()
-+        kept = ""
++        if True:
 """,
         tests=(f"{_LOST}::test_a_deleted_log_is_kept_beside_and_goes_on_once_it_is_put_back",),
         why="The last copy of a deleted log ends with the process that had it open.",

@@ -183,7 +183,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="archive-names-not-synced",
-        module="beaver.journal.wal.log",
+        module="beaver.journal.wal.sealing",
         diff="""
 -            disk.sync_dir(layout.archive)
 +            mutant_reached()
@@ -193,7 +193,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="frame-written-before-the-rename-is-synced",
-        module="beaver.journal.wal.log",
+        module="beaver.journal.wal.sealing",
         diff="""
 -            doing, path = "syncing the names", layout.path
 -            disk.sync_dir(layout.path)
@@ -237,9 +237,9 @@ MUTANTS: Final = (
         name="segment-without-events-sealed",
         module="beaver.journal.wal.log",
         diff="""
--        if self._next is None or self._next_seq == self._header.first_seq:
+-        if self._next_seq == self._header.first_seq:
 +        mutant_reached()
-+        if self._next is None:
++        if False:
 """,
         tests=(f"{_WAL}::test_segment_without_events_is_never_sealed",),
         why="Two segments bear one name, and the second cannot be archived.",

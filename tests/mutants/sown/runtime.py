@@ -336,7 +336,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="unfinished-job-called-finished",
-        module="beaver.server.service",
+        module="beaver.server.asking",
         diff="""
 -                self._wait_for_end(watch, job, timeout_ms)
 +                mutant_reached()

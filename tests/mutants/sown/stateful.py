@@ -55,7 +55,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="sealed-segment-named-in-the-cache-only",
-        module="beaver.journal.wal.log",
+        module="beaver.journal.wal.sealing",
         diff="""
              doing, path = "syncing the names", layout.archive
 -            disk.sync_dir(layout.archive)

@@ -16,41 +16,15 @@ space that is zero-filled and synced, so that a commit changes no metadata of th
 the disk cannot turn out to be full inside it.  The order of preference:
 
 a. the active segment has the room;
-b. a prepared next segment was adopted: the active one is sealed, and the next takes over;
+b. a prepared next segment was adopted: the active one is sealed, and the next takes over
+   (`sealing`);
 c. the active file is extended with zero bytes.  New stores and commands without a server
    live of this, and so does a server whose next segment is late.
-
-Sealing, step by step, and what a crash behind each step leaves (the rows of
-`recovery_table` in capitals):
-
-1. A CLOSE frame ends the active segment, synced.  A crash: CLOSED_END; or, if it was torn,
-   TORN_TAIL.  The prepared segment is PREPARED_UNUSED.
-2. The header goes into `wal.adopted`, synced.  A crash: SEALING_NOT_LINKED.
-3. `wal.log` gets its second name, in the archive.  4. The archive's names are synced.
-   A crash before 4 may forget the name again (SEALING_NOT_LINKED) or keep it
-   (SEALING_LINKED).  `wal.log` is still the old segment, and whole.
-5. `wal.adopted` is renamed to `wal.log`.  6. The directory's names are synced.
-   A crash before 6 shows the old names (SEALING_LINKED) or the new (SEALED_EMPTY).  The
-   old segment cannot be lost: its name in the archive is on disk since 4.
-7. Only now a frame may go into the new segment.  A frame before 6 could be acknowledged in
-   a file whose name a crash takes back.
-
-There is no moment without a `wal.log`, and none in which the next segment holds an event;
-so a missing `wal.log` is damage, and a next segment can always be dropped.
-
-Between its adoption and its use the next segment has a name of its own, `wal.adopted`:
-
-1. A server is killed while its helper prepares a segment.
-2. The next server recovers, has a segment prepared as `wal.next`, and adopts it.
-3. The old helper, not dead yet, finishes and renames its own file to `wal.next`.
-4. The server seals.  Were its segment still called `wal.next`, the rename would make the
-   stranger's file the log, and frames would go to a file without a name.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 from collections.abc import Iterator
 from typing import Final, NamedTuple, NoReturn
@@ -66,16 +40,16 @@ from beaver.journal.wal.format import (
     MARK,
     PAYLOAD_BYTES_MAX,
     FileHeader,
-    encode_file_header,
     encode_frame,
     frame_bytes,
     header_seed,
 )
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.lock import Hold
+from beaver.journal.wal.loss import rescue, told_of_loss, trouble
 from beaver.journal.wal.scan import Damage, Damaged
+from beaver.journal.wal.sealing import NextSegment
 from beaver.ports import Clock, Disk, File
-from beaver.system.descriptors import is_pressure
 
 SERVER_BYTES: Final = 1 << 20
 """Room that whoever takes in jobs without a server leaves in the log: where the disk is full,
@@ -88,7 +62,6 @@ EXTEND_BYTES: Final = 1 << 20
 _ZEROS: Final = bytes(EXTEND_BYTES)
 _log: Final = logging.getLogger("beaver")
 _INTERRUPTED: Final = "the log was interrupted in the middle of a write; this process must end"
-_NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 class Tail(NamedTuple):
@@ -144,10 +117,8 @@ class Wal:
         self._place: Cursor | None = None
         """The place behind the last frame, once it was asked for."""
         self._size = min(file.size(), disk.file_bytes_max())
-        self._next: File | None = None
+        self._next = NextSegment(disk, layout, self._fail)
         self._unusable: str | None = None
-        self._links = True
-        """The file system makes hard links, as far as is known."""
         self._is_staged = False
         """A frame has its place and is not confirmed: nothing may be written now."""
         self._hold = hold
@@ -198,12 +169,12 @@ class Wal:
     @property
     def has_next(self) -> bool:
         """See `port.Segments`."""
-        return self._next is not None
+        return self._next.is_there
 
     @property
     def wants_next(self) -> bool:
         """See `port.Segments`."""
-        return self._next is None and self.room < self.segment_bytes // 2
+        return not self._next.is_there and self.room < self.segment_bytes // 2
 
     # -- frames ----------------------------------------------------------------------------
 
@@ -322,7 +293,7 @@ class Wal:
             LogLost: It is not; every further call raises, and the process must end.
         """
         self._refuse_if_failed()
-        if self._trouble():
+        if trouble(self._disk, self._layout, self._file, self._size):
             self._lose()
         if self._hold.renew():
             _log.warning(
@@ -361,7 +332,7 @@ class Wal:
         with contextlib.suppress(Exception):
             self._commits.close()
         self._unusable = self._unusable or f"{self.path} is closed"
-        for file in (self._file, self._next):
+        for file in (self._file, self._next.file):
             if file is not None:
                 with contextlib.suppress(OSError):
                     file.close()
@@ -423,22 +394,7 @@ class Wal:
     def adopt(self, path: str) -> bool:
         """See `port.Segments`."""
         self._refuse_if_failed()
-        assert self._next is None, "one next segment at a time"
-        try:
-            # Not synced: a crash may show either name, and recovery drops both.
-            self._disk.rename(path, self._layout.adopted)
-            try:
-                self._next = self._disk.open(self._layout.adopted, write=True)
-            except OSError as error:
-                if not is_pressure(error):
-                    raise
-                self._disk.rename(self._layout.adopted, path)
-                return False
-            if not self._next.lock():
-                raise BlockingIOError(errno.EWOULDBLOCK, "another process has locked it")
-        except OSError as error:
-            self._fail("adopting the prepared segment", path, error)
-        return True
+        return self._next.adopt(path)
 
     def seal(self) -> bool:
         """See `port.Segments`; there must be a next segment, and events in the active one."""
@@ -451,69 +407,31 @@ class Wal:
         A segment without events is never sealed: its successor would begin with the same
         seq, and segments are named by it.
         """
-        if self._next is None or self._next_seq == self._header.first_seq:
-            return False
-        if not self._links:
+        if self._next_seq == self._header.first_seq:
             return False
         if not self._flags & CLOSE and not self._has_room_to_close:
             return False
-        try:
-            next_size = min(self._next.size(), self._disk.file_bytes_max())
-        except OSError as error:
-            self._fail("reading its size", self._layout.adopted, error)
-        return next_size - FILE_HEADER_BYTES - EMPTY_FRAME_BYTES >= size
+        return self._next.holds(size)
 
     def _seal(self) -> bool:
-        """Goes through the steps of the module's docstring; False where the disk is full."""
-        layout, disk, following = self._layout, self._disk, self._next
-        assert following is not None, "sealing needs the next segment"
-        archived = layout.archived(self._header.first_seq)
+        """Goes on in the next segment, as `sealing` tells; False where the disk is full."""
         self.check()
         if not self._flags & CLOSE:
             self._write(b"", 0, CLOSE)
         header = FileHeader(self._header.store, self._next_seq, self._crc)
-        doing, path = "writing the header", layout.adopted
         self._unusable = _INTERRUPTED
-        try:
-            following.pwrite_durable(encode_file_header(header), 0)
-            doing, path = "naming the sealed segment", archived
+        file = self._next.succeed(self._header.first_seq, header)
+        if file is not None:
             try:
-                disk.link(layout.log, archived)
+                self._file.close()
+                self._size = min(file.size(), self._disk.file_bytes_max())
             except OSError as error:
-                if error.errno not in NO_ROOM | _NO_LINKS:
-                    raise
-                # A name that is there was made, whatever the answer said: it could not be made
-                # a second time, and what is in the archive must not grow.
-                if not disk.same_file(layout.log, archived):
-                    self._tell_of_links(error)
-                    # The old segment is whole and goes on; a CLOSE may stand anywhere.
-                    self._unusable = None
-                    return False
-            doing, path = "syncing the names", layout.archive
-            disk.sync_dir(layout.archive)
-            doing, path = "renaming to wal.log", layout.adopted
-            disk.rename(layout.adopted, layout.log)
-            doing, path = "syncing the names", layout.path
-            disk.sync_dir(layout.path)
-            self._file.close()
-            doing, path = "reading the size", layout.log
-            self._size = min(following.size(), disk.file_bytes_max())
-        except OSError as error:
-            self._fail(doing, path, error)
-        self._file, self._next = following, None
-        self._header = header
-        self._offset, self._place = FILE_HEADER_BYTES, None
+                self._fail("reading the size", self.path, error)
+            self._file, self._header = file, header
+            self._offset, self._place = FILE_HEADER_BYTES, None
+        # Without it the old segment is whole and goes on; a CLOSE may stand anywhere.
         self._unusable = None
-        return True
-
-    def _tell_of_links(self, error: OSError) -> None:
-        if error.errno in _NO_LINKS:
-            self._links = False
-            _log.warning(
-                "this file system makes no hard links (%s): the log goes on in one "
-                "segment, which grows and is never pruned; another file system is better",
-                error.strerror,
-            )
+        return file is not None
 
     def _extend(self, size: int) -> bool:
         """Appends zero bytes to the active file, synced; False where the disk is full."""
@@ -554,47 +472,12 @@ class Wal:
         if self._unusable is not None:
             raise StorageFailed(self._unusable)
 
-    def _trouble(self) -> str:
-        """Returns what has become of the log, or nothing where it is in its place and whole."""
-        try:
-            named = self._disk.identity(self.path)
-            if named != self._file.identity():
-                return "another file stands in its place"
-            return "" if self._file.is_kept(self._size) else f"it was cut from {self._size} bytes"
-        except (FileNotFoundError, NotADirectoryError):
-            if self._disk.exists(self._layout.path):
-                return "it was deleted or renamed"
-            return "its directory was deleted or renamed"
-        except OSError as error:
-            return f"it cannot be looked at: {error.strerror}"
-
     def _lose(self) -> NoReturn:
         """The log is not what its name stands for: keeps what it holds, and raises."""
-        why = self._trouble() or "it has no name any more"
-        kept = "" if self._file.is_kept(0) else self._rescue()
-        self._unusable = f"the log was taken from under this process: {self.path}: {why}\n" + (
-            f"What it held is kept in {kept}: rename that to wal.log before the next start."
-            if kept
-            else "Nothing was acknowledged since; put it back, or a copy, before the next start."
-        )
+        why = trouble(self._disk, self._layout, self._file, self._size)
+        kept = rescue(self._disk, self._layout, self._file, self._offset, self._next_seq)
+        self._unusable = told_of_loss(self.path, why, kept)
         raise LogLost(self._unusable)
-
-    def _rescue(self) -> str:
-        """Copies a file that lives by our descriptor alone; nothing where that fails."""
-        path, step = self._layout.rescued(str(self._next_seq)), EXTEND_BYTES
-        try:
-            kept = self._disk.open(path, create=True)
-            try:
-                for offset in range(0, self._offset, step):
-                    size = min(step, self._offset - offset)
-                    kept.pwrite(self._file.pread(size, offset), offset)
-                kept.sync()
-            finally:
-                kept.close()
-            self._disk.sync_dir(self._layout.path)
-        except OSError:
-            return ""
-        return path
 
     def _fail(self, doing: str, path: str, error: OSError) -> NoReturn:
         self._unusable = (

@@ -17,14 +17,14 @@ from typing import Any, Final, NamedTuple, TypeVar
 from aiohttp import web
 
 from beaver.access.tokens import Token
-from beaver.engine.engine import Reply
+from beaver.engine.replies import Reply
 from beaver.errors import BeaverError
 from beaver.request.rejections import error_of
+from beaver.server.answers import Answer
 from beaver.server.http.access import Gate
 from beaver.server.http.feed import Feed
 from beaver.server.http.problems import Problem
 from beaver.server.http.served import Served
-from beaver.server.service import Answer
 from beaver_model import Rejection, State
 from beaver_model.commands import AnyCommand
 from beaver_model.rows import Origin
