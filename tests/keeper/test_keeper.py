@@ -169,8 +169,17 @@ def test_an_idle_keeper_ends_and_leaves_a_closed_log(data: Path) -> None:
 
 def test_a_connection_alone_does_not_keep_a_keeper(data: Path) -> None:
     """A web process holds its connection for as long as it lives."""
-    pid = start_keeper(data, idle="50ms")
-    with blocking.connect(data) as held:
+
+    def connected() -> tuple[int, blocking.Client] | None:
+        """Who it is, and a connection; on a busy machine it may have ended before."""
+        pid = start_keeper(data, idle="50ms")
+        found = blocking.find(data)
+        return None if found is None else (pid, found)
+
+    met = eventually(connected, "a keeper is met while it is there")
+    assert met is not None
+    pid, held = met
+    with held:
         ended(pid)
         held.notice()
         assert held.closed

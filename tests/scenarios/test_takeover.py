@@ -88,7 +88,10 @@ def serving_next(data: Path, *arguments: str, cwd: Path | None = None) -> Iterat
 
 
 def test_the_gap_is_a_small_part_of_a_start(data: Path, tmp_path: Path) -> None:
-    """The application is imported before the other is asked: nobody waits for that."""
+    """The application is imported before the other is asked: nobody waits for that.
+
+    A busy machine stretches both, so what a start takes until then is measured with it.
+    """
     import_s = 4.0
     tmp_path.joinpath("slow.py").write_text(SLOW.format(import_s=import_s))
     options = ("-A", "slow:app", "--workers", "1")
@@ -105,7 +108,10 @@ def test_the_gap_is_a_small_part_of_a_start(data: Path, tmp_path: Path) -> None:
         producer = threading.Thread(target=produce)
         producer.start()
         try:
+            began_s = time.monotonic()
             with serving_next(data, *options, cwd=tmp_path) as following:
+                eventually(lambda: asked(former), "the former server is asked to leave")
+                start_s = time.monotonic() - began_s
                 following.ready()
                 count = status(data)["completed"]
                 following.drained(count + 20)
@@ -118,7 +124,7 @@ def test_the_gap_is_a_small_part_of_a_start(data: Path, tmp_path: Path) -> None:
     began = [e["time_ms"] for e in log if e["event"] == "DISPATCH"]
     for times in (came, began):
         gap_ms = max(after - before for before, after in itertools.pairwise(times))
-        assert gap_ms < import_s * 1000 / 2
+        assert gap_ms < start_s * 1000 / 2
 
 
 def test_a_first_sigterm_behind_the_request_to_leave_is_still_a_gentle_one(data: Path) -> None:

@@ -27,15 +27,13 @@ def keeper_pid(data: Path) -> int:
 
 
 def start_keeper(data: Path, idle: str = "60s") -> int:
-    """Has a keeper started as producers do it; returns its pid."""
+    """Has a keeper started as producers do it; returns its pid, also where it has ended since."""
     from beaver.config.layers import load_config
     from beaver.holder import starting
 
     data.mkdir(mode=0o700, exist_ok=True)
     assert starting.start(load_config({"data": str(data)}, environ={"BEAVER_KEEPER_IDLE": idle}))
-    pid = keeper_pid(data)
-    assert pid
-    return pid
+    return int((data / "LOCK").read_text())
 
 
 def is_alive(pid: int) -> bool:
