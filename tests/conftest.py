@@ -57,7 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # What the stateful machines share with others says what it found, as tests do.
-for name in ("book", "played", "rot", "scan", "stores"):
+for name in ("played", "rot", "scan", "stores"):
     pytest.register_assert_rewrite(f"tests.stateful.{name}")
 
 # Started with SIGINT ignored (`nohup`, some runners), the tests' processes would ignore it too.

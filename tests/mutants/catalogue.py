@@ -6,6 +6,7 @@ from typing import Final
 
 from tests.mutants.sown import (
     api,
+    applied,
     bounds,
     client,
     compared,
@@ -34,6 +35,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *replay.MUTANTS,
     *log.MUTANTS,
     *compared.MUTANTS,
+    *applied.MUTANTS,
     *bounds.MUTANTS,
     *runtime.MUTANTS,
     *orders.MUTANTS,

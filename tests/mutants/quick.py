@@ -34,6 +34,7 @@ BY_PROMISE: Final[dict[str, tuple[str, ...]]] = {
     "P3": (
         "late-commit-of-a-deposed-writer-counts",
         "stale-token-accepted",
+        "boot-applied-without-its-epoch",
         "stale-token-is-legal-in-a-log",
         "any-token-accepted-in-some-interleaving",
         "batch-completes-a-job-twice",

@@ -25,10 +25,10 @@ from beaver.engine.engine import Engine
 from beaver.errors import StorageFailed
 from beaver.helper.work import prepare_segment
 from beaver.journal.wal.commit_path import CommitPath
+from beaver_chaos.checker.book import Book
 from beaver_chaos.sim.disk import Fault, SimDisk, Stopped
 from beaver_model import Offer, State, fingerprint, select, violations
 from beaver_model.commands import AnyCommand, Boot, Dispatch, Enqueue, NewJob
-from tests.stateful.book import Book
 from tests.stateful.played import PlayedWriter, stepped_loop
 from tests.stateful.running import SEEN, Runs
 from tests.stateful.scan import advance

@@ -28,6 +28,7 @@ from beaver.engine.replies import Applied, Reply
 from beaver.errors import QueueFull
 from beaver.journal.codec import encode_commit
 from beaver.store.recovery import read_store
+from beaver_chaos.checker.book import Book
 from beaver_chaos.sim.disk import Fault, SimDisk, Stopped
 from beaver_model import (
     JobState,
@@ -64,7 +65,6 @@ from beaver_model.commands import (
 from beaver_model.events import AnyEvent, QueueForgotten
 from beaver_model.freezing import Frozen
 from beaver_model.rows import ROW_BYTES, encode_spec, spec_of
-from tests.stateful.book import Book
 from tests.stateful.played import stepped_loop
 from tests.stateful.running import SEEN, Runs
 from tests.stateful.scan import advance, check_state, queue_bytes

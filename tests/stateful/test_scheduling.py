@@ -35,6 +35,7 @@ from beaver.engine.replies import Applied, Reply
 from beaver.server.assembly import boot_command
 from beaver.structs.messages import Attempt, Outcome, OutcomeKind, Request
 from beaver.workers.slots import PreviousSlots
+from beaver_chaos.checker.book import Book
 from beaver_chaos.sim.disk import SimDisk
 from beaver_model import Rejection, fingerprint, violations
 from beaver_model.commands import AnyCommand, Cancel, Enqueue, NewJob, SetQueue
@@ -49,7 +50,6 @@ from beaver_model.events import (
     TimedOut,
 )
 from beaver_model.rows import BackoffKind, Spec, encode_spec, spec_of
-from tests.stateful.book import Book
 from tests.stateful.played import PlayedPool, SameJitter, stepped_loop
 from tests.stateful.running import SEEN, Runs
 from tests.stateful.scan import OFFERS, check_picks, is_eligible

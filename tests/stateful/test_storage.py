@@ -33,6 +33,7 @@ from beaver.helper.work import prepare_segment, prune_archive, take_snapshot
 from beaver.journal.wal.reader import read_commits, segments
 from beaver.snapshot.files import load_snapshot
 from beaver.store.recovery import read_store
+from beaver_chaos.checker.book import Book
 from beaver_chaos.sim.disk import Fault, SimDisk, Stopped
 from beaver_model import (
     Offer,
@@ -47,7 +48,6 @@ from beaver_model import (
 )
 from beaver_model.commands import AnyCommand, Boot, Dispatch, Enqueue, NewJob, SetQueue
 from beaver_model.events import AnyEvent
-from tests.stateful.book import Book
 from tests.stateful.rot import (
     STRANGERS,
     Victim,

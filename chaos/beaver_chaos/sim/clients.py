@@ -141,7 +141,7 @@ class SimClient:
     def _untouched(self, names: Sequence[str], *, unknown: bool) -> None:
         """Who ends has said that it did not take these up, which nobody else was asked for."""
         self.world.reach("a request is left by who ends, and sent again")
-        known = self.world.watch.shadow.jobs
+        known = self.world.watch.book.pages
         if not unknown and any(name in known for name in names):
             self.world.watch.wrong(f"{names} were left by a server that ended, and are in the log")
 

@@ -75,15 +75,14 @@ class Course:
         life = world.listening
         if life is None or not life.runs_jobs or any(client.busy for client in world.clients):
             return False
-        state = world.watch.shadow
-        for name, queue in state.queues.items():
-            if queue.row.paused:
-                self._begin(0, "resume", (name,))
-                return False
+        book = world.watch.book
+        for name in sorted(book.paused):
+            self._begin(0, "resume", (name,))
+            return False
         workers = life.parts.controller.workers.values()
         if life.reloading or not all(worker.ready and worker.serving for worker in workers):
             return False  # P5: no slot stays without a worker, and no former worker stays.
-        return not state.in_flight and not state.scheduled_live and not state.ready
+        return not any(page.state in ("PENDING", "IN_FLIGHT") for page in book.pages.values())
 
     def _begin(self, client: int, kind: str, args: tuple[Any, ...]) -> None:
         place = self._world.clients[client]

@@ -1,9 +1,9 @@
 """The watch: what must hold at every step of a simulated run.
 
-It follows the log commit by commit with a state of its own, the *shadow*, and compares:
-events with what may happen then, the live state with the shadow, what anyone outside was
-told with what is durable, and what workers run with what they may.  At the end the history
-checker goes over the whole once more.
+It follows the log commit by commit with a *book* of its own and the validator of traces, neither
+of which shares code with the model, and compares: events with what may happen then, the live
+state with the book, what anyone outside was told with what is durable, and what workers run
+with what they may.  At the end the history checker goes over the whole once more.
 
 What may not live here: how anything happens.  The watch only looks.
 """
@@ -11,36 +11,23 @@ What may not live here: how anything happens.  The watch only looks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from beaver.errors import BeaverError
-from beaver.history.projection import END_OF
-from beaver.inspect.queries import state_word
 from beaver.journal.wal.following import Cursor
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import read_commits
 from beaver.server.assembly import Assembly
 from beaver.store.recovery import read_store
 from beaver.structs.messages import Attempt
+from beaver_chaos.checker.book import Book, BookDiffers, Page
 from beaver_chaos.checker.history import Commit, HistoryCheck, RunLine
 from beaver_chaos.sim.hardware import MS, Hardware
 from beaver_chaos.sim.loop import Process
-from beaver_chaos.sim.plan import TASK
 from beaver_chaos.sim.sometimes import CHARGES, RELEASES
 from beaver_chaos.sim.stories import wrong_stories
-from beaver_model import (
-    JobState,
-    Offer,
-    Row,
-    State,
-    apply,
-    fingerprint,
-    legal,
-    select,
-    violations,
-    why,
-)
+from beaver_model import Offer, State, select, violations
 from beaver_model.events import (
     Acked,
     AnyEvent,
@@ -49,17 +36,25 @@ from beaver_model.events import (
     Died,
     Discarded,
     Dispatched,
+    JobEvent,
     Released,
     Retried,
     TimedOut,
 )
+from beaver_spec.traces.following import steps_of
+from beaver_spec.traces.rules import Validator
 
 SMALL_JOBS: Final = 64
 """Up to so many jobs all invariants of the model are checked after each commit."""
 _STARVED_NS: Final = 5_000_000_000
 """A job may wait so long beside an idle worker once the disk was full."""
 _VIOLATIONS_MAX: Final = 20
-_ENDS: Final = {kind: state_word(state) for kind, state in END_OF.items()}
+_ENDS: Final = {
+    "ACK": "completed",
+    "DEAD": "dead",
+    "CANCEL": "cancelled",
+    "DISCARD": "discarded",
+}
 
 
 class Watched(Protocol):
@@ -85,8 +80,8 @@ class RunWatch:
         self.violations: list[str] = []
         self.commits: list[Commit] = []
         self.runs: list[RunLine] = []
-        self.shadow = State()
-        self.shadow.set_known_tasks(frozenset({TASK}))
+        self.book = Book()
+        self._validator = Validator()
         self._life: Watched | None = None
         self._told_seq = 0
         self._ends: dict[str, set[str]] = {}
@@ -117,7 +112,7 @@ class RunWatch:
     def attach(self, life: Watched) -> None:
         """A server has recovered and logged BOOT, or a keeper none: is everything there?"""
         engine = life.parts.engine
-        before_seq = self.shadow.last_seq
+        before_seq = self.book.last_seq
         found = list(read_commits(self._world.bare_disk(), self._layout, before_seq))
         boots = [
             seq
@@ -145,10 +140,8 @@ class RunWatch:
         self._life = life
         if life.runs_jobs:
             self._early.clear()
-        if self.shadow.last_seq == engine.durable_seq and fingerprint(self.shadow) != fingerprint(
-            engine.state
-        ):
-            self.wrong(f"recovery gives another state at seq {engine.durable_seq} than the log")
+        if self.book.last_seq == engine.durable_seq:
+            self._compare(engine.state, "recovery gives another state than the log")
         engine.observers.insert(0, self._observe)
         self._path = ""
         report = life.parts.report
@@ -181,46 +174,60 @@ class RunWatch:
         self._path = path
         if life.parts.engine.counters.gathered:
             self._world.reach("a commit waits for others to come in")
-        last_seq, logged_seq = self.shadow.last_seq, Cursor(*journal.position).next_seq - 1
+        last_seq, logged_seq = self.book.last_seq, Cursor(*journal.position).next_seq - 1
         if not last_seq == logged_seq == life.parts.engine.durable_seq <= state.last_seq:
             self.wrong(f"log, engine and state end at different seqs, the log at {logged_seq}")
-        if state.last_seq == last_seq and state.ledger != self.shadow.ledger:
-            self.wrong(f"the live state at seq {last_seq} is not what its events give")
+        if state.last_seq == last_seq:
+            jobs = {event.job for event in events if isinstance(event, JobEvent)}
+            self._compare(state, "the live state is not what its events give", jobs)
         if len(state.jobs) <= SMALL_JOBS:
             for violation in violations(state):
                 self.wrong(f"at seq {last_seq}: {violation}")
 
+    def _compare(self, state: State, what: str, jobs: Iterable[str] | None = None) -> None:
+        try:
+            self.book.check(state, jobs)
+        except BookDiffers as error:
+            self.wrong(f"{what}: at seq {self.book.last_seq}, {error}")
+
     def _take_in(self, first_seq: int, now_ms: int, events: Sequence[AnyEvent]) -> None:
-        shadow = self.shadow
-        if first_seq != shadow.last_seq + 1:
-            self.wrong(f"a commit begins with seq {first_seq}; {shadow.last_seq + 1} was next")
+        book = self.book
+        if first_seq != book.last_seq + 1:
+            self.wrong(f"a commit begins with seq {first_seq}; {book.last_seq + 1} was next")
             return
-        if now_ms < shadow.time_ms:
+        if now_ms < book.time_ms:
             self.wrong(f"the stamp of seq {first_seq} lies before that of the commit before")
         self.commits.append((first_seq, now_ms, events))
         self._world.note("commit", first_seq, now_ms, events)
-        for event in events:
-            reason = legal(shadow, event)
+        for step, event in zip(steps_of(first_seq, now_ms, events), events, strict=True):
+            reason = self._validator.step(step)
             if reason is not None:
-                self.wrong(f"seq {shadow.last_seq + 1}: {event.NAME} is illegal: {reason}")
+                self.wrong(f"seq {step.seq}: {event.NAME} is illegal: {reason}")
                 return
-            if type(event) is Dispatched:
-                self._early.discard(shadow.last_seq + 1)
-                self._check_dispatch(shadow.jobs[event.job], event.worker, now_ms)
-            elif type(event) is Acked and event.token not in self._ended:
-                self.wrong(f"job {event.job} completes, and its token {event.token} has not ended")
-            elif type(event) is Released:
-                self._check_give_back(event)
-            elif type(event) is TimedOut or type(event) is Died:
-                self._check_limit(event)
-            end = _ENDS.get(type(event))
-            if end is not None:
-                self._ends.setdefault(event.job, set()).add(end)  # type: ignore[union-attr]
-            self._count(event)
-            apply(shadow, event, now_ms)
+            self._look_at(event, now_ms)
+            try:
+                book.step(step)
+            except BookDiffers as error:
+                self.wrong(f"seq {step.seq}: {event.NAME} cannot follow: {error}")
+                return
             if type(event) is Acked or type(event) is Discarded:
                 self._buried.append(event.job)
                 self._look_at_evictions()
+
+    def _look_at(self, event: AnyEvent, now_ms: int) -> None:
+        """Looks at an event before it is in the book."""
+        if type(event) is Dispatched:
+            self._early.discard(self.book.last_seq + 1)
+            self._check_dispatch(self.book.pages[event.job], event.worker, now_ms)
+        elif type(event) is Acked and event.token not in self._ended:
+            self.wrong(f"job {event.job} completes, and its token {event.token} has not ended")
+        elif type(event) is Released:
+            self._check_give_back(event)
+        elif type(event) is TimedOut or type(event) is Died:
+            self._check_limit(event)
+        if isinstance(event, JobEvent) and event.NAME in _ENDS:
+            self._ends.setdefault(event.job, set()).add(_ENDS[event.NAME])
+        self._count(event)
 
     def _check_give_back(self, event: Released) -> None:
         """A reload gives back what has not started, and nothing else."""
@@ -237,36 +244,36 @@ class RunWatch:
             reach(f"an attempt is given back: {event.cause}")
         elif type(event) in (Retried, TimedOut, Died) and getattr(event, "cause", "") in CHARGES:
             reach(f"an attempt is charged: {event.cause}")  # type: ignore[union-attr]
-        elif type(event) is Dispatched and self.shadow.jobs[event.job].suspect:
+        elif type(event) is Dispatched and self.book.pages[event.job].suspect:
             reach("a suspect is dispatched")
 
     def _look_at_evictions(self) -> None:
-        shadow = self.shadow
-        while self._buried[0] not in shadow.tombstones:
+        book = self.book
+        while self._buried[0] not in book.ended:
             self.forgotten.add(self._buried.popleft())
-            by = "number" if len(shadow.tombstones) >= shadow.tombstones_max else "age"
+            by = "number" if len(book.ended) >= book.ended_max else "age"
             self._world.reach(f"a tombstone is evicted by {by}")
 
-    def _check_dispatch(self, row: Row, worker: int, now_ms: int) -> None:
+    def _check_dispatch(self, job: Page, worker: int, now_ms: int) -> None:
         """P9 and P12: the job's time has come, and none like it should have gone first."""
-        shadow = self.shadow
-        seq = shadow.last_seq + 1
-        if row.ready_ms > now_ms:
-            self.wrong(f"seq {seq}: job {row.id} goes {row.ready_ms - now_ms} ms before its time")
-        busy = any(held.worker == worker for held in shadow.in_flight.values())
-        spec, key = row.spec, (row.ready_ms, row.seq)
-        for other in shadow.jobs.values():
+        seq, running = self.book.last_seq + 1, self.book.in_flight()
+        if job.ready_ms > now_ms:
+            self.wrong(f"seq {seq}: job {job.id} goes {job.ready_ms - now_ms} ms before its time")
+        busy = any(held.worker == worker for held in running)
+        beside_a_suspect = any(held.suspect for held in running)
+        key = (job.ready_ms, job.seq)
+        for other in self.book.pages.values():
             if (
-                other.state == JobState.PENDING
+                other.state == "PENDING"
                 and (other.ready_ms, other.seq) < key
-                and other.spec.queue == spec.queue
-                and other.spec.priority == spec.priority
+                and other.queue == job.queue
+                and other.priority == job.priority
             ):
                 waits = (busy and (other.on_last_attempt or other.suspect)) or (
-                    other.suspect and shadow.suspects_in_flight
+                    other.suspect and beside_a_suspect
                 )
                 if not waits:
-                    self.wrong(f"seq {seq}: job {row.id} goes before {other.id}, which is first")
+                    self.wrong(f"seq {seq}: job {job.id} goes before {other.id}, which is first")
 
     def _check_limit(self, event: TimedOut | Died) -> None:
         """P12: nobody is timed out before the limit has passed, whatever the clock says."""
@@ -274,7 +281,7 @@ class RunWatch:
         if event.cause != Cause.TIME_LIMIT or began_ns is None:
             return
         ran_ms = (self._world.loop.now_ns - began_ns) / MS
-        limit_ms = self.shadow.jobs[event.job].spec.timeout_ms
+        limit_ms = self.book.pages[event.job].timeout_ms
         if ran_ms < limit_ms:
             self.wrong(f"job {event.job} is timed out after {ran_ms:.0f} of {limit_ms} ms")
 
@@ -283,8 +290,8 @@ class RunWatch:
     def told(self, seq: int) -> None:
         """Someone outside has seen this seq."""
         self._told_seq = max(self._told_seq, seq)
-        if seq > self.shadow.last_seq:
-            self.wrong(f"seq {seq} was told, and only {self.shadow.last_seq} is durable")
+        if seq > self.book.last_seq:
+            self.wrong(f"seq {seq} was told, and only {self.book.last_seq} is durable")
 
     def told_end(self, job: str, state: str) -> None:
         """Someone outside has heard how a job ended."""
@@ -295,9 +302,9 @@ class RunWatch:
     def sent(self, attempts: Sequence[Attempt]) -> None:
         """Attempts go to a worker: their DISPATCH has to be durable, where it is waited for."""
         for attempt in attempts:
-            queue = self.shadow.queues.get(attempt.queue)
-            waits = queue is None or queue.row.durable_dispatch
-            if waits and attempt.token > self.shadow.last_seq:
+            queue = self.book.queues.get(attempt.queue)
+            waits = queue is None or queue.durable_dispatch
+            if waits and attempt.token > self.book.last_seq:
                 self.wrong(f"token {attempt.token} goes to a worker before its DISPATCH is durable")
 
     # -- what runs --------------------------------------------------------------------------------
@@ -313,7 +320,7 @@ class RunWatch:
         self._running[attempt.job] = attempt.token
         self._began_ns[attempt.token] = self._world.loop.now_ns
         self._ended.discard(attempt.token)
-        if attempt.token > self.shadow.last_seq:
+        if attempt.token > self.book.last_seq:
             self._early.add(attempt.token)
             self._world.reach("an attempt starts before its DISPATCH is durable")
         self.runs.append(RunLine(False, attempt.token, pid, attempt.job))
@@ -373,9 +380,9 @@ class RunWatch:
     def unfinished(self) -> list[str]:
         """Returns the jobs that have not ended, each with the reason why it waits."""
         return [
-            f"{row.id} ({why(self.shadow, row).reason})"
-            for row in self.shadow.jobs.values()
-            if row.state in (JobState.PENDING, JobState.IN_FLIGHT)
+            f"{page.id} ({page.state}, ready at {page.ready_ms})"
+            for page in self.book.pages.values()
+            if page.state in ("PENDING", "IN_FLIGHT")
         ]
 
     def finish(self) -> None:
@@ -401,7 +408,6 @@ class RunWatch:
         except BeaverError as error:
             self.wrong(f"the files cannot be read at the end: {error}")
             return
-        if fingerprint(state) != fingerprint(self.shadow):
-            self.wrong("the files give another state at the end than the commits")
+        self._compare(state, "the files give another state at the end than the commits")
         for wrong in wrong_stories(self._world.bare_disk(), self._layout.path, state.last_seq):
             self.wrong(wrong)
