@@ -3,7 +3,7 @@
 `apply` takes the row out of the indexes, changes it through the cell table, and puts it
 back.  It never fails on a legal event and never stops half-way: recovery asks `legal` first
 and calls an illegal event corruption; the engine applies only what `decide` has returned.
-What is done for many like events at once stands in `bulk`.
+The bulk forms for many similar events are in `bulk`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def apply_all(
         state: The state, right after which they were decided.
         events: What `decide` returned.
         time_ms: Their stamp.
-        run_min: From so many events a run is applied at once; checkers pass 1.
+        run_min: The shortest run of events that is applied at once; checkers pass 1.
     """
     if len(events) >= run_min and len(set(map(type, events))) == 1:
         form = BULK.get(type(events[0]))
@@ -100,7 +100,7 @@ def replay(
         first_seq: Seq of the first event.
         time_ms: The stamp of the frame.
         events: All its events.
-        run_min: From so many like events a run is applied at once, in a frame whose runs
+        run_min: The shortest run of similar events that is applied at once, in a frame whose runs
             are as long on average; checkers pass 1.
 
     Returns:

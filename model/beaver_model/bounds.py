@@ -67,20 +67,20 @@ QUEUES_MAX = 10_000
 """Queues that a store may know at once, beside `default`; idle ones make room for new ones."""
 
 QUEUES_FORGOTTEN_AT_ONCE = 100
-"""Where there is no room for a new queue, so many idle ones are forgotten, so that it is rare."""
+"""How many idle queues are forgotten when a new one has no room, so that this stays rare."""
 
 WEIGHT_DEFAULT = 10
 WEIGHT_MAX = 1_000
 """A queue's weight is 1 to 1,000; its share of the slots is in proportion."""
 
 AGEING_MS = 60_000
-"""A ready job gains one priority for every such span that it has waited."""
+"""A ready job gains one priority for each such period of waiting."""
 
 TOMBSTONES_MAX_DEFAULT = 1_000_000
 """Finished jobs that are remembered to find duplicates; the bound in force is logged."""
 
 TOMBSTONES_EVICTED_PER_EVENT = 4
-"""Evictions are paid a few an event, so that no event is long."""
+"""Tombstones evicted per event at most, so that no event takes long."""
 
 DIGEST_BYTES = 12
 """Length of a request digest (BLAKE2b-96: compared only between two requests of one id)."""

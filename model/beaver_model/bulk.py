@@ -32,9 +32,9 @@ from beaver_model.states import JobState, Trigger
 from beaver_model.stride import STRIDE
 
 RUN_MIN: Final = 3
-"""From so many events a run is worth it."""
+"""Shorter runs are faster event by event."""
 ROWS_MIN: Final = 1_000
-"""From so many rows sorting them first is worth it; the explorer thaws millions of small states."""
+"""Fewer rows are not worth sorting first; the explorer thaws millions of small states."""
 
 _PENDING: Final = JobState.PENDING
 _IN_FLIGHT: Final = JobState.IN_FLIGHT

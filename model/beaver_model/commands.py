@@ -69,7 +69,7 @@ class Done(msgspec.Struct, frozen=True, gc=False):
 
 
 class CompleteBatch(Command, frozen=True):
-    """A worker reports successes, none with children.  What is refused of them is left out."""
+    """A worker reports successes, none with children.  Refused ones are left out."""
 
     done: list[Done]
 
@@ -87,7 +87,7 @@ class Fail(Command, frozen=True):
 
 
 class Expire(Command, frozen=True):
-    """The limit of an attempt passed and it runs no longer."""
+    """An attempt exceeded its time limit and has stopped."""
 
     job: str
     token: int
@@ -112,13 +112,13 @@ class Cancel(Command, frozen=True):
 
 
 class ConfirmCancel(Command, frozen=True):
-    """A cancelled attempt runs no longer, or its job cancelled itself."""
+    """A cancelled attempt has stopped, or its job cancelled itself."""
 
     job: str
     token: int
     cause: str = Cause.OPERATOR
     error: str = ""
-    """What the job says of it."""
+    """The reason that the job gave."""
 
 
 class Requeue(Command, frozen=True):

@@ -1,9 +1,9 @@
 """Contents: check values over everything that a state holds, to compare two states whole.
 
-What lives here: `contents_of`, the whole of a state that may be slow to read, and `glance_at`,
-what the loop of a server can say of its own state at once.  Both read the rows as they are,
-every field that a row has, and not by way of `freezing`: what `freeze` and with it a snapshot
-and the fingerprint would leave out is found here.
+What lives here: `contents_of` reads a whole state and may be slow; `glance_at` gives
+what a server's event loop can compute of its own state at once.  Both read the rows directly,
+every field of them, and not through `freezing`: so they notice a field that `freeze`, and
+with it a snapshot and the fingerprint, would leave out.
 
 What may not live here: derived values, but for the counts that a glance needs.
 """
@@ -24,9 +24,9 @@ from beaver_model.state import Header, State
 SAMPLE_EACH: Final = 50
 """Rows of each kind that a glance looks at."""
 _CLIPPED_BYTES: Final = 1 << 10
-"""Of a payload so much goes into a glance, and its length."""
+"""Bytes of a payload that go into a glance, with its length."""
 _RUN: Final = 1_000
-"""Rows that are encoded at once."""
+"""Rows encoded together."""
 
 _header: Final = attrgetter(*Header._fields)
 _row: Final = attrgetter(*(name for name in Row.__struct_fields__ if name != "scheduled"))
@@ -79,7 +79,7 @@ def _part(count: int, values: Iterable[Any]) -> Part:
 
 
 def difference(wanted: Contents, found: Contents) -> str:
-    """Says in which part two states differ first; nothing where they are the same."""
+    """Returns the first part in which two states differ; empty if they are the same."""
     for name, ours, theirs in zip(Contents._fields, wanted, found, strict=True):
         if ours.values != theirs.values:
             return f"{theirs.values} {name} instead of {ours.values}"
@@ -92,7 +92,7 @@ def difference(wanted: Contents, found: Contents) -> str:
 
 
 class Glance(msgspec.Struct, array_like=True):
-    """What can be said of a state without a look at every row."""
+    """What a state shows without reading every row."""
 
     last_seq: int
     figures: dict[str, int]
@@ -145,7 +145,7 @@ def _of_row(row: Row) -> str:
 
 
 def difference_at_a_glance(state: State, seen: Glance) -> str:
-    """Says what of a glance does not hold of a state; nothing where all of it does."""
+    """Returns what a glance claims that a state does not have; empty if all of it holds."""
     for name, value in _figures(state).items():
         if seen.figures.get(name) != value:
             return f"{name} is {value}, and was seen as {seen.figures.get(name)}"

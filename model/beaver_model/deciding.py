@@ -78,7 +78,7 @@ def decide(state: State, command: AnyCommand, now_ms: int) -> Decision:
     return _DECIDE[type(command)](state, command, now_ms)
 
 
-# -- jobs come in ---------------------------------------------------------------------------
+# -- enqueueing ---------------------------------------------------------------------------
 
 
 def _enqueue(state: State, command: Enqueue, now_ms: int) -> Decision:
@@ -136,7 +136,7 @@ def _first_repeated(jobs: Sequence[str]) -> int:
     raise AssertionError("called only where an id stands twice")
 
 
-# -- jobs go out ----------------------------------------------------------------------------
+# -- dispatching ----------------------------------------------------------------------------
 
 
 def _dispatch(state: State, command: Dispatch, now_ms: int) -> Decision:
@@ -155,7 +155,7 @@ def _dispatch_batch(state: State, command: DispatchBatch, now_ms: int) -> Decisi
 def _go_out(
     state: State, ids: Sequence[str], worker: int, now_ms: int, prefetched: bool
 ) -> Decision:
-    """Dispatches all of some jobs, or refuses for the first that may not go."""
+    """Dispatches all given jobs, or refuses because of the first that may not run."""
     events: list[AnyEvent] = []
     jobs, suspects = state.jobs, state.suspects_in_flight
     for job in ids:
@@ -180,7 +180,7 @@ def why_not_dispatch(
         state: The state that holds the row.
         row: A pending job.
         now_ms: The time.
-        suspects: How many are in flight, those included that go out just before.
+        suspects: How many are in flight, including those dispatched just before.
         prefetched: It would wait behind another job at a busy worker.
     """
     if row.ready_ms > now_ms:
@@ -227,7 +227,7 @@ def _complete(state: State, command: Complete, now_ms: int) -> Decision:
     if isinstance(admitted, Rejection):
         error = f"child {admitted.facts.get('job', '')} was refused: {admitted.code}"
         return _end_for_good(row, Cause.CHILD_CONFLICT, error)
-    # What is forgotten for the children comes before the ACK, which they follow.
+    # Queues forgotten for the children come before the ACK, since the children follow it.
     forgotten = [event for event in admitted if type(event) is QueueForgotten]
     return [
         *forgotten,
@@ -283,7 +283,7 @@ def _release(state: State, command: Release, now_ms: int) -> Decision:
 
 
 def _end_for_good(row: Row, cause: str, error: str) -> list[AnyEvent]:
-    """An attempt that neither completed nor is to be tried again."""
+    """Ends an attempt that neither completed nor will be retried."""
     if row.cancel_requested:
         return [Cancelled(row.id, row.token, Cause.OPERATOR)]
     return [Died(row.id, row.token, cause, error)]
@@ -293,7 +293,7 @@ def _confirm_cancel(state: State, command: ConfirmCancel, now_ms: int) -> Decisi
     row = _fenced(state, command.job, command.token)
     if isinstance(row, Rejection):
         return row
-    # An operator who asked first has cancelled it, however the attempt ended.
+    # An operator asked to cancel it first, so it is cancelled, however the attempt ended.
     cause = Cause.OPERATOR if row.cancel_requested else command.cause
     return [Cancelled(row.id, row.token, cause, command.error)]
 
@@ -302,7 +302,7 @@ def _confirm_cancel(state: State, command: ConfirmCancel, now_ms: int) -> Decisi
 
 
 def _absent(state: State, job: str, row: Row | None) -> Rejection:
-    """Says why a job is not in the state that a command needs."""
+    """Returns why a job is not in the state that a command needs."""
     if row is not None:
         return Rejection("wrong_state", {"job": job, "state": row.state.name})
     tombstone = state.tombstone(job)
@@ -382,8 +382,8 @@ def _set_bounds(state: State, command: SetBounds, now_ms: int) -> Decision:
 def _boot(state: State, command: Boot, now_ms: int) -> Decision:
     """Returns BOOT and what becomes of every job that a dead server left in flight.
 
-    What had started is charged, at once and without backoff; what had not is given back.
-    After a power cut nobody knows, so all are charged, and are suspects.
+    Attempts that had started are charged, at once and without backoff; others are given back.
+    After a power cut that is unknown, so all are charged and become suspects.
     """
     events: list[AnyEvent] = [Booted(state.epoch + 1, command.power_cut, command.writer)]
     for token, row in state.in_flight.items():

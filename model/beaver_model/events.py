@@ -34,13 +34,13 @@ class JobEvent(Event):
 
 
 class AttemptEnded(JobEvent):
-    """An attempt came to its end, named by its token; 0 where the job was pending."""
+    """An attempt ended; its token, or 0 if the job was pending."""
 
     token: int
 
 
 class Enqueued(JobEvent, tag=1):
-    """A job came in.  Its seq is the job's identity in the store."""
+    """A job was enqueued.  Its seq is the job's identity in the store."""
 
     NAME: ClassVar[str] = "ENQUEUE"
     TRIGGER: ClassVar[Trigger | None] = Trigger.ENQUEUE
@@ -54,7 +54,7 @@ class Enqueued(JobEvent, tag=1):
 
 
 class Dispatched(JobEvent, tag=2):
-    """A job went to a worker.  Its seq is the token that the outcome must carry."""
+    """A job was given to a worker.  Its seq is the token that the outcome must carry."""
 
     NAME: ClassVar[str] = "DISPATCH"
     TRIGGER: ClassVar[Trigger | None] = Trigger.DISPATCH
@@ -91,7 +91,7 @@ class TimedOut(AttemptEnded, tag=5):
 
 
 class Released(AttemptEnded, tag=6):
-    """The attempt is given back: nothing was lost and nothing is charged."""
+    """The attempt is given back to its queue and does not count."""
 
     NAME: ClassVar[str] = "RELEASE"
     TRIGGER: ClassVar[Trigger | None] = Trigger.RELEASE
@@ -159,9 +159,9 @@ class Booted(Event, tag=13):
     NAME: ClassVar[str] = "BOOT"
     epoch: int
     power_cut: bool
-    """The machine went down since the last BOOT, so what had started is not known."""
+    """The machine went down since the last BOOT, so which attempts had started is unknown."""
     writer: str = ""
-    """Whoever writes from here on: host and process."""
+    """The writer from here on: host and process."""
 
 
 class BoundsSet(Event, tag=14):
@@ -196,7 +196,7 @@ AnyEvent = (
     | BoundsSet
     | QueueForgotten
 )
-"""The events that may stand in a log: a new one is entered here, and nowhere else."""
+"""Every event that a log may hold: the only place to register a new one."""
 
 ALL_EVENTS: Final[tuple[type[AnyEvent], ...]] = get_args(AnyEvent)
 JOB_EVENTS: Final = tuple(kind for kind in ALL_EVENTS if issubclass(kind, JobEvent))

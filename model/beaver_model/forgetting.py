@@ -1,11 +1,11 @@
 """Forgetting queues: which ones make room for new ones, so that names never run out.
 
 A queue is known from its first job or setting on.  One without jobs and with the settings of a
-new one says nothing that a new one would not say, so it may go.  It goes only where there is
-no room for another: what it has counted is of use as long as it is there.
+new one holds no information, so it may be forgotten.  That happens only when there is
+no room for another, since its counts are useful while it exists.
 
-What is forgotten is logged.  First go those that had the fewest jobs: names that were made up
-for a job or two.  That stands in the rows, so every state of the same rows decides alike.
+Forgetting is logged.  Queues that had the fewest jobs go first: names that were made up
+for a job or two.  That count is in the rows, so equal states decide alike.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def why_kept(queue: QueueIndex) -> str | None:
 
 
 def room_for(state: State, new: set[str], used: set[str]) -> list[AnyEvent] | None:
-    """Returns what has to be forgotten before new queues come; `None` where that is not enough.
+    """Returns the queues to forget before new ones are added; `None` if that is not enough.
 
     Args:
-        state: What holds now.
+        state: The state.
         new: Queues that are not known.
         used: Queues that are used with them, and so are not forgotten.
     """
@@ -43,7 +43,7 @@ def room_for(state: State, new: set[str], used: set[str]) -> list[AnyEvent] | No
     if len(idle) < missing:
         return None
     idle.sort(key=lambda queue: (queue.row.enqueued, queue.row.name))
-    # More than are missing, so that this is not done for each new queue.
+    # More than needed, so that this does not run for each new queue.
     gone = idle[: max(missing, min(QUEUES_FORGOTTEN_AT_ONCE, state.queues_max // 2))]
     return [QueueForgotten(queue.row.name) for queue in gone]
 
@@ -51,8 +51,8 @@ def room_for(state: State, new: set[str], used: set[str]) -> list[AnyEvent] | No
 def idle_queues(state: State) -> Sequence[QueueIndex]:
     """Returns the queues that may be forgotten.
 
-    They are looked for once until the next event: a client that is refused ten thousand times
-    in a row must not cost ten thousand looks at ten thousand queues.
+    The search runs once until the next event: a client that is refused ten thousand times
+    in a row must not cost ten thousand scans of ten thousand queues.
     """
     seq, idle = state.idle_queues
     if seq != state.last_seq:

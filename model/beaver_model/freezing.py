@@ -1,4 +1,4 @@
-"""Freezing: the rows of a state as plain tuples, and the state that they give again.
+"""Freezing: converting a state to plain tuples and back.
 
 `freeze` gives the rows as plain tuples; `thaw` rebuilds everything from them.  Snapshot,
 explorer and index check share the pair.  The fingerprint is taken over the frozen rows.
@@ -167,7 +167,7 @@ def assemble(
     *,
     indexed: bool = True,
 ) -> State:
-    """Makes a state of its parts; rows come in seq order, and as tombstones do in pieces.
+    """Builds a state from its parts; rows come in seq order, and like tombstones in pieces.
 
     Raises:
         ValueError: Two rows or two tombstones have one id.

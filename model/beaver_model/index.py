@@ -31,7 +31,7 @@ _BUCKETS_KEPT: Final = 64
 
 
 class Kind(IntEnum):
-    """Who may take a ready job: whoever prefetches, an idle worker only, or one at a time."""
+    """Which worker may take a ready job: any, an idle one only, or one job at a time."""
 
     NORMAL = 0
     LAST_ATTEMPT = 1
@@ -88,7 +88,7 @@ class Lane:
         self.live += len(rows)
 
     def heads(self, count: int) -> list[Row]:
-        """Returns jobs that go first, in order: up to `count`, or fewer where it gets intricate."""
+        """Returns the first jobs in order: up to `count`, or fewer if husks or heaps intervene."""
         head = self.head()
         if head is None:
             return []
@@ -101,7 +101,7 @@ class Lane:
         return rows[: next(n for n, state in enumerate(states) if state != _PENDING)]
 
     def take_heads(self, rows: Sequence[Row]) -> bool:
-        """Takes out rows that go first, in this order; else returns False and takes none."""
+        """Removes rows that are first, in this order; otherwise returns False and removes none."""
         count = len(rows)
         if self.late or list(islice(self.arrivals, count)) != rows:
             return False
@@ -183,7 +183,7 @@ class Bucket:
         self.live += len(rows)
 
     def take_heads(self, rows: Sequence[Row]) -> bool:
-        """Takes out rows that go first in their lane; else returns False and takes none."""
+        """Removes rows that are first in their lane; otherwise returns False and removes none."""
         priority = rows[0].spec.priority
         lane = self.lanes[priority]
         if lane is None or not lane.take_heads(rows):
@@ -229,7 +229,7 @@ class QueueIndex:
         """Virtual time of stride scheduling (Waldspurger and Weihl, 1995)."""
 
     def bucket(self, row: Row, known_tasks: frozenset[str] | None) -> Bucket:
-        """Returns the bucket of a pending row, made if need be."""
+        """Returns the bucket of a pending row; creates it if necessary."""
         key = (row.spec.task, kind_of(row))
         bucket = self.buckets.get(key)
         if bucket is None:
@@ -240,14 +240,14 @@ class QueueIndex:
         return bucket
 
     def has_work(self, *, prefetched: bool) -> bool:
-        """True where a job may be taken now, or may wait at a worker if `prefetched`."""
+        """True if a job may be dispatched now, or may wait at a worker if `prefetched`."""
         return not self.row.paused and any(
             bucket.live and bucket.known and (bucket.kind == _NORMAL or not prefetched)
             for bucket in self.buckets.values()
         )
 
     def oldest_ready_ms(self) -> int | None:
-        """Returns since when the job that waits longest has been ready."""
+        """Returns the ready time of the job that has waited longest."""
         heads = (
             lane.head()
             for bucket in self.buckets.values()

@@ -4,8 +4,8 @@ Each takes a state and returns what is wrong, or `None`.  The explorer, the Hypo
 machines, the simulator, `verify` and `replay --check` all use these.  They
 scan, so they are for checking, never for the hot path.
 
-What can be said of one row alone stands in functions of its own, `ROW_INVARIANTS`, and what
-the counts say of each other in `counts_agree`: a running server asks these of a sample.
+Those about one row alone are in `ROW_INVARIANTS`, and those about the counts
+in `counts_agree`: a running server checks these on a sample.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def row_is_bounded(state: State, row: Row) -> str | None:
 
 
 def row_has_a_place(state: State, row: Row) -> str | None:
-    """P5: where a pending job should stand something stands; `ready_index_matches` looks for it."""
+    """P5: a pending job's place in the index is not empty; `ready_index_matches` checks the job."""
     if row.state != JobState.PENDING:
         return None
     queue = state.queues.get(row.spec.queue)
@@ -138,9 +138,9 @@ def attempts_are_bounded(state: State) -> str | None:
 
 
 def counts_agree(state: State) -> str | None:
-    """Counts that are kept apart say the same; a look at the queues is enough.
+    """Counts that are kept separately agree; only the queues have to be read.
 
-    It follows from what the scans of `INVARIANTS` say, so it is none of them.
+    It follows from `INVARIANTS`, so it is not one of them.
     """
     counts = [0] * len(JobState)
     ready = 0
@@ -168,7 +168,7 @@ def counts_agree(state: State) -> str | None:
 
 
 def queue_agrees(name: str, queue: QueueIndex) -> str | None:
-    """What a queue counts is what its buckets count."""
+    """The counts of a queue are the sums over its buckets."""
     if min(queue.counts) < 0 or queue.bytes < 0:
         return f"queue {name} counts {queue.counts} and {queue.bytes} bytes"
     live = sum(bucket.live for bucket in queue.buckets.values())
@@ -220,7 +220,7 @@ def ready_index_matches(state: State) -> str | None:
 
 
 def turns_are_listed(state: State) -> str | None:
-    """P9: a queue with a job that may be taken has its turn, once, and not too late."""
+    """P9: a queue with an eligible job is in the order of turns once, and not too late."""
     for order, prefetched in ((state.stride_order, False), (state.prefetch_stride_order, True)):
         listed = {number: stride_pass for stride_pass, number, _ in order}
         if len(listed) != len(list(order)):
@@ -266,7 +266,7 @@ def counts_match(state: State) -> str | None:
 
 
 def tombstones_match(state: State) -> str | None:
-    """Tombstones and their order of eviction name the same jobs, once each."""
+    """The tombstones and their eviction order name the same jobs, once each."""
     ids = list(state.tombstone_ids)
     if len(ids) != len(set(ids)) or set(ids) != set(state.tombstones):
         return "the order of tombstones and the tombstones differ"
@@ -274,7 +274,7 @@ def tombstones_match(state: State) -> str | None:
 
 
 def queues_are_known_and_bounded(state: State) -> str | None:
-    """Every job's queue is known, and no more are than there may be."""
+    """Every job's queue is known, and there are no more queues than allowed."""
     for row in state.jobs.values():
         if row.spec.queue not in state.queues:
             return f"job {row.id} is in queue {row.spec.queue}, which is not known"

@@ -1,6 +1,6 @@
-"""What may follow in a log: facts that bind every event, asked before it is applied.
+"""Legality: whether an event may come next in a log, checked before it is applied.
 
-What may not live here: policy, such as order and fairness, which binds only who decides.
+What may not live here: policy, such as order and fairness, which only `decide` follows.
 """
 
 from __future__ import annotations

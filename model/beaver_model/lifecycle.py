@@ -62,7 +62,7 @@ MACHINE: Final = build_machine()
 
 
 Cells = tuple[JobState | None, ...]
-"""What one trigger does to each state."""
+"""The next state for each state, by one trigger."""
 
 
 def _compile(machine: Machine) -> tuple[Cells, ...]:

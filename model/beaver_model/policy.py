@@ -32,7 +32,7 @@ class Offer(NamedTuple):
     queues: frozenset[str] | None = None
     """Queues that the worker serves; `None` means all."""
     idle: bool = True
-    """The job would start now; False where it would wait in a prefetch."""
+    """The job would start now; False if it would wait behind a running one."""
 
 
 def select(state: State, offer: Offer, now_ms: int) -> Row | None:
@@ -44,8 +44,8 @@ def select(state: State, offer: Offer, now_ms: int) -> Row | None:
 def select_run(state: State, offer: Offer, now_ms: int, count: int) -> list[Row]:
     """Returns jobs that the slot gets one after another: the first, and up to `count` in all.
 
-    They are those that `select` would give after each DISPATCH in turn.  Fewer come where that
-    is not plain to see: ask again.
+    They are those that `select` would give after each DISPATCH in turn.  Fewer are returned
+    where that is not obvious: call again.
     """
     first = select(state, offer, now_ms)
     if first is None:
@@ -76,7 +76,7 @@ def _first_of(queue: QueueIndex, state: State, offer: Offer, now_ms: int) -> Row
             continue
         mask = bucket.mask
         if not mask & (mask - 1) and first is None and len(queue.buckets) == 1:
-            # One priority and one task, as most queues have: nothing to compare.
+            # Most queues have one priority and one task: nothing to compare.
             lane = bucket.lanes[mask.bit_length() - 1]
             return lane.head() if lane is not None else None
         for lane in bucket.lanes:
@@ -90,7 +90,7 @@ def _first_of(queue: QueueIndex, state: State, offer: Offer, now_ms: int) -> Row
 
 
 def _may_take(state: State, kind: Kind, offer: Offer) -> bool:
-    """True where a slot may take a job of a kind that not everyone may."""
+    """True if a slot may take a job of a restricted kind."""
     return offer.idle and (kind != _SUSPECT or not state.suspects_in_flight)
 
 
@@ -121,7 +121,7 @@ WAITING = {
 
 
 def why(state: State, row: Row) -> Waiting:
-    """Returns why a job is not running now: a look-up, whatever the number of jobs."""
+    """Returns why a job does not run now: one look-up, however many jobs there are."""
     if row.state == JobState.IN_FLIGHT:
         return Waiting("running", worker=row.worker)
     if row.state != JobState.PENDING:

@@ -1,4 +1,4 @@
-"""The rows of the state: what is remembered of a job, a queue, a finished job.
+"""The rows of the state: jobs, queues and finished jobs.
 
 Rows are plain data.  Only `apply` changes them.  They are slim, since a store may hold ten
 million: options that jobs share live in one interned `Spec`, what is rare in `Extra`.
@@ -28,7 +28,7 @@ from beaver_model.bounds import (
 from beaver_model.states import JobState
 
 DEFAULT_QUEUE: Final = "default"
-"""The queue of jobs that name none: there is always room for it."""
+"""The queue of jobs that name none; there is always room for it."""
 
 
 class BackoffKind(IntEnum):
@@ -40,7 +40,7 @@ class BackoffKind(IntEnum):
 
 
 class Origin(IntEnum):
-    """How a job came in; `exec` runs only what came from `LOCAL`."""
+    """How a job was enqueued; `exec` runs only jobs from `LOCAL`."""
 
     LOCAL = 0
     HTTP = 1
@@ -116,7 +116,7 @@ def spec_of(raw: bytes) -> Spec:
 
 
 class Extra(msgspec.Struct, array_like=True, gc=False):
-    """What only few jobs have; a row without any of it holds `None` instead."""
+    """Fields that few jobs have; a row without any of them holds `None` instead."""
 
     generation: int = 0
     """Requeues so far: part of the idempotency key."""
@@ -134,7 +134,7 @@ class Extra(msgspec.Struct, array_like=True, gc=False):
 class Row(msgspec.Struct, gc=False):
     """One job that is pending, in flight, dead or cancelled.
 
-    What every new job has comes first, so that a million are made by position; the rest
+    The fields of every new job come first, so that a million rows are built by position; the rest
     is at its default.
     """
 
@@ -229,7 +229,7 @@ class QueueRow(msgspec.Struct, array_like=True, gc=False):
 
 
 class Tombstone(NamedTuple):
-    """What stays of a finished or discarded job, to find duplicates."""
+    """A finished or discarded job, remembered to find duplicates."""
 
     seq: int
     outcome: JobState

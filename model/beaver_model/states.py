@@ -22,7 +22,7 @@ class JobState(IntEnum):
 
 
 class Trigger(IntEnum):
-    """What can happen to a job; each logged job event is one of these."""
+    """The transitions of a job; each logged job event is one of them."""
 
     ENQUEUE = 0
     DISPATCH = 1

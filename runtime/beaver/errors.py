@@ -21,9 +21,9 @@ UNUSABLE: Final = frozenset(
         errno.ENXIO,
     }
 )
-"""What the system says of a file that may not be used, or is none."""
+"""Error numbers for a file that may not be used or is no file."""
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""What the system says where a file cannot grow: no space, no quota, or a limit on its size
+"""Error numbers for a file that cannot grow: no space, no quota, or a limit on its size
 (`ulimit -f`, a file system's largest file).  Room may come; it is no failure of the disk."""
 
 
@@ -33,7 +33,7 @@ class BeaverError(Exception):
     exit_code: ClassVar[int] = 2
     http_status: ClassVar[int] = 500
     facts: Mapping[str, Any] = {}
-    """What a program wants to know of it: `job`, `index`, `seq`, ..."""
+    """Facts for programs: `job`, `index`, `seq`, ..."""
 
 
 class InvalidInput(BeaverError):
@@ -76,7 +76,7 @@ class LostLeadership(StoreUnavailable):
 
 
 class NoServer(StoreUnavailable):
-    """What was asked for needs a running server, and none holds the directory."""
+    """The operation needs a running server, and none holds the directory."""
 
 
 class QueueFull(StoreUnavailable):
@@ -94,7 +94,7 @@ class JobFailed(BeaverError):
     """`dead`, `cancelled` or `discarded`."""
     cause: str = ""
     error: str = ""
-    """What its last attempt said."""
+    """The error of its last attempt."""
 
 
 class CrewFailed(InvalidInput):

@@ -33,16 +33,16 @@ from beaver_model.bounds import (
 )
 
 SQLITE_PATH_BYTES: Final = 512
-"""What SQLite opens, the longest suffix of its own files included."""
+"""Longest path that SQLite opens, including the longest suffix of its own files."""
 SOCKET_PATH_BYTES: Final = 107 if sys.platform == "linux" else 103
-"""What the kernel takes as the address of a local socket."""
+"""Longest address of a local socket that the kernel accepts."""
 
 
 class Limit(NamedTuple):
     """One limit."""
 
     bounds: str
-    """What it bounds."""
+    """The bounded quantity."""
     value: int
     unit: str = ""
     setting: str = ""
@@ -50,11 +50,11 @@ class Limit(NamedTuple):
     ceiling: int = 0
     """Largest value of that setting, where there is one."""
     otherwise: str = ""
-    """What to do about more."""
+    """How to exceed it."""
 
     @property
     def hint(self) -> str:
-        """What a refusal says behind the figures: how to raise the limit, or what else to do."""
+        """The end of a refusal: how to raise the limit, or what else to do."""
         if not self.setting:
             return f"no setting changes that{f': {self.otherwise}' if self.otherwise else ''}"
         where = f"{self.setting}: in beaver.yaml, or as {variable(self.setting)}"

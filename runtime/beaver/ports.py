@@ -169,7 +169,7 @@ Written = Callable[["OSError | None", float], None]
 
 
 class PoolEvents(Protocol):
-    """What a pool tells the controller.  All calls come on the loop."""
+    """Callbacks of a pool to the controller, all on the loop."""
 
     def worker_ready(self, worker: int, pid: int) -> None:
         """A worker was started and takes jobs."""

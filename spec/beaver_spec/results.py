@@ -32,11 +32,11 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of one check."""
 
     name: str
-    """What was checked, as a claim."""
+    """The claim that was checked."""
     kind: str
     """`cells`, `explorer`, `storage`, `release`, `induction`, `lifecycle` or `traces`."""
     tool: str
-    """What checked it, with its version where that is known."""
+    """The checker, with its version if that is known."""
     bounds: dict[str, Any] = {}
     """How far it looked; empty where there is no bound."""
     verdict: Verdict

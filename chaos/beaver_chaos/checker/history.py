@@ -47,7 +47,7 @@ from beaver_model.states import JobState
 from beaver_spec.traces.rules import LIFE
 
 VIOLATIONS_MAX: Final = 50
-"""So many are told; one broken rule may be broken a thousand times."""
+"""Violations reported at most; a broken rule may be broken a thousand times."""
 
 PENDING: Final = "pending"
 IN_FLIGHT: Final = "in flight"
@@ -80,7 +80,7 @@ class RunLine(NamedTuple):
 
 
 class ClientRecord:
-    """What was asked from outside, and what the answers were."""
+    """The requests of clients and operators, and their answers."""
 
     def __init__(self) -> None:
         self.sent: set[str] = set()
@@ -218,7 +218,7 @@ class HistoryCheck:
     def begin(self, state: State) -> None:
         """Begins behind a state, where the log before it is gone.
 
-        What it says of a job is believed; what was known of it before cannot be checked.
+        The snapshot's jobs are trusted; what was known of them before cannot be checked.
         """
         for row in state.jobs.values():
             extra = row.extra
@@ -391,7 +391,7 @@ class HistoryCheck:
         """Checks that the log has everything that was acknowledged, and nothing from nowhere.
 
         Args:
-            witness: What was asked and answered.
+            witness: Requests and answers.
             is_whole: It knows of everything that was asked; otherwise other producers may
                 have sent what it does not know.
         """
@@ -458,8 +458,8 @@ class HistoryCheck:
         crash then took; see `_may_be_lost`.
 
         Args:
-            runs: What workers ran.
-            closed: The log has ended well.  Else a server writes it, or was killed at its end.
+            runs: The workers' account.
+            closed: The log was closed.  Otherwise a server writes it, or was killed at its end.
         """
         starts = self._starts if closed else [*self._starts, (self._alone_from, self.last_seq + 1)]
         ran: dict[int, tuple[int, bool]] = {}
@@ -534,7 +534,7 @@ class HistoryCheck:
         may be killed, with one attempt that is charged and never ran; but not with two.
 
         Args:
-            runs: What workers ran.
+            runs: The workers' account.
             power_was_cut: The machine did go down, and then everything in flight is charged.
             at_once: Nothing comes between what a worker says and the code's first step.
         """

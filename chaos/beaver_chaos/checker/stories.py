@@ -1,4 +1,4 @@
-"""What is told of jobs, compared with the log, job by job and event by event.
+"""Compares what the index tells of jobs with the log, job by job and event by event.
 
 `explain`, `history`, `show` of a finished job and `list` of completed ones all rest on
 `beaver.history`: its index, what it keeps of pruned segments, and the end of the log that it
@@ -27,7 +27,7 @@ from beaver_spec.traces.rules import LogStep
 EVENTS_MAX: Final = 20_000
 """About so many events are compared: of a longer log, those of every n-th job."""
 ENDS_MAX: Final = 5_000
-"""So many ends are searched for."""
+"""How many ended jobs are searched for."""
 _WRONG_MAX: Final = 5
 _READS_MAX: Final = 10
 _ENDS: Final = {"completed": "ACK", "discarded": "DISCARD"}
@@ -57,7 +57,7 @@ def _compare(disk: Disk, layout: Layout, *, at_rest: bool) -> list[str]:
     told = tell(disk, layout, [Known(job) for job in lives], last_seq)
     if not lives:
         return []
-    # What was pruned since is told no more, of jobs that have ended.
+    # Pruned events of jobs that have ended are no longer shown.
     pruned_seq = first_seq
     if not at_rest:
         pruned_seq, *_ = read_steps(disk, layout.path)

@@ -31,7 +31,7 @@ from beaver_chaos.program.session import Session, together
 FAULT: Final = "a full disk that empties again, with kill -9 while it is full"
 DISK_BYTES: Final = 4 * SEGMENT_BYTES
 LEFT_BYTES: Final = SEGMENT_BYTES // 2
-"""What the ballast leaves: too little for a segment, enough for much else."""
+"""Room that the ballast leaves: too little for a segment, enough for most other files."""
 PAD_BYTES: Final = 900_000
 SLOW_JOBS: Final = 30
 _CHUNK: Final = bytes(64 << 10)
@@ -40,7 +40,7 @@ _PAUSE_S: Final = 0.3
 
 
 class FullDiskReport(NamedTuple):
-    """What the disk refused."""
+    """What failed for want of room."""
 
     taken: int
     """Large jobs that were taken in before one was refused."""
@@ -152,7 +152,7 @@ class _FullDisk:
         ballast.leave(LEFT_BYTES)
         taken = await self._send_until(refused=True)
         await self._until_status(lambda status: status.disk_full, "the status tells")
-        # 2. What was taken in goes on, also with not a byte left.
+        # 2. Accepted jobs go on, even without a byte left.
         ballast.leave(0)
         if self._rush:
             await self._until_status(lambda status: not status.in_flight, "what runs has ended")

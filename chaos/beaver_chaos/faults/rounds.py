@@ -35,11 +35,11 @@ FAULT_WITHIN_S: Final = 0.25
 COMMITS: Final = ("auto", "inline", "writer")
 """How servers write their log; one is drawn for each start."""
 ZYGOTE_KILLS_MAX: Final = 3
-"""Of one server: after five within ten seconds it is right to give up."""
+"""Killed workers of one server at most: after five within ten seconds it rightly gives up."""
 
 
 class ProgramFault(Enum):
-    """What is done to the program."""
+    """A fault on the running program."""
 
     KILL_SERVER = "kill -9 of the server"
     KILL_EVERYTHING = "kill -9 of server, writer, zygote, workers and helper at once"
@@ -95,7 +95,7 @@ class Progress(NamedTuple):
 
 
 class RoundsReport(NamedTuple):
-    """What a run that broke no promise did."""
+    """The report of a run that broke no promise."""
 
     seed: int
     rounds: int

@@ -34,7 +34,7 @@ REQUESTS: Final = 5
 
 
 class Injection(NamedTuple):
-    """What happens to some system calls instead of what they ask for."""
+    """A fault injected into some system calls."""
 
     calls: str
     """Their names, with commas; each kind is counted by itself."""
@@ -48,7 +48,7 @@ class Injection(NamedTuple):
 
     @property
     def fault(self) -> str:
-        """What it is called in the table of faults and outcomes."""
+        """Its name in the table of faults and outcomes."""
         kind, _, value = self.effect.partition("=")
         if kind == "signal":
             return "kill -9 at a write, sync or name of the log"
@@ -60,7 +60,7 @@ class Injection(NamedTuple):
 
 
 class TrialResult(NamedTuple):
-    """What a trial showed, beside that no promise was broken."""
+    """The findings of a trial that broke no promise."""
 
     code: int
     """How the server ended under the injection; 0 where it was not met, or survived."""
@@ -84,7 +84,7 @@ def tracer(
     Args:
         data: The data directory.
         trace: Where the calls are listed.
-        injections: What happens to them.
+        injections: The faults.
         children: Trace whatever the server starts, too; each process is counted by itself.
     """
     layout = Layout(str(data))
@@ -106,7 +106,7 @@ def inject(
 
     Args:
         directory: Where the files go.
-        injections: What happens in its first life.
+        injections: The faults during its first run.
         store_first: Make the store, with some jobs in it, in a life before that; without, the
             calls that make a store are counted too.
         writer: Let the writer process write the log, and have its calls fail.

@@ -1,4 +1,4 @@
-"""What each experiment with a fault gave, handed over line by line, and the table made of it.
+"""Results of experiments with faults, passed line by line, and their table.
 
 A test that injects a fault tells what came of it with `tell_fault`, or runs inside
 `experiment`, which also tells of a broken promise.  The lines go to `faults.jsonl` in the
@@ -54,7 +54,7 @@ class Experiment(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One experiment: what was done to a store, and what came of it."""
 
     fault: str
-    """What was done, in the same words each time: the experiments of one fault are one row."""
+    """The fault, in the same words each time: the experiments of one fault are one row."""
     where: str = ""
     """To what, or at which point: a file system, a system call, a region of a file."""
     times: int = 1
@@ -68,7 +68,7 @@ class Experiment(msgspec.Struct, kw_only=True, omit_defaults=True):
     recovery_s: list[float] = []
     """Seconds from the start of a server to its first answer, for each start after a fault."""
     broken: list[str] = []
-    """What did not hold, as sentences."""
+    """The broken promises, as sentences."""
     failed: list[str] = []
     """Why it did not come to its end."""
     sown: str = ""

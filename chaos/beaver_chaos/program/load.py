@@ -43,7 +43,7 @@ _CHANGES: Final = (
     ("discard", "dead"),
     ("discard", "pending"),
 )
-"""What an operator does, and to a job in which state."""
+"""Operations, and the state of the jobs that each is for."""
 _CANCEL_ANSWERS: Final = {
     "cancelled": Cancelled.NAME,
     "cancel_requested": CancelRequested.NAME,

@@ -100,7 +100,7 @@ class Program:
         """How the next server writes its log: a value of `beaver run`'s setting."""
         self._process: subprocess.Popen[bytes] | None = None
         self.pid = 0
-        """Of the server itself, also where it runs below another program."""
+        """Pid of the server itself, even if it runs below another program."""
         self.started_s = 0.0
         """When the server was started, on the monotonic clock."""
 

@@ -28,7 +28,7 @@ class Failure(msgspec.Struct):
 
 
 class Campaign(msgspec.Struct):
-    """What became of many seeds."""
+    """The results of many seeds."""
 
     first_seed: int
     steps: int
@@ -66,7 +66,7 @@ def simulate(
     """Runs seeds until one fails, they run out, or the time is over.
 
     Args:
-        seeds: What to run.
+        seeds: The seeds to run.
         first_seed: The first of them.
         steps: Acts of each run.
         favour: A fault that is to strike often.

@@ -17,9 +17,9 @@ class Delay(NamedTuple):
     """One callback that has to wait."""
 
     after: int
-    """So many further choices are made in order, then it is the oldest one's turn."""
+    """After this many choices the oldest one is delayed."""
     choices: int
-    """So many choices go to those behind it."""
+    """How many choices it is delayed by."""
 
 
 class Delays:

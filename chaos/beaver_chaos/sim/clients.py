@@ -139,7 +139,7 @@ class SimClient:
                 return
 
     def _untouched(self, names: Sequence[str], *, unknown: bool) -> None:
-        """Who ends has said that it did not take these up, which nobody else was asked for."""
+        """The ending server has refused these; if no other server got them, they are not in the log."""
         self.world.reach("a request is left by who ends, and sent again")
         known = self.world.watch.book.pages
         if not unknown and any(name in known for name in names):
@@ -158,7 +158,7 @@ class SimClient:
         witness.acknowledge(answers)
 
     async def _look(self, client: AsyncClient, name: str) -> None:
-        """What was acknowledged is seen by every later read through that server (P11)."""
+        """Every later read through that server sees what was acknowledged (P11)."""
         try:
             await client.show(name)
         except NotFound:

@@ -14,7 +14,7 @@ from beaver_chaos.sim.plan import Act, JobPlan
 from beaver_chaos.sim.world import World
 
 _SETTLE_MS: Final = 600_000
-"""So long after the last fault everything must have come to rest."""
+"""How long after the last fault everything must have settled."""
 _POLL_S: Final = 0.05
 
 
@@ -35,7 +35,7 @@ class Course:
             last_ms = max(last_ms, act.at_ms)
         await asyncio.sleep((last_ms + 1) / 1000)
         while self._acts_to_come:  # noqa: ASYNC110 - as everything else here
-            # What is overdue behind a slow sync comes in any order, this task included.
+            # Timers that are overdue after a slow sync run in any order, this task included.
             await asyncio.sleep(_POLL_S)
         self._heal()
         deadline_ns = world.loop.now_ns + _SETTLE_MS * MS
@@ -53,7 +53,7 @@ class Course:
         world.watch.finish()
 
     def _heal(self) -> None:
-        """No more faults: whatever is wrong has to mend itself from here on."""
+        """Ends all faults: from here on everything has to recover by itself."""
         world = self._world
         world.note("no more faults")
         world.healed = True

@@ -34,7 +34,7 @@ class Stopped(BaseException):
 
 
 class Fault(NamedTuple):
-    """What happens to one operation."""
+    """A fault of one operation."""
 
     error: int = 0
     """Errno that it raises; 0 stops the process there instead."""
@@ -243,7 +243,7 @@ class SimDisk:
         return list({id(node): node for node in nodes if isinstance(node, Inode)}.values())
 
     def _drop_orphans(self) -> None:
-        """What lies in a directory whose own name was lost is lost with it."""
+        """Files in a directory whose own name was lost are lost with it."""
         names = self._platter_names
         for path in sorted(names):
             parent = os.path.dirname(path)  # noqa: PTH120 - simulated paths

@@ -1,4 +1,4 @@
-"""What befalls the simulated machine: each act of a plan that is no request of a client.
+"""Faults of the simulated machine: each act of a plan that is not a client's request.
 
 A fault that finds nothing to strike does nothing.  What may not live here: which faults
 strike, and when (`sim.plan`).
@@ -265,4 +265,4 @@ FAULTS: Final[dict[str, Callable[..., None]]] = {
     "restart": _restart,
     "reload": _reload,
 }
-"""What each act that is no request of a client does."""
+"""The effect of each act that is not a client's request."""

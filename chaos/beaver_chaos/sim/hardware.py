@@ -66,7 +66,7 @@ def config_of(plan: Plan) -> Config:
 
 
 class Hardware:
-    """What every part of the simulation uses: nothing here knows of a process of Beaver."""
+    """The base of every part of the simulation; it knows no process of Beaver."""
 
     def __init__(self, plan: Plan, config: Config, choose: Choose | None = None) -> None:
         self.plan, self.config = plan, config

@@ -38,7 +38,7 @@ class SimHelperProcess:
             world.disk, self.process, on_stop=self.die, on_sync=_takes_no_time_of_the_server
         )
         self.asked: dict[asyncio.Future[Any], str] = {}
-        """What it is doing, by who waits for it."""
+        """Its work in progress, by the waiting future."""
         world.helpers.append(self)
 
     def die(self) -> None:
@@ -149,7 +149,7 @@ def _prepare(disk: Disk, path: str, size: int) -> None:
 
 
 def _takes_no_time_of_the_server() -> None:
-    """What the helper waits for holds up nobody else."""
+    """The helper's waits do not hold up the server."""
 
 
 class SimPast:

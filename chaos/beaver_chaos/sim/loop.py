@@ -256,7 +256,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     @contextlib.contextmanager
     def within(self, process: Process) -> Iterator[None]:
-        """What the block schedules belongs to `process`."""
+        """Whatever the block schedules belongs to `process`."""
         before, self.current = self.current, process
         try:
             yield

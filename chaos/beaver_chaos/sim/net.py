@@ -25,7 +25,7 @@ class SimTransport(asyncio.Transport):
         self.process, self._protocol = process, protocol
         self.peer: SimTransport
         self._arriving: deque[bytes] = deque()
-        """What is on its way to this end; empty bytes for its end."""
+        """Data on its way to this end; empty bytes for the end of the stream."""
         self._arrival_ns = 0
         self._lost = False
         """This end is closed; its protocol was told, or will be."""

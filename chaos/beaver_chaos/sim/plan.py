@@ -1,4 +1,4 @@
-"""What a seed means: a setup, and a list of acts with their times.
+"""The plan of a seed: a setup, and a list of acts with their times.
 
 Everything that happens *to* the queue is drawn here, before a run begins: what clients
 send, what operators want, what each attempt of a job will do, and which faults strike when.
@@ -31,7 +31,7 @@ REQUESTS: Final = (
     "wait",
     "status",
 )
-"""What clients ask beside `enqueue`."""
+"""Client requests other than `enqueue`."""
 QUEUES: Final = ("default", "mail")
 PASSING: Final = ("mail-0", "mail-1", "mail-2", "mail-3", "mail-4")
 """Queues of a few jobs each, more than there is room for: one is forgotten for the next."""
@@ -76,7 +76,7 @@ class Chance:
 
 
 class Script(NamedTuple):
-    """What one attempt of a job does."""
+    """The behaviour of one attempt of a job."""
 
     how: str
     """`ok`, `fail`, `dead`, `snooze`, `cancel`, `die` (its worker does) or `hang`."""
@@ -107,7 +107,7 @@ class Act(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """What holds for a whole run."""
+    """The setup of a whole run."""
 
     workers: int
     concurrency: int
@@ -371,4 +371,4 @@ _FAULT_ARGS: Final[dict[str, Callable[[Chance], tuple[Any, ...]]]] = {
 
 FAULTS: Final = tuple(_FAULT_ARGS)
 FAVOURS: Final = (*FAULTS, "reload")
-"""What may be asked to strike often."""
+"""Faults that a campaign can favour."""

@@ -348,7 +348,7 @@ class SimPool:
             self._events.worker_exited(worker.number, started, worker.how)
 
     def _seen_by_controller(self, number: int) -> WorkerState:
-        """What the controller knows of a worker; looked at, never changed."""
+        """Returns the controller's view of a worker, to read only."""
         life = self._world.life
         assert life is not None, "asked only while its server runs"
         return life.parts.controller.workers[number]

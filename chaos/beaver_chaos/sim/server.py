@@ -68,7 +68,7 @@ class ServerLife:
         self._stop: asyncio.Event | None = None
         self._connections: set[Connection] = set()
         self._outbox: Outbox | None = None
-        """Of all connections; made within the server's process, with the first one."""
+        """The outbox of all connections; made in the server's process with the first one."""
 
     def _ports(self) -> Ports:
         world = self.world
@@ -218,7 +218,7 @@ class ServerLife:
         assert segments is not None, "a log of files"
         if not segments.has_next:
             await self.parts.keeping.prepare_next()
-        # What no commit of these small runs is large enough for.
+        # No commit of these small runs is large enough to seal a segment.
         if not self.writing:
             segments.seal()
             self.world.reach("a segment is sealed")

@@ -99,7 +99,7 @@ def _plainer(job: JobPlan) -> Iterator[JobPlan]:
 
 
 def _smaller_numbers(plan: Plan) -> Iterator[Plan]:
-    """What an act is told beside its client, its job and its queue."""
+    """Arguments of an act other than its client, job and queue."""
     for n, act in enumerate(plan.acts):
         if act.kind == "enqueue":
             continue

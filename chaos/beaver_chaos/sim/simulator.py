@@ -28,7 +28,7 @@ from beaver_chaos.sim.world import World
 
 
 class RunReport(NamedTuple):
-    """What became of one run."""
+    """The result of one run."""
 
     plan: Plan
     violations: list[str]
@@ -56,7 +56,7 @@ def run_plan(plan: Plan, choose: Choose | None = None) -> RunReport:
     """Runs a plan to its end, or to the first violation.
 
     Args:
-        plan: What happens.
+        plan: The plan.
         choose: Decides the order of what is ready, instead of the plan's seed.
     """
     with _undisturbed():

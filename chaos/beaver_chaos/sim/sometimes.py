@@ -1,4 +1,4 @@
-"""What must happen sometimes: a simulator that never gets there checks nothing of it.
+"""Situations that must occur sometimes: a simulator that never reaches them checks nothing there.
 
 Each is counted where it happens; over the seeds of CI none may stay at zero.  Events of the
 log and acts of the plans are counted as well, by name, in `sim.campaign`.

@@ -1,4 +1,4 @@
-"""What is told of the jobs of a simulated run: the real index, over the simulated log.
+"""Checks the index of a simulated run: the real one, over the simulated log.
 
 SQLite wants real files, so the index is made at the end of a run, in memory where the machine
 has a file system for that: up to a half of the log, then further on, and the rest is left for

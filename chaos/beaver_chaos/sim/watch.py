@@ -45,7 +45,7 @@ from beaver_spec.traces.following import steps_of
 from beaver_spec.traces.rules import Validator
 
 SMALL_JOBS: Final = 64
-"""Up to so many jobs all invariants of the model are checked after each commit."""
+"""With at most this many jobs, all invariants of the model are checked after each commit."""
 _STARVED_NS: Final = 5_000_000_000
 """A job may wait so long beside an idle worker once the disk was full."""
 _VIOLATIONS_MAX: Final = 20
@@ -58,7 +58,7 @@ _ENDS: Final = {
 
 
 class Watched(Protocol):
-    """What is seen of a server or keeper."""
+    """The part of a server or keeper that is watched."""
 
     process: Process
     parts: Assembly

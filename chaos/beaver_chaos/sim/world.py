@@ -39,7 +39,7 @@ class World(Machine):
         self.over = False
         """Nothing starts any more."""
         self.healed = False
-        """No more faults: whatever is wrong has to mend itself from here on."""
+        """No more faults: from here on everything has to recover by itself."""
         self.next_start: tuple[int, Fault, bool] | None = None
         """What goes wrong when the next server starts: the n-th operation, how, and whether
         the power goes."""

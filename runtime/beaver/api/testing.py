@@ -51,7 +51,7 @@ from beaver_model.rows import Origin
 T = TypeVar("T")
 
 STARTS_AT: Final = datetime(2025, 1, 1, tzinfo=UTC)
-"""What the clock of a test shows first."""
+"""The initial time of a test's clock."""
 
 ATTEMPTS_MAX: Final = 10_000
 """Attempts of one `drain`: more are a job that enqueues itself for ever."""
@@ -62,7 +62,7 @@ _WORKER: Final = 1
 
 
 class _Memory:
-    """The past of a test's store, and its settings: see `local_store.Surroundings`."""
+    """History and settings of a test's store: see `local_store.Surroundings`."""
 
     def __init__(self) -> None:
         self.resolver = load_config().resolver()
@@ -137,7 +137,7 @@ class Testing(Operations, Synchronous):
 
     @property
     def now(self) -> datetime:
-        """What the clock shows."""
+        """The current time of the test's clock."""
         return datetime.fromtimestamp(self._now_ms / 1000, UTC)
 
     def advance(self, duration: timedelta | str | float) -> None:
@@ -155,7 +155,7 @@ class Testing(Operations, Synchronous):
             How many attempts were run.
 
         Raises:
-            Exception: What a job raised, where `raise_errors` was asked for; its attempt
+            Exception: What a job raised, with `raise_errors`; its attempt
                 counts as failed.
             Endless: There was no end to it.
         """

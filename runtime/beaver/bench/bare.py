@@ -1,4 +1,4 @@
-"""What a server and its clients could give if they did nothing but what they must.
+"""The upper bound: a server and clients that do only what is indispensable.
 
 The server reads what came, writes it with one sync and answers: no queue, no checks, no state.
 It runs on the same loop as Beaver's and in Python; its clients send bytes that were made before

@@ -126,4 +126,4 @@ def _threads(beaver: Served, one: Served, queue: str, sizes: Sizes) -> dict[str,
 
 
 MORE: Final[dict[str, More]] = {**served.MORE, "threads": More(("threads_64",), _threads)}
-"""What is measured of Beaver alone, by a name that begins the queue's."""
+"""Measurements of Beaver alone, by the prefix of the queue's name."""

@@ -40,8 +40,8 @@ def flame(title: str, stacks: Stacks, unit: str) -> str:
 
     Args:
         title: Stands above it.
-        stacks: What was sampled.
-        unit: Of its values, for the tooltips.
+        stacks: The samples.
+        unit: Unit of the values, for the tooltips.
     """
     root = _Frame("all")
     for stack, value in stacks.items():

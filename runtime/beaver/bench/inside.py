@@ -45,7 +45,7 @@ _SAMPLES: Final = 9
 
 
 ROWS: Final = ("inside_serial", "inside_bulk")
-"""What `measure_inside` gives; what `measure_growth` does, stands with it."""
+"""The rows of `measure_inside`; those of `measure_growth` are beside it."""
 
 
 # -- throughput over the real log ---------------------------------------------------------------
@@ -115,7 +115,7 @@ def _ignore(reply: Reply) -> None:
 
 
 class Shape(NamedTuple):
-    """What the many jobs are that wait; the operations go on beside them."""
+    """State of the many waiting jobs; the operations run beside them."""
 
     held: Spec | None = None
     """Spec of the jobs that wait; they are like those of the operations where `None`."""
@@ -197,11 +197,11 @@ class _Pending:
         return _timed(work)
 
     def time_request(self) -> float:
-        """What a client does for a job before it sends it."""
+        """The work of a client for one job before it sends it."""
         return _timed(lambda: _requests(_OPERATIONS))
 
     def time_job(self) -> float:
-        """What a server does with a request before it decides."""
+        """The work of a server for one request before it decides."""
         requests, resolver = _requests(_OPERATIONS), Resolver()
         return _timed(lambda: [resolver.job(request, 0) for request in requests])
 

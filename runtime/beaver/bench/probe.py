@@ -1,4 +1,4 @@
-"""What the machine gives without any queue: a raw durable write, and a loop of plain Python.
+"""The speed of the machine without any queue: a raw durable write, and a loop of plain Python.
 
 Both run beside every measurement, since machines differ and are noisy: a figure is worth
 something only as a ratio to one of them.

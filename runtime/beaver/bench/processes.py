@@ -1,4 +1,4 @@
-"""What processes use, as Linux tells it."""
+"""Memory and CPU time of processes, from `/proc`."""
 
 from __future__ import annotations
 

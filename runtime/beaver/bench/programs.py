@@ -76,7 +76,7 @@ def measure_kill(directory: str) -> float:
 
 
 def measure_idle(directory: str) -> dict[str, float]:
-    """What a server with two workers costs while nothing happens, HTTP pages on (Linux)."""
+    """Measures an idle server with two workers and HTTP (Linux only)."""
     data = str(Path(directory, "idle"))
     with serving(data, http="127.0.0.1:0") as server:
         pids = _without_helper(server.pid)

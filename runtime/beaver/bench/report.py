@@ -1,4 +1,4 @@
-"""What a run found, as Markdown, as JSON, and written into a page of the documentation."""
+"""Reports of a run: Markdown, JSON, and a page of the documentation."""
 
 from __future__ import annotations
 

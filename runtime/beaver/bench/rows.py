@@ -1,4 +1,4 @@
-"""What is measured: the rows of the table, their units, and how a figure is kept.
+"""The rows of the results table, their units, and how a figure is kept.
 
 A `Figure` holds one value a round; the table shows their median and the spread between the
 least and the largest.  What may not live here: how anything is measured.
@@ -20,7 +20,7 @@ MACHINE: Final = "machine"
 
 
 class RowInfo(NamedTuple):
-    """What one row says."""
+    """One row of the table."""
 
     label: str
     unit: str

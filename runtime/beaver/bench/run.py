@@ -102,7 +102,7 @@ QUICK: Final = BenchPlan(
 
 
 class Result(NamedTuple):
-    """What a run found."""
+    """The results of a run."""
 
     plan: BenchPlan
     figures: Figures

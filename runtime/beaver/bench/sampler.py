@@ -67,7 +67,7 @@ class StackSampler:
             self._wake_ns = min(self._wake_ns, took_ns)
             took_ns -= self._wake_ns
         self._counts[own] += took_ns
-        # What this took is nobody's.
+        # The time of this handler counts for nobody.
         self._last_ns, self._last_used_ns = time.perf_counter_ns(), time.thread_time_ns()
 
     def _write(self, number: int, innermost: FrameType | None) -> None:

@@ -32,7 +32,7 @@ GONE_S: Final = 5.0
 _SETTLE_S: Final = 15.0
 
 PROGRAM = ("-m", "beaver")
-"""What Python runs."""
+"""The arguments of Python."""
 
 
 class ServerProcess:
@@ -53,7 +53,7 @@ class ServerProcess:
             data: The data directory; the jobs' records go to `records` beside it.
             workers: Worker processes.
             http: Address of the pages.
-            program: What Python runs.
+            program: The arguments of Python.
             **settings: Further settings, as their environment variables without `BEAVER_`.
         """
         self.data = data
@@ -324,4 +324,4 @@ MORE: Final[dict[str, More]] = {
     "one": More(("drain_one",), _drain_one),
     "stream": More(("concurrent_bulk",), _concurrent_bulk),
 }
-"""What is measured of Beaver alone, by a name that begins the queue's; see `documented.MORE`."""
+"""Measurements of Beaver alone, by the prefix of the queue's name; see `documented.MORE`."""

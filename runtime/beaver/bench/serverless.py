@@ -1,4 +1,4 @@
-"""What an enqueue costs where no server runs: few jobs pending, or very many.
+"""The cost of an enqueue without a server, with few jobs pending or very many.
 
 Each call is made as a new client makes it: it finds who holds the store, connects, says hello
 and sends.  The first one at a large store starts a keeper, which recovers it.

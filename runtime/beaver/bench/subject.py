@@ -30,7 +30,7 @@ DRAIN_S: Final = 60.0
 
 
 class LoopBudget(NamedTuple):
-    """How much a loop may do: it ends at the first bound that it meets."""
+    """Bounds of a loop: it ends at the first one that it reaches."""
 
     jobs: int
     seconds: float
@@ -48,7 +48,7 @@ class Sizes(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """What a sending loop did."""
+    """The result of a sending loop."""
 
     jobs: int
     seconds: float
@@ -371,4 +371,4 @@ MEASURES: Final[dict[str, Measure]] = {
         lambda s, q, sizes: {"concurrent": measure_concurrent(s, q, 64, 1, sizes.concurrent)},
     ),
 }
-"""What is measured of every queue, by a name that begins the queue's."""
+"""Measurements of every queue, by the prefix of the queue's name."""

@@ -13,7 +13,7 @@ from beaver.bench.rows import API, BEAVER, MACHINE, ROWS, Figures
 
 
 class TargetVerdict(NamedTuple):
-    """What became of one target."""
+    """The verdict on one target."""
 
     label: str
     bound: str

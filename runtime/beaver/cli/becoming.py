@@ -1,8 +1,8 @@
-"""The process of a server, begun anew once its settings are known.
+"""Restarts a server's process once its settings are known.
 
-What reads a command line is large: typer with all that it imports holds 9 MB, for ever, in a
-process that never reads another.  Where the flags are plain it is not needed (see `plain`), and
-the server runs at once.  Else `beaver run` checks its settings, hands them over in an unnamed
+Parsing a command line needs typer, which with its imports holds 9 MB for the whole life of a
+process that never parses another.  If the flags are plain, typer is not needed (see `plain`) and
+the server runs at once.  Otherwise `beaver run` checks its settings, passes them in an unnamed
 file, and executes Python again in the same process, with the same command line to be seen in
 `ps`.  The second time nothing but the server is imported.
 """
@@ -26,7 +26,7 @@ VARIABLE: Final = "BEAVER_SERVE"
 
 
 class Handover(msgspec.Struct):
-    """What the new program is told."""
+    """What the new program receives."""
 
     config: Config
     debug: bool

@@ -38,7 +38,7 @@ class Group(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            # Whoever read our output has seen enough, as in `beaver replay data | head`.
+            # The reader of our output has closed it, as in `beaver replay data | head`.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(EXIT_BROKEN_PIPE) from None
         return result

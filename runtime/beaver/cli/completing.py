@@ -1,4 +1,4 @@
-"""What a shell offers for a half-written command: states, queues, tasks, jobs.
+"""Shell completions: states, queues, tasks and jobs.
 
 Asked at each press of the tab key, so it is quick or silent: a server answers at once, files are
 read only where that takes no time, and whatever goes wrong offers nothing.  It never writes.
@@ -17,7 +17,7 @@ from beaver.cli import flags
 FILES_BYTES_MAX: Final = 4 << 20
 """Files of a store without a server are read up to this size: some ten milliseconds."""
 JOBS_MAX: Final = 100
-"""So many jobs are offered."""
+"""How many jobs are offered."""
 _LISTED: Final = 1_000
 
 Offers = Callable[[typer.Context, str], list[Any]]

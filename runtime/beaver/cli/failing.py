@@ -20,7 +20,7 @@ def _bug(error: Exception) -> str:
 
 
 def _without_traceback(message: str) -> str:
-    """Returns what failed, where, and why, of a message that holds a traceback."""
+    """Shortens a message with a traceback to what failed, where, and why."""
     lines = message.splitlines()
     if not any(line.startswith("Traceback") for line in lines):
         return message
@@ -30,12 +30,12 @@ def _without_traceback(message: str) -> str:
 
 
 def report_bug(error: Exception, debug: bool) -> int:
-    """Tells of an error that nobody has foreseen; returns the exit code."""
+    """Reports an unexpected error; returns the exit code."""
     return report(error, _bug(error), EXIT_BUG, debug)
 
 
 def report(error: BaseException, message: str, code: int, debug: bool) -> int:
-    """Tells of an error in a few lines, or with its traceback; returns the exit code."""
+    """Reports an error in a few lines, or with its traceback; returns the exit code."""
     if debug:
         traceback.print_exception(error)
     elif isinstance(error, AppImportError):

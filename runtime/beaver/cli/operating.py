@@ -66,7 +66,7 @@ def retry_command(
         if len(jobs) > 1:
             raise InvalidInput("--payload: only one job can be given another payload at once")
         raw = payload.strip().encode("utf-8", "surrogateescape")
-        # Whoever changes the job knows what bound is set.
+        # Server or files check the payload against the bound that is set.
         edited = jsontext.check(raw, PAYLOAD_BYTES_CEILING, "--payload")
     _each(store, jobs, lambda client, job: client.requeue(job, edited))
 

@@ -47,7 +47,7 @@ def json_line(value: Any) -> None:
 
 
 def paint(text: str, colour: str | None) -> str:
-    """Returns coloured text where stdout is a terminal and nobody objects."""
+    """Returns coloured text if stdout is a terminal and colours are not disabled."""
     if colour is None or not sys.stdout.isatty() or "NO_COLOR" in os.environ:
         return text
     return f"{_ESCAPE}[{_CODES[colour]}m{text}{_ESCAPE}[0m"
@@ -108,7 +108,7 @@ def progress(what: str, total: int, unit: str = "") -> Iterator[Callable[[int, i
         *columns,
         console=Console(stderr=True),
         transient=True,
-        # Else what is written to stdout meanwhile would go to the terminal.
+        # Otherwise the progress line would mix with what is written to stdout.
         redirect_stdout=False,
         redirect_stderr=False,
     ) as bar:

@@ -17,12 +17,12 @@ _SHORT: Final = {"-A": "app"}
 
 
 class Plain(NamedTuple):
-    """What was asked for."""
+    """The flags of the command line."""
 
     asked: dict[str, Any]
     """Values by the name of their setting."""
     file: str | None
-    """What `--config` names."""
+    """The value of `--config`."""
     debug: bool
 
 

@@ -1,4 +1,4 @@
-"""What the commands that ask a store have in common: their flags, the client, the answer.
+"""The common part of commands that use a store: flags, client, answer.
 
 What may not live here: what one command asks, and how its answer looks.
 """

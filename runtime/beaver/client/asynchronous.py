@@ -64,7 +64,7 @@ class _Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop\'s transports do not derive from asyncio\'s.
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.set_write_buffer_limits(high=0)  # What is written leaves at once.
+        self.transport.set_write_buffer_limits(high=0)  # Writes are sent at once.
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -81,7 +81,7 @@ class _Wire(asyncio.Protocol):
                 else:
                     future.set_result(answer)
         except (BeaverError, TypeError, ValueError):
-            # What came is no answer: nothing after it can be trusted.
+            # It is no valid answer: nothing after it can be trusted.
             assert self.transport is not None
             self.transport.abort()
 

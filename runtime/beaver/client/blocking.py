@@ -38,7 +38,7 @@ BATCHES_MAX: Final = 16
 """Batches of one `enqueue_each` that are under way at once: the server commits several together."""
 
 BATCHES_MIN: Final = 2
-"""So many batches are under way at once, however large they are."""
+"""How many batches may be sent before the first is answered, whatever their size."""
 
 
 def gone(operation: Operation[Any]) -> ServerGone:
@@ -74,9 +74,9 @@ class Client(Operations, Synchronous):
         self, connection: socket.socket, greeting: Greeting, info: ServerInfo | None = None
     ) -> None:
         self.greeting = greeting
-        """What the server said of itself."""
+        """The server's greeting."""
         self.info = info
-        """What `server.json` said, where the server was found by its directory."""
+        """The content of `server.json`, if the server was found by its directory."""
         self.process = os.getpid()
         """The process that may use this client: a forked child must connect anew."""
         self._channel = Channel(connection)
@@ -92,7 +92,7 @@ class Client(Operations, Synchronous):
         return self._channel.lost
 
     def notice(self) -> None:
-        """Reads what has come while nobody waited for an answer: the server's farewell."""
+        """Reads what arrived while no call was waiting: the server's farewell."""
         self._channel.notice()
 
     def call(self, call: Call[T]) -> T:
@@ -106,7 +106,7 @@ class Client(Operations, Synchronous):
         a commit may have.
 
         It raises the first error that answers one; calls that were sent by then are carried out
-        all the same.  What `calls` itself raises comes behind the answers to what was sent.
+        all the same.  An error that `calls` itself raises follows the answers to the calls sent.
         """
         sent: deque[tuple[Call[T], PendingAnswer]] = deque()
         jobs = 0
@@ -202,7 +202,7 @@ def no_server(data: str, then: str = "") -> NoServer:
 
     Args:
         data: The data directory, or a `unix:` URL.
-        then: What comes of it, for the message.
+        then: The consequence, for the message.
     """
     path, then = socket_of_url(data), then and f", {then}"
     if path is not None:

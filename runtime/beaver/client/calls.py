@@ -99,7 +99,7 @@ class Method(Generic[P, T]):
 
     @property
     def __signature__(self) -> inspect.Signature:
-        """What `inspect` shows: the builder's parameters behind the client."""
+        """The builder's parameters after the client, for `inspect`."""
         import inspect
 
         own = inspect.signature(self._build)
@@ -247,7 +247,7 @@ def wait(job: str, timeout: Duration | None = None) -> Call[ResultView]:
     if timeout is None:
         timeout_ms = -1
     elif isinstance(timeout, (int, float)) and timeout <= 0:
-        timeout_ms = 0  # What was left of some other limit.
+        timeout_ms = 0  # A remainder of another limit.
     else:
         timeout_ms = parse_duration_ms(timeout, "timeout")
     return _asks(operations.WAIT, operations.Wait(check_id(job), timeout_ms))

@@ -1,8 +1,8 @@
 """One connection that any number of threads share, without a thread of its own.
 
-Each thread leaves its frame and waits for its own answer.  Whoever can sends all frames that
-were left by then in one write; one of those that wait reads for all, wakes exactly those whose
-answers came, and passes the reading on when it has its own.
+Each thread queues its frame and waits for its own answer.  The thread that holds the lock sends
+all queued frames in one write.  One of the waiting threads reads for all, wakes exactly those
+whose answers came, and passes the reading on once it has its own.
 
 What an interrupt (Ctrl-C, or whatever a signal's handler raises) finds half done, no other
 thread can go on with: then the connection is lost, and each of them hears that.  While a
@@ -35,7 +35,7 @@ _OTHER_READS_MS: Final = 10
 
 
 class PendingAnswer(msgspec.Struct, eq=False):
-    """The place where one answer is awaited."""
+    """One answer that a thread waits for."""
 
     number: int
     done: bool = False
@@ -101,7 +101,7 @@ class Channel:
                 raise ServerLeft("the connection to the server is closed; nothing was sent")
             self._slots[number] = slot
         try:
-            # 1. Who finds the lock taken leaves its frame to the holder.
+            # 1. A thread that finds the lock taken leaves its frame to the holder.
             # 2. The holder looks again once it has let go: what came meanwhile is not forgotten.
             sending, unsent = self._sending, self._unsent
             unsent.append(frame)
@@ -113,7 +113,7 @@ class Channel:
         except ConnectionError:
             # Behind the last answers there may be a farewell: whoever reads meets the end.
             self.notice()
-        except (OSError, ValueError):  # Of a closed socket: its descriptor is -1.
+        except (OSError, ValueError):  # The socket is closed: its descriptor is -1.
             self._lose()
         except BaseException:
             # A frame may be half sent: nothing can follow it.
@@ -134,7 +134,7 @@ class Channel:
             if not reads:
                 self._line_up(slot)
             while not slot.done:
-                # Who is alone may look for its answer: no other thread needs the interpreter.
+                # A lone thread may spin for its answer: no other thread needs the interpreter.
                 if len(self._slots) != 1 or not self._looking.sees(self._readable.poll):
                     slot.asleep = True
                     self._readable.poll()
@@ -259,7 +259,7 @@ class Channel:
         except BlockingIOError:
             return False  # A false alarm.
         except (OSError, BeaverError, TypeError, ValueError):
-            received = b""  # What came is no answer: nothing after it can be trusted.
+            received = b""  # It is no valid answer: nothing after it can be trusted.
         if farewell:
             self._lose((framing.FAREWELL, b""))
         elif not received:

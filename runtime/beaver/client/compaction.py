@@ -1,4 +1,4 @@
-"""What a command without a server does for the next one: it keeps recovery short.
+"""Compaction: a command without a server keeps recovery short for the next one.
 
 Such a command recovers the whole store, appends one commit and leaves.  Where nobody ever
 runs a server, the log would only grow, and every command would read all of it.  So the one

@@ -69,11 +69,11 @@ T = TypeVar("T")
 REPLAYED_MAX: Final = 500_000
 """Events that a command replays, in under a second, before it shortens the log."""
 SMALL_BYTES: Final = 1 << 20
-"""Of so much a store recovers in less time than a keeper needs for its start."""
+"""A store up to this size recovers faster than a keeper starts."""
 RECENT_S: Final = 1.0
-"""Who changes something again within this time is better served by a keeper."""
+"""A producer that changes something again within this time is better served by a keeper."""
 RESTARTS_S: Final = 10.0
-"""So long a call is begun anew, because whoever served the store has ended."""
+"""How long a call is retried because the server or keeper has ended."""
 STARTS_MAX: Final = 3
 """Keepers that are gone before they were found, after which a change is made here."""
 
@@ -127,7 +127,7 @@ class EmbeddedClient(Operations, Synchronous):
 
     @property
     def resolver(self) -> Resolver:
-        """What the settings of this producer say, read where a job asks for them."""
+        """The producer's own settings, read when a job needs them."""
         if self._given_resolver is None:
             self._given_resolver = self._settings.resolver()
         return self._given_resolver

@@ -37,11 +37,11 @@ T = TypeVar("T")
 
 
 class Surroundings(Protocol):
-    """What a local store is part of."""
+    """What surrounds a local store: its history and settings."""
 
     @property
     def resolver(self) -> Resolver:
-        """What fills in the options that requests leave open."""
+        """Fills in the options that requests leave open."""
         ...
 
     def tell(self, state: State, job: str) -> Told:
@@ -71,7 +71,7 @@ class LocalStore:
         """Makes a store of its parts.
 
         Args:
-            state: What holds now.
+            state: The state.
             commit: Decides and applies a command, durably; raises the error of a rejection.
             around: Where settings and the past are found.
             now_ms: The time.

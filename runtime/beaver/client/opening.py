@@ -1,6 +1,6 @@
 """Which client a directory gets: of its server, of its keeper, or of its files.
 
-What works without a server is loaded only where it is needed: a command that finds somebody
+Code for stores without a server is loaded only when needed: a command that finds a server
 to ask starts faster.
 """
 

@@ -1,4 +1,4 @@
-"""The connection of an application to its store: whoever holds it, however often that changes.
+"""The connection of an application to its store, across restarts of whatever serves it.
 
 Each call goes to the server or the keeper that runs now or, with none, to the files
 (`embedded`).  A server that dies before it answers is looked for again for a while, and what
@@ -49,14 +49,14 @@ class ReconnectingClient(Operations, Synchronous):
         self._lock = threading.Lock()
         self._client: Client | None = None
         self._embedded: tuple[int, EmbeddedClient | None] = (0, None)
-        """What works without a server, and the process that it belongs to."""
+        """The client without a server, and the process that it belongs to."""
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopConnection] = (
             weakref.WeakKeyDictionary()
         )
         self._last_loop: tuple[weakref.ref[asyncio.AbstractEventLoop], _LoopConnection] | None = (
             None
         )
-        """What was looked up last: mostly there is one loop."""
+        """The last loop looked up: mostly there is only one."""
         socket_of_url(store)  # Refuses a URL that cannot be reached at all.
         _clients.add(self)
 
@@ -173,7 +173,7 @@ class ReconnectingClient(Operations, Synchronous):
         try:
             return embedded.call(call)
         finally:
-            # Whoever was found or started meanwhile gets the next call directly.
+            # A server or keeper found meanwhile gets the next call directly.
             kept = embedded.detach()
             if kept is not None:
                 with self._lock:
@@ -294,7 +294,7 @@ class _Effort(Generic[T]):
 
     @property
     def left_s(self) -> float | None:
-        """What is left of the time of a `wait` that has one."""
+        """The remaining time of a `wait` with a limit."""
         if self._limit_s is None:
             return None
         return max(0.0, self._started_s + self._limit_s - time.monotonic())
@@ -331,7 +331,7 @@ class _Effort(Generic[T]):
 
 
 class HasConnection:
-    """Whatever has a connection: the object of the methods below."""
+    """An object with a connection, for the methods made below."""
 
     __slots__ = ()
 

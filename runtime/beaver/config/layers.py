@@ -158,7 +158,7 @@ def load_config(
 
 
 _Layer = list[tuple[Setting, Any, str, str]]
-"""Setting, raw value, origin, and how an error calls it."""
+"""Setting, raw value, origin, and its name in errors."""
 
 
 def _from_flags(flags: Mapping[str, Any] | None) -> _Layer:
@@ -203,7 +203,7 @@ def _from_file(file: str | None, environ: Mapping[str, str]) -> _Layer:
 
 
 def _refuse_foreign(path: str) -> None:
-    """Checks a file that nobody has named: in a directory such as /tmp anybody may put one."""
+    """Checks a file that was not named explicitly: in /tmp, say, anybody may put one."""
     from beaver.system.ownership import is_trusted, user_name
 
     try:

@@ -20,7 +20,7 @@ from beaver.text.near import unknown_name
 from beaver_model.bounds import QUEUES_MAX, WEIGHT_MAX
 
 DEFAULT: Final = "default"
-"""Origin of a value that nobody gave."""
+"""Origin of a value that was not set."""
 
 WORKERS_MAX: Final = 1_024
 _FAR: Final = 1 << 53
@@ -31,7 +31,7 @@ _ADDRESS: Final = re.compile(r"(?:(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):)?([0-9]{1,
 
 
 class QueueConfig(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a configuration says of one queue; `None` leaves what the store remembers."""
+    """Settings of one queue; `None` keeps what the store remembers."""
 
     weight: int | None = None
     bytes_max: int | None = None

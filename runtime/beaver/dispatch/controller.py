@@ -178,15 +178,15 @@ class Controller:
     async def drain(self, grace_ms: int) -> None:
         """Stops dispatching, lets running attempts end, and gives the rest back.
 
-        When it returns no worker holds an attempt.  What ran longer than the grace was
+        When it returns no worker holds an attempt.  Attempts that ran longer than the grace were
         killed and given back without spending an attempt.
         """
         drained = self._slots.drain(self._loop)
         for worker in self.workers.values():
             if worker.crew.arrival is not None:
                 worker.crew.arrival.fails("the server is shutting down")
-        # What is on its way to the disk goes to its worker first, and is taken back with the
-        # rest.  Else it could start before the log gives back what was taken back ahead of
+        # Dispatches being written go to their workers first, and are taken back with the
+        # rest.  Otherwise one could start before the log gives back what was taken back ahead of
         # it, and after a crash the slot would say that both had begun.
         self._engine.flush()
         for worker in self.workers.values():

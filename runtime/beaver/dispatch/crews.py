@@ -69,8 +69,8 @@ class Crews:
     def hand_over(self, crew: Crew) -> None:
         """Gives all jobs to come to a crew that has arrived; the former one leaves.
 
-        1. What is on its way to the disk goes to its worker first, as at a drain.
-        2. What has not started is taken back, and given back without a charge.
+        1. Dispatches being written go to their workers first, as in a drain.
+        2. Attempts that have not started are taken back, and given back without a charge.
         3. Each former worker ends once it has ended what it runs, within that job's own limit.
         """
         self._engine.flush()

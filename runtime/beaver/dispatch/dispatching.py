@@ -107,8 +107,8 @@ class Dispatching:
         if not state.stride_order and not self._rebalance(workers):
             return
         if self._submitter.unwritten:
-            # What waits for room goes first.  Else a later attempt could start before the log
-            # gives back an earlier one, and after a crash the slot would say that both began.
+            # Commands that wait for room go first.  Otherwise a later attempt could start before
+            # the log gives back an earlier one; after a crash the slot would show both as begun.
             return
         if not self._engine.has_room(self._room_bytes):
             if not state.in_flight:
@@ -235,7 +235,7 @@ class Dispatching:
     def _send(self, worker: WorkerState, batch: list[Attempt]) -> None:
         """Sends attempts, less those that are no longer held."""
         if worker.killed is not None:
-            return  # What a killed worker holds is given back once it is reaped.
+            return  # The attempts of a killed worker are given back once it is reaped.
         attempts = []
         for attempt in batch:
             held = worker.held.get(attempt.token)

@@ -2,7 +2,7 @@
 
 It may have: a job runs in the worker's process and reaches every descriptor of it.  So
 nothing that a worker checks counts here; each bound is looked at again before an outcome
-becomes a command.  What is out of bounds fails the attempt for good, with an error that says
+becomes a command.  An outcome out of bounds fails the attempt for good, with an error that says
 what was wrong, and so ends in the log.  Only an error text is cut instead: it is the news.
 
 What may not live here: whether the worker holds the attempt at all (`outcome_handler`).

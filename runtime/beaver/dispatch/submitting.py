@@ -1,4 +1,4 @@
-"""What goes back from the pool to the engine: outcomes, and attempts that never started.
+"""Submits what the pool returns to the engine: outcomes, and attempts that never started.
 
 A command that finds no room in the log waits here, and goes before any new dispatch.
 """

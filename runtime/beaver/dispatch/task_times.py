@@ -16,7 +16,7 @@ PREFETCH_SPAN_MS: Final = 5.0
 """A worker holds attempts for about so long, by the measured time of their task."""
 
 PREFETCH_LEARN: Final = 5
-"""So many attempts of a task are measured before it is prefetched at all."""
+"""Attempts of a task that are measured before it is prefetched at all."""
 
 TASKS_TIMED_MAX: Final = 10_000
 """Tasks whose running times are known at once."""

@@ -118,7 +118,7 @@ class TimeLimits:
         if busy:
             self.arm()
             if any(not w.held for w in workers):
-                # What waits behind a long attempt may go to an idle worker.
+                # A job that waits behind a long attempt may go to an idle worker.
                 self._engine.touch()
 
     def _overdue(self, worker: WorkerState, now_ns: int) -> set[int]:
@@ -128,7 +128,7 @@ class TimeLimits:
             held = worker.held.get(started)
             if held is None:
                 return set()
-            # What the slot says of the time counts once: user code could move it on for ever.
+            # The slot's time counts once: user code could move it on for ever.
             held.seen_ns = held.seen_ns or min(since_ns, now_ns)
             if now_ns - held.seen_ns <= held.timeout_ns:
                 return set()

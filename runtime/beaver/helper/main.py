@@ -48,7 +48,7 @@ from beaver_model.contents import Glance
 
 _READ_BYTES: Final = 1 << 16
 TELLER_IDLE_S: Final = 2.0
-"""So long the child that answers questions about jobs stays without one."""
+"""How long the child that answers questions about jobs stays idle before it ends."""
 _ATTEMPTS: Final = 5
 TOLD_BYTES_MAX: Final = 4 << 20
 """Stories of several jobs in one answer; what one is larger by comes all the same."""
@@ -65,7 +65,7 @@ _DOING: Final = {
     "tell": "reading the events of jobs",
     "walk": "reading the log",
 }
-"""What a request is called where it failed."""
+"""The name of a request in errors."""
 
 
 def main() -> None:

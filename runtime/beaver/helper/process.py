@@ -53,7 +53,7 @@ class HelperProcess:
         self._idle_s = idle_s
         self._asking = 0
         self._tasks: set[asyncio.Task[Any]] = set()
-        """What is being done, whether or not anybody still waits for it."""
+        """The work in progress, whether or not a caller still waits for it."""
         self._rest: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[None] | None = None
 
@@ -145,7 +145,7 @@ class HelperProcess:
     async def _ask(self, kind: str, args: list[Any]) -> Any:
         """Has something done, one of a kind at a time.
 
-        Who is cancelled stops waiting.  What was asked for goes on, and the next of its kind
+        A cancelled caller stops waiting.  The work goes on, and the next of its kind
         waits for it: two that project at once would take each other's rows for damage.
         """
         task = asyncio.get_running_loop().create_task(self._have_done(kind, args))
@@ -156,7 +156,7 @@ class HelperProcess:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # Whoever asked may be gone.
+            task.exception()  # The caller may be gone.
 
     async def _have_done(self, kind: str, args: list[Any]) -> Any:
         self._asking += 1

@@ -114,11 +114,11 @@ def take_snapshot(
         layout: Its files.
         last_seq: Up to where.
         clock: For the time that it takes.
-        live: What a server sees of its live state at that seq.
+        live: The server's glance at its live state at that seq.
 
     Raises:
         LiveStateDiffers: The replayed state is another one; nothing was changed.
-        SnapshotDiffers: What was written is read back as another state; nothing was changed.
+        SnapshotDiffers: The snapshot reads back as another state; nothing was changed.
         Corruption: Snapshots or log are damaged; nothing was changed.
         DiskFull: There is no room for it; nothing was changed.
         HelperFailed: The log ends before `last_seq`.
@@ -139,7 +139,7 @@ def take_snapshot(
         store = segments(disk, layout)[-1].header.store
         with _disk_full(f"no room for a snapshot at {layout.snapshot}"):
             unnamed = write_unnamed(disk, layout, state, store)
-            # What is read back need not be in memory beside what was written.
+            # The state is freed before the snapshot is read back.
             del state, base
             taken = name_snapshot(disk, layout, unnamed, keep_previous=newest_is_good)
     taken.seconds = (clock.monotonic_ns() - started_ns) / 1e9
@@ -206,7 +206,7 @@ def prune_archive(
         keep_bytes: Archive that is kept in any case below this size.
         keep_ms: Segments younger than this are kept, unless the archive is larger.
         now_ms: The time.
-        applied_seq: What the history has indexed.
+        applied_seq: How far the history has indexed.
         before: Told, before a segment is deleted, with which seq the log will begin.
 
     Returns:
@@ -331,7 +331,7 @@ def _prune(disk: Disk, layout: Layout, keep_bytes: int, keep_ms: int, clock: Clo
     try:
         history = History(layout.history, store, write=True)
     except (FileNotFoundError, HistoryUnusable):
-        return  # What it has not indexed is kept.
+        return  # Segments that it has not indexed are kept.
     with (
         contextlib.closing(history),
         contextlib.closing(BlockReader(disk, layout)) as reader,

@@ -52,7 +52,7 @@ class Blocks:
         """Goes on behind the blocks that there are.
 
         Args:
-            number: Of the first new block.
+            number: Number of the first new block.
             open_block: The last one so far, which goes on if it is not full.
         """
         self.next_number = number

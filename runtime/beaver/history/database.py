@@ -10,7 +10,7 @@ one transaction, so after any crash it holds exactly the events up to `applied_s
 - Where segments are pruned, events of jobs that have not ended are *kept*: they move here.
 
 An id may be used again once its tombstone was evicted; it means the newest job that bears it.
-What the events say is for `stories` to tell.
+`stories` reads the events themselves.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ class History:
         story would be told as a whole one.
 
         Args:
-            commits: What follows in the log.
+            commits: The next commits of the log.
             cursor: Tells where their reading stands.
         """
         applied = self.applied_seq
@@ -304,7 +304,7 @@ class History:
             read: Reads the events of a block.
         """
         with translated():
-            # What moves here is deleted there: it has to be on the disk before.
+            # Rows moved here are deleted there: they have to be on disk first.
             self._db.execute("PRAGMA synchronous = FULL")
             while True:
                 meta = self._meta()

@@ -1,4 +1,4 @@
-"""What one event changes in what the history knows of its job.  Pure: no file, no SQLite."""
+"""How one event changes the history's row of its job.  Pure: no file, no SQLite."""
 
 from __future__ import annotations
 

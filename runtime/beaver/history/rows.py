@@ -90,7 +90,7 @@ def checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 _SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
-"""Of the files of a projection: what SQLite keeps beside it."""
+"""Suffixes of the files that SQLite keeps beside the index."""
 
 
 def delete_history(path: str) -> None:

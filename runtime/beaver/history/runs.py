@@ -19,7 +19,7 @@ from beaver.history.rows import HistoryDamaged, Meta, checked, with_crc
 CHUNK_KEYS: Final = 4_096
 """Keys in a row, on average."""
 MERGE_RUNS: Final = 16
-"""So many runs of one magnitude become one."""
+"""How many runs of one magnitude are merged into one."""
 RUN_KEYS_MAX: Final = 1 << 20
 
 _CHUNKS_MAX_BITS: Final = 20

@@ -33,7 +33,7 @@ from beaver.structs.views import EventView, JobView
 from beaver_model.events import JOB_EVENTS, Acked, Discarded, Enqueued, JobEvent
 
 TAIL_BYTES_MAX: Final = 1 << 30
-"""So much of the log behind the index is looked through for one answer: a few seconds."""
+"""Bytes of the log after the index that are scanned for one answer: a few seconds."""
 SEARCHED_ENDS: Final = 20_000
 """Ended jobs that one step of a search looks at."""
 LIST_BYTES_MAX: Final = 8 << 20
@@ -247,7 +247,7 @@ class _Past:
         Args:
             disk: Where the store lies.
             layout: Its files.
-            until_seq: What is durable.
+            until_seq: The last durable seq.
             ignored: The index is damaged, and to be left alone.
         """
         self._disk, self._layout = disk, layout
@@ -307,7 +307,7 @@ class _Past:
         entries = index.kept_of(job)
         for block in index.blocks_of(job):
             if block.last_seq < self._log_seq:
-                continue  # Its segment was deleted, and nobody told the index.
+                continue  # Its segment was deleted without the index.
             entries += self.reader.by_job(block).get(job, ())
         # One that ended before the log begins is forgotten; all others are there, from ENQUEUE on.
         told = entries or not known.ended or known.seq >= index.first_seq

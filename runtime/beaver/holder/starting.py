@@ -24,10 +24,10 @@ from beaver.journal.wal.lock import LOCK_WAIT_S
 from beaver.transport import endpoint, framing
 
 START_S: Final = 60.0
-"""So long the recovery of a keeper's store is waited for."""
+"""How long a client waits for the recovery of a keeper's store."""
 _POLL_S: Final = 0.02
 LEAVE_S: Final = 5.0
-"""So long a keeper may take to carry out what it has taken in."""
+"""How long a keeper may take to finish what it has accepted."""
 
 
 def start(config: Config) -> bool:

@@ -79,7 +79,7 @@ def _dispatched(view: EventView, event: Dispatched) -> None:
 def _fields(view: EventView, event: AnyEvent) -> None:
     """Each field under its name in the view, or among the details.
 
-    Of a job's event only those that say something; of a store's event all but empty names.
+    For a job's event only fields with a value; for a store's event all but empty names.
     """
     of_a_job = isinstance(event, JobEvent)
     for name, place, shape in _plan(type(event)):

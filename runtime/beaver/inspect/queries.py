@@ -38,11 +38,11 @@ LIST_BYTES_MAX: Final = 8 << 20
 SLICE_JOBS: Final = 2_000
 """Jobs that are looked at between two pauses: a few ms at most."""
 SORTED_MAX: Final = 50_000
-"""So many jobs of a state are sorted by seq to find the next; of more, there is one nearby."""
+"""Up to this many jobs are sorted by seq to find the next; among more, one is nearby."""
 STATES: Final = ("pending", "in_flight", "completed", "dead", "cancelled", "discarded")
 """The words by which `list` filters."""
 _NEAR_MAX: Final = 256
-"""So many queues are looked at for one that is like an unknown name."""
+"""How many queues are compared with an unknown name."""
 FINISHED: Final = ("completed", "discarded")
 """Words for jobs of which a tombstone is left; the log tells the rest."""
 
@@ -273,7 +273,7 @@ def _slices(
         rows = sorted(few.values(), key=_seq)
     else:
         if not after_seq:
-            # What is asked most: the first page.
+            # The most frequent query: the first page.
             first = list(islice(state.jobs.values(), SLICE_JOBS))
             yield first
             if len(first) < SLICE_JOBS:
@@ -367,9 +367,9 @@ def explain(
     """Returns a job with its events and why it does not run now.
 
     Args:
-        state: What holds now.
+        state: The state.
         job: Its id.
-        events: What was found of it in the log.  Later ones than the state knows are left out
+        events: Its events found in the log.  Later ones than the state knows are left out
             where it has a row: somebody appended while the files were read.
         history_from_seq: Events before are no longer kept.
         as_of_seq: Events up to here were looked for.
@@ -422,9 +422,9 @@ def result(state: State, job: str, kept: ResultView | None) -> ResultView | None
     """Returns how a job ended; `None` while it has not.
 
     Args:
-        state: What holds now.
+        state: The state.
         job: Its id.
-        kept: What the log or `history.db` still says of a finished job.
+        kept: What the log or `history.db` still holds of a finished job.
 
     Raises:
         NotFound: It is not known, or no longer.

@@ -1,8 +1,8 @@
 """The parts of a keeper over their ports, so that the simulator drives the same ones.
 
-They are those of a server, less what runs jobs: no pool, no controller, no BOOT.  What stood
-in flight when the last server ended stays so for the next one.  The history is the next
-server's business as well; questions about the past read the files.
+They are those of a server without the ones that run jobs: no pool, no controller, no BOOT.  Jobs
+that were in flight when the last server ended stay so for the next one.  The history is left to
+the next server as well; questions about the past read the files.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class KeeperService(Service):
         """See `Service`."""
         self.asked += 1
         if op != "enqueue":
-            # What has become due meanwhile is told as such; no row changes by it.
+            # Jobs that have become due are reported as ready; no row changes.
             state = self._engine.state
             while state.advance(self._engine.now_ms()) == ADVANCE_MAX:
                 pass

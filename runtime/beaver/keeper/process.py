@@ -40,14 +40,14 @@ from beaver.transport import endpoint
 from beaver.transport.framing import encode_error, encode_frame
 
 CHEAP_RECOVERY_MS: Final = 100
-"""What takes no longer is done again without much ado."""
+"""A recovery that takes no longer than this is cheap to repeat."""
 IDLE_PER_RECOVERY: Final = 200
-"""So many times as long as its recovery took beyond that, a keeper waits for a request."""
+"""A keeper stays idle this many times as long as its recovery took beyond that."""
 IDLE_MS_MAX: Final = 600_000
 """It waits no longer than this for the sake of its recovery."""
 BEAT_S: Final = 1.0
 HANG_UP_S: Final = 1.0
-"""So long the last answers may take to leave."""
+"""How long sending the last answers may take."""
 _EXIT_STORAGE: Final = 7
 
 
@@ -79,7 +79,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 class _Starter:
-    """Who waits at the other end of standard output, to be told once."""
+    """The process that waits at the other end of standard output, answered once."""
 
     def __init__(self) -> None:
         self._descriptor = os.dup(1)
@@ -137,7 +137,7 @@ class Keeper:
             if reached is not None:
                 reached[0].close()
                 return None
-            patience.wait()  # Nobody else is served by this loop yet.
+            patience.wait()  # This loop serves no other client yet.
         return owned
 
     async def _keep(self, owned: OwnedWal) -> None:
@@ -192,7 +192,7 @@ class Keeper:
         endpoint.tell_phase(self._config.data, "")
 
     async def _until_unneeded(self, parts: KeeperParts, mark: str) -> None:
-        """Returns when somebody else needs the lock, or nobody needs this keeper."""
+        """Returns when another process needs the lock, or no client needs this keeper."""
         assert self._leave is not None, "made by run"
         costly_ms = parts.report.total_ms - CHEAP_RECOVERY_MS
         patience_ms = min(costly_ms * IDLE_PER_RECOVERY, IDLE_MS_MAX)

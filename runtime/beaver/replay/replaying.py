@@ -86,7 +86,7 @@ class CheckReport(msgspec.Struct):
     counts: dict[str, int]
     """Jobs by state at `last_seq`; empty where the state cannot be known."""
     fingerprint: str | None
-    """Of the state at `last_seq`; null where it cannot be known."""
+    """Fingerprint of the state at `last_seq`; null if it cannot be computed."""
     violations: list[str]
     torn_tail_bytes: int
     error: DamageView | None = None
@@ -340,7 +340,7 @@ class Replay:
 
 
 class PartialState:
-    """What a log without its beginning tells of the jobs that came in while it was kept.
+    """Follows jobs in a log without its beginning: those enqueued in the part that is kept.
 
     A throw-away state for checking: events of jobs that it does not know pass, and seqs are
     set from outside, so this is the one place that writes to a state beside `apply`.

@@ -32,7 +32,7 @@ _ATTEMPTS: Final = 5
 
 
 class SnapshotVerdict(msgspec.Struct):
-    """What is to be said of one snapshot by itself."""
+    """The verdict on one snapshot by itself."""
 
     name: str
     """`snapshot` or `older snapshot`."""
@@ -45,7 +45,7 @@ class SnapshotVerdict(msgspec.Struct):
 
 
 class BaseVerdict(msgspec.Struct):
-    """What replaying from one base up to `last_seq` gave."""
+    """The result of replaying from one base up to `last_seq`."""
 
     base: str
     """`start`, `older snapshot` or `snapshot`."""

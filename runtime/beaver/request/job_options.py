@@ -48,7 +48,7 @@ MEANING: Final = {
     "backoff": 'A fixed wait with its unit (`"5s"`, a `timedelta`), or a mapping as in a job file.',
     "tags": "Up to 16 words to find it by.",
 }
-"""What `help` says of each option of a job, in the order in which it shows them."""
+"""Texts of the options for `help`, in the order in which it shows them."""
 
 OPTIONS: Final = tuple(MEANING)
 
@@ -87,7 +87,7 @@ _OTHER_NAMES: Final = {
     "task_id": "id",
     "tag": "tags",
 }
-"""What an option is called elsewhere: in a job file, or by another queue."""
+"""Names of options elsewhere: in a job file, or in another queue."""
 
 
 def refuse_unknown(
@@ -96,8 +96,8 @@ def refuse_unknown(
     """Refuses options that are none, or none yet.
 
     Args:
-        given: What was passed.
-        where: What it was passed to, for the message.
+        given: The options passed.
+        where: The name of the called function, for the message.
         known: The options that there are.
 
     Raises:

@@ -32,7 +32,7 @@ ARRAY_BYTES_MAX: Final = 1 << 30
 """A longer array is refused: JSON lines take any number of jobs."""
 
 LINE_SLACK_BYTES: Final = 1 << 20
-"""What a line may hold beside its payload."""
+"""Bytes that a line may hold beside its payload."""
 
 CHUNK_JOBS: Final = 2_000
 CHUNK_BYTES: Final = 1 << 20
@@ -208,5 +208,5 @@ def write_requests(path: str, requests: Iterable[Request]) -> None:
 
 
 def retry_path(path: str) -> str:
-    """Returns where the requests of a job file are kept whose outcome is not known."""
+    """Returns the path for requests of a job file whose outcome is not known."""
     return f"{path}.retry.jsonl"

@@ -1,4 +1,4 @@
-"""What can be asked of a store: one table, from which every way of asking is made.
+"""The operations of a store: one table from which every client and server is built.
 
 An entry says what an operation is called, what it is asked with, what it answers, and what it
 does.  `calls` makes a method of every client from it; a running server (`server.service`) and
@@ -115,9 +115,9 @@ class Operation(Generic[T]):
         """Makes an entry.
 
         Args:
-            name: What it is called on the wire.
-            body: What it is asked with.
-            answer: What it answers: a view, or several, as JSON; anything else as MessagePack.
+            name: Its name on the wire.
+            body: Type of its arguments.
+            answer: Type of its answer: views as JSON; anything else as MessagePack.
             method: Name of its methods, where that differs.
             changes: It changes jobs or queues.
             resend: Doing it twice does no harm, so it may be sent again when an answer was lost.

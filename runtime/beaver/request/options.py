@@ -27,7 +27,7 @@ from beaver_model.bounds import (
 from beaver_model.rows import BackoffKind
 
 BACKOFF_DEFAULT: Final = Backoff(BackoffKind.EXPONENTIAL, 1_000, 3_600_000, 0.1)
-"""What a job gets that nobody says anything about."""
+"""The options of a job that sets none."""
 
 _KINDS: Final = {kind.name.lower(): int(kind) for kind in BackoffKind}
 _BARE: Final = re.compile(r"[0-9.]+")

@@ -1,4 +1,4 @@
-"""What a refusal of the model means to whoever asked: each `Rejection` as an error.
+"""Converts each `Rejection` of the model to the error that a client gets.
 
 The model refuses with a value and facts; here they become a sentence and a class, the same
 whether a server or a client without one has decided.
@@ -24,7 +24,7 @@ _WORDS: Final = (
     ("retry", Trigger.REQUEUE),
     ("discard", Trigger.DISCARD),
 )
-"""What people may do to a job, by the names of the commands."""
+"""Operations on a job, by the names of the commands."""
 
 
 def error_of(rejection: Rejection) -> BeaverError:

@@ -56,7 +56,7 @@ _LATER_KEYS: Final = frozenset(
     {"unique", "after", "concurrency_key", "expires", "expires_at", "schedule", "deadline"}
 )
 OVERHEAD_BYTES: Final = 48
-"""What an ENQUEUE event takes beside what the request holds."""
+"""Bytes of an ENQUEUE event beside those of its request."""
 _decode_options: Final = msgspec.msgpack.Decoder(Options).decode
 
 

@@ -72,7 +72,7 @@ _MEANINGLESS: Final = (
     ValueError,
     struct.error,
 )
-"""What a line can raise that no writer wrote, though its CRC is right."""
+"""Errors of a line that no writer of ours wrote, though its CRC is right."""
 
 _Part = TypeVar("_Part")
 
@@ -111,7 +111,7 @@ class LoadedSnapshot(NamedTuple):
 
 
 class SnapshotInfo(NamedTuple):
-    """What an intact snapshot says of itself, read without its rows."""
+    """The header of an intact snapshot, read without its rows."""
 
     store: bytes
     last_seq: int
@@ -135,13 +135,13 @@ def write_snapshot(
     Args:
         disk: Where to write.
         files: The names of the newest and the older snapshot.
-        state: What to write; it is read only.
+        state: The state to write; it is only read.
         store: Id of the store.
         keep_previous: False where the newest one is damaged and must not replace an older
             one that is good.
 
     Raises:
-        SnapshotDiffers: What was written is not read back as `state`; it is removed.
+        SnapshotDiffers: The snapshot reads back as another state; it is removed.
         OSError: A write or a sync failed, or the disk is full; the temporary file is removed.
     """
     unnamed = write_unnamed(disk, files, state, store)

@@ -259,7 +259,7 @@ class LineReader:
                 jobs = [line for line in lines if type(line) is JobLine]
                 others = (line for line in lines if type(line) is SpecLine)
                 specs += [self._spec_of(line, n) for n, line in enumerate(others, len(specs))]
-            # What every row needs, and no more: a look at each line costs what making it does.
+            # Only what every row needs: checking each line costs as much as making it.
             rows = [
                 Row(
                     line.seq,

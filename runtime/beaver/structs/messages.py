@@ -84,7 +84,7 @@ class OutcomeKind(IntEnum):
 
 
 class Outcome(msgspec.Struct, array_like=True, gc=False):
-    """What became of one attempt."""
+    """The outcome of one attempt."""
 
     token: int
     job: str
@@ -100,7 +100,7 @@ class Outcome(msgspec.Struct, array_like=True, gc=False):
 
 
 class SnapshotTaken(msgspec.Struct):
-    """What was written: the seq that a snapshot holds and the check values of that state."""
+    """A snapshot that was written: its seq and the check values of its state."""
 
     last_seq: int
     fingerprint: str

@@ -1,4 +1,4 @@
-"""What a server asks its helper of the past, and what comes back: the same on both sides."""
+"""Questions of a server to its helper about the past, and the answers."""
 
 from __future__ import annotations
 

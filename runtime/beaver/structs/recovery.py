@@ -1,4 +1,4 @@
-"""What a recovery has found, for logs, `status` and metrics."""
+"""The report of a recovery, for logs, `status` and metrics."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import msgspec
 
 
 class RecoveryReport(msgspec.Struct):
-    """What recovery found, and how long each phase took."""
+    """The findings of a recovery, and how long each phase took."""
 
     rows: list[str] = []
     """Labels of the rows of the log's `recovery_table` that were met."""
     base: str = "none"
-    """What replay began with: `none`, `snapshot` or `older snapshot`."""
+    """Where replay started: `none`, `snapshot` or `older snapshot`."""
     snapshot_seq: int = 0
     snapshot_bytes: int = 0
     frames: int = 0
@@ -39,5 +39,5 @@ class RecoveryReport(msgspec.Struct):
 
     @property
     def total_ms(self) -> float:
-        """What all phases took together."""
+        """The time of all phases together."""
         return sum(self.seconds.values()) * 1000

@@ -1,4 +1,4 @@
-"""What readers of the queue see: plain structs, the same over the socket and as JSON."""
+"""Views of the queue: plain structs, the same over the socket and as JSON."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ ABSENT: Final = msgspec.Raw(b"")
 
 
 _SHOWN_CHARS: Final = 200
-"""So much of a payload, a result or an error stands in a `repr`."""
+"""Characters of a payload, a result or an error shown in a `repr`."""
 
 
 class View(msgspec.Struct):
-    """A struct whose `repr` is for people: what differs from the default, JSON as text."""
+    """A struct whose `repr` is for people: fields that differ from their default, JSON as text."""
 
     def __repr__(self) -> str:
         shown = [
@@ -35,7 +35,7 @@ def _shown(value: Any) -> str:
 
 
 class JobView(View, omit_defaults=True):
-    """A job as `show` and `list` give it.  Times are ms since the epoch, 0 where none.
+    """A job as `show` and `list` give it.  Times are ms since the epoch, 0 if there is none.
 
     `None`, and absent in JSON, is what is not known: of a job that has ended, what the log
     holds no longer.
@@ -53,9 +53,9 @@ class JobView(View, omit_defaults=True):
     max_attempts: int | None = None
     timeout_ms: int | None = None
     ready_ms: int | None = None
-    """Time from which it may run; of no job that has ended."""
+    """Time from which it may run; unset once the job has ended."""
     worker: int | None = None
-    """That holds it; of no job that has ended."""
+    """The worker that holds it; unset once the job has ended."""
     token: int | None = None
     generation: int | None = None
     cancel_requested: bool | None = None
@@ -67,17 +67,17 @@ class JobView(View, omit_defaults=True):
     tags: tuple[str, ...] | None = None
     payload: msgspec.Raw = ABSENT
     result: msgspec.Raw = ABSENT
-    """What a completed job returned."""
+    """The result of a completed job."""
     waiting: str | None = None
     """Why it does not run now; a key of `beaver_model.policy.WAITING`."""
     enqueued_ms: int | None = None
-    """When it came in; of jobs that have ended."""
+    """When it was enqueued; only for jobs that have ended."""
     finished_ms: int | None = None
     """When it completed or was discarded."""
     end_seq: int | None = None
     """Seq of the event that ended it."""
     as_of_seq: int | None = None
-    """What is told of a job that has ended is from the log up to here."""
+    """A job that has ended is described from the log up to this seq."""
 
 
 class QueueView(View):
@@ -91,7 +91,7 @@ class QueueView(View):
     paused: bool = False
     weight: int = 10
     oldest_pending_ms: int = 0
-    """For how long the oldest ready job has waited, in ms."""
+    """How long the oldest ready job has waited, in ms."""
     durable_dispatch: bool = True
     """Its jobs start only once their DISPATCH is on disk."""
 
@@ -103,11 +103,11 @@ class WorkerView(View):
     pid: int
     job: str | None = None
     since_ms: int = 0
-    """For how long it has run this job, in ms."""
+    """How long it has run this job, in ms."""
     ready: bool = True
-    """It takes jobs; otherwise it is being started, or waits for its replacement."""
+    """It accepts jobs; otherwise it is starting, or waits for its replacement."""
     leaving: bool = False
-    """It is of a former reload: it ends with the job that it runs."""
+    """It was started before the last reload, and ends with its current job."""
 
 
 class StatusView(View):
@@ -119,11 +119,11 @@ class StatusView(View):
     dead: int
     cancelled: int
     running: bool
-    """A server answered; otherwise the figures come from a keeper or the files."""
+    """A server answered; otherwise the numbers come from a keeper or the files."""
     last_seq: int
     recovery_ms: float
     keeper: int = 0
-    """Pid of the keeper that answered: it takes in jobs, and runs none."""
+    """Pid of the keeper that answered: it accepts jobs and runs none."""
     silent: int = 0
     """Pid of a server that holds the store and did not answer."""
     scheduled: int = 0
@@ -131,7 +131,7 @@ class StatusView(View):
     store: str = ""
     disk_full: bool = False
     halted: str = ""
-    """Why nothing is dispatched until a restart: an invariant that does not hold."""
+    """Why nothing is dispatched until a restart: the violated invariant."""
     state_bytes: int = 0
     commit_path: str = ""
     """How commits are written now: `inline`, or by a `writer` process."""
@@ -142,18 +142,18 @@ class StatusView(View):
     longest_stall_ms: float = 0.0
     """Longest time for which the event loop was blocked, since the server was ready."""
     longest_stall_in: str = ""
-    """What ran then, where it was long enough to be sampled."""
+    """What ran then, if the stall was long enough to be sampled."""
     recovery: dict[str, Any] = {}
-    """What recovery found and how long each phase took."""
+    """The findings of recovery, and how long each phase took."""
 
 
 class ReloadView(View):
-    """What a reload has brought."""
+    """The result of a reload."""
 
     workers: int
     """New workers."""
     tasks: tuple[str, ...]
-    """What they know."""
+    """The tasks that they know."""
     leaving: int = 0
     """Former workers that still run a job."""
     restart: tuple[str, ...] = ()
@@ -187,7 +187,7 @@ class EventView(View, omit_defaults=True):
 
 
 class ExplainView(View):
-    """Everything that is known of one job."""
+    """Everything known about one job."""
 
     job: JobView
     events: list[EventView]
@@ -196,14 +196,14 @@ class ExplainView(View):
     as_of_seq: int = 0
     """The events are those up to this seq."""
     lagging: bool = False
-    """There may be later ones, which were too far from what is indexed to be looked for."""
+    """There may be later ones: the index is too far behind to search the rest of the log."""
     waiting: str = ""
     """A key of `beaver_model.policy.WAITING`."""
     waiting_until_ms: int = 0
     held_by: int = 0
     """Worker that holds it, or 0."""
     near_tasks: tuple[str, ...] = ()
-    """Known tasks with a similar name, where no worker knows the job's."""
+    """Known tasks with a similar name, if no worker knows the job's task."""
     disk_full: bool = False
     """Jobs run, and their ends are written, only as the log has room."""
 
@@ -220,23 +220,23 @@ class ResultView(View):
 
 
 class AcceptedBriefly(msgspec.Struct, array_like=True, gc=False):
-    """What a server mostly answers of an accepted job: all but the last field of `Accepted`."""
+    """The usual answer for an accepted job: all but the last field of `Accepted`."""
 
     id: str
     seq: int
-    """Seq of its ENQUEUE, also where it existed."""
+    """Seq of its ENQUEUE, also if it existed."""
     created: bool
 
 
 class Accepted(AcceptedBriefly, array_like=True, gc=False):
-    """What an accepted job became."""
+    """The answer for an accepted job."""
 
     unknown_task: tuple[str, ...] = ()
-    """Name of its task where no worker of the server knows it, and known ones that are like it."""
+    """Name of its task if no worker of the server knows it, followed by similar known ones."""
 
     @property
     def warning(self) -> str:
-        """What to say of a task that no worker knows; empty where one does."""
+        """The warning for a task that no worker knows; empty if one does."""
         if not self.unknown_task:
             return ""
         task, *like = self.unknown_task

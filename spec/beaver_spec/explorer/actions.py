@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 Action = tuple[Any, ...]
-"""What happens: a word, then places of jobs and workers."""
+"""An action: its name, then places of jobs and workers."""
 
 FAIR: Final = frozenset(
     {

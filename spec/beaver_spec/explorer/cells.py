@@ -62,7 +62,7 @@ Table = Sequence[Sequence[JobState | None]]
 
 
 class Cell(NamedTuple):
-    """What the Machine makes of an event in a state."""
+    """The next state by the Machine, of an event in a state."""
 
     trigger: Trigger
     state: JobState
@@ -70,7 +70,7 @@ class Cell(NamedTuple):
 
 
 class CellsReport(NamedTuple):
-    """What was compared, and what does not agree."""
+    """The number of comparisons, and the disagreements."""
 
     cells: list[Cell]
     shapes: int

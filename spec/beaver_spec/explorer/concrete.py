@@ -61,7 +61,7 @@ class _Rows:
 
 
 class _Models:
-    """What the properties see of each state, as of now."""
+    """The current view of each state for the properties."""
 
     def __init__(self, space: ConcreteSpace) -> None:
         self._space = space
@@ -180,7 +180,7 @@ class Happened(NamedTuple):
     refusal: str
     """Why the model refused it, or nothing."""
     events: Sequence[AnyEvent] | None
-    """What the model made of it; `None` where it was not asked."""
+    """The model's answer; `None` if it was not asked."""
     first_seq: int
     wrong: tuple[Wrong, ...]
 
@@ -260,7 +260,7 @@ def replay(
 
     Args:
         scope: The bounds under which it was found.
-        actions: What happens, in order.  It stops without complaint where an action is not
+        actions: The actions in order.  It stops without an error where an action is not
             possible any more: then the history itself cannot happen.
         ends: Also demand that every accepted job can still end afterwards.
         probe: Also put every command to the state that is on disk afterwards.

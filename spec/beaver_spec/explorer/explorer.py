@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 
 
 class Counterexample(NamedTuple):
-    """What is wrong, and the shortest way there, as actions and the worlds after each."""
+    """A violation and the shortest path to it: actions, and the worlds after each."""
 
     wrong: Wrong
     actions: tuple[Action, ...]
@@ -47,7 +47,7 @@ class Counterexample(NamedTuple):
 
 
 class Exploration(NamedTuple):
-    """What one exploration found."""
+    """The result of one exploration."""
 
     scope: Scope
     states: int

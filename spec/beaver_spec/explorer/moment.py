@@ -48,7 +48,7 @@ class Way:
         self.rest = rest
         self.wrong = wrong
         self.steps = steps
-        """What the model made of it; empty where it was not asked."""
+        """The model's answers; empty if it was not asked."""
         self.tells = tells
 
 

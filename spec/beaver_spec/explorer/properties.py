@@ -322,7 +322,7 @@ SITUATIONS: Final[dict[str, Situation]] = {
         Trigger.RELEASE, when=lambda _row, move: move.cause == Cause.NEIGHBOUR
     ),
 }
-"""What has to be met somewhere: a scope that never gets there would show nothing."""
+"""Witnesses: situations that some scope has to reach, or the check would prove nothing."""
 
 
 # -- what a client was told ----------------------------------------------------------------------

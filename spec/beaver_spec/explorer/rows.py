@@ -1,4 +1,4 @@
-"""What the explorer remembers of a job: the row with its numbers compressed by rank.
+"""The explorer's row of a job: the model's row with its numbers compressed by rank.
 
 The model compares seqs, tokens and times, but never looks at their values.  So a seq becomes
 the job's place, a token its rank among the tokens of its job that somebody still knows (a
@@ -133,7 +133,7 @@ def seen_rows(state: State, jobs: int, now_ms: int, labels: dict[int, int]) -> t
     Args:
         state: A state of the real model.
         jobs: How many jobs the scope has.
-        now_ms: What counts as come.
+        now_ms: The time; jobs due by then are ready.
         labels: The label of each token that may be in flight.
     """
     rows: list[JobRow] = []

@@ -2,7 +2,7 @@
 
 A scope bounds everything that could go on for ever: jobs, workers, attempts, crashes, the
 commands of one batch, and each thing that an operator, a client or fate may do.  Within its
-bounds every interleaving is tried.  What a scope leaves out stands in its report.
+bounds every interleaving is tried.  The report of a scope states what it leaves out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     claim: str
-    """What the scope is for, in a sentence."""
+    """The purpose of the scope, in a sentence."""
     jobs: int
     workers: int
     attempts: int

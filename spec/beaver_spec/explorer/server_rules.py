@@ -1,4 +1,4 @@
-"""What becomes of the server: syncs, crashes, starts and orderly stops."""
+"""Rules of the server: syncs, crashes, starts and orderly stops."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def crashes(m: Moment) -> None:
         freed: tuple[Effect, ...] = ()
         for keep, mid in enumerate((m.durable, *(entry.mid for entry in m.batch))):
             if keep:
-                # Nobody is told, but what frees a client's knowledge is on disk.
+                # No reply is sent, but events that free a client's knowledge are on disk.
                 freed = (*freed, *freeing(m.batch[keep - 1].effects))
             if mid == kept:
                 continue

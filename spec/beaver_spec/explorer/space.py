@@ -65,7 +65,7 @@ REVIVE: Final = -2
 """Effect of a requeue: an earlier cancel binds no more."""
 
 Effect = tuple[int, int]
-"""What a release tells: a job's place, and a `TOLD_*` bit, `FORGET` or `REVIVE`."""
+"""What a released reply tells: a job's place, and a `TOLD_*` bit, `FORGET` or `REVIVE`."""
 
 
 def at_once(state: State, events: Sequence[AnyEvent], time_ms: int) -> None:
@@ -92,7 +92,7 @@ class ModelUnderTest(NamedTuple):
 
 
 class Step:
-    """What one command led to on one state."""
+    """The result of one command on one state."""
 
     __slots__ = (
         "edges",
@@ -116,7 +116,7 @@ class Step:
         self.labels: tuple[int, ...] = ()
         """The same of a command for several."""
         self.effects: tuple[Effect, ...] = ()
-        """What its events let a client know, once they are durable."""
+        """What clients learn from its events, once they are durable."""
         self.wrong: tuple[Wrong, ...] = ()
         self.events: Sequence[AnyEvent] = ()
         """The events, where whole states are kept; for telling."""
@@ -125,7 +125,7 @@ class Step:
 
 
 class Tally:
-    """What was met on the way, for the witnesses."""
+    """The witnesses reached."""
 
     def __init__(self) -> None:
         self.cells: dict[tuple[str, str, str], int] = {}
@@ -453,7 +453,7 @@ def effects_of(moves: Sequence[Move], before: Model, after: Model) -> list[Effec
 
 
 REPLIES: Final = {"enqueue": TOLD_EXISTS, "cancel": TOLD_CANCEL, "discard": TOLD_GONE}
-"""What the reply to a command tells, beside its events."""
+"""What the reply to a command tells in addition to its events."""
 
 
 STATE_NAMES: Final = {int(state): state.name for state in JobState}

@@ -1,4 +1,4 @@
-"""What workers do, what the server does with them, and what late ones report."""
+"""Rules of workers: what they do, what the server does with them, and late reports."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from beaver_spec.explorer.world import (
 
 
 def workers_act(m: Moment) -> None:
-    """What each worker may do, and what the server does with it."""
+    """Adds what each worker may do, and what the server may do with it."""
     shares = m.scope.many > 1
     for place, worker in enumerate(m.crew):
         if shares:
@@ -71,7 +71,7 @@ def _recall(m: Moment, place: int, worker: Worker) -> None:
     if m.scope.many > 1 and m.globe.phase != DRAINING:
         return  # There is a place for each, and none waits behind a long one.
     if m.globe.phase == UP and any(held.phase == UNSENT for held in worker):
-        return  # What joined the same frame goes out with what is given back.
+        return  # Whatever joined the same frame is sent with what is given back.
     asks: list[Ask] = []
     for index in unread:
         held = worker[index]

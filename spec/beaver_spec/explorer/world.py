@@ -47,13 +47,13 @@ FORMER: Final = 16
 ENDED: Final = frozenset({ENDED_WELL, ENDED_ILL})
 RUNS: Final = frozenset({RUNNING, RUNNING + FORMER})
 HELD: Final = frozenset({UNSENT, SENT, LOST, *RUNS, *ENDED})
-"""What a worker holds, as far as the server knows."""
+"""The attempts of a worker, as far as the server knows."""
 BEGUN: Final = frozenset({SPENT, SPENT + FORMER, *RUNS, *ENDED})
 """User code began, and the slot says so."""
 
 
 class Globe(NamedTuple):
-    """What belongs to no job and no worker: the phase, and what is left of each bound."""
+    """The rest of a world: the phase, and what is left of each bound."""
 
     phase: int
     cut: bool
@@ -77,7 +77,7 @@ class Entry(NamedTuple):
     mid: int
     """The state after it."""
     effects: tuple[Effect, ...]
-    """What is told once it is durable."""
+    """Replies to send once it is durable."""
 
 
 class HeldAttempt(NamedTuple):

@@ -81,7 +81,7 @@ class Vocabulary:
         self._frame = z3.DeclareSort("Frame")
         self._fresh = 0
         self.limits: list[Formula] = []
-        """What else must hold where indexes are few."""
+        """Additional conditions for few indexes."""
 
     def sort(self, name: str) -> Any:
         """Returns the sort of a variable."""
@@ -224,7 +224,7 @@ def unneeded(system: System) -> list[str]:
     """Returns the conjuncts of actions without which the proof still goes through.
 
     An action without such a conjunct allows more, and the promise is kept all the same: it
-    does not rest on it.  What is not in this list is needed, and a bug there is noticed.
+    does not rest on it.  Everything else is needed, and a bug there is noticed.
     """
     import z3
 

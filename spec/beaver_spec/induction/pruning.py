@@ -203,7 +203,7 @@ def _invariant(v: Vocabulary, s: Values) -> dict[str, Formula]:
 
 
 def _promise(v: Vocabulary, s: Values) -> dict[str, Formula]:
-    """What a recovery needs of what a power cut leaves, and of what a kill leaves."""
+    """What a recovery needs to find after a power cut, and after a kill."""
     z3 = v.z3
 
     def base(newest: Formula, older: Formula, bad: Formula) -> Formula:

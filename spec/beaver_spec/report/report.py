@@ -92,7 +92,7 @@ class TableRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Included(msgspec.Struct, frozen=True, kw_only=True):
-    """What another checker adds to a report."""
+    """The results that another checker adds to a report."""
 
     results: list[CheckResult] = []
     tables: list[TableRow] = []
@@ -114,7 +114,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     witnesses: list[Witness]
     not_explored: list[str]
     findings: list[str]
-    """What makes the check fail, a line each."""
+    """The reasons why the check fails, a line each."""
     partial: bool
     """Not all scopes of CI were asked for: witnesses that are missing are no finding."""
     tables: list[TableRow] = []
@@ -259,7 +259,7 @@ USES: Final = {
     "children": "finish child",
     "scheduled": "enqueue later",
 }
-"""What each bound is for: a scope that has it and never does that says less than it claims."""
+"""The purpose of each bound: a scope that never uses its bound claims more than it shows."""
 
 _IMPOSSIBLE: Final = {
     ("DEAD", "PENDING"): "no command of today leads there: it is for jobs that expire and for "

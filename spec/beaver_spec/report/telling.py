@@ -29,7 +29,7 @@ class ToldCounterexample(msgspec.Struct, frozen=True):
     scope: str
     property: str
     claim: str
-    """What the property says."""
+    """The claim of the property."""
     message: str
     steps: list[str]
     """Numbered sentences in domain words."""

@@ -44,7 +44,7 @@ class Conjunct(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is called in tables: its definition, and its text on one line."""
+        """Its name in tables: its definition, and its text on one line."""
         return f"{self.definition}: {self.text}"
 
 

@@ -89,7 +89,7 @@ class Trial(NamedTuple):
 
 
 class Tools(NamedTuple):
-    """What runs the models."""
+    """The tools that run the models."""
 
     tlc: Tlc
     spin: Spin

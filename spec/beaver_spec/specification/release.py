@@ -1,4 +1,4 @@
-"""What Spin checks: the engine's release rule, in `spec/promela/release.pml`.
+"""The engine's release rule under Spin: `spec/promela/release.pml`.
 
 What lives here: finding Spin and a C compiler, one run, and the bugs that the model must
 catch.  Nothing is seen outside before it is durable: replies, refusals, no-ops, reads and
@@ -65,7 +65,7 @@ class Spin(NamedTuple):
 
 
 class SpinRun(NamedTuple):
-    """What one run found."""
+    """The result of one run."""
 
     is_finished: bool
     error: str

@@ -1,4 +1,4 @@
-"""What TLC checks: the log, its segments and snapshots, and the lives of jobs.
+"""The models that TLC checks: the log, its segments and snapshots, and the lives of jobs.
 
 What lives here: the table of models with their claims, their bounds and the bugs that each
 must catch, and the checks made of it.  A sown bug names the property that it breaks: caught
@@ -23,7 +23,7 @@ class Sown(NamedTuple):
 
 
 class TlcModel(NamedTuple):
-    """One thing that TLC checks."""
+    """One model and its properties for TLC."""
 
     claim: str
     module: str

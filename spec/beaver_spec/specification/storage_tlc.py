@@ -53,7 +53,7 @@ class Tlc(NamedTuple):
 
 
 class TlcRun(NamedTuple):
-    """What one run of TLC found."""
+    """The result of one run of TLC."""
 
     is_finished: bool
     """True where TLC looked at everything, or found something wrong."""

@@ -52,13 +52,13 @@ LIFE: Final[dict[str, dict[str, str]]] = {
     "REQUEUE": {DEAD: PENDING, CANCELLED: PENDING},
     "DISCARD": {PENDING: FORGOTTEN, DEAD: FORGOTTEN, CANCELLED: FORGOTTEN},
 }
-"""What may happen to a job: event, from, to."""
+"""The transitions of a job: event, from, to."""
 
 SNOOZES_MAX: Final = 10_000
 CHILDREN_MAX: Final = 1_000
 ATTEMPTS_MAX: Final = 10_000
 WEIGHT: Final = 10
-"""Of a queue that nobody has set."""
+"""The settings of a queue that were never changed."""
 TOMBSTONES_MAX: Final = 1_000_000
 """Until a BOUNDS event says otherwise."""
 TIMEOUT_CAUSES: Final = frozenset({"time_limit", "lease_expired", "node_lost"})
@@ -80,14 +80,14 @@ class TraceVerdict(msgspec.Struct, frozen=True):
 
     ok: bool
     index: int
-    """Of the wrong event, counted from 0; of all events where none is wrong."""
+    """Index of the wrong event from 0; the number of events if none is wrong."""
     seq: int
-    """Of the wrong event; the last seq where none is wrong."""
+    """Seq of the wrong event; the last seq if none is wrong."""
     reason: str = ""
 
 
 class _Job(msgspec.Struct):
-    """What the specification remembers of a job."""
+    """A job as the specification remembers it."""
 
     state: str
     run_at_ms: int = 0

@@ -44,7 +44,7 @@ longest of the probes runs for less; this is far more."""
 SOWN_S: Final = 4.0
 """The same for a server that has a bug and shall be seen to be late."""
 BEHIND: Final = " s behind the log"
-"""What a server says that starts with its clock set back."""
+"""The warning of a server that starts with its clock set back."""
 
 
 class Jump(NamedTuple):
@@ -53,7 +53,7 @@ class Jump(NamedTuple):
     name: str
     offset_s: int
     makes_due: bool = False
-    """What was due in three hours is due at once."""
+    """Jobs due in three hours become due at once."""
 
 
 def at_work() -> tuple[Jump, ...]:
@@ -132,7 +132,7 @@ class Probes:
 
 
 class JumpReport(NamedTuple):
-    """What a run that broke no promise did."""
+    """The report of a run that broke no promise."""
 
     jumps: int
     acknowledged: int

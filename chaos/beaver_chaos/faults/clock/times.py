@@ -1,4 +1,4 @@
-"""What a log says of times: stamps never go back, nothing starts early, no limit is shortened.
+"""Checks the times of a log: stamps never go back, nothing starts early, no limit is shortened.
 
 One pass over the commits; what may not live here: processes and clocks.
 """
@@ -27,7 +27,7 @@ OVERRUN: Final = "overrun"
 
 
 class Times:
-    """What a log says of times, checked commit by commit."""
+    """Checks the times of a log commit by commit."""
 
     def __init__(self) -> None:
         self.violations: list[str] = []

@@ -27,7 +27,7 @@ class Aim(StrEnum):
 
 
 class Signs:
-    """What the files of a store look like from outside, to see what it is about to do."""
+    """The files of a store seen from outside, to guess what it is about to do."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout

@@ -51,19 +51,19 @@ BULK_PAUSE_S: Final = 0.008
 CUT_WITHIN_S: Final = 0.4
 """The power goes so long after the load has begun, or begins to wait for its aim."""
 AIM_S: Final = 1.5
-"""So long it waits for its aim; then it goes anyway."""
+"""How long a cut waits for its aim before it strikes anyway."""
 _POLL_S: Final = 0.0003
 _GONE_S: Final = 10.0
 COMMITS: Final = ("inline", "writer")
 FLUSHES: Final = (NO_FLUSH, NO_FLUSH, FLUSH)
-"""What becomes of the journal in memory, one cut after the other."""
+"""What happens to the journal in memory, one cut after the other."""
 FILLER: Final = PRODUCERS
 START_S: Final = 0.5
 """A start is cut off within so long."""
 
 
 class PowerReport(NamedTuple):
-    """What a run that broke no promise did."""
+    """The report of a run that broke no promise."""
 
     seed: int
     file_system: str
@@ -74,7 +74,7 @@ class PowerReport(NamedTuple):
     jobs: int
     acknowledged: int
     first_seq: int
-    """Of the log at the end; all before it was pruned."""
+    """First seq of the log at the end; everything before it was pruned."""
 
     def __str__(self) -> str:
         cuts = "\n".join(
@@ -97,9 +97,9 @@ def cut_power(
     """Cuts the power of a new store, and checks it.
 
     Args:
-        seed: Of everything that is drawn.
+        seed: Seed of all random choices.
         aims: When the power goes, cut by cut.
-        file_system: What the store lies on.
+        file_system: The file system of the store.
         directory: Where image, output and the workers' account go.
         sown: An experiment with a bug of `inside.BUGS`, which is sown.  The cuts are
             noted in it; without it each cut is told as an experiment of its own.
@@ -257,7 +257,7 @@ class PowerCuts(Session):
         program.refuse_tracebacks()
         self._disk.cut(flush)
         self.kill_everything()
-        # What they said of a disk that answers nothing any more, no machine without power says.
+        # Output about a disk that no longer answers: a machine without power prints nothing.
         program.output.rename(program.output.with_name(f"output-{self._boot}.txt"))
         self._disk.unmount()
         self._disk.mount()

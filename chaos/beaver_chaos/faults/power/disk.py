@@ -7,7 +7,7 @@ itself lies on a file system that goes on, which stands for the platter: what wa
 the device is kept, so a write cache that lies about its flushes is not tried.
 
 Whatever happens, the file system is unmounted and the loop device is free again at the end.
-What a killed run leaves is cleared away by the next one.
+The next run removes what a killed run leaves.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ FILE_SYSTEMS: Final = (EXT4, EXT4_NO_AUTO, XFS)
 
 
 class Flush(NamedTuple):
-    """What becomes of the journal in memory when the power goes."""
+    """What happens to the journal in memory when the power fails."""
 
     name: str
     value: int

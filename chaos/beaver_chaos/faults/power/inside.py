@@ -1,4 +1,4 @@
-"""What is changed inside the program whose power is cut: small bounds, a new boot, sown bugs.
+"""Changes inside the program whose power is cut: small bounds, a new boot, seeded bugs.
 
 Each process of it runs `prepare` before its own code, through a `sitecustomize` on its path.
 The program is the real one.  Its bounds are made small, so that within a second it prepares,

@@ -20,7 +20,7 @@ from beaver_chaos.program.process import ChaosFailure, PromiseBroken
 
 
 class FollowedLog:
-    """What the log of one store has said so far."""
+    """The log of one store as read so far."""
 
     def __init__(self, layout: Layout) -> None:
         self.history = HistoryCheck()
@@ -52,13 +52,13 @@ class FollowedLog:
         """Reads on without a server, and compares with all that was seen.
 
         Args:
-            witness: What was asked and answered.
+            witness: Requests and answers.
             account: Gives what workers have run.
             quiet: Everything has to be at rest.
 
         Raises:
             PromiseBroken: They do not fit, or the files are damaged.
-            ChaosFailure: So much was pruned that it cannot be told.
+            ChaosFailure: Too much was pruned to decide.
         """
         history, recovered = self.history, HistoryCheck()
         runs = account()

@@ -20,7 +20,7 @@ WRITTEN: Final = frozenset({FileKind.LOG, FileKind.HISTORY})
 
 
 class Harm(StrEnum):
-    """What becomes of a file."""
+    """How a file is damaged."""
 
     FLIP = "a bit flipped"
     FLIP_FIRST = "a bit flipped in the first byte"

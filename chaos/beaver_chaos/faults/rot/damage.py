@@ -39,7 +39,7 @@ AS_EVER: Final = frozenset({"marked-end", "prepared-unused"})
 
 
 class CaseVerdict(StrEnum):
-    """What came of a case."""
+    """The verdict on a case."""
 
     UNHARMED = "unharmed"
     """The very state, and nothing to repair."""
@@ -64,7 +64,7 @@ GOOD: Final = frozenset(CaseVerdict) - {CaseVerdict.SILENT, CaseVerdict.WRONG}
 
 
 class Finding(NamedTuple):
-    """What came of a case."""
+    """The verdict on a case."""
 
     case: Case
     verdict: CaseVerdict

@@ -1,4 +1,4 @@
-"""What the peers share: their servers, their worker processes, and the way to them."""
+"""The common part of the peers: their servers, worker processes and addresses."""
 
 from __future__ import annotations
 

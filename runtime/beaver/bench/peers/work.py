@@ -1,4 +1,4 @@
-"""What a peer's worker process runs: `python -m beaver.bench.peers.work NAME ADDRESS QUEUE`."""
+"""A peer's worker process: `python -m beaver.bench.peers.work NAME ADDRESS QUEUE`."""
 
 from __future__ import annotations
 
