@@ -139,7 +139,7 @@ class SimClient:
                 return
 
     def _untouched(self, names: Sequence[str], *, unknown: bool) -> None:
-        """The ending server has refused these; if no other server got them, they are not in the log."""
+        """The ending server has refused these.  If no other one got them, the log lacks them."""
         self.world.reach("a request is left by who ends, and sent again")
         known = self.world.watch.book.pages
         if not unknown and any(name in known for name in names):
