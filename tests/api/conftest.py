@@ -11,6 +11,8 @@ import contextlib
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,6 +24,7 @@ from beaver.structs.messages import Options, Request
 from beaver.structs.views import Accepted, ResultView
 from beaver.transport import endpoint, framing
 from beaver_model import Rejection, Spec, State, apply, commands, decide
+from beaver_model.events import AnyEvent
 from beaver_model.rows import encode_spec
 
 
@@ -63,11 +66,16 @@ class ModelServer:
             self.results[job] = result
 
         done = threading.Event()
-        self._loop.call_soon_threadsafe(lambda: (run(), done.set()))
+        self._loop.call_soon_threadsafe(run)
+        self._loop.call_soon_threadsafe(done.set)
         assert done.wait(10)
 
     def drop_connections(self) -> None:
-        self._loop.call_soon_threadsafe(lambda: [w.transport.abort() for w in self._writers])
+        def drop() -> None:
+            for writer in self._writers:
+                writer.transport.abort()
+
+        self._loop.call_soon_threadsafe(drop)
 
     # -- on the loop ----------------------------------------------------------------------
 
@@ -103,7 +111,7 @@ class ModelServer:
         self._writers.discard(writer)
         writer.close()
 
-    async def _answer(self, message: list, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, message: list[Any], writer: asyncio.StreamWriter) -> None:
         number, op, body = message
         try:
             answer = getattr(self, f"op_{op}")(*body)
@@ -115,7 +123,7 @@ class ModelServer:
         if self.before_answer is None or self.before_answer(op, writer):
             writer.write(frame)
 
-    def _change(self, command: commands.AnyCommand) -> list:
+    def _change(self, command: commands.AnyCommand) -> list[AnyEvent]:
         decision = decide(self.state, command, self.now_ms)
         if isinstance(decision, Rejection):
             raise error_of(decision)
@@ -125,10 +133,10 @@ class ModelServer:
         self._changed = asyncio.Event()
         return decision
 
-    def op_hello(self, version: int) -> list:
+    def op_hello(self, version: int) -> list[object]:
         return [framing.VERSION, self.store, 7, 1]
 
-    def op_enqueue(self, requests: list) -> list:
+    def op_enqueue(self, requests: list[Any]) -> list[Accepted]:
         jobs = [_job(msgspec.convert(r, Request)) for r in requests]
         first = self.state.last_seq
         self._change(commands.Enqueue(jobs))
@@ -206,14 +214,17 @@ def _job(request: Request) -> commands.NewJob:
 
 
 @pytest.fixture
-def data(tmp_path) -> str:
+def data(tmp_path: Path) -> str:
     path = tmp_path / "data"
     path.mkdir(mode=0o700)
     return str(path)
 
 
+Serve = Callable[[str], ModelServer]
+
+
 @pytest.fixture
-def serve() -> Iterator[Callable[[str], ModelServer]]:
+def serve() -> Iterator[Serve]:
     """Starts servers, and ends them with the test."""
     servers: list[ModelServer] = []
 
@@ -229,12 +240,12 @@ def serve() -> Iterator[Callable[[str], ModelServer]]:
 
 
 @pytest.fixture
-def server(data, serve) -> ModelServer:
+def server(data: str, serve: Serve) -> ModelServer:
     return serve(data)
 
 
 @pytest.fixture
-def runtime_directory(monkeypatch) -> Iterator[str]:
+def runtime_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A short `$XDG_RUNTIME_DIR`."""
     with tempfile.TemporaryDirectory(prefix="bvr-") as path:
         monkeypatch.setenv("XDG_RUNTIME_DIR", path)

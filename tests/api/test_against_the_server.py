@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -24,7 +27,7 @@ from tests.api.served import APP, ServerProcess
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory):
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     server = ServerProcess(tmp_path_factory.mktemp("served"))
     server.start()
     yield server
@@ -32,33 +35,32 @@ def running(tmp_path_factory):
 
 
 @pytest.fixture
-def own(tmp_path):
+def own(tmp_path: Path) -> Iterator[ServerProcess]:
     server = ServerProcess(tmp_path)
     yield server
     server.kill()
 
 
 @pytest.fixture
-def jobs(running):
+def jobs(running: ServerProcess) -> Any:
     return load(running)
 
 
-def load(server: ServerProcess):
-    """Returns the module of the application, its store where this server's is."""
-    spec = importlib.util.spec_from_loader("served_app", loader=None)
-    module = importlib.util.module_from_spec(spec)
+def load(server: ServerProcess) -> Any:
+    """Returns the module of the application, with its jobs; its store where this server's is."""
+    module: Any = ModuleType("served_app")
     exec(APP, module.__dict__)
     module.app.connection.store = server.data
     return module
 
 
-def test_jobs_run_and_their_results_come_back(jobs):
+def test_jobs_run_and_their_results_come_back(jobs: Any) -> None:
     assert jobs.add.enqueue(1, b=2).result(timeout=20) == 3
     handles = jobs.app.enqueue_many([jobs.add.request(n, 1) for n in range(200)])
     assert [handle.result(timeout=20) for handle in handles] == list(range(1, 201))
 
 
-def test_children_come_in_with_their_parent(jobs):
+def test_children_come_in_with_their_parent(jobs: Any) -> None:
     for family in (jobs.parent, jobs.aparent):
         handle = family.enqueue(3)
         children = [jobs.app.handle(job) for job in handle.result(timeout=20)]
@@ -69,7 +71,7 @@ def test_children_come_in_with_their_parent(jobs):
         assert {birth.parent for birth in births} == {handle.id}
 
 
-def test_failures_reach_who_waits(jobs):
+def test_failures_reach_who_waits(jobs: Any) -> None:
     with pytest.raises(JobFailed, match="ValueError: too late") as error:
         jobs.bad.enqueue("too late").result(timeout=20)
     assert (error.value.state, error.value.cause) == ("dead", "failed")
@@ -77,7 +79,7 @@ def test_failures_reach_who_waits(jobs):
         jobs.hopeless.enqueue().result(timeout=20)
 
 
-def test_why_a_job_cancelled_itself_is_told_everywhere(running, jobs):
+def test_why_a_job_cancelled_itself_is_told_everywhere(running: ServerProcess, jobs: Any) -> None:
     """To who waits, by handles, by every reading command, and still after a discard."""
     handle = jobs.unwanted.enqueue("sold out")
     with pytest.raises(JobFailed, match=r"is cancelled \(job\): sold out") as error:
@@ -105,7 +107,7 @@ def test_why_a_job_cancelled_itself_is_told_everywhere(running, jobs):
         assert "sold out" in text
 
 
-def test_an_explanation_and_the_events_in_it_agree_while_the_job_goes_on(jobs):
+def test_an_explanation_and_the_events_in_it_agree_while_the_job_goes_on(jobs: Any) -> None:
     """A job that ends while its events are looked up is told with its end, or as before it."""
     for n in range(50):
         handle = jobs.add.enqueue(n, b=1)
@@ -116,7 +118,7 @@ def test_an_explanation_and_the_events_in_it_agree_while_the_job_goes_on(jobs):
         assert "ACK" in [event.event for event in told.events]
 
 
-def test_a_wait_ends_in_time_and_the_job_goes_on(jobs):
+def test_a_wait_ends_in_time_and_the_job_goes_on(jobs: Any) -> None:
     handle = jobs.sleep.enqueue(0.4)
     started = time.monotonic()
     with pytest.raises(WaitTimeout):
@@ -125,7 +127,7 @@ def test_a_wait_ends_in_time_and_the_job_goes_on(jobs):
     assert handle.result(timeout=20) == "slept"
 
 
-def test_a_running_job_can_be_cancelled(jobs):
+def test_a_running_job_can_be_cancelled(jobs: Any) -> None:
     handle = jobs.sleep.enqueue(60)
     wait_until(lambda: handle.status().state == "in_flight")
     assert handle.cancel() == "cancel_requested"
@@ -133,7 +135,7 @@ def test_a_running_job_can_be_cancelled(jobs):
         handle.result(timeout=20)
 
 
-def test_operators_reach_the_server(jobs):
+def test_operators_reach_the_server(jobs: Any) -> None:
     calls = jobs.app.client
     calls.set_queue("held", paused=True, weight=3)
     handle = jobs.add.options(queue="held", id="held-1").enqueue(1)
@@ -152,7 +154,7 @@ def test_operators_reach_the_server(jobs):
     assert len(status.workers) == 2
 
 
-def test_refusals_keep_their_class(jobs):
+def test_refusals_keep_their_class(jobs: Any) -> None:
     calls = jobs.app.client
     with pytest.raises(NotFound):
         calls.show("nobody")
@@ -169,7 +171,7 @@ def test_refusals_keep_their_class(jobs):
     assert calls.discard(handle.id) == "discarded"
 
 
-def test_threads_and_coroutines_share_a_server(jobs):
+def test_threads_and_coroutines_share_a_server(jobs: Any) -> None:
     def work(thread: int) -> int:
         return sum(jobs.add.enqueue(n).result(timeout=30) for n in range(20))
 
@@ -183,19 +185,20 @@ def test_threads_and_coroutines_share_a_server(jobs):
         assert [future.result(60) for future in sums] == [sum(range(20))] * 4
 
 
-def test_a_client_that_talks_nonsense_harms_nobody(jobs, running):
-    path = endpoint.read(running.data).socket
+def test_a_client_that_talks_nonsense_harms_nobody(jobs: Any, running: ServerProcess) -> None:
+    found = endpoint.read(running.data)
+    assert found is not None
     for nonsense in (b"\xff" * 64, b"\x02\x00\x00\x00\xc1\xc1", framing.encode_frame([1, "x"])):
         with socket.socket(socket.AF_UNIX) as stranger:
             stranger.settimeout(20)
-            stranger.connect(path)
+            stranger.connect(found.socket)
             stranger.sendall(nonsense)
             while stranger.recv(1 << 16):
                 pass
     assert jobs.app.status().running
 
 
-def test_a_batch_of_the_largest_size_is_one_commit(running):
+def test_a_batch_of_the_largest_size_is_one_commit(running: ServerProcess) -> None:
     with blocking.connect(running.data) as calls:
         calls.set_queue("bulk", paused=True)
         made = calls.enqueue([make_request("echo", n, queue="bulk") for n in range(10_000)])
@@ -205,7 +208,7 @@ def test_a_batch_of_the_largest_size_is_one_commit(running):
         assert calls.status().queues["bulk"].pending == 10_000
 
 
-def test_results_survive_kill_9_and_a_wait_lasts_through_it(own):
+def test_results_survive_kill_9_and_a_wait_lasts_through_it(own: ServerProcess) -> None:
     """The server is killed with a wait under way; the job, and the wait, end under the next."""
     jobs = load(own)
     own.start()
@@ -233,7 +236,7 @@ def test_results_survive_kill_9_and_a_wait_lasts_through_it(own):
     assert report.violations == []
 
 
-def test_an_app_serves_itself_from_its_script(own):
+def test_an_app_serves_itself_from_its_script(own: ServerProcess) -> None:
     jobs = load(own)
     own.start(["served_app.py"])
     assert jobs.add.enqueue(1, b=2).result(timeout=20) == 3
@@ -241,7 +244,7 @@ def test_an_app_serves_itself_from_its_script(own):
     assert endpoint.read(own.data) is None
 
 
-def test_a_server_on_a_long_path_is_reached(tmp_path, runtime_directory):
+def test_a_server_on_a_long_path_is_reached(tmp_path: Path, runtime_directory: str) -> None:
     directory = tmp_path / ("long" * 30) / ("path" * 20)
     directory.mkdir(parents=True)
     own = ServerProcess(directory)
@@ -254,7 +257,7 @@ def test_a_server_on_a_long_path_is_reached(tmp_path, runtime_directory):
         own.kill()
 
 
-def wait_until(holds, within_s: float = 20.0) -> None:
+def wait_until(holds: Callable[[], object], within_s: float = 20.0) -> None:
     deadline = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -6,8 +6,11 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,23 +20,24 @@ from beaver import Beaver, JobContext
 from beaver.api.handle import failed
 from beaver.errors import Conflict, InvalidInput, JobFailed, NotFound, StoreUnavailable, WaitTimeout
 from beaver.request.requests import make_request
-from beaver.structs.messages import Options
+from beaver.structs.messages import Options, Request
 from beaver.structs.views import ResultView
+from tests.api.conftest import ModelServer
 
 
 @pytest.fixture
-def app(data) -> Beaver:
+def app(data: str) -> Beaver:
     return Beaver(data)
 
 
-def options(request) -> Options:
+def options(request: Request) -> Options:
     return msgspec.msgpack.decode(request.options, type=Options)
 
 
 # -- declaring ---------------------------------------------------------------------------------
 
 
-def test_a_plain_call_just_calls(app):
+def test_a_plain_call_just_calls(app: Beaver) -> None:
     @app.job
     def add(a: int, b: int = 1) -> int:
         """Adds."""
@@ -45,7 +49,7 @@ def test_a_plain_call_just_calls(app):
     assert "add" in app.registry
 
 
-def test_a_plain_call_of_a_coroutine_function_gives_a_coroutine(app):
+def test_a_plain_call_of_a_coroutine_function_gives_a_coroutine(app: Beaver) -> None:
     @app.job(queue="q")
     async def double(n: int) -> int:
         return 2 * n
@@ -53,7 +57,7 @@ def test_a_plain_call_of_a_coroutine_function_gives_a_coroutine(app):
     assert asyncio.run(double(4)) == 8
 
 
-def test_a_plain_call_passes_the_context_as_it_is_given(app):
+def test_a_plain_call_passes_the_context_as_it_is_given(app: Beaver) -> None:
     @app.job
     def tell(ctx: JobContext, n: int) -> tuple[object, int]:
         return ctx, n
@@ -61,7 +65,7 @@ def test_a_plain_call_passes_the_context_as_it_is_given(app):
     assert tell("a context", 1) == ("a context", 1)  # type: ignore[arg-type]
 
 
-def test_declared_options_travel_with_each_job_and_options_of_a_call_win(app):
+def test_declared_options_travel_with_each_job_and_options_of_a_call_win(app: Beaver) -> None:
     @app.job(
         name="mail.send", queue="mail", priority=2, timeout="90s", max_attempts=3, backoff="5s"
     )
@@ -69,6 +73,7 @@ def test_declared_options_travel_with_each_job_and_options_of_a_call_win(app):
 
     sent = options(send.request("a"))
     assert (sent.task, sent.queue, sent.priority) == ("mail.send", "mail", 2)
+    assert sent.backoff is not None
     assert (sent.timeout_ms, sent.max_attempts, sent.backoff.base_ms) == (90_000, 3, 5_000)
     other = options(
         send.options(priority=0, queue="fast", timeout=timedelta(seconds=1)).request("a")
@@ -81,14 +86,14 @@ def test_declared_options_travel_with_each_job_and_options_of_a_call_win(app):
     )
 
 
-def test_the_last_word_on_an_option_counts(app):
+def test_the_last_word_on_an_option_counts(app: Beaver) -> None:
     send = app.job(name="send", queue="mail")(lambda: None)
     twice = send.options(priority=1, queue="a").options(priority=2)
     assert (options(twice.request()).priority, options(twice.request()).queue) == (2, "a")
     assert options(send.request()).priority is None
 
 
-def test_a_changed_declaration_does_not_change_what_a_request_means(app):
+def test_a_changed_declaration_does_not_change_what_a_request_means(app: Beaver) -> None:
     """So the same job, sent again after a deployment, is a no-op and no conflict."""
 
     def send(to: str) -> None: ...
@@ -103,7 +108,7 @@ def test_a_changed_declaration_does_not_change_what_a_request_means(app):
         after.options(id="x", queue="third").enqueue("a")
 
 
-def test_the_same_job_by_hand_and_from_python_is_the_same_request(app):
+def test_the_same_job_by_hand_and_from_python_is_the_same_request(app: Beaver) -> None:
     @app.job(queue="mail")
     def send(to: str) -> None: ...
 
@@ -112,7 +117,7 @@ def test_the_same_job_by_hand_and_from_python_is_the_same_request(app):
     assert made.payload == b'{"to":"a"}'
 
 
-def test_a_call_that_fits_does_not_let_one_of_another_shape_pass(app):
+def test_a_call_that_fits_does_not_let_one_of_another_shape_pass(app: Beaver) -> None:
     """Calls that were checked are remembered by what decides, and by nothing less."""
 
     @app.job
@@ -121,36 +126,38 @@ def test_a_call_that_fits_does_not_let_one_of_another_shape_pass(app):
     send.request("a")
     send.request("a", copy=True)
     send.request(to="a")
-    for wrong in (
-        lambda: send.request("a", True),
-        send.request,
-        lambda: send.request(2, to=1),
-    ):
+    wrong_calls: list[Callable[[], object]] = [
+        lambda: send.request("a", True),  # type: ignore[call-arg]
+        send.request,  # type: ignore[list-item]
+        lambda: send.request(2, to=1),  # type: ignore[arg-type, misc]
+    ]
+    for wrong in wrong_calls:
         for _ in range(2):
             with pytest.raises(TypeError, match=r"send\.enqueue\(\)"):
                 wrong()
     with pytest.raises(TypeError, match="unexpected keyword"):
-        send.options(priority=1).request("a", cc="b")
+        send.options(priority=1).request("a", cc="b")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
     "name", ["unique", "concurrency_key", "after", "rate_limit", "cron", "expires_at"]
 )
-def test_options_of_later_releases_are_refused_by_name(app, name):
+def test_options_of_later_releases_are_refused_by_name(app: Beaver, name: str) -> None:
+    given: dict[str, Any] = {name: 1}
     with pytest.raises(InvalidInput, match=f"{name}= is not available"):
-        app.job(**{name: 1})
-    job = app.job(lambda: None) if False else app.job(name="f")(lambda: None)
+        app.job(**given)
+    job = app.job(name="f")(lambda: None)
     with pytest.raises(InvalidInput, match=f"{name}= is not available"):
-        job.options(**{name: 1})
+        job.options(**given)
     with pytest.raises(InvalidInput, match=f"{name}= is not available"):
-        app.request("f", None, **{name: 1})
+        app.request("f", None, **given)
 
 
-def test_what_is_no_option_at_all_is_a_type_error(app):
+def test_what_is_no_option_at_all_is_a_type_error(app: Beaver) -> None:
     with pytest.raises(TypeError, match="no option 'qeue'"):
-        app.job(qeue="mail")
+        app.job(qeue="mail")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="no option 'retries'"):
-        app.job(name="f")(lambda: None).options(retries=3)
+        app.job(name="f")(lambda: None).options(retries=3)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -164,12 +171,14 @@ def test_what_is_no_option_at_all_is_a_type_error(app):
         {"backoff": -1},
     ],
 )
-def test_a_wrong_declaration_is_refused_where_it_stands(app, wrong):
+def test_a_wrong_declaration_is_refused_where_it_stands(
+    app: Beaver, wrong: dict[str, int] | dict[str, str]
+) -> None:
     with pytest.raises(InvalidInput):
         app.job(**wrong)(lambda: None)
 
 
-def test_two_functions_cannot_share_a_name(app):
+def test_two_functions_cannot_share_a_name(app: Beaver) -> None:
     @app.job(name="same")
     def one() -> None: ...
 
@@ -182,29 +191,29 @@ def test_two_functions_cannot_share_a_name(app):
 # -- enqueueing ----------------------------------------------------------------------------------
 
 
-def test_a_call_that_does_not_fit_is_found_before_it_is_sent(app):
+def test_a_call_that_does_not_fit_is_found_before_it_is_sent(app: Beaver) -> None:
     @app.job
     def add(a: int, *, b: int) -> int:
         return a + b
 
-    for wrong in (add.enqueue, lambda: add.enqueue(1), lambda: add.enqueue(1, c=2)):
+    for wrong in (add.enqueue, lambda: add.enqueue(1), lambda: add.enqueue(1, c=2)):  # type: ignore[call-arg]
         with pytest.raises(TypeError, match=r"add\.enqueue"):
-            wrong()
+            wrong()  # type: ignore[call-arg]
     with pytest.raises(InvalidInput):
         add.enqueue(1, b=object())  # type: ignore[arg-type]
     assert os.listdir(app.store) == []
 
 
-def test_the_context_is_no_parameter_of_enqueue(app):
+def test_the_context_is_no_parameter_of_enqueue(app: Beaver) -> None:
     @app.job
     def tell(ctx: JobContext, n: int) -> None: ...
 
     assert tell.request(3).payload == b"3"
     with pytest.raises(TypeError):
-        tell.request("ctx", 3)  # type: ignore[call-arg]
+        tell.request("ctx", 3)  # type: ignore[arg-type, call-arg]
 
 
-def test_enqueue_is_durable_and_its_handle_follows_the_job(app):
+def test_enqueue_is_durable_and_its_handle_follows_the_job(app: Beaver) -> None:
     @app.job(queue="mail")
     def send(to: str) -> None: ...
 
@@ -222,14 +231,14 @@ def test_enqueue_is_durable_and_its_handle_follows_the_job(app):
     assert len({handle, app.handle(handle.id)}) == 1
 
 
-def test_delay_is_enqueue(app):
+def test_delay_is_enqueue(app: Beaver) -> None:
     @app.job
     def send(to: str) -> None: ...
 
     assert send.delay("x").status().state == "pending"
 
 
-def test_a_time_may_be_given_as_a_time_or_a_delay(app):
+def test_a_time_may_be_given_as_a_time_or_a_delay(app: Beaver) -> None:
     at = datetime(2099, 1, 1, tzinfo=UTC)
 
     @app.job
@@ -241,7 +250,7 @@ def test_a_time_may_be_given_as_a_time_or_a_delay(app):
         later.options(at=at, delay=1).enqueue()
 
 
-def test_many_jobs_are_one_commit(app):
+def test_many_jobs_are_one_commit(app: Beaver) -> None:
     @app.job
     def add(a: int, b: int) -> int:
         return a + b
@@ -260,7 +269,7 @@ def test_many_jobs_are_one_commit(app):
         app.enqueue_many([add])  # type: ignore[list-item]
 
 
-def test_a_task_can_be_enqueued_by_its_name(app):
+def test_a_task_can_be_enqueued_by_its_name(app: Beaver) -> None:
     handle = app.enqueue("elsewhere", {"n": 1}, id="a", priority=3)
     assert (handle.id, handle.status().priority) == ("a", 3)
 
@@ -270,7 +279,7 @@ def test_a_task_can_be_enqueued_by_its_name(app):
     assert app.enqueue("here", 1).status().queue == "mail"
 
 
-def test_awaited_twins_do_the_same(app):
+def test_awaited_twins_do_the_same(app: Beaver) -> None:
     @app.job
     def add(a: int, b: int) -> int:
         return a + b
@@ -293,7 +302,7 @@ def test_awaited_twins_do_the_same(app):
 # -- with a server ---------------------------------------------------------------------------------
 
 
-def test_results_have_the_type_that_the_function_says(app, server):
+def test_results_have_the_type_that_the_function_says(app: Beaver, server: ModelServer) -> None:
     @dataclass
     class Point:
         x: int
@@ -319,10 +328,11 @@ def test_results_have_the_type_that_the_function_says(app, server):
     server.finish(third.id, b'"no int"')
     assert first.result(timeout=5) == [(1, 1)]
     assert second.result(timeout=5) == Point(1, 2.0)
-    assert third.result(timeout=5) == "no int"
+    found: object = third.result(timeout=5)
+    assert found == "no int"
 
 
-def test_result_waits_and_gives_up_in_time(app, server):
+def test_result_waits_and_gives_up_in_time(app: Beaver, server: ModelServer) -> None:
     @app.job
     def slow() -> int:
         return 1
@@ -339,11 +349,13 @@ def test_result_waits_and_gives_up_in_time(app, server):
     assert asyncio.run(main()) == 7
 
 
-def test_a_server_that_died_before_it_answered_gets_the_job_once(app, data, server):
+def test_a_server_that_died_before_it_answered_gets_the_job_once(
+    app: Beaver, data: str, server: ModelServer
+) -> None:
     """The enqueue is applied, its answer lost; the same request goes out again."""
-    lost = []
+    lost: list[str] = []
 
-    def die_once(op, writer):
+    def die_once(op: str, writer: asyncio.StreamWriter) -> bool:
         if op == "enqueue" and not lost:
             lost.append(op)
             writer.transport.abort()
@@ -366,12 +378,12 @@ def test_a_server_that_died_before_it_answered_gets_the_job_once(app, data, serv
     assert len(server.state.jobs) == 2
 
 
-def test_what_may_not_be_sent_twice_is_not(app, server):
+def test_what_may_not_be_sent_twice_is_not(app: Beaver, server: ModelServer) -> None:
     handle = app.enqueue("echo", 1)
     handle.cancel()
     seen = []
 
-    def die(op, writer):
+    def die(op: str, writer: asyncio.StreamWriter) -> bool:
         if op == "requeue":
             seen.append(op)
             writer.transport.abort()
@@ -383,7 +395,7 @@ def test_what_may_not_be_sent_twice_is_not(app, server):
     assert seen == ["requeue"]
 
 
-def test_a_forked_child_makes_its_own_connection(app, server):
+def test_a_forked_child_makes_its_own_connection(app: Beaver, server: ModelServer) -> None:
     app.enqueue("echo", 1)
     before = server.connections
     pid = os.fork()
@@ -397,7 +409,9 @@ def test_a_forked_child_makes_its_own_connection(app, server):
     assert server.connections == before + 1
 
 
-def test_a_connection_that_nobody_closes_ends_with_its_loop(app, server):
+def test_a_connection_that_nobody_closes_ends_with_its_loop(
+    app: Beaver, server: ModelServer
+) -> None:
     async def main() -> None:
         await app.aenqueue("echo", 1)
 
@@ -409,7 +423,7 @@ def test_a_connection_that_nobody_closes_ends_with_its_loop(app, server):
 # -- the rest --------------------------------------------------------------------------------------
 
 
-def test_making_an_app_touches_nothing(tmp_path, monkeypatch):
+def test_making_an_app_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = Beaver(tmp_path / "absent")
     assert os.listdir(tmp_path) == []
     with pytest.raises(NotFound):
@@ -420,31 +434,33 @@ def test_making_an_app_touches_nothing(tmp_path, monkeypatch):
     assert Beaver().store == "data"
 
 
-def test_urls_that_cannot_be_reached_are_refused_with_the_reason():
+def test_urls_that_cannot_be_reached_are_refused_with_the_reason() -> None:
     with pytest.raises(InvalidInput, match="network service"):
         Beaver("http://localhost:8000")
     with pytest.raises(StoreUnavailable, match="no server listens"):
         Beaver("unix:/nowhere.sock").status()
 
 
-def test_errors_of_jobs_show_their_end_and_keep_all(app):
+def test_errors_of_jobs_show_their_end_and_keep_all(app: Beaver) -> None:
     error = failed(ResultView("a", "dead", cause="failed", error="KeyError: 1\n" + "x" * 2_000))
     assert len(str(error)) < 600
     assert str(error).startswith("job a is dead (failed): KeyError: 1")
     assert (error.job, error.state, len(error.error)) == ("a", "dead", 2_012)
 
 
-def test_run_worker_needs_an_app_that_workers_can_import(app, monkeypatch):
+def test_run_worker_needs_an_app_that_workers_can_import(
+    app: Beaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InvalidInput, match="no global of an importable module"):
         app.run_worker()
     with pytest.raises(InvalidInput, match=r"no setting 'wrokers'.*workers"):
-        app.run_worker(wrokers=2)
+        app.run_worker(wrokers=2)  # type: ignore[call-arg]
     monkeypatch.setenv("BEAVER_GENERATION", "1")
     with pytest.raises(InvalidInput, match="__main__"):
         app.run_worker()
 
 
-def test_the_package_loads_only_what_is_asked_for():
+def test_the_package_loads_only_what_is_asked_for() -> None:
     code = (
         "import sys, beaver\n"
         "assert not [m for m in sys.modules if m.startswith('beaver.')], sys.modules\n"
@@ -459,7 +475,7 @@ def test_the_package_loads_only_what_is_asked_for():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_every_public_name_can_be_had_and_is_listed():
+def test_every_public_name_can_be_had_and_is_listed() -> None:
     listed = {name for names in beaver._HOMES.values() for name in names}
     assert listed == set(beaver.__all__)
     for name in listed:

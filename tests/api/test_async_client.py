@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ from beaver import Beaver
 from beaver.client import asynchronous
 from beaver.errors import Conflict, NotFound, ServerGone, StoreUnavailable
 from beaver.structs.messages import Options, Request
+from tests.api.conftest import ModelServer
 
 OPTIONS = msgspec.msgpack.encode(Options("echo"))
 
@@ -19,7 +21,7 @@ def request(job: str, payload: bytes = b"null") -> Request:
     return Request(job, OPTIONS, payload, payload[:12].ljust(12, b"."))
 
 
-def test_calls_run_at_once_on_one_connection(data, server):
+def test_calls_run_at_once_on_one_connection(data: str, server: ModelServer) -> None:
     async def main() -> None:
         async with await asynchronous.connect(data) as found:
             made = await asyncio.gather(*(found.enqueue([request(f"j{n}")]) for n in range(200)))
@@ -31,7 +33,7 @@ def test_calls_run_at_once_on_one_connection(data, server):
     assert server.connections == 1
 
 
-def test_errors_reach_their_own_caller(data, server):
+def test_errors_reach_their_own_caller(data: str, server: ModelServer) -> None:
     async def main() -> None:
         async with await asynchronous.connect(data) as found:
             outcomes = await asyncio.gather(
@@ -45,7 +47,7 @@ def test_errors_reach_their_own_caller(data, server):
     asyncio.run(main())
 
 
-def test_a_cancelled_wait_leaves_the_connection_usable(data, server):
+def test_a_cancelled_wait_leaves_the_connection_usable(data: str, server: ModelServer) -> None:
     async def main() -> None:
         async with await asynchronous.connect(data) as found:
             await found.enqueue([request("a")])
@@ -60,7 +62,9 @@ def test_a_cancelled_wait_leaves_the_connection_usable(data, server):
     asyncio.run(main())
 
 
-def test_cancelled_enqueues_leave_the_link_usable_and_the_others_their_answers(data, server):
+def test_cancelled_enqueues_leave_the_link_usable_and_the_others_their_answers(
+    data: str, server: ModelServer
+) -> None:
     """Of sixty-four at once, half are cancelled: the rest come in, each with its own answer."""
     app = Beaver(data)
 
@@ -75,8 +79,9 @@ def test_cancelled_enqueues_leave_the_link_usable_and_the_others_their_answers(d
                 await asyncio.sleep(0)
             for task in tasks[::2]:
                 task.cancel()
-            found = await asyncio.gather(*tasks, return_exceptions=True)
-            assert [handle.id for handle in found[1::2]] == [f"{turn}-{n}" for n in range(1, 64, 2)]
+            await asyncio.wait(tasks)
+            found = [task.result() for task in tasks[1::2]]
+            assert [handle.id for handle in found] == [f"{turn}-{n}" for n in range(1, 64, 2)]
             again = await asyncio.gather(*(job.aenqueue(1) for job in jobs[::2]))
             assert [handle.id for handle in again] == [f"{turn}-{n}" for n in range(0, 64, 2)]
 
@@ -84,7 +89,7 @@ def test_cancelled_enqueues_leave_the_link_usable_and_the_others_their_answers(d
     assert app.status().pending == 5 * 64
 
 
-def test_who_waits_hears_that_the_server_is_gone(data, server):
+def test_who_waits_hears_that_the_server_is_gone(data: str, server: ModelServer) -> None:
     async def main() -> None:
         async with await asynchronous.connect(data) as found:
             await found.enqueue([request("a")])
@@ -101,8 +106,8 @@ def test_who_waits_hears_that_the_server_is_gone(data, server):
     asyncio.run(main())
 
 
-def test_an_answer_that_is_none_ends_the_connection(data, server):
-    def talk(op, writer):
+def test_an_answer_that_is_none_ends_the_connection(data: str, server: ModelServer) -> None:
+    def talk(op: str, writer: asyncio.StreamWriter) -> bool:
         if op == "status":
             writer.write(b"\x01\x00\x00\x00\xc1")
         return op != "status"
@@ -117,7 +122,7 @@ def test_an_answer_that_is_none_ends_the_connection(data, server):
     asyncio.run(main())
 
 
-def test_no_server_and_no_directory_are_told_apart(tmp_path, data):
+def test_no_server_and_no_directory_are_told_apart(tmp_path: Path, data: str) -> None:
     async def main() -> None:
         with pytest.raises(NotFound):
             await asynchronous.connect(tmp_path / "absent")

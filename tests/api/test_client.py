@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
 
 from beaver.client import blocking, calls
-from beaver.client.blocking import BATCHES_MAX, BATCHES_MIN
+from beaver.client.blocking import BATCHES_MAX, BATCHES_MIN, Client
 from beaver.errors import (
     Conflict,
     InvalidInput,
@@ -22,6 +24,7 @@ from beaver.structs.messages import Options, Request
 from beaver.structs.views import Accepted
 from beaver.transport import endpoint, framing
 from beaver_model.bounds import BATCH_JOBS_MAX
+from tests.api.conftest import ModelServer
 
 OPTIONS = msgspec.msgpack.encode(Options("echo"))
 
@@ -31,12 +34,14 @@ def request(job: str, payload: bytes = b"null") -> Request:
 
 
 @pytest.fixture
-def connected(data, server):
+def connected(data: str, server: ModelServer) -> Iterator[Client]:
     with blocking.connect(data) as found:
         yield found
 
 
-def test_a_job_can_be_followed_from_enqueue_to_its_result(connected, server):
+def test_a_job_can_be_followed_from_enqueue_to_its_result(
+    connected: Client, server: ModelServer
+) -> None:
     [one, two] = connected.enqueue([request("a", b'{"n": 1e400}'), request("b")])
     assert (one.id, one.seq, one.created, two.seq) == ("a", 1, True, 2)
     shown = connected.show("a")
@@ -54,7 +59,7 @@ def test_a_job_can_be_followed_from_enqueue_to_its_result(connected, server):
     )
 
 
-def test_the_same_request_again_is_a_no_op_and_another_a_conflict(connected):
+def test_the_same_request_again_is_a_no_op_and_another_a_conflict(connected: Client) -> None:
     [first] = connected.enqueue([request("a")])
     [again] = connected.enqueue([request("a")])
     assert (first.created, again.created, again.seq) == (True, False, first.seq)
@@ -63,7 +68,7 @@ def test_the_same_request_again_is_a_no_op_and_another_a_conflict(connected):
     assert connected.status().pending == 1
 
 
-def test_operators_change_jobs_and_queues(connected):
+def test_operators_change_jobs_and_queues(connected: Client) -> None:
     connected.enqueue([request("a")])
     assert connected.cancel("a") == "cancelled"
     assert connected.requeue("a", b'"edited"') == "pending"
@@ -75,7 +80,7 @@ def test_operators_change_jobs_and_queues(connected):
     assert connected.show("a").state == "discarded"
 
 
-def test_errors_keep_their_class_and_message(connected):
+def test_errors_keep_their_class_and_message(connected: Client) -> None:
     with pytest.raises(NotFound, match="no job nobody"):
         connected.show("nobody")
     with pytest.raises(NotFound, match="no queue x"):
@@ -91,7 +96,9 @@ def test_errors_keep_their_class_and_message(connected):
         connected.wait("a", 0.01)
 
 
-def test_a_long_wait_in_one_thread_holds_up_no_other(connected, server):
+def test_a_long_wait_in_one_thread_holds_up_no_other(
+    connected: Client, server: ModelServer
+) -> None:
     connected.enqueue([request("slow")])
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(connected.wait, "slow", 30)
@@ -103,7 +110,7 @@ def test_a_long_wait_in_one_thread_holds_up_no_other(connected, server):
     assert server.connections == 1
 
 
-def test_many_threads_share_a_connection_and_each_gets_its_own_answer(connected):
+def test_many_threads_share_a_connection_and_each_gets_its_own_answer(connected: Client) -> None:
     def work(thread: int) -> None:
         for n in range(40):
             [made] = connected.enqueue([request(f"{thread}-{n}")])
@@ -116,17 +123,17 @@ def test_many_threads_share_a_connection_and_each_gets_its_own_answer(connected)
     assert connected.status().pending == 320
 
 
-def test_pipelined_calls_are_answered_in_the_order_asked(connected):
+def test_pipelined_calls_are_answered_in_the_order_asked(connected: Client) -> None:
     batches = [calls.enqueue([request(f"p-{n}")]) for n in range(500)]
     made = connected.call_each(batches)
     assert [one.id for [one] in made] == [f"p-{n}" for n in range(500)]
 
 
-def test_batches_are_sent_before_the_first_is_answered(connected):
+def test_batches_are_sent_before_the_first_is_answered(connected: Client) -> None:
     made: list[list[Accepted]] = []
     answered = []
 
-    def batches():
+    def batches() -> Iterator[list[Request]]:
         for n in range(BATCHES_MAX + 2):
             answered.append(len(made))
             yield [request(f"b-{n}"), request(f"c-{n}")]
@@ -149,11 +156,13 @@ def test_batches_are_sent_before_the_first_is_answered(connected):
         (BATCH_JOBS_MAX, BATCHES_MIN),
     ],
 )
-def test_no_more_jobs_are_under_way_than_a_commit_may_have(connected, size, under_way):
+def test_no_more_jobs_are_under_way_than_a_commit_may_have(
+    connected: Client, size: int, under_way: int
+) -> None:
     made = 0
     before = []
 
-    def batches():
+    def batches() -> Iterator[list[Request]]:
         for n in range(under_way + 2):
             before.append(made)
             yield [request(f"{n}-{m}") for m in range(size)]
@@ -164,8 +173,10 @@ def test_no_more_jobs_are_under_way_than_a_commit_may_have(connected, size, unde
     assert before == [0] * (under_way + 1) + [1]
 
 
-def test_what_a_source_of_batches_raises_comes_behind_the_answers_to_what_was_sent(connected):
-    def batches():
+def test_what_a_source_of_batches_raises_comes_behind_the_answers_to_what_was_sent(
+    connected: Client,
+) -> None:
+    def batches() -> Iterator[list[Request]]:
         yield [request("a")]
         yield [request("b")]
         raise InvalidInput("line 3 is wrong")
@@ -176,7 +187,7 @@ def test_what_a_source_of_batches_raises_comes_behind_the_answers_to_what_was_se
         next(answers)
 
 
-def test_a_refused_batch_ends_the_batches_and_the_connection_goes_on(connected):
+def test_a_refused_batch_ends_the_batches_and_the_connection_goes_on(connected: Client) -> None:
     connected.enqueue([request("known")])
     batches = [[request("a")], [request("known", b'"other"')], [request("b")]]
     answers = connected.enqueue_each(batches)
@@ -186,16 +197,20 @@ def test_a_refused_batch_ends_the_batches_and_the_connection_goes_on(connected):
     assert connected.show("a").id == "a"
 
 
-def test_answers_that_come_in_pieces_are_put_together(connected, server):
+def test_answers_that_come_in_pieces_are_put_together(
+    connected: Client, server: ModelServer
+) -> None:
     payload = msgspec.json.encode("x" * 900_000)
     connected.enqueue([request("large", payload)])
     assert bytes(connected.show("large").payload) == payload
 
 
-def test_a_server_that_dies_before_it_answers_leaves_the_outcome_open(data, server):
+def test_a_server_that_dies_before_it_answers_leaves_the_outcome_open(
+    data: str, server: ModelServer
+) -> None:
     """The enqueue was applied; the client must not say that it was not."""
 
-    def die(op, writer):
+    def die(op: str, writer: asyncio.StreamWriter) -> bool:
         if op == "enqueue":
             writer.transport.abort()
             return False
@@ -215,7 +230,9 @@ def test_a_server_that_dies_before_it_answers_leaves_the_outcome_open(data, serv
         assert not again.created
 
 
-def test_every_thread_that_waits_hears_that_the_server_is_gone(connected, server):
+def test_every_thread_that_waits_hears_that_the_server_is_gone(
+    connected: Client, server: ModelServer
+) -> None:
     connected.enqueue([request("a")])
     with ThreadPoolExecutor(5) as threads:
         waiting = [threads.submit(connected.wait, "a") for _ in range(5)]
@@ -227,7 +244,7 @@ def test_every_thread_that_waits_hears_that_the_server_is_gone(connected, server
                 future.result(10)
 
 
-def test_closing_releases_who_waits(data, server):
+def test_closing_releases_who_waits(data: str, server: ModelServer) -> None:
     found = blocking.connect(data)
     found.enqueue([request("a")])
     asked = threading.Event()
@@ -247,8 +264,10 @@ def test_closing_releases_who_waits(data, server):
 
 
 @pytest.mark.parametrize("garbage", [b"\x01\x00\x00\x00\xc1", b"\x01\x00\x00\x00\x05", b"\xff" * 9])
-def test_an_answer_that_is_none_ends_the_connection(data, server, garbage):
-    def talk(op, writer):
+def test_an_answer_that_is_none_ends_the_connection(
+    data: str, server: ModelServer, garbage: bytes
+) -> None:
+    def talk(op: str, writer: asyncio.StreamWriter) -> bool:
         if op == "status":
             writer.write(garbage)
         return op != "status"
@@ -260,14 +279,18 @@ def test_an_answer_that_is_none_ends_the_connection(data, server, garbage):
         assert found.closed
 
 
-def test_a_request_beyond_the_longest_frame_is_refused_before_it_is_sent(connected, monkeypatch):
+def test_a_request_beyond_the_longest_frame_is_refused_before_it_is_sent(
+    connected: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(framing, "FRAME_BYTES_MAX", 1000)
     with pytest.raises(InvalidInput, match="at most 1000"):
         connected.enqueue([request("a", b'"' + b"x" * 2000 + b'"')])
     assert connected.status().pending == 0
 
 
-def test_a_newer_protocol_is_named(data, server, monkeypatch):
+def test_a_newer_protocol_is_named(
+    data: str, server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(type(server), "op_hello", lambda *_: [9, server.store, 1, 1])
     with pytest.raises(StoreUnavailable, match="protocol version 9"):
         blocking.connect(data)

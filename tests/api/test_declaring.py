@@ -8,7 +8,9 @@ import importlib
 import subprocess
 import sys
 import textwrap
-from typing import Annotated, Optional
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Optional
 
 import pytest
 
@@ -18,11 +20,11 @@ from beaver import JobContext as Context
 
 
 @pytest.fixture
-def app(data) -> Beaver:
+def app(data: str) -> Beaver:
     return Beaver(data)
 
 
-def real(function, **annotations):
+def real(function: Any, **annotations: object) -> Any:
     """Gives annotations as values, where this module has them as text."""
     function.__annotations__.update(annotations)
     return function
@@ -31,17 +33,17 @@ def real(function, **annotations):
 # -- generators, classes, methods ----------------------------------------------------------------
 
 
-def test_a_generator_function_is_refused_since_a_call_runs_none_of_it(app):
-    def numbers():
+def test_a_generator_function_is_refused_since_a_call_runs_none_of_it(app: Beaver) -> None:
+    def numbers() -> Iterator[int]:
         yield 1
 
-    async def more():
+    async def more() -> AsyncIterator[int]:
         yield 1
 
     class Callable:
         __name__ = "called"
 
-        def __call__(self):
+        def __call__(self) -> Iterator[int]:
             yield 1
 
     for function in (numbers, more, Callable()):
@@ -50,12 +52,12 @@ def test_a_generator_function_is_refused_since_a_call_runs_none_of_it(app):
     assert len(app.registry) == 0
 
 
-def test_a_function_that_only_returns_what_a_generator_gave_is_fine(app):
+def test_a_function_that_only_returns_what_a_generator_gave_is_fine(app: Beaver) -> None:
     app.job(lambda: None).task  # noqa: B018
     assert app.job(name="g")(lambda: list(range(3)))() == [0, 1, 2]
 
 
-def test_a_method_is_refused_since_no_worker_has_its_object(app):
+def test_a_method_is_refused_since_no_worker_has_its_object(app: Beaver) -> None:
     with pytest.raises(InvalidInput, match=r"Mailer\.send is a method.*'self'"):
 
         class Mailer:
@@ -69,7 +71,7 @@ def test_a_method_is_refused_since_no_worker_has_its_object(app):
             def send(cls, to: str) -> None: ...  # noqa: N805
 
 
-def test_a_class_is_no_job_but_may_hold_jobs_and_lend_a_bound_method(app):
+def test_a_class_is_no_job_but_may_hold_jobs_and_lend_a_bound_method(app: Beaver) -> None:
     class Tasks:
         @app.job
         def add(a: int, b: int) -> int:  # noqa: N805
@@ -84,7 +86,7 @@ def test_a_class_is_no_job_but_may_hold_jobs_and_lend_a_bound_method(app):
         app.job(Tasks)
 
 
-def test_a_name_that_is_given_counts_also_where_it_is_empty(app):
+def test_a_name_that_is_given_counts_also_where_it_is_empty(app: Beaver) -> None:
     with pytest.raises(InvalidInput, match="name: 1 to 200 bytes"):
         app.job(name="")(lambda: None)
     with pytest.raises(InvalidInput, match="has no name of its own: give one"):
@@ -95,11 +97,11 @@ def test_a_name_that_is_given_counts_also_where_it_is_empty(app):
 # -- the context ---------------------------------------------------------------------------------
 
 
-def test_a_ctx_without_an_annotation_is_told_how_to_get_the_context(app):
+def test_a_ctx_without_an_annotation_is_told_how_to_get_the_context(app: Beaver) -> None:
     with pytest.raises(InvalidInput, match=r"'ctx' of .*report.* write `ctx: JobContext`"):
 
         @app.job
-        def report(ctx, day): ...
+        def report(ctx, day) -> None: ...  # type: ignore[no-untyped-def] # that is the case
 
     with pytest.raises(InvalidInput, match="write `ctx: JobContext`"):
         app.job(lambda ctx=None: None)
@@ -118,8 +120,10 @@ def test_a_ctx_without_an_annotation_is_told_how_to_get_the_context(app):
         Annotated[JobContext, "of the job"],
     ],
 )
-def test_an_optional_context_is_refused_since_it_is_always_given(app, annotation):
-    def report(day: int, ctx=None): ...
+def test_an_optional_context_is_refused_since_it_is_always_given(
+    app: Beaver, annotation: object
+) -> None:
+    def report(day: int, ctx: object = None) -> None: ...
 
     with pytest.raises(InvalidInput, match=r"every attempt has a context.*`ctx: JobContext`"):
         app.job(real(report, ctx=annotation))
@@ -130,19 +134,19 @@ def test_an_optional_context_is_refused_since_it_is_always_given(app, annotation
     "annotation",
     [JobContext, "JobContext", "beaver.JobContext", "Context", "'JobContext'", "unseen.JobContext"],
 )
-def test_the_context_is_known_however_it_is_written(app, annotation):
+def test_the_context_is_known_however_it_is_written(app: Beaver, annotation: object) -> None:
     assert Context is beaver.JobContext
 
-    def report(any_name, day: int): ...
+    def report(any_name: object, day: int) -> None: ...
 
     job = app.job(real(report, any_name=annotation))
     assert job.task.parameters.context == "any_name"
     assert job.request(3).payload == b"3"
 
 
-def test_a_ctx_of_another_type_is_an_argument(app):
+def test_a_ctx_of_another_type_is_an_argument(app: Beaver) -> None:
     @app.job
-    def draw(ctx: dict) -> None: ...
+    def draw(ctx: dict[str, int]) -> None: ...
 
     assert draw.request({"a": 1}).payload == b'{"args":[{"a":1}],"kwargs":{}}'
 
@@ -150,7 +154,9 @@ def test_a_ctx_of_another_type_is_an_argument(app):
 # -- two of one name -----------------------------------------------------------------------------
 
 
-def test_a_task_defined_twice_in_one_module_is_refused_with_both_places(tmp_path, monkeypatch):
+def test_a_task_defined_twice_in_one_module_is_refused_with_both_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "twice.py").write_text(
         textwrap.dedent("""
         from beaver import Beaver
@@ -177,7 +183,7 @@ def test_a_task_defined_twice_in_one_module_is_refused_with_both_places(tmp_path
     assert (told.returncode, "two tasks are named 'send'" in told.stderr) == (2, True)
 
 
-def test_a_function_made_twice_by_one_line_is_refused_too(app):
+def test_a_function_made_twice_by_one_line_is_refused_too(app: Beaver) -> None:
     def declare(n: int) -> None:
         @app.job
         def count() -> int:
@@ -188,7 +194,9 @@ def test_a_function_made_twice_by_one_line_is_refused_too(app):
         declare(2)
 
 
-def test_a_reloaded_module_replaces_its_tasks(tmp_path, monkeypatch, app):
+def test_a_reloaded_module_replaces_its_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, app: Beaver
+) -> None:
     file = tmp_path / "reloaded.py"
     file.write_text("from test_declaring_app import app\n@app.job\ndef f(): return 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -202,7 +210,7 @@ def test_a_reloaded_module_replaces_its_tasks(tmp_path, monkeypatch, app):
         sys.modules.pop(name)
 
 
-def test_what_is_typed_again_at_a_prompt_replaces_what_was(tmp_path):
+def test_what_is_typed_again_at_a_prompt_replaces_what_was(tmp_path: Path) -> None:
     told = subprocess.run(
         [sys.executable, "-i", "-q"],
         input="from beaver import Beaver\napp = Beaver('x')\n"
@@ -218,7 +226,7 @@ def test_what_is_typed_again_at_a_prompt_replaces_what_was(tmp_path):
 # -- between a producer and the function ---------------------------------------------------------
 
 
-def test_a_wrong_key_for_a_known_task_is_refused_before_it_is_sent(app):
+def test_a_wrong_key_for_a_known_task_is_refused_before_it_is_sent(app: Beaver) -> None:
     @app.job
     def two(a: int, bee: int = 0) -> int:
         return a + bee
@@ -237,7 +245,7 @@ def test_a_wrong_key_for_a_known_task_is_refused_before_it_is_sent(app):
     assert app.enqueue("elsewhere", {"anything": 1}).created
 
 
-def test_a_payload_that_was_forgotten_or_is_a_list_of_arguments_is_refused(app):
+def test_a_payload_that_was_forgotten_or_is_a_list_of_arguments_is_refused(app: Beaver) -> None:
     @app.job
     def add(a: int, b: int = 0) -> int:
         return a + b
@@ -249,22 +257,23 @@ def test_a_payload_that_was_forgotten_or_is_a_list_of_arguments_is_refused(app):
     assert add.request(None).payload == b'{"args":[null],"kwargs":{}}'  # type: ignore[arg-type]
 
 
-def test_a_job_in_place_of_its_name_and_a_name_in_place_of_a_job_are_told(app):
+def test_a_job_in_place_of_its_name_and_a_name_in_place_of_a_job_are_told(app: Beaver) -> None:
     @app.job
     def add(a: int) -> int:
         return a
 
     with pytest.raises(InvalidInput, match=r"it is add\.enqueue\(\.\.\.\)"):
-        app.enqueue(add, 1)
+        app.enqueue(add, 1)  # type: ignore[arg-type]
 
     @app.job(max_attempts=1)
     def parent(ctx: JobContext) -> None:
-        ctx.enqueue("add", 1)
+        ctx.enqueue("add", 1)  # type: ignore[arg-type]
 
     with app.testing() as testing:
         parent.enqueue()
         testing.drain()
         (dead,) = testing.jobs("dead")
+    assert dead.error is not None
     assert "by its name it is ctx.enqueue_json('add', ...)" in dead.error
 
 
@@ -279,7 +288,9 @@ def test_a_job_in_place_of_its_name_and_a_name_in_place_of_a_job_are_told(app):
         (float("inf"), "inf is no JSON number"),
     ],
 )
-def test_a_payload_that_json_would_change_is_refused_with_its_place(app, wrong, said):
+def test_a_payload_that_json_would_change_is_refused_with_its_place(
+    app: Beaver, wrong: object, said: str
+) -> None:
     job = app.job(name="f")(lambda value: None)
     for call in (lambda: app.enqueue("elsewhere", wrong), lambda: job.enqueue(wrong)):
         with pytest.raises(InvalidInput, match=rf"payload: .*{said}"):

@@ -16,7 +16,9 @@ PAGE = ROOT / "docs" / "reference" / "python-api.md"
 EXAMPLES = ROOT / "examples"
 
 
-def test_the_examples_of_the_reference_do_what_they_say(tmp_path, monkeypatch):
+def test_the_examples_of_the_reference_do_what_they_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tasks, *examples = re.findall(
         r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL
     )
@@ -38,7 +40,7 @@ def test_the_examples_of_the_reference_do_what_they_say(tmp_path, monkeypatch):
         server.kill()
 
 
-def test_the_tables_of_the_reference_name_what_there_is():
+def test_the_tables_of_the_reference_name_what_there_is() -> None:
     import beaver
     from beaver import errors
 
@@ -51,14 +53,14 @@ def test_the_tables_of_the_reference_name_what_there_is():
 
 
 @pytest.mark.parametrize("method", ["result", "status", "cancel", "history", "explain"])
-def test_every_method_of_a_handle_has_its_awaited_twin(method):
+def test_every_method_of_a_handle_has_its_awaited_twin(method: str) -> None:
     from beaver import Handle
 
     assert f"`{method}(" in PAGE.read_text()
     assert getattr(Handle, method).__doc__ == getattr(Handle, f"a{method}").__doc__
 
 
-def test_the_example_application_passes_its_own_tests():
+def test_the_example_application_passes_its_own_tests() -> None:
     told = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", "test_shop.py"],
         cwd=EXAMPLES,
@@ -69,7 +71,9 @@ def test_the_example_application_passes_its_own_tests():
     assert told.returncode == 0, told.stdout
 
 
-def test_the_example_application_runs_as_its_docstring_says(tmp_path, monkeypatch):
+def test_the_example_application_runs_as_its_docstring_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES))
     server = ServerProcess(tmp_path)
     server.start(["-m", "beaver", "run", "-A", "shop:app", "--workers", "1", "--http", "off"])

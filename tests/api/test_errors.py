@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,14 +68,14 @@ def test_no_error_that_users_meet_is_made_elsewhere() -> None:
     from beaver import errors
     from beaver.client import blocking
 
-    assert blocking.NoServer is errors.NoServer
+    assert vars(blocking)["NoServer"] is errors.NoServer
 
 
 # -- what is refused, and how ---------------------------------------------------------------------
 
 
 @pytest.fixture
-def app(tmp_path):
+def app(tmp_path: Path) -> Iterator[beaver.Beaver]:
     app = beaver.Beaver(tmp_path / "data")
     with app.testing():
         yield app
@@ -93,7 +94,9 @@ CALLS = ("show", "explain", "history", "wait", "cancel", "requeue", "discard")
         (5, r"id: a string is expected, found a number \(5\)"),
     ],
 )
-def test_what_is_no_id_is_refused_by_name(app, call, job, said):
+def test_what_is_no_id_is_refused_by_name(
+    app: beaver.Beaver, call: str, job: Any, said: str
+) -> None:
     """It is not looked for: "no job " would hide what is wrong."""
     with pytest.raises(beaver.InvalidInput, match=said):
         getattr(app.client, call)(job)
@@ -104,18 +107,20 @@ def test_what_is_no_id_is_refused_by_name(app, call, job, said):
 
 
 @pytest.mark.parametrize("filter_", ["queue", "task", "tag"])
-def test_a_list_is_not_asked_for_what_is_no_name(app, filter_):
+def test_a_list_is_not_asked_for_what_is_no_name(app: beaver.Beaver, filter_: str) -> None:
     """200 bytes may be a name; 201 are none, and what is no text neither."""
     for wrong, said in (("x" * 201, "1 to 200 bytes are allowed"), (5, "a string is expected")):
+        given: dict[str, Any] = {filter_: wrong}
         with pytest.raises(beaver.InvalidInput, match=f"{filter_}: {said}"):
-            app.client.list_jobs(**{filter_: wrong})
+            app.client.list_jobs(**given)
+    longest: dict[str, Any] = {filter_: "x" * 200}
     try:
-        assert app.client.list_jobs(**{filter_: "x" * 200}) == []
+        assert app.client.list_jobs(**longest) == []
     except beaver.NotFound:
         assert filter_ == "queue"
 
 
-def test_too_many_jobs_at_once_are_told_how_to_send_them_from_python(app):
+def test_too_many_jobs_at_once_are_told_how_to_send_them_from_python(app: beaver.Beaver) -> None:
     @app.job
     def work() -> None: ...
 
@@ -123,7 +128,7 @@ def test_too_many_jobs_at_once_are_told_how_to_send_them_from_python(app):
         app.enqueue_many([work.request()] * 10_001)
 
 
-def test_an_until_that_is_none_is_told_once():
+def test_an_until_that_is_none_is_told_once() -> None:
     from beaver.replay.replaying import parse_until
 
     with pytest.raises(beaver.InvalidInput) as error:

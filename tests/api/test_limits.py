@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +25,7 @@ def text_of(size: int) -> str:
     return "x" * (size - 2)
 
 
-def beaver(directory, *arguments, stdin=""):
+def beaver(directory: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "beaver", *arguments],
         cwd=directory,
@@ -35,7 +37,7 @@ def beaver(directory, *arguments, stdin=""):
 
 
 @pytest.fixture(scope="module")
-def raised(tmp_path_factory):
+def raised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server that takes payloads of two MiB; nothing else knows of that."""
     server = ServerProcess(tmp_path_factory.mktemp("raised"))
     server.start(
@@ -48,7 +50,7 @@ def raised(tmp_path_factory):
     server.kill()
 
 
-def test_a_raised_bound_on_the_server_holds_for_python(raised):
+def test_a_raised_bound_on_the_server_holds_for_python(raised: ServerProcess) -> None:
     """At the bound it comes in; one byte above it is refused, and the setting is named."""
     app = Beaver(raised.data)
     assert app.enqueue("echo", text_of(BOUND)).created
@@ -56,7 +58,7 @@ def test_a_raised_bound_on_the_server_holds_for_python(raised):
         app.enqueue("echo", text_of(BOUND + 1))
 
 
-def test_it_holds_for_the_command_line_and_for_files(raised, tmp_path):
+def test_it_holds_for_the_command_line_and_for_files(raised: ServerProcess, tmp_path: Path) -> None:
     (tmp_path / "fits.jsonl").write_text(json.dumps({"id": "f", "payload": text_of(BOUND)}))
     (tmp_path / "above.jsonl").write_text(
         json.dumps({"id": "g", "payload": 1})
@@ -72,7 +74,7 @@ def test_it_holds_for_the_command_line_and_for_files(raised, tmp_path):
     assert beaver(tmp_path, "show", "g", "--data", raised.data).returncode == 6
 
 
-def test_a_line_too_long_for_any_payload_names_the_setting(tmp_path):
+def test_a_line_too_long_for_any_payload_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "long.jsonl").write_text('{"id": "x", "payload": "' + "y" * (3 << 20) + '"}\n')
     told = beaver(tmp_path, "enqueue", "--file", "long.jsonl")
     assert told.returncode == 2
@@ -80,7 +82,9 @@ def test_a_line_too_long_for_any_payload_names_the_setting(tmp_path):
     assert "BEAVER_PAYLOAD_SIZE_MAX" in told.stderr
 
 
-def test_without_a_server_the_settings_of_the_producer_count(tmp_path, monkeypatch):
+def test_without_a_server_the_settings_of_the_producer_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     app = Beaver(tmp_path / "data")
     with pytest.raises(InvalidInput, match=rf"at most 1048576 bytes.*{NAMED}"):
@@ -95,7 +99,7 @@ def test_without_a_server_the_settings_of_the_producer_count(tmp_path, monkeypat
         assert Beaver(tmp_path / "data").request("echo", text_of(BOUND))
 
 
-def test_above_the_ceiling_no_setting_helps_and_the_refusal_says_so(tmp_path):
+def test_above_the_ceiling_no_setting_helps_and_the_refusal_says_so(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no setting changes that: store it elsewhere"):
         Beaver(tmp_path / "data").enqueue("echo", text_of(PAYLOAD_BYTES_CEILING + 1))
     told = beaver(tmp_path, "config", "--data", "data")
@@ -111,7 +115,7 @@ def test_above_the_ceiling_no_setting_helps_and_the_refusal_says_so(tmp_path):
     assert "BEAVER_PAYLOAD_SIZE_MAX: 2 to 4MiB is allowed" in refused.stderr
 
 
-def test_a_full_queue_names_the_setting_of_the_queue(tmp_path):
+def test_a_full_queue_names_the_setting_of_the_queue(tmp_path: Path) -> None:
     app = Beaver(tmp_path / "data")
     app.enqueue("echo", 1, queue="small")
     app.client.set_queue("small", bytes_max=5_000)
@@ -119,7 +123,7 @@ def test_a_full_queue_names_the_setting_of_the_queue(tmp_path):
         app.enqueue("echo", text_of(6_000), queue="small")
 
 
-def test_too_many_children_are_told_what_else_to_do(tmp_path):
+def test_too_many_children_are_told_what_else_to_do(tmp_path: Path) -> None:
     app = Beaver(tmp_path / "data")
 
     @app.job
@@ -130,10 +134,12 @@ def test_too_many_children_are_told_what_else_to_do(tmp_path):
     with app.testing() as testing:
         handle = parent.options(max_attempts=1).enqueue()
         testing.drain()
-        assert "at most 1000 jobs; no setting changes that: let a child" in handle.status().error
+        said = handle.status().error
+    assert said is not None
+    assert "at most 1000 jobs; no setting changes that: let a child" in said
 
 
-def test_every_limit_names_a_setting_that_exists_with_its_value():
+def test_every_limit_names_a_setting_that_exists_with_its_value() -> None:
     for name, limit in LIMITS.items():
         if not limit.setting or ":" in limit.setting:
             continue

@@ -44,7 +44,7 @@ def calls_made() -> dict[str, Call[object]]:
     return made
 
 
-def test_clients_have_a_method_for_each_operation_and_no_other():
+def test_clients_have_a_method_for_each_operation_and_no_other() -> None:
     made = calls_made()
     assert {name: call.operation for name, call in made.items()} == {
         operation.method: operation for operation in ASKED
@@ -62,7 +62,7 @@ def test_clients_have_a_method_for_each_operation_and_no_other():
         assert not made.keys() & vars(kind).keys(), kind
 
 
-def test_every_builder_of_calls_is_a_method_of_the_clients():
+def test_every_builder_of_calls_is_a_method_of_the_clients() -> None:
     builders = {
         name
         for name, function in vars(calls).items()
@@ -73,18 +73,18 @@ def test_every_builder_of_calls_is_a_method_of_the_clients():
     assert builders == calls_made().keys()
 
 
-def test_a_call_carries_what_its_operation_is_asked_with():
+def test_a_call_carries_what_its_operation_is_asked_with() -> None:
     for call in calls_made().values():
         assert type(call.body) is call.operation.body
 
 
 @pytest.mark.parametrize("kind", [Service, KeeperService])
-def test_a_server_carries_out_each_operation(kind: type):
+def test_a_server_carries_out_each_operation(kind: type) -> None:
     for operation in OPERATIONS.values():
         assert inspect.isfunction(getattr(kind, operation.method)), operation
 
 
-def test_a_store_without_a_server_carries_out_all_that_is_not_about_a_server():
+def test_a_store_without_a_server_carries_out_all_that_is_not_about_a_server() -> None:
     wanted = {operation.method for operation in OPERATIONS.values() if not operation.of_server}
     assert {name for name in methods_of(LocalStore) if not name.startswith("_")} == {
         *wanted,
@@ -92,7 +92,7 @@ def test_a_store_without_a_server_carries_out_all_that_is_not_about_a_server():
     }
 
 
-def test_the_protocol_documents_each_operation_and_no_other():
+def test_the_protocol_documents_each_operation_and_no_other() -> None:
     rows = re.findall(r"^\| (\w+) \| `", framing.__doc__ or "", re.MULTILINE)
     assert {*rows} == {*OPERATIONS, "hello"}
 
@@ -100,10 +100,12 @@ def test_the_protocol_documents_each_operation_and_no_other():
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=list(OPERATIONS))
 def test_what_is_asked_travels_as_an_array_and_more_than_that_is_refused(
     operation: Operation[object],
-):
+) -> None:
     """An argument that this release does not know might change what is meant."""
     fields = msgspec.structs.fields(operation.body)
-    body = [[] if field.name == "jobs" else 1 if field.type is int else "a" for field in fields]
+    body: list[object] = [
+        [] if field.name == "jobs" else 1 if field.type is int else "a" for field in fields
+    ]
     body = [None if "None" in str(f.type) else value for f, value in zip(fields, body, strict=True)]
     raw = msgspec.Raw(msgspec.msgpack.encode(body))
     asked = operation.arguments(raw)
@@ -113,7 +115,7 @@ def test_what_is_asked_travels_as_an_array_and_more_than_that_is_refused(
         operation.arguments(msgspec.Raw(msgspec.msgpack.encode([*body, 1])))
 
 
-def test_what_is_about_a_server_is_refused_in_a_test(data):
+def test_what_is_about_a_server_is_refused_in_a_test(data: str) -> None:
     app = Beaver(data)
     with app.testing(), pytest.raises(InvalidInput, match="no server"):
         app.client.reload()

@@ -14,8 +14,11 @@ TYPED = Path(__file__).parent / "typed"
 ERROR = re.compile(r"^.*?(\w+\.py):(\d+): error: .*\[([\w-]+)\]$", re.MULTILINE)
 
 
+Errors = dict[str, dict[int, set[str]]]
+
+
 @pytest.fixture(scope="module")
-def errors() -> dict[str, dict[int, set[str]]]:
+def errors() -> Errors:
     """By file and line: the codes of mypy's errors."""
     root = Path(__file__).parents[2]
     told = subprocess.run(
@@ -37,11 +40,11 @@ def errors() -> dict[str, dict[int, set[str]]]:
     return found
 
 
-def test_right_code_has_no_errors(errors):
+def test_right_code_has_no_errors(errors: Errors) -> None:
     assert errors["right.py"] == {}
 
 
-def test_each_wrong_line_has_just_its_error(errors):
+def test_each_wrong_line_has_just_its_error(errors: Errors) -> None:
     expected = {
         number: set(re.split(r",\s*", text.split("# expect: ")[1]))
         for number, text in enumerate((TYPED / "wrong.py").read_text().splitlines(), 1)
@@ -50,5 +53,5 @@ def test_each_wrong_line_has_just_its_error(errors):
     assert errors["wrong.py"] == expected
 
 
-def test_our_own_modules_have_none(errors):
+def test_our_own_modules_have_none(errors: Errors) -> None:
     assert set(errors) <= {"right.py", "wrong.py"}

@@ -161,6 +161,35 @@ def test_a_subject_is_short_and_stands_alone(message: str, passes: bool) -> None
     assert (found is None) == passes
 
 
+# -- types -------------------------------------------------------------------------------------
+
+TYPED = "from __future__ import annotations\n\n\ndef test_one(n: int = 1) -> None:\n    assert n\n"
+UNTYPED = "def test_one(n=1):\n    assert n\n"
+WITHOUT_RETURN = "def test_one(n: int = 1):\n    assert n\n"
+
+
+@pytest.mark.parametrize("folder", ["model", "runtime", "spec", "chaos", "tests", "tests/new"])
+@pytest.mark.parametrize(("text", "passes"), [(TYPED, 0), (UNTYPED, 1), (WITHOUT_RETURN, 1)])
+def test_lint_checks_the_types_of_every_folder_of_code_and_of_tests(
+    folder: str, text: str, passes: int, tmp_path: Path
+) -> None:
+    """As configured, over a tree with one file more: an untyped test fails it."""
+    (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    for name in {"model", "runtime", "spec", "chaos", "tests", folder}:
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "__init__.py").touch()
+    (tmp_path / folder / "test_new.py").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--cache-dir", str(ROOT / ".mypy_cache" / "one_more")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == passes, done.stdout + done.stderr
+    assert ("no-untyped-def" in done.stdout) == bool(passes)
+
+
 # -- files -------------------------------------------------------------------------------------
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from openapi_spec_validator import validate
+from schemathesis.checks import CheckFunction
 from schemathesis.specs.openapi.checks import (
     negative_data_rejection,
     positive_data_acceptance,
@@ -25,7 +27,7 @@ API = schemathesis.openapi.from_dict(json.loads(document(ROUTES))).exclude(path=
 
 
 @schemathesis.serializer("application/x-ndjson")
-def lines(context: schemathesis.SerializationContext, value: object) -> object:
+def lines(context: schemathesis.SerializationContext, value: Any) -> Any:
     """Sends lines as they were drawn, and anything else as one line."""
     return value if isinstance(value, str | bytes) else json.dumps(value)
 
@@ -54,14 +56,14 @@ def known(http: Http) -> list[str]:
 @API.parametrize()
 @settings(max_examples=25, suppress_health_check=list(HealthCheck))
 def test_every_route_answers_as_it_is_described(
-    case: schemathesis.Case, http: Http, known: list[str]
+    case: schemathesis.Case[Any], http: Http, known: list[str]
 ) -> None:
     """Whatever is sent: no 5xx, and no status, type or body that is not described."""
     if "id" in case.path_parameters and len(case.path_parameters["id"]) % 2:
         case.path_parameters["id"] = known[len(case.path_parameters["id"]) % len(known)]
     if isinstance((case.query or {}).get("wait"), int):
         case.query["wait"] = min(case.query["wait"], 1)
-    excluded = [positive_data_acceptance]
+    excluded: list[CheckFunction] = [positive_data_acceptance]
     if case.media_type == "application/x-ndjson":
         excluded.append(negative_data_rejection)  # A wrong line is told in the body.
     case.call_and_validate(

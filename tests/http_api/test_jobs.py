@@ -280,7 +280,7 @@ def test_cancel_discard_and_retry_tell_state_and_seq(http: Http, server: Server)
 def test_a_running_job_is_cancelled_by_asking_it(http: Http) -> None:
     http.post("/v1/jobs", {"id": "running", "task": "wait"})
     running = eventually(
-        lambda: job if (job := http.job("running"))["state"] == "in_flight" else None, "it runs"
+        lambda: job if (job := http.job("running"))["state"] == "in_flight" else {}, "it runs"
     )
     assert running["worker"] > 0
     assert running["token"] > 0
