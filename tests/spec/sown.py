@@ -184,6 +184,20 @@ def never_a_last_attempt(state: State, offer: Offer, now_ms: int) -> Row | None:
     return None if row is not None and row.on_last_attempt else row
 
 
+def _is_any_paused(state: State) -> bool:
+    return any(queue.row.paused for queue in state.queues.values())
+
+
+def a_pause_stops_every_queue(state: State, command: AnyCommand, now_ms: int) -> Decision:
+    if isinstance(command, Dispatch) and _is_any_paused(state):
+        return Rejection("paused", {"job": command.job})
+    return beaver_model.decide(state, command, now_ms)
+
+
+def the_policy_stops_at_a_paused_queue(state: State, offer: Offer, now_ms: int) -> Row | None:
+    return None if _is_any_paused(state) else beaver_model.select(state, offer, now_ms)
+
+
 # -- boot ----------------------------------------------------------------------------------------
 
 
@@ -408,6 +422,10 @@ BUGS = [
     Sown("the same, seen at the end", "pause", "no_job_stuck",
          deciding(failed_jobs_never_run_again),
          ignore=frozenset({"dispatch_is_guarded", "policy_finds_work"})),
+    Sown("a pause stops every queue", "two-queues", "dispatch_is_guarded",
+         deciding(a_pause_stops_every_queue)),
+    Sown("the policy stops at a paused queue", "two-queues", "policy_finds_work",
+         ModelUnderTest(select=the_policy_stops_at_a_paused_queue)),
     Sown("cancel forgotten at boot", "cancel", "cancel_is_kept",
          deciding(cancel_forgotten_at_boot)),
     Sown("cancel forgotten at boot, seen by the client", "cancel",

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.invariants
 FAST = (
     "core",
     "pause",
+    "two-queues",
     "cancel",
     "cancel-power-cut",
     "shared",
@@ -149,4 +150,5 @@ def test_no_world_is_explored_twice_and_paths_are_shortest() -> None:
 def test_rows_that_the_model_tells_apart_are_told_apart_here() -> None:
     """A field that the compression dropped would make two rows of the model one."""
     fields = {"state", "attempt", "label", "waiting", "cancel", "suspect", "generation", "snoozes"}
+    fields |= {"second"}
     assert set(JobRow._fields) == fields

@@ -30,6 +30,7 @@ KINDS: Final[tuple[str, ...]] = (
     "enqueue same",
     "enqueue other",
     "enqueue later",
+    "enqueue second",
     "dispatch",
     "dispatch-several",
     "sync",

@@ -41,6 +41,8 @@ def clients(m: Moment) -> None:
             m.submit(("enqueue", job, "same"), ("enqueue", job, "same"), reply=reply)
             if scope.scheduled:
                 m.submit(("enqueue", job, "later"), ("enqueue", job, "later"), reply=reply)
+            if scope.second:
+                m.submit(("enqueue", job, "second"), ("enqueue", job, "second"), reply=reply)
             continue
         if globe.resubmits:
             spent = spend(m.globe_id, "resubmits")

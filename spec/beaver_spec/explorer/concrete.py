@@ -24,7 +24,15 @@ from beaver_spec.explorer.actions import Action
 from beaver_spec.explorer.explorer import Explorer, can_end
 from beaver_spec.explorer.moment import Next
 from beaver_spec.explorer.properties import Wrong, check_step
-from beaver_spec.explorer.rows import NOW_MS, QUEUE, JobRow, Model, seen_buried, seen_rows
+from beaver_spec.explorer.rows import (
+    NOW_MS,
+    QUEUE,
+    JobRow,
+    Model,
+    queues_of,
+    seen_buried,
+    seen_rows,
+)
 from beaver_spec.explorer.rules import Rules
 from beaver_spec.explorer.scopes import Scope
 from beaver_spec.explorer.space import (
@@ -101,9 +109,9 @@ class ConcreteSpace(Space):
 
     def start(self) -> int:
         """Returns the empty store."""
-        state = State(Header(0, NOW_MS, 1, self.limits.tombstones_max, 0))
-        state.queue(QUEUE)
-        return self._number(freeze(state))
+        header = Header(0, NOW_MS, 1, self.limits.tombstones_max, 0)
+        queues = queues_of(paused=False, second=self.scope.second)
+        return self._number(freeze(thaw(header, queues, [], [])))
 
     def _number(self, frozen: Frozen) -> int:
         number = self._numbers.setdefault(frozen, len(self.states))

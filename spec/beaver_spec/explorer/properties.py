@@ -157,7 +157,7 @@ def why_not(model: Model, job: int, attempts: int, *, prefetched: bool) -> str:
         return "wrong_state" if row.state in LIVE else "absent"
     if row.waiting:
         return "not_ready"
-    if model.paused:
+    if model.paused and not row.second:
         return "paused"
     if row.attempt >= attempts:
         return "no_attempt_left"

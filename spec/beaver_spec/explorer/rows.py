@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from beaver_model import State
 from beaver_model.bounds import DIGEST_BYTES
 from beaver_model.freezing import JobTuple
@@ -32,6 +34,7 @@ LIVE: Final = frozenset({PENDING, IN_FLIGHT, DEAD, CANCELLED})
 NAMES: Final = "abcdefghijklmnop"
 """Ids of the jobs, by place."""
 QUEUE: Final = "default"
+SECOND: Final = "second"
 SAME: Final = b"s" * DIGEST_BYTES
 OTHER: Final = b"o" * DIGEST_BYTES
 """Digests of a request, and of another one with the same id."""
@@ -55,6 +58,8 @@ class JobRow(NamedTuple):
     suspect: bool = False
     generation: int = 0
     snoozes: int = 0
+    second: bool = False
+    """It is in the second queue."""
 
 
 ABSENT: Final = JobRow()
@@ -69,11 +74,11 @@ class Model(NamedTuple):
     """Places of the tombstones, oldest first; sorted where none is ever evicted."""
 
 
-def job_spec(attempts: int) -> Spec:
-    """Returns the options of every job of a scope."""
+def job_spec(attempts: int, queue: str = QUEUE) -> Spec:
+    """Returns the options of every job of a scope, in one queue."""
     return Spec(
         task="t",
-        queue=QUEUE,
+        queue=queue,
         max_attempts=attempts,
         backoff_kind=0,
         backoff_base_ms=BACKOFF_MS,
@@ -88,11 +93,16 @@ def token_of(job: int, label: int) -> int:
     return len(NAMES) + label * len(NAMES) + job
 
 
+def queues_of(*, paused: bool, second: bool) -> list[Any]:
+    """Returns the queues of a scope, for `thaw`; the second has another weight."""
+    return [(QUEUE, paused, 10, 0, 0, 0), *([(SECOND, False, 30, 0, 0, 0)] if second else ())]
+
+
 def concrete(
-    model: Model, spec: Spec, tombstones_max: int
+    model: Model, spec: Spec, tombstones_max: int, *, second: bool = False
 ) -> tuple[Header, list[Any], list[JobTuple], list[Any]]:
     """Returns the arguments of `thaw` for a state as the explorer sees it."""
-    raw = encode_spec(spec)
+    raws = [encode_spec(msgspec.structs.replace(spec, queue=queue)) for queue in (QUEUE, SECOND)]
     jobs: list[JobTuple] = []
     for place, row in enumerate(model.rows):
         if row.state in LIVE:
@@ -106,7 +116,7 @@ def concrete(
                     token_of(place, row.label) if row.label else 0,
                     1 if row.label else 0,
                     LATER_MS if row.waiting else NOW_MS - len(NAMES) + place,
-                    raw,
+                    raws[row.second],
                     b"null",
                     SAME,
                     extra if any(extra) else None,
@@ -116,7 +126,7 @@ def concrete(
         (NAMES[place], NOW_MS, pack_tombstone(place + 1, _outcome(model.rows[place]), SAME))
         for place in model.buried
     ]
-    queues = [(QUEUE, model.paused, 10, 0, 0, 0)]
+    queues = queues_of(paused=model.paused, second=second)
     return Header(LAST_SEQ, NOW_MS, 1, tombstones_max, 0), queues, jobs, tombstones
 
 
@@ -159,6 +169,7 @@ def seen_rows(state: State, jobs: int, now_ms: int, labels: dict[int, int]) -> t
                 extra.suspect,
                 extra.generation,
                 extra.snoozes,
+                row.spec.queue == SECOND,
             )
         )
     return tuple(rows)

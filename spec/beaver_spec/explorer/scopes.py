@@ -61,6 +61,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """Jobs that jobs enqueue with their ACK."""
     scheduled: bool = False
     """Jobs may come in with a `run_at` ahead."""
+    second: bool = False
+    """Jobs may come into a second queue too, which has another weight and is never paused."""
     tombstones_max: int | None = None
     """Finished jobs that are remembered; `None`: more than there are."""
     deep: bool = False
@@ -92,6 +94,18 @@ SCOPES: Final[tuple[Scope, ...]] = (
         crashes=1,
         pauses=2,
         scheduled=True,
+    ),
+    Scope(
+        name="two-queues",
+        claim="one of two queues is paused and resumed: its jobs wait, and those of the other, "
+        "of another weight, run on",
+        jobs=3,
+        workers=1,
+        attempts=2,
+        crashes=1,
+        pauses=1,
+        timeouts=False,
+        second=True,
     ),
     Scope(
         name="cancel",
@@ -373,8 +387,9 @@ NOT_EXPLORED: Final = (
     "the scheduling policy: every eligible job is tried, so nothing rests on which is picked",
     "more jobs, workers, attempts, crashes or commands in a batch than each scope's bounds",
     (
-        "several queues (`tests/model/test_forgetting.py` goes through every way to fill, empty "
-        "and forget three), priorities, weights, tags, and what payloads, results and errors hold"
+        "more than two queues, or weights that change (`tests/model/test_forgetting.py` goes "
+        "through every way to fill, empty and forget three), priorities, tags, and what payloads, "
+        "results and errors hold"
     ),
     "tombstones that expire by age, and bounds that change while jobs exist",
     "snoozes up to their bound of 10,000 (the cells check the bound itself)",

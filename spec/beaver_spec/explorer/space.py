@@ -48,6 +48,7 @@ from beaver_spec.explorer.rows import (
     OTHER,
     QUEUE,
     SAME,
+    SECOND,
     JobRow,
     Model,
     concrete,
@@ -148,6 +149,7 @@ class Space:
         self.model = model or ModelUnderTest()
         self.spec = job_spec(scope.attempts)
         self._raw_spec = encode_spec(self.spec)
+        self._raw_second = encode_spec(job_spec(scope.attempts, SECOND))
         self._ordered = scope.tombstones_max is not None
         bound = scope.tombstones_max
         self._tombstones_max = len(NAMES) if bound is None else bound
@@ -232,7 +234,9 @@ class Space:
 
     def thawed(self, mid: int, *, indexed: bool = True) -> State:
         """Returns a state of the real model, with numbers that stand for the labels."""
-        frozen = concrete(self.models[mid], self.spec, self._tombstones_max)
+        frozen = concrete(
+            self.models[mid], self.spec, self._tombstones_max, second=self.scope.second
+        )
         return thaw(*frozen, indexed=indexed)
 
     def _take(self, mid: int, ask: Ask) -> Step:
@@ -414,7 +418,8 @@ class Space:
         """Returns a request for the job at a place, as a client may send it."""
         digest = OTHER if variant == "other" else SAME
         run_at_ms = self.due_ms(place) if variant == "later" else 0
-        return NewJob(NAMES[place], self._raw_spec, b"null", digest, run_at_ms)
+        raw = self._raw_second if variant == "second" else self._raw_spec
+        return NewJob(NAMES[place], raw, b"null", digest, run_at_ms)
 
     def _command(self, ask: Ask, worker: int = 1) -> AnyCommand:
         return command_of(self, ask, worker)

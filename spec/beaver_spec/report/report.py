@@ -258,6 +258,7 @@ USES: Final = {
     "reloads": "reload",
     "children": "finish child",
     "scheduled": "enqueue later",
+    "second": "enqueue second",
 }
 """The purpose of each bound: a scope that never uses its bound claims more than it shows."""
 

@@ -91,6 +91,7 @@ _REQUESTS: Final = {
     "same": "A client enqueues {job}",
     "other": "A client sends {job} again, with other content",
     "later": "A client enqueues {job} for a later time",
+    "second": "A client enqueues {job} in the second queue",
 }
 
 
