@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from beaver.errors import BeaverError, WaitTimeout
-from beaver.inspect import queries
+from beaver.inspect import finding, queries
 from beaver.request.rejections import error_of
 from beaver.structs.messages import Options, Request
 from beaver.structs.views import Accepted, ResultView
@@ -151,9 +151,9 @@ class ModelServer:
     def op_list(
         self, state: str, queue: str, task: str, after: int, limit: int, tag: str, *times: int
     ) -> bytes:
-        queries.check_listing(state, limit, *times)
-        found = queries.at_once(
-            queries.find_jobs(self.state, state, queue, task, after_seq=after, limit=limit, tag=tag)
+        finding.check_listing(state, limit, *times)
+        found = finding.at_once(
+            finding.find_jobs(self.state, state, queue, task, after_seq=after, limit=limit, tag=tag)
         )
         return msgspec.json.encode(found)
 

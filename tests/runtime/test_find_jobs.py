@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beaver.errors import InvalidInput
-from beaver.inspect import queries
-from beaver.inspect.queries import (
+from beaver.inspect import finding, queries
+from beaver.inspect.finding import (
     FINISHED,
     LIST_BYTES_MAX,
     LIST_LIMIT_MAX,
@@ -36,7 +36,7 @@ Steps = Generator[None, None, list[JobView]]
 
 @pytest.fixture(autouse=True)
 def few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queries, "SLICE_JOBS", 3)
+    monkeypatch.setattr(finding, "SLICE_JOBS", 3)
 
 
 def by_a_scan(state: State, word: str, queue: str, task: str) -> list[tuple[int, str]]:
@@ -145,9 +145,9 @@ def test_it_finds_jobs_by_tag() -> None:
 def test_only_finished_jobs_are_asked_for_by_time(word: str) -> None:
     for times in ((1, 0), (0, 1)):
         with pytest.raises(InvalidInput, match="completed or discarded"):
-            queries.check_listing(word, 0, *times)
+            finding.check_listing(word, 0, *times)
         for finished in FINISHED:
-            queries.check_listing(finished, 0, *times)
+            finding.check_listing(finished, 0, *times)
 
 
 def test_a_limit_is_bounded() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from beaver.server.unix_socket import Outbox
+from beaver.server.outbox import Outbox
 from beaver.system.spinning import LOOK_S
 from tests.api.test_looking import Machine
 from tests.worlds.runtime import on_loop

@@ -18,8 +18,8 @@ from beaver.client import calls
 from beaver.client.blocking import connect
 from beaver.client.calls import Call
 from beaver.errors import InvalidInput, NotFound, WaitTimeout
-from beaver.inspect import queries
-from beaver.inspect.queries import SLICE_JOBS
+from beaver.inspect import finding, queries
+from beaver.inspect.finding import SLICE_JOBS
 from beaver.request.operations import OPERATIONS
 from beaver.request.requests import make_request, request_bytes
 from beaver.request.resolving import Resolver
@@ -271,13 +271,13 @@ async def test_large_lists_are_found_one_by_one_as_they_are_read(tmp_path: Path)
 async def test_a_search_ends_with_its_connection_and_the_next_has_its_turn(
     tmp_path: Path,
 ) -> None:
-    find_jobs = queries.find_jobs
+    find_jobs = finding.find_jobs
 
-    def forever(*_: Any) -> queries.Search:
+    def forever(*_: Any) -> finding.Search:
         while True:
             yield
 
-    def after_a_pause(*asked: Any) -> queries.Search:
+    def after_a_pause(*asked: Any) -> finding.Search:
         yield
         return (yield from find_jobs(*asked))
 
@@ -287,10 +287,10 @@ async def test_a_search_ends_with_its_connection_and_the_next_has_its_turn(
         other = await door.client()
         [others] = set(door.server.connections) - {connection}
         await other.ask("enqueue", [make_request("echo", 1)])
-        with patch.object(queries, "find_jobs", forever):
+        with patch.object(finding, "find_jobs", forever):
             client.send([1, "list", ["", "", "", 0, 0]])
             await wait_until(lambda: connection.watches == 1)
-        with patch.object(queries, "find_jobs", after_a_pause):
+        with patch.object(finding, "find_jobs", after_a_pause):
             listed = asyncio.create_task(other.ask("list", "", "", "", 0, 0))
             await wait_until(lambda: others.watches == 1)
             assert not listed.done()

@@ -24,7 +24,7 @@ from beaver.client.reconnecting import ReconnectingClient
 from beaver.config.layers import load_config
 from beaver.dispatch.outcomes import attempt_of, command_of
 from beaver.errors import Endless, InvalidInput, WaitTimeout
-from beaver.inspect import queries
+from beaver.inspect import finding, queries
 from beaver.inspect.listing import attempt_of as attempt_shown
 from beaver.inspect.listing import event_view
 from beaver.request.operations import Listing
@@ -86,7 +86,7 @@ class _Memory:
             and (not search.task or view.task == search.task)
             and (not search.tag or search.tag in (view.tags or ()))
             and (view.end_seq or 0) > search.after_seq
-            and search.since_ms <= (view.finished_ms or 0) < (search.until_ms or queries.SEQ_MAX)
+            and search.since_ms <= (view.finished_ms or 0) < (search.until_ms or finding.SEQ_MAX)
         ]
         return sorted(wanted, key=lambda view: view.end_seq or 0)[: search.limit]
 

@@ -20,7 +20,7 @@ from beaver.client.blocking import BATCHES_MAX
 from beaver.engine.engine import Engine
 from beaver.engine.replies import Reply
 from beaver.errors import BeaverError
-from beaver.inspect import queries
+from beaver.inspect import finding, queries
 from beaver.journal.memory import MemoryJournal
 from beaver.journal.wal.lock import prepare_directory
 from beaver.request.requests import make_request
@@ -244,8 +244,8 @@ class _Pending:
     def time_list(self) -> float:
         """Finds the first page of jobs; as many jobs in all as the others have operations."""
         pages = _OPERATIONS // BATCH
-        find = partial(queries.find_jobs, self.state, limit=BATCH)
-        return _timed(lambda: [queries.at_once(find()) for _ in range(pages)])
+        find = partial(finding.find_jobs, self.state, limit=BATCH)
+        return _timed(lambda: [finding.at_once(find()) for _ in range(pages)])
 
 
 _KINDS: Final[dict[str, Callable[[_Pending], float]]] = {

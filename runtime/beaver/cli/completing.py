@@ -25,7 +25,7 @@ Offers = Callable[[typer.Context, str], list[Any]]
 
 def states(ctx: typer.Context, incomplete: str) -> list[str]:
     """Offers the states that `list` knows."""
-    from beaver.inspect.queries import STATES
+    from beaver.inspect.finding import STATES
 
     return [state for state in STATES if state.startswith(incomplete)]
 

@@ -15,7 +15,7 @@ import msgspec
 from beaver.client.calls import Call
 from beaver.engine.admission import refusal
 from beaver.errors import BeaverError
-from beaver.inspect import queries
+from beaver.inspect import finding, queries
 from beaver.request.operations import Again, Jobs, Listing, Nothing, OneJob, QueueSettings, Wait
 from beaver.request.resolving import Resolver
 from beaver.structs.questions import Search, Told
@@ -128,13 +128,13 @@ class LocalStore:
     def list_jobs(self, asked: Listing) -> list[JobView]:
         word, limit, after_seq = asked.word, asked.limit, asked.after_seq
         since_ms, until_ms = asked.since_ms, asked.until_ms
-        queries.check_listing(word, limit, since_ms, until_ms, after_seq)
-        if word not in queries.FINISHED:
-            found = queries.find_jobs(
+        finding.check_listing(word, limit, since_ms, until_ms, after_seq)
+        if word not in finding.FINISHED:
+            found = finding.find_jobs(
                 self.state, word, asked.queue, asked.task, after_seq, limit, asked.tag
             )
-            return queries.at_once(found)
-        limit = limit or queries.LIST_LIMIT_MAX
+            return finding.at_once(found)
+        limit = limit or finding.LIST_LIMIT_MAX
         search = Search(
             word, asked.queue, asked.task, asked.tag, since_ms, until_ms, after_seq, limit
         )

@@ -25,9 +25,9 @@ from pathlib import PurePath
 from typing import Final
 
 from beaver.errors import NO_ROOM, DiskFull, HelperFailed, LiveStateDiffers
+from beaver.history.block_reader import BlockReader
 from beaver.history.database import History
 from beaver.history.rows import HistoryUnusable
-from beaver.history.stories import BlockReader
 from beaver.journal.wal.following import Follower
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import SegmentInfo, decode_frame, frames, segments

@@ -15,7 +15,7 @@ import msgspec
 
 from beaver.engine.engine import Engine
 from beaver.errors import BeaverError, WaitTimeout
-from beaver.inspect import queries
+from beaver.inspect import finding, queries
 from beaver.request.operations import (
     Listing,
     Nothing,
@@ -100,18 +100,18 @@ class Questions:
     def list_jobs(self, asked: Listing, asker: Asker) -> Watch:
         """Answers at once where a few thousand jobs have to be looked at, else in a while."""
         watch = Watch(asker, holds=True)
-        if asked.word in queries.FINISHED:
-            queries.check_listing(
+        if asked.word in finding.FINISHED:
+            finding.check_listing(
                 asked.word, asked.limit, asked.since_ms, asked.until_ms, asked.after_seq
             )
             self._later(partial(self._find_finished, asked, watch), watch)
             return watch
-        queries.check_listing(asked.word, asked.limit, asked.since_ms, asked.until_ms)
-        search: queries.Search | None = None
+        finding.check_listing(asked.word, asked.limit, asked.since_ms, asked.until_ms)
+        search: finding.Search | None = None
 
         def begin(state: State) -> Answer | None:
             nonlocal search
-            search = queries.find_jobs(
+            search = finding.find_jobs(
                 state,
                 asked.word,
                 asked.queue,
@@ -137,7 +137,7 @@ class Questions:
         self._ask(watch.charge, begin, found)
         return watch
 
-    async def _go_on(self, search: queries.Search, watch: Watch) -> bytes:
+    async def _go_on(self, search: finding.Search, watch: Watch) -> bytes:
         """Ends a search while others have their turns; one at a time has a table of all jobs."""
         async with self._searching:
             while not watch.over:
@@ -151,7 +151,7 @@ class Questions:
     async def _find_finished(self, asked: Listing, watch: Watch) -> bytes:
         """Searches the log for finished jobs, a step at a time, until some are found."""
         until_seq, after_seq = self._engine.durable_seq, asked.after_seq
-        limit = asked.limit or queries.LIST_LIMIT_MAX
+        limit = asked.limit or finding.LIST_LIMIT_MAX
         while not watch.over:
             search = Search(
                 asked.word,

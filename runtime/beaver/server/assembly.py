@@ -23,7 +23,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, cast
 
 from beaver.config.layers import Config
 from beaver.dispatch.controller import ROOM_BYTES, Controller
@@ -33,16 +33,17 @@ from beaver.errors import BeaverError, CrewFailed
 from beaver.journal.port import Journal, Owned
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.opening import peek_store
-from beaver.ports import Clock, Disk, Entropy, Helper, Pool
+from beaver.ports import Clock, Disk, Entropy, Helper
 from beaver.server.answers import PastTeller
 from beaver.server.failure_log import FailureLog
 from beaver.server.housekeeping import Housekeeping
+from beaver.server.local_pool import LocalPool, PoolSink
 from beaver.server.metrics import Metrics
 from beaver.server.results import Results
 from beaver.server.service import Service
 from beaver.snapshot.port import Snapshots
 from beaver.store.rebuild import Replica, recover
-from beaver.structs.messages import Options, Outcome, Request, TaskInfo
+from beaver.structs.messages import Options, Request, TaskInfo
 from beaver.structs.views import ReloadView, StatusView
 from beaver.system.kinship import store_mark
 from beaver.text.foreign import counted
@@ -55,59 +56,6 @@ RESERVE_BYTES: Final = 4 << 20
 """Room in the log that new jobs leave to outcomes, also before a full disk was noticed."""
 
 log = logging.getLogger("beaver")
-
-
-class LocalPool(Pool, Protocol):
-    """A pool whose workers run on this machine, beside what a dead server left."""
-
-    @property
-    def app_store(self) -> str:
-        """Where the application says that its store is, once `start` has imported it."""
-        ...
-
-    def claim(self, mark: str) -> int:
-        """Marks its workers as the store's, kills what a dead server left; returns how many."""
-        ...
-
-    def attach(self, slots_path: str, last_seq: int) -> None:
-        """Makes the slots afresh, before the first worker is added.
-
-        The log is durable up to `last_seq`: every token to come is above.
-        """
-        ...
-
-    def join(self, former: Any) -> None:
-        """Uses the slots of another pool of the same server, instead of `attach`."""
-        ...
-
-    def leave(self) -> None:
-        """No worker is added any more: nothing that is lost is replaced."""
-        ...
-
-
-class PoolSink:
-    """Passes a pool's events on once there is a controller."""
-
-    controller: Controller
-
-    def __init__(self) -> None:
-        self.on_failed: Callable[[str], None] | None = None
-        """Told in the controller's place that the pool has failed."""
-
-    def worker_ready(self, worker: int, pid: int) -> None:
-        self.controller.worker_ready(worker, pid)
-
-    def outcomes(self, worker: int, outcomes: Sequence[Outcome]) -> None:
-        self.controller.outcomes(worker, outcomes)
-
-    def worker_exited(self, worker: int, started: int, detail: str) -> None:
-        self.controller.worker_exited(worker, started, detail)
-
-    def pool_failed(self, message: str) -> None:
-        if self.on_failed is not None:
-            self.on_failed(message)
-        else:
-            self.controller.pool_failed(message)
 
 
 class Ports(NamedTuple):

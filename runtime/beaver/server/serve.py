@@ -41,9 +41,10 @@ from beaver.holder import starting
 from beaver.holder.turn import Turn
 from beaver.journal.wal.lock import prepare_directory
 from beaver.server import log_output, queue_counters, readiness
-from beaver.server.assembly import Assembly, PoolSink, Ports
+from beaver.server.assembly import Assembly, Ports
 from beaver.server.http.listener import HttpServer
 from beaver.server.http.served import Served
+from beaver.server.local_pool import PoolSink
 from beaver.server.loop_stalls import LoopStalls
 from beaver.server.metrics import Collector, registry_of
 from beaver.server.reachable import stay_reachable

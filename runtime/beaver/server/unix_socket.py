@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
@@ -28,6 +28,7 @@ from beaver.server.budget import (
     WAITS_MAX,
     Budget,
 )
+from beaver.server.outbox import Outbox
 from beaver.server.service import Service
 from beaver.system.descriptors import SOCKETS_MAX
 from beaver.system.spinning import Looking
@@ -52,65 +53,6 @@ HELLO_S: Final = 10.0
 
 LOOK_PAUSE_S: Final = 0.001
 """For so long, at first, the loop sleeps at once after it has looked in vain."""
-
-
-class Outbox:
-    """Connections with answers to be sent: those of a commit leave together."""
-
-    def __init__(
-        self,
-        once_told: Callable[[Callable[[], None]], None],
-        looking: Looking | None = None,
-    ) -> None:
-        """Takes who says when to send, and how to look for the next request.
-
-        Args:
-            once_told: Calls back once no more answers are told for now.
-            looking: For how long the loop keeps turning behind an answer to a client that is
-                alone; without it the loop sleeps.
-        """
-        self._once_told = once_told
-        self._full: list[Connection] = []
-        self._looking, self._looks = looking, False
-        self._alone = False
-        """The last answers went to one connection only."""
-        self._sent = self._looked_at = 0
-        """How often answers were sent; and until the look under way began."""
-
-    def add(self, connection: Connection) -> None:
-        """Has a connection's answers sent soon."""
-        if not self._full:
-            self._once_told(self._send)
-        self._full.append(connection)
-
-    def _send(self) -> None:
-        full, self._full = self._full, []
-        for connection in full:
-            try:
-                connection.flush()
-            except Exception as error:  # noqa: BLE001 - the others get theirs
-                asyncio.get_running_loop().call_exception_handler(
-                    {"message": "answers could not be sent", "exception": error}
-                )
-        self._sent += 1
-        self._alone = len(full) == 1
-        if self._alone and not self._looks and self._looking is not None:
-            self._go_on(self._looking.begins())
-
-    def _look(self) -> None:
-        """Runs once a turn of the loop, which does not sleep as long as this goes on."""
-        looking = self._looking
-        assert looking is not None, "it looks"
-        if self._sent == self._looked_at:
-            self._go_on(looking.goes_on())
-        else:
-            looking.found()
-            self._go_on(self._alone and looking.begins())
-
-    def _go_on(self, looks: bool) -> None:
-        self._looks, self._looked_at = looks, self._sent
-        if looks:
-            asyncio.get_running_loop().call_soon(self._look)
 
 
 class Connection(asyncio.Protocol):

@@ -155,7 +155,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="server-looking-behind-many-answers",
-        module="beaver.server.unix_socket",
+        module="beaver.server.outbox",
         diff="""
 -        self._alone = len(full) == 1
 +        mutant_reached()
