@@ -90,6 +90,7 @@ MUTANTS: Final = (
         module="beaver.client.channel",
         diff="""
 -                    slot = self._slots.get(number)
++                    mutant_reached()
 +                    slot = self._slots.pop(number, None)
                      if slot is not None:
                          # Forgotten last: an interrupt before that wakes it in `_lose`.
@@ -97,7 +98,6 @@ MUTANTS: Final = (
                          if slot.gate is not None:
                              _open_gate(slot)
 -                        del self._slots[number]
-+                        mutant_reached()
 """,
         tests=(f"{_CHANNEL}::test_an_interrupt_at_any_step_of_reading_leaves_no_thread_asleep",),
         why="Ctrl-C at a bad moment leaves another thread waiting for an answer that has come.",
