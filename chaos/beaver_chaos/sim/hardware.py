@@ -17,6 +17,7 @@ from beaver.config.setting import QueueConfig
 from beaver.structs.messages import Attempt
 from beaver_chaos.checker.history import ClientRecord
 from beaver_chaos.sim.loop import Choose, Process, SimHandle, SimLoop
+from beaver_chaos.sim.mailbox import SlotsFile
 from beaver_chaos.sim.plan import QUEUES, Chance, Plan, Script
 from beaver_chaos.sim.sometimes import SOMETIMES
 from beaver_chaos.sim.store_disk import MachineDisk
@@ -82,9 +83,7 @@ class Hardware:
         self.disk = MachineDisk(DATA)
         self.store = STORE
         self.witness = ClientRecord()
-        self.slots: dict[int, int] = {}
-        self.slots_exist = False
-        self.same_boot = True
+        self.slots = SlotsFile()
         self.applied_seq = 0
         self.was_full = False
         self.power_was_cut = False
@@ -161,13 +160,6 @@ class Hardware:
     def answer_in(self, process: Process, future: asyncio.Future[Any], answer: Any) -> None:
         """Ends a wait of a process."""
         self.after(process, self.latency_ns(), _resolve, future, answer)
-
-    def attach_slots(self, last_seq: int) -> None:
-        """A server makes the slots afresh; what this boot has started stays."""
-        if not self.same_boot:
-            self.slots.clear()
-        self.slots = {worker: min(token, last_seq) for worker, token in self.slots.items()}
-        self.slots_exist = self.same_boot = True
 
 
 def _resolve(future: asyncio.Future[Any], answer: Any) -> None:

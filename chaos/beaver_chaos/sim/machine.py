@@ -45,13 +45,6 @@ class Machine(Hardware, ABC):
         life = self.life
         return life if life is not None and life.listening and life.process.alive else None
 
-    def attach_slots(self, last_seq: int) -> None:
-        """A server makes the slots afresh; what this boot has started stays."""
-        if not self.same_boot:
-            self.slots.clear()
-        self.slots = {worker: min(token, last_seq) for worker, token in self.slots.items()}
-        self.slots_exist = self.same_boot = True
-
     def kill_old_helpers(self) -> None:
         """The scan for leftovers finds an old helper, or it is not quite fast enough."""
         for helper in list(self.helpers):

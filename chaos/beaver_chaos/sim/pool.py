@@ -2,18 +2,18 @@
 
 The machine holds the worker processes and the slots; a server's pool holds only its ends of
 their sockets.  So workers outlive a killed server for a moment, go on with what lies in
-their sockets, and report to nobody, until the kernel's signal or the next start ends them.
+their pipes, and report to nobody, until the kernel's signal or the next start ends them.
 
-What is kept of the real pool's ways: attempts lie in the worker's socket until it takes
-them, one by one, in order; taking and the slot come before user code; what was written
-before a worker's death is delivered before its end is reported; a kill takes a while.
+Attempts are sent, taken and taken back by the real code (`sim.mailbox`), and the server may
+act, or the worker end, between permit, body and slot.  What is kept of the real pool's ways
+beside that: what was written before a worker's death is delivered before its end is reported;
+a kill takes a while.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
 from beaver.dispatch.slots_view import WorkerState
 from beaver.errors import AppImportError
@@ -29,13 +29,18 @@ from beaver.structs.messages import (
     TaskInfo,
 )
 from beaver.text import jsontext
-from beaver.workers.slots import PreviousSlots
+from beaver.workers import wire
+from beaver.workers.mailbox import Mailbox
+from beaver.workers.slots import Slots
+from beaver.workers.starts import Starts
 from beaver_chaos.sim.hardware import MS
 from beaver_chaos.sim.loop import Process
 from beaver_chaos.sim.machine import Machine
+from beaver_chaos.sim.mailbox import Ends, ServerGone, SimMailbox
 from beaver_chaos.sim.plan import TASK, JobPlan, Script
 from beaver_chaos.sim.sometimes import KILLS
 
+_PAUSE_MS: Final = 80
 _ORPHAN_MS: Final = 30
 """A worker whose server was killed lives for at most so long, mostly."""
 _LEFT_MS: Final = 500
@@ -75,23 +80,25 @@ class SimAttempt:
 class SimWorker:
     """One worker process."""
 
-    def __init__(self, world: Machine, number: int, pool: SimPool) -> None:
+    def __init__(
+        self, world: Machine, number: int, pool: SimPool, ends: Ends, slots: Slots
+    ) -> None:
         self.world, self.number = world, number
         self.pool: SimPool | None = pool
         """The server's end; `None` once the server is gone."""
         self.pid = world.next_pid()
         self.process = Process(f"worker {number} ({self.pid})")
-        self.mailbox: deque[Attempt] = deque()
+        self.ends = ends
+        self._inbox = ends.open(slots, number, world.clock.monotonic_ns)
+        self._token = 0
+        """Its permit was read, and it has not begun."""
+        self._booted = False
         self.running: dict[int, SimAttempt] = {}
         self.outbox: list[Outcome] = []
-        self.started = 0
-        self.since_ns = 0
         self.ready = False
         self.how = ""
         """How it ended; empty while it lives."""
         self.killed = False
-        self.retired = False
-        """It ends once it has ended what it was sent."""
         self.stuck = False
         """It was stopped, and nobody will let it go on."""
         self._places = max(1, world.plan.setup.concurrency)
@@ -104,19 +111,60 @@ class SimWorker:
 
     def _boot(self) -> None:
         world = self.world
+        self._booted = True
         if self.pool is not None:
             world.after(self.pool.process, world.latency_ns(), self.pool.is_ready, self)
         self.wake()
 
     def wake(self) -> None:
-        """Takes attempts as long as there is a place for them."""
-        if self.pool is None and self.world.chance.one_in(2):
-            # It notices the end of its socket, or it still has what lies in it.
-            self.mailbox.clear()
-        while self.mailbox and len(self.running) < self._places:
-            self._start(self.mailbox.popleft())
-        if self.retired and not self.mailbox and not self.running:
+        """Takes attempts as long as there is a place for them: in one go, or step by step."""
+        inbox = self._inbox
+        try:
+            while self._booted and not self._token and len(self.running) < self._places:
+                if inbox.closed:
+                    break
+                if self.world.chance.one_in(2):
+                    attempt = inbox.take(wait=False)
+                    if attempt is not None:
+                        self._start(attempt)
+                elif (token := inbox.read_permit()) == wire.END:
+                    inbox.closed = True
+                else:
+                    self._token = token
+                    self.world.after(self.process, self._step_ns(), self._find_body)
+        except BlockingIOError:
+            return
+        except ServerGone:
+            self.die("ended without its server")
+            return
+        if inbox.closed and not self.running:
             self.die("exited with 0")
+
+    @property
+    def takes(self) -> bool:
+        """It has read a permit, and what that is for has not begun."""
+        return bool(self._token)
+
+    def _step_ns(self) -> int:
+        """Draws how long one step of a start takes; now and then the process gets no time."""
+        chance = self.world.chance
+        return chance.between(1, _PAUSE_MS) * MS if chance.one_in(8) else chance.between(1, 100_000)
+
+    def _find_body(self) -> None:
+        try:
+            attempt = self._inbox.find_body(self._token)
+        except BlockingIOError:
+            self.world.after(self.process, self._step_ns(), self._find_body)
+        except ServerGone:
+            self.die("ended without its server")
+        else:
+            self.world.after(self.process, self._step_ns(), self._begin, attempt)
+
+    def _begin(self, attempt: Attempt) -> None:
+        self._inbox.begin(attempt.token)
+        self._token = 0
+        self._start(attempt)
+        self.wake()
 
     def go_on(self) -> None:
         """Works on to the very moment in which it is killed: what runs ends, the next begins."""
@@ -124,21 +172,18 @@ class SimWorker:
             if running.timer is not None and running.script.how != "die":
                 running.timer.cancel()
                 self._end(running)
-        if self.mailbox:
-            self._start(self.mailbox.popleft())
+        self.wake()
+        if self.running:
             self.world.reach("a leftover begins an attempt as it is killed")
 
     def retire(self) -> None:
         """Reads the permit that ends it, behind all others."""
-        self.retired = True
         if self.running:
             self.world.reach("a former worker ends its job")
         self.wake()
 
     def _start(self, attempt: Attempt) -> None:
         world = self.world
-        self.started, self.since_ns = attempt.token, world.clock.monotonic_ns()
-        world.slots[self.number] = attempt.token
         script = world.script_of(attempt)
         running = self.running[attempt.token] = SimAttempt(attempt, script)
         world.watch.began(self.number, self.pid, attempt)
@@ -182,6 +227,11 @@ class SimWorker:
         running.script = Script("cancel", 0)
         running.timer = self.world.after(self.process, MS, self._end, running)
 
+    def close(self) -> None:
+        """What the process held open is closed."""
+        self.ends.close()
+        del self._inbox
+
     def die(self, how: str) -> None:
         """The process ends, and with it whatever it ran."""
         if self.how:
@@ -190,6 +240,9 @@ class SimWorker:
         world = self.world
         world.note("worker", self.number, "dies", how)
         world.loop.kill(self.process)
+        self.close()
+        if self._token:
+            world.reach("a worker ends between permit and slot")
         for running in self.running.values():
             world.watch.stopped(running.attempt)
         self.running.clear()
@@ -232,7 +285,9 @@ class SimPool:
         """The server."""
         self.app_store = ""
         self._workers: dict[int, SimWorker] = {}
-        self._attached = False
+        self._mailboxes: dict[int, SimMailbox] = {}
+        self._slots: Slots | None = None
+        self._starts: Starts | None = None
         self._stopping = False
 
     async def start(self, events: PoolEvents) -> Sequence[TaskInfo]:
@@ -242,8 +297,8 @@ class SimPool:
         return [TaskInfo(Options(TASK))]
 
     def join(self, former: SimPool) -> None:
-        """The slots are the machine's."""
-        self._attached = True
+        assert former._slots is not None, "it has been attached"
+        self._use(former._slots)
 
     def leave(self) -> None:
         """Nothing is added any more: the controller sees to that."""
@@ -259,41 +314,52 @@ class SimPool:
         return len(left)
 
     def attach(self, slots_path: str, last_seq: int) -> None:
-        self._attached = True
-        self._world.attach_slots(last_seq)
+        world = self._world
+        self._use(Slots.open(world.slots.path, world.config.workers, world.store, last_seq))
+
+    def _use(self, slots: Slots) -> None:
+        mailboxes = cast("Mapping[int, Mailbox]", self._mailboxes)
+        self._slots, self._starts = slots, Starts(slots, mailboxes, self._broken)
+
+    def _broken(self, mailbox: Mailbox, why: str) -> None:
+        self._world.watch.wrong(f"worker {mailbox.worker} is not believed: {why}")
 
     # -- ports.Pool ------------------------------------------------------------------------------
 
     def add(self, worker: int) -> None:
-        assert self._attached, "slots come first"
+        slots = self._slots
+        assert slots is not None, "slots come first"
         assert worker not in self._workers, f"worker {worker} is there already"
-        if not self._stopping:
-            self._workers[worker] = SimWorker(self._world, worker, self)
+        if self._stopping:
+            return
+        slots.make_room(worker)
+        slots.reset(worker)
+        mailbox = self._mailboxes[worker] = SimMailbox(self._world.loop, self.process, worker)
+        ends = mailbox.hand_over()
+        self._workers[worker] = SimWorker(self._world, worker, self, ends, slots)
 
     def dispatch(self, worker: int, attempts: Sequence[Attempt]) -> None:
         self._world.watch.sent(attempts)
         if self._seen_by_controller(worker).leaving:
             self._world.watch.wrong(f"worker {worker} is of a former crew, and is given jobs")
         process = self._workers.get(worker)
-        if process is not None and not process.how:
-            process.mailbox += attempts
+        if process is not None:
+            self._mailboxes[worker].dispatch(attempts)
             self._world.after(process.process, self._world.latency_ns(), process.wake)
 
     def recall(self, worker: int) -> list[int]:
         process = self._workers.get(worker)
         if process is None:
             return []
-        tokens = [attempt.token for attempt in process.mailbox]
-        process.mailbox.clear()
+        tokens = self._mailboxes[worker].recall()
         if tokens:
             self._world.reach("a prefetch is taken back from a living worker")
+            if process.takes:
+                self._world.reach("a prefetch is taken back behind a permit that was read")
         return tokens
 
     def started(self, worker: int) -> tuple[int, int]:
-        process = self._workers.get(worker)
-        if process is None or not process.started:
-            return self._world.slots.get(worker, 0), 0
-        return process.started, process.since_ns
+        return self._starts.of(worker) if self._starts is not None else (0, 0)
 
     def cancel(self, worker: int, token: int) -> None:
         process = self._workers.get(worker)
@@ -302,7 +368,8 @@ class SimPool:
 
     def retire(self, worker: int) -> None:
         process = self._workers.get(worker)
-        if process is not None and not process.how:
+        if process is not None:
+            self._mailboxes[worker].end()
             self._world.after(process.process, self._world.latency_ns(), process.retire)
 
     def kill(self, worker: int) -> None:
@@ -341,8 +408,9 @@ class SimPool:
         """The zygote says that a worker has ended."""
         self.deliver(worker)
         if self._workers.get(worker.number) is worker:
+            started, _ = self.started(worker.number)
             del self._workers[worker.number]
-            started = self._world.slots.get(worker.number, 0)
+            self._mailboxes.pop(worker.number).close()
             if any(token > started for token in self._seen_by_controller(worker.number).held):
                 self._world.reach("a dead worker's prefetch is given back")
             self._events.worker_exited(worker.number, started, worker.how)
@@ -364,12 +432,17 @@ class SimPool:
                 longest_ms = _LEFT_MS if world.chance.one_in(4) else _ORPHAN_MS
                 delay_ns = world.chance.between(0, longest_ms) * MS
                 world.after(world.loop.machine, delay_ns, worker.die, "killed with its server")
+                world.after(worker.process, world.latency_ns(), worker.wake)
+        self.close()
+
+    def close(self) -> None:
+        """All that the server's process held open is closed."""
+        for mailbox in self._mailboxes.values():
+            mailbox.close()
+        if self._slots is not None:
+            self._slots.users.clear()
+            self._slots.close()
 
     def lose_zygote(self) -> None:
         for worker in list(self._workers.values()):
             worker.die("lost with the zygote")
-
-
-def previous_slots(slots: dict[int, int], store: bytes, *, same_boot: bool) -> PreviousSlots:
-    """Returns the slots as the next server reads them."""
-    return PreviousSlots(same_boot, store, dict(slots))

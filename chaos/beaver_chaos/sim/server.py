@@ -32,7 +32,7 @@ from beaver_chaos.sim.helper import SimHelper, SimPast
 from beaver_chaos.sim.loop import Process, ProcessEnded
 from beaver_chaos.sim.machine import Machine
 from beaver_chaos.sim.plan import QUEUES_MAX
-from beaver_chaos.sim.pool import SimPool, previous_slots
+from beaver_chaos.sim.pool import SimPool
 from beaver_chaos.sim.store_disk import ProcessDisk
 from beaver_chaos.sim.writer import SimWriter
 from beaver_model import State
@@ -101,10 +101,7 @@ class ServerLife:
         return self.writer is not None and self.writer.busy
 
     def _read_slots(self, path: str) -> PreviousSlots | None:
-        world = self.world
-        if not world.slots_exist:
-            return None
-        return previous_slots(world.slots, world.store, same_boot=world.same_boot)
+        return self.world.slots.read()
 
     # -- its course --------------------------------------------------------------------------
 

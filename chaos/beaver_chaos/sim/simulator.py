@@ -65,6 +65,8 @@ def run_plan(plan: Plan, choose: Choose | None = None) -> RunReport:
             world.loop.run(Course(world).main())
         except StepsExceeded as error:
             world.watch.wrong(f"the run does not come to an end: {error}")
+        finally:
+            world.close()
     return RunReport(
         plan=plan,
         violations=world.watch.violations,

@@ -55,6 +55,8 @@ SOMETIMES: Final[tuple[str, ...]] = (
     "a former worker ends its job",
     "two crews are side by side",
     "a leftover begins an attempt as it is killed",
+    "a worker ends between permit and slot",
+    "a prefetch is taken back behind a permit that was read",
     "a worker hangs before it is ready",
     "a worker is stopped for ever",
     "an outcome waits for room in the log",

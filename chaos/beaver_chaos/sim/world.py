@@ -96,8 +96,8 @@ class World(Machine):
             for helper in list(self.helpers):
                 helper.die()
             self.disk.crash(self.chance.below)
-            self.same_boot, self.power_was_cut = False, True
-            self.slots_exist = self.chance.one_in(2)
+            self.power_was_cut = True
+            self.slots.reboot(survives=self.chance.one_in(2))
             self.clock.boot_ns = self.loop.now_ns
         elif self.chance.one_in(2):
             self.disk.evict(self.chance.below)
@@ -128,6 +128,15 @@ class World(Machine):
         for helper in self.helpers:
             self.after(self.loop.machine, self.chance.between(0, 30) * MS, helper.die)
         self.life = None
+
+    def close(self) -> None:
+        """The run is over: whatever is open is closed."""
+        if self.life is not None:
+            for pool in self.life.pools:
+                pool.close()
+        for worker in self.workers:
+            worker.close()
+        self.slots.remove()
 
     def _restart(self) -> None:
         if not self.over:

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 from beaver.structs.messages import Attempt, Outcome
@@ -41,6 +42,8 @@ class Inbox:
         slot: SlotWriter,
         max_jobs: int,
         max_rss_bytes: int,
+        *,
+        now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._jobs = jobs
         self._permits = permits
@@ -51,6 +54,7 @@ class Inbox:
         self._slot = slot
         self._left = max_jobs or -1
         self._max_rss_bytes = max_rss_bytes
+        self._now_ns = now_ns
         self.closed = False
         """No attempt is taken any more: the server said so, or the worker has done enough."""
         self.started = 0
@@ -74,10 +78,14 @@ class Inbox:
             self.closed = True
             return None
         attempt = self._body(token)
-        self._slot.start(token, time.monotonic_ns())
+        self._begin(token)
+        return attempt
+
+    def _begin(self, token: int) -> None:
+        """Says in the slot that user code is about to run, from now on."""
+        self._slot.start(token, self._now_ns())
         self.started = token
         self._left -= 1
-        return attempt
 
     def has_enough(self) -> bool:
         """Closes where this worker has done enough; says whether nothing more is taken."""
@@ -96,7 +104,7 @@ class Inbox:
                 self._permits_poll.poll()
             else:
                 if not data:
-                    die_with_group()
+                    self._server_is_gone()
                 return int(_unpack_permit(data)[0])
 
     def _body(self, token: int) -> Attempt:
@@ -111,10 +119,16 @@ class Inbox:
                 attempt = bodies.popleft()
                 if attempt.token == token:
                     return attempt
-            received = wire.receive(self._jobs)
+            received = self._receive()
             if not received:
-                die_with_group()
+                self._server_is_gone()
             bodies.extend(received)
+
+    def _receive(self) -> list[Attempt]:
+        return wire.receive(self._jobs)
+
+    def _server_is_gone(self) -> NoReturn:
+        die_with_group()
 
     def _too_large(self) -> bool:
         # Only after a job: a bound below what an idle worker takes must not stop all work.

@@ -50,9 +50,9 @@ MUTANTS: Final = (
         name="limit-begins-late-in-the-inbox",
         module="beaver.workers.inbox",
         diff="""
--        self._slot.start(token, time.monotonic_ns())
+-        self._slot.start(token, self._now_ns())
 +        mutant_reached()
-+        self._slot.start(token, time.monotonic_ns() + 5_000_000_000)
++        self._slot.start(token, self._now_ns() + 5_000_000_000)
 """,
         tests=(f"{_INBOX}::test_the_limit_of_an_attempt_begins_when_it_is_taken",),
         why="A job runs over its limit, and what reads the slot says that it has not begun.",
@@ -62,14 +62,9 @@ MUTANTS: Final = (
         module="beaver.workers.inbox",
         diff="""
 +        mutant_reached()
-+        began_ns = time.monotonic_ns()
++        began_ns = self._now_ns()
++        self._now_ns = lambda: began_ns
          token = self._permit(wait)
-         if token == wire.END:
-             self.closed = True
-             return None
-         attempt = self._body(token)
--        self._slot.start(token, time.monotonic_ns())
-+        self._slot.start(token, began_ns)
 """,
         tests=(f"{_INBOX}::test_the_limit_of_an_attempt_begins_when_it_is_taken",),
         why="The first job of a worker that has long waited is killed at once.",

@@ -459,8 +459,8 @@ MUTANTS: Final = (
         name="slot-written-after-the-user-code",
         module="beaver.workers.inbox",
         diff="""
--        self._slot.start(token, time.monotonic_ns())
-+        self._slot.start(self.started, time.monotonic_ns())
+-        self._slot.start(token, self._now_ns())
++        self._slot.start(self.started, self._now_ns())
 +        mutant_reached()
 """,
         tests=(f"{_STOPPING}::test_the_slot_names_the_attempt_before_its_code_runs",),
