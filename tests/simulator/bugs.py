@@ -25,8 +25,8 @@ from beaver.helper import work
 from beaver.journal.wal.log import Wal
 from beaver.journal.wal.scan import SegmentScan
 from beaver.server import assembly
-from beaver.workers.inbox import Inbox
 from beaver.snapshot import files
+from beaver.workers.inbox import Inbox
 from beaver_chaos.sim.disk import SimFile
 from beaver_chaos.sim.hardware import SimClock
 from beaver_chaos.sim.pool import SimPool
