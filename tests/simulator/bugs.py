@@ -30,7 +30,7 @@ from beaver.workers.inbox import Inbox
 from beaver_chaos.sim.disk import SimFile
 from beaver_chaos.sim.hardware import SimClock
 from beaver_chaos.sim.pool import SimPool
-from beaver_chaos.sim.server import Life
+from beaver_chaos.sim.server import ServerLife
 from beaver_chaos.sim.store_disk import ProcessDisk
 from beaver_model import State, deciding
 from beaver_model.commands import AnyCommand, Boot, CompleteBatch, Enqueue, Expire
@@ -79,7 +79,7 @@ def _slots_read_before_leftovers_are_killed(patch: Patch) -> None:
         return claim(self, mark)
 
     patch.setattr(SimPool, "claim", read_first)
-    patch.setattr(Life, "_read_slots", lambda self, _: early[id(self.world)])
+    patch.setattr(ServerLife, "_read_slots", lambda self, _: early[id(self.world)])
 
 
 def _duplicate_before_the_originals_sync(patch: Patch) -> None:
@@ -381,6 +381,7 @@ BUGS: dict[str, Bug] = {
     "an outcome without room is never tried again": Bug(
         _outcome_without_room_is_never_tried_again,
         r"no rest is reached|an idle worker does not get it",
+        seeds=800,
         favour="disk_full",
     ),
     "a start that hangs is waited for": Bug(

@@ -33,7 +33,7 @@ from beaver.transport.endpoint import read_greeting
 from beaver_chaos.sim.loop import Process
 from beaver_chaos.sim.machine import Machine
 from beaver_chaos.sim.plan import JobPlan
-from beaver_chaos.sim.pool import request_of
+from beaver_chaos.sim.scripts import request_of
 from beaver_model.events import Cancelled, CancelRequested, Discarded, Requeued
 
 _HELLO: Final = Operation("hello", Nothing, list[Any])

@@ -18,17 +18,12 @@ from typing import Any, Final, cast
 from beaver.dispatch.slots_view import WorkerState
 from beaver.errors import AppImportError
 from beaver.ports import PoolEvents
-from beaver.request.requests import build_request
 from beaver.structs.messages import (
     Attempt,
-    Backoff,
     Options,
     Outcome,
-    OutcomeKind,
-    Request,
     TaskInfo,
 )
-from beaver.text import jsontext
 from beaver.workers import wire
 from beaver.workers.mailbox import Mailbox
 from beaver.workers.slots import Slots
@@ -37,7 +32,8 @@ from beaver_chaos.sim.hardware import MS
 from beaver_chaos.sim.loop import Process
 from beaver_chaos.sim.machine import Machine
 from beaver_chaos.sim.mailbox import Ends, ServerGone, SimMailbox
-from beaver_chaos.sim.plan import TASK, JobPlan, Script
+from beaver_chaos.sim.plan import TASK, Script
+from beaver_chaos.sim.scripts import outcome_of
 from beaver_chaos.sim.sometimes import KILLS
 
 _PAUSE_MS: Final = 80
@@ -45,26 +41,6 @@ _ORPHAN_MS: Final = 30
 """A worker whose server was killed lives for at most so long, mostly."""
 _LEFT_MS: Final = 500
 """Some live for so long, or until the next server kills them as leftovers."""
-
-
-def payload_of(job: JobPlan) -> bytes:
-    """Returns the scripts of a job as its payload."""
-    return jsontext.encode({"runs": [list(script) for script in job.scripts]}, 1 << 20, "payload")
-
-
-def request_of(job: JobPlan) -> Request:
-    """Returns the request that sends a job."""
-    return build_request(
-        TASK,
-        payload_of(job),
-        job_id=job.id,
-        queue=job.queue,
-        priority=job.priority,
-        delay_ms=job.delay_ms or None,
-        timeout_ms=job.timeout_ms,
-        max_attempts=job.max_attempts,
-        backoff=Backoff(0, job.backoff_ms, job.backoff_ms, 0.1),
-    )
 
 
 class SimAttempt:
@@ -208,7 +184,7 @@ class SimWorker:
             return
         self.running.pop(attempt.token, None)
         world.watch.ended(self.number, self.pid, attempt)
-        self.report(_outcome(attempt, script))
+        self.report(outcome_of(attempt, script))
         world.after(self.process, world.latency_ns() // 8, self.wake)
 
     def report(self, outcome: Outcome) -> None:
@@ -249,29 +225,6 @@ class SimWorker:
         world.workers.remove(self)
         if self.pool is not None:
             world.after(self.pool.process, world.latency_ns() + MS, self.pool.reaped, self)
-
-
-def _outcome(attempt: Attempt, script: Script) -> Outcome:
-    token, job, ms = attempt.token, attempt.job, float(script.ms)
-    match script.how:
-        case "ok":
-            children = tuple(_child(job, n) for n in range(script.children))
-            return Outcome(token, job, OutcomeKind.OK, b"%d" % token, children=children)
-        case "fail":
-            return Outcome(token, job, OutcomeKind.FAILED, error="failed", elapsed_ms=ms)
-        case "dead":
-            return Outcome(token, job, OutcomeKind.DEAD, error="hopeless", elapsed_ms=ms)
-        case "snooze":
-            return Outcome(token, job, OutcomeKind.SNOOZE, delay_ms=20, elapsed_ms=ms)
-        case "cancel":
-            return Outcome(token, job, OutcomeKind.CANCELLED, elapsed_ms=ms)
-        case _:
-            return Outcome(token, job, OutcomeKind.TIMED_OUT, error="too long", elapsed_ms=ms)
-
-
-def _child(parent: str, number: int) -> Request:
-    plan = JobPlan(f"{parent}.{number}", "default", 5, (Script("ok", 1),), 400, 3, 5, 0)
-    return request_of(plan)
 
 
 class SimPool:
