@@ -27,7 +27,7 @@ LINES_MAX: Final = 120
 """Lines of a timeline; the ones before the end are what counts."""
 
 _NAMES: Final = re.compile(r"\bj\d+(\.\d+)*|\d+")
-_LISTED: Final = re.compile(r"\[[^]]+\]")
+_LISTED: Final = re.compile(r"\[[^]]*\]")
 
 
 def kind_of(violation: str) -> str:

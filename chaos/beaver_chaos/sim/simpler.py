@@ -106,7 +106,9 @@ def _smaller_numbers(plan: Plan) -> Iterator[Plan]:
         for place, value in enumerate(act.args):
             if place == 0 and act.kind not in FAULTS:
                 continue
-            for tried in _towards(value, type(value)()):
+            # A reload to no workers would end all work, whatever the program does.
+            plain = 1 if act.kind == "reload" and place == 1 else type(value)()
+            for tried in _towards(value, plain):
                 args = (*act.args[:place], tried, *act.args[place + 1 :])
                 yield plan._replace(
                     acts=(*plan.acts[:n], act._replace(args=args), *plan.acts[n + 1 :])
