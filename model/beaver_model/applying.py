@@ -34,7 +34,7 @@ from beaver_model.events import (
     Retried,
     TimedOut,
 )
-from beaver_model.legality import CHECK, IllegalEvent
+from beaver_model.legality import CHECK, Frame, IllegalEvent, refuse_left_in_flight
 from beaver_model.lifecycle import CELLS, Cells
 from beaver_model.rows import Extra, Row, pack_tombstone, spec_of
 from beaver_model.state import State
@@ -107,44 +107,53 @@ def replay(
         How many events it applied.
 
     Raises:
-        IllegalEvent: An event cannot follow, or seqs are missing.  The events before it
-            are applied; the state is to be discarded.
+        IllegalEvent: An event cannot follow, or seqs are missing.  Events before it are
+            applied; the state is to be discarded.
     """
     known = state.last_seq + 1 - first_seq
     if known < 0 and events:
         raise IllegalEvent(first_seq, events[0], f"the last seq applied is {state.last_seq}")
+    frame = Frame(time_ms, first_seq, events)
     if known > 0:
         events = events[known:]
+        frame.resume(state, known)
+    if not events:
+        return 0
+    reason = frame.why_out_of_time(state)
+    if reason is not None:
+        raise IllegalEvent(state.last_seq + 1, events[0], reason)
+    state.time_ms = time_ms
     kinds = list(map(type, events))
     runs_count = 1 + sum(map(is_not, kinds, islice(kinds, 1, None)))
     if runs_count * run_min > len(events):
         # Runs are short on average: finding each takes longer than it saves.
-        _replay_each(state, events, time_ms)
-        return len(events)
-    runs = [events] if runs_count == 1 else [list(run) for _, run in groupby(events, type)]
-    for run in runs:
-        form = BULK.get(type(run[0])) if len(run) >= run_min else None
-        if time_ms > state.time_ms:
-            state.time_ms = time_ms
-        if form is None or not form(state, run, are_legal=False):
-            _replay_each(state, run, time_ms)
+        _replay_each(state, events, frame)
+    else:
+        runs = [events] if runs_count == 1 else [list(run) for _, run in groupby(events, type)]
+        for run in runs:
+            form = BULK.get(type(run[0])) if len(run) >= run_min else None
+            if form is None or not form(state, run, are_legal=False):
+                _replay_each(state, run, frame)
+    if frame.fates_end:
+        refuse_left_in_flight(state)
     return len(events)
 
 
-def _replay_each(state: State, events: Iterable[AnyEvent], time_ms: int) -> None:
+def _replay_each(state: State, events: Iterable[AnyEvent], frame: Frame) -> None:
     for event in events:
-        kind = type(event)
-        if kind is QueueForgotten:
-            # Whether a queue has jobs is counted only where the indexes stand.
-            build_indexes(state)
-        reason = CHECK[kind](state, event)
+        check, change = _STEPS[type(event)]
+        reason = check(state, event, frame)
         if reason is not None:
             raise IllegalEvent(state.last_seq + 1, event, reason)
         # As `apply` does, without a call for each event of a long log.
         state.last_seq += 1
-        if time_ms > state.time_ms:
-            state.time_ms = time_ms
-        _APPLY[kind](state, event)
+        change(state, event)
+
+
+def _check_forgotten(state: State, event: Any, frame: Frame) -> str | None:
+    """Whether a queue has jobs is counted only where the indexes stand."""
+    build_indexes(state)
+    return CHECK[QueueForgotten](state, event, frame)
 
 
 # -- one function an event ----------------------------------------------------------------
@@ -167,6 +176,8 @@ def _dispatched(state: State, event: Dispatched) -> None:
     row.attempt += 1
     row.token = state.last_seq
     row.worker = event.worker
+    if row.extra is not None and row.extra.suspect:
+        state.suspect_out = row.id, row.token
     state.put(row)
     queue = state.queues[row.spec.queue]
     queue.stride_pass += STRIDE // queue.row.weight
@@ -261,6 +272,7 @@ def _queue_set(state: State, event: QueueSet) -> None:
 
 def _booted(state: State, event: Booted) -> None:
     state.epoch = event.epoch
+    state.boot_seq = state.last_seq
 
 
 def _queue_forgotten(state: State, event: QueueForgotten) -> None:
@@ -289,6 +301,11 @@ _APPLY: Final[dict[type, Callable[[State, Any], None]]] = {
     BoundsSet: _bounds_set,
     QueueForgotten: _queue_forgotten,
 }
+_STEPS: Final = {
+    kind: (_check_forgotten if kind is QueueForgotten else CHECK[kind], change)
+    for kind, change in _APPLY.items()
+}
+"""By event: what may keep it out, and what it changes."""
 
 
 # -- what they share ----------------------------------------------------------------------

@@ -85,5 +85,8 @@ TOMBSTONES_EVICTED_PER_EVENT = 4
 DIGEST_BYTES = 12
 """Length of a request digest (BLAKE2b-96: compared only between two requests of one id)."""
 
+INTEGER_MAX = (1 << 53) - 1
+"""Largest time, seq or number of a worker in an event: every language's JSON holds it."""
+
 ADVANCE_MAX = 1_000
 """Scheduled jobs that become ready in one call of `advance`."""

@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
-from beaver_model.bounds import DIGEST_BYTES, TOMBSTONES_EVICTED_PER_EVENT
+from beaver_model.bounds import DIGEST_BYTES, ID_BYTES_MAX, TOMBSTONES_EVICTED_PER_EVENT
 from beaver_model.events import Acked, Dispatched, Enqueued
 from beaver_model.index import Kind, QueueIndex, kind_of
 from beaver_model.lifecycle import CELLS
@@ -74,7 +74,8 @@ def _enqueued(state: State, events: Sequence[Enqueued], *, are_legal: bool) -> b
     if not are_legal and not (
         state.tombstones.keys().isdisjoint(jobs)
         and set(map(len, map(_digest, events))) == {DIGEST_BYTES}
-        and _are_specs(raws)
+        and _are_ids(jobs)
+        and _are_specs(state, raws)
     ):
         return False
     seqs, times = count(state.last_seq + 1), repeat(time_ms)
@@ -112,13 +113,21 @@ def _enter_new(known: dict[str, Row], jobs: Sequence[str], rows: list[Row]) -> b
     return False
 
 
-def _are_specs(raws: Sequence[bytes]) -> bool:
+def _are_ids(jobs: Sequence[str]) -> bool:
+    """False where one is no id, or where only a closer look tells."""
+    joined, longest = "".join(jobs), len(max(jobs, key=len))
+    bytes_max = longest if joined.isascii() else 4 * longest
+    return joined.isprintable() and all(jobs) and bytes_max <= ID_BYTES_MAX
+
+
+def _are_specs(state: State, raws: Sequence[bytes]) -> bool:
+    """True where all can be read, and there is room for their queues."""
     try:
-        for raw in raws[:1] if raws.count(raws[0]) == len(raws) else raws:
-            spec_of(raw)
+        some = raws[:1] if raws.count(raws[0]) == len(raws) else raws
+        new = {spec_of(raw).queue for raw in some} - state.queues.keys()
     except msgspec.MsgspecError:
         return False
-    return True
+    return not new or len(state.queues) + len(new) <= state.queues_max
 
 
 def _lanes_of(rows: Sequence[Row]) -> Iterable[list[Row]]:
@@ -141,13 +150,18 @@ def _dispatched(state: State, events: Sequence[Dispatched], *, are_legal: bool) 
     """
     jobs, worker = state.jobs, events[0].worker
     if not are_legal:
+        time_ms = state.time_ms
         for event in events:
             found = jobs.get(event.job)
-            if found is None or found.state != _PENDING:
+            if found is None or found.state != _PENDING or found.ready_ms > time_ms:
                 return False
             if found.attempt >= found.spec.max_attempts:
                 return False
+            if found.extra is not None and found.extra.suspect:
+                return False
         if len(set(map(_job, events))) != len(events):
+            return False
+        if state.queues[jobs[events[0].job].spec.queue].row.paused:
             return False
     rows = [jobs[event.job] for event in events]
     if len(set(map(_worker, events))) > 1 or not _take_heads(state, rows):
@@ -178,6 +192,8 @@ def _acked(state: State, events: Sequence[Acked], *, are_legal: bool) -> bool:
         for event in events:
             row = state.jobs.get(event.job)
             if row is None or row.state != _IN_FLIGHT or row.token != event.token:
+                return False
+            if event.token < state.boot_seq:
                 return False
         if len(set(map(_job, events))) != len(events):
             return False

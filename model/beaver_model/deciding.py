@@ -253,7 +253,11 @@ def _fail(state: State, command: Fail, now_ms: int) -> Decision:
     if isinstance(row, Rejection):
         return row
     if row.cancel_requested or not command.retry or row.on_last_attempt:
-        return _end_for_good(row, command.cause, command.error)
+        cause = command.cause
+        if not command.retry and cause == Cause.FAILED:
+            # That it failed is no reason to end with attempts left.
+            cause = Cause.NOT_RETRYABLE
+        return _end_for_good(row, cause, command.error)
     delay_ms = command.delay_ms
     if delay_ms is None:
         delay_ms = row.spec.backoff_ms(row.attempt, command.jitter)

@@ -4,6 +4,9 @@ An event records decided facts (times, causes), never policy.  Its seq and time 
 of its place in a frame: the n-th event of a frame has the frame's first seq plus n, and
 all events of a frame share one stamp.
 
+The bounds of a field are part of its type, so whoever decodes an event checks them.  What else
+binds it stands in `legality`.
+
 Versions: an event's shape is named by its tag.  A field may be added at the end with a
 default that means what its absence meant; any other change needs a new class with a new
 tag, and the old one stays for ever, with the same `apply`.
@@ -11,11 +14,20 @@ tag, and the old one stays for ever, with the same `apply`.
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, get_args
+from typing import Annotated, ClassVar, Final, get_args
 
 import msgspec
 
+from beaver_model.bounds import DIGEST_BYTES, INTEGER_MAX, TAGS_MAX, WEIGHT_MAX
 from beaver_model.states import Trigger
+
+Number = Annotated[int, msgspec.Meta(ge=0, le=INTEGER_MAX)]
+Seq = Number
+Milliseconds = Number
+Bound = Annotated[int, msgspec.Meta(ge=0)]
+Digest = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
+Tags = Annotated[tuple[str, ...], msgspec.Meta(max_length=TAGS_MAX)]
+Weight = Annotated[int, msgspec.Meta(ge=1, le=WEIGHT_MAX)]
 
 
 class Event(msgspec.Struct, array_like=True, gc=False):
@@ -36,7 +48,7 @@ class JobEvent(Event):
 class AttemptEnded(JobEvent):
     """An attempt ended; its token, or 0 if the job was pending."""
 
-    token: int
+    token: Seq
 
 
 class Enqueued(JobEvent, tag=1):
@@ -46,11 +58,11 @@ class Enqueued(JobEvent, tag=1):
     TRIGGER: ClassVar[Trigger | None] = Trigger.ENQUEUE
     spec: bytes
     payload: bytes
-    digest: bytes
-    run_at_ms: int = 0
+    digest: Digest
+    run_at_ms: Milliseconds = 0
     """Not before this time; 0 means at once."""
     parent: str = ""
-    tags: tuple[str, ...] = ()
+    tags: Tags = ()
 
 
 class Dispatched(JobEvent, tag=2):
@@ -58,7 +70,7 @@ class Dispatched(JobEvent, tag=2):
 
     NAME: ClassVar[str] = "DISPATCH"
     TRIGGER: ClassVar[Trigger | None] = Trigger.DISPATCH
-    worker: int
+    worker: Number
 
 
 class Acked(AttemptEnded, tag=3):
@@ -74,7 +86,7 @@ class Retried(AttemptEnded, tag=4):
 
     NAME: ClassVar[str] = "RETRY"
     TRIGGER: ClassVar[Trigger | None] = Trigger.RETRY
-    run_at_ms: int
+    run_at_ms: Milliseconds
     cause: str
     error: str = ""
 
@@ -84,7 +96,7 @@ class TimedOut(AttemptEnded, tag=5):
 
     NAME: ClassVar[str] = "TIMEOUT"
     TRIGGER: ClassVar[Trigger | None] = Trigger.TIMEOUT
-    run_at_ms: int
+    run_at_ms: Milliseconds
     cause: str
     suspect: bool = False
     error: str = ""
@@ -95,7 +107,7 @@ class Released(AttemptEnded, tag=6):
 
     NAME: ClassVar[str] = "RELEASE"
     TRIGGER: ClassVar[Trigger | None] = Trigger.RELEASE
-    run_at_ms: int
+    run_at_ms: Milliseconds
     cause: str
 
 
@@ -147,8 +159,8 @@ class QueueSet(Event, tag=12):
     NAME: ClassVar[str] = "QUEUE"
     queue: str
     paused: bool
-    weight: int
-    bytes_max: int
+    weight: Weight
+    bytes_max: Bound
     durable_dispatch: bool = True
     """A job of the queue starts only once its DISPATCH is durable."""
 
@@ -157,7 +169,7 @@ class Booted(Event, tag=13):
     """A server (later: a leader) took over.  Its epoch is one above the last."""
 
     NAME: ClassVar[str] = "BOOT"
-    epoch: int
+    epoch: Number
     power_cut: bool
     """The machine went down since the last BOOT, so which attempts had started is unknown."""
     writer: str = ""
@@ -168,8 +180,8 @@ class BoundsSet(Event, tag=14):
     """How many finished jobs are remembered, and for how long (0: no limit in time)."""
 
     NAME: ClassVar[str] = "BOUNDS"
-    tombstones_max: int
-    tombstones_age_ms: int
+    tombstones_max: Bound
+    tombstones_age_ms: Bound
 
 
 class QueueForgotten(Event, tag=15):
@@ -204,7 +216,10 @@ STORE_EVENTS: Final = tuple(kind for kind in ALL_EVENTS if not issubclass(kind, 
 
 
 class Cause:
-    """Causes that events carry.  Plain strings, so that old logs may hold others."""
+    """Causes that events carry.  Plain strings, so that old logs may hold others.
+
+    Which event may carry which of them stands in `legality`.
+    """
 
     FAILED: Final = "failed"
     NOT_RETRYABLE: Final = "not_retryable"

@@ -7,6 +7,7 @@ million: options that jobs share live in one interned `Spec`, what is rare in `E
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
@@ -19,6 +20,7 @@ from beaver_model.bounds import (
     ATTEMPTS_DEFAULT,
     ATTEMPTS_MAX,
     DIGEST_BYTES,
+    NAME_BYTES_MAX,
     PRIORITY_DEFAULT,
     PRIORITY_MAX,
     TIME_MS_MAX,
@@ -61,11 +63,11 @@ class Spec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     priority: Annotated[int, msgspec.Meta(ge=0, le=PRIORITY_MAX)] = PRIORITY_DEFAULT
     timeout_ms: _Milliseconds = TIMEOUT_MS_DEFAULT
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=ATTEMPTS_MAX)] = ATTEMPTS_DEFAULT
-    backoff_kind: int = BackoffKind.EXPONENTIAL
+    backoff_kind: Annotated[int, msgspec.Meta(ge=0, le=2)] = BackoffKind.EXPONENTIAL
     backoff_base_ms: _Milliseconds = 1_000
     backoff_max_ms: _Milliseconds = 3_600_000
     backoff_jitter: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
-    origin: int = Origin.LOCAL
+    origin: Annotated[int, msgspec.Meta(ge=0, le=2)] = Origin.LOCAL
 
     def backoff_ms(self, attempt: int, jitter: float) -> int:
         """Returns the delay in ms before the attempt after `attempt` (1 is the first).
@@ -109,10 +111,24 @@ def spec_of(raw: bytes) -> Spec:
         if len(SPECS) >= _SPECS_MAX:
             SPECS.clear()
         try:
-            spec = SPECS[raw] = _SPEC_DECODER.decode(raw)
+            spec = _SPEC_DECODER.decode(raw)
         except UnicodeDecodeError as error:
             raise msgspec.DecodeError(f"a name is not UTF-8: {error}") from error
+        if not (is_text(spec.task, NAME_BYTES_MAX) and is_text(spec.queue, NAME_BYTES_MAX)):
+            raise msgspec.ValidationError("a name is empty, too long or holds a control character")
+        SPECS[raw] = spec
     return spec
+
+
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+def is_text(text: str, bytes_max: int) -> bool:
+    """True for 1 to so many bytes of UTF-8 without control characters: an id, or a name."""
+    # Nearly every text is short and printable, and a character has at most four bytes.
+    if text.isprintable() and 0 < len(text) * 4 <= bytes_max:
+        return True
+    return 0 < len(text.encode()) <= bytes_max and not _CONTROL.search(text)
 
 
 class Extra(msgspec.Struct, array_like=True, gc=False):

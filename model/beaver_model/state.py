@@ -55,6 +55,10 @@ class Header(NamedTuple):
 class State:
     """Everything that `decide` may consult.  Read it freely; only `apply` writes."""
 
+    suspect_out: tuple[str, int] | None = None
+    """Job and token of the last suspect that was dispatched here.  It is rare, and beyond 30
+    attributes of its own an object takes CPython longer to read."""
+
     def __init__(self, header: Header | None = None) -> None:
         header = header or Header(0, 0, 0, TOMBSTONES_MAX_DEFAULT, 0)
         self.last_seq, self.time_ms, self.epoch = header[:3]
@@ -73,6 +77,8 @@ class State:
         # Derived from here on.
         self.indexed = True
         """False while `take` and `put` leave the indexes alone (see `bulk.build_indexes`)."""
+        self.boot_seq = 0
+        """Seq of the last BOOT that was applied here: no older attempt is in flight."""
         self.in_flight: dict[int, Row] = {}
         """By token, in the order of dispatch."""
         self.dead: dict[str, Row] = {}

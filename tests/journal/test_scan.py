@@ -196,7 +196,7 @@ def test_a_frame_is_found_behind_any_distance_of_damage(monkeypatch: pytest.Monk
     """Also where its header lies across two of the scanner's reads."""
     monkeypatch.setattr(scanning, "READ_BYTES", 256)
     monkeypatch.setattr(scanning, "_ZEROS", bytes(256 + 36))
-    for size in range(0, 700, 8):
+    for size in range(8, 700, 8):
         segment = Segment().add(b"x" * size).add(b"witness")
         data = bytearray(segment.data)
         data[FILE_HEADER_BYTES + 1] ^= 1

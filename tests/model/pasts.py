@@ -32,6 +32,7 @@ from beaver_model.commands import (
     SetQueue,
 )
 from beaver_model.events import Acked, AnyEvent, Cause, Dispatched
+from beaver_model.legality import Frame
 from beaver_model.rows import Spec, encode_spec
 
 Ask = tuple[Any, ...]
@@ -222,8 +223,9 @@ class Life:
         return decision
 
     def apply(self, events: Sequence[AnyEvent]) -> None:
+        frame = Frame(self.now_ms, self.state.last_seq + 1, events)
         for event in events:
-            assert legal(self.state, event) is None
+            assert (reason := legal(self.state, event, frame)) is None, reason
             apply(self.state, event, self.now_ms)
 
     def hand_out(self, offer: Offer) -> list[str]:

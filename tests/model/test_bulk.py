@@ -47,8 +47,10 @@ from beaver_model.commands import (
     Enqueue,
     SetBounds,
 )
+from beaver_model.deciding import why_not_dispatch
 from beaver_model.events import Acked, AnyEvent, Discarded, Dispatched, Enqueued, JobEvent
 from beaver_model.freezing import Frozen
+from beaver_model.legality import Frame, refuse_left_in_flight
 from tests.model.pasts import FAR_MS, SPECS, Ask, Case, Life, cases, job_of, nth, rows_in
 from tests.stateful.running import budget
 from tests.stateful.scan import derived
@@ -130,7 +132,11 @@ def run_of(life: Life, ask: Ask) -> list[AnyEvent]:
             # A suspect runs alone among suspects, and a log says nothing else.
             suspects = [row for row in rows_in(state, JobState.PENDING) if row.suspect]
             barred = suspects if state.suspects_in_flight else suspects[1:]
-            pending = [row for row in rows_in(state, JobState.PENDING) if row not in barred]
+            pending = [
+                row
+                for row in rows_in(state, JobState.PENDING)
+                if row not in barred and not why_not_dispatch(state, row, life.now_ms, 0, False)
+            ]
             ids = dict.fromkeys(row.id for pick in picks if (row := nth(pending, pick)))
             return [Dispatched(job, 1 + n % workers) for n, job in enumerate(ids)]
         case ("acked", picks):
@@ -234,11 +240,16 @@ def spent(frozen: Frozen, job: str) -> Frozen:
 
 def in_turn(state: State, events: Sequence[AnyEvent], time_ms: int) -> tuple[int, str] | None:
     """Applies events one by one; returns which is illegal, and why."""
+    frame = Frame(time_ms, state.last_seq + 1, events)
     for event in events:
-        reason = legal(state, event)
+        reason = legal(state, event, frame)
         if reason is not None:
             return state.last_seq + 1, reason
         apply(state, event, time_ms)
+    try:
+        refuse_left_in_flight(state)
+    except IllegalEvent as error:
+        return error.seq, error.reason
     return None
 
 

@@ -33,6 +33,7 @@ from beaver_model.events import Acked, AnyEvent, Enqueued, QueueForgotten, Queue
 from beaver_model.forgetting import why_kept
 from beaver_model.freezing import Frozen
 from beaver_model.index import QueueIndex
+from beaver_model.legality import Frame
 from beaver_model.state import State
 from tests.worlds.model import World, job
 
@@ -105,7 +106,7 @@ def test_the_default_queue_has_room_beside_the_bound_and_is_never_forgotten() ->
     world.enqueue(job("b"))
     finish(world, "b")
     assert isinstance(world.ask(Enqueue([job("c", queue="two")])), Rejection)
-    assert legal(world.state, QueueForgotten("default")) is not None
+    assert world.legal(QueueForgotten("default")) is not None
     world.enqueue(job("d"))
     assert violations(world.state) == []
 
@@ -235,7 +236,7 @@ def test_a_log_that_forgets_what_it_may_not_is_illegal(forged: str) -> None:
     world = small()
     world.enqueue(job("a", queue="has a job"), job("b"))
     world.do(SetQueue("is paused", paused=True))
-    assert legal(world.state, QueueForgotten(forged)) is not None
+    assert world.legal(QueueForgotten(forged)) is not None
 
 
 # -- everything within small bounds ---------------------------------------------------------
@@ -294,8 +295,9 @@ def test_every_way_within_small_bounds_keeps_what_is_promised() -> None:
                     )
                 continue
             steps += 1
+            frame = Frame(1, state.last_seq + 1, decision)
             for event in decision:
-                assert legal(state, event) is None
+                assert legal(state, event, frame) is None
                 if isinstance(event, QueueForgotten):
                     forgot += 1
                     assert (event.queue, False) in before.queues, "no setting is lost"

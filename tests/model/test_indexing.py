@@ -10,6 +10,7 @@ import pytest
 from beaver_model import (
     IllegalEvent,
     State,
+    apply,
     build_indexes,
     bulk,
     fingerprint,
@@ -68,7 +69,7 @@ def order(state: State, now_ms: int) -> list[str]:
     found = []
     while (row := select(state, Offer(idle=True), now_ms)) is not None:
         found.append(row.id)
-        replay(state, state.last_seq + 1, now_ms, [Dispatched(row.id, 1)])
+        apply(state, Dispatched(row.id, 1), now_ms)
     return found
 
 
@@ -128,8 +129,8 @@ def test_a_state_that_defers_its_indexes_replays_to_the_same_rows() -> None:
     world = varied_world(3)
     deferred = State()
     deferred.defer_indexes()
-    for seq, (time_ms, event) in enumerate(world.log, 1):
-        replay(deferred, seq, time_ms, [event])
+    for first_seq, time_ms, events in world.frames:
+        replay(deferred, first_seq, time_ms, events)
     build_indexes(deferred)
     assert violations(deferred) == []
     assert fingerprint(deferred) == fingerprint(world.state)

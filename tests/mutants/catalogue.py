@@ -13,6 +13,7 @@ from tests.mutants.sown import (
     files,
     history,
     keeper,
+    law,
     lifecycle,
     log,
     model,
@@ -47,5 +48,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *history.MUTANTS,
     *keeper.MUTANTS,
     *lifecycle.MUTANTS,
+    *law.MUTANTS,
     *api.MUTANTS,
 )

@@ -32,6 +32,7 @@ BY_PROMISE: Final[dict[str, tuple[str, ...]]] = {
         "attempts-of-a-dead-worker-still-held",
     ),
     "P3": (
+        "an-attempt-may-outlive-its-server",
         "late-commit-of-a-deposed-writer-counts",
         "stale-token-accepted",
         "boot-applied-without-its-epoch",
@@ -56,6 +57,7 @@ BY_PROMISE: Final[dict[str, tuple[str, ...]]] = {
         "the-end-of-the-log-is-not-looked-through",
     ),
     "P6": (
+        "dead-with-attempts-left",
         "retry-without-bound",
         "timeouts-without-bound",
         "snoozes-without-bound",
@@ -65,6 +67,7 @@ BY_PROMISE: Final[dict[str, tuple[str, ...]]] = {
         "started-tokens-forgotten-at-boot",
     ),
     "P7": (
+        "padding-of-any-kind",
         "crc-not-chained",
         "corruption-called-a-torn-tail",
         "torn-tail-not-zeroed",

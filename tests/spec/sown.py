@@ -38,6 +38,7 @@ from beaver_model.events import (
     Retried,
     TimedOut,
 )
+from beaver_model.legality import Frame
 from beaver_model.rows import TOMBSTONE_BYTES, Extra
 from beaver_spec.explorer.rules import Rules
 from beaver_spec.explorer.scopes import SCOPES, Scope
@@ -278,7 +279,7 @@ def resent_id_forgets(state: State, event: AnyEvent, time_ms: int) -> None:
     beaver_model.apply(state, event, time_ms)
 
 
-def any_event_is_legal(state: State, event: AnyEvent) -> str | None:
+def any_event_is_legal(state: State, event: AnyEvent, frame: Frame) -> str | None:
     return None
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from beaver_model import Offer, Rejection, Row, Spec, State, apply, decide, select
+from beaver_model import Offer, Rejection, Row, Spec, State, apply, decide, legal, select
 from beaver_model.commands import AnyCommand, Dispatch, Enqueue, NewJob
 from beaver_model.events import AnyEvent
+from beaver_model.legality import Frame
 from beaver_model.rows import encode_spec
 
 
@@ -23,11 +24,13 @@ class World:
         self.state = State()
         self.now_ms = 1_000
         self.log: list[tuple[int, AnyEvent]] = []
+        self.frames: list[tuple[int, int, list[AnyEvent]]] = []
 
     def ask(self, command: AnyCommand) -> list[AnyEvent] | Rejection:
         """Decides and applies; returns the events or the refusal."""
         decision = decide(self.state, command, self.now_ms)
         if not isinstance(decision, Rejection):
+            self.frames.append((self.state.last_seq + 1, self.now_ms, decision))
             for event in decision:
                 apply(self.state, event, self.now_ms)
                 self.log.append((self.now_ms, event))
@@ -38,6 +41,10 @@ class World:
         decision = self.ask(command)
         assert not isinstance(decision, Rejection), decision
         return decision
+
+    def legal(self, event: AnyEvent) -> str | None:
+        """Returns why an event, alone in its frame, cannot be the next one."""
+        return legal(self.state, event, Frame(self.now_ms))
 
     def enqueue(self, *jobs: NewJob) -> None:
         self.do(Enqueue(jobs))

@@ -35,6 +35,7 @@ from beaver.store.origins import find_origin
 from beaver.structs.views import Accepted
 from beaver.system.disk import SystemDisk
 from beaver_chaos.checker.history import ClientRecord, HistoryCheck, RunLine
+from beaver_spec.traces.following import judged
 
 _READS_MAX: Final = 5
 """Times that it starts over when a server moves files under it."""
@@ -117,6 +118,9 @@ def _follow(disk: Disk, path: str) -> tuple[HistoryCheck, AuditReport]:
                 report.base = "snapshot"
                 history.begin(load_snapshot(disk, snapshots[0].path).state)
             report.first_seq = history.last_seq + 1
+            history.violations += judged(disk, origin.layout, origin.infos)
+            if history.violations:
+                return history, report  # What follows such an event says nothing any more.
             history.read(read_commits(disk, origin.layout, history.last_seq))
         except Corruption as error:
             report.error = str(error).partition("\n")[0]

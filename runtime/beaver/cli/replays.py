@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from beaver.cli import flags, output
+from beaver.cli.checking import CHECKERS
 from beaver.system.disk import SystemDisk
 from beaver.text.foreign import counted
 
@@ -56,7 +59,9 @@ def replay_command(
                 output.line(event_line(view))
         return
     with output.progress(f"checking {path}", 0) as advance:
-        report = replaying.check(SystemDisk(), path, end, on_progress=advance)
+        report = replaying.check(
+            SystemDisk(), path, end, on_progress=advance, opinion=_second_opinion()
+        )
     if as_json:
         output.json_line(report)
     else:
@@ -87,13 +92,22 @@ def verify_command(
 
     path = path or flags.configuration(data, config).data
     with output.progress(f"verifying {path}", 0) as advance:
-        report = verifying.verify(SystemDisk(), path, on_progress=advance)
+        report = verifying.verify(
+            SystemDisk(), path, on_progress=advance, opinion=_second_opinion()
+        )
     if as_json:
         output.json_line(report)
     else:
         _tell_verify(report)
     if not report.ok:
         raise typer.Exit(EXIT_CORRUPT)
+
+
+def _second_opinion() -> Any:
+    """Returns the maker of the independent judge, where the checkers are installed."""
+    if find_spec(CHECKERS) is None:
+        return None
+    return import_module(f"{CHECKERS}.traces.following").Opinion
 
 
 def _verdict(ok: bool) -> str:

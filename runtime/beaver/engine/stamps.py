@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from beaver.ports import Clock
+from beaver_model.bounds import TIME_MS_MAX
 
 BEHIND_WARN_MS: Final = 300_000
 """A wall clock this far behind the log at start is worth a warning."""
@@ -35,4 +36,6 @@ class Stamper:
             passed_ms = (now_ns - self._last_ns) // 1_000_000
             self._last_ms += passed_ms
             self._last_ns += passed_ms * 1_000_000
+        # Behind the last time that a log may hold it stands still.
+        self._last_ms = min(self._last_ms, TIME_MS_MAX)
         return self._last_ms

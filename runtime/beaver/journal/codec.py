@@ -10,17 +10,19 @@ live here: frames, files, and any judgement of the events.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
 from beaver.errors import NewerFormat
 from beaver.journal.port import Stamp
+from beaver_model.bounds import TIME_MS_MAX
 from beaver_model.events import ALL_EVENTS, AnyEvent
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(tuple[int, list[AnyEvent]]).decode
-_decode_stamped: Final = msgspec.msgpack.Decoder(tuple[int, list[AnyEvent], Stamp]).decode
+_Time = Annotated[int, msgspec.Meta(ge=0, le=TIME_MS_MAX)]
+_decode: Final = msgspec.msgpack.Decoder(tuple[_Time, list[AnyEvent]]).decode
+_decode_stamped: Final = msgspec.msgpack.Decoder(tuple[_Time, list[AnyEvent], Stamp]).decode
 _T = TypeVar("_T")
 _TAGS: Final = frozenset(event.__struct_config__.tag for event in ALL_EVENTS)
 

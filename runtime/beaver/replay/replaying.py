@@ -12,14 +12,14 @@ themselves tell of its job.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
 from beaver.errors import Corruption, InvalidInput, StoreUnavailable
 from beaver.inspect.listing import attempt_of, event_view
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.reader import LogScan, decode_frame, read_commits
+from beaver.journal.wal.reader import Frame, LogScan, decode_frame, read_commits
 from beaver.ports import Disk
 from beaver.snapshot.files import load_snapshot
 from beaver.store.origins import (
@@ -33,7 +33,16 @@ from beaver.store.origins import (
 )
 from beaver.structs.views import EventView
 from beaver.text.durations import parse_time_ms
-from beaver_model import IllegalEvent, JobState, State, apply, fingerprint, legal, violations
+from beaver_model import (
+    IllegalEvent,
+    JobState,
+    State,
+    apply,
+    build_indexes,
+    fingerprint,
+    legal,
+    violations,
+)
 from beaver_model import replay as replay_events
 from beaver_model.events import (
     AnyEvent,
@@ -43,10 +52,21 @@ from beaver_model.events import (
     JobEvent,
     QueueForgotten,
 )
+from beaver_model.legality import Frame as JudgedFrame
+from beaver_model.legality import refuse_left_in_flight
 from beaver_model.state import Header
 
 Progress = Callable[[int, int], None]
 """Told now and then how many bytes of how many have been read."""
+
+
+class SecondOpinion(Protocol):
+    """Another judge of a log beside the model, told every frame in order."""
+
+    def of(self, first_seq: int, payload: bytes) -> tuple[int, str] | None:
+        """Returns seq and reason of what cannot stand in the frame, or `None`."""
+        ...
+
 
 _ATTEMPTS: Final = 5
 _PROGRESS_BYTES: Final = 1 << 20
@@ -134,9 +154,21 @@ def event_views(disk: Disk, path: str, until: Until | None = None) -> Iterator[E
 
 
 def check(
-    disk: Disk, path: str, until: Until | None = None, *, on_progress: Progress | None = None
+    disk: Disk,
+    path: str,
+    until: Until | None = None,
+    *,
+    on_progress: Progress | None = None,
+    opinion: Callable[[int], SecondOpinion] | None = None,
 ) -> CheckReport:
     """Checks the frames, the chain and every event of a log; the verdict is in the report.
+
+    Args:
+        disk: Where it lies.
+        path: A data directory or a log file.
+        until: Where to stop.
+        on_progress: Told how far it is.
+        opinion: Makes another judge of the whole, from the first seq on.
 
     Raises:
         NotFound: There is no log.
@@ -147,7 +179,7 @@ def check(
             origin = find_origin(disk, path)
         except Corruption as error:
             return CheckReport(False, BASE_NONE, 0, 0, 0, 0, {}, None, [], 0, DamageView.of(error))
-        replay = Replay(disk, origin, until or Until(), on_progress)
+        replay = Replay(disk, origin, until or Until(), on_progress, opinion)
         try:
             replay.run()
         except Corruption as error:
@@ -194,10 +226,17 @@ class Replay:
     """One way through a log.  `run` or exhaust `views`, then ask for the `report`."""
 
     def __init__(
-        self, disk: Disk, origin: Origin, until: Until, on_progress: Progress | None = None
+        self,
+        disk: Disk,
+        origin: Origin,
+        until: Until,
+        on_progress: Progress | None = None,
+        opinion: Callable[[int], SecondOpinion] | None = None,
     ) -> None:
         self._disk, self._origin, self._until = disk, origin, until
         self._on_progress = on_progress
+        self._opinion = opinion(origin.first_seq) if opinion is not None else None
+        self._is_indexed = True
         self._snapshot: KnownSnapshot | None = None
         self._partial: PartialState | None = None
         self.state: State | None = None
@@ -214,6 +253,10 @@ class Replay:
 
     def run(self) -> None:
         """Checks everything.  Raises `Corruption` at the first damage."""
+        self._is_indexed = False
+        if self.state is not None:
+            self.state.defer_indexes()
+        commit = None
         for commit in self._commits():
             state = self.state
             if state is not None:
@@ -222,19 +265,17 @@ class Replay:
                 except IllegalEvent as error:
                     raise _illegal(commit, error.seq, error) from error
             else:
-                for seq, event in enumerate(commit.events, commit.first_seq):
-                    self._step(commit, seq, event)
+                for _ in self._steps(commit):
+                    pass
+        if self.state is not None:
+            build_indexes(self.state)
+            if commit is not None:
+                _refuse_left_in_flight(self.state, commit)
 
     def views(self) -> Iterator[EventView]:
         """Checks everything and yields the events.  Raises `Corruption` at the first damage."""
         for commit in self._commits():
-            for seq, event in enumerate(commit.events, commit.first_seq):
-                state = self.state
-                if state is None:
-                    assert self._partial is not None, "one of both is there"
-                    state = self._partial.state
-                attempt, worker = attempt_of(state, event)
-                self._step(commit, seq, event)
+            for seq, event, attempt, worker in self._steps(commit):
                 if seq >= self._origin.shown_seq:
                     yield event_view(seq, commit.time_ms, event, attempt=attempt, worker=worker)
 
@@ -257,20 +298,30 @@ class Replay:
             error=None if error is None else DamageView.of(error),
         )
 
-    def _step(self, commit: _Commit, seq: int, event: AnyEvent) -> None:
-        """Applies one event to what is known, or refuses it."""
-        state = self.state
+    def _steps(self, commit: _Commit) -> Iterator[tuple[int, AnyEvent, int | None, int]]:
+        """Applies the events of a commit one by one to what is known, or refuses one.
+
+        Yields each with its seq, and the attempt and worker that it is about.
+        """
+        partial, state = self._partial, self.state
         if state is None:
-            assert self._partial is not None, "one of both is there"
-            reason = self._partial.step(seq, commit.time_ms, event)
-        elif seq <= state.last_seq:
-            return
-        else:
-            reason = legal(state, event)
-            if reason is None:
-                apply(state, event, commit.time_ms)
-        if reason is not None:
-            raise _illegal(commit, seq, IllegalEvent(seq, event, reason))
+            assert partial is not None, "one of both is there"
+            state = partial.state
+        frame = JudgedFrame(commit.time_ms, commit.first_seq, commit.events)
+        reason = frame.why_out_of_time(state)
+        for seq, event in enumerate(commit.events, commit.first_seq):
+            attempt, worker = attempt_of(state, event)
+            if reason is None and partial is not None:
+                reason = partial.step(seq, event, frame)
+            elif reason is None and seq > state.last_seq:
+                reason = legal(state, event, frame)
+                if reason is None:
+                    apply(state, event, commit.time_ms)
+            if reason is not None:
+                raise _illegal(commit, seq, IllegalEvent(seq, event, reason))
+            yield seq, event, attempt, worker
+        if frame.fates_end:
+            _refuse_left_in_flight(state, commit)
 
     def _commits(self) -> Iterator[_Commit]:
         """Yields the commits up to the end; counts; changes to the snapshot's state in time."""
@@ -302,17 +353,29 @@ class Replay:
                 self.events += len(events)
             yield _Commit(scan.path, frame.offset, frame.first_seq, time_ms, events)
             self.last_seq = frame.first_seq + len(events) - 1
+            self._ask(scan.path, frame)
         self._enter_snapshot()
         if stopped or log.scan is None or log.scan.end is None:
             return
         self.torn_tail_bytes = log.scan.end.torn_bytes
         self._refuse_short(log.scan.path, log.scan.end.offset)
 
+    def _ask(self, path: str, frame: Frame) -> None:
+        """Refuses what the other judge does, as far as the frame is replayed whole."""
+        if self._opinion is None or self.last_seq != frame.first_seq + frame.count - 1:
+            return
+        found = self._opinion.of(frame.first_seq, frame.payload)
+        if found is not None:
+            seq, reason = found
+            raise Corruption(path, frame.offset, seq, f"against the specification: {reason}")
+
     def _enter_snapshot(self) -> None:
         """Loads the base once the log has come to its seq."""
         known = self._snapshot
         if known is not None and self.state is None and self.last_seq >= known.info.last_seq:
-            self.state = load_snapshot(self._disk, known.path, check_fingerprint=True).state
+            self.state = load_snapshot(
+                self._disk, known.path, check_fingerprint=True, indexed=self._is_indexed
+            ).state
             self._partial = None
 
     def _refuse_short(self, path: str, offset: int) -> None:
@@ -351,18 +414,20 @@ class PartialState:
         self.state = State(Header(first_seq - 1, 0, 0, 0, 0))
         self._epoch_known = False
 
-    def step(self, seq: int, time_ms: int, event: AnyEvent) -> str | None:
+    def step(self, seq: int, event: AnyEvent, frame: JudgedFrame) -> str | None:
         """Applies an event as far as it is known what it means; returns why it is illegal."""
         state = self.state
         state.last_seq = seq - 1
         if isinstance(event, BoundsSet) or self._is_strange(event):
-            state.last_seq = seq
+            if frame.fates_end == seq - 1:
+                frame.fates_end = seq  # It may have been in flight.
+            state.last_seq, state.time_ms = seq, frame.time_ms
             return None
         if isinstance(event, Booted) and not self._epoch_known:
             state.epoch, self._epoch_known = event.epoch - 1, True
-        reason = legal(state, event)
+        reason = legal(state, event, frame)
         if reason is None:
-            apply(state, event, time_ms)
+            apply(state, event, frame.time_ms)
         return reason
 
     def _is_strange(self, event: AnyEvent) -> bool:
@@ -373,6 +438,13 @@ class PartialState:
             and not isinstance(event, Enqueued)
             and event.job not in self.state.jobs
         )
+
+
+def _refuse_left_in_flight(state: State, commit: _Commit) -> None:
+    try:
+        refuse_left_in_flight(state)
+    except IllegalEvent as error:
+        raise _illegal(commit, error.seq, error) from error
 
 
 def _illegal(commit: _Commit, seq: int, error: IllegalEvent) -> Corruption:

@@ -8,14 +8,21 @@ fingerprint.  Nothing here writes, and a server may be at work.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
 
 from beaver.errors import Corruption, StoreUnavailable
 from beaver.ports import Disk
-from beaver.replay.replaying import CheckReport, DamageView, Progress, Replay, bring_up
+from beaver.replay.replaying import (
+    CheckReport,
+    DamageView,
+    Progress,
+    Replay,
+    SecondOpinion,
+    bring_up,
+)
 from beaver.snapshot.files import load_snapshot
 from beaver.store.origins import (
     BASE_NONE,
@@ -66,8 +73,20 @@ class VerifyReport(msgspec.Struct):
     """The first thing that is wrong with a file."""
 
 
-def verify(disk: Disk, path: str, *, on_progress: Progress | None = None) -> VerifyReport:
+def verify(
+    disk: Disk,
+    path: str,
+    *,
+    on_progress: Progress | None = None,
+    opinion: Callable[[int], SecondOpinion] | None = None,
+) -> VerifyReport:
     """Verifies the store in a data directory; the verdict is in the report.
+
+    Args:
+        disk: Where it lies.
+        path: The data directory.
+        on_progress: Told how far it is.
+        opinion: Makes another judge of the log, as for `check`.
 
     Raises:
         StoreUnavailable: The path is a file.
@@ -76,7 +95,7 @@ def verify(disk: Disk, path: str, *, on_progress: Progress | None = None) -> Ver
     """
     for _ in range(_ATTEMPTS):
         try:
-            return _verify(disk, path, on_progress)
+            return _verify(disk, path, on_progress, opinion)
         except FileNotFoundError:
             continue  # A helper pruned a segment or replaced a snapshot meanwhile.
     raise StoreUnavailable(
@@ -84,7 +103,12 @@ def verify(disk: Disk, path: str, *, on_progress: Progress | None = None) -> Ver
     )
 
 
-def _verify(disk: Disk, path: str, on_progress: Progress | None) -> VerifyReport:
+def _verify(
+    disk: Disk,
+    path: str,
+    on_progress: Progress | None,
+    opinion: Callable[[int], SecondOpinion] | None,
+) -> VerifyReport:
     if _is_file(disk, path):
         raise StoreUnavailable(
             f"{path} is a file; `verify` takes a data directory, `replay` a file"
@@ -96,7 +120,7 @@ def _verify(disk: Disk, path: str, on_progress: Progress | None) -> VerifyReport
         log = CheckReport(False, "none", 0, 0, 0, 0, {}, None, [], 0, damage)
         return VerifyReport(False, log, [], [], damage)
     snapshots = list(_snapshots(disk, origin))
-    replay = Replay(disk, origin, Until(), on_progress)
+    replay = Replay(disk, origin, Until(), on_progress, opinion)
     try:
         replay.run()
     except Corruption as error:

@@ -27,6 +27,7 @@ from beaver.snapshot.port import Snapshot, Snapshots
 from beaver.structs.recovery import RecoveryReport
 from beaver_model import IllegalEvent, State, build_indexes, replay
 from beaver_model.events import Booted
+from beaver_model.legality import refuse_left_in_flight
 
 _log: Final = logging.getLogger("beaver")
 J = TypeVar("J", bound=Journal)
@@ -57,6 +58,7 @@ class Replica:
         """Of the last commit that counts, where there are stamps."""
         self.voided = 0
         """Commits that did not count."""
+        self._last: Commit | None = None
 
     def follow(self, journal: Log) -> None:
         """Reads on in another journal, which holds all that was read of the former one."""
@@ -75,6 +77,7 @@ class Replica:
             if commit.stamp is not None and not self._counts(commit):
                 self._void(commit)
                 continue
+            self._last = commit
             self.position, first_seq, time_ms, events, _ = commit
             first_seq = first_seq or state.last_seq + 1
             if first_seq + len(events) - 1 > state.last_seq:
@@ -83,6 +86,19 @@ class Replica:
                 except IllegalEvent as error:
                     raise self.journal.illegal(commit, error.seq, str(error)) from error
         return state.last_seq - before
+
+    def index(self) -> None:
+        """Builds the indexes, with which an attempt that has outlived a BOOT shows.
+
+        Raises:
+            Corruption: There is one.
+        """
+        build_indexes(self.state)
+        try:
+            refuse_left_in_flight(self.state)
+        except IllegalEvent as error:
+            assert self._last is not None, "the BOOT was read"
+            raise self.journal.illegal(self._last, error.seq, str(error)) from error
 
     def _counts(self, commit: Commit) -> bool:
         """True where a commit is its writer's to make; see the rules above."""
@@ -143,7 +159,7 @@ def rebuild(
         with report.phase("replay", now_ns):
             report.events = replica.catch_up()
         with report.phase("index", now_ns):
-            build_indexes(replica.state)
+            replica.index()
     finally:
         if collecting:
             gc.enable()

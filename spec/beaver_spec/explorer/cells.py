@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple, get_origin
 
 import msgspec
 from transitions import Machine, MachineError
@@ -37,7 +37,8 @@ from beaver_model.commands import (
     Release,
     Requeue,
 )
-from beaver_model.events import JOB_EVENTS, Cause, Enqueued, JobEvent, Released
+from beaver_model.events import JOB_EVENTS, Cause, Digest, Enqueued, JobEvent
+from beaver_model.legality import Frame
 from beaver_model.lifecycle import CELLS, Life, build_machine
 from beaver_model.rows import encode_spec
 from beaver_model.states import JobState, Trigger
@@ -167,12 +168,23 @@ def _events(row: JobRow) -> Iterator[Any]:
     """Yields each event of a job, with the token in flight and with another one."""
     token = token_of(0, row.label) if row.label else 0
     words: dict[str, Any] = {"job": NAMES[0], "spec": _RAW, "payload": b"null", "digest": SAME}
-    words |= {"run_at_ms": 0}
+    words |= {"run_at_ms": NOW_MS}
     for kind in JOB_EVENTS:
         tokens = {token, token_of(0, row.label + 1)} if "token" in kind.__struct_fields__ else {0}
-        causes = (Cause.FAILED, Cause.SNOOZE) if kind is Released else (Cause.FAILED,)
+        causes = ("", *_CAUSES) if "cause" in kind.__struct_fields__ else ("",)
         for number, cause in product(sorted(tokens), causes):
             yield example(kind, {**words, "token": number, "cause": cause})
+
+
+_CAUSES: Final = {
+    Cause.FAILED: Trigger.RETRY,
+    Cause.TIME_LIMIT: Trigger.TIMEOUT,
+    Cause.DRAIN: Trigger.RELEASE,
+    Cause.SNOOZE: Trigger.RELEASE,
+    Cause.NOT_RETRYABLE: Trigger.DEAD,
+    Cause.OPERATOR: Trigger.CANCEL,
+}
+"""Causes, and the event that each may stand in; a last attempt may die of the first two."""
 
 
 _SOMETHING: Final[dict[Any, Any]] = {
@@ -185,6 +197,11 @@ _SOMETHING: Final[dict[Any, Any]] = {
 }
 
 
+def _something(kind: Any) -> Any:
+    plain = kind.__origin__ if get_origin(kind) is Annotated else kind
+    return b"digest-of-12" if kind is Digest else _SOMETHING[plain]
+
+
 def example(kind: type[Any], values: dict[str, Any], *, whole: bool = False) -> Any:
     """Returns an event with these values as far as it has such fields.
 
@@ -195,7 +212,7 @@ def example(kind: type[Any], values: dict[str, Any], *, whole: bool = False) -> 
         if field.name in values:
             given[field.name] = values[field.name]
         elif field.required or whole:
-            given[field.name] = _SOMETHING[field.type]
+            given[field.name] = _something(field.type)
     return kind(**given)
 
 
@@ -204,15 +221,22 @@ def _allowed(row: JobRow, snoozes: int, event: Any, filled: bool) -> bool:
     if not filled:
         return False
     trigger = event.TRIGGER
-    if row.state == JobState.IN_FLIGHT:
-        if "token" in type(event).__struct_fields__ and event.token != token_of(0, row.label):
-            return False
-        if trigger in {Trigger.RETRY, Trigger.TIMEOUT}:
-            return row.attempt < ATTEMPTS
-        if trigger == Trigger.RELEASE and event.cause == Cause.SNOOZE:
-            return snoozes < SNOOZES_MAX
-    if trigger == Trigger.DISPATCH:
+    fields = type(event).__struct_fields__
+    if "token" in fields and event.token != (token_of(0, row.label) if row.label else 0):
+        return False
+    if row.cancel and trigger not in {Trigger.ACK, Trigger.CANCEL}:
+        return False
+    home = _CAUSES.get(event.cause, trigger) if "cause" in fields else trigger
+    if trigger == Trigger.DEAD and home in {Trigger.RETRY, Trigger.TIMEOUT}:
+        return row.state == JobState.PENDING or row.attempt >= ATTEMPTS
+    if home != trigger:
+        return False
+    if trigger in {Trigger.RETRY, Trigger.TIMEOUT}:
         return row.attempt < ATTEMPTS
+    if trigger == Trigger.RELEASE and event.cause == Cause.SNOOZE:
+        return snoozes < SNOOZES_MAX
+    if trigger == Trigger.DISPATCH:
+        return row.attempt < ATTEMPTS and not row.waiting
     return True
 
 
@@ -225,7 +249,7 @@ def _check_event(
 ) -> Iterator[str]:
     state, before = state_of(row), JobState(row.state)
     target = targets[event.TRIGGER, before]
-    reason = model.legal(state, event)
+    reason = model.legal(state, event, Frame(NOW_MS))
     allowed = _allowed(row, snoozes, event, target is not None)
     if (reason is None) != allowed:
         said = "legal" if reason is None else f"illegal, {reason}"
@@ -285,8 +309,9 @@ def _check_command(
         if decision.code not in REJECTIONS:
             yield f"{what}: the refusal {decision.code} is not known"
         return
+    frame = Frame(NOW_MS, state.last_seq + 1, decision)
     for event in decision:
-        reason = model.legal(state, event)
+        reason = model.legal(state, event, frame)
         if reason is not None:
             yield f"{what}: `decide` returned an illegal {event.NAME}: {reason}"
             return

@@ -23,6 +23,7 @@ from beaver_model.commands import (
 )
 from beaver_model.events import AnyEvent, JobEvent, TimedOut
 from beaver_model.freezing import Frozen
+from beaver_model.legality import Frame
 from beaver_model.rows import encode_spec
 from beaver_model.states import JobState, Trigger
 from beaver_spec.explorer.asking import command_of
@@ -85,7 +86,7 @@ class ModelUnderTest(NamedTuple):
 
     decide: Callable[[State, AnyCommand, int], list[AnyEvent] | Rejection] = beaver_model.decide
     apply: Callable[[State, AnyEvent, int], None] = beaver_model.apply
-    legal: Callable[[State, AnyEvent], str | None] = beaver_model.legal
+    legal: Callable[[State, AnyEvent, Frame], str | None] = beaver_model.legal
     violations: Callable[[State], list[str]] = beaver_model.violations
     select: Callable[[State, Offer, int], ModelRow | None] = beaver_model.select
     at_once: Callable[[State, Sequence[AnyEvent], int], None] = at_once
@@ -256,8 +257,9 @@ class Space:
             tally[decision.code] = tally.get(decision.code, 0) + 1
             return step
         events = list(decision)
+        frame = Frame(NOW_MS, state.last_seq + 1, events)
         for event in events:
-            reason = self.model.legal(state, event)
+            reason = self.model.legal(state, event, frame)
             if reason is not None:
                 step.wrong = (Wrong("events_are_legal", f"{event.NAME}: {reason}"),)
                 return step

@@ -7,17 +7,17 @@ checked by the program's own reader, and what is in them is decoded here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from beaver.errors import Corruption
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.reader import LogScan, segments
+from beaver.journal.wal.reader import LogScan, SegmentInfo, segments
 from beaver.ports import Disk
 from beaver.system.disk import SystemDisk
-from beaver_spec.traces.rules import LogStep, TraceVerdict, validate
+from beaver_spec.traces.rules import LogStep, TraceVerdict, Validator, validate
 
 SHAPES: Final[dict[int, tuple[str, dict[str, Any]]]] = {
     1: (
@@ -71,8 +71,23 @@ SHAPES: Final[dict[int, tuple[str, dict[str, Any]]]] = {
 `...` stands for a field that must be there.
 """
 
+_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    **dict.fromkeys(("spec", "digest", "result"), (bytes,)),
+    "payload": (bytes,),
+    "tags": (list,),
+    **dict.fromkeys(("job", "parent", "cause", "error", "queue", "writer"), (str,)),
+    **dict.fromkeys(("run_at_ms", "worker", "token", "weight", "bytes_max", "epoch"), (int,)),
+    **dict.fromkeys(("tombstones_max", "tombstones_age_ms"), (int,)),
+    **dict.fromkeys(("suspect", "paused", "durable_dispatch", "power_cut"), (bool,)),
+}
+_FORMS: Final = {
+    tag: (name, tuple(shape), (int, *(_TYPES[field][0] for field in shape)))
+    for tag, (name, shape) in SHAPES.items()
+}
+"""Of each event: its name, its fields, and the types of an array that has them all."""
 
-_COMMIT: Final = tuple[int, list[list[Any]]]
+
+_decode: Final = msgspec.msgpack.Decoder(tuple[int, list[list[Any]]]).decode
 
 
 def steps_of(first_seq: int, time_ms: int, events: Iterable[Any]) -> list[LogStep]:
@@ -82,6 +97,29 @@ def steps_of(first_seq: int, time_ms: int, events: Iterable[Any]) -> list[LogSte
     """
     raw = msgspec.msgpack.decode(msgspec.msgpack.encode(list(events)))
     return _steps(first_seq, time_ms, raw)
+
+
+class Opinion:
+    """What the specification says of a log, frame by frame: a second one beside the model's."""
+
+    def __init__(self, first_seq: int) -> None:
+        """Begins with the first seq of the log; see `Validator`."""
+        self._validator = Validator(first_seq=first_seq)
+
+    def of(self, first_seq: int, payload: bytes) -> tuple[int, str] | None:
+        """Returns seq and reason of what cannot stand in the next frame, or `None`."""
+        validator = self._validator
+        try:
+            time_ms, raw = _decode(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return first_seq, f"the payload is no commit: {error}"
+        for seq, event in enumerate(raw, first_seq):
+            step = LogStep(seq, time_ms, first_seq, *_event(event))
+            reason = validator.step(step)
+            if reason is not None:
+                return seq, f"{step.name}: {reason}"
+        left = validator.end()
+        return None if left is None else (validator.last_seq, left)
 
 
 def read_steps(disk: Disk, path: str) -> tuple[int, Iterator[LogStep]]:
@@ -101,15 +139,34 @@ def read_steps(disk: Disk, path: str) -> tuple[int, Iterator[LogStep]]:
         log = LogScan(disk, layout, infos, first_seq - 1)
         for frame in log:
             if frame.count:
+                where = log.scan.path if log.scan is not None else path
                 try:
-                    time_ms, raw = msgspec.msgpack.decode(frame.payload, type=_COMMIT)
-                except msgspec.MsgspecError as error:
-                    where = log.scan.path if log.scan is not None else path
+                    time_ms, raw = _decode(frame.payload)
+                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                     reason = f"the payload is no commit: {error}"
                     raise Corruption(where, frame.offset, frame.first_seq, reason) from error
+                if len(raw) != frame.count:
+                    reason = f"the frame counts {frame.count} events, and holds {len(raw)}"
+                    raise Corruption(where, frame.offset, frame.first_seq, reason)
                 yield from _steps(frame.first_seq, time_ms, raw)
 
     return first_seq, read()
+
+
+def judged(disk: Disk, layout: Layout, infos: Sequence[SegmentInfo]) -> list[str]:
+    """Returns what is against the specification in a log: nothing, or the first such event.
+
+    Raises:
+        Corruption: The log is damaged.
+    """
+    first_seq = infos[0].first_seq
+    opinion, log = Opinion(first_seq), LogScan(disk, layout, infos, first_seq - 1)
+    for frame in log:
+        found = opinion.of(frame.first_seq, frame.payload) if frame.count else None
+        if found is not None and log.scan is not None:
+            seq, reason = found
+            return [f"seq {seq}: {reason} ({log.scan.path} at offset {frame.offset})"]
+    return []
 
 
 def validate_store(path: str, *, disk: Disk | None = None) -> TraceVerdict:
@@ -132,11 +189,17 @@ def _steps(first_seq: int, time_ms: int, raw: list[list[Any]]) -> list[LogStep]:
 def _event(raw: list[Any]) -> tuple[str, dict[str, Any]]:
     """Returns name and fields; what is no event gets a name that no event has."""
     tag = raw[0] if raw else None
-    if not isinstance(tag, int) or tag not in SHAPES:
+    if type(tag) is not int or tag not in SHAPES:
         return f"tag {tag}", {}
-    name, shape = SHAPES[tag]
+    name, names, types = _FORMS[tag]
+    if tuple(map(type, raw)) == types:
+        return name, dict(zip(names, raw[1:], strict=True))
+    shape = SHAPES[tag][1]
     fields = dict(shape)
     fields.update(zip(shape, raw[1:], strict=False))
     if ... in fields.values():
         return f"{name} with {len(raw) - 1} fields", {}
+    for field, value in fields.items():
+        if type(value) not in _TYPES[field] and not (name == "REQUEUE" and value is None):
+            return f"{name} with a {field} that is a {type(value).__name__}", {}
     return name, fields

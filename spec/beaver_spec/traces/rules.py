@@ -8,7 +8,8 @@ are events that were lost, swapped, forged or doubled on the way.
 The rules, with the promises (P1 to P12) they come from:
 
 - seqs follow each other, stamps never go back, and what one commit must hold together does
-  (a child with its parent's ACK, a BOOT with the fate of every job in flight);
+  (a child right behind its parent's ACK, a BOOT with the fate of every job in flight);
+- names, options and numbers are within their bounds, and a cause stands where it can be true;
 - only the changes of `LIFE` happen (P2);
 - an outcome carries the token, the seq of the DISPATCH it answers (P3);
 - attempts, snoozes and children have their bounds; an outcome that has attempts left is no
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, ClassVar, Final, NamedTuple
 
 import msgspec
@@ -61,7 +63,27 @@ WEIGHT: Final = 10
 """The settings of a queue that were never changed."""
 TOMBSTONES_MAX: Final = 1_000_000
 """Until a BOUNDS event says otherwise."""
+ID_BYTES_MAX: Final = 255
+NAME_BYTES_MAX: Final = 200
+DIGEST_BYTES: Final = 12
+TAGS_MAX: Final = 16
+QUEUES_MAX: Final = 10_000
+TIME_MS_MAX: Final = 253_402_300_799_000
+NUMBER_MAX: Final = (1 << 53) - 1
 TIMEOUT_CAUSES: Final = frozenset({"time_limit", "lease_expired", "node_lost"})
+CHARGED: Final = TIMEOUT_CAUSES | {"failed", "worker_lost"}
+"""What an attempt is charged for: a job dies of it only in its last one."""
+GIVEN_BACK: Final = frozenset({"drain", "snooze", "never_started", "neighbour"})
+FOR_GOOD: Final = frozenset({"not_retryable", "child_conflict", "snooze_limit"})
+CANCELLED_BY: Final = frozenset({"operator", "job"})
+OTHERWISE: Final = {
+    "RETRY": TIMEOUT_CAUSES | GIVEN_BACK | FOR_GOOD | CANCELLED_BY,
+    "TIMEOUT": CHARGED - TIMEOUT_CAUSES | GIVEN_BACK | FOR_GOOD | CANCELLED_BY,
+    "RELEASE": CHARGED | FOR_GOOD | CANCELLED_BY,
+    "DEAD": GIVEN_BACK | CANCELLED_BY,
+    "CANCEL": CHARGED | GIVEN_BACK | FOR_GOOD,
+}
+"""Causes that an event cannot have.  One that is in no list is a later release's."""
 
 
 class LogStep(NamedTuple):
@@ -136,8 +158,9 @@ class Validator:
         """In flight when the server booted; each must be resolved in that commit."""
         self._is_power_cut = False
         self._commit = 0
-        self._acked: dict[str, int] = {}
-        """Jobs that completed in this commit, and how many children each brought."""
+        self._parent = ""
+        """The job whose ACK, with children at most, is what came last in this commit."""
+        self._children = 0
 
     def step(self, step: LogStep) -> str | None:
         """Takes the next event; returns why it cannot be the next, or `None`."""
@@ -160,6 +183,8 @@ class Validator:
             return f"seq {step.seq} follows seq {self.last_seq}"
         if step.time_ms < self._time_ms:
             return f"the time goes back from {self._time_ms} to {step.time_ms}"
+        if step.time_ms > TIME_MS_MAX:
+            return f"the time {step.time_ms} lies behind the year 9999"
         if step.commit != self._commit:
             left = self.end()
             if left is not None:
@@ -167,19 +192,30 @@ class Validator:
             if step.commit != step.seq:
                 return f"it says that its commit begins with seq {step.commit}"
             self._commit = step.commit
-            self._acked.clear()
+            self._parent = ""
         elif step.time_ms != self._time_ms:
             return "events of one commit have different times"
         self._time_ms = step.time_ms
         return None
 
     def _change(self, step: LogStep) -> str | None:
-        store_event = self._STORE_EVENTS.get(step.name)
+        name, fields = step.name, step.fields
+        if fields.get("run_at_ms", 0) > NUMBER_MAX or fields.get("run_at_ms", 0) < 0:
+            return f"{fields['run_at_ms']} is no time"
+        store_event = self._STORE_EVENTS.get(name)
         if store_event is not None:
-            return store_event(self, step.fields)
-        if step.name not in LIFE:
-            return f"{step.name} is no event"
-        return self._job_event(step)
+            self._parent = ""
+            if self._owed:
+                return f"BOOT left job {min(self._owed)} in flight"
+            return store_event(self, fields)
+        if name not in LIFE:
+            return f"{name} is no event"
+        reason = self._job_event(step)
+        if name == "ACK":
+            self._parent, self._children = fields["job"], 0
+        elif name != "ENQUEUE" or fields["parent"] != self._parent:
+            self._parent = ""
+        return reason
 
     # -- events of a job -------------------------------------------------------------------
 
@@ -209,22 +245,32 @@ class Validator:
             return f"job {job_id} exists: it is {job.state}"
         if job_id in self._tombstones:
             return f"job {job_id} has finished, and is not forgotten"
+        if not _is_name(job_id, ID_BYTES_MAX):
+            return f"{job_id!r} is no id"
+        if len(fields["digest"]) != DIGEST_BYTES:
+            return f"job {job_id} has a digest of {len(fields['digest'])} bytes"
+        if fields["tags"] and not _are_tags(fields["tags"]):
+            return f"job {job_id} has tags that are none"
         options = options_of(fields["spec"])
         if options is None:
             return f"job {job_id} has options that cannot be read"
         queue, attempts_max = options
-        if not 1 <= attempts_max <= ATTEMPTS_MAX:
-            return f"job {job_id} asks for {attempts_max} attempts"
         parent = fields["parent"]
         if parent:
-            if parent not in self._acked:
+            if parent != self._parent:
                 return f"job {job_id} is a child of {parent}, which has not completed here"
-            self._acked[parent] += 1
-            if self._acked[parent] > CHILDREN_MAX:
+            self._children += 1
+            if self._children > CHILDREN_MAX:
                 return f"job {parent} has more than {CHILDREN_MAX} children"
         run_at_ms = max(fields["run_at_ms"], self._time_ms)
         self._jobs[job_id] = _Job(PENDING, run_at_ms, queue, attempts_max, is_counted=True)
         self._queues[queue] = self._queues.get(queue, 0) + 1
+        return self._too_many(queue)
+
+    def _too_many(self, queue: str) -> str | None:
+        known = len(self._queues)
+        if known > QUEUES_MAX and known - ("default" in self._queues) > QUEUES_MAX:
+            return f"queue {queue} is one too many"
         return None
 
     def _move(self, job_id: str, job: _Job, step: LogStep) -> None:
@@ -258,8 +304,6 @@ class Validator:
             if job.is_counted:
                 self._queues[job.queue] -= 1
             self._bury(job_id)
-            if job.state == COMPLETED:
-                self._acked[job_id] = 0
 
     def _bury(self, job_id: str) -> None:
         """Remembers a finished job, and forgets at once whatever may be forgotten."""
@@ -283,6 +327,8 @@ class Validator:
             return f"starts again after all its {job.attempts_max} attempts"
         if job.is_suspect and self._suspects_in_flight:
             return "is a suspect, and starts beside another"
+        if not 0 <= step.fields["worker"] <= NUMBER_MAX:
+            return f"goes to a worker {step.fields['worker']}"
         return None
 
     def _answers(self, job: _Job, step: LogStep) -> str | None:
@@ -296,24 +342,42 @@ class Validator:
             return f"is not in flight, and is answered with token {token}"
         return None
 
+    def _ends(self, job: _Job, step: LogStep) -> str | None:
+        return self._answers(job, step) or self._caused(step)
+
+    def _caused(self, step: LogStep) -> str | None:
+        """The cause fits, also where a BOOT asks for the outcome."""
+        fields = step.fields
+        cause = fields.get("cause", "")
+        if cause in OTHERWISE.get(step.name, ()):
+            return f"has the cause {cause}, which {step.name} cannot have"
+        if fields["job"] not in self._owed or step.name == "CANCEL":
+            return None
+        wanted = {"TIMEOUT": "node_lost", "DEAD": "node_lost", "RELEASE": "never_started"}
+        if wanted.get(step.name) != cause:
+            return f"ends by {step.name} across a BOOT, {cause or 'of no cause'}"
+        return None
+
+    def _ill(self, job: _Job, step: LogStep) -> str | None:
+        """Not an ACK: token and cause fit, and nobody wants the job cancelled."""
+        return self._answers(job, step) or _unless_cancelled(job, step) or self._caused(step)
+
     def _again(self, job: _Job, step: LogStep) -> str | None:
         """RETRY and TIMEOUT: there is an attempt left, and nobody wants it cancelled."""
-        reason = self._answers(job, step) or _unless_cancelled(job, step)
+        reason = self._ill(job, step)
         if reason is not None:
             return reason
         if job.is_known and job.attempt >= job.attempts_max:
             return f"is tried again after all its {job.attempts_max} attempts"
         if step.fields["run_at_ms"] < self._time_ms:
             return f"waits until {step.fields['run_at_ms']}, which has passed"
-        if step.name == "TIMEOUT":
-            if step.fields["cause"] not in TIMEOUT_CAUSES:
-                return f"times out with cause {step.fields['cause']}"
-            if bool(step.fields["suspect"]) != (self._owes(job, step) and self._is_power_cut):
-                return "is a suspect exactly where the machine went down while it was in flight"
+        owed_to_a_cut = self._owes(job, step) and self._is_power_cut
+        if step.name == "TIMEOUT" and bool(step.fields["suspect"]) != owed_to_a_cut:
+            return "is a suspect exactly where the machine went down while it was in flight"
         return None
 
     def _release(self, job: _Job, step: LogStep) -> str | None:
-        reason = self._answers(job, step) or _unless_cancelled(job, step)
+        reason = self._ill(job, step)
         if reason is not None:
             return reason
         if self._owes(job, step) and self._is_power_cut:
@@ -323,11 +387,11 @@ class Validator:
         return None
 
     def _dies(self, job: _Job, step: LogStep) -> str | None:
-        reason = self._answers(job, step) or _unless_cancelled(job, step)
+        reason = self._ill(job, step)
         if reason is not None:
             return reason
         has_attempts = job.is_known and job.is_bounded and job.attempt < job.attempts_max
-        if job.state == IN_FLIGHT and step.fields["cause"] in TIMEOUT_CAUSES and has_attempts:
+        if job.state == IN_FLIGHT and step.fields["cause"] in CHARGED and has_attempts:
             return f"dies of {step.fields['cause']} after {job.attempt} of {job.attempts_max}"
         return None
 
@@ -345,11 +409,11 @@ class Validator:
     # -- events of the store -----------------------------------------------------------------
 
     def _booted(self, fields: dict[str, Any]) -> str | None:
-        if self._owed:
-            return f"BOOT left job {min(self._owed)} in flight"
         epoch = fields["epoch"]
         if self._epoch is not None and epoch != self._epoch + 1:
             return f"epoch {epoch} follows epoch {self._epoch}"
+        if not 0 < epoch <= NUMBER_MAX:
+            return f"{epoch} is no epoch"
         self._epoch = epoch
         self._is_power_cut = fields["power_cut"]
         self._owed = {i for i, job in self._jobs.items() if job.state == IN_FLIGHT}
@@ -361,13 +425,15 @@ class Validator:
         if not isinstance(fields["durable_dispatch"], bool):
             return f"queue {fields['queue']} waits for its DISPATCH neither way"
         queue = fields["queue"]
+        if not _is_name(queue, NAME_BYTES_MAX):
+            return f"{queue!r} is no name of a queue"
         change = self._paused.add if fields["paused"] else self._paused.discard
         change(queue)
         is_set = fields["paused"] or fields["weight"] != WEIGHT or fields["bytes_max"]
         change = self._set.add if is_set or not fields["durable_dispatch"] else self._set.discard
         change(queue)
         self._queues.setdefault(queue, 0)
-        return None
+        return self._too_many(queue)
 
     def _queue_forgotten(self, fields: dict[str, Any]) -> str | None:
         queue = fields["queue"]
@@ -389,13 +455,13 @@ class Validator:
 
     _RULES: ClassVar[dict[str, Callable[[Validator, _Job, LogStep], str | None]]] = {
         "DISPATCH": _dispatch,
-        "ACK": _answers,
+        "ACK": _ends,
         "RETRY": _again,
         "TIMEOUT": _again,
         "RELEASE": _release,
         "DEAD": _dies,
         "CANCEL_REQUESTED": _cancel_requested,
-        "CANCEL": _answers,
+        "CANCEL": _ends,
         "REQUEUE": _free,
         "DISCARD": _free,
     }
@@ -434,12 +500,60 @@ def _believe(name: str, fields: dict[str, Any]) -> _Job:
     return _Job(state, token=fields.get("token", 0), is_known=False, is_bounded=False)
 
 
+@lru_cache(maxsize=1_000)
 def options_of(raw: bytes) -> tuple[str, int] | None:
-    """Returns queue and attempts of a job from its options as they stand in the log."""
+    """Returns queue and attempts of a job from its options as they stand in the log.
+
+    `None` where they cannot be read, or one is out of its bounds.
+    """
     try:
-        options = msgspec.msgpack.decode(raw)
-        queue = options[1] if len(options) > 1 else "default"
-        attempts_max = options[4] if len(options) > 4 else 5
-    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, LookupError):
+        found = msgspec.msgpack.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    return (queue, attempts_max) if isinstance(attempts_max, int) else None
+    if not isinstance(found, list) or not found:
+        return None
+    options = [*found, *_DEFAULTS[len(found) :]]
+    if not all(is_right(value) for is_right, value in zip(_OPTIONS, options, strict=False)):
+        return None
+    return options[1], options[4]
+
+
+def _number(least: float, most: float, kind: Any = int) -> Callable[[Any], bool]:
+    return lambda value: (
+        isinstance(value, kind) and not isinstance(value, bool) and least <= value <= most
+    )
+
+
+def _is_name(text: Any, bytes_max: int) -> bool:
+    """True for 1 to so many bytes of UTF-8 without a control character."""
+    if not isinstance(text, str) or not 0 < len(text.encode()) <= bytes_max:
+        return False
+    return text.isprintable() or not any(
+        ord(character) < 32 or 127 <= ord(character) < 160 for character in text
+    )
+
+
+def _are_tags(tags: list[Any]) -> bool:
+    return len(tags) <= TAGS_MAX and all(_is_name(tag, NAME_BYTES_MAX) for tag in tags)
+
+
+def _is_name_of_others(text: Any) -> bool:
+    return _is_name(text, NAME_BYTES_MAX)
+
+
+_MS: Final = _number(0, TIME_MS_MAX)
+_OPTIONS: Final = (
+    _is_name_of_others,
+    _is_name_of_others,
+    _number(0, 9),
+    _MS,
+    _number(1, ATTEMPTS_MAX),
+    _number(0, 2),
+    _MS,
+    _MS,
+    _number(0, 1, (int, float)),
+    _number(0, 2),
+)
+"""What each option has to be: task, queue, priority, time limit, attempts, kind, base, longest
+and spread of the backoff, origin."""
+_DEFAULTS: Final = (None, "default", 5, 600_000, 5, 2, 1_000, 3_600_000, 0.1, 0)

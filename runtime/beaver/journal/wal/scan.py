@@ -267,6 +267,9 @@ class SegmentScan:
                     f"{base + position}; it was written by a newer version of Beaver: use that one."
                 )
             payload_at = position + FRAME_HEADER_BYTES
+            padding = buffer[payload_at + length : position + size]
+            if why_malformed(length, count, flags, padding) is not None:
+                return
             frame = Frame(
                 base + position,
                 first_seq,
@@ -308,8 +311,8 @@ class SegmentScan:
         raw = self._file.pread(FRAME_HEADER_BYTES, self.offset)
         if len(raw) < FRAME_HEADER_BYTES:
             return f"the file ends {counted(len(raw), 'byte')} into a frame header"
-        magic, frame_crc, header_crc, previous_crc, length, _, first_seq, _ = unpack_frame_header(
-            raw, 0
+        magic, frame_crc, header_crc, previous_crc, length, count, first_seq, flags = (
+            unpack_frame_header(raw, 0)
         )
         if magic != FRAME_MAGIC:
             return "there is no frame header"
@@ -328,7 +331,7 @@ class SegmentScan:
         computed = frame_crc_of(raw, 0, size, self.crc)
         if computed != frame_crc:
             return f"the frame has the CRC {frame_crc:08x}, its bytes give {computed:08x}"
-        return None
+        return why_malformed(length, count, flags, raw[FRAME_HEADER_BYTES + length :])
 
     def _look_behind(self) -> tuple[int | None, int]:
         """Looks for a frame of this store from `offset` on.
@@ -370,6 +373,16 @@ class SegmentScan:
         if len(raw) < size:
             raw = self._file.pread(size, base + position)
         return len(raw) == size and frame_crc_of(raw, 0, size, previous_crc) == frame_crc
+
+
+def why_malformed(length: int, count: int, flags: int, padding: bytes) -> str | None:
+    """Says what no writer does in a frame whose CRCs are right, or `None`."""
+    if flags:
+        if length or count:
+            return f"a MARK or CLOSE holds {counted(count, 'event')} in {counted(length, 'byte')}"
+    elif not (length and count):
+        return f"the frame holds {counted(count, 'event')} in {counted(length, 'byte')}"
+    return "the padding of the frame is not zero" if padding.strip(b"\0") else None
 
 
 def is_sealed_end(scan: SegmentScan) -> bool:
