@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from beaver.structs.messages import Attempt, Outcome, SnapshotTaken, TaskInfo
-from beaver.structs.questions import Known, Search
+from beaver.structs.questions import Known, Search, Wanted
 from beaver_model.contents import Glance
 
 
@@ -270,6 +270,12 @@ class Helper(Protocol):
 
     async def walk(self, after_seq: int, until_seq: int, bytes_max: int) -> bytes:
         """Returns, as JSON, the events behind a seq; see `questions.Walked`."""
+        ...
+
+    async def enqueued(
+        self, wanted: Wanted, after_seq: int, until_seq: int, jobs_max: int
+    ) -> bytes:
+        """Returns, as JSON, jobs that came in behind a seq; see `questions.CameIn`."""
         ...
 
     async def find(self, search: Search, until_seq: int) -> bytes:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from beaver.server.http.served import Served
+from beaver.structs.questions import Wanted
 from tests.worlds.runtime import ManualClock
 
 
@@ -19,6 +20,9 @@ def no_store(data: str = "/nowhere") -> Served:
     async def walk(after_seq: int, until_seq: int, bytes_max: int) -> bytes:
         return b"[[],0,1]"
 
+    async def enqueued(wanted: Wanted, after_seq: int, until_seq: int, jobs_max: int) -> bytes:
+        return b"[[],0,1]"
+
     return Served(
         engine,
         cast("Any", None),
@@ -26,5 +30,6 @@ def no_store(data: str = "/nowhere") -> Served:
         ManualClock(),
         lambda request: "default",
         walk,
+        enqueued,
         snapshot,
     )

@@ -25,7 +25,7 @@ from beaver.server.serve import Server
 from beaver.snapshot.port import MemorySnapshots, Snapshots
 from beaver.store.rebuild import Replica, rebuild
 from beaver.structs.messages import SnapshotTaken
-from beaver.structs.questions import Known, Listed, Search, Told
+from beaver.structs.questions import Known, Listed, Search, Told, Wanted
 from beaver.structs.views import JobView
 from beaver_model import fingerprint
 from tests.journal.remote import Network, RemoteJournal, Stream
@@ -57,6 +57,11 @@ class NearHelper:
         raise AssertionError("nobody asks")
 
     async def walk(self, after_seq: int, until_seq: int, bytes_max: int) -> bytes:
+        raise AssertionError("nobody asks")
+
+    async def enqueued(
+        self, wanted: Wanted, after_seq: int, until_seq: int, jobs_max: int
+    ) -> bytes:
         raise AssertionError("nobody asks")
 
     async def find(self, search: Search, until_seq: int) -> bytes:

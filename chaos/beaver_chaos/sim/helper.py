@@ -18,7 +18,7 @@ from beaver.helper import work
 from beaver.journal.wal.layout import Layout
 from beaver.ports import Disk
 from beaver.structs.messages import SnapshotTaken
-from beaver.structs.questions import Known, Listed, Search, Told
+from beaver.structs.questions import Known, Listed, Search, Told, Wanted
 from beaver_chaos.sim.loop import Process
 from beaver_chaos.sim.machine import Machine
 from beaver_chaos.sim.store_disk import ProcessDisk
@@ -106,6 +106,11 @@ class SimHelper:
         raise HelperFailed("nobody asks: see SimPast")
 
     async def walk(self, after_seq: int, until_seq: int, bytes_max: int) -> bytes:
+        raise HelperFailed("nobody asks: see SimPast")
+
+    async def enqueued(
+        self, wanted: Wanted, after_seq: int, until_seq: int, jobs_max: int
+    ) -> bytes:
         raise HelperFailed("nobody asks: see SimPast")
 
     async def find(self, search: Search, until_seq: int) -> bytes:

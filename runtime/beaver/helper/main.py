@@ -33,7 +33,7 @@ from beaver.helper import work
 from beaver.history import stories
 from beaver.history.walking import Walker
 from beaver.journal.wal.layout import Layout
-from beaver.structs.questions import Known, Search
+from beaver.structs.questions import Known, Search, Wanted
 from beaver.system.clock import SystemClock
 from beaver.system.disk import SystemDisk
 from beaver.system.kinship import die_with_parent
@@ -55,7 +55,7 @@ TOLD_BYTES_MAX: Final = 4 << 20
 STORY_BYTES_MAX: Final = FRAME_BYTES_MAX // 2
 _NICE: Final = {"prepare": 10, "snapshot": 10, "project": 10, "find": 5, "tell": 5}
 """Children yield where server and workers want the cores as well: at 10 a tenth of them is left."""
-_STAYING: Final = frozenset({"tell", "walk"})
+_STAYING: Final = frozenset({"tell", "walk", "enqueued"})
 """Questions that come often: the child that answers them stays."""
 _DOING: Final = {
     "prepare": "preparing a segment for the log",
@@ -64,6 +64,7 @@ _DOING: Final = {
     "find": "listing finished jobs",
     "tell": "reading the events of jobs",
     "walk": "reading the log",
+    "enqueued": "listing jobs",
 }
 """The name of a request in errors."""
 
@@ -309,11 +310,19 @@ _walkers: Final[dict[str, Walker]] = {}
 
 
 def _walk(layout: Layout, args: list[Any]) -> bytes:
+    return _walked(layout, lambda walker: walker.events(*args))
+
+
+def _enqueued(layout: Layout, args: list[Any]) -> bytes:
+    wanted = msgspec.convert(args[0], Wanted)
+    return _walked(layout, lambda walker: walker.enqueued(wanted, *args[1:]))
+
+
+def _walked(layout: Layout, ask: Callable[[Walker], Any]) -> bytes:
     walker = _walkers.setdefault(layout.path, Walker(SystemDisk(), layout))
-    after_seq, until_seq, bytes_max = args
     for _ in range(_ATTEMPTS):
         with contextlib.suppress(FileNotFoundError):
-            return msgspec.json.encode(walker.events(after_seq, until_seq, bytes_max))
+            return msgspec.json.encode(ask(walker))
     raise HelperFailed(f"the files of {layout.path} changed while they were read; try again")
 
 
@@ -330,5 +339,6 @@ _OPS: Final[dict[str, Callable[[Layout, list[Any]], Any]]] = {
     "project": _project,
     "tell": _tell,
     "walk": _walk,
+    "enqueued": _enqueued,
     "find": _find,
 }

@@ -20,7 +20,7 @@ from typing import Any, Final, cast
 
 from beaver.errors import BeaverError, HelperFailed
 from beaver.structs.messages import SnapshotTaken
-from beaver.structs.questions import Known, Search
+from beaver.structs.questions import Known, Search, Wanted
 from beaver.system.kinship import STORE_VARIABLE
 from beaver.transport.framing import FrameReader, decode_message, encode_frame, error_named
 from beaver_model.contents import Glance
@@ -29,7 +29,7 @@ IDLE_S: Final = 20.0
 """After so long without a request the process is ended; its next start takes 0.1 s."""
 
 _END_SECONDS: Final = 5.0
-_KINDS: Final = ("prepare", "snapshot", "project", "tell", "walk", "find")
+_KINDS: Final = ("prepare", "snapshot", "project", "tell", "walk", "enqueued", "find")
 
 
 class HelperProcess:
@@ -115,6 +115,17 @@ class HelperProcess:
             HelperFailed: The helper died.
         """
         return bytes(await self._ask("walk", [after_seq, until_seq, bytes_max]))
+
+    async def enqueued(
+        self, wanted: Wanted, after_seq: int, until_seq: int, jobs_max: int
+    ) -> bytes:
+        """Returns, as JSON, jobs that came in behind a seq.
+
+        Raises:
+            BeaverError: As `walking.Walker.enqueued`.
+            HelperFailed: The helper died.
+        """
+        return bytes(await self._ask("enqueued", [wanted, after_seq, until_seq, jobs_max]))
 
     async def find(self, search: Search, until_seq: int) -> bytes:
         """Takes a step of a search for finished jobs, and returns it as JSON.

@@ -22,11 +22,14 @@ from beaver.journal.wal.following import Commit, Cursor, Follower
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import segments
 from beaver.ports import Disk
-from beaver.structs.questions import Walked, WalkedEvent
+from beaver.structs.questions import CameIn, Walked, WalkedEvent, Wanted
 from beaver_model.events import Acked, Discarded, Enqueued, JobEvent
+from beaver_model.rows import spec_of
 
 PLACES_MAX: Final = 16
 """Readings that are kept."""
+LOOKED_MAX: Final = 100_000
+"""Events that one question about jobs looks at."""
 RECORDS_MAX: Final = 20_000
 """Jobs that one of them knows; of others the index is asked."""
 
@@ -68,27 +71,67 @@ class Walker:
             Corruption: The log is damaged.
             FileNotFoundError: A segment was pruned meanwhile: ask again.
         """
+        walked = Walked([], after_seq, self._first_seq())
+        size = 0
+        if after_seq + 1 >= walked.first_seq:
+            with self._going(after_seq, until_seq, walked) as (place, commits):
+                for commit in commits:
+                    views = list(self._views(place, commit, after_seq))
+                    walked.events += views
+                    walked.come_to = _last_seq(commit)
+                    size += sum(len(bytes(view.json)) for view in views)
+                    if size >= bytes_max:
+                        break
+        return walked
+
+    def enqueued(self, wanted: Wanted, after_seq: int, until_seq: int, jobs_max: int) -> CameIn:
+        """Returns jobs that came in behind a seq, whatever has become of them.
+
+        Args:
+            wanted: Which.
+            after_seq: As for `events`.
+            until_seq: A seq that is durable.
+            jobs_max: So many are enough; so are `LOOKED_MAX` events.
+
+        Raises:
+            Corruption, FileNotFoundError: As `events`.
+        """
+        found = CameIn([], after_seq, self._first_seq())
+        if after_seq + 1 < found.first_seq:
+            return found
+        looked = 0
+        with self._going(after_seq, until_seq, found) as (_, commits):
+            for commit in commits:
+                for seq, event in enumerate(commit.events, commit.first_seq):
+                    if seq > after_seq and isinstance(event, Enqueued):
+                        if len(found.jobs) >= jobs_max:
+                            return found
+                        if _is_wanted(wanted, event, commit.time_ms):
+                            found.jobs.append((seq, event.job))
+                    found.come_to = seq
+                looked += len(commit.events)
+                if looked >= LOOKED_MAX:
+                    break
+        return found
+
+    def _first_seq(self) -> int:
         infos = segments(self._disk, self._layout)
-        first_seq = infos[0].first_seq if infos else 1
-        if after_seq + 1 < first_seq:
-            return Walked([], after_seq, first_seq)
+        return infos[0].first_seq if infos else 1
+
+    @contextlib.contextmanager
+    def _going(
+        self, after_seq: int, until_seq: int, found: Walked | CameIn
+    ) -> Iterator[tuple[_Place, Iterator[Commit]]]:
+        """Goes on from a place, and keeps the place that is come to."""
         place = self._places.pop(after_seq, None) or _Place(after_seq)
         follower = Follower(self._disk, self._layout, place.cursor)
-        found: list[WalkedEvent] = []
-        size, come_to = 0, after_seq
         with contextlib.closing(follower.commits(after_seq, until_seq)) as commits:
-            for commit in commits:
-                for one in self._views(place, commit, after_seq):
-                    found.append(one)
-                    size += len(bytes(one.json))
-                come_to = commit.first_seq + len(commit.events) - 1
-                if size >= bytes_max:
-                    break
+            yield place, commits
         place.cursor = follower.cursor
-        self._places[come_to] = place
+        if place.cursor is not None and place.cursor.next_seq == found.come_to + 1:
+            self._places[found.come_to] = place
         if len(self._places) > PLACES_MAX:
             self._places.popitem(last=False)
-        return Walked(found, come_to, first_seq)
 
     def _views(self, place: _Place, commit: Commit, after_seq: int) -> Iterator[WalkedEvent]:
         for seq, event in enumerate(commit.events, commit.first_seq):
@@ -114,3 +157,22 @@ class Walker:
     def _look_up(self, place: _Place, job: str, before_seq: int) -> JobRecord:
         """Returns what the log tells of a job before a seq; an empty record where it cannot."""
         return indexed_story(self._disk, self._layout, job, before_seq, place.begins)
+
+
+def _last_seq(commit: Commit) -> int:
+    return commit.first_seq + len(commit.events) - 1
+
+
+def _is_wanted(wanted: Wanted, event: Enqueued, time_ms: int) -> bool:
+    if time_ms < wanted.since_ms or (wanted.until_ms and time_ms >= wanted.until_ms):
+        return False
+    if wanted.parent and event.parent != wanted.parent:
+        return False
+    if wanted.tag and wanted.tag not in event.tags:
+        return False
+    if not (wanted.queue or wanted.task):
+        return True
+    spec = spec_of(event.spec)
+    return (not wanted.queue or spec.queue == wanted.queue) and (
+        not wanted.task or spec.task == wanted.task
+    )

@@ -295,6 +295,7 @@ class Server:
             self._clock,
             parts.queue_of,
             parts.helper.walk,
+            parts.helper.enqueued,
             parts.take_snapshot,
         )
 

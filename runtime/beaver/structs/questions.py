@@ -64,6 +64,29 @@ class Walked(msgspec.Struct, array_like=True):
     """Where the log begins."""
 
 
+class Wanted(msgspec.Struct, array_like=True):
+    """Which jobs are wanted, by their ENQUEUE; empty and 0 where it does not matter."""
+
+    queue: str = ""
+    task: str = ""
+    tag: str = ""
+    parent: str = ""
+    since_ms: int = 0
+    until_ms: int = 0
+    """Those that came in before."""
+
+
+class CameIn(msgspec.Struct, array_like=True):
+    """Jobs in the order in which they came in."""
+
+    jobs: list[tuple[int, str]]
+    """Seq and id."""
+    come_to: int
+    """Every job up to here was looked at."""
+    first_seq: int
+    """Where the log begins."""
+
+
 class Search(msgspec.Struct, array_like=True):
     """Which finished jobs are wanted."""
 

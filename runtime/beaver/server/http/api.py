@@ -13,7 +13,7 @@ from aiohttp.typedefs import Middleware
 from beaver.access.roles import Right
 from beaver.access.tokens import Token
 from beaver.errors import BeaverError
-from beaver.server.http import enqueueing, events, jobs, whole
+from beaver.server.http import enqueueing, events, jobs, listing, whole
 from beaver.server.http.access import is_loopback
 from beaver.server.http.describing import document
 from beaver.server.http.problems import Problem, problem_of, problem_of_status
@@ -34,6 +34,7 @@ def _description() -> bytes:
 
 ROUTES: Final[tuple[Route, ...]] = (
     *enqueueing.ROUTES,
+    *listing.ROUTES,
     *jobs.ROUTES,
     *whole.ROUTES,
     *events.ROUTES,

@@ -9,6 +9,7 @@ from beaver.engine.engine import Engine
 from beaver.ports import Clock
 from beaver.server.service import Service
 from beaver.structs.messages import Request
+from beaver.structs.questions import Wanted
 
 
 class Served(NamedTuple):
@@ -23,5 +24,7 @@ class Served(NamedTuple):
     """Returns the queue that a request goes to."""
     walk: Callable[[int, int, int], Awaitable[bytes]]
     """Reads the log; see `ports.Helper.walk`."""
+    enqueued: Callable[[Wanted, int, int, int], Awaitable[bytes]]
+    """Finds jobs in the log; see `ports.Helper.enqueued`."""
     snapshot: Callable[[], Awaitable[int]]
     """Takes a snapshot; returns up to which seq."""
