@@ -324,6 +324,15 @@ def test_a_follower_goes_on_where_it_stopped_also_over_a_seal(world: LoggedWorld
     assert seen == list(range(1, world.state.last_seq + 1))
 
 
+def test_a_place_behind_another_seq_than_is_asked_for_is_ignored(world: LoggedWorld) -> None:
+    """Whoever stores a place need not understand it: of no use, it costs a reading."""
+    world.run("a")
+    at_the_end = Follower(world.disk, world.layout)
+    whole = list(at_the_end.commits(0, world.state.last_seq))
+    again = Follower(world.disk, world.layout, at_the_end.cursor)
+    assert list(again.commits(0, world.state.last_seq)) == whole
+
+
 def test_a_follower_reads_only_what_is_new(world: LoggedWorld) -> None:
     world.run("a")
     follower = Follower(world.disk, world.layout)

@@ -295,7 +295,7 @@ def _project(disk: Disk, layout: Layout, store: bytes, oldest_seq: int, last_seq
             )
             raise HistoryUnusable(f"{path} holds seq {applied_seq}; the log ends with {last_seq}")
         after_seq = max(applied_seq, oldest_seq - 1)
-        follower = Follower(disk, layout, history.cursor)
+        follower = Follower(disk, layout, history.position)
         return history.apply(follower.commits(after_seq, last_seq), lambda: follower.cursor)
 
 

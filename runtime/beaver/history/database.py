@@ -42,7 +42,8 @@ from beaver.history.rows import (
     with_crc,
 )
 from beaver.history.runs import Runs
-from beaver.journal.wal.following import Commit, Cursor
+from beaver.journal.port import Position
+from beaver.journal.wal.following import Commit
 from beaver_model.events import Acked, AnyEvent, Discarded, Enqueued, Event, JobEvent
 
 _TRANSACTION_EVENTS: Final = 20_000
@@ -163,13 +164,10 @@ class History:
         return self._meta().next_block
 
     @property
-    def cursor(self) -> Cursor | None:
-        """Where the log is to be read on."""
-        meta = self._meta()
-        if not meta.cursor:
-            return None
-        cursor = Cursor(*msgspec.msgpack.decode(meta.cursor))
-        return cursor if cursor.next_seq == meta.applied_seq + 1 else None
+    def position(self) -> Position | None:
+        """Where the journal is to be read on, as it has told; only it knows what that means."""
+        stored = self._meta().cursor
+        return tuple(msgspec.msgpack.decode(stored)) if stored else None
 
     def _meta(self) -> Meta:
         with translated():
@@ -228,7 +226,7 @@ class History:
 
     # -- following the log ------------------------------------------------------------------
 
-    def apply(self, commits: Iterable[Commit], cursor: Callable[[], Cursor | None]) -> int:
+    def apply(self, commits: Iterable[Commit], position: Callable[[], Position | None]) -> int:
         """Indexes commits, skipping what is indexed already; returns `applied_seq`.
 
         Where events are missing before a commit, everything before it is forgotten: half a
@@ -236,7 +234,7 @@ class History:
 
         Args:
             commits: The next commits of the log.
-            cursor: Tells where their reading stands.
+            position: Tells the place behind the last of them.
         """
         applied = self.applied_seq
         batch: list[Commit] = []
@@ -247,11 +245,11 @@ class History:
             batch.append(commit)
             size += len(commit.events)
             if size >= _TRANSACTION_EVENTS:
-                applied = self._apply_batch(batch, applied, cursor())
+                applied = self._apply_batch(batch, applied, position())
                 batch, size = [], 0
-        return self._apply_batch(batch, applied, cursor()) if batch else applied
+        return self._apply_batch(batch, applied, position()) if batch else applied
 
-    def _apply_batch(self, batch: list[Commit], applied: int, cursor: Cursor | None) -> int:
+    def _apply_batch(self, batch: list[Commit], applied: int, position: Position | None) -> int:
         """Indexes a few commits in one transaction."""
         first_seq = batch[0].first_seq
         with translated(), self._transaction():
@@ -274,7 +272,7 @@ class History:
             meta = meta._replace(
                 applied_seq=applied,
                 next_block=cutter.next_number,
-                cursor=b"" if cursor is None else encode(cursor),
+                cursor=b"" if position is None else encode(position),
             )
             meta = self._runs.merge(self._runs.add(meta, keys, cutter.next_number - 1))
             self._set_meta(meta)

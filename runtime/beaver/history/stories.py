@@ -24,7 +24,8 @@ from beaver.history.projection import JobRecord, advance
 from beaver.history.rows import HistoryDamaged, HistoryUnusable
 from beaver.inspect import queries
 from beaver.inspect.listing import event_view
-from beaver.journal.wal.following import Commit, Cursor, Follower
+from beaver.journal.port import Position
+from beaver.journal.wal.following import Commit, Follower
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import segments
 from beaver.ports import Disk
@@ -179,11 +180,11 @@ class _Past:
         self.index = None if ignored or not infos else self._open(infos[0].header.store)
         self._log_seq = self.first_seq = infos[0].first_seq if infos else 1
         self.indexed_seq = self.first_seq - 1
-        self._cursor: Cursor | None = None
+        self._position: Position | None = None
         if self.index is not None:
             self.indexed_seq = max(self.indexed_seq, self.index.applied_seq)
             self.first_seq = max(self.first_seq, self.index.first_seq)
-            self._cursor = self.index.cursor
+            self._position = self.index.position
         self.until_seq = max(until_seq, self.indexed_seq)
         self._tail: UnindexedTail | None = None
 
@@ -252,7 +253,7 @@ class _Past:
             read += len(payload)
             return not few or any(needle in payload for needle in needles)
 
-        follower = Follower(self._disk, self._layout, self._cursor, wanted=wanted)
+        follower = Follower(self._disk, self._layout, self._position, wanted=wanted)
         for commit in self.commits(follower):
             for seq, event in enumerate(commit.events, commit.first_seq):
                 if isinstance(event, JobEvent) and event.job in entries:
@@ -267,7 +268,7 @@ class _Past:
     def tail(self) -> UnindexedTail:
         """The end of the log, indexed in memory."""
         if self._tail is None:
-            follower = Follower(self._disk, self._layout, self._cursor)
+            follower = Follower(self._disk, self._layout, self._position)
             behind = self.commits(follower) if self.until_seq > self.indexed_seq else ()
             self._tail = UnindexedTail(behind, self.indexed_seq)
         return self._tail

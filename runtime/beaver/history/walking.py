@@ -18,7 +18,8 @@ import msgspec
 from beaver.history.projection import JobRecord, advance
 from beaver.history.stories import indexed_story
 from beaver.inspect.listing import event_view
-from beaver.journal.wal.following import Commit, Cursor, Follower
+from beaver.journal.port import Position
+from beaver.journal.wal.following import Commit, Follower
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import segments
 from beaver.ports import Disk
@@ -39,9 +40,9 @@ _encode: Final = msgspec.json.Encoder().encode
 class _Place:
     """A place in the log, and the jobs of which every event up to there was seen."""
 
-    def __init__(self, come_to: int, cursor: Cursor | None = None) -> None:
+    def __init__(self, come_to: int, position: Position | None = None) -> None:
         self.begins = come_to
-        self.cursor = cursor
+        self.position = position
         self.records: OrderedDict[str, JobRecord] = OrderedDict()
 
     def know(self, record: JobRecord) -> None:
@@ -124,11 +125,11 @@ class Walker:
     ) -> Iterator[tuple[_Place, Iterator[Commit]]]:
         """Goes on from a place, and keeps the place that is come to."""
         place = self._places.pop(after_seq, None) or _Place(after_seq)
-        follower = Follower(self._disk, self._layout, place.cursor)
+        follower = Follower(self._disk, self._layout, place.position)
         with contextlib.closing(follower.commits(after_seq, until_seq)) as commits:
             yield place, commits
-        place.cursor = follower.cursor
-        if place.cursor is not None and place.cursor.next_seq == found.come_to + 1:
+        place.position = follower.cursor
+        if place.position is not None and place.position.next_seq == found.come_to + 1:
             self._places[found.come_to] = place
         if len(self._places) > PLACES_MAX:
             self._places.popitem(last=False)

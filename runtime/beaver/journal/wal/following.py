@@ -70,7 +70,7 @@ class Follower:
         self,
         disk: Disk,
         layout: Layout,
-        cursor: Cursor | None = None,
+        after: Position | None = None,
         *,
         wanted: Callable[[bytes], bool] | None = None,
     ) -> None:
@@ -79,11 +79,12 @@ class Follower:
         Args:
             disk: Where the store lies.
             layout: Its files.
-            cursor: Where a reading ended.
+            after: Where a reading ended; of no use, and ignored, if it was not at the seq that
+                is then asked for.
             wanted: Told a payload, says whether it is worth decoding; others are passed over.
         """
         self._disk, self._layout, self._wanted = disk, layout, wanted
-        self.cursor = cursor
+        self.cursor = Cursor(*after) if after else None
 
     def commits(self, after_seq: int, until_seq: int) -> Generator[Commit, None, None]:
         """Yields the commits above `after_seq`, as far as they end at or below `until_seq`.
@@ -105,6 +106,8 @@ class Follower:
                 after_seq = scan.last_seq
                 if scan.end is None or not is_sealed_end(scan):
                     return
+        else:
+            self.cursor = None
         log = LogScan(self._disk, self._layout, segments(self._disk, self._layout), after_seq)
         yield from self._run(log, None, after_seq, until_seq)
 
