@@ -9,6 +9,7 @@ What may not live here: what is done.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -173,11 +174,13 @@ def _duration_ms(text: str, name: str) -> int:
     return parse_duration_ms(text, name)
 
 
+@cache
 def parameters_of(kind: type[Body]) -> tuple[str, ...]:
     """Returns the names of parameters, as they stand in a query."""
     return tuple(field.encode_name for field in msgspec.structs.fields(kind))
 
 
+@cache
 def _lists_of(kind: type[Body]) -> frozenset[str]:
     return frozenset(
         field.encode_name
