@@ -52,6 +52,25 @@ def test_a_killed_worker_is_reaped_before_its_end_is_reported(
     in_world(tmp_path, test, executor=executor, concurrency=2)
 
 
+def is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+@linux_only
+def test_a_program_that_begins_as_its_worker_dies_is_gone_with_it(tmp_path: Path) -> None:
+    """While it is exec'd, nothing says yet whose it is."""
+
+    async def test(world: World) -> None:
+        world.events.on_exit = world.pool.add
+        for number in range(1, 31):
+            pid_file = tmp_path / str(number)
+            world.send(1, "die_beside_a_program", str(pid_file))
+            await until(partial(have_exited, world, number))
+            assert not is_there(pid_in(pid_file)), f"the program of worker {number}"
+
+    in_world(tmp_path, test)
+
+
 @pytest.mark.parametrize("new_session", [False, True])
 @linux_only
 def test_the_subprocesses_of_a_killed_worker_are_gone_when_its_end_is_reported(

@@ -36,6 +36,8 @@ from beaver.workers import apps, child, wire
 _READ_BYTES: Final = 64 << 10
 _FDS_MAX: Final = 64
 _FDS_PER_ADD: Final = len(wire.Ends._fields)
+_EXEC_S: Final = 0.5
+"""For so long a death waits for orphans of which nothing says yet whose they are."""
 _LINGER_S: Final = 5.0
 """How long the death of a worker waits for killed subprocesses that hang in the kernel."""
 _LINGER_POLL_MS: Final = 2
@@ -232,11 +234,16 @@ class Zygote:
         """Reports a dead worker once nothing of its group, or marked as its own, is left."""
         adopted = self._adopted()
         worker.remains.intersection_update(adopted)
+        left_s, in_doubt = worker.linger_until_s - time.monotonic(), False
         for pid in adopted:
-            if pid not in worker.remains and _belongs(pid, worker):
+            if pid in worker.remains:
+                continue
+            belongs = _belongs(pid, worker)
+            if belongs:
                 worker.remains.add(pid)
                 _kill_adopted(pid)
-        if worker.remains and time.monotonic() < worker.linger_until_s:
+            in_doubt = in_doubt or belongs is None
+        if (worker.remains and left_s > 0) or (in_doubt and left_s > _LINGER_S - _EXEC_S):
             return False
         detail = worker.detail
         if worker.remains:
@@ -283,15 +290,21 @@ def _next_dead() -> tuple[int, str] | None:
     return info.si_pid, f"killed by signal {info.si_status}{name}"
 
 
-def _belongs(pid: int, worker: ForkedWorker) -> bool:
-    """True for an orphan that was in a worker's group, or has left it but carries its mark."""
+def _belongs(pid: int, worker: ForkedWorker) -> bool | None:
+    """True for an orphan that was in a worker's group, or has left it but carries its mark.
+
+    `None` where its environment is empty: so it is in the middle of an exec.
+    """
     try:
         if os.getpgid(pid) == worker.pid:
             return True
     except ProcessLookupError:
         return False
     mark = f"{kinship.WORKER_VARIABLE}={worker.birth}".encode()
-    return mark in kinship.environment_of(pid)
+    environment = kinship.environment_of(pid)
+    if environment <= {b""} and kinship.identity_of(pid) is not None:
+        return None
+    return mark in environment
 
 
 def _kill_adopted(pid: int) -> None:

@@ -470,7 +470,7 @@ MUTANTS: Final = (
         name="worker-reported-gone-before-its-subprocesses",
         module="beaver.workers.zygote",
         diff="""
--        if worker.remains and time.monotonic() < worker.linger_until_s:
+-        if (worker.remains and left_s > 0) or (in_doubt and left_s > _LINGER_S - _EXEC_S):
 -            return False
 +        if worker.remains:
 +            mutant_reached()

@@ -175,6 +175,15 @@ def with_subprocess(pid_file: str, own_pid_file: str, new_session: bool = False)
 
 
 @job
+def die_beside_a_program(pid_file: str) -> None:
+    """Dies at the very moment at which a program of its own begins."""
+    file = os.open(pid_file, os.O_WRONLY | os.O_CREAT)
+    program = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    os.write(file, b"%d" % program.pid)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@job
 def leave_subprocess(pid_file: str) -> None:
     """Starts a program and leaves it running."""
     program = subprocess.Popen(["sleep", "1000"])
