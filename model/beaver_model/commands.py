@@ -1,4 +1,4 @@
-"""The commands: what may be asked of the state.
+"""The commands: requests to the state machine.
 
 A command names everything that the decision needs and the state does not hold: ids,
 jitter, what a worker reported.  Times and randomness are arguments, never asked for.
@@ -15,7 +15,7 @@ from beaver_model.events import Cause
 
 
 class NewJob(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """A request for one job, with every option resolved by whoever took it in."""
+    """A request for one job, with every option resolved where it was accepted."""
 
     id: str
     spec: bytes

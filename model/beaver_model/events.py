@@ -138,7 +138,7 @@ class Cancelled(AttemptEnded, tag=9):
 
 
 class Requeued(JobEvent, tag=10):
-    """An operator gives a dead or cancelled job a new generation, with attempts afresh."""
+    """An operator gives a dead or cancelled job a new generation, with all attempts again."""
 
     NAME: ClassVar[str] = "REQUEUE"
     TRIGGER: ClassVar[Trigger | None] = Trigger.REQUEUE

@@ -1,4 +1,4 @@
-"""The limits that whoever uses Beaver may meet, and what a refusal says of each.
+"""The limits that users may reach, and the hint that a refusal gives for each.
 
 The numbers stand in `beaver_model.bounds` and in `settings`, once; here stands what each of them
 bounds and how it is raised.  Refusals take their last words from here, and the reference page is

@@ -73,7 +73,7 @@ class RunLine(NamedTuple):
     """One line of the workers' account."""
 
     ended: bool
-    """The job's code came to its end; otherwise it began."""
+    """True if the job's code ended, False if it began."""
     token: int
     pid: int
     job: str

@@ -36,7 +36,7 @@ _SAID_AS_LOGGED: Final = ("cause", "error", "parent")
 
 
 def compare_stories(disk: Disk, layout: Layout, *, at_rest: bool = True) -> list[str]:
-    """Returns what is told otherwise than the log says; nothing where all is well.
+    """Returns the differences between what is shown and the log; empty if there are none.
 
     Args:
         disk: Where the store lies.
@@ -104,7 +104,7 @@ def _is_chosen(job: str, every: int) -> bool:
 def _differences(
     job: str, logged: list[LogStep], told: list[EventView], first_seq: int, last_seq: int
 ) -> Iterator[str]:
-    """Yields what is told of one job otherwise than it is logged."""
+    """Yields the differences between one job as shown and as logged."""
     kept = [view for view in told if first_seq <= view.seq <= last_seq]
     seqs, told_seqs = [step.seq for step in logged], [view.seq for view in kept]
     if seqs != told_seqs:

@@ -102,7 +102,7 @@ class Beaver(HasConnection):
             )
         declared = self.registry.get(task)
         if declared is not None:
-            declared.bind(payload)  # Wrong keys are told here, and not by a dead job.
+            declared.bind(payload)  # Wrong keys are refused here, instead of by a dead job.
         made = make_request(task, payload, **given)
         if declared is not None:
             made.options = merge(made.options, declared.options)

@@ -1,6 +1,6 @@
 """The commands as typer knows them.
 
-Typer is large, so whoever needs none of it (see `plain`) does not import this module.
+Typer is large, so a command line that needs none of it (see `plain`) does not load this module.
 """
 
 from __future__ import annotations

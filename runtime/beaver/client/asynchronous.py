@@ -121,7 +121,7 @@ class AsyncClient(Operations, Asynchronous):
 
     @property
     def closed(self) -> bool:
-        """The connection is gone or closed; connect anew."""
+        """The connection is lost or closed; open a new one."""
         return self._wire.lost
 
     async def call(self, call: Call[T]) -> T:

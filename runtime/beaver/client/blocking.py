@@ -78,7 +78,7 @@ class Client(Operations, Synchronous):
         self.info = info
         """The content of `server.json`, if the server was found by its directory."""
         self.process = os.getpid()
-        """The process that may use this client: a forked child must connect anew."""
+        """The process that may use this client: a forked child must open its own connection."""
         self._channel = Channel(connection)
 
     @property
@@ -88,7 +88,7 @@ class Client(Operations, Synchronous):
 
     @property
     def closed(self) -> bool:
-        """The connection is gone or closed; connect anew."""
+        """The connection is lost or closed; open a new one."""
         return self._channel.lost
 
     def notice(self) -> None:
@@ -189,7 +189,7 @@ def _find_once_started(data: str) -> Client | None:
 
     patience = Patience(data, endpoint.CONNECT_S)
     while True:
-        # Asked first: whoever does not start any more can be found.
+        # Read first: a server that has finished starting can be found.
         starts = phase_of(data) == "starting"
         client = find(data)
         if client is not None or not starts:

@@ -111,7 +111,7 @@ class Channel:
                 finally:
                     sending.release()
         except ConnectionError:
-            # Behind the last answers there may be a farewell: whoever reads meets the end.
+            # A farewell may follow the last answers: the next reader reaches the end of the stream.
             self.notice()
         except (OSError, ValueError):  # The socket is closed: its descriptor is -1.
             self._lose()
@@ -288,7 +288,7 @@ class Channel:
                 self._pass_on()
 
     def _lose(self, value: tuple[int, Any] | None = None) -> None:
-        """Ends the connection; whoever still waits gets `value`."""
+        """Ends the connection; every waiting thread gets `value`."""
         held = self._held
         if held is not None:
             with contextlib.suppress(OSError):

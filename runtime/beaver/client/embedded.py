@@ -161,7 +161,7 @@ class EmbeddedClient(Operations, Synchronous):
             kept.close()
 
     def detach(self) -> blocking.Client | None:
-        """Gives up the connection to whoever serves the store by now, and returns it."""
+        """Gives up the connection to the current server or keeper, and returns it."""
         kept, self._kept = self._kept, None
         return kept
 
@@ -241,7 +241,7 @@ class EmbeddedClient(Operations, Synchronous):
                     shorten_log(self._disk, opened.journal, snapshots, opened.state)
                 opened.journal.close()
             finally:
-                # Refused, or the log failed: whoever opens it next recovers it.
+                # Refused, or the log failed: the next process to open it recovers it.
                 owned.abandon()
             self._alone_s = time.monotonic()
 

@@ -135,7 +135,7 @@ class ReconnectingClient(Operations, Synchronous):
                 error = again
 
     def close(self) -> None:
-        """Ends the connection of the blocking calls; the next call connects anew."""
+        """Ends the connection of the blocking calls; the next call opens a new one."""
         with self._lock:
             if self._client is not None:
                 self._client.close()
@@ -146,7 +146,7 @@ class ReconnectingClient(Operations, Synchronous):
         self._lock = threading.Lock()
 
     def _find(self) -> Client | None:
-        """Returns the connection to the server, made anew where it was lost or inherited."""
+        """Returns the connection to the server; a lost or inherited one is replaced."""
         with self._lock:
             found = self._client
             if found is not None and found.greeting.keeper and found.process == os.getpid():

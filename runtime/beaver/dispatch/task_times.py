@@ -1,6 +1,6 @@
 """How long the attempts of each task run, and so how many of them a worker may hold.
 
-Measured, never logged: a restart learns it anew.
+Measured, never logged: after a restart it is measured again.
 """
 
 from __future__ import annotations

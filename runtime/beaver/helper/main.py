@@ -258,7 +258,7 @@ def _answer(layout: Layout, number: int, op: str, args: list[Any]) -> bytes:
         where = f": {error.filename}" if error.filename else ""
         what = f"{error.strerror or error}{where}"
         return encode_error(number, _failed(op, layout, what))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the server is to hear of it
+    except Exception as error:  # noqa: BLE001 - the server has to learn of any error
         return encode_error(number, _failed(op, layout, f"{type(error).__name__}: {error}"))
 
 

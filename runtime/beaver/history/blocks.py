@@ -36,7 +36,7 @@ class Block(NamedTuple):
 
 
 def hash_of(job: str) -> int:
-    """Returns the hash by which a job is found; whoever finds it compares the id."""
+    """Returns the hash by which a job is found; the reader then compares the id."""
     return zlib.crc32(job.encode("utf-8", "surrogatepass"))
 
 

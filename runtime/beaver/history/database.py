@@ -108,7 +108,7 @@ class History:
 
     @classmethod
     def open_or_create(cls, path: str, store: bytes) -> Self:
-        """Opens the index for writing; one that is missing or unusable is made anew."""
+        """Opens the index for writing; a missing or unusable one is rebuilt."""
         try:
             return cls(path, store, write=True)
         except (FileNotFoundError, HistoryUnusable):

@@ -51,7 +51,7 @@ encode: Final = msgspec.msgpack.Encoder().encode
 
 
 class HistoryUnusable(HelperFailed):
-    """The file is no intact history of this store: it is to be deleted and made anew."""
+    """The file is no intact history of this store: delete and rebuild it."""
 
 
 class HistoryDamaged(HistoryUnusable):

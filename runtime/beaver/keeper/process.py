@@ -64,7 +64,7 @@ def main() -> None:
     except BeaverError as error:
         starter.tell(encode_error(0, error))
         code = error.exit_code
-    except Exception as error:  # noqa: BLE001 - whatever it is, the starter is to hear of it
+    except Exception as error:  # noqa: BLE001 - the starter has to learn of any error
         starter.tell(encode_error(0, BeaverError(f"{type(error).__name__}: {error}")))
         code = 1
     os._exit(code)

@@ -1,4 +1,4 @@
-"""Resolving: from a request, whoever sent it, to a job of the model with every option set.
+"""Resolving: turns any request into a job of the model with every option set.
 
 What may not live here: reading or making requests (`requests`).
 """

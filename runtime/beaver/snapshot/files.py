@@ -290,7 +290,7 @@ def load_snapshot(
     Args:
         disk: Where to read.
         path: The snapshot.
-        check_fingerprint: Take the fingerprint of the rows anew and compare it with the
+        check_fingerprint: Compute the fingerprint of the rows and compare it with the
             writer's.  The CRC shows damage by itself; this shows a wrong writer or loader.
         indexed: Build the indexes now; else `State.index` does once more was replayed.
 
@@ -336,7 +336,7 @@ class FileSnapshots:
         """See `Snapshots`."""
 
     def load(self, store: bytes, report: RecoveryReport) -> Snapshot | None:
-        """See `Snapshots`.  The indexes of the state are left to whoever replays the log."""
+        """See `Snapshots`.  The caller builds the indexes after it has replayed the log."""
         with told_as_errors(str(PurePath(self._files.snapshot).parent)):
             return self._load(store, report)
 

@@ -101,7 +101,7 @@ def is_pressure(error: BaseException) -> bool:
 
 
 def say_in_one_line(loop: asyncio.AbstractEventLoop) -> None:
-    """Has a loop that cannot accept for want of descriptors say so in a line, now and then.
+    """Logs from time to time that a loop cannot accept connections for want of descriptors.
 
     By itself it shows a traceback for each listening socket and second.
     """

@@ -2,7 +2,7 @@
 
 What lives here: one call each, with the durability that the port promises.  What may not:
 retries.  After a failed sync the kernel may call the pages clean and drop them, so the
-next sync would say "done" of data that is gone; whoever sees the error must end.
+next sync would report success for data that is gone; after this error the process must end.
 
 Files are made 0600 and directories 0700, and no descriptor is inherited by a program that
 we start.  On Linux a durable write is one `pwritev2` with `RWF_DSYNC`; where kernel or file
@@ -302,7 +302,7 @@ class SystemDisk:
             if is_lock:
                 return None
             raise OSError(errno.EEXIST, "it is no lock file, and is left as it is", path)
-        # For whoever finds the lock held.  Not synced: it matters only while we live.
+        # For processes that find the lock held.  Not synced: it matters only while we live.
         try:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)

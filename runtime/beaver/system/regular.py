@@ -17,8 +17,8 @@ from beaver.system.ownership import ROOT, is_trusted
 def open_regular(path: str, flags: int) -> int:
     """Opens a regular file, made 0600 where `flags` say so, and returns its descriptor.
 
-    Whoever may write where our files lie could put something else there: a symbolic link to
-    a file that would be changed in its place, a FIFO at which a reader would wait for ever.
+    A user who may write beside our files could put something else in their place: a symbolic
+    link to another file, which we would change, or a FIFO, on which a reader would block.
 
     Raises:
         OSError: It is no regular file (ELOOP, EISDIR, ENXIO), or cannot be opened.

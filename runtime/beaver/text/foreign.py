@@ -39,7 +39,7 @@ def printable(text: str, keep: str = "\n\t") -> str:
     """Returns text in which everything that cannot be seen is escaped, as in Python.
 
     Args:
-        text: Of whomever.
+        text: Untrusted text.
         keep: Characters that stay as they are.
     """
     if text.isprintable():
@@ -67,7 +67,7 @@ def _escaped(character: str) -> str:
 def cut(text: str, limit: int = ERROR_BYTES_MAX) -> str:
     """Returns a text of at most `limit` UTF-8 bytes: the whole, or its head and its tail.
 
-    What was left out is told in between.  The work is bounded, however long the text is.
+    The number of omitted characters stands in between.  The work is bounded for any length of text.
     """
     if len(text) > limit:  # in any encoding: not all of it has to be encoded
         kept = limit - _NOTE_BYTES

@@ -42,7 +42,7 @@ _LINE_FEED, _RETURN, _BRACKET, _BRACE = b"\n\r[{"
 _FEW: Final = PAYLOAD_DEPTH_MAX
 """So few brackets cannot be nested too deep, and so few bytes hold no more of them."""
 _MARGIN: Final = 32
-"""Levels of nesting that are left to whoever shows a result."""
+"""Levels of nesting reserved for programs that show a result."""
 
 
 def kind_of(value: Any) -> str:
@@ -143,7 +143,7 @@ def check_line(text: bytes, bytes_max: int, job_id: str) -> None:
 def fault_of_result(text: bytes) -> str:
     """Returns what keeps a result from being kept and shown; empty where it is JSON.
 
-    Whoever shows it wraps it into objects of their own: a result as deep as a reader can go
+    Such a program wraps it into its own objects: a result as deep as a reader can go
     would be too deep there, so it is read inside of some brackets.
     """
     if len(text) > _FEW and _brackets(text) > _FEW:

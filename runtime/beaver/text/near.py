@@ -1,4 +1,4 @@
-"""Near names: what whoever wrote an unknown one may have meant."""
+"""Near names: known names that an unknown one may have been meant as."""
 
 from __future__ import annotations
 

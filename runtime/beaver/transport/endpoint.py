@@ -84,7 +84,7 @@ def write(data: str, info: ServerInfo) -> None:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        # On a full disk the block of a dead server's file has to do.
+        # On a full disk, reuse the block of a dead server's file.
         path.unlink(missing_ok=True)
         with _told_if_full(data):
             _write(fresh, text)

@@ -109,7 +109,7 @@ class ProcessPool:
         return kill_leftovers(mark)
 
     def attach(self, slots_path: str, last_seq: int) -> None:
-        """Makes the slots afresh.  Call it once BOOT is durable, before the first `add`.
+        """Creates new slots.  Call it once BOOT is durable, before the first `add`.
 
         Args:
             slots_path: Where they are.
@@ -190,7 +190,7 @@ class ProcessPool:
         self.add(worker)
 
     def _forget_add(self, worker: int) -> None:
-        """Reports the end of a worker that was to be started later."""
+        """Reports the end of a worker whose start was postponed."""
         timer = self._put_off_adds.pop(worker, None)
         if timer is not None:
             timer.cancel()
@@ -380,7 +380,7 @@ class ProcessPool:
             useful = any(mailbox.useful for mailbox in orphans)
             failed = not useful and _too_many(self._failures, FAILURES_MAX)
             if not failed:
-                # Before anybody hears of a lost worker, so that a replacement finds a zygote.
+                # Before a lost worker is reported, so that a replacement finds a zygote.
                 self._zygote = self._start_zygote()
         revival = self._loop.create_task(self._bury(zygote, orphans))
         self._revivals.add(revival)

@@ -122,7 +122,7 @@ class Slots:
 
     @classmethod
     def open(cls, path: str, workers: int, store: bytes, last_seq: int) -> Slots:
-        """Makes the file afresh, for workers 1 to `workers`.
+        """Creates the file for workers 1 to `workers`.
 
         It replaces an older file by name, so a process that still maps that one cannot
         write here.  Tokens of an older file of the same boot are carried over, as tokens

@@ -186,7 +186,7 @@ def own_reader(pipe: int) -> int:
 
     Being non-blocking is a property of the open file, which a copy of the descriptor would
     share with the worker: user code could make the server wait for ever.  Opened anew it is a
-    file of its own.  Where the system cannot do that, a copy has to do.
+    file of its own.  If the system cannot do that, a copy is used.
     """
     with contextlib.suppress(OSError):
         return os.open(f"/proc/self/fd/{pipe}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -197,7 +197,7 @@ def own_reader(pipe: int) -> int:
 
 
 class Message(NamedTuple):
-    """A message of the jobs socket; its descriptors belong to whoever holds it."""
+    """A message of the jobs socket; its holder owns its descriptors."""
 
     data: bytes
     tokens: tuple[int, ...]

@@ -85,7 +85,7 @@ class Zygote:
         self._wake_read, self._wake_write = socket.socketpair()
 
     def run(self) -> None:
-        """Serves until the server is gone or says so; returns with no child left."""
+        """Serves until the server is gone or asks it to end; returns with no child left."""
         self._catch_signals()
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
