@@ -11,9 +11,10 @@ from beaver.journal.codec import encode_commit
 from beaver.journal.port import Appended, Outcome, append_now
 from beaver.journal.wal.commit_path import CommitPath
 from beaver.journal.wal.format import CLOSE, EMPTY_FRAME_BYTES, MARK, frame_bytes
-from beaver.journal.wal.log import EXTEND_BYTES, Wal
+from beaver.journal.wal.log import Wal
 from beaver.journal.wal.reader import read_commits, segments
 from beaver.journal.wal.scan import EndKind, SegmentScan, read_header
+from beaver.journal.wal.zeros import EXTEND_BYTES
 from beaver_chaos.sim.disk import Fault, SimDisk, SimFile
 from beaver_model.events import JobEvent
 from tests.stateful.played import PlayedWriter

@@ -7,7 +7,8 @@ from beaver.journal.port import append_now
 from beaver.journal.wal.commit_path import CommitPath
 from beaver.journal.wal.format import frame_bytes
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.log import EXTEND_BYTES, Wal
+from beaver.journal.wal.log import Wal
+from beaver.journal.wal.zeros import EXTEND_BYTES
 from beaver.store.rebuild import Recovered
 from beaver.store.recovery import open_store
 from beaver_chaos.sim.disk import SimDisk

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from beaver.config.layers import Config
 from beaver.journal.wal.commit_path import CommitPath
-from beaver.journal.wal.log import EXTEND_BYTES
 from beaver.journal.wal.opening import OwnedWal, try_own
 from beaver.journal.wal.writer import WriterProcess
+from beaver.journal.wal.zeros import EXTEND_BYTES
 from beaver.ports import Clock, DirectoryLock, Disk, LogWriter
 
 

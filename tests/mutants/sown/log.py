@@ -102,7 +102,7 @@ MUTANTS: Final = (
         name="torn-tail-not-zeroed",
         module="beaver.journal.wal.repair",
         diff="""
--            _zero(file, scan.end.offset)
+-            write_zeros(file, scan.end.offset, file.size())
 +            mutant_reached()
 """,
         tests=(f"{_RECOVERY}::test_torn_tail_is_kept_and_zeroed_and_synced",),
@@ -204,10 +204,10 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="extension-not-synced",
-        module="beaver.journal.wal.log",
+        module="beaver.journal.wal.zeros",
         diff="""
--            self._file.sync()
-+            mutant_reached()
+-        file.sync()
++        mutant_reached()
 """,
         tests=(f"{_WAL}::test_failed_extension_or_its_sync_makes_the_log_useless",),
         why="Frames go where the disk has promised no room, and a commit fails where none may.",

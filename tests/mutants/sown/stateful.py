@@ -47,7 +47,7 @@ MUTANTS: Final = (
         name="torn-tail-kept-in-the-log",
         module="beaver.journal.wal.repair",
         diff="""
--            _zero(file, scan.end.offset)
+-            write_zeros(file, scan.end.offset, file.size())
 +            mutant_reached()
 """,
         tests=(_STORAGE,),

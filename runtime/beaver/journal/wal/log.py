@@ -29,7 +29,7 @@ import logging
 from collections.abc import Iterator
 from typing import Final, NamedTuple, NoReturn
 
-from beaver.errors import NO_ROOM, Corruption, LogLost, StorageFailed
+from beaver.errors import Corruption, LogLost, StorageFailed
 from beaver.journal.port import Appended, Commit, Deposed, Done, Failed, Position
 from beaver.journal.wal.commit_path import CommitPath
 from beaver.journal.wal.following import Cursor, read_from
@@ -49,6 +49,7 @@ from beaver.journal.wal.lock import Hold
 from beaver.journal.wal.loss import rescue, told_of_loss, trouble
 from beaver.journal.wal.scan import Damage, Damaged
 from beaver.journal.wal.sealing import NextSegment
+from beaver.journal.wal.zeros import EXTEND_BYTES, extend
 from beaver.ports import Clock, Disk, File
 
 SERVER_BYTES: Final = 1 << 20
@@ -57,9 +58,6 @@ a server needs it to run them."""
 
 SEGMENT_BYTES: Final = 64 << 20
 """Size of a prepared segment, by default."""
-EXTEND_BYTES: Final = 1 << 20
-"""Least growth of a segment that is extended in place."""
-_ZEROS: Final = bytes(EXTEND_BYTES)
 _log: Final = logging.getLogger("beaver")
 _INTERRUPTED: Final = "the log was interrupted in the middle of a write; this process must end"
 
@@ -435,31 +433,12 @@ class Wal:
 
     def _extend(self, size: int) -> bool:
         """Appends zero bytes to the active file, synced; False where the disk is full."""
-        before = self._size
         wanted = self._offset + EMPTY_FRAME_BYTES + size
-        after = max(wanted, before + self._extend_bytes)
-        try:
-            for offset in range(before, after, EXTEND_BYTES):
-                self._file.pwrite(_ZEROS[: min(EXTEND_BYTES, after - offset)], offset)
-        except OSError as error:
-            if error.errno not in NO_ROOM:
-                self._fail(f"extending it from {before} to {after} bytes", self.path, error)
-            self._shrink(before)
+        after = max(wanted, self._size + self._extend_bytes)
+        if not extend(self._file, self._size, after, self._fail_here):
             return False
-        try:
-            self._file.sync()
-        except OSError as error:
-            # Also where it says that the disk is full: after a failed sync nobody knows.
-            self._fail(f"syncing its extension to {after} bytes", self.path, error)
         self._size = after
         return True
-
-    def _shrink(self, size: int) -> None:
-        """Takes back an extension that did not fit; it held zero bytes only."""
-        try:
-            self._file.truncate(size)
-        except OSError as error:
-            self._fail(f"shrinking it to {size} bytes", self.path, error)
 
     # -- failure ---------------------------------------------------------------------------
 
@@ -478,6 +457,9 @@ class Wal:
         kept = rescue(self._disk, self._layout, self._file, self._offset, self._next_seq)
         self._unusable = told_of_loss(self.path, why, kept)
         raise LogLost(self._unusable)
+
+    def _fail_here(self, doing: str, error: OSError) -> NoReturn:
+        self._fail(doing, self.path, error)
 
     def _fail(self, doing: str, path: str, error: OSError) -> NoReturn:
         self._unusable = (

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Final
 
 from beaver.errors import NO_ROOM, BeaverError, DiskFull, NotFound, StoreUnavailable
 from beaver.journal.port import Commit, Log, Position
@@ -23,12 +22,11 @@ from beaver.journal.wal.forensics import Forensics, told_as_errors
 from beaver.journal.wal.format import FileHeader, encode_file_header, first_seed
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.lock import Hold, holder_of, lock_log, try_lock
-from beaver.journal.wal.log import EXTEND_BYTES, SEGMENT_BYTES, Wal
+from beaver.journal.wal.log import SEGMENT_BYTES, Wal
 from beaver.journal.wal.repair import repair
 from beaver.journal.wal.scan import read_header
+from beaver.journal.wal.zeros import EXTEND_BYTES
 from beaver.ports import Clock, Disk, File
-
-_ZEROS: Final = bytes(EXTEND_BYTES)
 
 
 class OwnedWal(Forensics):
@@ -210,7 +208,7 @@ def _create_log(disk: Disk, layout: Layout, store: bytes, extend_bytes: int) -> 
     try:
         file = disk.open(layout.next, create=True)
         try:
-            file.pwrite(header + _ZEROS[len(header) : extend_bytes], 0)
+            file.pwrite(header + bytes(extend_bytes - len(header)), 0)
             file.sync()
         finally:
             file.close()

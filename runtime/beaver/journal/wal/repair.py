@@ -32,17 +32,15 @@ from __future__ import annotations
 
 import contextlib
 from datetime import UTC, datetime
-from typing import Final
 
 from beaver.errors import NO_ROOM
 from beaver.journal.wal.forensics import Forensics
 from beaver.journal.wal.format import CLOSE, FILE_HEADER_BYTES, FileHeader
-from beaver.journal.wal.log import EXTEND_BYTES, Tail
+from beaver.journal.wal.log import Tail
 from beaver.journal.wal.recovery_table import Row
 from beaver.journal.wal.scan import End, EndKind
+from beaver.journal.wal.zeros import EXTEND_BYTES, write_zeros
 from beaver.ports import File
-
-_ZEROS: Final = bytes(EXTEND_BYTES)
 
 
 def repair(reading: Forensics, file: File) -> tuple[FileHeader, Tail]:
@@ -58,7 +56,7 @@ def repair(reading: Forensics, file: File) -> tuple[FileHeader, Tail]:
         _drop_leftovers(reading)
         if scan.end.kind == EndKind.TORN:
             _keep_tail(reading, file, scan.end)
-            _zero(file, scan.end.offset)
+            write_zeros(file, scan.end.offset, file.size())
         start, last = scan.last_bytes()
         file.pwrite(last, start)
         file.sync()
@@ -114,10 +112,3 @@ def _keep_tail(reading: Forensics, file: File, end: End) -> None:
             disk.unlink(path)
         return
     reading.report.broken = path
-
-
-def _zero(file: File, start: int) -> None:
-    """Zeroes a file from `start` to its end; to be synced."""
-    size = file.size()
-    for offset in range(start, size, EXTEND_BYTES):
-        file.pwrite(_ZEROS[: min(EXTEND_BYTES, size - offset)], offset)
