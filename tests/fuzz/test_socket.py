@@ -7,6 +7,7 @@ can be answered is answered, and what came in can be recovered and written as a 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from beaver.engine.engine import Engine
 from beaver.inspect import queries
+from beaver.journal.wal.commit_path import CommitPath
 from beaver.request.operations import OPERATIONS
 from beaver.request.requests import make_request
 from beaver.request.resolving import Resolver
@@ -33,6 +35,8 @@ from beaver_model.commands import Dispatch, Enqueue, Fail
 from tests.fuzz.limits import limits
 from tests.fuzz.mutations import inputs
 from tests.runtime.test_service import NoPast
+from tests.stateful.played import PlayedWriter
+from tests.stateful.stores import durable_seq
 from tests.worlds.journal import DATA, STORE
 from tests.worlds.model import job
 from tests.worlds.runtime import ManualClock, turns
@@ -77,10 +81,12 @@ class Wire(asyncio.Transport):
 class World:
     """A connection to a service over an engine on a simulated disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, commits: CommitPath | None = None) -> None:
         self.disk = SimDisk("data")
         clock = ManualClock()
-        opened = open_store(self.disk, "data", clock=clock, create=True, store=STORE)
+        opened = open_store(
+            self.disk, "data", clock=clock, create=True, store=STORE, commits=commits
+        )
         self.state, self.wal = opened.state, opened.journal
         self.failures: list[BaseException] = []
         self.raised: list[dict[str, Any]] = []
@@ -297,6 +303,66 @@ def test_a_burst_of_small_requests_for_large_answers_takes_no_memory_for_them() 
     assert not wire.closed
     assert [answer[:2] for answer in wire.answers()][2:] == [[n, 0] for n in range(requests)]
     assert wire.held_bytes_max <= 2 * PAUSE_BYTES + 200_000
+
+
+class WatchedWire(Wire):
+    """A wire that compares each answer with what a power cut would leave at that moment."""
+
+    disk: SimDisk
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reader = framing.FrameReader()
+        self._durable = -1, 0
+        self.told = 0
+
+    def write(self, data: Any) -> None:
+        super().write(data)
+        if self._durable[0] != self.disk.operations:
+            self._durable = self.disk.operations, durable_seq(self.disk, ManualClock())
+        for body in self._reader.feed(bytes(data)):
+            number, status, answer = framing.decode_message(body)
+            self.told += 1
+            if number and not status and isinstance(answer, list):
+                assert max(seq for _, seq, *_ in answer) <= self._durable[1], "told too early"
+
+
+BURSTS = (2, 4, 5, 8, 9, 50, 100, 101, 500, 1_001)
+
+
+@pytest.mark.parametrize("size", BURSTS)
+@pytest.mark.parametrize("way", ["inline", "writer"])
+def test_of_a_burst_nobody_is_told_before_it_is_durable(way: str, size: int) -> None:
+    """So many requests in one read: new jobs, duplicates, refusals, and reads in between."""
+
+    async def main(share: int) -> WatchedWire:
+        writer = PlayedWriter()
+        world, wire = World(CommitPath(lambda _: writer, way)), WatchedWire()
+        chance = random.Random(size * 100 + share)
+        wire.disk = world.disk
+        connection = Connection(world.service, "store", set())
+        connection.connection_made(wire)
+        connection.data_received(HELLO)
+        await turns()
+        frames = []
+        for number in range(1, size + 1):
+            other = share and not chance.randrange(share)
+            id_ = f"job-{chance.randrange(number) if other else number}"
+            request = make_request("echo", number if other and chance.randrange(2) else 1, id=id_)
+            op, body = ("enqueue", [[request]]) if chance.randrange(9) else ("show", [id_])
+            op, body = (op, body) if other else ("enqueue", [[request]])
+            frames.append(framing.encode_frame([number, op, body]))
+        connection.data_received(b"".join(frames))
+        await turns()
+        while writer.frame is not None:
+            writer.finish()
+            await turns()
+        assert wire.told == size + 1, "each has an answer"
+        await world.end()
+        return wire
+
+    for share in (0, 3, 40):  # plain jobs alone; every third request, or a rare one, is another
+        assert not asyncio.run(main(share)).closed
 
 
 @pytest.mark.parametrize(("op", "body"), VALID)

@@ -20,6 +20,8 @@ BY_PROMISE: Final[dict[str, tuple[str, ...]]] = {
         "dispatched-before-the-sync",
         "reply-told-with-the-batch-still-open",
         "burst-of-requests-answered-at-once",
+        "more-than-100-told-before-the-sync-in-a-simulated-run",
+        "more-than-8-told-before-the-sync-in-group-commit",
         "frame-appended-without-its-sync",
         "half-a-frame-followed-by-others",
         "keeper-ends-on-requests",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ from beaver_chaos.sim.campaign import simulate
 from beaver_chaos.sim.faults import FAULTS
 from beaver_chaos.sim.plan import REQUESTS
 from beaver_chaos.sim.simulator import run_seed
-from beaver_chaos.sim.sometimes import SOMETIMES
+from beaver_chaos.sim.sometimes import SIZED, SIZES, SOMETIMES
 from beaver_model.events import ALL_EVENTS
 
 FEW = 150
+CROWDS = 20
+"""Seeds whose runs have a crowd each."""
 KILLS = 60
 PLANS = (
     ("--seed", "1000000", "--seeds", "1200"),
@@ -46,6 +49,19 @@ def test_seeds_in_which_servers_are_killed_break_no_promise() -> None:
         report.sometimes["a leftover begins an attempt as it is killed"] for report in reports
     )
     assert begun > 0
+
+
+@pytest.mark.invariants
+def test_crowds_of_every_size_break_no_promise() -> None:
+    """Up to 500 requests in one turn of the loop, and what is made of them, small and large."""
+    reached: Counter[str] = Counter()
+    for seed in range(CROWDS):
+        report = run_seed(seed, favour="crowd")
+        assert report.violations == [], f"beaver simulate --seed {seed} --favour crowd"
+        reached += report.sometimes
+    assert [
+        name for what in SIZED for size in SIZES if not reached[name := what.format(size)]
+    ] == []
 
 
 @pytest.mark.simulator

@@ -121,8 +121,10 @@ OUTCOMES = st.one_of(
         st.just("boom"),
         jitter=st.sampled_from([0.0, 0.5, 0.999]),
         cause=st.sampled_from([Cause.FAILED, Cause.WORKER_LOST]),
-        retry=st.sampled_from([True, True, False]),
         delay_ms=st.sampled_from([None, None, 0, 50]),
+    ),
+    st.builds(
+        Fail, JOBS, PICKS, st.just("boom"), cause=st.just(Cause.NOT_RETRYABLE), retry=st.just(False)
     ),
     st.builds(Expire, JOBS, PICKS),
     st.builds(

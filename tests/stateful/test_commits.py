@@ -29,6 +29,7 @@ from beaver_chaos.checker.book import Book
 from beaver_chaos.sim.disk import Fault, SimDisk, Stopped
 from beaver_model import Offer, State, fingerprint, select, violations
 from beaver_model.commands import AnyCommand, Boot, Dispatch, Enqueue, NewJob
+from beaver_model.rows import Spec, encode_spec
 from tests.stateful.played import PlayedWriter, stepped_loop
 from tests.stateful.running import SEEN, Runs
 from tests.stateful.scan import advance
@@ -55,6 +56,9 @@ pytestmark = pytest.mark.invariants
 TIMES = 2.0
 CUTS = st.sampled_from([None, 0, 1, 36, 100, 700])
 """Bytes of a frame that reach the page cache; `None` for all of it, on disk."""
+CROWD_SPEC = encode_spec(Spec("crowd"))
+CROWDS = (2, 3, 4, 5, 8, 9, 20, 50, 100, 101, 300, 500)
+"""Requests in one turn, on both sides of whatever is done otherwise for many."""
 
 
 class Commits(RuleBasedStateMachine):
@@ -65,6 +69,8 @@ class Commits(RuleBasedStateMachine):
         self.way = way
         self.clock, self.disk = MovedClock(NOW_MS), SimDisk("data")
         self.book, self.tokens = Book(), Tokens()
+        self.crowds = 0
+        self.decided_up_to = 0, 0
         self.prints = {0: fingerprint(State())}
         """The fingerprint behind every command."""
         self.start()
@@ -79,6 +85,8 @@ class Commits(RuleBasedStateMachine):
         self.state, self.wal = opened.state, opened.journal
         self.failures: list[BaseException] = []
         self.asked = self.answered = 0
+        self.durable = -1, 0
+        """Operations of the disk by then, and what a power cut would have left."""
         with self.loop.running():
             self.engine = Engine(
                 self.state,
@@ -110,7 +118,9 @@ class Commits(RuleBasedStateMachine):
         assert not self.failures, "told after the log failed"
         self.answered += 1
         seq = rests_on[0] if rests_on else self.state.last_seq
-        assert durable_seq(self.disk, self.clock) >= seq, "told before it was durable"
+        if self.durable[0] != self.disk.operations:
+            self.durable = self.disk.operations, durable_seq(self.disk, self.clock)
+        assert self.durable[1] >= seq, "told before it was durable"
 
     def pump(self, now_ms: int) -> None:
         """As the controller: what has become possible shares the commit."""
@@ -129,6 +139,26 @@ class Commits(RuleBasedStateMachine):
     @rule(jobs=batches(payload_bytes_max=3_000))
     def enqueue(self, jobs: list[NewJob]) -> None:
         self.submit([Enqueue(jobs)])
+
+    @rule(size=st.integers(2, 6), read_after=st.integers(0, 7))
+    def a_crowd(self, size: int, read_after: int) -> None:
+        """So many ask for a job each in one turn of the loop, and somebody reads in between."""
+        self.crowds += 1
+        for number in range(size):
+            job = NewJob(f"crowd-{self.crowds}-{number}", CROWD_SPEC, b"1", b"d" * 12)
+            rests_on: list[int] = []
+            self.asked += not self.failures
+            decided, told = partial(self.decided, rests_on), partial(self.told, rests_on)
+            self.engine.enqueue([job], decided, told)
+            if number == read_after:
+                self.read()
+
+    def decided(self, rests_on: list[int], jobs: list[NewJob], reply: object) -> None:
+        """A request of a crowd is decided, perhaps together with all others."""
+        rests_on.append(self.state.last_seq)
+        if self.decided_up_to != (self.crowds, self.state.last_seq):
+            self.decided_up_to = self.crowds, self.state.last_seq
+            self.note()
 
     @rule()
     def read(self) -> None:
@@ -269,3 +299,23 @@ class Commits(RuleBasedStateMachine):
 
 def test_nothing_is_told_before_it_is_durable(runs: Runs) -> None:
     runs(Commits, TIMES)
+
+
+@pytest.mark.parametrize("size", CROWDS)
+@pytest.mark.parametrize("way", ["inline", "writer"])
+def test_of_a_crowd_nobody_is_told_before_it_is_durable(way: str, size: int) -> None:
+    """Whoever reads in between, and wherever the power goes."""
+    for read_after in (-1, 0, size - 2, size - 1):
+        for turns in range(4):
+            machine = Commits()
+            machine.begin(way, [NewJob("first", CROWD_SPEC, b"1", b"d" * 12)])
+            machine.rest()
+            machine.a_crowd(size, read_after)
+            before = machine.answered
+            machine.the_loop_turns(turns)
+            if way == "writer":
+                assert machine.answered == before, "the writer has not written"
+            if turns == 3:
+                machine.crash(Random(size), True, None, False)
+            machine.rest()
+            assert not machine.failures

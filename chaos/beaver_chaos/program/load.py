@@ -27,6 +27,9 @@ _PAUSE_S: Final = 0.03
 _POLL_S: Final = 0.01
 _PAD_BYTES: Final = 60_000
 _BACKOFF: Final = "5ms"
+CROWDS: Final = (5, 9, 30, 110)
+"""Requests that one client sends at once, on both sides of what is done otherwise for many."""
+_CROWD_SHARE: Final = 0.04
 
 EAGER: Final = "eager"
 """A queue whose jobs may start before their DISPATCH is durable."""
@@ -120,11 +123,21 @@ class LoadClient(Connected):
         self._sent = 0
 
     async def produce(self, requests: int = REQUESTS_A_ROUND) -> None:
-        """Sends so many requests, with pauses between; returns when all are answered."""
+        """Sends so many requests, with pauses between; returns when all are answered.
+
+        Now and then a crowd comes at once: many small requests in one turn of the loop.
+        """
         for _ in range(requests):
+            if self._chance.random() < _CROWD_SHARE:
+                crowd = range(self._chance.choice(CROWDS))
+                await asyncio.gather(*(self.send([self._small()]) for _ in crowd))
             size = self._chance.choice([1, 1, 1, 1, 2, 5, 20])
             await self.send([self._draw() for _ in range(size)])
             await asyncio.sleep(self._chance.random() * _PAUSE_S)
+
+    def _small(self) -> Request:
+        self._sent += 1
+        return make_request("work", {}, id=f"p{self._number}-{self._sent}", backoff=_BACKOFF)
 
     def _draw(self) -> Request:
         self._sent += 1

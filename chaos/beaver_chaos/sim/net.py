@@ -82,6 +82,9 @@ class SimTransport(asyncio.Transport):
         if not self._arriving or self._lost:
             return
         data = self._arriving.popleft()
+        if self._world.plan.setup.crowd:
+            while data and self._arriving and self._arriving[0]:
+                data += self._arriving.popleft()
         if data:
             self._protocol.data_received(data)
         else:

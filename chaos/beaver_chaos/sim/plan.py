@@ -41,6 +41,8 @@ QUEUES_MAX: Final = 3
 BUSY: Final = 80
 """Requests of a busy time: enough for the way of commits to change, and to change back."""
 _BUSY_EACH_MS: Final = 4
+CROWDS: Final = (5, 9, 20, 60, 120, 300, 500)
+"""Requests that come at one moment: on both sides of whatever an engine does for many at once."""
 _SLOW_US: Final = 10_000
 """Longest sync of the slow disk in a busy time."""
 _SPACINGS_MS: Final = (1, 30, 30, 200)
@@ -134,6 +136,8 @@ class Setup(NamedTuple):
     """The queue `mail` has opted out of a durable DISPATCH."""
     passing: bool = False
     """There is room for few queues, and jobs come to more."""
+    crowd: bool = False
+    """Many requests come at one moment, and what has arrived is read at once."""
 
 
 class Plan(NamedTuple):
@@ -185,6 +189,10 @@ def draw_plan(seed: int, steps: int = STEPS_DEFAULT, favour: str = "") -> Plan:
     reloads = Chance(seed, "reload")
     if favour == "reload" or reloads.one_in(4):
         acts = sorted(acts + drawing.reloads(reloads), key=_time)
+    crowds = Chance(seed, "crowd")
+    if favour == "crowd" or crowds.one_in(16):
+        setup = setup._replace(crowd=True, prefetch=crowds.pick((0, 3, 30, 200)))
+        acts = sorted(acts + drawing.crowd(crowds), key=_time)
     if setup.passing:
         acts = [_in_passing_queues(act) if act.kind == "enqueue" else act for act in acts]
     return Plan(seed, setup, tuple(acts), favour)
@@ -236,6 +244,16 @@ class _Drawing:
             self._number += 1
             job = JobPlan(f"j{self._number}", QUEUES[0], 5, (Script("ok", 0),), 400, 3, 5, 0)
             acts.append(Act(begin_ms + n * _BUSY_EACH_MS, "enqueue", (n % CLIENTS, (job,))))
+        return acts
+
+    def crowd(self, chance: Chance) -> list[Act]:
+        """Draws many small requests, by one client or by all, that come at one moment."""
+        at_ms, scattered = chance.between(0, self._span_ms), chance.one_in(2)
+        acts = []
+        for n in range(chance.pick(CROWDS)):
+            self._number += 1
+            job = JobPlan(f"j{self._number}", QUEUES[0], 5, (Script("ok", 0),), 400, 3, 5, 0)
+            acts.append(Act(at_ms, "enqueue", (n % CLIENTS if scattered else 0, (job,))))
         return acts
 
     def reloads(self, chance: Chance) -> list[Act]:
@@ -370,5 +388,5 @@ _FAULT_ARGS: Final[dict[str, Callable[[Chance], tuple[Any, ...]]]] = {
 """Each fault, and how its arguments are drawn."""
 
 FAULTS: Final = tuple(_FAULT_ARGS)
-FAVOURS: Final = (*FAULTS, "reload")
-"""Faults that a campaign can favour."""
+FAVOURS: Final = (*FAULTS, "reload", "crowd")
+"""What a campaign can favour."""

@@ -34,7 +34,27 @@ KILLS: Final = [c for c in KillCause if c not in (KillCause.LEAVE, KillCause.REF
 """Simulated workers answer for nothing that they never held, and a stopped worker meets a reload
 too seldom: the tests of real workers and of crews do those two."""
 
+SIZES: Final = ("2 to 4", "5 to 8", "9 to 19", "20 to 99", "100 or more")
+"""Beside each other lie sizes on both sides of what is done otherwise for many at once."""
+SIZED: Final = (
+    "an intake of {} requests",
+    "a commit before {} answers",
+    "a commit of {} events",
+    "a run of {} like events",
+    "a message of {} attempts",
+)
+
+
+def sized(what: str, size: int) -> str:
+    """Returns the one of `SOMETIMES` that says how large something was; nothing for one alone."""
+    if size < 2:
+        return ""
+    bounds = (4, 8, 19, 99)
+    return what.format(SIZES[sum(size > bound for bound in bounds)])
+
+
 SOMETIMES: Final[tuple[str, ...]] = (
+    *(what.format(size) for what in SIZED for size in SIZES),
     *(f"a client's {request} is done" for request in REQUESTS),
     "a request is sent again, and the job is known",
     "an id is forgotten and stands for a new job",

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Final, Protocol
 
+from beaver.engine.counters import CommitCounters
 from beaver.errors import BeaverError
 from beaver.journal.wal.following import Cursor
 from beaver.journal.wal.layout import Layout
@@ -25,7 +27,7 @@ from beaver_chaos.checker.book import Book, BookDiffers, Page
 from beaver_chaos.checker.history import Commit, HistoryCheck, RunLine
 from beaver_chaos.sim.hardware import MS, Hardware
 from beaver_chaos.sim.loop import Process
-from beaver_chaos.sim.sometimes import CHARGES, RELEASES
+from beaver_chaos.sim.sometimes import CHARGES, RELEASES, SIZED, sized
 from beaver_chaos.sim.stories import wrong_stories
 from beaver_model import Offer, State, select, violations
 from beaver_model.events import (
@@ -172,6 +174,7 @@ class RunWatch:
             where = "to the writer" if path == "writer" else "back to the loop"
             self._world.reach(f"commits move {where}")
         self._path = path
+        self._measure(events, life.parts.engine.counters)
         if life.parts.engine.counters.gathered:
             self._world.reach("a commit waits for others to come in")
         last_seq, logged_seq = self.book.last_seq, Cursor(*journal.position).next_seq - 1
@@ -183,6 +186,18 @@ class RunWatch:
         if len(state.jobs) <= SMALL_JOBS:
             for violation in violations(state):
                 self.wrong(f"at seq {last_seq}: {violation}")
+
+    def _measure(self, events: Sequence[AnyEvent], counters: CommitCounters) -> None:
+        """Counts how large things were: whatever is done otherwise for many must come to be."""
+        runs = [len(list(run)) for _, run in groupby(map(type, events))]
+        sizes = (counters.taken_in, counters.told, len(events), max(runs, default=0))
+        for what, size in zip(SIZED, sizes, strict=False):
+            self._reach_size(what, size)
+        counters.taken_in = 0
+
+    def _reach_size(self, what: str, size: int) -> None:
+        if name := sized(what, size):
+            self._world.reach(name)
 
     def _compare(self, state: State, what: str, jobs: Iterable[str] | None = None) -> None:
         try:
@@ -301,6 +316,7 @@ class RunWatch:
 
     def sent(self, attempts: Sequence[Attempt]) -> None:
         """Attempts go to a worker: their DISPATCH has to be durable, where it is waited for."""
+        self._reach_size(SIZED[-1], len(attempts))
         for attempt in attempts:
             queue = self.book.queues.get(attempt.queue)
             waits = queue is None or queue.durable_dispatch

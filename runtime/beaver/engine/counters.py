@@ -34,6 +34,10 @@ class CommitCounters:
         self.commits = 0
         self.gathered = 0
         """Commits that waited for one more look at what came in."""
+        self.taken_in = 0
+        """Requests for new jobs that were decided together, the last time."""
+        self.told = 0
+        """Answers that waited for the last commit."""
         self.events = 0
         self.bytes = 0
         self.syncs = Histogram(SYNC_SECONDS)

@@ -170,6 +170,7 @@ class Engine:
     def _take_in(self) -> None:
         """Decides and applies what was asked for by `enqueue`: together, or else one by one."""
         everyone = self._intake.take()
+        self.counters.taken_in = len(everyone)
         if self._commits.is_over:
             return
         if len(everyone) > 1 and self._take_in_together(everyone):

@@ -292,6 +292,7 @@ class GroupCommit:
         counters.commits += 1
         counters.events += len(events)
         counters.bytes += appended.bytes
+        counters.told = len(batch.waiting)
         self.durable_seq = batch.next_seq - 1
         # Observers tell too: of ends that somebody waits for.
         self._replies.is_telling = True
