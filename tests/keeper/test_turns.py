@@ -219,3 +219,62 @@ def test_fifty_producers_get_their_turns(data: Path, tmp_path: Path) -> None:
 
 def has_jobs(data: Path, count: int) -> bool:
     return (data / "wal.log").exists() and open_client(data).status().pending >= count
+
+
+WAITING = """
+import os, sys, threading, time
+from beaver.client.embedded import EmbeddedClient
+from beaver.request.requests import make_request
+
+def produce(name):
+    client = EmbeddedClient(sys.argv[1])
+    os.write(1, b"asks\\n")
+    client.enqueue([make_request("echo", 0, id=name)])
+    os.write(1, b"%.6f\\n" % time.monotonic())
+
+for n in range(int(sys.argv[3])):
+    threading.Thread(target=produce, args=(f"{sys.argv[2]}-{n}",)).start()
+"""
+PROCESSES, THREADS = 10, 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes share a monotonic clock on Linux")
+@pytest.mark.parametrize("by", ["a keeper", "a server"])
+def test_fifty_producers_that_wait_for_a_store_are_served_together(data: Path, by: str) -> None:
+    """No order of who came first is kept, and none is needed: nobody waits twice the median.
+
+    Each looks every 20 ms, and whoever takes the store then serves all who wait.
+    """
+    data.mkdir(mode=0o700)
+    held = acquire(partial(try_lock, SystemDisk(), str(data)), str(data))
+    endpoint.tell_phase(str(data), "starting")  # So they wait as long as it takes.
+    producers = [python(WAITING, str(data), f"p{n}", str(THREADS)) for n in range(PROCESSES)]
+    server: Server | None = None
+    try:
+        for producer in producers:
+            assert producer.stdout is not None
+            for _ in range(THREADS):
+                assert producer.stdout.readline() == "asks\n"
+        if by == "a server":
+            server = Server(data)
+            eventually(lambda: has_turn(data), "the server wants the lock")
+        freed_s = time.monotonic()
+        endpoint.tell_phase(str(data), "")
+        held.release()
+        waits_s = []
+        for producer in producers:
+            out, err = producer.communicate(timeout=120)
+            assert producer.returncode == 0, err
+            waits_s += [float(line) - freed_s for line in out.split()]
+        waits_s.sort()
+        assert len(waits_s) == PROCESSES * THREADS
+        assert waits_s[-1] < 2 * waits_s[len(waits_s) // 2], waits_s
+        if server is not None:
+            assert server.stop() == 0
+    finally:
+        held.release()
+        for producer in producers:
+            producer.kill()
+            producer.wait()
+        if server is not None and server.process.poll() is None:
+            server.kill()
