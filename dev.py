@@ -196,7 +196,9 @@ def nightly(arguments: list[str]) -> int:
         "power cuts": lambda: run([*faults, "power", "--cuts", str(cuts), *to_table]),
         "pythons": lambda: pythons([]),
         "model check": lambda: run(*fault_table()) or run([*model_check(), "--deep"]),
-        "guards": lambda: run(["python", "-m", "beaver_spec.specification.guards_check", "--write"]),
+        "guards": lambda: run(
+            ["python", "-m", "beaver_spec.specification.guards_check", "--write"]
+        ),
     }
     codes, lines = [], []
     for name, step in steps.items():

@@ -76,6 +76,11 @@ EXPLAINED: Final[Mapping[str, str]] = {
     "the one under way, and is synced and named before anything is pruned for it",
     "release.tell: waits[who] = false": "who is told a second time rests on nothing then",
     "release.tell: seq > seen": "less is remembered as seen, so recovery is asked for less",
+    "release.tell: rests_on[who] = NOTHING": "it is set anew before it is looked at again",
+    "release.crash: cut": "a kill leaves the page cache, which holds at least what the disk does: "
+    "nothing told rests on the difference, and recovery may find it or not (`Log` judges it)",
+    "release.crash: cache = disk": "as above: recovery may find more than was told",
+    "release.crash: dirty = false": "what is written back then is what the disk has",
     "release.tell: seen = seq": "what recovery must find is what `tell` has seen on the disk; the "
     "disk of this model loses nothing, so the second assertion repeats the first",
 }
