@@ -17,14 +17,19 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
+
+import msgspec
+import vectors
 
 import beaver_model.bounds
 from beaver import errors
@@ -38,10 +43,12 @@ from beaver.server.http.api import ROUTES
 from beaver.server.http.describing import document
 from beaver.server.http.problems import TITLES
 from beaver.server.metrics import METRICS
+from beaver_model.bounds import INTEGER_MAX
 from beaver_model.commands import REJECTIONS
 from beaver_model.events import JOB_EVENTS, STORE_EVENTS, Cause
 from beaver_model.lifecycle import MACHINE
 from beaver_model.policy import WAITING
+from beaver_model.rows import Spec
 from beaver_model.states import JobState, Trigger
 
 DOCS = Path(__file__).resolve().parent
@@ -216,6 +223,49 @@ def events() -> str:
     return table(("tag", "event", "fields", "meaning"), rows)
 
 
+def event_fields() -> str:
+    """Every field of every event as it stands in a frame: type, and what its absence means."""
+    rows = []
+    for kind in sorted(JOB_EVENTS + STORE_EVENTS, key=lambda kind: kind.__struct_config__.tag):
+        fields = ", ".join(map(_field, msgspec.structs.fields(kind)))
+        rows.append((str(kind.__struct_config__.tag), code(kind.NAME), fields))
+    return table(("tag", "event", "fields, in order"), rows)
+
+
+def options() -> str:
+    """The options of a job as ENQUEUE holds them."""
+    fields = msgspec.structs.fields(Spec)
+    rows = [(str(index), _field(field)) for index, field in enumerate(fields)]
+    return table(("index", "option"), rows)
+
+
+def _field(field: msgspec.structs.FieldInfo) -> str:
+    kind, bounds = field.type, ""
+    if get_origin(kind) is Annotated:
+        kind, meta = get_args(kind)
+        if meta.ge is not None and meta.le != INTEGER_MAX:
+            bounds = f" from {meta.ge}" if meta.le is None else f" {meta.ge} to {meta.le:,}"
+        kind = "number" if meta.le == INTEGER_MAX else kind
+        if meta.max_length is not None:
+            exact = meta.min_length == meta.max_length
+            bounds = f" of {'' if exact else 'at most '}{meta.max_length}"
+    words = {
+        "number": "number",
+        int: "integer",
+        str: "text",
+        bytes: "bytes",
+        bool: "boolean",
+        float: "float",
+    }
+    what = words.get(kind, "bytes or nil" if kind == bytes | None else "array of texts")
+    absent = "" if field.required else f" = {_absent(field.default)}"
+    return f"{code(field.name)}: {what}{bounds}{absent}"
+
+
+def _absent(value: Any) -> str:
+    return json.dumps(int(value) if isinstance(value, IntEnum) else value)
+
+
 def causes() -> str:
     """Every cause that an event may carry."""
     names = [value for name, value in vars(Cause).items() if not name.startswith("_")]
@@ -311,7 +361,10 @@ def openapi() -> str:
     return document(ROUTES).decode() + "\n"
 
 
-FILES: dict[str, Callable[[], str]] = {"reference/openapi.json": openapi}
+FILES: dict[str, Callable[[], str]] = {
+    "reference/openapi.json": openapi,
+    "reference/wal-vectors.json": vectors.text,
+}
 """What is generated as a whole."""
 
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -324,6 +377,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "lifecycle-diagram": lifecycle_diagram,
     "events": events,
     "causes": causes,
+    "event-fields": event_fields,
+    "spec": options,
     "rejections": rejections,
     "waiting": waiting,
     "bounds": bounds,

@@ -102,8 +102,8 @@ def test_an_illegal_event_in_a_log_is_named_with_its_seq_and_changes_nothing() -
         replay(world.state, 2, 1_000, [Booted(5, False)])
 
 
-def test_a_dispatch_of_a_completed_job_changes_nothing() -> None:
-    """The original plan's idempotence: a DISPATCH that was already applied is skipped."""
+def test_a_dispatch_that_was_applied_already_changes_nothing() -> None:
+    """The original plan's idempotence: it is skipped by its seq."""
     world = busy_world()
     before = fingerprint(world.state)
     assert replay(world.state, 1, 1_000, [e for _, e in world.log]) == 0
