@@ -422,6 +422,12 @@ for _number, _event, _more in (
     KINDS.append(Kind(across_a_boot.__name__, across_a_boot, "is not how a restart ends"))
 
 
+@kind("in flight")
+def a_cancel_request_across_a_boot(s: Story) -> int:
+    s.running()
+    return s.boot(2, [8, "a"]) + 1
+
+
 @kind("is not how a power cut ends")
 def a_power_cut_gives_back(s: Story) -> int:
     return s.boot(2, [6, "a", s.running(), 0, "never_started"], power_cut=True) + 1

@@ -40,6 +40,8 @@ def crc32c(data: bytes, seed: int = 0) -> int:
 def pack(value: Any) -> bytes:
     """Returns a value as MessagePack, each in its shortest form."""
     match value:
+        case Raw():
+            return value.encoded
         case None:
             return b"\xc0"
         case bool():
@@ -55,8 +57,6 @@ def pack(value: Any) -> bytes:
         case list() | tuple():
             head = _sized(b"", (0x90, 16), b"\xdc\xdc\xdd", len(value))
             return head + b"".join(map(pack, value))
-        case Raw():
-            return value.encoded
     raise TypeError(value)
 
 

@@ -13,6 +13,7 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import msgspec
@@ -61,6 +62,7 @@ from beaver_model.events import (
     TimedOut,
 )
 from beaver_model.rows import Origin
+from tests.fuzz.forged import forged
 from tests.fuzz.memory import MemoryFile, OneFile
 from tests.fuzz.visitor import visit
 from tests.model.test_state import busy_world
@@ -398,6 +400,13 @@ TARGETS = {
         frozenset({"header", "frame", "events", "replayed", "clean", "torn", "damaged", "illegal"}),
         24 * MIB,
         300,
+    ),
+    "forged": Target(
+        forged,
+        [Random(seed).randbytes(900) for seed in range(12)],
+        frozenset({"legal", "illegal", "BOOT", "TIMEOUT", "ACK", "CANCEL", "FORGET_QUEUE"}),
+        4 * MIB,
+        1_000,
     ),
     "commit": Target(
         commit,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -66,7 +67,7 @@ def _enqueued(view: EventView, event: Enqueued) -> None:
         return
     view.task, view.queue, view.priority = spec.task, spec.queue, spec.priority
     view.max_attempts, view.timeout_ms = spec.max_attempts, spec.timeout_ms
-    view.payload = msgspec.Raw(event.payload)
+    view.payload = shown(event.payload, "payload")
     view.run_at = event.run_at_ms or None
     view.parent = event.parent or None
     view.tags = event.tags or None
@@ -116,7 +117,7 @@ _FILL: Final[dict[type, Callable[[EventView, Any], None]]] = {
 _PLACES: Final[dict[str, tuple[str, Callable[[Any], Any] | None]]] = {
     "run_at_ms": ("run_at", None),
     "result": ("result", shown),
-    "payload": ("payload", msgspec.Raw),
+    "payload": ("payload", partial(shown, what="payload")),
 }
 """Fields that are shown under another name, or in another shape."""
 

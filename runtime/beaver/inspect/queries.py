@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import msgspec
-
 from beaver.errors import NotFound
 from beaver.structs.views import (
     ABSENT,
@@ -22,6 +20,7 @@ from beaver.structs.views import (
     StatusView,
     WorkerView,
 )
+from beaver.text.jsontext import shown
 from beaver_model.index import QueueIndex
 from beaver_model.policy import why
 from beaver_model.rows import Row, Tombstone
@@ -57,7 +56,7 @@ def job_view(state: State, row: Row) -> JobView:
         error="",
         parent="",
         tags=(),
-        payload=msgspec.Raw(row.payload),
+        payload=shown(row.payload, "payload"),
         waiting=why(state, row).reason,
     )
     if extra is not None:

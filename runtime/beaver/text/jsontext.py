@@ -157,13 +157,13 @@ def fault_of_result(text: bytes) -> str:
     return ""
 
 
-def shown(result: bytes) -> msgspec.Raw:
-    """Returns a result for those who are shown it, also one that an old log holds and is no JSON.
+def shown(result: bytes, what: str = "result") -> msgspec.Raw:
+    """Returns a result or payload for those who are shown it, also what is no JSON in an old log.
 
     Embedded as it is it would make the whole answer unreadable.
     """
     if fault := fault_of_result(result):
-        return msgspec.Raw(_encode(f"({len(result)} bytes that are no result: {fault})"))
+        return msgspec.Raw(_encode(f"({len(result)} bytes that are no {what}: {fault})"))
     return msgspec.Raw(result)
 
 

@@ -396,6 +396,8 @@ class Validator:
         return None
 
     def _cancel_requested(self, job: _Job, step: LogStep) -> str | None:
+        if step.fields["job"] in self._owed:
+            return "is asked to stop, and its attempt ended with the BOOT"
         return "is asked to stop a second time" if job.is_to_cancel else None
 
     def _free(self, job: _Job, step: LogStep) -> str | None:

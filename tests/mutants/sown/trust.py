@@ -232,7 +232,7 @@ MUTANTS: Final = (
         name="bad-stored-result-shown-as-it-is",
         module="beaver.text.jsontext",
         diff="""
--        return msgspec.Raw(_encode(f"({len(result)} bytes that are no result: {fault})"))
+-        return msgspec.Raw(_encode(f"({len(result)} bytes that are no {what}: {fault})"))
 +        mutant_reached()
 """,
         tests=(
