@@ -51,7 +51,7 @@ class ProcessDisk:
             process: Whose it is.
             on_stop: Called where a planned fault stops the process in an operation.
             on_sync: Called before each operation that waits for the platter.
-            on_relock: Called where it locks a directory that it has locked already.
+            on_relock: Called where it locks another file than before: one that was made again.
             planned_by: Whose planned faults strike here, where it has none of its own.
         """
         self._disk, self._process = disk, process
@@ -150,7 +150,7 @@ class ProcessDisk:
     def lock(self, path: str) -> DirectoryLock | None:
         lock = self._as_user().lock(path)
         if lock is not None:
-            if self._locks:
+            if any(lock.identity() != former.identity() for former in self._locks):
                 self._on_relock()
             self._locks.append(lock)
         return lock
