@@ -352,6 +352,12 @@ def move_a_queue(lines: list[bytes]) -> None:
     lines.insert(5, lines.pop(1))
 
 
+def weigh_a_queue_nothing(lines: list[bytes]) -> None:
+    """A server would divide by it."""
+    assert b'"weight":10' in lines[1]
+    lines[1] = lines[1].replace(b'"weight":10', b'"weight":0')
+
+
 def repeat_the_footer(lines: list[bytes]) -> None:
     lines.append(lines[-1])
 
@@ -362,6 +368,7 @@ def repeat_the_footer(lines: list[bytes]) -> None:
         (swap_jobs, "seqs do not ascend behind 0"),
         (repeat_an_id, "two rows have one id"),
         (shorten_a_digest, "length >= 12"),
+        (weigh_a_queue_nothing, "no meaning"),
         (move_a_queue, "names the queue default, which has no line"),
         (repeat_the_footer, "no footer"),
     ],

@@ -32,6 +32,7 @@ import msgspec
 from beaver.errors import Corruption, NewerFormat
 from beaver.ports import File
 from beaver_model.bounds import DIGEST_BYTES, PAYLOAD_DEPTH_MAX
+from beaver_model.events import Bound, Weight
 from beaver_model.freezing import JobTuple, QueueTuple, TombstoneTuple, freeze_queue
 from beaver_model.rows import (
     Extra,
@@ -90,10 +91,10 @@ class HeaderLine(msgspec.Struct, tag="header", tag_field="kind", omit_defaults=T
 class QueueLine(msgspec.Struct, tag="queue", tag_field="kind", omit_defaults=True):
     name: str
     paused: bool
-    weight: int
-    bytes_max: int
-    enqueued: int
-    completed: int
+    weight: Weight
+    bytes_max: Bound
+    enqueued: Bound
+    completed: Bound
     durable_dispatch: bool = True
 
 

@@ -193,7 +193,7 @@ def _event(raw: list[Any]) -> tuple[str, dict[str, Any]]:
         return f"tag {tag}", {}
     name, names, types = _FORMS[tag]
     if tuple(map(type, raw)) == types:
-        return name, dict(zip(names, raw[1:], strict=True))
+        return name, dict(zip(names, raw[1:], strict=False))
     shape = SHAPES[tag][1]
     fields = dict(shape)
     fields.update(zip(shape, raw[1:], strict=False))

@@ -200,8 +200,9 @@ class Validator:
 
     def _change(self, step: LogStep) -> str | None:
         name, fields = step.name, step.fields
-        if fields.get("run_at_ms", 0) > NUMBER_MAX or fields.get("run_at_ms", 0) < 0:
-            return f"{fields['run_at_ms']} is no time"
+        at_ms = fields.get("run_at_ms", 0)
+        if at_ms and not 0 <= at_ms <= NUMBER_MAX:
+            return f"{at_ms} is no time"
         store_event = self._STORE_EVENTS.get(name)
         if store_event is not None:
             self._parent = ""
@@ -528,7 +529,11 @@ def _number(least: float, most: float, kind: Any = int) -> Callable[[Any], bool]
 
 def _is_name(text: Any, bytes_max: int) -> bool:
     """True for 1 to so many bytes of UTF-8 without a control character."""
-    if not isinstance(text, str) or not 0 < len(text.encode()) <= bytes_max:
+    if not isinstance(text, str):
+        return False
+    if text.isprintable() and 0 < 4 * len(text) <= bytes_max:
+        return True  # No character has more than four bytes.
+    if not 0 < len(text.encode()) <= bytes_max:
         return False
     return text.isprintable() or not any(
         ord(character) < 32 or 127 <= ord(character) < 160 for character in text

@@ -248,6 +248,30 @@ MUTANTS: Final = (
         why="What the model wrongly allowed would not be seen by the specification.",
     ),
     Mutant(
+        name="the-second-opinion-takes-a-request-for-an-end",
+        module=_SPEC,
+        diff="""
+-        if step.fields["job"] in self._owed:
+-            return "is asked
++        mutant_reached()
++        if False:
++            return "is asked
+""".replace('"is asked', '"is asked to stop, and its attempt ended with the BOOT"'),
+        tests=_seen("a_cancel_request_across_a_boot"),
+        why="What the model wrongly allowed would not be seen by the specification.",
+    ),
+    Mutant(
+        name="a-queue-without-weight-in-a-snapshot",
+        module="beaver.snapshot.lines",
+        diff="""
+-    weight: Weight
++    mutant_reached()
++    weight: int
+""",
+        tests=("tests/snapshot/test_format.py",),
+        why="The server divides by the weight at the first job, and dies at every start.",
+    ),
+    Mutant(
         name="the-second-opinion-knows-no-parents",
         module=_SPEC,
         diff="""
