@@ -23,8 +23,9 @@ from beaver.journal.wal.scan import SegmentScan
 from beaver.store.rebuild import Recovered
 from beaver.store.recovery import read_store
 from beaver_chaos.sim.disk import SimDisk
-from beaver_model import fingerprint
-from beaver_model.events import Booted
+from beaver_model import State, decide, fingerprint
+from beaver_model.commands import Boot
+from beaver_model.events import AnyEvent
 from tests.stateful.running import SEEN
 from tests.stateful.stores import DATA, MovedClock, append, open_sim
 
@@ -56,7 +57,7 @@ class Victim:
         self.disk, self.clock = disk.copy(), clock
         state, report = read_store(self.disk, "data", clock=clock)
         self.print, self.last_seq = fingerprint(state), state.last_seq
-        self.next_commit = encode_commit(state.time_ms, [Booted(state.epoch + 1, False)])
+        self.next_commit = encode_commit(state.time_ms, boot_of(state))
         """What could follow, as far as the events go."""
         self.base_seq = report.snapshot_seq
         self.segments = [_segment(self.disk, info) for info in segments(self.disk, DATA)]
@@ -90,13 +91,21 @@ class Victim:
         """A start gives that state, and appending works; what it appends is there again."""
         opened = open_sim(self.disk, self.clock, create=False)
         assert fingerprint(opened.state) == expected, f"{what}: another state"
-        epoch, seq = opened.state.epoch, opened.state.last_seq
-        append(opened.journal, opened.state.time_ms, [Booted(epoch + 1, False)])
+        epoch, events = opened.state.epoch, boot_of(opened.state)
+        seq = opened.state.last_seq + len(events)
+        append(opened.journal, opened.state.time_ms, events)
         self.disk.kill()
         again = open_sim(self.disk, self.clock, create=False)
-        assert (again.state.last_seq, again.state.epoch) == (seq + 1, epoch + 1), what
+        assert (again.state.last_seq, again.state.epoch) == (seq, epoch + 1), what
         SEEN.witness(f"went on: {what}")
         return opened
+
+
+def boot_of(state: State) -> list[AnyEvent]:
+    """What the next start logs: a BOOT, and behind it the fate of what was in flight."""
+    events = decide(state, Boot(), state.time_ms)
+    assert isinstance(events, list)
+    return events
 
 
 def _segment(disk: SimDisk, info: SegmentInfo) -> Segment:
