@@ -141,13 +141,13 @@ def replay(
 
 def _replay_each(state: State, events: Iterable[AnyEvent], frame: Frame) -> None:
     for event in events:
-        check, change = _STEPS[type(event)]
-        reason = check(state, event, frame)
+        kind = type(event)
+        reason = _CHECKS[kind](state, event, frame)
         if reason is not None:
             raise IllegalEvent(state.last_seq + 1, event, reason)
         # As `apply` does, without a call for each event of a long log.
         state.last_seq += 1
-        change(state, event)
+        _APPLY[kind](state, event)
 
 
 def _check_forgotten(state: State, event: Any, frame: Frame) -> str | None:
@@ -301,11 +301,8 @@ _APPLY: Final[dict[type, Callable[[State, Any], None]]] = {
     BoundsSet: _bounds_set,
     QueueForgotten: _queue_forgotten,
 }
-_STEPS: Final = {
-    kind: (_check_forgotten if kind is QueueForgotten else CHECK[kind], change)
-    for kind, change in _APPLY.items()
-}
-"""By event: what may keep it out, and what it changes."""
+_CHECKS: Final = {**CHECK, QueueForgotten: _check_forgotten}
+"""By event: what may keep it out of a log that is replayed."""
 
 
 # -- what they share ----------------------------------------------------------------------

@@ -59,7 +59,7 @@ DERIVED = {
     "beaver.history.projection.END_OF",
     "beaver_chaos.sim.watch._ENDS",
     "beaver_spec.explorer.properties._WHERE",
-    "beaver_model.applying._STEPS",
+    "beaver_model.applying._CHECKS",
     "beaver_model.legality._MISPLACED",
 }
 

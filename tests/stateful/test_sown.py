@@ -183,14 +183,18 @@ BUGS = {
     "stamps-go-back": Bug(Stamper, "now_ms", _wall_clock, Lifecycle, "another stamp|never go back"),
     "index-not-updated": Bug(State, "take", _count_not_kept, Lifecycle, "ready_index_matches"),
     "release-keeps-the-charge": Bug(
-        applying, "_APPLY", _release_keeps_the_charge, Lifecycle, "differ|ready_index_matches"
+        applying,
+        "_APPLY",
+        _release_keeps_the_charge,
+        Lifecycle,
+        "by the events|ready_index_matches",
     ),
     "tombstone-evicted-early": Bug(
         State,
         "bury",
         _one_more_evicted,
         Lifecycle,
-        "remembered of finished jobs|the engine differs",
+        "remembered of finished jobs|by the events|the engine differs",
     ),
     "frame-not-verified": Bug(
         scan,

@@ -262,7 +262,7 @@ MUTANTS: Final = (
         name="illegal-event-applied",
         module="beaver_model.applying",
         diff="""
-         reason = check(state, event, frame)
+         reason = _CHECKS[kind](state, event, frame)
 -        if reason is not None:
 -            raise IllegalEvent(state.last_seq + 1, event, reason)
 +        mutant_reached()
