@@ -20,6 +20,7 @@ from beaver.server.http.problems import Problem, problem_of
 from beaver.server.http.routing import JSON, NDJSON, Call, Reply, Route, check_type
 from beaver.structs.messages import Options, Request
 from beaver.structs.views import Accepted, AcceptedBriefly
+from beaver.text.foreign import counted
 from beaver_model.bounds import (
     ATTEMPTS_MAX,
     BATCH_BYTES_MAX,
@@ -154,7 +155,7 @@ async def _enqueue_array(call: Call, raw: bytes) -> Reply:
     if len(jobs) > BATCH_JOBS_MAX:
         raise Problem(
             "too_large",
-            f"{len(jobs)} jobs in one commit; at most {BATCH_JOBS_MAX} fit; "
+            f"{counted(len(jobs), 'job')} in one commit; at most {BATCH_JOBS_MAX} fit; "
             f"send them as {NDJSON}, which takes any number",
         )
     if not jobs:
