@@ -26,6 +26,8 @@ COMMENT_EVERY: Final = 15
 """A comment is sent after so many of these, so that a dead connection is noticed."""
 SLOW_S: Final = 5.0
 """A reader that takes nothing for so long is cut off."""
+WRITE_BYTES: Final = 16 << 10
+"""So much is written at once: a slow reader takes that in time."""
 _NAMES: Final = tuple(kind.NAME for kind in (*JOB_EVENTS, *STORE_EVENTS))
 _SEQ_MAX: Final = (1 << 62) - 1
 
@@ -149,8 +151,9 @@ class _Stream:
         Raises:
             TimeoutError: It takes nothing.
         """
-        if data:
-            await asyncio.wait_for(self._response.write(data), SLOW_S)
+        for at in range(0, len(data), WRITE_BYTES):
+            piece = data[at : at + WRITE_BYTES]
+            await asyncio.wait_for(self._response.write(piece), SLOW_S)
 
 
 def _frame(seq: int, name: str, data: dict[str, object]) -> bytes:
