@@ -117,7 +117,7 @@ class Frame:
         self.boot_before = 0
         self.is_power_cut = False
         self.children = 0
-        """Of the last ACK so far."""
+        """Children of the last ACK so far."""
 
     def resume(self, state: State, known: int) -> None:
         """Goes on behind the first events, which the state holds already."""

@@ -36,10 +36,10 @@ LOCK_NAME: Final = "tokens.lock"
 ADMIN: Final = "local"
 """Name of the token in `token`."""
 PREFIX: Final = "beaver_"
-"""By which programs that look for secrets in files can tell one."""
+"""Lets secret scanners recognise a token."""
 SECRET_BYTES: Final = 32
 STALE_S: Final = 0.5
-"""So long a server trusts what it has read of the file."""
+"""Seconds for which a server trusts its copy of the file."""
 TOKENS_MAX: Final = LIMITS["tokens"].value
 FILE_BYTES_MAX: Final = 16 << 20
 QUEUES_MAX: Final = 100

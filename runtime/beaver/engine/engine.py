@@ -90,7 +90,7 @@ class Engine:
         )
         self._failed: BaseException | None = None
         self._asking: set[asyncio.Future[Reply]] = set()
-        """Who waits in `execute`."""
+        """Futures waiting in `execute`."""
 
         self.before_commit: Callable[[int], None] | None = None
         """Called with the stamp just before each commit; may submit."""

@@ -123,7 +123,7 @@ class GroupCommit:
         self.is_over = False
         """The engine has failed or is closed: nothing more is written or told."""
         self.stamp: Stamp | None = None
-        """Of the last commit, where the journal wants one."""
+        """Stamp of the last commit, if the journal uses stamps."""
         self.observers: list[Observer] = []
         self.counters = CommitCounters()
         self.is_scheduled = False

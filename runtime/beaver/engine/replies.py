@@ -30,7 +30,7 @@ Reply = Applied | Rejection | BeaverError
 Done = Callable[[Reply], None]
 
 Waiting = tuple[Callable[[Any], None], Any]
-"""Who waits, and the answer."""
+"""A waiting callback and its answer."""
 
 
 class Replies:

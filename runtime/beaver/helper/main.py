@@ -306,7 +306,7 @@ def _tell(layout: Layout, args: list[Any]) -> bytes:
 
 
 _walkers: Final[dict[str, Walker]] = {}
-"""Of the child that stays, by the path of the store."""
+"""Walkers of the long-lived child, by the path of the store."""
 
 
 def _walk(layout: Layout, args: list[Any]) -> bytes:

@@ -1,7 +1,7 @@
 """Going through the log in order, on from where the last of a few readings ended.
 
-Who follows the log asks again and again for what came since; so a reader keeps a few places with
-what it knows of the jobs there, and reads nothing twice.
+A follower of the log asks repeatedly for new events.  So a reader keeps a few positions, with what
+it knows about the jobs there, and reads nothing twice.
 
 What may not live here: a wait.
 """
@@ -28,11 +28,11 @@ from beaver_model.events import Acked, Discarded, Enqueued, JobEvent
 from beaver_model.rows import spec_of
 
 PLACES_MAX: Final = 16
-"""Readings that are kept."""
+"""Maximum number of positions kept."""
 LOOKED_MAX: Final = 100_000
-"""Events that one question about jobs looks at."""
+"""Maximum number of events examined for one request."""
 RECORDS_MAX: Final = 20_000
-"""Jobs that one of them knows; of others the index is asked."""
+"""Maximum number of jobs tracked at a position; others are looked up in the index."""
 
 _encode: Final = msgspec.json.Encoder().encode
 

@@ -41,7 +41,7 @@ OVERHEAD_BYTES: Final = 64
 
 
 class Stamp(NamedTuple):
-    """Who made a commit, in a journal in which a deposed writer's may turn up late."""
+    """The writer of a commit, in a journal where a deposed writer's commit may arrive late."""
 
     epoch: int
     """The epoch that the writer's BOOT began."""

@@ -35,7 +35,7 @@ class PastTeller(Protocol):
 
 
 class Asker:
-    """Who asked: answers go there, and what an answer takes of memory until then is told.
+    """The client that asked: receives the answer, and is charged for its memory until then.
 
     A thousand pipelined questions may have answers of a megabyte each, which all wait for one
     commit: whoever takes them has to know when it is enough.

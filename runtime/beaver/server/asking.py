@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 _json: Final = msgspec.json.Encoder().encode
 _LOOKS: Final = 3
-"""So often a job is looked at that goes on each time while its events are looked up."""
+"""Attempts to read a consistent view of a job that changes while its events are read."""
 
 
 class Questions:

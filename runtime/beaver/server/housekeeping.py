@@ -50,9 +50,9 @@ SNAPSHOT_EVENTS: Final = 500_000
 BUSY_EVENTS_S: Final = 1_000
 """A server that writes more events a second is busy: the history is put off."""
 LAG_EVENTS_MAX: Final = 500_000
-"""So far the history of a busy server may lag: one to two seconds of projecting."""
+"""Events by which the history of a busy server may lag: one to two seconds of projecting."""
 LAG_S_MAX: Final = 10.0
-"""So long it may lag, however few events that are."""
+"""Time for which it may lag, however few events that is."""
 PIECE_EVENTS: Final = 50_000
 """A calm server's history is brought up in pieces: after each the server may be busy."""
 

@@ -13,7 +13,7 @@ from beaver_model.rows import spec_of
 
 _MEMO_MAX: Final = 10_000
 _NEAR_MAX: Final = 256
-"""So many names are looked at for one that is like an unknown task's."""
+"""Maximum number of names compared with an unknown task's name."""
 
 
 class Strangers:

@@ -81,7 +81,7 @@ class Connection(asyncio.Protocol):
         self._asked = 0
         """Requests without an answer, waits excepted."""
         self._asked_charged = 0
-        """So many of them the budget knows of."""
+        """The number of them that the budget knows about."""
         self._held = 0
         """Bytes of answers that are computed, and wait for a commit."""
         self._watches: dict[int, Watch] = {}

@@ -24,7 +24,7 @@ class Snapshot(NamedTuple):
     state: State
     position: Position
     stamp: Stamp | None = None
-    """Of the last commit in it, in a journal with stamps."""
+    """Stamp of the last commit it contains, if the journal has stamps."""
 
 
 class Snapshots(Protocol):

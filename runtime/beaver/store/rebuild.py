@@ -55,7 +55,7 @@ class Replica:
         self.position: Position | None = base.position or None
         """The place up to which the journal is in the state."""
         self.stamp: Stamp | None = base.stamp
-        """Of the last commit that counts, where there are stamps."""
+        """Stamp of the last valid commit, if the journal has stamps."""
         self.voided = 0
         """Commits that did not count."""
         self._last: Commit | None = None

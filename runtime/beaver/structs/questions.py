@@ -50,7 +50,7 @@ class WalkedEvent(msgspec.Struct, array_like=True, gc=False):
     job: str
     """Empty where it belongs to none."""
     queue: str
-    """Of the job, where it is known."""
+    """Queue of the job, if known."""
     json: msgspec.Raw
 
 
@@ -59,7 +59,7 @@ class Walked(msgspec.Struct, array_like=True):
 
     events: list[WalkedEvent]
     come_to: int
-    """Every event up to here was looked at."""
+    """Every event up to this seq was examined."""
     first_seq: int
     """Where the log begins."""
 
@@ -82,7 +82,7 @@ class CameIn(msgspec.Struct, array_like=True):
     jobs: list[tuple[int, str]]
     """Seq and id."""
     come_to: int
-    """Every job up to here was looked at."""
+    """Every job up to this seq was examined."""
     first_seq: int
     """Where the log begins."""
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("beaver")
 
 WANTED: Final = 65_536
-"""So far the soft limit is raised, where the hard one allows it."""
+"""The soft limit is raised to this, if the hard limit allows it."""
 
 OWN: Final = 256
 """Descriptors that clients leave to the server where there are enough; else half of all."""

@@ -27,7 +27,7 @@ _PID_MAX: Final = 1 << 31
 
 
 class Owner(Protocol):
-    """Who hears what a mailbox receives."""
+    """Receives what arrives in a mailbox."""
 
     def ready(self, mailbox: Mailbox) -> None: ...
 

@@ -22,7 +22,7 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     workers: int
     mark: str
-    """Of every process, so that the next start finds leftovers: see `kinship.store_mark`."""
+    """Mark of every process, by which the next start finds leftovers; see `kinship.store_mark`."""
     app: str = ""
     """`module:name`; empty for the built-in tasks alone."""
     executor: str = "process"

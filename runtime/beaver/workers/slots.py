@@ -118,7 +118,7 @@ class Slots:
         self.last = started
         """Token that each worker was last seen to have started."""
         self.users: list[Callable[[], None]] = []
-        """Whoever reads it: called where it was cut, before it is made whole again."""
+        """Called when a cut was found, before the file is restored."""
 
     @classmethod
     def open(cls, path: str, workers: int, store: bytes, last_seq: int) -> Slots:

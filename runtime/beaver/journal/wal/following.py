@@ -40,7 +40,7 @@ class Cursor(NamedTuple):
     next_seq: int
     crc: int
     flags: int
-    """Of that frame: CLOSE where the segment may have ended."""
+    """Flags of that frame; CLOSE means that the segment may have ended."""
 
 
 def behind_seq(seq: int) -> Cursor:

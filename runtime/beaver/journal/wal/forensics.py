@@ -40,7 +40,7 @@ class Forensics:
         self.clock = clock
         self._infos: list[SegmentInfo] = []
         self.scan: SegmentScan | None = None
-        """Of the active segment, once the log was read."""
+        """Scan of the active segment, once the log has been read."""
         self._reading: LogScan | None = None
         self.twin = ""
         """Path of the active segment's second name or copy in the archive."""

@@ -123,7 +123,7 @@ class Wal:
         self._clock = clock
         self._commits = commits or CommitPath()
         self._done: Done | None = None
-        """Who waits for the frame that the writer process has."""
+        """Callback waiting for the frame that the writer process holds."""
         self._frame_bytes = 0
         """Its size."""
         self.segment_bytes = segment_bytes

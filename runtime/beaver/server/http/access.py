@@ -1,4 +1,4 @@
-"""Who is let in: the names a server answers to, the pages of other origins, and tokens.
+"""Access control: the names a server answers to, pages of other origins, and tokens.
 
 A page of a stranger in somebody's browser can send requests to this machine.  Two checks stop
 it: the `Host` has to be ours (a name of the stranger's that was made to point here is not), and a

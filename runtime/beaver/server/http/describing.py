@@ -19,7 +19,7 @@ from beaver.server.http.routing import DURATIONS, JSON, Route
 from beaver.structs.views import ABSENT
 
 VERSION: Final = "1"
-"""Of the contract; a path begins with it."""
+"""Version of the contract; every path begins with it."""
 _ALWAYS: Final = ("unauthenticated", "forbidden", "invalid", "not_acceptable", "unavailable")
 """Problems that every route has."""
 _PARAMETER: Final = re.compile(r"{(\w+)}")

@@ -75,7 +75,7 @@ class Door(asyncio.Protocol):
         self._asked = 0
         """Requests whose head is there and whose answer is not."""
         self._body: Body | None = None
-        """Of the last request, as long as not all of it is there: also behind its answer."""
+        """Body of the last request until it has arrived completely, even after the answer."""
         self._more_came = False
         """Bytes came while a request was carried out: maybe a part of the next."""
 

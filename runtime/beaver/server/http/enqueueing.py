@@ -33,9 +33,9 @@ from beaver_model.bounds import (
 )
 
 SLICE_JOBS: Final = 250
-"""Jobs of a body that are read before others have a turn."""
+"""Jobs parsed before the loop serves others."""
 PAUSE_S: Final = 0.02
-"""Lines that are there are taken in after so long without another one."""
+"""Seconds without another line after which those received are committed."""
 _SPACE: Final = b" \t\r\n"
 _EXEC: Final = "exec"
 
@@ -192,7 +192,7 @@ class _Lines:
         self._call = call
         self._response = web.StreamResponse(headers={"Content-Type": NDJSON})
         self._index = 0
-        """Of the next line that holds a job."""
+        """Index of the next line that holds a job."""
         self._chunk: list[Request] = []
         self._chunk_bytes = 0
         self._line_bytes_max = call.site.service.payload_bytes_max + LINE_SLACK_BYTES

@@ -21,13 +21,13 @@ from beaver.text.near import unknown_name
 from beaver_model.events import JOB_EVENTS, STORE_EVENTS
 
 QUIET_S: Final = 1.0
-"""So often a stream looks whether its token is still good."""
+"""How often a stream checks that its token is still valid."""
 COMMENT_EVERY: Final = 15
-"""A comment is sent after so many of these, so that a dead connection is noticed."""
+"""Quiet periods after which a comment is sent, to detect dead connections."""
 SLOW_S: Final = 5.0
-"""A reader that takes nothing for so long is cut off."""
+"""A reader that accepts no data for this long is cut off."""
 WRITE_BYTES: Final = 16 << 10
-"""So much is written at once: a slow reader takes that in time."""
+"""Bytes written at once; even a slow reader accepts them in time."""
 _NAMES: Final = tuple(kind.NAME for kind in (*JOB_EVENTS, *STORE_EVENTS))
 _SEQ_MAX: Final = (1 << 62) - 1
 

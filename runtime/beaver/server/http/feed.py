@@ -19,11 +19,11 @@ from beaver.errors import BeaverError
 from beaver.structs.questions import Walked, WalkedEvent
 
 KEPT_BYTES: Final = 16 << 20
-"""Events that are kept for those who follow; who falls behind them is cut off."""
+"""Bytes of recent events kept in memory; a follower that falls further behind is cut off."""
 PIECE_BYTES: Final = 256 << 10
-"""What is asked of the helper at once."""
+"""Bytes of JSON requested from the helper at once."""
 PAUSE_S: Final = 0.02
-"""Between two questions, so that many commits make one."""
+"""Pause between two requests, so that one covers many commits."""
 EVENT_BYTES: Final = 200
 """Memory of an event beside its JSON."""
 
@@ -39,13 +39,13 @@ class Gap(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """Who follows has fallen behind; they may go on from this seq."""
+    """The follower has fallen behind and may resume from this seq."""
 
     next_seq: int
 
 
 class Quiet(NamedTuple):
-    """Nothing has come for a while."""
+    """No event arrived for a while."""
 
 
 Step = list[WalkedEvent] | Gap | Cut | Quiet
@@ -65,10 +65,10 @@ class Feed:
         self._kept: list[WalkedEvent] = []
         self._kept_bytes = 0
         self._come_to = 0
-        """The events kept are those up to here."""
+        """Events up to this seq have been read."""
         self._followers = 0
         self._more = asyncio.Event()
-        """Replaced each time that something has come."""
+        """Set and replaced whenever events arrive."""
         self._committed = asyncio.Event()
         self._pumping: asyncio.Task[None] | None = None
         self._failed: BeaverError | None = None
@@ -117,7 +117,7 @@ class Feed:
 
     @property
     def _begins(self) -> int:
-        """Who has come to here finds all that follows among what is kept."""
+        """A follower at this seq or later finds everything it needs in memory."""
         return self._kept[0].seq - 1 if self._kept else self._come_to
 
     def _after(self, seq: int) -> list[WalkedEvent]:

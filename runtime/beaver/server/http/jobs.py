@@ -59,7 +59,7 @@ class JobData(View, omit_defaults=True, kw_only=True):
     result: msgspec.Raw = ABSENT
     cause: str = ""
     error: str = ""
-    """Of the last attempt that did not complete."""
+    """Error of the last attempt that did not complete."""
     tags: tuple[str, ...] = ()
     parent: str = ""
     cancel_requested: bool = False

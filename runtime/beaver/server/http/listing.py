@@ -24,13 +24,13 @@ from beaver.structs.views import ExplainView, JobView
 LIMIT_MAX: Final = 1_000
 LIMIT_DEFAULT: Final = 100
 LOOKED_MAX: Final = 5_000
-"""Jobs that one request looks at."""
+"""Maximum number of jobs that one request examines."""
 STEP_JOBS: Final = 500
-"""Jobs that are asked for at once."""
+"""Jobs fetched in one step."""
 TOLD_AT_ONCE: Final = 64
-"""Jobs whose stories are asked for at once."""
+"""Jobs whose events are fetched at once."""
 PAGE_BYTES: Final = 8 << 20
-"""Payloads and results of a page; a single larger one still comes."""
+"""Maximum bytes of payloads and results in a page; a single larger job still fits."""
 _SEQ_MAX: Final = (1 << 62) - 1
 
 State = Literal["pending", "in_flight", "completed", "dead", "cancelled", "discarded"]
@@ -59,7 +59,7 @@ class ListQuery(Body):
     """Those that came in before."""
     limit: Annotated[int, msgspec.Meta(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT
     cursor: Annotated[int, msgspec.Meta(ge=0, le=_SEQ_MAX)] = 0
-    """Of the page before."""
+    """Cursor of the previous page."""
 
 
 class JobPage(msgspec.Struct):

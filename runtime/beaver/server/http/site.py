@@ -32,11 +32,11 @@ from beaver_model.rows import Origin
 T = TypeVar("T")
 
 ROOM_BYTES: Final = 128 << 20
-"""Bodies that are held at once."""
+"""Bytes of request bodies held at once."""
 HELD_MAX: Final = 64
 """Long polls and streams of one token at once."""
 SMALL_BYTES: Final = 64 << 10
-"""A body of so many bytes needs no room: a thousand connections may hold one each."""
+"""A smaller body needs no room: a thousand connections may hold one each."""
 
 
 class Site:
@@ -178,7 +178,7 @@ class Applied(NamedTuple):
     """What a command led to."""
 
     seq: int
-    """Of its last event; 0 where it had none, since all was so before."""
+    """Seq of its last event; 0 if nothing had to change."""
 
 
 class Room:
