@@ -57,7 +57,9 @@ class Http:
             connection.request(method, path, body, {**sent, **(headers or {})})
             answer: HTTPResponse = connection.getresponse()
             told = {name.lower(): value for name, value in answer.getheaders()}
-            return Answer(answer.status, told, answer.read())
+            # A stream does not end by itself.
+            body = b"" if told.get("content-type") == "text/event-stream" else answer.read()
+            return Answer(answer.status, told, body)
         finally:
             connection.close()
 
