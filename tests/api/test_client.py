@@ -42,10 +42,16 @@ def connected(data: str, server: ModelServer) -> Iterator[Client]:
 def test_a_job_can_be_followed_from_enqueue_to_its_result(
     connected: Client, server: ModelServer
 ) -> None:
-    [one, two] = connected.enqueue([request("a", b'{"n": 1e400}'), request("b")])
+    [one, two] = connected.enqueue(
+        [request("a", b'{"n": 123456789012345678901234567890}'), request("b")]
+    )
     assert (one.id, one.seq, one.created, two.seq) == ("a", 1, True, 2)
     shown = connected.show("a")
-    assert (shown.state, shown.task, bytes(shown.payload)) == ("pending", "echo", b'{"n": 1e400}')
+    assert (shown.state, shown.task, bytes(shown.payload)) == (
+        "pending",
+        "echo",
+        b'{"n": 123456789012345678901234567890}',
+    )
     assert connected.status().pending == 2
     assert [job.id for job in connected.list_jobs(state="pending")] == ["a", "b"]
     assert [job.id for job in connected.list_jobs(after_seq=1)] == ["b"]
