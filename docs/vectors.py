@@ -201,8 +201,8 @@ def text() -> str:
     first: dict[str, dict[str, Any]] = {}
     for event in (event for log in logs for event in log["events"]):
         first.setdefault(event["event"], event)
+    # That each event stands in a log is for `tests/foreign/test_vectors.py` to say.
     by_name = {kind.NAME: kind for kind in ALL_EVENTS}
-    assert first.keys() == by_name.keys(), "each event stands in a log"
     events = []
     for name, shown in first.items():
         kind = by_name[name]

@@ -101,7 +101,7 @@ def test_a_server_killed_again_while_it_recovers_loses_nothing(number: int, tmp_
     assert outcome.code == -signal.SIGKILL
 
 
-@some_at_night("number", [3, 8, 12], [4, 5, 9, 10, 11])
+@some_at_night("number", [3, 8, 10], [4, 5, 6, 7, 9])
 def test_a_log_that_cannot_be_opened_ends_the_server_with_7(number: int, tmp_path: Path) -> None:
     """Under the lock, at recovery, and when a prepared segment is adopted."""
     outcome = inject(tmp_path, Injection("openat", EIO, str(number)), store_first=True)

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from beaver.history.stories import find_finished, tell
 from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.reader import segments
 from beaver.ports import Disk
 from beaver.structs.questions import Known, Search
 from beaver.structs.views import EventView
@@ -46,6 +47,8 @@ def compare_stories(disk: Disk, layout: Layout, *, at_rest: bool = True) -> list
     """
     for _ in range(_READS_MAX):
         try:
+            if at_rest and not segments(disk, layout):
+                return []  # The server was killed before it had made a log.
             return _compare(disk, layout, at_rest=at_rest)
         except FileNotFoundError:
             continue  # A segment was sealed or pruned between its listing and its reading.

@@ -67,10 +67,10 @@ MUTANTS: Final = (
         name="answers-told-after-a-failed-write",
         module="beaver.engine.group_commit",
         diff="""
-         except Exception as error:  # noqa: BLE001 - whatever it is, the log is not trusted now
-             self._fail(error)
+             self._fail(outcome.error)
 +            mutant_reached()
 +            self._replies.tell_all(batch.waiting)
+             return
 """,
         tests=(f"{_ENGINE}::test_after_a_failed_write_nothing_more_is_decided_or_told",),
         why="A producer is told that its job is safe, and it is not in the log.",
