@@ -17,7 +17,7 @@ from beaver.server.http import enqueueing, events, jobs, listing, whole
 from beaver.server.http.access import is_loopback
 from beaver.server.http.describing import document
 from beaver.server.http.problems import Problem, problem_of, problem_of_status
-from beaver.server.http.routing import Call, Reply, Route, accepts, check_type, read_query
+from beaver.server.http.routing import EVENTS, Call, Reply, Route, accepts, check_type, read_query
 from beaver.server.http.site import Site
 
 log: Final = logging.getLogger("beaver.http")
@@ -54,7 +54,9 @@ def add_routes(app: web.Application, site: Site) -> None:
     """Adds every route to an application."""
     for route in ROUTES:
         if route.method == "GET":
-            app.router.add_get(route.pattern, _handler(route, site))
+            # A stream has no end that a HEAD could be answered with.
+            allow_head = route.gives != (EVENTS,)
+            app.router.add_get(route.pattern, _handler(route, site), allow_head=allow_head)
         else:
             app.router.add_route(route.method, route.pattern, _handler(route, site))
 

@@ -220,15 +220,17 @@ class Room:
             if turn.done() and not turn.cancelled():
                 self._give(size)
             else:
-                self._waiting.remove((size, turn))
+                self._waiting = [entry for entry in self._waiting if entry[1] is not turn]
+                self._give(0)  # A smaller one behind it may fit.
             raise
 
     def _give(self, size: int) -> None:
         self._free += size
         while self._waiting and self._waiting[0][0] <= self._free:
             wanted, turn = self._waiting.pop(0)
-            self._free -= wanted
-            turn.set_result(None)
+            if not turn.done():  # Else its client has left in this turn of the loop.
+                self._free -= wanted
+                turn.set_result(None)
 
 
 async def read_body(request: web.Request, bytes_max: int) -> bytes:
