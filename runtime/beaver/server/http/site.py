@@ -109,6 +109,13 @@ class Site:
             if not self._held[token.id]:
                 del self._held[token.id]
 
+    async def _answer(self, told: asyncio.Future[T]) -> T:
+        """Waits for what `_wait` has returned."""
+        try:
+            return await told
+        finally:
+            self._waiting.discard(told)
+
     def _wait(self) -> asyncio.Future[Any]:
         """Returns what an answer is to come to.  Whoever waits for it discards it then."""
         if self.closing.is_set():
@@ -136,10 +143,7 @@ class Site:
                 told.set_result(answer)
 
         self.engine.read(ask, done)
-        try:
-            found, seq = await told
-        finally:
-            self._waiting.discard(told)
+        found, seq = await self._answer(told)
         if isinstance(found, BeaverError):
             raise found
         return found, seq
@@ -165,10 +169,7 @@ class Site:
                 told.set_result(found)
 
         self.engine.change(command, judge, done)
-        try:
-            found = await told
-        finally:
-            self._waiting.discard(told)
+        found = await self._answer(told)
         if isinstance(found, BeaverError):
             raise found
         return found
