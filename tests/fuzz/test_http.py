@@ -212,8 +212,8 @@ def test_any_bytes_at_all_disturb_nobody(
 
 
 REQUEST_BYTES_MAX = 3 << 20
-"""Memory that any request may take, whatever comes behind its head: the buffers of the client, which
-is in this process and may run ahead of the server, included (2.05 MiB were seen)."""
+"""Memory that any request may take, whatever comes behind its head: the buffers of the client,
+which is in this process and may run ahead of the server, included (2.05 MiB were seen)."""
 PIECE = bytes(64 << 10)
 LARGE = {
     "a body that is announced": (b"Content-Length: 67108864\r\n\r\n", PIECE, 1_024),
