@@ -13,6 +13,8 @@ import pytest
 TYPED = Path(__file__).parent / "typed"
 ERROR = re.compile(r"^.*?(\w+\.py):(\d+): error: .*\[([\w-]+)\]$", re.MULTILINE)
 
+pytestmark = pytest.mark.xdist_group("types")
+"""One run of mypy serves all: two at once would break each other's cache."""
 
 Errors = dict[str, dict[int, set[str]]]
 

@@ -161,6 +161,33 @@ def test_a_subject_is_short_and_stands_alone(message: str, passes: bool) -> None
     assert (found is None) == passes
 
 
+# -- groups of tests ---------------------------------------------------------------------------
+
+GROUP = """import pytest
+pytestmark = pytest.mark.xdist_group("one")
+@pytest.mark.parametrize("n", range(6))
+def test_where(n, worker_id):
+    with open("workers", "a") as file:
+        print(worker_id, file=file)
+"""
+
+
+def test_tests_of_one_group_run_in_one_worker(tmp_path: Path) -> None:
+    """Some fixtures count on it; pytest and pytest-xdist must fit each other for it."""
+    (tmp_path / "test_group.py").write_text(GROUP)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", "-c", "/dev/null"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    workers = (tmp_path / "workers").read_text().split()
+    assert len(workers) == 6
+    assert len(set(workers)) == 1
+
+
 # -- types -------------------------------------------------------------------------------------
 
 TYPED = "from __future__ import annotations\n\n\ndef test_one(n: int = 1) -> None:\n    assert n\n"
