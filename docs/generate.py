@@ -54,7 +54,7 @@ from beaver_model.states import JobState, Trigger
 DOCS = Path(__file__).resolve().parent
 LIMITS = (
     "beaver.system.descriptors",
-    "beaver.server.unix_socket",
+    "beaver.server.connection",
     "beaver.server.budget",
     "beaver.transport.framing",
     "beaver.server.http.doors",

@@ -22,9 +22,9 @@ from beaver.journal.wal.commit_path import CommitPath
 from beaver.request.operations import OPERATIONS
 from beaver.request.requests import make_request
 from beaver.request.resolving import Resolver
+from beaver.server.connection import PAUSE_BYTES, Connection
 from beaver.server.results import Results
 from beaver.server.service import Service
-from beaver.server.unix_socket import PAUSE_BYTES, Connection
 from beaver.snapshot.files import load_snapshot, write_snapshot
 from beaver.store.recovery import open_store, read_store
 from beaver.structs.messages import Request

@@ -12,9 +12,9 @@ from beaver.errors import BeaverError
 from beaver.inspect import queries
 from beaver.request.requests import make_request
 from beaver.request.resolving import Resolver
+from beaver.server.connection import UNREAD_BYTES_MAX
 from beaver.server.results import Results
 from beaver.server.service import Service
-from beaver.server.unix_socket import UNREAD_BYTES_MAX
 from beaver_model.commands import Complete, Dispatch, Enqueue, Fail
 from tests.runtime.test_service import NoPast, served
 from tests.worlds.model import job

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from beaver.request.requests import make_request
-from beaver.server import budget, unix_socket
+from beaver.server import budget, connection
 from beaver.server.budget import FRAME_BYTES_FREE, Answers, Frames
 from beaver.server.results import Results
 from beaver.structs.views import ResultView
@@ -150,7 +150,7 @@ async def test_before_hello_a_frame_is_a_few_kilobytes_at_most(tmp_path: Path, s
 async def test_who_does_not_say_hello_is_hung_up_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unix_socket, "HELLO_S", 0.05)
+    monkeypatch.setattr(connection, "HELLO_S", 0.05)
     async with served(tmp_path) as (_, door):
         client, stranger = await door.client(), await door.stranger()
         assert await asyncio.wait_for(stranger.reader.read(), 10) == b""
@@ -176,7 +176,7 @@ async def test_one_connection_more_than_the_limit_is_told_why_not(tmp_path: Path
 async def test_waits_are_bounded_for_one_and_for_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
-    monkeypatch.setattr(unix_socket, bound, 3)
+    monkeypatch.setattr(connection, bound, 3)
     async with served(tmp_path) as (_, door), asyncio.timeout(20):
         client, other = await door.client(), await door.client()
         await client.ask("enqueue", [make_request("echo", id="a")])
@@ -197,7 +197,7 @@ async def test_requests_without_an_answer_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rest waits in the kernel, and every one is answered."""
-    monkeypatch.setattr(unix_socket, "ASKED_MAX", 10)
+    monkeypatch.setattr(connection, "ASKED_MAX", 10)
     async with served(tmp_path) as (world, door):
         client = await door.client()
         client.send(*([n, "enqueue", [[make_request("echo", n)]]] for n in range(1, 1_001)))

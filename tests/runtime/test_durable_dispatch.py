@@ -9,7 +9,7 @@ from typing import Any
 from beaver.dispatch.slots_view import Concurrency
 from beaver.errors import StorageFailed
 from beaver.journal.port import Done, Failed, Position
-from beaver.server.assembly import boot_command
+from beaver.server.booting import boot_command
 from beaver.structs.messages import Attempt
 from beaver.workers.slots import PreviousSlots
 from beaver_model import JobState

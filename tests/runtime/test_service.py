@@ -23,9 +23,10 @@ from beaver.inspect.finding import SLICE_JOBS
 from beaver.request.operations import OPERATIONS
 from beaver.request.requests import make_request, request_bytes
 from beaver.request.resolving import Resolver
+from beaver.server.connection import PAUSE_BYTES, UNREAD_BYTES_MAX
 from beaver.server.results import Results
 from beaver.server.service import Service
-from beaver.server.unix_socket import PAUSE_BYTES, UNREAD_BYTES_MAX, SocketServer
+from beaver.server.unix_socket import SocketServer
 from beaver.structs.questions import Known, Listed, Search, Told
 from beaver.transport import framing
 from beaver_model import State

@@ -32,7 +32,7 @@ from beaver.dispatch.supervision import START_LIMIT_MS
 from beaver.dispatch.time_limits import TICK_S
 from beaver.engine.engine import Engine
 from beaver.engine.replies import Applied, Reply
-from beaver.server.assembly import boot_command
+from beaver.server.booting import boot_command
 from beaver.structs.messages import Attempt, Outcome, OutcomeKind, Request
 from beaver.workers.slots import PreviousSlots
 from beaver_chaos.checker.book import Book

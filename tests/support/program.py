@@ -22,10 +22,10 @@ import msgspec
 
 from beaver.client.opening import open_client
 from beaver.journal.wal.layout import Layout
-from beaver.server.assembly import peek_mark
 from beaver.system.disk import SystemDisk
 from beaver.workers.leftovers import find_leftovers
 from beaver_chaos.checker.stories import compare_stories
+from beaver_chaos.program.process import peek_mark
 from beaver_spec.traces.following import validate_store
 
 BEAVER = [sys.executable, "-m", "beaver"]
@@ -203,5 +203,5 @@ def enqueue(data: Path, *jobs: dict[str, Any]) -> list[dict[str, Any]]:
 
 def processes_of(data: Path) -> list[int]:
     """Pids of processes that carry the store's mark in their environment, zombies excluded."""
-    mark = peek_mark(SystemDisk(), str(data))
+    mark = peek_mark(data)
     return [] if mark is None else find_leftovers(mark)

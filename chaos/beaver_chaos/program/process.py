@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from beaver.journal.wal.layout import Layout
+from beaver.journal.wal.opening import peek_store
 from beaver.journal.wal.reader import read_commits
 from beaver.replay.verifying import verify
-from beaver.server.assembly import peek_mark
 from beaver.store.recovery import read_store
 from beaver.system.disk import SystemDisk
+from beaver.system.kinship import store_mark
 from beaver.transport import endpoint
 from beaver.workers.leftovers import find_leftovers
 from beaver_chaos.checker.history import ClientRecord, HistoryCheck, RunLine
@@ -79,6 +80,13 @@ def own_environment(**more: str) -> dict[str, str]:
     """Returns our environment without settings of Beaver."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BEAVER_")}
     return {**kept, **more}
+
+
+def peek_mark(data: Path) -> str | None:
+    """Returns the mark of the store in a directory; `None` where there is none to read."""
+    disk = SystemDisk()
+    store = peek_store(disk, str(data))
+    return store_mark(store.hex(), disk.identity(str(data))) if store is not None else None
 
 
 class Program:
@@ -221,7 +229,7 @@ class Program:
 
     def processes(self) -> list[int]:
         """Returns whatever carries the store's mark; the server itself does not."""
-        mark = peek_mark(SystemDisk(), str(self.data))
+        mark = peek_mark(self.data)
         return [] if mark is None else find_leftovers(mark)
 
     def refuse_leftovers(self) -> None:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 from beaver.config.layers import Config
-from beaver.server.unix_socket import Connection
+from beaver.server.connection import Connection
 from beaver_chaos.sim.hardware import Hardware
 from beaver_chaos.sim.loop import Choose
 from beaver_chaos.sim.net import Connections

@@ -21,9 +21,9 @@ from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.opening import OwnedWal
 from beaver.ports import DirectoryLock
 from beaver.server.assembly import Assembly, Ports
+from beaver.server.connection import Connection
 from beaver.server.local_pool import PoolSink
 from beaver.server.outbox import Outbox
-from beaver.server.unix_socket import Connection
 from beaver.snapshot.files import FileSnapshots
 from beaver.structs.views import StatusView
 from beaver.workers.slots import PreviousSlots

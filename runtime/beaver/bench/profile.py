@@ -34,7 +34,8 @@ _DISPATCH: Final = ("dispatch/",)
 LAYERS: Final = (
     ("polling, reading and writing sockets, in C", (LOOP,)),
     ("frames and messages of clients: decode, answer, encode", (
-        "transport/framing", "server/unix_socket", "server/service", "server/budget",
+        "transport/framing", "server/connection", "server/outbox", "server/service",
+        "server/asking", "server/answers", "server/budget",
         "server/strangers", "structs/views",
     )),
     ("reading payloads as JSON", ("text/jsontext",)),

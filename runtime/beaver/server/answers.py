@@ -1,6 +1,6 @@
 """Answers to clients: who asked, what an answer is, and what waits for one that comes later.
 
-What may not live here: what is answered (`service`), and how it travels (`unix_socket`, `http`).
+What may not live here: what is answered (`service`), and how it travels (`connection`, `http`).
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ from beaver.engine.engine import Engine
 from beaver.errors import BeaverError, CrewFailed
 from beaver.journal.port import Journal, Owned
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.opening import peek_store
 from beaver.ports import Clock, Disk, Entropy, Helper
 from beaver.server.answers import PastTeller
+from beaver.server.booting import boot_command
 from beaver.server.failure_log import FailureLog
 from beaver.server.housekeeping import Housekeeping
 from beaver.server.local_pool import LocalPool, PoolSink
@@ -49,7 +49,7 @@ from beaver.system.kinship import store_mark
 from beaver.text.foreign import counted
 from beaver.workers.slots import PreviousSlots
 from beaver_model import State
-from beaver_model.commands import Boot, SetBounds, SetQueue
+from beaver_model.commands import SetBounds, SetQueue
 from beaver_model.rows import Origin, spec_of
 
 RESERVE_BYTES: Final = 4 << 20
@@ -401,27 +401,3 @@ def _mode(config: Config) -> Concurrency:
 def _options_of(tasks: Sequence[TaskInfo]) -> dict[str, Options]:
     """Returns what each task was declared with."""
     return {info.options.task: info.options for info in tasks}
-
-
-def peek_mark(disk: Disk, path: str) -> str | None:
-    """Returns the mark that the store at `path` has now; `None` where there is none to read."""
-    store = peek_store(disk, path)
-    return store_mark(store.hex(), disk.identity(path)) if store is not None else None
-
-
-def boot_command(
-    state: State, previous: PreviousSlots | None, store: bytes, writer: str = ""
-) -> Boot:
-    """Returns the BOOT command: what had started, by the slots of the last server.
-
-    Where these are of another start of the machine, of another store, or missing while jobs
-    are in flight, nobody knows what had started: that counts as a power cut.
-    """
-    if previous is None or previous.store != store:
-        return Boot(power_cut=bool(state.in_flight), writer=writer)
-    started = previous.started
-    return Boot(
-        frozenset(t for t, row in state.in_flight.items() if t <= started.get(row.worker, 0)),
-        power_cut=not previous.same_boot,
-        writer=writer,
-    )

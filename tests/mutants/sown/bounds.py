@@ -124,7 +124,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="large-frame-before-hello",
-        module="beaver.server.unix_socket",
+        module="beaver.server.connection",
         diff="""
 -        self._reader = framing.FrameReader(framing.HELLO_BYTES_MAX)
 +        mutant_reached()
@@ -135,7 +135,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="any-number-of-waits",
-        module="beaver.server.unix_socket",
+        module="beaver.server.connection",
         diff="""
 -        if ours < WAITS_MAX and all_waits < WAITS_ALL_MAX:
 +        mutant_reached()

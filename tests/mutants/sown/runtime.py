@@ -347,7 +347,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="client-that-does-not-read-never-held-back",
-        module="beaver.server.unix_socket",
+        module="beaver.server.connection",
         diff="""
 -        self._paused = True
 -        self._stop_reading()
@@ -360,7 +360,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="burst-of-requests-answered-at-once",
-        module="beaver.server.unix_socket",
+        module="beaver.server.connection",
         diff="""
                      ):
 -                        self._stop_reading()

@@ -106,7 +106,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="started-tokens-forgotten-at-boot",
-        module="beaver.server.assembly",
+        module="beaver.server.booting",
         diff="""
 -    started = previous.started
 +    mutant_reached()

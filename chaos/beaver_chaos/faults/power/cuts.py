@@ -29,8 +29,6 @@ from typing import Final, NamedTuple
 from beaver.errors import Corruption
 from beaver.journal.wal.layout import Layout
 from beaver.request.requests import make_request
-from beaver.server.assembly import peek_mark
-from beaver.system.disk import SystemDisk
 from beaver.workers.leftovers import find_leftovers
 from beaver_chaos.faults.power.aim import Aim, Signs
 from beaver_chaos.faults.power.disk import FLUSH, NO_FLUSH, FileSystem, Flush, PowerDisk, power_disk
@@ -38,7 +36,7 @@ from beaver_chaos.faults.power.inside import environment
 from beaver_chaos.faults.power.log import FollowedLog
 from beaver_chaos.faults.table import Experiment, experiment
 from beaver_chaos.program.load import LoadClient, chance_of
-from beaver_chaos.program.process import ChaosFailure, PromiseBroken, eventually
+from beaver_chaos.program.process import ChaosFailure, PromiseBroken, eventually, peek_mark
 from beaver_chaos.program.session import PRODUCERS, Session, given_up, refuse_drift, together
 
 REQUESTS: Final = 8
@@ -298,7 +296,7 @@ class PowerCuts(Session):
             code = self.program.exit_code
             kind = PromiseBroken if code == Corruption.exit_code else ChaosFailure
             raise kind(f"it ended with {code} instead of starting")
-        self._mark = peek_mark(SystemDisk(), str(self.program.data)) or ""
+        self._mark = peek_mark(self.program.data) or ""
         return time.monotonic() - self.program.started_s
 
     # -- the checks ----------------------------------------------------------------------------

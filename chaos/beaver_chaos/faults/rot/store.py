@@ -24,7 +24,7 @@ from beaver.history.rows import delete_history
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import read_commits
 from beaver.request.requests import make_request
-from beaver.server.assembly import boot_command
+from beaver.server.booting import boot_command
 from beaver.store.recovery import read_store
 from beaver.structs.questions import Known, Search
 from beaver.system.disk import SystemDisk
