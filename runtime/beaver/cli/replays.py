@@ -14,7 +14,7 @@ from beaver.system.disk import SystemDisk
 from beaver.text.foreign import counted
 
 if TYPE_CHECKING:
-    from beaver.replay.replaying import CheckReport
+    from beaver.replay.report import CheckReport
     from beaver.replay.verifying import VerifyReport
 
 EXIT_CORRUPT = 4

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
-import msgspec
-
 from beaver.errors import Corruption, InvalidInput, StoreUnavailable
 from beaver.inspect.listing import attempt_of, event_view
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import Frame, LogScan, decode_frame, read_commits
 from beaver.ports import Disk
+from beaver.replay.partial_state import PartialState
+from beaver.replay.report import CheckReport, DamageView
 from beaver.snapshot.files import load_snapshot
 from beaver.store.origins import (
     BASE_NONE,
@@ -44,17 +44,9 @@ from beaver_model import (
     violations,
 )
 from beaver_model import replay as replay_events
-from beaver_model.events import (
-    AnyEvent,
-    Booted,
-    BoundsSet,
-    Enqueued,
-    JobEvent,
-    QueueForgotten,
-)
+from beaver_model.events import AnyEvent
 from beaver_model.legality import Frame as JudgedFrame
 from beaver_model.legality import refuse_left_in_flight
-from beaver_model.state import Header
 
 Progress = Callable[[int, int], None]
 """Told now and then how many bytes of how many have been read."""
@@ -78,38 +70,6 @@ _COUNTED: Final = (
     JobState.DEAD,
     JobState.CANCELLED,
 )
-
-
-class DamageView(msgspec.Struct):
-    """Where and why a log is corrupt."""
-
-    file: str
-    offset: int
-    seq: int
-    reason: str
-
-    @classmethod
-    def of(cls, error: Corruption) -> DamageView:
-        return cls(error.file, error.offset, error.seq, error.reason)
-
-
-class CheckReport(msgspec.Struct):
-    """The verdict over a log."""
-
-    ok: bool
-    base: str
-    """`start`, `snapshot`, `older snapshot`, or `none`."""
-    frames: int
-    events: int
-    first_seq: int
-    last_seq: int
-    counts: dict[str, int]
-    """Jobs by state at `last_seq`; empty where the state cannot be known."""
-    fingerprint: str | None
-    """Fingerprint of the state at `last_seq`; null if it cannot be computed."""
-    violations: list[str]
-    torn_tail_bytes: int
-    error: DamageView | None = None
 
 
 def parse_until(text: str) -> Until:
@@ -400,44 +360,6 @@ class Replay:
             return told
         self._on_progress(done, sum(info.bytes for info in infos))
         return done
-
-
-class PartialState:
-    """Follows jobs in a log without its beginning: those enqueued in the part that is kept.
-
-    A throw-away state for checking: events of jobs that it does not know pass, and seqs are
-    set from outside, so this is the one place that writes to a state beside `apply`.
-    """
-
-    def __init__(self, first_seq: int) -> None:
-        # No tombstones: whether an id may come again depends on what is not known here.
-        self.state = State(Header(first_seq - 1, 0, 0, 0, 0))
-        self._epoch_known = False
-
-    def step(self, seq: int, event: AnyEvent, frame: JudgedFrame) -> str | None:
-        """Applies an event as far as it is known what it means; returns why it is illegal."""
-        state = self.state
-        state.last_seq = seq - 1
-        if isinstance(event, BoundsSet) or self._is_strange(event):
-            if frame.fates_end == seq - 1:
-                frame.fates_end = seq  # It may have been in flight.
-            state.last_seq, state.time_ms = seq, frame.time_ms
-            return None
-        if isinstance(event, Booted) and not self._epoch_known:
-            state.epoch, self._epoch_known = event.epoch - 1, True
-        reason = legal(state, event, frame)
-        if reason is None:
-            apply(state, event, frame.time_ms)
-        return reason
-
-    def _is_strange(self, event: AnyEvent) -> bool:
-        if isinstance(event, QueueForgotten):
-            return event.queue not in self.state.queues
-        return (
-            isinstance(event, JobEvent)
-            and not isinstance(event, Enqueued)
-            and event.job not in self.state.jobs
-        )
 
 
 def _refuse_left_in_flight(state: State, commit: _Commit) -> None:

@@ -15,14 +15,8 @@ import msgspec
 
 from beaver.errors import Corruption, StoreUnavailable
 from beaver.ports import Disk
-from beaver.replay.replaying import (
-    CheckReport,
-    DamageView,
-    Progress,
-    Replay,
-    SecondOpinion,
-    bring_up,
-)
+from beaver.replay.replaying import Progress, Replay, SecondOpinion, bring_up
+from beaver.replay.report import CheckReport, DamageView
 from beaver.snapshot.files import load_snapshot
 from beaver.store.origins import (
     BASE_NONE,
