@@ -24,6 +24,7 @@ VALUES = {
     "-A": "shop:app",
     "--workers": "2",
     "--data": "some where",
+    "--exec-allow": "/bin/true",
     "--config": "settings.yaml",
 }
 FLAGS = sorted(
@@ -91,6 +92,14 @@ def test_every_option_of_run_is_known_to_the_plain_reading() -> None:
         if name not in ("--help", "-h")
     }
     assert options == {*FLAGS, *SWITCHES}
+
+
+def test_a_flag_that_may_be_repeated_is_read_as_typer_reads_it(typer_reads: Reads) -> None:
+    arguments = ["--exec-allow", "/bin/a", "--burst", "--exec-allow=/bin/b,/bin/c"]
+    plain = read_plain(arguments)
+    assert plain is not None
+    assert tuple(plain) == typer_reads(arguments)
+    assert plain.asked["exec_allow"] == ["/bin/a", "/bin/b,/bin/c"]
 
 
 def test_a_plain_start_loads_neither_typer_nor_python_twice(tmp_path: Path) -> None:

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from beaver.structs.messages import OutcomeKind
+from beaver.task.programs import Programs
 from tests.worlds.workers import World, alive, in_world, until
 
 EXECUTORS = ["process", "thread", "async"]
+ANY = Programs(any_of_ours=True)
+LOCAL, HTTP, JOB = 0, 1, 2
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}"
 
 
@@ -130,7 +133,7 @@ def test_exec_exists_only_where_it_is_allowed(tmp_path: Path) -> None:
         assert [task.options.task for task in world.tasks] == ["echo", "exec"]
 
     in_world(tmp_path, forbidden, app="")
-    in_world(tmp_path, allowed, app="", allow_exec=True)
+    in_world(tmp_path, allowed, app="", programs=ANY)
 
 
 def test_exec_runs_a_program_and_shows_its_output(
@@ -150,7 +153,7 @@ def test_exec_runs_a_program_and_shows_its_output(
         assert "to out" in result["output_tail"]
         assert f"{tmp_path} more" in result["output_tail"]
 
-    in_world(tmp_path, test, app="", allow_exec=True)
+    in_world(tmp_path, test, app="", programs=ANY)
     out = capfd.readouterr().out
     assert "[x] to out\n" in out
     assert "[x] to err\n" in out
@@ -166,7 +169,7 @@ def test_exec_keeps_the_tail_of_a_long_output(
         assert len(result["output_tail"]) <= 4096
         assert result["output_tail"].endswith("line 99999\n")
 
-    in_world(tmp_path, test, app="", allow_exec=True)
+    in_world(tmp_path, test, app="", programs=ANY)
     assert capfd.readouterr().out.count("\n") == 100_000
 
 
@@ -197,7 +200,33 @@ def test_exec_that_cannot_succeed_says_why(
         assert outcome.kind == kind
         assert text in outcome.error
 
-    in_world(tmp_path, test, app="", allow_exec=True)
+    in_world(tmp_path, test, app="", programs=ANY)
+
+
+@pytest.mark.parametrize(
+    ("programs", "origin", "payload", "said"),
+    [
+        (Programs(True, ("/bin/sh",)), LOCAL, {"argv": ["true"]}, ""),
+        (Programs(True, ("/bin/sh",)), HTTP, {"argv": ["/bin/sh", "-c", "true"]}, ""),
+        (Programs(True, ("/bin/sh",)), HTTP, {"argv": ["sh", "-c", "true"]}, "letter by letter"),
+        (Programs(True, ("/bin/sh",)), HTTP, {"argv": ["/bin//sh"]}, "letter by letter"),
+        (Programs(True, ("/bin/sh",)), HTTP, {"argv": ["/bin/sh"], "cwd": "/"}, "no `cwd`"),
+        (Programs(True, ("/bin/sh",)), HTTP, {"argv": ["/bin/sh"], "env": {"A": "1"}}, "no `env`"),
+        (Programs(True, ("/bin/sh",)), JOB, {"argv": ["/bin/sh"]}, "another job"),
+        (Programs(False, ("/bin/sh",)), LOCAL, {"argv": ["/bin/sh", "-c", "true"]}, ""),
+        (Programs(False, ("/bin/sh",)), LOCAL, {"argv": ["true"]}, "without allow_exec"),
+        (Programs(True), HTTP, {"argv": ["/bin/sh"]}, "local socket only"),
+    ],
+)
+def test_exec_runs_what_is_listed_for_others_and_nothing_else(
+    tmp_path: Path, programs: Programs, origin: int, payload: object, said: str
+) -> None:
+    async def test(world: World) -> None:
+        outcome = await world.call(1, "exec", payload, origin=origin)
+        assert outcome.kind == (OutcomeKind.DEAD if said else OutcomeKind.OK)
+        assert said in outcome.error
+
+    in_world(tmp_path, test, app="", programs=programs)
 
 
 def test_exec_does_not_wait_for_what_its_program_left_in_the_background(tmp_path: Path) -> None:
@@ -205,7 +234,7 @@ def test_exec_does_not_wait_for_what_its_program_left_in_the_background(tmp_path
         result = await world.result(1, "exec", {"argv": ["sh", "-c", "sleep 1000 & echo done"]})
         assert result["output_tail"] == "done\n"
 
-    in_world(tmp_path, test, app="", allow_exec=True)
+    in_world(tmp_path, test, app="", programs=ANY)
 
 
 def test_the_program_of_a_killed_exec_dies_with_the_worker(tmp_path: Path) -> None:
@@ -219,4 +248,4 @@ def test_the_program_of_a_killed_exec_dies_with_the_worker(tmp_path: Path) -> No
         await until(lambda: world.events.exits)
         assert not alive(program)
 
-    in_world(tmp_path, test, app="", allow_exec=True)
+    in_world(tmp_path, test, app="", programs=ANY)

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from beaver.server.http.served import Served
 from beaver.structs.questions import Wanted
+from beaver.task.programs import Programs
 from tests.worlds.runtime import ManualClock
 
 
@@ -32,4 +33,5 @@ def no_store(data: str = "/nowhere") -> Served:
         walk,
         enqueued,
         snapshot,
+        Programs,
     )

@@ -35,6 +35,7 @@ from beaver.structs.views import EventView, JobView
 from beaver.task.builtins import builtin_tasks
 from beaver.task.context import JobContext, enter_alone
 from beaver.task.directives import Directive
+from beaver.task.programs import Programs
 from beaver.task.registry import Registry
 from beaver.text.durations import parse_duration_ms
 from beaver.workers.attempts import Steps, close
@@ -191,7 +192,7 @@ class Testing(Operations, Synchronous):
         state = self._state
         while state.advance(self._now_ms) == ADVANCE_MAX:
             pass
-        steps = Steps(self._registry, builtin_tasks("process", allow_exec=False))
+        steps = Steps(self._registry, builtin_tasks("process", Programs()))
         known = frozenset(task.name for task in self._registry) | {"echo"}
         state.set_known_tasks(known)
         row = select(state, Offer(), self._now_ms)

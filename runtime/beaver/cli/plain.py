@@ -1,9 +1,9 @@
 """The flags of `beaver run` where they are plain, read without what parses command lines.
 
 Typer takes longer to load than the rest of a start before recovery.  So what nearly every
-`beaver run` says, flags with their values, each once, is read here, from the same table of
-settings that the options are made of.  Whatever else stands there (help, a slip, a value that
-begins with a dash) is left to typer, which also words the complaint.
+`beaver run` says, flags with their values, each once unless it may be repeated, is read here, from
+the same table of settings that the options are made of.  Whatever else stands there (help, a
+slip, a value that begins with a dash) is left to typer, which also words the complaint.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def read_plain(arguments: Sequence[str]) -> Plain | None:
     """Returns what the arguments behind `beaver run` say; `None` where they are not plain."""
     values = {s.flag: s.name for s in SETTINGS.values() if s.run_flag and s.kind != "bool"}
     values |= {"--data": "data", "--config": "config", **_SHORT}
+    lists = {s.name for s in SETTINGS.values() if s.is_list}
     switches = {s.flag: s.name for s in SETTINGS.values() if s.run_flag and s.kind == "bool"}
     found: dict[str, Any] = {}
     left = iter(arguments)
@@ -50,6 +51,8 @@ def read_plain(arguments: Sequence[str]) -> Plain | None:
             name, known = switches[positive], on
         else:
             return None
+        if name in lists:
+            known = [*found.pop(name, []), known]
         if name in found:
             return None
         found[name] = known

@@ -78,6 +78,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_rss_bytes: int
     """Memory above which a worker is replaced; 0 never."""
     allow_exec: bool
+    exec_allow: tuple[str, ...]
+    """Programs that jobs of `exec` may run over HTTP, and without `allow_exec`."""
     commit: str
     """How the log is written: `auto`, `inline` (on the loop) or `writer` (by a process)."""
     segment_bytes: int

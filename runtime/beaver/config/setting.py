@@ -46,7 +46,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     field: str = ""
     """Field of `Config`; the name where no unit follows it."""
     kind: str
-    """`int`, `bool`, `duration`, `size`, `choice`, `path`, `app`, `http` or `queues`."""
+    """One of `_PARSERS`."""
     default: Any
     help: str
     least: int = 0
@@ -55,6 +55,11 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     run_flag: bool = True
     """`beaver run` has a flag of this name."""
     in_file: bool = True
+
+    @property
+    def is_list(self) -> bool:
+        """Its flag may be repeated."""
+        return self.kind == "programs"
 
     @property
     def flag(self) -> str:
@@ -79,7 +84,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
             return size_text(self.default)
         if self.kind == "bool":
             return "on" if self.default else "off"
-        return str(self.default) if self.default not in ("", {}) else "none"
+        return str(self.default) if self.default not in ("", {}, ()) else "none"
 
     def allowed_text(self) -> str:
         """Returns which values are allowed, as people would write them; empty where all are."""
@@ -196,6 +201,27 @@ def _is_loopback(host: str) -> bool:
     )
 
 
+def _items(raw: Any, label: str) -> list[str]:
+    """Returns the texts of a list; in one text they stand between commas."""
+    items = raw if isinstance(raw, list | tuple) else [raw]
+    if not all(isinstance(item, str) for item in items):
+        raise InvalidInput(f"{label}: a text or a list of texts is expected, found {raw!r:.60}")
+    found = [part.strip() for item in items for part in item.split(",")]
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def _parse_programs(setting: Setting, raw: Any, label: str) -> tuple[str, ...]:
+    programs = _items(raw, label)
+    if len(programs) > setting.most:
+        raise InvalidInput(f"{label}: at most {setting.most} are allowed, found {len(programs)}")
+    for program in programs:
+        if not program.startswith("/") or os.path.normpath(program) != program:
+            raise InvalidInput(
+                f"{label}: an absolute path without `..` is expected, found {program!r:.200}"
+            )
+    return tuple(programs)
+
+
 def _parse_queues(setting: Setting, raw: Any, label: str) -> dict[str, QueueConfig]:
     if not isinstance(raw, dict):
         raise InvalidInput(f"{label}: a mapping of queue names is expected, found {raw!r:.60}")
@@ -234,5 +260,6 @@ _PARSERS: Final = {
     "path": _parse_path,
     "app": _parse_app,
     "http": _parse_http,
+    "programs": _parse_programs,
     "queues": _parse_queues,
 }

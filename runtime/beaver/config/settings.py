@@ -6,6 +6,7 @@ page is generated from it, so that none of them can drift from what `config` acc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal, TypedDict
 
@@ -162,6 +163,13 @@ SETTINGS: Final = _table(
         "run any program as the user of the server.",
     ),
     Setting(
+        name="exec_allow",
+        kind="programs",
+        default=(),
+        help="A program, by its absolute path, that exec may also run for admin tokens over HTTP, "
+        "with any arguments; may be repeated.",
+    ),
+    Setting(
         name="segment_size",
         field="segment_bytes",
         kind="size",
@@ -289,6 +297,7 @@ class WorkerSettings(TypedDict, total=False):
     max_jobs: int
     max_rss: int | str
     allow_exec: bool
+    exec_allow: Sequence[str]
     segment_size: int | str
     retention_age: float | str | timedelta
     retention_size: int | str

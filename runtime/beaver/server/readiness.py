@@ -18,7 +18,8 @@ from beaver.engine.stamps import BEHIND_WARN_MS
 from beaver.journal.wal.format import crc_is_fast
 from beaver.server.assembly import Assembly
 from beaver.structs.messages import TaskInfo
-from beaver.task.builtins import ECHO, EXEC
+from beaver.task.builtins import ECHO
+from beaver.task.programs import EXEC
 from beaver.text.foreign import counted, one_line, printable
 from beaver_model import JobState, State
 

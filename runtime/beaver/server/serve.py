@@ -21,8 +21,9 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -32,6 +33,7 @@ from beaver.config.layers import Config
 from beaver.engine.engine import Engine
 from beaver.errors import (
     BeaverError,
+    InvalidInput,
     LogLost,
     LostLeadership,
     StorageFailed,
@@ -57,6 +59,7 @@ from beaver.system.clock import SystemClock, SystemEntropy
 from beaver.system.disk import SystemDisk
 from beaver.system.kinship import UNMARKED
 from beaver.task import output
+from beaver.task.programs import Programs
 from beaver.transport import endpoint
 from beaver.workers.pool import ProcessPool
 from beaver.workers.pool_options import PoolOptions
@@ -87,6 +90,7 @@ def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
     if sys.platform == "win32":
         raise BeaverError("Beaver does not run on Windows; Linux and macOS work (or WSL)")
     output.configure_server(config.log_level, config.log_format)
+    _check_programs(config.exec_allow)
     stalls = LoopStalls()
     with (
         log_output.queued(output.notice_of(config.log_format)),
@@ -297,6 +301,7 @@ class Server:
             parts.helper.walk,
             parts.helper.enqueued,
             parts.take_snapshot,
+            lambda: _programs(self._config),
         )
 
     def _adopt(self, config: Config) -> None:
@@ -394,6 +399,21 @@ def _writer() -> str:
     return f"{platform.node()[:HOST_BYTES_MAX]}:{os.getpid()}"
 
 
+def _check_programs(programs: Sequence[str]) -> None:
+    """Checks that what is listed is there.
+
+    Raises:
+        InvalidInput: It is not.
+    """
+    for program in programs:
+        if not (Path(program).is_file() and os.access(program, os.X_OK)):
+            raise InvalidInput(f"--exec-allow: {program!r:.200} is no program that can be run")
+
+
+def _programs(config: Config) -> Programs:
+    return Programs(config.allow_exec, config.exec_allow)
+
+
 def _pool_options(config: Config, mark: str) -> PoolOptions:
     return PoolOptions(
         workers=config.workers,
@@ -403,7 +423,7 @@ def _pool_options(config: Config, mark: str) -> PoolOptions:
         concurrency=config.concurrency,
         max_jobs=config.max_jobs,
         max_rss_bytes=config.max_rss_bytes,
-        allow_exec=config.allow_exec,
+        programs=_programs(config),
         start_limit_ms=config.start_timeout_ms,
         log_level=config.log_level,
         log_format=config.log_format,

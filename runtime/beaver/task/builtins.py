@@ -10,16 +10,17 @@ import select
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from beaver.errors import InvalidInput
 from beaver.task.context import JobContext
 from beaver.task.directives import Dead, Retry
-from beaver_model.rows import Origin
+from beaver.task.programs import EXEC, Programs
 
 ECHO: Final = "echo"
-EXEC: Final = "exec"
 OUTPUT_TAIL_BYTES: Final = 4 << 10
 """Bytes of a program's output that its job's result keeps."""
 
@@ -38,13 +39,13 @@ class BuiltinTask(NamedTuple):
     is_async: bool
 
 
-def builtin_tasks(executor: str, *, allow_exec: bool) -> dict[str, BuiltinTask]:
+def builtin_tasks(executor: str, programs: Programs) -> dict[str, BuiltinTask]:
     """Returns the built-in tasks by name; waiting costs no thread in the async executor."""
     tasks = {ECHO: BuiltinTask(echo, is_async=False)}
     if executor == "async":
         tasks[ECHO] = BuiltinTask(echo_async, is_async=True)
-    if allow_exec:
-        tasks[EXEC] = BuiltinTask(run_program, is_async=False)
+    if programs:
+        tasks[EXEC] = BuiltinTask(partial(run_program, programs), is_async=False)
     return tasks
 
 
@@ -89,29 +90,17 @@ def _number(payload: Mapping[str, Any], key: str, maximum: float) -> float:
 # -- exec -----------------------------------------------------------------------------------
 
 
-class ExecPayload(msgspec.Struct, forbid_unknown_fields=True):
-    """The payload of `exec`."""
-
-    argv: list[str]
-    cwd: str | None = None
-    env: dict[str, str] = {}
-
-
-def run_program(context: JobContext) -> dict[str, Any]:
+def run_program(programs: Programs, context: JobContext) -> dict[str, Any]:
     """Runs a program in the worker's process group; its output appears as the job's.
 
     Raises:
-        Dead: The job did not come from this machine, or its payload is wrong.
+        Dead: The job may not run this program, or its payload is wrong.
         Retry: The program cannot be started, or did not end with 0.
     """
-    if context.origin != Origin.LOCAL:
-        raise Dead(f"{EXEC} runs only jobs that came in over the local socket")
     try:
-        program = msgspec.json.decode(context.payload, type=ExecPayload)
-    except msgspec.DecodeError as error:
-        raise Dead(f"the payload of {EXEC} is wrong: {error}") from None
-    if not program.argv or any("\0" in argument for argument in program.argv):
-        raise Dead(f"`argv` of {EXEC} must name a program, without zero bytes")
+        program = programs.check(context.payload, context.origin)
+    except InvalidInput as error:
+        raise Dead(str(error)) from None
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     started_s = time.monotonic()
     try:

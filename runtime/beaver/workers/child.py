@@ -36,7 +36,7 @@ def run(config: WorkerConfig, registry: Registry, add: Add, ends: Ends) -> None:
     """Runs attempts until the server says that it is enough, or this worker has done enough."""
     kinship.name_process(f"beaver-{add.worker}")
     output.configure_worker(config.log_level, config.log_format)
-    steps = Steps(registry, builtin_tasks(config.executor, allow_exec=config.allow_exec))
+    steps = Steps(registry, builtin_tasks(config.executor, config.programs))
     # The server holds this end of the jobs socket too, and blocking is a property that both
     # share: it stays blocking, and the server, which must not wait, says so call by call.
     jobs, stream = socket.socket(fileno=ends.jobs), socket.socket(fileno=ends.stream)

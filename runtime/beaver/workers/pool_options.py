@@ -10,6 +10,7 @@ import msgspec
 from beaver.errors import InvalidInput
 from beaver.request.options import check_options
 from beaver.structs.messages import TaskInfo
+from beaver.task.programs import Programs
 from beaver.text.foreign import counted
 from beaver.workers import wire
 
@@ -33,7 +34,8 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Attempts after which a worker is replaced; 0 for never."""
     max_rss_bytes: int = 0
     """Resident memory beyond which a worker is replaced; 0 for never."""
-    allow_exec: bool = False
+    programs: Programs = Programs()
+    """What `exec` may run."""
     start_limit_ms: int = 120_000
     """How long the zygote may take to import the application."""
     log_level: str = "INFO"
@@ -47,7 +49,7 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
             concurrency=max(1, self.concurrency),
             max_jobs=self.max_jobs,
             max_rss_bytes=self.max_rss_bytes,
-            allow_exec=self.allow_exec,
+            programs=self.programs,
             log_level=self.log_level,
             log_format=self.log_format,
         )

@@ -29,6 +29,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from beaver.structs.messages import Attempt, Outcome, TaskInfo
+from beaver.task.programs import Programs
 from beaver_model.bounds import BATCH_BYTES_MAX
 
 LENGTH: Final = struct.Struct("<I")
@@ -74,7 +75,8 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     concurrency: int = 1
     max_jobs: int = 0
     max_rss_bytes: int = 0
-    allow_exec: bool = False
+    programs: Programs = Programs()
+    """What `exec` may run."""
     log_level: str = "INFO"
     log_format: str = "text"
 

@@ -354,7 +354,7 @@ def _task_infos(config: wire.WorkerConfig, registry: Registry) -> tuple[TaskInfo
     infos = [task.info() for task in registry]
     infos += [
         TaskInfo(Options(name), builtin.is_async)
-        for name, builtin in builtin_tasks(config.executor, allow_exec=config.allow_exec).items()
+        for name, builtin in builtin_tasks(config.executor, config.programs).items()
         if name not in registry
     ]
     return tuple(infos)

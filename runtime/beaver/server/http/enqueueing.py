@@ -20,6 +20,7 @@ from beaver.server.http.problems import Problem, problem_of
 from beaver.server.http.routing import JSON, NDJSON, Call, Reply, Route, check_type
 from beaver.structs.messages import Options, Request
 from beaver.structs.views import Accepted, AcceptedBriefly
+from beaver.task.programs import EXEC
 from beaver.text.foreign import counted
 from beaver_model.bounds import (
     ATTEMPTS_MAX,
@@ -37,7 +38,6 @@ SLICE_JOBS: Final = 250
 PAUSE_S: Final = 0.02
 """Seconds without another line after which those received are committed."""
 _SPACE: Final = b" \t\r\n"
-_EXEC: Final = "exec"
 
 _decode_array: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -117,13 +117,12 @@ def _read(call: Call, raw: bytes, index: int | None, *, need_id: bool = False) -
         )
     except InvalidInput as error:
         raise Problem("invalid", str(error), facts) from None
-    if _task_of(request.options) == _EXEC:
-        raise Problem(
-            "forbidden",
-            f"{where}{': ' if where else ''}task: exec runs programs, and takes jobs from the "
-            "local socket only",
-            facts,
-        )
+    if _task_of(request.options) == EXEC:
+        try:
+            call.check_program(request.payload)
+        except Problem as problem:
+            said = f"{where}{': ' if where else ''}{problem.detail}"
+            raise Problem(problem.name, said, facts) from None
     queues = call.token.queues
     if queues and call.site.queue_of(request) not in queues:
         raise Problem(

@@ -15,10 +15,12 @@ from beaver.server.http.problems import Problem
 from beaver.server.http.routing import Body, Call, NoBody, Reply, Route
 from beaver.server.http.site import Applied
 from beaver.structs.views import ABSENT, EventView, ExplainView, JobView, ResultView, View
+from beaver.task.programs import EXEC
 from beaver.text import jsontext
 from beaver_model import State
 from beaver_model.bounds import PAYLOAD_BYTES_CEILING
 from beaver_model.commands import Cancel, Discard, Requeue
+from beaver_model.rows import Origin, Spec
 
 WAIT_MS_MAX: Final = 60_000
 """Longest time that one request for a result waits."""
@@ -269,7 +271,32 @@ async def _retry(call: Call) -> Reply:
     if not isinstance(body.payload, msgspec.UnsetType):
         bytes_max = call.site.service.payload_bytes_max
         payload = jsontext.check(bytes(body.payload), bytes_max, "payload")
+        await _check_edit(call, payload)
     return await _change(call, Requeue(call.job, payload))
+
+
+async def _check_edit(call: Call, payload: bytes) -> None:
+    """Refuses another payload for a job that runs a program, which would run another one.
+
+    Raises:
+        Problem: The token may not do that, or nobody may over HTTP.
+    """
+
+    def ask(state: State) -> Spec | None:
+        row = state.jobs.get(call.job)
+        return None if row is None else row.spec
+
+    spec, _ = await call.site.read(ask)
+    if spec is None or spec.task != EXEC:
+        return
+    if spec.origin != Origin.HTTP:
+        raise Problem(
+            "forbidden",
+            "payload: this job of exec did not come over HTTP, so it is only edited over the local "
+            "socket",
+            {"job": call.job},
+        )
+    call.check_program(payload)
 
 
 async def _discard(call: Call) -> Reply:

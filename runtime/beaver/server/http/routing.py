@@ -22,6 +22,7 @@ from beaver.server.http.problems import Problem
 from beaver.text import jsontext
 from beaver.text.durations import parse_duration_ms
 from beaver.text.near import unknown_name
+from beaver_model.rows import Origin
 
 if TYPE_CHECKING:
     from beaver.server.http.site import Site
@@ -64,6 +65,23 @@ class Call(NamedTuple):
     def name(self) -> str:
         """The name in the path."""
         return self.request.match_info["name"]
+
+    def check_program(self, payload: bytes) -> None:
+        """Checks a job of `exec` that this request would enqueue.
+
+        Raises:
+            Problem: It may not run this program.
+        """
+        if self.token.role != "admin":
+            raise Problem(
+                "forbidden",
+                "task: exec runs programs; it takes jobs from the local socket, and from tokens "
+                "with the role admin where the server lists programs for them (--exec-allow)",
+            )
+        try:
+            self.site.programs().check(payload, Origin.HTTP)
+        except InvalidInput as error:
+            raise Problem("forbidden", f"payload: {error}") from None
 
     async def body(self, kind: type[S], bytes_max: int) -> S:
         """Returns the body, read as `kind`; an empty one has no members.

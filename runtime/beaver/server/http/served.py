@@ -10,6 +10,7 @@ from beaver.ports import Clock
 from beaver.server.service import Service
 from beaver.structs.messages import Request
 from beaver.structs.questions import Wanted
+from beaver.task.programs import Programs
 
 
 class Served(NamedTuple):
@@ -28,3 +29,5 @@ class Served(NamedTuple):
     """Finds jobs in the log; see `ports.Helper.enqueued`."""
     snapshot: Callable[[], Awaitable[int]]
     """Takes a snapshot; returns up to which seq."""
+    programs: Callable[[], Programs]
+    """Returns what `exec` may run now."""

@@ -45,7 +45,7 @@ class Site:
     def __init__(self, served: Served, gate: Gate) -> None:
         self.engine, self.service, self.gate = served.engine, served.service, gate
         self.queue_of, self.snapshot = served.queue_of, served.snapshot
-        self.enqueued = served.enqueued
+        self.enqueued, self.programs = served.enqueued, served.programs
         self.room = Room()
         self.feed = Feed(served.walk, lambda: self.engine.durable_seq)
         self.engine.observers.append(lambda *_: self.feed.committed())
