@@ -189,7 +189,7 @@ def test_a_snapshot_of_another_store_is_no_base(world: LoggedWorld, tmp_path: Pa
 
 def test_a_half_written_last_frame_is_no_damage(world: LoggedWorld) -> None:
     world.run("a")
-    fingerprint_now, offset = fingerprint(world.state), world.wal._offset
+    fingerprint_now, offset = fingerprint(world.state), world.wal.used
     with open(world.layout.log, "r+b") as file:
         file.seek(offset)
         file.write(b"\xffBF\xfe" + b"half" * 10)
@@ -226,12 +226,12 @@ def test_a_missing_segment_is_told(world: LoggedWorld) -> None:
 
 def test_a_log_shorter_than_its_snapshot_is_told(world: LoggedWorld) -> None:
     world.run("a")
-    cut = world.wal._offset
+    cut = world.wal.used
     world.run("b")
     snap(world)
     with open(world.layout.log, "r+b") as file:
         file.seek(cut)
-        file.write(bytes(world.wal._offset - cut))
+        file.write(bytes(world.wal.used - cut))
     report = check(SystemDisk(), world.path)
     assert report.error is not None
     assert (report.error.offset, report.error.seq) == (cut, 4)

@@ -523,12 +523,12 @@ def add_frame(disk: SimDisk, payload: bytes, count: int = 1, flags: int = 0) -> 
     wal = open_sim(disk).journal
     assert wal.reserve(len(payload) + 64)
     if flags:
-        scan_crc, seed = wal._crc, header_seed(STORE)
+        scan_crc, seed = wal.position.crc, header_seed(STORE)
         frame, _ = encode_frame(
             payload, count, wal.next_seq, flags, previous_crc=scan_crc, seed=seed
         )
         file = disk.open(DATA.log, write=True)
-        file.pwrite_durable(frame, wal._offset)
+        file.pwrite_durable(frame, wal.used)
     else:
         append_now(wal, payload, count)
     disk.kill()

@@ -99,7 +99,7 @@ def _log_written_and_not_synced(patch: Patch) -> None:
         try:
             self._file.pwrite(frame, offset)
         except OSError as error:
-            self._fail("writing", self.path, error)
+            self._fail("writing", error)
         self._confirm()
 
     patch.setattr(Wal, "_write_durable", write)

@@ -151,7 +151,7 @@ MUTANTS: Final = (
         name="failed-write-ignored",
         module="beaver.journal.wal.log",
         diff="""
--            self._fail(f"writing {len(frame)} bytes at offset {offset}", self.path, error)
+-            self._fail(f"writing {len(frame)} bytes at offset {offset}", error)
 +            mutant_reached()
 +            del error
 """,
@@ -226,9 +226,9 @@ MUTANTS: Final = (
         name="room-for-closing-given-away",
         module="beaver.journal.wal.log",
         diff="""
--        return max(0, self._size - self._offset - EMPTY_FRAME_BYTES)
+-        return max(0, self._size - self._tail.offset - EMPTY_FRAME_BYTES)
 +        mutant_reached()
-+        return max(0, self._size - self._offset)
++        return max(0, self._size - self._tail.offset)
 """,
         tests=(f"{_WAL}::test_a_frame_of_exactly_the_room_fits_and_the_log_can_still_be_closed",),
         why="A full segment can be neither closed nor sealed.",
@@ -237,7 +237,7 @@ MUTANTS: Final = (
         name="segment-without-events-sealed",
         module="beaver.journal.wal.log",
         diff="""
--        if self._next_seq == self._header.first_seq:
+-        if not self._tail.has_events:
 +        mutant_reached()
 +        if False:
 """,
@@ -400,8 +400,8 @@ MUTANTS: Final = (
         name="appended-behind-a-place-that-was-taken",
         module="beaver.journal.wal.log",
         diff="""
--        if after is not self.position and Cursor(*after).next_seq != self._next_seq:
-+        taken = after is not self.position and Cursor(*after).next_seq != self._next_seq
+-        if after is not self.position and Cursor(*after).next_seq != self._tail.next_seq:
++        taken = after is not self.position and Cursor(*after).next_seq != self._tail.next_seq
 +        if taken and mutant_reached():
 """,
         tests=(

@@ -27,28 +27,26 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NoReturn
 
-from beaver.errors import Corruption, LogLost, StorageFailed
+from beaver.errors import Corruption, StorageFailed
 from beaver.journal.port import Appended, Commit, Deposed, Done, Failed, Position
 from beaver.journal.wal.commit_path import CommitPath
+from beaver.journal.wal.condition import Condition
 from beaver.journal.wal.following import Cursor, read_from
 from beaver.journal.wal.format import (
     CLOSE,
     EMPTY_FRAME_BYTES,
-    FILE_HEADER_BYTES,
     MARK,
     PAYLOAD_BYTES_MAX,
-    FileHeader,
-    encode_frame,
     frame_bytes,
-    header_seed,
 )
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.lock import Hold
 from beaver.journal.wal.loss import rescue, told_of_loss, trouble
 from beaver.journal.wal.scan import Damage, Damaged
 from beaver.journal.wal.sealing import NextSegment
+from beaver.journal.wal.tail import Tail
 from beaver.journal.wal.zeros import EXTEND_BYTES, extend
 from beaver.ports import Clock, Disk, File
 
@@ -62,16 +60,6 @@ _log: Final = logging.getLogger("beaver")
 _INTERRUPTED: Final = "the log was interrupted in the middle of a write; this process must end"
 
 
-class Tail(NamedTuple):
-    """Where a segment goes on, as a scan of it found."""
-
-    offset: int
-    next_seq: int
-    crc: int
-    flags: int
-    """Flags of the last frame.  `CLOSE` where there is none: nothing waits to be closed."""
-
-
 class Wal:
     """The log of one store, open for writing: the `port.Journal` of one machine."""
 
@@ -83,7 +71,6 @@ class Wal:
         disk: Disk,
         layout: Layout,
         file: File,
-        header: FileHeader,
         tail: Tail,
         *,
         hold: Hold,
@@ -98,7 +85,6 @@ class Wal:
             disk: Where the store lies.
             layout: Its names.
             file: `wal.log`, open for writing and locked, zero bytes from `tail.offset` on.
-            header: Its header.
             tail: Where it goes on.
             hold: The lock on the directory, which is given back with the log.
             clock: For what syncs take.
@@ -109,14 +95,12 @@ class Wal:
         self._disk = disk
         self._layout = layout
         self._file = file
-        self._header = header
-        self._seed = header_seed(header.store)
-        self._offset, self._next_seq, self._crc, self._flags = tail
+        self._tail = tail
         self._place: Cursor | None = None
         """The place behind the last frame, once it was asked for."""
         self._size = min(file.size(), disk.file_bytes_max())
-        self._next = NextSegment(disk, layout, self._fail)
-        self._unusable: str | None = None
+        self._condition = Condition()
+        self._next = NextSegment(disk, layout, self._condition.fail)
         self._is_staged = False
         """A frame has its place and is not confirmed: nothing may be written now."""
         self._hold = hold
@@ -134,7 +118,7 @@ class Wal:
     @property
     def store(self) -> bytes:
         """The id of the store."""
-        return self._header.store
+        return self._tail.header.store
 
     @property
     def path(self) -> str:
@@ -143,26 +127,26 @@ class Wal:
     @property
     def first_seq(self) -> int:
         """First seq of the active segment."""
-        return self._header.first_seq
+        return self._tail.header.first_seq
 
     @property
     def next_seq(self) -> int:
-        return self._next_seq
+        return self._tail.next_seq
 
     @property
     def last_seq(self) -> int:
         """Last seq in the log; durable, unless a staged frame is not confirmed yet."""
-        return self._next_seq - 1
+        return self._tail.next_seq - 1
 
     @property
     def used(self) -> int:
         """Bytes of the active segment that hold frames."""
-        return self._offset
+        return self._tail.offset
 
     @property
     def room(self) -> int:
         """Bytes of frames that fit into synced space; what a CLOSE takes is kept back."""
-        return max(0, self._size - self._offset - EMPTY_FRAME_BYTES)
+        return max(0, self._size - self._tail.offset - EMPTY_FRAME_BYTES)
 
     @property
     def has_next(self) -> bool:
@@ -181,9 +165,7 @@ class Wal:
         """See `port.Journal`: the place behind the last frame."""
         place = self._place
         if place is None:
-            place = self._place = Cursor(
-                self._header.first_seq, self._offset, self._next_seq, self._crc, self._flags
-            )
+            place = self._place = self._tail.place()
         return place
 
     @property
@@ -229,7 +211,7 @@ class Wal:
         assert count > 0, "a commit has events"
         assert len(payload) <= PAYLOAD_BYTES_MAX, "commits are bounded by the engine"
         assert self._done is None, "one append at a time"
-        if after is not self.position and Cursor(*after).next_seq != self._next_seq:
+        if after is not self.position and Cursor(*after).next_seq != self._tail.next_seq:
             done(Deposed(f"{self.path} has grown to seq {self.last_seq} meanwhile"))
             return
         try:
@@ -254,8 +236,9 @@ class Wal:
         done, self._done = self._done, None
         assert done is not None, "a frame was handed over"
         if error is not None:
-            self._unusable = f"the writer process could not write the log: {error}"
-            done(Failed(StorageFailed(self._unusable)))
+            reason = f"the writer process could not write the log: {error}"
+            self._condition.unusable = reason
+            done(Failed(StorageFailed(reason)))
             return
         try:
             self._confirm()
@@ -290,7 +273,7 @@ class Wal:
         Raises:
             LogLost: It is not; every further call raises, and the process must end.
         """
-        self._refuse_if_failed()
+        self._condition.refuse()
         if trouble(self._disk, self._layout, self._file, self._size):
             self._lose()
         if self._hold.renew():
@@ -310,7 +293,7 @@ class Wal:
                 must end.
         """
         self._refuse_if_unusable()
-        if not self._flags & (MARK | CLOSE) and self.room >= EMPTY_FRAME_BYTES:
+        if not self._tail.flags & (MARK | CLOSE) and self.room >= EMPTY_FRAME_BYTES:
             self._write(b"", 0, MARK)
 
     def close(self) -> None:
@@ -321,7 +304,7 @@ class Wal:
         """
         self._commits.close()
         self._refuse_if_unusable()
-        if not self._flags & CLOSE and self._has_room_to_close:
+        if not self._tail.flags & CLOSE and self._has_room_to_close:
             self._write(b"", 0, CLOSE)
         self.abandon()
 
@@ -329,7 +312,7 @@ class Wal:
         """Gives up the files as they are, without writing.  Never raises."""
         with contextlib.suppress(Exception):
             self._commits.close()
-        self._unusable = self._unusable or f"{self.path} is closed"
+        self._condition.unusable = self._condition.unusable or f"{self.path} is closed"
         for file in (self._file, self._next.file):
             if file is not None:
                 with contextlib.suppress(OSError):
@@ -342,24 +325,16 @@ class Wal:
 
     def _stage(self, payload: bytes, count: int, flags: int) -> tuple[bytes, int]:
         """Gives the next frame its place; returns it and its offset."""
-        frame, crc = encode_frame(
-            payload, count, self._next_seq, flags, previous_crc=self._crc, seed=self._seed
-        )
         # Until it is confirmed nothing else may be written: also an interrupt between the
         # write and its confirmation must not let a later call write behind the frame.
         self._is_staged = True
-        offset = self._offset
-        self._offset += len(frame)
-        self._next_seq += count
-        self._crc = crc
-        self._flags = flags
-        return frame, offset
+        return self._tail.frame(payload, count, flags)
 
     def _write_durable(self, frame: bytes, offset: int) -> None:
         try:
             self._file.pwrite_durable(frame, offset)
         except OSError as error:
-            self._fail(f"writing {len(frame)} bytes at offset {offset}", self.path, error)
+            self._fail(f"writing {len(frame)} bytes at offset {offset}", error)
         self._confirm()
 
     # -- room ------------------------------------------------------------------------------
@@ -367,7 +342,7 @@ class Wal:
     @property
     def _has_room_to_close(self) -> bool:
         """False only behind a file that was cut right after a frame by someone else."""
-        return self._size - self._offset >= EMPTY_FRAME_BYTES
+        return self._size - self._tail.offset >= EMPTY_FRAME_BYTES
 
     def reserve(self, size: int) -> int:
         """Makes sure that frames of `size` bytes fit into zero-filled, synced space.
@@ -382,7 +357,7 @@ class Wal:
         # A new segment can be begun only when the last frame is in the old one.
         while size > self.room and self._done is not None:
             self.wait()
-        if size <= self.room and self._unusable is None:
+        if size <= self.room and self._condition.unusable is None:
             return self.room
         self._refuse_if_unusable()
         if (self._may_seal(size) and self._seal()) or self._extend(size):
@@ -391,7 +366,7 @@ class Wal:
 
     def adopt(self, path: str) -> bool:
         """See `port.Segments`."""
-        self._refuse_if_failed()
+        self._condition.refuse()
         return self._next.adopt(path)
 
     def seal(self) -> bool:
@@ -405,37 +380,37 @@ class Wal:
         A segment without events is never sealed: its successor would begin with the same
         seq, and segments are named by it.
         """
-        if self._next_seq == self._header.first_seq:
+        if not self._tail.has_events:
             return False
-        if not self._flags & CLOSE and not self._has_room_to_close:
+        if not self._tail.flags & CLOSE and not self._has_room_to_close:
             return False
         return self._next.holds(size)
 
     def _seal(self) -> bool:
         """Goes on in the next segment, as `sealing` tells; False where the disk is full."""
         self.check()
-        if not self._flags & CLOSE:
+        if not self._tail.flags & CLOSE:
             self._write(b"", 0, CLOSE)
-        header = FileHeader(self._header.store, self._next_seq, self._crc)
-        self._unusable = _INTERRUPTED
-        file = self._next.succeed(self._header.first_seq, header)
+        header = self._tail.next_header()
+        self._condition.unusable = _INTERRUPTED
+        file = self._next.succeed(self._tail.header.first_seq, header)
         if file is not None:
             try:
                 self._file.close()
                 self._size = min(file.size(), self._disk.file_bytes_max())
             except OSError as error:
-                self._fail("reading the size", self.path, error)
-            self._file, self._header = file, header
-            self._offset, self._place = FILE_HEADER_BYTES, None
+                self._fail("reading the size", error)
+            self._file, self._place = file, None
+            self._tail.enter(header)
         # Without it the old segment is whole and goes on; a CLOSE may stand anywhere.
-        self._unusable = None
+        self._condition.unusable = None
         return file is not None
 
     def _extend(self, size: int) -> bool:
         """Appends zero bytes to the active file, synced; False where the disk is full."""
-        wanted = self._offset + EMPTY_FRAME_BYTES + size
+        wanted = self._tail.offset + EMPTY_FRAME_BYTES + size
         after = max(wanted, self._size + self._extend_bytes)
-        if not extend(self._file, self._size, after, self._fail_here):
+        if not extend(self._file, self._size, after, self._fail):
             return False
         self._size = after
         return True
@@ -443,28 +418,16 @@ class Wal:
     # -- failure ---------------------------------------------------------------------------
 
     def _refuse_if_unusable(self) -> None:
-        self._refuse_if_failed()
+        self._condition.refuse()
         if self._is_staged:
             raise StorageFailed(_INTERRUPTED)
-
-    def _refuse_if_failed(self) -> None:
-        if self._unusable is not None:
-            raise StorageFailed(self._unusable)
 
     def _lose(self) -> NoReturn:
         """The log is not what its name stands for: keeps what it holds, and raises."""
         why = trouble(self._disk, self._layout, self._file, self._size)
-        kept = rescue(self._disk, self._layout, self._file, self._offset, self._next_seq)
-        self._unusable = told_of_loss(self.path, why, kept)
-        raise LogLost(self._unusable)
+        tail = self._tail
+        kept = rescue(self._disk, self._layout, self._file, tail.offset, tail.next_seq)
+        self._condition.lose(told_of_loss(self.path, why, kept))
 
-    def _fail_here(self, doing: str, error: OSError) -> NoReturn:
-        self._fail(doing, self.path, error)
-
-    def _fail(self, doing: str, path: str, error: OSError) -> NoReturn:
-        self._unusable = (
-            f"the log cannot be written: {path}: {doing}: {error.strerror or error}\n"
-            "This process must end; check the disk, then start again: recovery keeps "
-            "everything that was acknowledged."
-        )
-        raise StorageFailed(self._unusable) from error
+    def _fail(self, doing: str, error: OSError) -> NoReturn:
+        self._condition.fail(doing, self.path, error)

@@ -97,12 +97,11 @@ class OwnedWal(Forensics):
         next_seq = Cursor(*after).next_seq if after else 1
         assert next_seq == self.scan.next_seq, "replay goes to the end"
         with told_as_errors(self.layout.path):
-            header, tail = repair(self, self._file)
+            tail = repair(self, self._file)
             self._wal = Wal(
                 self.disk,
                 self.layout,
                 self._file,
-                header,
                 tail,
                 hold=self._hold,
                 clock=self.clock,

@@ -35,19 +35,19 @@ from datetime import UTC, datetime
 
 from beaver.errors import NO_ROOM
 from beaver.journal.wal.forensics import Forensics
-from beaver.journal.wal.format import CLOSE, FILE_HEADER_BYTES, FileHeader
-from beaver.journal.wal.log import Tail
+from beaver.journal.wal.format import CLOSE, FILE_HEADER_BYTES
 from beaver.journal.wal.recovery_table import Row
 from beaver.journal.wal.scan import End, EndKind
+from beaver.journal.wal.tail import Tail
 from beaver.journal.wal.zeros import EXTEND_BYTES, write_zeros
 from beaver.ports import File
 
 
-def repair(reading: Forensics, file: File) -> tuple[FileHeader, Tail]:
+def repair(reading: Forensics, file: File) -> Tail:
     """Makes the files of a log good that was read to its end; the docstring tells the steps.
 
     Returns:
-        The header of the log, which `file` is, and where it goes on.
+        Where the log, which `file` is, goes on.
     """
     disk, layout, scan = reading.disk, reading.layout, reading.scan
     assert scan is not None, "read before it is repaired"
@@ -64,7 +64,7 @@ def repair(reading: Forensics, file: File) -> tuple[FileHeader, Tail]:
         disk.sync_dir(layout.archive)
         disk.sync_dir(layout.path)
     flags = scan.flags if scan.frames else CLOSE
-    return scan.header, Tail(scan.offset, scan.next_seq, scan.crc, flags)
+    return Tail(scan.header, scan.offset, scan.next_seq, scan.crc, flags)
 
 
 def _drop_leftovers(reading: Forensics) -> None:
