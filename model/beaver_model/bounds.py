@@ -85,6 +85,9 @@ TOMBSTONES_EVICTED_PER_EVENT = 4
 DIGEST_BYTES = 12
 """Length of a request digest (BLAKE2b-96: compared only between two requests of one id)."""
 
+REMOTE_WORKERS_FROM = 1_000_000
+"""Workers with this number or a larger one are remote: their attempts outlive a BOOT."""
+
 INTEGER_MAX = (1 << 53) - 1
 """Largest time, seq or number of a worker in an event: every language's JSON holds it."""
 

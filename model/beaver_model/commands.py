@@ -50,6 +50,8 @@ class Complete(Command, frozen=True):
     token: int
     result: bytes
     children: tuple[NewJob, ...] = ()
+    may_send_again: bool = False
+    """Children that are refused end nothing: whoever reports can report otherwise."""
 
 
 class DispatchBatch(Command, frozen=True):

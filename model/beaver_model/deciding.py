@@ -221,10 +221,14 @@ def _complete(state: State, command: Complete, now_ms: int) -> Decision:
     if not children:
         return [Acked(row.id, row.token, command.result)]
     if len(children) > CHILDREN_MAX:
+        if command.may_send_again:
+            return Rejection("bad_value", {"children": len(children), "max": CHILDREN_MAX})
         error = f"the job enqueued {len(children)} jobs; one ACK carries at most {CHILDREN_MAX}"
         return _end_for_good(row, Cause.CHILD_CONFLICT, error)
     admitted = _admit(state, children, parent=row.id)
     if isinstance(admitted, Rejection):
+        if command.may_send_again:
+            return admitted
         error = f"child {admitted.facts.get('job', '')} was refused: {admitted.code}"
         return _end_for_good(row, Cause.CHILD_CONFLICT, error)
     # Queues forgotten for the children come before the ACK, since the children follow it.
@@ -270,7 +274,10 @@ def _expire(state: State, command: Expire, now_ms: int) -> Decision:
         return row
     if row.cancel_requested or row.on_last_attempt:
         return _end_for_good(row, command.cause, command.error)
-    run_at_ms = now_ms + row.spec.backoff_ms(row.attempt, command.jitter)
+    run_at_ms = now_ms
+    if command.cause != Cause.LEASE_EXPIRED:
+        # A worker that is gone says nothing of its job: another one may have it at once.
+        run_at_ms += row.spec.backoff_ms(row.attempt, command.jitter)
     return [TimedOut(row.id, row.token, run_at_ms, command.cause, False, command.error)]
 
 
@@ -387,10 +394,13 @@ def _boot(state: State, command: Boot, now_ms: int) -> Decision:
     """Returns BOOT and what becomes of every job that a dead server left in flight.
 
     Attempts that had started are charged, at once and without backoff; others are given back.
-    After a power cut that is unknown, so all are charged and become suspects.
+    After a power cut that is unknown, so all are charged and become suspects.  Attempts of remote
+    workers go on: their workers may be alive, and if not, their leases end.
     """
     events: list[AnyEvent] = [Booted(state.epoch + 1, command.power_cut, command.writer)]
     for token, row in state.in_flight.items():
+        if row.is_remote:
+            continue
         if not command.power_cut and token not in command.started:
             events.append(
                 Cancelled(row.id, token, Cause.OPERATOR)

@@ -71,6 +71,7 @@ class Dispatched(JobEvent, tag=2):
     NAME: ClassVar[str] = "DISPATCH"
     TRIGGER: ClassVar[Trigger | None] = Trigger.DISPATCH
     worker: Number
+    """From `bounds.REMOTE_WORKERS_FROM` on it is a remote one."""
 
 
 class Acked(AttemptEnded, tag=3):

@@ -9,7 +9,8 @@ A log is legal where every event may follow those before it:
   a cause stands only where it can be true; a cancel that was asked for ends the attempt unless
   an ACK does; children follow their parent's ACK at once, in its frame;
 - **epochs**: each BOOT adds one, and the events right behind it in its frame end every attempt
-  from before, charged or given back as it says; of suspects only one is in flight;
+  from before, charged or given back as it says, but for those of remote workers; of suspects
+  only one is in flight;
 - **bounds that are facts**: attempts, snoozes, children, queues, what is remembered.
 
 Nothing that `decide` of any release has returned is illegal, and nothing that is legal harms a
@@ -22,7 +23,8 @@ what no reader can know, such as whether a cause was true.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from itertools import dropwhile, islice
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -83,6 +85,7 @@ _KNOWN: Final = frozenset[str]().union(*CAUSES.values())
 _MISPLACED: Final = {kind: _KNOWN - causes for kind, causes in CAUSES.items()}
 
 
+_is_remote: Final = attrgetter("is_remote")
 _SHORT: Final = ID_BYTES_MAX // 4
 """Characters of an id that is not too long, whatever they are."""
 _LOOK_MAX: Final = 1_000
@@ -185,11 +188,11 @@ def refuse_left_in_flight(state: State) -> None:
     """
     rows: Iterable[Row] = ()
     if state.indexed:
-        rows = islice(state.in_flight.values(), 1)
+        rows = islice(dropwhile(_is_remote, state.in_flight.values()), 1)
     elif len(state.jobs) <= _LOOK_MAX:
         rows = state.jobs.values()
     for row in rows:
-        if 0 < row.token < state.boot_seq:
+        if 0 < row.token < state.boot_seq and not row.is_remote:
             reason = f"it leaves job {row.id} in flight"
             raise IllegalEvent(state.boot_seq, Booted(state.epoch, False), reason)
 
@@ -263,7 +266,9 @@ def _check_outcome(state: State, event: AttemptEnded, frame: Frame) -> str | Non
         return f"job {event.job} is not in flight with token {event.token}" if event.token else None
     if row.token != event.token:
         return f"job {event.job} is in flight with token {row.token}, not {event.token}"
-    return frame.why_no_fate(state, event) if event.token < state.boot_seq else None
+    if event.token < state.boot_seq and not row.is_remote:
+        return frame.why_no_fate(state, event)
+    return None
 
 
 def _check_ended_ill(
@@ -299,7 +304,8 @@ def _check_timed_out(state: State, event: TimedOut, frame: Frame) -> str | None:
     reason = _check_retried(state, event, frame)
     if reason is not None:
         return reason
-    if event.suspect != (event.token < state.boot_seq and frame.is_power_cut):
+    outlived = event.token < state.boot_seq and not state.jobs[event.job].is_remote
+    if event.suspect != (outlived and frame.is_power_cut):
         return f"job {event.job} is a suspect exactly where a power cut met it in flight"
     return None
 
@@ -334,7 +340,7 @@ def _check_cancel_requested(state: State, event: CancelRequested, frame: Frame) 
     row = state.jobs[event.job]
     if row.cancel_requested:
         return f"job {event.job} is asked to stop a second time"
-    if row.token < state.boot_seq:
+    if row.token < state.boot_seq and not row.is_remote:
         return f"BOOT at seq {state.boot_seq} left job {event.job} in flight"
     return None
 

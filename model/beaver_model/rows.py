@@ -23,6 +23,7 @@ from beaver_model.bounds import (
     NAME_BYTES_MAX,
     PRIORITY_DEFAULT,
     PRIORITY_MAX,
+    REMOTE_WORKERS_FROM,
     TIME_MS_MAX,
     TIMEOUT_MS_DEFAULT,
     WEIGHT_DEFAULT,
@@ -194,6 +195,11 @@ class Row(msgspec.Struct, gc=False):
         """True where the next attempt, or the one in flight, is the last."""
         spent = self.attempt if self.state == JobState.IN_FLIGHT else self.attempt + 1
         return spent >= self.spec.max_attempts
+
+    @property
+    def is_remote(self) -> bool:
+        """True where a remote worker holds it: a lease ends that, and no BOOT does."""
+        return self.worker >= REMOTE_WORKERS_FROM
 
     @property
     def suspect(self) -> bool:

@@ -78,7 +78,7 @@ class State:
         self.indexed = True
         """False while `take` and `put` leave the indexes alone (see `bulk.build_indexes`)."""
         self.boot_seq = 0
-        """Seq of the last BOOT that was applied here: no older attempt is in flight."""
+        """Seq of the last BOOT that was applied here: older attempts in flight are remote."""
         self.in_flight: dict[int, Row] = {}
         """By token, in the order of dispatch."""
         self.dead: dict[str, Row] = {}

@@ -11,6 +11,7 @@ CONSTANTS
     AttemptsMax,    \* what a job asks for, while TLC explores
     SeqMax,         \* events that are ever logged, while TLC explores
     TimeMax,        \* the clock's face is 0..TimeMax, while TLC explores
+    Remotes,        \* whether workers are remote, while TLC explores: {FALSE} or BOOLEAN
     \* Bugs that can be sown:
     AnyTokenAnswers,        \* an outcome is taken whatever its token
     AttemptsAreNotCounted   \* a failed attempt costs nothing
@@ -30,7 +31,7 @@ vars == <<job, seq, now, owed, powerCut, ran, endedBy, booted, event>>
 View == <<job, seq, now, owed, powerCut, ran, endedBy, booted>>    \* what tells states apart
 
 Nobody == [state |-> "new", attempt |-> 0, max |-> 0, token |-> 0, at |-> 0,
-           cancel |-> FALSE, suspect |-> FALSE]
+           cancel |-> FALSE, suspect |-> FALSE, remote |-> FALSE]
 
 Is(j, states) == job[j].state \in states
 Left(j) == AttemptsAreNotCounted \/ job[j].attempt < job[j].max
@@ -39,7 +40,7 @@ InFlight == {j \in Jobs : Is(j, {"in_flight"})}
 Later(a, b) == IF a > b THEN a ELSE b
 
 (* Every event has its seq and a time that does not go back; a commit that     *)
-(* begins with BOOT first resolves whatever was in flight.                     *)
+(* begins with BOOT first resolves whatever local workers had in flight.       *)
 Logged(j, time) ==
     /\ time >= now
     /\ owed = {} \/ j \in owed
@@ -49,7 +50,7 @@ Logged(j, time) ==
 Told(name, time, token) ==
     event' = [name |-> name, time |-> time, token |-> token, cut |-> FALSE]
 
-Ended(j) == [job[j] EXCEPT !.token = 0]
+Ended(j) == [job[j] EXCEPT !.token = 0, !.remote = FALSE]
 
 ENQUEUE(j, time, at, max) ==
     /\ Is(j, {"new"})
@@ -59,12 +60,13 @@ ENQUEUE(j, time, at, max) ==
     /\ Told("ENQUEUE", time, 0)
     /\ UNCHANGED <<powerCut, ran, endedBy, booted>>
 
-DISPATCH(j, time) ==
+DISPATCH(j, time, remote) ==
     /\ Is(j, {"pending"}) /\ Left(j)
     /\ job[j].at <= time
     /\ job[j].suspect => \A k \in InFlight : ~job[k].suspect
     /\ Logged(j, time)
-    /\ job' = [job EXCEPT ![j].state = "in_flight", ![j].attempt = @ + 1, ![j].token = seq + 1]
+    /\ job' = [job EXCEPT ![j].state = "in_flight", ![j].attempt = @ + 1, ![j].token = seq + 1,
+                          ![j].remote = remote]
     /\ ran' = [ran EXCEPT ![j] = @ + 1]
     /\ Told("DISPATCH", time, 0)
     /\ UNCHANGED <<powerCut, endedBy, booted>>
@@ -148,7 +150,7 @@ DISCARD(j, time) ==
 BOOT(time, cut) ==
     /\ time >= now /\ owed = {}
     /\ seq' = seq + 1 /\ now' = time
-    /\ owed' = InFlight /\ powerCut' = cut
+    /\ owed' = {j \in InFlight : ~job[j].remote} /\ powerCut' = cut
     /\ booted' = seq + 1
     /\ event' = [name |-> "BOOT", time |-> time, token |-> 0, cut |-> cut]
     /\ UNCHANGED <<job, ran, endedBy>>
@@ -173,7 +175,7 @@ Times == 0..TimeMax
 
 Next ==
     \/ \E j \in Jobs, time, at \in Times : ENQUEUE(j, time, at, AttemptsMax)
-    \/ \E j \in Jobs, time \in Times : DISPATCH(j, time)
+    \/ \E j \in Jobs, time \in Times, remote \in Remotes : DISPATCH(j, time, remote)
     \/ \E j \in Jobs, time \in Times, token \in Tokens : ACK(j, time, token)
     \/ \E j \in Jobs, time, at \in Times, token \in Tokens : RETRY(j, time, token, at)
     \/ \E j \in Jobs, time, at \in Times, token \in Tokens, suspect \in BOOLEAN :
@@ -218,8 +220,9 @@ OnlyARequestAsksForACancel ==
 
 NoJobWaitsWithoutAnAttempt == \A j \in Jobs : Is(j, {"pending"}) => job[j].attempt < job[j].max
 
-NoOutcomeCrossesABoot ==
-    [][\A j \in Jobs : endedBy[j] # endedBy'[j] => endedBy'[j] > booted]_vars
+NoOutcomeCrossesABoot ==     \* but those of remote workers
+    [][\A j \in Jobs : endedBy[j] # endedBy'[j] =>
+        endedBy'[j] > booted \/ job[j].remote]_vars
 
 ACompletionKeepsItsToken ==
     \A j \in Jobs : Is(j, {"completed"}) = (endedBy[j] # 0)
@@ -247,9 +250,14 @@ ACancelRequestIsNotForgotten ==     \* an ACK may win; nothing else brings the j
     [][\A j \in Jobs : job[j].cancel /\ job[j] # job'[j] =>
         job'[j].state \in {"completed", "cancelled"}]_vars
 
-(* BOOT: every attempt of an earlier run is resolved before anything else.     *)
+(* BOOT: every attempt of an earlier run is resolved before anything else, but *)
+(* for those of remote workers, which no BOOT ends.                            *)
 NoAttemptOutlivesABoot ==
-    \A j \in InFlight : job[j].token > booted \/ j \in owed
+    \A j \in InFlight : job[j].token > booted \/ j \in owed \/ job[j].remote
+
+NoRemoteAttemptIsOwed == \A j \in owed : ~job[j].remote
+
+OnlyAnAttemptIsRemote == \A j \in Jobs : job[j].remote => Is(j, {"in_flight"})
 
 ABootIsRemembered ==
     [][event'.name = "BOOT" => booted' = seq' /\ powerCut' = event'.cut]_vars

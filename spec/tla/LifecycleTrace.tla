@@ -10,7 +10,7 @@ EXTENDS Lifecycle, Sequences, TraceEvents
 
 Happens(e) ==
     CASE e.name = "ENQUEUE" -> ENQUEUE(e.job, e.time, e.at, e.max)
-      [] e.name = "DISPATCH" -> DISPATCH(e.job, e.time)
+      [] e.name = "DISPATCH" -> DISPATCH(e.job, e.time, e.remote)
       [] e.name = "ACK" -> ACK(e.job, e.time, e.token)
       [] e.name = "RETRY" -> RETRY(e.job, e.time, e.token, e.at)
       [] e.name = "TIMEOUT" -> TIMEOUT(e.job, e.time, e.token, e.at, e.suspect)

@@ -35,7 +35,7 @@ STATES = {
     "Sealing": 34_789,
     "Snapshots": 207_802,
     "Pruning": 330_100,
-    "Lifecycle": 25_068,
+    "Lifecycle": 53_817,
     "LifecycleTime": 2_590,
 }
 """Distinct states of each model: another number is another model, so change it on purpose."""

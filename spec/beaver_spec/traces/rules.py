@@ -8,7 +8,8 @@ are events that were lost, swapped, forged or doubled on the way.
 The rules, with the promises (P1 to P12) they come from:
 
 - seqs follow each other, stamps never go back, and what one commit must hold together does
-  (a child right behind its parent's ACK, a BOOT with the fate of every job in flight);
+  (a child right behind its parent's ACK, a BOOT with the fate of every job that a local
+  worker had in flight);
 - names, options and numbers are within their bounds, and a cause stands where it can be true;
 - only the changes of `LIFE` happen (P2);
 - an outcome carries the token, the seq of the DISPATCH it answers (P3);
@@ -70,6 +71,8 @@ TAGS_MAX: Final = 16
 QUEUES_MAX: Final = 10_000
 TIME_MS_MAX: Final = 253_402_300_799_000
 NUMBER_MAX: Final = (1 << 53) - 1
+REMOTE_FROM: Final = 1_000_000
+"""The first number of a remote worker."""
 TIMEOUT_CAUSES: Final = frozenset({"time_limit", "lease_expired", "node_lost"})
 CHARGED: Final = TIMEOUT_CAUSES | {"failed", "worker_lost"}
 """What an attempt is charged for: a job dies of it only in its last one."""
@@ -117,6 +120,8 @@ class _Job(msgspec.Struct):
     attempts_max: int = ATTEMPTS_MAX
     attempt: int = 0
     token: int = 0
+    is_remote: bool = False
+    """It is in flight at a remote worker: no BOOT ends that."""
     snoozes: int = 0
     is_suspect: bool = False
     is_to_cancel: bool = False
@@ -281,10 +286,12 @@ class Validator:
         self._owed.discard(job_id)
         if was == IN_FLIGHT and job.state != IN_FLIGHT:
             job.token = 0
+            job.is_remote = False
             self._suspects_in_flight -= job.is_suspect
         if name == "DISPATCH":
             job.attempt += 1
             job.token = step.seq
+            job.is_remote = step.fields["worker"] >= REMOTE_FROM
             self._suspects_in_flight += job.is_suspect
         elif name in {"RETRY", "TIMEOUT"}:
             job.run_at_ms = max(step.fields["run_at_ms"], now_ms)
@@ -419,7 +426,9 @@ class Validator:
             return f"{epoch} is no epoch"
         self._epoch = epoch
         self._is_power_cut = fields["power_cut"]
-        self._owed = {i for i, job in self._jobs.items() if job.state == IN_FLIGHT}
+        self._owed = {
+            i for i, job in self._jobs.items() if job.state == IN_FLIGHT and not job.is_remote
+        }
         return None
 
     def _queue_set(self, fields: dict[str, Any]) -> str | None:

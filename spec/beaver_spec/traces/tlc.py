@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from beaver_spec.specification.storage_tlc import Tlc, run_tlc
-from beaver_spec.traces.rules import LogStep, TraceVerdict, options_of
+from beaver_spec.traces.rules import REMOTE_FROM, LogStep, TraceVerdict, options_of
 
 STEPS_MAX: Final = 2_000
 
@@ -77,6 +77,7 @@ def _record(step: LogStep, job: int, rank: dict[int, int]) -> str:
         "at": rank[fields.get("run_at_ms", 0)],
         "max": options[1] if options else 0,
         "suspect": "TRUE" if fields.get("suspect") or fields.get("power_cut") else "FALSE",
+        "remote": "TRUE" if fields.get("worker", 0) >= REMOTE_FROM else "FALSE",
     }
     return f"[{', '.join(f'{name} |-> {value}' for name, value in values.items())}]"
 
