@@ -15,6 +15,7 @@ from tests.mutants.sown import (
     history,
     keeper,
     law,
+    leases,
     lifecycle,
     log,
     model,
@@ -51,5 +52,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *keeper.MUTANTS,
     *lifecycle.MUTANTS,
     *law.MUTANTS,
+    *leases.MUTANTS,
     *api.MUTANTS,
 )
