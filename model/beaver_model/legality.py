@@ -304,8 +304,8 @@ def _check_timed_out(state: State, event: TimedOut, frame: Frame) -> str | None:
     reason = _check_retried(state, event, frame)
     if reason is not None:
         return reason
-    outlived = event.token < state.boot_seq and not state.jobs[event.job].is_remote
-    if event.suspect != (outlived and frame.is_power_cut):
+    met = event.token < state.boot_seq and not state.jobs[event.job].is_remote
+    if event.suspect != (met and frame.is_power_cut):
         return f"job {event.job} is a suspect exactly where a power cut met it in flight"
     return None
 

@@ -86,7 +86,7 @@ MUTANTS: Final = (
         name="a-boot-may-leave-attempts-in-flight",
         module=_MODEL,
         diff="""
--        if 0 < row.token < state.boot_seq:
+-        if 0 < row.token < state.boot_seq and not row.is_remote:
 +        mutant_reached()
 +        if False:
 """,
@@ -97,9 +97,8 @@ MUTANTS: Final = (
         name="an-attempt-may-outlive-its-server",
         module=_MODEL,
         diff="""
--    return frame.why_no_fate(state, event) if event.token < state.boot_seq else None
-+    mutant_reached()
-+    return None
+-    if event.token < state.boot_seq and not row.is_remote:
++    if mutant_reached() is not None:
 """,
         tests=_found("ack_across_a_boot", "retry_across_a_boot"),
         why="An outcome of a server that was lost is taken for one of its successor's.",
@@ -130,7 +129,7 @@ MUTANTS: Final = (
         name="suspects-of-anything",
         module=_MODEL,
         diff="""
--    if event.suspect != (event.token < state.boot_seq and frame.is_power_cut):
+-    if event.suspect != (met and frame.is_power_cut):
 +    mutant_reached()
 +    if False:
 """,
