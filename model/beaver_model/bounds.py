@@ -82,6 +82,9 @@ TOMBSTONES_MAX_DEFAULT = 1_000_000
 TOMBSTONES_EVICTED_PER_EVENT = 4
 """Tombstones evicted per event at most, so that no event takes long."""
 
+BY_CHARS_MAX = 256
+"""Of who asked for a change; a token's id and its longest name fit."""
+
 DIGEST_BYTES = 12
 """Length of a request digest (BLAKE2b-96: compared only between two requests of one id)."""
 

@@ -111,6 +111,8 @@ class Cancel(Command, frozen=True):
     """Cancels a pending job, or asks a running one to stop."""
 
     job: str
+    by: str = ""
+    """Who asks, for the log."""
 
 
 class ConfirmCancel(Command, frozen=True):
@@ -126,10 +128,12 @@ class ConfirmCancel(Command, frozen=True):
 class Requeue(Command, frozen=True):
     job: str
     payload: bytes | None = None
+    by: str = ""
 
 
 class Discard(Command, frozen=True):
     job: str
+    by: str = ""
 
 
 class SetQueue(Command, frozen=True):
@@ -140,6 +144,7 @@ class SetQueue(Command, frozen=True):
     weight: int | None = None
     bytes_max: int | None = None
     durable_dispatch: bool | None = None
+    by: str = ""
 
 
 class SetBounds(Command, frozen=True):

@@ -329,9 +329,9 @@ def _cancel(state: State, command: Cancel, now_ms: int) -> Decision:
     if row.state == JobState.CANCELLED or row.cancel_requested:
         return []
     if row.state == _PENDING:
-        return [Cancelled(row.id, 0, Cause.OPERATOR)]
+        return [Cancelled(row.id, 0, Cause.OPERATOR, by=command.by)]
     if row.state == _IN_FLIGHT:
-        return [CancelRequested(row.id)]
+        return [CancelRequested(row.id, command.by)]
     return _absent(state, command.job, row)
 
 
@@ -339,14 +339,14 @@ def _requeue(state: State, command: Requeue, now_ms: int) -> Decision:
     row = state.jobs.get(command.job)
     if row is None or CELLS[Trigger.REQUEUE][row.state] is None:
         return _absent(state, command.job, row)
-    return [Requeued(row.id, command.payload)]
+    return [Requeued(row.id, command.payload, command.by)]
 
 
 def _discard(state: State, command: Discard, now_ms: int) -> Decision:
     row = state.jobs.get(command.job)
     if row is None or CELLS[Trigger.DISCARD][row.state] is None:
         return _absent(state, command.job, row)
-    return [Discarded(row.id)]
+    return [Discarded(row.id, command.by)]
 
 
 def _set_queue(state: State, command: SetQueue, now_ms: int) -> Decision:
@@ -368,7 +368,7 @@ def _set_queue(state: State, command: SetQueue, now_ms: int) -> Decision:
         forgotten = room_for(state, {command.queue}, set())
     if forgotten is None:
         return Rejection("too_many_queues", {"queue": command.queue, "max": state.queues_max})
-    return [*forgotten, QueueSet(command.queue, paused, weight, bytes_max, durable)]
+    return [*forgotten, QueueSet(command.queue, paused, weight, bytes_max, durable, command.by)]
 
 
 def _set_bounds(state: State, command: SetBounds, now_ms: int) -> Decision:

@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Final, get_args
 
 import msgspec
 
-from beaver_model.bounds import DIGEST_BYTES, INTEGER_MAX, TAGS_MAX, WEIGHT_MAX
+from beaver_model.bounds import BY_CHARS_MAX, DIGEST_BYTES, INTEGER_MAX, TAGS_MAX, WEIGHT_MAX
 from beaver_model.states import Trigger
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=INTEGER_MAX)]
@@ -28,6 +28,9 @@ Bound = Annotated[int, msgspec.Meta(ge=0)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 Tags = Annotated[tuple[str, ...], msgspec.Meta(max_length=TAGS_MAX)]
 Weight = Annotated[int, msgspec.Meta(ge=1, le=WEIGHT_MAX)]
+By = Annotated[str, msgspec.Meta(max_length=BY_CHARS_MAX)]
+"""Who asked for a change: `token:ID:NAME` over HTTP, `uid:N` on this machine, `config`; empty in
+logs of releases that did not tell.  Nothing is decided by it."""
 
 
 class Event(msgspec.Struct, array_like=True, gc=False):
@@ -126,6 +129,7 @@ class CancelRequested(JobEvent, tag=8):
 
     NAME: ClassVar[str] = "CANCEL_REQUESTED"
     TRIGGER: ClassVar[Trigger | None] = Trigger.CANCEL_REQUESTED
+    by: By = ""
 
 
 class Cancelled(AttemptEnded, tag=9):
@@ -136,6 +140,8 @@ class Cancelled(AttemptEnded, tag=9):
     cause: str = ""
     error: str = ""
     """Why, where the job cancelled itself and said so."""
+    by: By = ""
+    """Of a pending job; for one that ran, its CANCEL_REQUESTED tells."""
 
 
 class Requeued(JobEvent, tag=10):
@@ -145,6 +151,7 @@ class Requeued(JobEvent, tag=10):
     TRIGGER: ClassVar[Trigger | None] = Trigger.REQUEUE
     payload: bytes | None = None
     """The edited payload; `None` keeps the old one."""
+    by: By = ""
 
 
 class Discarded(JobEvent, tag=11):
@@ -152,6 +159,7 @@ class Discarded(JobEvent, tag=11):
 
     NAME: ClassVar[str] = "DISCARD"
     TRIGGER: ClassVar[Trigger | None] = Trigger.DISCARD
+    by: By = ""
 
 
 class QueueSet(Event, tag=12):
@@ -164,6 +172,7 @@ class QueueSet(Event, tag=12):
     bytes_max: Bound
     durable_dispatch: bool = True
     """A job of the queue starts only once its DISPATCH is durable."""
+    by: By = ""
 
 
 class Booted(Event, tag=13):

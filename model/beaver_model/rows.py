@@ -19,6 +19,7 @@ import msgspec
 from beaver_model.bounds import (
     ATTEMPTS_DEFAULT,
     ATTEMPTS_MAX,
+    BY_CHARS_MAX,
     DIGEST_BYTES,
     NAME_BYTES_MAX,
     PRIORITY_DEFAULT,
@@ -69,6 +70,9 @@ class Spec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     backoff_max_ms: _Milliseconds = 3_600_000
     backoff_jitter: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
     origin: Annotated[int, msgspec.Meta(ge=0, le=2)] = Origin.LOCAL
+    by: Annotated[str, msgspec.Meta(max_length=BY_CHARS_MAX)] = ""
+    """Who enqueued it over HTTP: `token:ID`.  Left out where empty, so that a job without it takes
+    the bytes, and has the fingerprint, of releases which did not know it."""
 
     def backoff_ms(self, attempt: int, jitter: float) -> int:
         """Returns the delay in ms before the attempt after `attempt` (1 is the first).
@@ -95,6 +99,8 @@ SPECS: Final[dict[bytes, Spec]] = {}
 
 def encode_spec(spec: Spec) -> bytes:
     """Returns the bytes that stand for `spec` in the log."""
+    if not spec.by:
+        return _SPEC_ENCODER.encode(msgspec.structs.astuple(spec)[:-1])
     return _SPEC_ENCODER.encode(spec)
 
 

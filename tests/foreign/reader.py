@@ -24,13 +24,14 @@ EVENTS: Final[dict[int, tuple[str, dict[str, Any]]]] = {
     ),
     6: ("RELEASE", {"job": ..., "token": ..., "run_at_ms": ..., "cause": ...}),
     7: ("DEAD", {"job": ..., "token": ..., "cause": ..., "error": ""}),
-    8: ("CANCEL_REQUESTED", {"job": ...}),
-    9: ("CANCEL", {"job": ..., "token": ..., "cause": "", "error": ""}),
-    10: ("REQUEUE", {"job": ..., "payload": None}),
-    11: ("DISCARD", {"job": ...}),
+    8: ("CANCEL_REQUESTED", {"job": ..., "by": ""}),
+    9: ("CANCEL", {"job": ..., "token": ..., "cause": "", "error": "", "by": ""}),
+    10: ("REQUEUE", {"job": ..., "payload": None, "by": ""}),
+    11: ("DISCARD", {"job": ..., "by": ""}),
     12: (
         "QUEUE",
-        {"queue": ..., "paused": ..., "weight": ..., "bytes_max": ..., "durable_dispatch": True},
+        {"queue": ..., "paused": ..., "weight": ..., "bytes_max": ..., "durable_dispatch": True,
+         "by": ""},
     ),
     13: ("BOOT", {"epoch": ..., "power_cut": ..., "writer": ""}),
     14: ("BOUNDS", {"tombstones_max": ..., "tombstones_age_ms": ...}),
@@ -79,7 +80,7 @@ class Store:
                 self._bounds = fields["tombstones_max"], fields["tombstones_age_ms"]
             case "QUEUE":
                 queue = self._queue(fields["queue"])
-                queue.update((key, value) for key, value in fields.items() if key != "queue")
+                queue.update((key, fields[key]) for key in fields if key not in ("queue", "by"))
             case "FORGET_QUEUE":
                 del self.queues[fields["queue"]]
             case "ENQUEUE":

@@ -77,3 +77,23 @@ def test_a_vector_is_legal_and_has_its_fingerprint(log: dict[str, Any], tmp_path
     assert report.ok, report
     assert report.fingerprint == log["state"]["fingerprint"]
     assert validate_store(str(tmp_path)).ok
+
+
+@pytest.mark.parametrize("file", sorted((HERE / "releases").glob("*.json")), ids=lambda f: f.stem)
+def test_a_log_of_a_former_release_comes_to_what_it_came_to(file: Path, tmp_path: Path) -> None:
+    """Fields that are there since then are absent: they mean what their absence means."""
+    log = json.loads(file.read_text("utf-8"))
+    (tmp_path / "wal.log").write_bytes(bytes.fromhex(log["segment"]))
+    report = check(SystemDisk(), str(tmp_path))
+    assert (report.ok, report.fingerprint) == (True, log["state"]["fingerprint"])
+    assert validate_store(str(tmp_path)).ok
+    store = Store()
+    store.read(bytes.fromhex(log["segment"]))
+    told = [
+        {**event, "by": ""} if "by" in EVENTS_BY[event["event"]] else event
+        for event in log["events"]
+    ]
+    assert [shown(event) for event in store.events] == told
+
+
+EVENTS_BY = dict(EVENTS.values())

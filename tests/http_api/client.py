@@ -42,6 +42,7 @@ class Http:
         info = json.loads((data / "server.json").read_text())
         self.host, _, port = info["http"].removeprefix("http://").rpartition(":")
         self.port = int(port)
+        self.data = data
         self.token = (data / "token").read_text().strip() if token is None else token
 
     def ask(

@@ -393,6 +393,15 @@ def test_the_origin_is_recorded_and_is_not_mixed_up_by_the_memo() -> None:
         assert spec_of(resolver.job(request, 0, origin).spec).origin == origin
 
 
+def test_each_asker_has_jobs_of_their_own() -> None:
+    """The same options of two tokens tell them apart, also where more came than are remembered."""
+    resolver, request = Resolver(), make_request("t")
+    askers = [f"token:{number:08x}" for number in range(100)]
+    for by in (*askers, "", *askers):
+        spec = spec_of(resolver.job(request, 0, Origin.HTTP, by).spec)
+        assert (spec.by, spec.origin, spec.task) == (by, Origin.HTTP, "t")
+
+
 def test_a_delay_counts_from_when_the_job_came_in() -> None:
     resolver = Resolver()
     assert resolver.job(make_request("echo", delay=5), 1_000).run_at_ms == 6_000

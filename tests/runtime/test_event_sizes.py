@@ -6,16 +6,20 @@ import pytest
 
 from beaver.engine.event_sizes import events_bytes_max, events_max
 from beaver.journal.codec import encode_commit
-from beaver_model.bounds import ERROR_BYTES_MAX, ID_BYTES_MAX
+from beaver_model.bounds import BY_CHARS_MAX, ERROR_BYTES_MAX, ID_BYTES_MAX
 from beaver_model.commands import (
     AnyCommand,
+    Cancel,
     Complete,
     CompleteBatch,
     ConfirmCancel,
+    Discard,
     DispatchBatch,
     Done,
     Enqueue,
     Fail,
+    Requeue,
+    SetQueue,
 )
 from beaver_model.events import Cause
 from tests.worlds.model import World, job
@@ -49,6 +53,23 @@ def test_the_words_of_a_job_are_reckoned_with(kind: type, character: str) -> Non
     words = character * (ERROR_BYTES_MAX // len(character.encode()))
     extra = {"cause": Cause.JOB} if kind is ConfirmCancel else {}
     command = kind(name, world.dispatch(name), error=words, **extra)
+    size = events_bytes_max(command, world.state)
+    events = world.do(command)
+    assert len(encode_commit(1 << 40, events)) - len(encode_commit(1 << 40, [])) <= size
+
+
+@pytest.mark.parametrize("kind", [Cancel, Requeue, Discard, SetQueue])
+def test_the_longest_name_of_who_asks_is_reckoned_with(kind: type) -> None:
+    """As long as a name may be, of the widest characters."""
+    world = World()
+    name, by = "i" * ID_BYTES_MAX, "\N{BEAVER}" * BY_CHARS_MAX
+    if kind is SetQueue:
+        command: AnyCommand = SetQueue("q" * 200, paused=True, by=by)
+    else:
+        world.enqueue(job(name))
+        if kind is Requeue:
+            world.do(Cancel(name))
+        command = kind(name, by=by)
     size = events_bytes_max(command, world.state)
     events = world.do(command)
     assert len(encode_commit(1 << 40, events)) - len(encode_commit(1 << 40, [])) <= size

@@ -33,7 +33,7 @@ FOLDERS = ("engine", "dispatch", "helper")
 OTHERS = ("workers/pool.py", "workers/permits.py", "workers/wire.py", "workers/slots.py")
 _OF_A_SIZE = re.compile(r"(_MAX|_MIN|_BYTES|_LEARN|_AT_ONCE)$|^ENOUGH$")
 NO_THRESHOLDS = {
-    *("EVENT_BYTES", "_BYTES", "_SLOT_BYTES", "_ARRAY_HEAD_BYTES"),
+    *("EVENT_BYTES", "_OPERATORS_BYTES", "_BYTES", "_SLOT_BYTES", "_ARRAY_HEAD_BYTES"),
     *("_READ_BYTES", "_SYNC_BYTES", "_AT_ONCE"),
 }
 """Sizes of things and of single reads, and another name of one that is in the table."""

@@ -60,6 +60,11 @@ class Token(msgspec.Struct, frozen=True, omit_defaults=True):
     expires_ms: int = 0
     """0 for never."""
 
+    @property
+    def by(self) -> str:
+        """How the log names its bearer; see `beaver_model.events.By`."""
+        return f"token:{self.id}:{self.name}" if self.name else f"token:{self.id}"
+
 
 class _File(msgspec.Struct):
     tokens: list[Token] = []

@@ -14,6 +14,7 @@ is refused with a hint.  If a server comes up meanwhile, the call goes there.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +59,7 @@ from beaver.structs.questions import Known, Search, Told
 from beaver.structs.views import JobView, StatusView
 from beaver.system.clock import SystemClock, SystemEntropy
 from beaver.system.disk import SystemDisk
+from beaver.system.ownership import said_by
 from beaver.text.foreign import counted
 from beaver.transport import endpoint
 from beaver_model import Rejection, State, apply, decide
@@ -196,7 +198,9 @@ class EmbeddedClient(Operations, Synchronous):
             return call.finish([])
         with self._opened(create=operation is ENQUEUE) as (opened, now_ms):
             commit = partial(self._commit, opened.state, opened.journal, now_ms)
-            return LocalStore(opened.state, commit, self, lambda: now_ms, _refuse).call(call)
+            by = said_by(os.geteuid())
+            store = LocalStore(opened.state, commit, self, lambda: now_ms, _refuse, by)
+            return store.call(call)
 
     # -- changes -------------------------------------------------------------------------
 

@@ -67,6 +67,7 @@ class LocalStore:
         around: Surroundings,
         now_ms: Callable[[], int],
         status: Callable[[State], StatusView],
+        by: str = "",
     ) -> None:
         """Makes a store of its parts.
 
@@ -76,8 +77,9 @@ class LocalStore:
             around: Where settings and the past are found.
             now_ms: The time.
             status: Tells the whole queue at a glance.
+            by: Who asks, for the log.
         """
-        self.state = state
+        self.state, self._by = state, by
         self._commit, self._around, self._now_ms, self._status = commit, around, now_ms, status
 
     def call(self, call: Call[T]) -> T:
@@ -98,17 +100,17 @@ class LocalStore:
         return [Accepted(i, seq, seq > last_seq) for i, seq in found if seq is not None]
 
     def cancel(self, asked: OneJob) -> str:
-        return self._change(Cancel(asked.job))
+        return self._change(Cancel(asked.job, self._by))
 
     def requeue(self, asked: Again) -> str:
         payload = asked.payload
         if payload is not None:
             bytes_max = self._around.resolver.payload_bytes_max
             payload = jsontext.check(payload, bytes_max, "payload")
-        return self._change(Requeue(asked.job, payload))
+        return self._change(Requeue(asked.job, payload, self._by))
 
     def discard(self, asked: OneJob) -> str:
-        return self._change(Discard(asked.job))
+        return self._change(Discard(asked.job, self._by))
 
     def _change(self, command: Cancel | Requeue | Discard) -> str:
         self._commit(command)
@@ -116,7 +118,7 @@ class LocalStore:
 
     def set_queue(self, asked: QueueSettings) -> QueueView:
         check_name(asked.queue, "queue")
-        self._commit(SetQueue(*msgspec.structs.astuple(asked)))
+        self._commit(SetQueue(**msgspec.structs.asdict(asked), by=self._by))
         index = self.state.queues.get(asked.queue)
         return QueueView() if index is None else queries.queue_view(index, self._now_ms())
 

@@ -10,13 +10,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from beaver_model import State
-from beaver_model.bounds import ERROR_BYTES_MAX, ID_BYTES_MAX, QUEUES_FORGOTTEN_AT_ONCE
+from beaver_model.bounds import (
+    BY_CHARS_MAX,
+    ERROR_BYTES_MAX,
+    ID_BYTES_MAX,
+    QUEUES_FORGOTTEN_AT_ONCE,
+)
 from beaver_model.commands import (
     AnyCommand,
     Boot,
+    Cancel,
     Complete,
     CompleteBatch,
     ConfirmCancel,
+    Discard,
     DispatchBatch,
     Enqueue,
     Expire,
@@ -28,6 +35,8 @@ from beaver_model.commands import (
 
 EVENT_BYTES: Final = 384
 """More than any event takes on disk beside its payload, result, error and tags."""
+_OPERATORS_BYTES: Final = EVENT_BYTES + ID_BYTES_MAX + 4 * BY_CHARS_MAX
+"""Of an event that tells who asked for it."""
 
 
 def events_bytes_max(command: AnyCommand, state: State) -> int:
@@ -77,11 +86,11 @@ def _failure_bytes(command: Fail | Expire | ConfirmCancel, state: State) -> int:
 
 
 def _requeue_bytes(command: Requeue, state: State) -> int:
-    return EVENT_BYTES + ID_BYTES_MAX + len(command.payload or b"")
+    return _OPERATORS_BYTES + len(command.payload or b"")
 
 
 def _set_queue_bytes(command: SetQueue, state: State) -> int:
-    return EVENT_BYTES + ID_BYTES_MAX + _forgotten_bytes(1, state)
+    return _OPERATORS_BYTES + _forgotten_bytes(1, state)
 
 
 def _boot_bytes(command: Boot, state: State) -> int:
@@ -90,6 +99,10 @@ def _boot_bytes(command: Boot, state: State) -> int:
 
 def _small_bytes(command: AnyCommand, state: State) -> int:
     return EVENT_BYTES + ID_BYTES_MAX
+
+
+def _operators_bytes(command: Cancel | Discard, state: State) -> int:
+    return _OPERATORS_BYTES
 
 
 def _jobs_bytes(jobs: Sequence[NewJob]) -> int:
@@ -109,7 +122,9 @@ _BYTES: Final[dict[type, Callable[[Any, State], int]]] = {
     Fail: _failure_bytes,
     Expire: _failure_bytes,
     ConfirmCancel: _failure_bytes,
+    Cancel: _operators_bytes,
     Requeue: _requeue_bytes,
+    Discard: _operators_bytes,
     SetQueue: _set_queue_bytes,
     Boot: _boot_bytes,
 }

@@ -69,6 +69,7 @@ def _enqueued(view: EventView, event: Enqueued) -> None:
     view.max_attempts, view.timeout_ms = spec.max_attempts, spec.timeout_ms
     view.payload = shown(event.payload, "payload")
     view.run_at = event.run_at_ms or None
+    view.by = spec.by or None
     view.parent = event.parent or None
     view.tags = event.tags or None
 
@@ -137,6 +138,7 @@ _SHOWN: Final = (
     "cause",
     "parent",
     "tags",
+    "by",
 )
 
 

@@ -46,7 +46,7 @@ class KeeperService(Service):
     """Requests that came in, hellos included."""
 
     def handle(
-        self, op: str, body: Any, respond: Respond, origin: Origin = Origin.LOCAL
+        self, op: str, body: Any, respond: Respond, origin: Origin = Origin.LOCAL, by: str = ""
     ) -> Watch | None:
         """See `Service`."""
         self.asked += 1
@@ -55,7 +55,7 @@ class KeeperService(Service):
             state = self._engine.state
             while state.advance(self._engine.now_ms()) == ADVANCE_MAX:
                 pass
-        return super().handle(op, body, respond, origin)
+        return super().handle(op, body, respond, origin, by)
 
     def hello(self, store: str) -> list[Any]:
         """See `Service`."""

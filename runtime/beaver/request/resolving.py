@@ -28,6 +28,8 @@ from beaver_model.commands import NewJob
 from beaver_model.rows import Origin, Spec, encode_spec
 
 _MEMO_MAX: Final = 10_000
+_MEMOS_MAX: Final = 64
+"""Askers whose options are remembered at once."""
 OPTIONS_BYTES_MAX: Final = 1_024
 """More than any options take; what is longer holds what nobody reads, and is not remembered."""
 _SHORT: Final = ID_BYTES_MAX // 4
@@ -60,28 +62,40 @@ class Resolver:
         check_options(self._server)
         self._tasks = dict(tasks)
         self._memo: dict[int, dict[bytes, bytes]] = {origin: {} for origin in Origin}
+        self._memos: dict[str, dict[bytes, bytes]] = {}
         self.payload_bytes_max = payload_bytes_max
 
-    def spec(self, options: bytes, origin: int = Origin.LOCAL) -> bytes:
-        """Returns the bytes of the whole `Spec` for a request's options.
+    def spec(self, options: bytes, origin: int = Origin.LOCAL, by: str = "") -> bytes:
+        """Returns the bytes of the whole `Spec` for a request's options, and who asks.
 
         Raises:
             InvalidInput: The bytes are no options, or a value is out of its bounds.
         """
-        memo = self._memo[origin]
+        memo = self._memo_of(by) if by else self._memo[origin]
         spec = memo.get(options)
         if spec is None:
             if len(options) > OPTIONS_BYTES_MAX:
                 raise InvalidInput(f"the options of a request have {len(options)} bytes")
             if len(memo) >= _MEMO_MAX:
                 memo.clear()
-            spec = memo[options] = encode_spec(self._resolve(options, origin))
+            spec = memo[options] = encode_spec(self._resolve(options, origin, by))
         return spec
 
-    def job(self, request: Request, now_ms: int, origin: int = Origin.LOCAL) -> NewJob:
+    def _memo_of(self, by: str) -> dict[bytes, bytes]:
+        """Returns the specs of those who come over HTTP, apart for each."""
+        memo = self._memos.get(by)
+        if memo is None:
+            if len(self._memos) >= _MEMOS_MAX:
+                self._memos.clear()
+            memo = self._memos[by] = {}
+        return memo
+
+    def job(
+        self, request: Request, now_ms: int, origin: int = Origin.LOCAL, by: str = ""
+    ) -> NewJob:
         """Returns the model's job for a request, which may come from any client.
 
-        A delay counts from `now_ms`.
+        A delay counts from `now_ms`; `by` is who asks over HTTP.
 
         Raises:
             InvalidInput: A field is out of its bounds, or the payload is not JSON on one line.
@@ -99,10 +113,11 @@ class Resolver:
             raise InvalidInput(f"job {job_id}: its time lies outside the years 1970 to 9999")
         if request.tags:
             check_tags(request.tags)
-        spec = self._memo[origin].get(request.options) or self.spec(request.options, origin)
+        memo = self._memo_of(by) if by else self._memo[origin]
+        spec = memo.get(request.options) or self.spec(request.options, origin, by)
         return NewJob(job_id, spec, payload, request.digest, run_at_ms, request.tags)
 
-    def _resolve(self, raw: bytes, origin: int) -> Spec:
+    def _resolve(self, raw: bytes, origin: int, by: str) -> Spec:
         try:
             asked = _decode_options(raw)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -126,4 +141,5 @@ class Resolver:
             backoff_max_ms=backoff.max_ms,
             backoff_jitter=backoff.jitter,
             origin=origin,
+            by=by,
         )

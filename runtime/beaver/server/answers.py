@@ -41,17 +41,20 @@ class Asker:
     commit: whoever takes them has to know when it is enough.
     """
 
-    __slots__ = ("_respond", "charge")
+    __slots__ = ("_respond", "by", "charge")
 
-    def __init__(self, respond: Respond, charge: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self, respond: Respond, charge: Callable[[int], None] | None = None, by: str = ""
+    ) -> None:
         """Takes who is told what.
 
         Args:
             respond: Called once, with the answer.
             charge: Called with the bytes of an answer that is computed and waits for a commit,
                 and with as many below zero once it waits no longer.
+            by: Who it is, for the log; see `beaver_model.events.By`.
         """
-        self._respond, self.charge = respond, charge or _free
+        self._respond, self.charge, self.by = respond, charge or _free, by
 
     def __call__(self, answer: Answer) -> None:
         self._respond(answer)

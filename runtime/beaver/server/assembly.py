@@ -52,6 +52,8 @@ from beaver_model import State
 from beaver_model.commands import SetBounds, SetQueue
 from beaver_model.rows import Origin, spec_of
 
+CONFIG: Final = "config"
+"""Who sets queues at a start, for the log: the configuration."""
 RESERVE_BYTES: Final = 4 << 20
 """Room in the log that new jobs leave to outcomes, also before a full disk was noticed."""
 
@@ -148,7 +150,14 @@ class Assembly:
         await self.engine.execute(SetBounds(config.tombstones_max, config.tombstones_age_ms))
         for name, queue in config.queues.items():
             await self.engine.execute(
-                SetQueue(name, queue.paused, queue.weight, queue.bytes_max, queue.durable_dispatch)
+                SetQueue(
+                    name,
+                    queue.paused,
+                    queue.weight,
+                    queue.bytes_max,
+                    queue.durable_dispatch,
+                    by=CONFIG,
+                )
             )
 
     def build(

@@ -28,6 +28,7 @@ from beaver.server.budget import (
 from beaver.server.outbox import Outbox
 from beaver.server.service import Service
 from beaver.system.descriptors import SOCKETS_MAX
+from beaver.system.ownership import is_trusted, said_by
 from beaver.transport import endpoint, framing
 
 log: Final = logging.getLogger("beaver")
@@ -68,6 +69,8 @@ class Connection(asyncio.Protocol):
         self._reader = framing.FrameReader(framing.HELLO_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
         self._greeted = False
+        self._by = ""
+        """Who it is, for the log."""
         self._hello_timer: asyncio.TimerHandle | None = None
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -103,7 +106,8 @@ class Connection(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         # uvloop\'s transports do not derive from asyncio\'s.
         self._transport = cast("asyncio.Transport", transport)
-        if not endpoint.is_trusted_client(transport):
+        uid = endpoint.client_uid(transport)
+        if uid is not None and not is_trusted(uid):
             log.warning("a connection of another user was refused")
             self._transport.abort()
             self._transport = None
@@ -118,6 +122,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             self._transport = None
             return
+        self._by = said_by(uid)
         self._transport.set_write_buffer_limits(high=PAUSE_BYTES)
         self._connections.add(self)
         loop = asyncio.get_running_loop()
@@ -245,7 +250,7 @@ class Connection(asyncio.Protocol):
             return
         if op == "wait" and not self._may_wait(respond):
             return
-        watch = self._service.handle(op, body, Asker(respond, self._charge))
+        watch = self._service.handle(op, body, Asker(respond, self._charge, self._by))
         if watch is not None and not watch.over:
             self._asked -= 1
             if number in self._watches:

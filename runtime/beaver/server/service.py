@@ -64,7 +64,7 @@ class Service(Questions):
         results: Results,
         past: PastTeller,
         *,
-        to_job: Callable[[Request, int, int], NewJob],
+        to_job: Callable[[Request, int, int, str], NewJob],
         status: Callable[[State], StatusView],
         payload_bytes_max: int,
         reload: Callable[[], Awaitable[ReloadView]] | None = None,
@@ -76,7 +76,7 @@ class Service(Questions):
             engine: Owner of the state.
             results: How jobs ended, from memory.
             past: How jobs went, from the log.
-            to_job: Resolves a request at a time, with its origin.
+            to_job: Resolves a request at a time, with its origin and who asks.
             status: Builds the status of a state, with what only the running server knows.
             payload_bytes_max: Bound on an edited payload.
             reload: Gives the server new workers.
@@ -88,15 +88,22 @@ class Service(Questions):
         self._strangers = Strangers(engine.state)
 
     def handle(
-        self, op: str, body: Any, respond: Respond, origin: Origin = Origin.LOCAL
+        self, op: str, body: Any, respond: Respond, origin: Origin = Origin.LOCAL, by: str = ""
     ) -> Watch | None:
         """Carries out one request.  Whatever is wrong with it is its answer.
+
+        Args:
+            op: Name of the operation.
+            body: Its arguments, as they came.
+            respond: Called once with the answer; an `Asker` tells who asks.
+            origin: How the request came.
+            by: Who enqueues, where that is logged; see `beaver_model.events.By`.
 
         Returns:
             The wait for an answer, to be dropped where nobody wants it any more.
         """
         if op == "enqueue":
-            self.enqueue(body, respond, origin)
+            self.enqueue(body, respond, origin, by)
             return None
         try:
             operation = OPERATIONS.get(op)
@@ -105,16 +112,18 @@ class Service(Questions):
                 said = repr(op) if len(op) <= OP_CHARS_MAX else f"of {len(op):,} characters"
                 raise InvalidInput(f"no operation {said}; there are {known}")
             method: Callable[[Any, Asker], Watch | None] = getattr(self, operation.method)
-            asker = respond if type(respond) is Asker else Asker(respond)
+            asker = respond if type(respond) is Asker else Asker(respond, by=by)
             return method(operation.arguments(body), asker)
         except BeaverError as error:
             respond(error)
         return None
 
-    def enqueue(self, body: Any, respond: Respond, origin: Origin = Origin.LOCAL) -> None:
+    def enqueue(
+        self, body: Any, respond: Respond, origin: Origin = Origin.LOCAL, by: str = ""
+    ) -> None:
         """Carries out the operation that comes most, as `handle` does; `body` is as it came."""
         try:
-            self._enqueue(body, respond, origin)
+            self._enqueue(body, respond, origin, by)
         except BeaverError as error:
             respond(error)
 
@@ -124,12 +133,12 @@ class Service(Questions):
 
     # -- jobs come in ----------------------------------------------------------------------
 
-    def _enqueue(self, body: Any, respond: Respond, origin: Origin) -> None:
+    def _enqueue(self, body: Any, respond: Respond, origin: Origin, by: str) -> None:
         requests = read_requests(body)
         engine, to_job = self._engine, self._to_job
         # A lone job mostly has no delay, which is all that wants to know the time.
         now_ms = engine.now_ms() if len(requests) != 1 or requests[0].delay_ms else 0
-        jobs = [to_job(request, now_ms, origin) for request in requests]
+        jobs = [to_job(request, now_ms, origin, by) for request in requests]
         engine.enqueue(jobs, self._enqueued, respond)
 
     def _enqueued(self, jobs: list[NewJob], reply: Reply) -> Answer:
@@ -162,20 +171,20 @@ class Service(Questions):
     def _change_job(self, command: Cancel | Requeue | Discard, respond: Respond) -> None:
         self._change(command, lambda state: queries.changed_word(state, command.job), respond)
 
-    def cancel(self, asked: OneJob, respond: Respond) -> None:
-        self._change_job(Cancel(asked.job), respond)
+    def cancel(self, asked: OneJob, asker: Asker) -> None:
+        self._change_job(Cancel(asked.job, asker.by), asker)
 
-    def requeue(self, asked: Again, respond: Respond) -> None:
+    def requeue(self, asked: Again, asker: Asker) -> None:
         payload = asked.payload
         if payload is not None:
             payload = jsontext.check(payload, self.payload_bytes_max, "payload")
-        self._change_job(Requeue(asked.job, payload), respond)
+        self._change_job(Requeue(asked.job, payload, asker.by), asker)
 
-    def discard(self, asked: OneJob, respond: Respond) -> None:
-        self._change_job(Discard(asked.job), respond)
+    def discard(self, asked: OneJob, asker: Asker) -> None:
+        self._change_job(Discard(asked.job, asker.by), asker)
 
-    def set_queue(self, asked: QueueSettings, respond: Respond) -> None:
-        command, queue = SetQueue(*msgspec.structs.astuple(asked)), asked.queue
+    def set_queue(self, asked: QueueSettings, asker: Asker) -> None:
+        command, queue = SetQueue(**msgspec.structs.asdict(asked), by=asker.by), asked.queue
         check_name(queue, "queue")
 
         def told(state: State) -> bytes:
@@ -183,7 +192,7 @@ class Service(Questions):
             now_ms = self._engine.now_ms()
             return _json(queries.queue_view(index, now_ms) if index is not None else QueueView())
 
-        self._change(command, told, respond)
+        self._change(command, told, asker)
 
     def reload(self, asked: Nothing, asker: Asker) -> Watch:
         """Answers once the new workers serve, or with why they do not."""

@@ -40,9 +40,9 @@ from beaver.snapshot.lines import (
     LineReader,
     QueueLine,
     SnapshotDamaged,
-    SpecLine,
     encoder,
     job_line,
+    spec_line,
     tombstone_line,
 )
 from beaver.snapshot.port import Snapshot
@@ -266,7 +266,7 @@ def _write_lines(writer: _Writer, state: State, store: bytes) -> str:
         number = specs.get(job[7])
         if number is None:
             number = specs[job[7]] = len(specs)
-            writer.add(SpecLine(number, msgspec.structs.asdict(spec_of(job[7]))))
+            writer.add(spec_line(number, spec_of(job[7])))
         writer.add(job_line(job, number), 128 + len(job[8]))
         jobs += 1
     tombstones = 0

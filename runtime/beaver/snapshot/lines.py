@@ -103,6 +103,14 @@ class SpecLine(msgspec.Struct, tag="spec", tag_field="kind"):
     options: dict[str, Any]
 
 
+def spec_line(number: int, spec: Spec) -> SpecLine:
+    """Returns a line; releases that did not know `by` read one without it."""
+    options = msgspec.structs.asdict(spec)
+    if not spec.by:
+        del options["by"]
+    return SpecLine(number, options)
+
+
 class ExtraLine(msgspec.Struct, gc=False, omit_defaults=True):
     generation: int = 0
     snoozes: int = 0

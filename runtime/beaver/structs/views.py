@@ -182,6 +182,9 @@ class EventView(View, omit_defaults=True):
     run_at: int | None = None
     parent: str | None = None
     tags: tuple[str, ...] | None = None
+    by: str | None = None
+    """Who asked for it: `token:ID:NAME` over HTTP (`token:ID` of an ENQUEUE), `uid:N` on this
+    machine."""
     details: dict[str, Any] | None = None
     """Fields of events that belong to no job."""
 

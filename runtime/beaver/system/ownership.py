@@ -27,6 +27,11 @@ def is_trusted(uid: int) -> bool:
     return uid in (os.geteuid(), ROOT)
 
 
+def said_by(uid: int | None) -> str:
+    """Returns a user of this machine as the log names them; see `beaver_model.events.By`."""
+    return "" if uid is None else f"uid:{uid}"
+
+
 def user_name(uid: int) -> str:
     """Returns a user as an error names it: `ada (1000)`."""
     import pwd

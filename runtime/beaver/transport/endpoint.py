@@ -348,18 +348,17 @@ def _refuse_stranger(connection: socket.socket, path: str) -> None:
         )
 
 
-def is_trusted_client(transport: asyncio.BaseTransport) -> bool:
-    """True for a client of our user or root's, and where the system does not tell."""
+def client_uid(transport: asyncio.BaseTransport) -> int | None:
+    """Returns the user of a client; `None` where the system does not tell."""
     listening = transport.get_extra_info("socket")
     if listening is None:
-        return True
+        return None
     # The descriptor stays the transport's; uvloop's sockets answer no `getsockopt`.
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, listening.fileno())
     try:
-        uid = peer_of(connection)
+        return peer_of(connection)
     finally:
         connection.detach()
-    return uid is None or is_trusted(uid)
 
 
 def _receive_greeting(connection: socket.socket) -> Greeting:

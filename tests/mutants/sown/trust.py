@@ -16,7 +16,46 @@ _TRUST: Final = "tests/workers/test_trust.py"
 _OUTCOMES: Final = "tests/runtime/test_untrusted_outcomes.py"
 _BOUNDS: Final = f"{_OUTCOMES}::test_each_bound_of_an_outcome_is_checked_on_both_sides"
 
+_AUDIT: Final = "tests/http_api/test_audit.py"
+
 MUTANTS: Final = (
+    Mutant(
+        name="discard-that-nobody-asked-for",
+        module="beaver_model.deciding",
+        diff="""
+-    return [Discarded(row.id, command.by)]
++    mutant_reached()
++    return [Discarded(row.id)]
+""",
+        tests=(f"{_AUDIT}::test_a_change_on_this_machine_tells_its_user",),
+        why="Nobody can tell from the log who has removed a job.",
+    ),
+    Mutant(
+        name="socket-client-without-a-name",
+        module="beaver.server.connection",
+        diff="""
+-        watch = self._service.handle(op, body, Asker(respond, self._charge, self._by))
++        mutant_reached()
++        watch = self._service.handle(op, body, Asker(respond, self._charge))
+""",
+        tests=(f"{_AUDIT}::test_a_change_on_this_machine_tells_its_user",),
+        why="Changes on this machine are nobody's.",
+    ),
+    Mutant(
+        name="token-of-another-asker-in-the-options",
+        module="beaver.request.resolving",
+        diff="""
+-        memo = self._memo_of(by) if by else self._memo[origin]
+-        spec = memo.get(request.options) or self.spec(request.options, origin, by)
++        mutant_reached()
++        memo = self._memo[origin]
++        spec = memo.get(request.options)
++        if spec is None:
++            spec = memo[request.options] = self.spec(request.options, origin, by)
+""",
+        tests=("tests/requests/test_requests.py::test_each_asker_has_jobs_of_their_own",),
+        why="A job is said to come from whoever used the same options first.",
+    ),
     Mutant(
         name="result-that-is-no-json-logged",
         module="beaver.dispatch.outcome_checks",

@@ -174,7 +174,9 @@ async def _take_in(call: Call, requests: Sequence[Request]) -> list[Taken]:
     Raises:
         BeaverError: They were refused, all of them.
     """
-    found: list[AcceptedBriefly] = await call.site.ask("enqueue", [requests])
+    # Without a name, which would cost its bytes once a job.
+    by = f"token:{call.token.id}"
+    found: list[AcceptedBriefly] = await call.site.ask("enqueue", [requests], by)
     return [
         Taken(one.id, one.seq, one.created, one.warning if isinstance(one, Accepted) else "")
         for one in found

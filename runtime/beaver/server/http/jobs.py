@@ -255,7 +255,7 @@ async def _seq_of(call: Call, names: tuple[str, ...]) -> int:
 
 async def _cancel(call: Call) -> Reply:
     await call.body(NoBody, CHANGE_BYTES_MAX)
-    return await _change(call, Cancel(call.job))
+    return await _change(call, Cancel(call.job, call.token.by))
 
 
 class Retry(Body):
@@ -272,7 +272,7 @@ async def _retry(call: Call) -> Reply:
         bytes_max = call.site.service.payload_bytes_max
         payload = jsontext.check(bytes(body.payload), bytes_max, "payload")
         await _check_edit(call, payload)
-    return await _change(call, Requeue(call.job, payload))
+    return await _change(call, Requeue(call.job, payload, call.token.by))
 
 
 async def _check_edit(call: Call, payload: bytes) -> None:
@@ -302,7 +302,7 @@ async def _check_edit(call: Call, payload: bytes) -> None:
 async def _discard(call: Call) -> Reply:
     await call.body(NoBody, CHANGE_BYTES_MAX)
     try:
-        return await _change(call, Discard(call.job))
+        return await _change(call, Discard(call.job, call.token.by))
     except Conflict as error:
         if error.facts.get("outcome") != "FORGOTTEN":
             raise

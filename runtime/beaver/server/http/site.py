@@ -62,8 +62,13 @@ class Site:
             if not waiting.done():
                 waiting.set_exception(_ending())
 
-    async def ask(self, op: str, body: Any, origin: Origin = Origin.HTTP) -> Any:
+    async def ask(self, op: str, body: Any, by: str = "") -> Any:
         """Carries out an operation of the table, and returns its answer, which is durable.
+
+        Args:
+            op: Its name.
+            body: Its arguments.
+            by: Who enqueues.
 
         Raises:
             BeaverError: It is the answer.
@@ -75,7 +80,7 @@ class Site:
             if not told.done():
                 told.set_result(answer)
 
-        watch = self.service.handle(op, body, respond, origin)
+        watch = self.service.handle(op, body, respond, Origin.HTTP, by)
         answered = False
         try:
             answer = await told

@@ -105,7 +105,7 @@ async def _patch_queue(call: Call) -> Reply:
             return QueueData(name=name), state.last_seq  # Idle, and as if it had never been there.
         return _queue_data(state, name, now_ms), applied.seq or state.last_seq
 
-    return Reply(*await call.site.change(SetQueue(name, **given), answer))
+    return Reply(*await call.site.change(SetQueue(name, **given, by=call.token.by), answer))
 
 
 async def _workers(call: Call) -> Reply:
