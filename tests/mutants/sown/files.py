@@ -182,11 +182,11 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="every-user-is-answered",
-        module="beaver.transport.endpoint",
+        module="beaver.server.connection",
         diff="""
--    return uid is None or is_trusted(uid)
-+    mutant_reached()
-+    return True
+-        if uid is not None and not is_trusted(uid):
++        mutant_reached()
++        if False:
 """,
         tests=(f"{_FOREIGN}::test_a_server_answers_no_other_user",),
         why="Where somebody has opened the socket's directory, everybody may enqueue.",
