@@ -86,6 +86,7 @@ BY_PROMISE: Final[dict[str, tuple[str, ...]]] = {
     ),
     "P8": (
         "http-takes-every-client",
+        "discard-that-nobody-asked-for",
         "those-who-do-not-read-not-bounded-together",
         "fast-json-believed-without-reading-it",
         "frame-limit-off-by-one",
