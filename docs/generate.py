@@ -58,6 +58,7 @@ LIMITS = (
     "beaver.server.budget",
     "beaver.transport.framing",
     "beaver.server.http.doors",
+    "beaver.server.http.vestibule",
     "beaver.server.http.site",
     "beaver.server.http.jobs",
     "beaver.access.tokens",

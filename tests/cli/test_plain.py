@@ -25,6 +25,7 @@ VALUES = {
     "--workers": "2",
     "--data": "some where",
     "--exec-allow": "/bin/true",
+    "--http-host": "queue.example",
     "--config": "settings.yaml",
 }
 FLAGS = sorted(

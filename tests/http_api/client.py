@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from http.client import HTTPConnection, HTTPResponse
+import ssl
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -38,18 +39,28 @@ class Answer(NamedTuple):
 class Http:
     """One user of a server."""
 
-    def __init__(self, data: Path, token: str | None = None) -> None:
+    def __init__(self, data: Path, token: str | None = None, ca: Path | None = None) -> None:
+        """Takes who asks; with TLS, `ca` is whom they trust."""
         info = json.loads((data / "server.json").read_text())
-        self.host, _, port = info["http"].removeprefix("http://").rpartition(":")
+        self.context = None if ca is None else ssl.create_default_context(cafile=ca)
+        scheme = "http://" if ca is None else "https://"
+        assert info["http"].startswith(scheme)
+        self.host, _, port = info["http"].removeprefix(scheme).rpartition(":")
         self.port = int(port)
         self.data = data
         self.token = (data / "token").read_text().strip() if token is None else token
+
+    def connect(self) -> HTTPConnection:
+        """Returns a new connection."""
+        if self.context is None:
+            return HTTPConnection(self.host, self.port, timeout=60)
+        return HTTPSConnection(self.host, self.port, timeout=60, context=self.context)
 
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Answer:
         """Sends a request; a body that is no bytes is sent as JSON."""
-        connection = HTTPConnection(self.host, self.port, timeout=60)
+        connection = self.connect()
         sent: dict[str, str] = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()

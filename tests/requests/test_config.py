@@ -94,8 +94,9 @@ def test_the_default_file_is_read_where_it_exists_and_a_named_one_must_exist() -
         ("timeout: soon", "some.yaml: timeout: 'soon' is no duration"),
         ("timeout: 0", "some.yaml: timeout: 1ms to 30d is allowed"),
         ("executor: threads", "some.yaml: executor: one of process, thread, async is expected"),
-        ("http: 0.0.0.0:80", "some.yaml: http: 0.0.0.0 is not loopback"),
-        ("http: example.org:80", "some.yaml: http: example.org is not loopback"),
+        ("http_host: [a, 7]", "some.yaml: http_host: a text or a list of texts is expected"),
+        ("http_host: a b", "some.yaml: http_host: a name such as"),
+        ("exec_allow: [bin/true]", "some.yaml: exec_allow: an absolute path"),
         ("http: 127.0.0.1:70000", "some.yaml: http: host:port or off is expected"),
         ("http: yes", "some.yaml: http: host:port or off is expected"),
         ("burst: 7", "some.yaml: burst: true or false is expected"),
@@ -141,7 +142,7 @@ def test_flags_are_named_as_flags() -> None:
         ("{}", ("127.0.0.1", 9090)),
     ],
 )
-def test_http_is_an_address_on_loopback_or_off(yaml: str, address: tuple[str, int] | None) -> None:
+def test_http_is_an_address_or_off(yaml: str, address: tuple[str, int] | None) -> None:
     config = load(yaml=yaml)
     assert config.http_address == address
     assert config.http_is_explicit == (yaml != "{}")

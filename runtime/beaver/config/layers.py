@@ -73,6 +73,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Wait for a server that holds the store, and ask it to leave."""
     http: str
     """`host:port`, or `off`."""
+    tls_cert: str
+    """Path of the certificate; empty without TLS."""
+    tls_key: str
+    http_insecure: bool
+    """Somebody has said that HTTP needs no TLS beyond loopback."""
+    http_host: tuple[str, ...]
+    """Names of the HTTP server beside its address."""
     max_jobs: int
     """Jobs after which a worker is replaced; 0 never."""
     max_rss_bytes: int

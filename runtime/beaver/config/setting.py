@@ -27,6 +27,8 @@ _FAR: Final = 1 << 53
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off", ""})
 _APP: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
+_HOST: Final = re.compile(r"\[[0-9a-fA-F:]+\]|[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+_HOST_BYTES_MAX: Final = 253
 _ADDRESS: Final = re.compile(r"(?:(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):)?([0-9]{1,5})")
 
 
@@ -59,7 +61,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_list(self) -> bool:
         """Its flag may be repeated."""
-        return self.kind == "programs"
+        return self.kind in ("hosts", "programs")
 
     @property
     def flag(self) -> str:
@@ -176,29 +178,30 @@ def _parse_app(setting: Setting, raw: Any, label: str) -> str:
 
 
 def _parse_http(setting: Setting, raw: Any, label: str) -> str:
-    """Reads `off`, a port, or an address; only loopback is taken."""
+    """Reads `off`, a port, or an address."""
     if raw is False or raw == "off":  # YAML reads a bare `off` as false.
         return "off"
     match = _ADDRESS.fullmatch(str(raw)) if not isinstance(raw, bool) else None
     if match is None or int(match[2]) > 65_535:
         raise InvalidInput(f"{label}: host:port or off is expected, found {raw!r:.60}")
-    host = match[1] or "127.0.0.1"
-    if not _is_loopback(host):
-        raise InvalidInput(
-            f"{label}: {host} is not loopback; this release serves HTTP on this machine only"
-        )
-    return f"{host}:{int(match[2])}"
+    return f"{match[1] or '127.0.0.1'}:{int(match[2])}"
 
 
-def _is_loopback(host: str) -> bool:
-    if host in ("localhost", "[::1]"):
-        return True
-    octets = host.split(".")
-    return (
-        len(octets) == 4
-        and octets[0] == "127"
-        and all(octet.isdigit() and int(octet) < 256 for octet in octets)
-    )
+def _parse_file(setting: Setting, raw: Any, label: str) -> str:
+    return "" if raw == "" else _parse_path(setting, raw, label)
+
+
+def _parse_hosts(setting: Setting, raw: Any, label: str) -> tuple[str, ...]:
+    hosts = _items(raw, label)
+    if len(hosts) > setting.most:
+        raise InvalidInput(f"{label}: at most {setting.most} are allowed, found {len(hosts)}")
+    for host in hosts:
+        if not _HOST.fullmatch(host) or len(host) > _HOST_BYTES_MAX:
+            raise InvalidInput(
+                f"{label}: a name such as queue.example.org is expected, without port, scheme or "
+                f"`*`, found {host!r:.200}"
+            )
+    return tuple(host.lower() for host in hosts)
 
 
 def _items(raw: Any, label: str) -> list[str]:
@@ -260,6 +263,8 @@ _PARSERS: Final = {
     "path": _parse_path,
     "app": _parse_app,
     "http": _parse_http,
+    "file": _parse_file,
+    "hosts": _parse_hosts,
     "programs": _parse_programs,
     "queues": _parse_queues,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from os import PathLike
 from typing import Any, Final, Literal, TypedDict
 
 import msgspec
@@ -140,7 +141,36 @@ SETTINGS: Final = _table(
         name="http",
         kind="http",
         default=HTTP_DEFAULT,
-        help="Address of the HTTP API, metrics and health, or off.",
+        help="Address of the HTTP API, metrics and health, or off; beyond loopback it needs TLS, "
+        "or --http-insecure.",
+    ),
+    Setting(
+        name="tls_cert",
+        kind="file",
+        default="",
+        help="A file with the certificate of the HTTP server and those that it rests on, as PEM; "
+        "read again when it is replaced.",
+    ),
+    Setting(
+        name="tls_key",
+        kind="file",
+        default="",
+        help="The file with the key of the certificate, as PEM.",
+    ),
+    Setting(
+        name="http_insecure",
+        kind="bool",
+        default=False,
+        help="Serve HTTP beyond loopback without TLS, where something else encrypts: whoever sees "
+        "the traffic has the tokens in it.",
+    ),
+    Setting(
+        name="http_host",
+        kind="hosts",
+        default=(),
+        most=100,
+        help="Another name by which clients reach the HTTP server, as in the URLs that they use; "
+        "may be repeated.",
     ),
     Setting(
         name="max_jobs",
@@ -166,6 +196,7 @@ SETTINGS: Final = _table(
         name="exec_allow",
         kind="programs",
         default=(),
+        most=1_000,
         help="A program, by its absolute path, that exec may also run for admin tokens over HTTP, "
         "with any arguments; may be repeated.",
     ),
@@ -271,7 +302,12 @@ SETTINGS: Final = _table(
 )
 """Every setting, by name, in the order in which they are shown."""
 
-NEEDS_RESTART: Final = frozenset({"data", "http", "burst", "takeover", "commit", "segment_size"})
+NEEDS_RESTART: Final = frozenset(
+    {
+        "data", "http", "tls_cert", "tls_key", "http_insecure", "http_host", "burst", "takeover",
+        "commit", "segment_size",
+    }
+)  # fmt: skip
 """Settings that a reload does not change."""
 
 
@@ -294,6 +330,10 @@ class WorkerSettings(TypedDict, total=False):
     burst: bool
     takeover: bool
     http: str
+    tls_cert: str | PathLike[str]
+    tls_key: str | PathLike[str]
+    http_insecure: bool
+    http_host: Sequence[str]
     max_jobs: int
     max_rss: int | str
     allow_exec: bool

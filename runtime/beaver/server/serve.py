@@ -21,19 +21,18 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from beaver.access.tokens import ensure_admin
+from beaver.config.exposure import check_exposure
 from beaver.config.layers import Config
 from beaver.engine.engine import Engine
 from beaver.errors import (
     BeaverError,
-    InvalidInput,
     LogLost,
     LostLeadership,
     StorageFailed,
@@ -65,6 +64,9 @@ from beaver.workers.pool import ProcessPool
 from beaver.workers.pool_options import PoolOptions
 from beaver.workers.slots import read_previous
 
+if TYPE_CHECKING:
+    from beaver.server.http.tls import Certificate
+
 log = logging.getLogger("beaver")
 
 EXIT_STORAGE: Final = 7
@@ -90,7 +92,7 @@ def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
     if sys.platform == "win32":
         raise BeaverError("Beaver does not run on Windows; Linux and macOS work (or WSL)")
     output.configure_server(config.log_level, config.log_format)
-    _check_programs(config.exec_allow)
+    check_exposure(config)
     stalls = LoopStalls()
     with (
         log_output.queued(output.notice_of(config.log_format)),
@@ -119,6 +121,7 @@ class Server:
                 `config.data`.
         """
         self._config, self._reread, self._stalls = config, reread, stalls
+        self._certificate = _certificate(config)
         self._clock, self._entropy = SystemClock(), SystemEntropy()
         self._disk = SystemDisk()
         self._storage = storage or Files(self._disk, self._clock, self._entropy)
@@ -245,6 +248,8 @@ class Server:
                     self._served(parts),
                     shares.http,
                     collector.prepare,
+                    config.http_host,
+                    self._certificate,
                 )
                 host, port = config.http_address
                 address = await http.start(host, port, explicit=config.http_is_explicit)
@@ -399,15 +404,12 @@ def _writer() -> str:
     return f"{platform.node()[:HOST_BYTES_MAX]}:{os.getpid()}"
 
 
-def _check_programs(programs: Sequence[str]) -> None:
-    """Checks that what is listed is there.
+def _certificate(config: Config) -> Certificate | None:
+    if not config.tls_cert:
+        return None
+    from beaver.server.http.tls import Certificate
 
-    Raises:
-        InvalidInput: It is not.
-    """
-    for program in programs:
-        if not (Path(program).is_file() and os.access(program, os.X_OK)):
-            raise InvalidInput(f"--exec-allow: {program!r:.200} is no program that can be run")
+    return Certificate(config.tls_cert, config.tls_key)
 
 
 def _programs(config: Config) -> Programs:

@@ -8,6 +8,7 @@ change needs an `Origin` of ours, where a browser tells one.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -23,15 +24,15 @@ _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 class Gate:
     """Checks requests before anything of them is carried out."""
 
-    def __init__(self, tokens: Tokens, host: str) -> None:
+    def __init__(self, tokens: Tokens, names: Iterable[str]) -> None:
         """Takes who may come.
 
         Args:
             tokens: The tokens of the store.
-            host: The address that is listened on.
+            names: The address that is listened on, and other names of this server.
         """
         self._tokens = tokens
-        self._names = frozenset({"localhost", host.lower().strip("[]")})
+        self._names = frozenset({"localhost", *(name.lower().strip("[]") for name in names)})
 
     def check_host(self, request: web.BaseRequest) -> None:
         """Refuses a request that is meant for somebody else.
@@ -43,7 +44,10 @@ class Gate:
         if not hosts and request.version < HttpVersion11:
             return  # No browser asks so; health checks do.
         if len(hosts) != 1 or not self._is_ours(_host_of(f"//{hosts[0]}"), request):
-            raise Problem("forbidden", "Host: this server does not answer to that name")
+            raise Problem(
+                "forbidden",
+                "Host: this server does not answer to that name; --http-host adds names",
+            )
         origin = request.headers.get("Origin")
         if origin is None or request.method in _READS:
             return

@@ -11,8 +11,11 @@ What may not live here: what is answered.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Final, Protocol, cast
+
+from beaver.server.http.vestibule import Admission
 
 HEAD_S: Final = 10.0
 """Seconds for the head of an HTTP request, from its first byte or from the connection."""
@@ -235,12 +238,29 @@ class Doors:
         self._make_handler, self._connections_max = make_handler, connections_max
         self._doors: dict[object, Door] = {}
         self._refused: set[Refused] = set()
+        self._entering: set[socket.socket] = set()
+        """Those whose handshake is under way."""
+        self._entering_refused: set[socket.socket] = set()
 
     def __call__(self) -> asyncio.Protocol:
         """Makes the protocol of the next connection."""
         if len(self._doors) >= self._connections_max:
-            return Refused(self._refused, self._connections_max)
+            return self._refuse()
+        return self._open()
+
+    def admit(self) -> Admission | None:
+        """Says what becomes of the next connection, before TLS; `None` is to be hung up on."""
+        if len(self._doors) + len(self._entering) < self._connections_max:
+            return Admission(self._open, self._entering)
+        if len(self._entering_refused) <= self._connections_max // REFUSED_SHARE:
+            return Admission(self._refuse, self._entering_refused)
+        return None
+
+    def _open(self) -> asyncio.Protocol:
         return Door(self._make_handler(), self._doors)
+
+    def _refuse(self) -> asyncio.Protocol:
+        return Refused(self._refused, self._connections_max)
 
     def has_asked(self, handler: object, body: Body) -> None:
         """The head of a request is there."""

@@ -14,7 +14,7 @@ import errno
 import logging
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from beaver.server.http.pages import Pages
+    from beaver.server.http.tls import Certificate
 
 log: Final = logging.getLogger("beaver")
 
@@ -50,6 +51,8 @@ class HttpServer:
         served: Served,
         connections_max: int = HTTP_MAX,
         prepare: Callable[[], Awaitable[None]] | None = None,
+        names: Sequence[str] = (),
+        certificate: Certificate | None = None,
     ) -> None:
         """Takes what the pages are made of.
 
@@ -59,16 +62,20 @@ class HttpServer:
             served: What the API asks.
             connections_max: More clients than that get 503.
             prepare: Gets together what the registry is to show, while others have their turns.
+            names: Names of this server beside its address.
+            certificate: What TLS shows; without one, none is spoken.
         """
         self._make_registry, self._ready, self._served = make_registry, ready, served
         self._host = ""
         self._connections_max, self._prepare = connections_max, prepare
+        self._names, self._certificate = names, certificate
+        self._looking: asyncio.Task[None] | None = None
         self._listeners: list[socket.socket] = []
         self._opening: asyncio.Task[Pages] | None = None
         self._closed = False
 
     async def start(self, host: str, port: int, *, explicit: bool) -> str:
-        """Listens and returns the address as `http://host:port`.
+        """Listens and returns the address as `http://host:port`, with TLS `https://host:port`.
 
         Args:
             host: An address of this machine.
@@ -90,11 +97,16 @@ class HttpServer:
             loop.add_reader(listener, self._knocked)
         bound = self._listeners[0].getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
-        return f"http://{shown}:{bound}"
+        if self._certificate is None:
+            return f"http://{shown}:{bound}"
+        self._looking = loop.create_task(_keep_looking(self._certificate))
+        return f"https://{shown}:{bound}"
 
     async def close(self) -> None:
         """Stops listening; open requests get a moment to end."""
         self._closed = True
+        if self._looking is not None:
+            self._looking.cancel()
         if self._opening is None:
             self._let_go()
         else:
@@ -125,6 +137,8 @@ class HttpServer:
             self._host,
             self._connections_max,
             self._prepare,
+            self._names,
+            self._certificate,
         )
         await pages.open(self._listeners)
         return pages
@@ -141,6 +155,14 @@ class HttpServer:
             return None
         finally:
             sys.setswitchinterval(usual_s)
+
+
+async def _keep_looking(certificate: Certificate) -> None:
+    from beaver.server.http.tls import LOOK_S
+
+    while True:
+        await asyncio.sleep(LOOK_S)
+        certificate.look()
 
 
 def _tell_of_failure(opening: asyncio.Task[Pages]) -> None:

@@ -21,6 +21,8 @@ from beaver.server.http.api import add_routes, guard
 from beaver.server.http.doors import KEEPALIVE_S, Doors
 from beaver.server.http.served import Served
 from beaver.server.http.site import Site
+from beaver.server.http.tls import Certificate
+from beaver.server.http.vestibule import Vestibule
 from beaver.system.descriptors import HTTP_MAX
 
 BODY_BYTES_MAX: Final = 16 << 20
@@ -42,14 +44,18 @@ class Pages:
         host: str,
         connections_max: int = HTTP_MAX,
         prepare: Callable[[], Awaitable[None]] | None = None,
+        names: Sequence[str] = (),
+        certificate: Certificate | None = None,
     ) -> None:
         """See `listener.HttpServer`; `host` is what it listens on."""
-        self._ready = ready
-        self._site = site = Site(served, Gate(Tokens(served.data, served.clock), host))
+        self._ready, self._certificate = ready, certificate
+        gate = Gate(Tokens(served.data, served.clock), (host, *names))
+        self._site = site = Site(served, gate)
         self._page = MetricsPage(registry, prepare)
         self._connections_max = connections_max
         self._servers: list[asyncio.Server] = []
         self._doors: Doors | None = None
+        self._vestibule: Vestibule | None = None
         app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[guard(site)])
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
@@ -76,6 +82,12 @@ class Pages:
         self._doors = doors = Doors(server, self._connections_max)
         server.request_factory = _noted(_without_host(server.request_factory), doors)
         server.request_handler = _answering(server.request_handler, doors)
+        certificate = self._certificate
+        if certificate is not None:
+            self._vestibule = Vestibule(doors.admit, lambda: certificate.context)
+            for listener in listeners:
+                self._vestibule.listen(listener)
+            return
         loop = asyncio.get_running_loop()
         for listener in listeners:
             self._servers.append(await loop.create_server(doors, sock=listener, backlog=BACKLOG))
@@ -85,6 +97,8 @@ class Pages:
         self._site.close()
         for server in self._servers:
             server.close()
+        if self._vestibule is not None:
+            self._vestibule.close()
         await self._runner.cleanup()
 
     async def _metrics(self, request: web.Request) -> web.Response:
