@@ -114,6 +114,12 @@ class Corruption(BeaverError):
         self.file, self.offset, self.seq, self.reason = file, offset, seq, reason
 
 
+class BackupDamaged(BeaverError):
+    """A backup or a shipped log is damaged, incomplete or forged; nothing was restored."""
+
+    exit_code = 4
+
+
 class WaitTimeout(BeaverError):
     """A wait ended before what it waited for; the job goes on."""
 

@@ -90,7 +90,7 @@ class RemoteJournal:
 
     def __init__(self, stream: Stream, network: Network) -> None:
         self.report = RecoveryReport()
-        self.store = stream.store
+        self.store = self.lineage = stream.store
         self.position: Position = (len(stream.committed),)
         self._stream, self._network = stream, network
         self._pending: _Pending | None = None

@@ -195,3 +195,12 @@ def test_the_example_in_the_reference_is_what_the_code_writes() -> None:
         assert part.hex(" ") in text
     for value in (seed, crc, mark_crc):
         assert f"{value:08x}" in text
+
+
+def test_a_header_keeps_its_origin_and_without_one_its_bytes_are_zero() -> None:
+    plain = wire.FileHeader(STORE, 5, 77)
+    assert (plain.lineage, wire.encode_file_header(plain)[44:60]) == (STORE, bytes(16))
+    assert wire.decode_file_header(wire.encode_file_header(plain)) == plain
+    copied = plain._replace(origin=b"the first store!")
+    assert wire.decode_file_header(wire.encode_file_header(copied)) == copied
+    assert (copied.lineage, copied.store) == (b"the first store!", STORE)

@@ -34,6 +34,8 @@ COMMANDS: Final = {
     "resume": "operating",
     "replay": "replays",
     "verify": "replays",
+    "backup": "backing",
+    "restore": "backing",
     "token": "token",
     "config": "configuring",
     "bench": "benching",

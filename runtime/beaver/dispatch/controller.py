@@ -59,7 +59,7 @@ class Controller:
             pool: The worker processes.
             clock: For limits.
             entropy: For jitter.
-            store: Id of the store, part of every idempotency key.
+            store: Id of the store's lineage, part of every idempotency key.
             workers: How many there are.
             concurrency: Attempts that a worker runs at once.
             mode: How a worker runs what it holds.

@@ -83,6 +83,11 @@ class MemoryJournal:
         return self.log.store
 
     @property
+    def lineage(self) -> bytes:
+        """See `port.Log`."""
+        return self.log.store
+
+    @property
     def is_stamped(self) -> bool:
         """See `port.Journal`."""
         return self.log.is_stamped

@@ -100,6 +100,11 @@ class Log(Protocol):
         ...
 
     @property
+    def lineage(self) -> bytes:
+        """The id that idempotency keys are made of; a restored store keeps it."""
+        ...
+
+    @property
     def is_stamped(self) -> bool:
         """True where each commit has to carry a `Stamp`.
 

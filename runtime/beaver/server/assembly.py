@@ -198,7 +198,7 @@ class Assembly:
             ports.pool,
             ports.clock,
             ports.entropy,
-            store=self.store.hex(),
+            store=self.journal.lineage.hex(),
             workers=config.workers,
             concurrency=config.concurrency,
             mode=_mode(config),

@@ -14,7 +14,7 @@ import msgspec
 from beaver.errors import BeaverError
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import segments
-from beaver.ports import Disk
+from beaver.ports import Disk, File
 from beaver.snapshot.lines import HeaderLine
 
 _BLOCK_BYTES: Final = 4096
@@ -56,16 +56,20 @@ def _size(disk: Disk, path: str) -> int:
 
 
 def _used(disk: Disk, path: str) -> int:
-    """Returns how long a segment is before its zeros, to a block."""
     file = disk.open(path)
     try:
-        least, most = 0, -(-file.size() // _BLOCK_BYTES)
-        while least < most:
-            middle = (least + most) // 2
-            if file.pread(_BLOCK_BYTES, middle * _BLOCK_BYTES).strip(b"\0"):
-                least = middle + 1
-            else:
-                most = middle
-        return least * _BLOCK_BYTES
+        return used_bytes(file)
     finally:
         file.close()
+
+
+def used_bytes(file: File) -> int:
+    """Returns how long a segment is before its zeros, to a block."""
+    least, most = 0, -(-file.size() // _BLOCK_BYTES)
+    while least < most:
+        middle = (least + most) // 2
+        if file.pread(_BLOCK_BYTES, middle * _BLOCK_BYTES).strip(b"\0"):
+            least = middle + 1
+        else:
+            most = middle
+    return least * _BLOCK_BYTES

@@ -153,6 +153,11 @@ class Forensics:
         """Id of the store."""
         return self._infos[-1].header.store
 
+    @property
+    def lineage(self) -> bytes:
+        """See `port.Log`."""
+        return self._infos[-1].header.lineage
+
     def check_beginning(self, damaged: Corruption | None) -> None:
         """See `port.Log`."""
         first_seq = self._infos[0].first_seq

@@ -16,7 +16,8 @@ offset  size  field
     32     8  first seq: the seq of the first event that this segment can hold
     40     4  CRC of the frame before: the frame CRC that the segment before ends with;
               in the first segment of a store, CRC-32C(store id, first seq as u64)
-    44    16  reserved: 0
+    44    16  origin: the id that idempotency keys are made of, where it is not the store id:
+              that of the store which this one was restored from; else 0
     60     4  CRC-32C of bytes 0 to 59
 ```
 
@@ -109,6 +110,7 @@ crc32c: Final = _fastest_crc32c()
 """`crc32c(data, seed=0)`."""
 
 _FILE: Final = struct.Struct("<8sII16sQI16s")
+_NO_ORIGIN: Final = bytes(STORE_ID_BYTES)
 _FRAME: Final = struct.Struct("<4sIIIIIQI")
 _COVERED_BY_HEADER_CRC: Final = struct.Struct("<IIIQI")
 _COVERED_FROM: Final = 16
@@ -139,6 +141,13 @@ class FileHeader(NamedTuple):
     first_seq: int
     previous_crc: int
     version: int = VERSION
+    origin: bytes = b""
+    """Store whose idempotency keys its jobs have; empty for its own."""
+
+    @property
+    def lineage(self) -> bytes:
+        """The id that idempotency keys are made of: it outlives a restore."""
+        return self.origin or self.store
 
 
 def first_seed(store: bytes, first_seq: int) -> int:
@@ -156,7 +165,7 @@ def encode_file_header(header: FileHeader) -> bytes:
         header.store,
         header.first_seq,
         header.previous_crc,
-        bytes(16),
+        header.origin or _NO_ORIGIN,
     )
     return body + _U32.pack(crc32c(body))
 
@@ -174,14 +183,16 @@ def decode_file_header(raw: bytes) -> FileHeader:
     if len(raw) < FILE_HEADER_BYTES:
         raise BadHeader(f"the file header has {counted(len(raw), 'byte')} of {FILE_HEADER_BYTES}")
     body = raw[: FILE_HEADER_BYTES - 4]
-    magic, version, _, store, first_seq, previous_crc, _ = _FILE.unpack(body)
+    magic, version, _, store, first_seq, previous_crc, origin = _FILE.unpack(body)
     if magic != FILE_MAGIC:
         raise BadHeader(f"the file begins with {magic.hex(' ')}, not with {FILE_MAGIC.hex(' ')}")
     (stored,) = _U32.unpack_from(raw, FILE_HEADER_BYTES - 4)
     computed = crc32c(body)
     if stored != computed:
         raise BadHeader(f"the file header has the CRC {stored:08x}, its bytes give {computed:08x}")
-    return FileHeader(store, first_seq, previous_crc, version)
+    return FileHeader(
+        store, first_seq, previous_crc, version, b"" if origin == _NO_ORIGIN else origin
+    )
 
 
 # -- frames -----------------------------------------------------------------------------------

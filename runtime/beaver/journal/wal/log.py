@@ -121,6 +121,11 @@ class Wal:
         return self._tail.header.store
 
     @property
+    def lineage(self) -> bytes:
+        """See `port.Log`."""
+        return self._tail.header.lineage
+
+    @property
     def path(self) -> str:
         return self._layout.log
 

@@ -50,7 +50,7 @@ class Tail:
 
     def next_header(self) -> FileHeader:
         """Returns the header of the segment that continues this one."""
-        return FileHeader(self.header.store, self.next_seq, self.crc)
+        return self.header._replace(first_seq=self.next_seq, previous_crc=self.crc)
 
     def enter(self, header: FileHeader) -> None:
         """Goes on in a new segment."""

@@ -13,11 +13,11 @@ from aiohttp.typedefs import Middleware
 from beaver.access.roles import Right
 from beaver.access.tokens import Token
 from beaver.errors import BeaverError
-from beaver.server.http import enqueueing, events, jobs, listing, whole
+from beaver.server.http import backup, enqueueing, events, jobs, listing, whole
 from beaver.server.http.access import is_loopback
 from beaver.server.http.describing import document
 from beaver.server.http.problems import Problem, problem_of, problem_of_status
-from beaver.server.http.routing import EVENTS, Call, Reply, Route, accepts, check_type, read_query
+from beaver.server.http.routing import STREAMS, Call, Reply, Route, accepts, check_type, read_query
 from beaver.server.http.site import Site
 
 log: Final = logging.getLogger("beaver.http")
@@ -38,6 +38,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *jobs.ROUTES,
     *whole.ROUTES,
     *events.ROUTES,
+    *backup.ROUTES,
     Route(
         "GET", "/v1/openapi.json", Right.READ, _openapi, "This description", {200: dict[str, Any]}
     ),
@@ -55,7 +56,7 @@ def add_routes(app: web.Application, site: Site) -> None:
     for route in ROUTES:
         if route.method == "GET":
             # A stream has no end that a HEAD could be answered with.
-            allow_head = route.gives != (EVENTS,)
+            allow_head = not STREAMS.issuperset(route.gives)
             app.router.add_get(route.pattern, _handler(route, site), allow_head=allow_head)
         else:
             app.router.add_route(route.method, route.pattern, _handler(route, site))

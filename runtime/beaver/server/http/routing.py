@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 EVENTS: Final = "text/event-stream"
+TAR: Final = "application/x-tar"
+STREAMS: Final = frozenset({EVENTS, TAR})
+"""What has no length that is known when it begins."""
 
 _encode: Final = msgspec.json.Encoder().encode
 

@@ -46,6 +46,9 @@ class Site:
         self.engine, self.service, self.gate = served.engine, served.service, gate
         self.queue_of, self.snapshot = served.queue_of, served.snapshot
         self.enqueued, self.programs = served.enqueued, served.programs
+        self.data = served.data
+        self.backups = 0
+        """Backups that are being sent."""
         self.room = Room()
         self.feed = Feed(served.walk, lambda: self.engine.durable_seq)
         self.engine.observers.append(lambda *_: self.feed.committed())
