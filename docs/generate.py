@@ -61,6 +61,7 @@ LIMITS = (
     "beaver.server.http.vestibule",
     "beaver.server.http.site",
     "beaver.server.http.jobs",
+    "beaver.server.http.backup",
     "beaver.access.tokens",
     "beaver.server.queue_counters",
 )
