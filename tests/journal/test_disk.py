@@ -18,7 +18,7 @@ import pytest
 from beaver.store.recovery import open_store, read_store
 from beaver.system import disk as disks
 from beaver.system.clock import SystemClock, SystemEntropy
-from beaver.system.disk import SystemDisk, _look, _look_with_fstat
+from beaver.system.disk import SystemDisk, _look_with_fstat, _looking_at
 from tests.worlds.journal import STORE, append, enqueued
 
 
@@ -231,4 +231,4 @@ def test_links_and_size_are_told_as_fstat_tells_them(tmp_path: Path) -> None:
                 (tmp_path / "second").hardlink_to(path)
             if links == 0:
                 path.unlink()
-            assert _look()(file.fileno()) == _look_with_fstat(file.fileno()) == (links, size)
+            assert _looking_at(file.fileno())() == _look_with_fstat(file.fileno()) == (links, size)

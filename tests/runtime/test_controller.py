@@ -393,12 +393,11 @@ async def test_outcomes_wait_for_room_in_the_log_and_are_written_later(tmp_path:
     world = ControllerWorld(tmp_path / "data")
     await world.enqueue("a")
     world.begin()
-    reserve = world.wal.reserve
-    world.wal.reserve = lambda size: False  # type: ignore[method-assign]
+    world.limit_room(lambda size: 0)
     world.end(1)
     await turns()
     assert world.state.completed == 0
-    world.wal.reserve = reserve  # type: ignore[method-assign]
+    world.limit_room(None)
     world.controller.retry_unwritten()
     await turns()
     assert world.state.completed == 1
@@ -409,11 +408,10 @@ async def test_nothing_is_dispatched_before_what_waits_for_room_is_written(tmp_p
     world = ControllerWorld(tmp_path / "data")
     await world.enqueue("a", "b")
     world.begin()
-    reserve = world.wal.reserve
-    world.wal.reserve = lambda size: False  # type: ignore[method-assign]
+    world.limit_room(lambda size: 0)
     world.end(1)
     await turns()
-    world.wal.reserve = reserve  # type: ignore[method-assign]
+    world.limit_room(None)
     world.engine.touch()
     await turns()
     assert world.state.jobs["b"].state == JobState.PENDING
@@ -431,8 +429,7 @@ async def test_that_outcomes_wait_for_room_is_told_once_and_so_is_the_end_of_it(
     world = ControllerWorld(tmp_path / "data")
     await world.enqueue("a")
     world.begin()
-    reserve = world.wal.reserve
-    world.wal.reserve = lambda size: False  # type: ignore[method-assign]
+    world.limit_room(lambda size: 0)
     world.end(1)
     await turns()
     for _ in range(3):
@@ -442,7 +439,7 @@ async def test_that_outcomes_wait_for_room_is_told_once_and_so_is_the_end_of_it(
     await world.controller.drain(50)
     _, lost = said(caplog)
     assert "how job a ended was not written" in lost
-    world.wal.reserve = reserve  # type: ignore[method-assign]
+    world.limit_room(None)
     world.controller.retry_unwritten()
     assert said(caplog)[2:] == ["the log has room again: how jobs ended is written"]
 
@@ -461,7 +458,7 @@ async def test_that_ready_jobs_wait_for_room_is_told_once_while_it_is_so(
 
     for _ in range(2):
         world.begin()
-        world.wal.reserve = scarce  # type: ignore[method-assign]
+        world.limit_room(scarce)
         world.controller.retry_unwritten()
         await turns()
         assert not said(caplog)
@@ -472,7 +469,7 @@ async def test_that_ready_jobs_wait_for_room_is_told_once_while_it_is_so(
         (waits,) = said(caplog)
         assert "no room to run another job" in waits
         caplog.clear()
-        world.wal.reserve = reserve  # type: ignore[method-assign]
+        world.limit_room(None)
         world.controller.retry_unwritten()
         await turns()
         world.controller.retry_unwritten()

@@ -98,11 +98,10 @@ async def test_several_outcomes_wait_for_room_in_the_log_and_are_written_later(
 ) -> None:
     world = ReportingWorld(tmp_path / "data", prefetch=4)
     await world.enqueue(*"abcd")
-    reserve = world.wal.reserve
-    world.wal.reserve = lambda size: False  # type: ignore[method-assign]
+    world.limit_room(lambda size: 0)
     ok, failed = OutcomeKind.OK, OutcomeKind.FAILED
     assert await world.report(*world.outcomes([ok, ok, failed, ok])) == []
-    world.wal.reserve = reserve  # type: ignore[method-assign]
+    world.limit_room(None)
     world.controller.retry_unwritten()
     await turns()
     assert [event.NAME for event in world.logged] == ["ACK", "ACK", "RETRY", "ACK"]

@@ -135,11 +135,10 @@ async def test_what_is_given_back_late_for_want_of_room_counts_as_well(tmp_path:
     token = world.begin()
     world.pool.sent.clear()
     world.was_durable.clear()
-    reserve = world.wal.reserve
-    world.wal.reserve = lambda size: False  # type: ignore[method-assign]
+    world.limit_room(lambda size: 0)
     world.controller.worker_exited(1, token, "was killed by signal 9")
     await turns()
-    world.wal.reserve = reserve  # type: ignore[method-assign]
+    world.limit_room(None)
     world.controller.worker_ready(1, 102)
     world.controller.retry_unwritten()
     await turns()

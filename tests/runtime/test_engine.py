@@ -110,6 +110,56 @@ async def test_what_observers_tell_leaves_with_the_answers(tmp_path: Path) -> No
 
 
 @on_loop
+async def test_nobody_waits_for_what_is_only_counted(tmp_path: Path) -> None:
+    """Answers leave, and then the commit is counted and shown to late observers."""
+    world = EngineWorld(tmp_path / "data")
+    seen: list[str] = []
+    world.engine.late_observers.append(lambda *_: seen.append("seen"))
+    world.engine.submit(
+        Enqueue([job("a")]), lambda _: world.engine.once_told(lambda: seen.append("sent"))
+    )
+    world.engine.flush()
+    assert seen == ["sent", "seen"]
+    assert world.engine.counters.events == 1
+
+
+@on_loop
+async def test_late_observers_see_commits_in_their_order(tmp_path: Path) -> None:
+    """Also where an answer makes another commit before its own one was shown."""
+    world = EngineWorld(tmp_path / "data")
+    seen: list[int] = []
+    world.engine.late_observers.append(lambda first_seq, *_: seen.append(first_seq))
+
+    def done(_: Reply) -> None:
+        world.engine.submit(Enqueue([job("inner")]), lambda _: None)
+        world.engine.flush()
+
+    world.engine.submit(Enqueue([job("outer")]), done)
+    world.engine.flush()
+    assert seen == sorted(seen)
+    assert len(seen) == 2
+
+
+@on_loop
+async def test_a_commit_asks_for_room_only_where_the_last_one_left_too_little(
+    tmp_path: Path,
+) -> None:
+    """And never takes more than was reserved: the log would refuse it."""
+    world = EngineWorld(tmp_path / "data")
+    reserve, asked = world.wal.reserve, list[int]()
+
+    def counted(size: int) -> int:
+        asked.append(size)
+        return reserve(size)
+
+    world.limit_room(counted)
+    for number in range(2_000):
+        await world.engine.execute(Enqueue([job(f"{number}")]))
+    assert 1 < len(asked) < 200
+    assert not world.failures
+
+
+@on_loop
 async def test_an_answer_that_makes_another_commit_leaves_after_all_the_same(
     tmp_path: Path,
 ) -> None:
@@ -315,7 +365,7 @@ async def test_new_jobs_leave_room_for_outcomes_in_the_log(tmp_path: Path) -> No
         asked.append(size)
         return reserve(size) if size <= 40_000 else 0
 
-    world.wal.reserve = small  # type: ignore[method-assign]
+    world.limit_room(small)
     with pytest.raises(DiskFull):
         await world.engine.execute(Enqueue([job("b")]))
     assert asked[-1] > 50_000

@@ -82,11 +82,10 @@ async def test_an_outcome_without_room_is_tried_again_without_a_new_segment(
     world = ControllerWorld(tmp_path / "data")
     await world.enqueue("a")
     world.begin()
-    reserve = world.wal.reserve
-    world.wal.reserve = lambda size: False  # type: ignore[method-assign]
+    world.limit_room(lambda size: 0)
     world.end(1)
     await turns()
-    world.wal.reserve = reserve  # type: ignore[method-assign]
+    world.limit_room(None)
 
     keeping = make_housekeeping(
         world.engine,

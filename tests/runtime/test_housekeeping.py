@@ -55,7 +55,7 @@ class Writes:
     def __init__(self) -> None:
         self.state = State()
         self.counters = CommitCounters()
-        self.observers: list[Observer] = []
+        self.late_observers: list[Observer] = []
         self.durable_seq = 0
         self.disk_full = False
 

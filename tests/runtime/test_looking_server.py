@@ -76,3 +76,16 @@ async def test_after_a_look_in_vain_it_sleeps_at_once_for_a_while() -> None:
     machine.now_s += 1.0
     send_to(outbox, 1)
     assert await yields_of(machine) > 0
+
+
+@on_loop
+async def test_a_request_that_has_come_ends_the_look_at_once() -> None:
+    """To yield the core then would keep its client waiting; its answer begins another look."""
+    machine = Machine(vain_pause_s=1.0)
+    outbox = outbox_of(machine)
+    send_to(outbox, 1)
+    assert await yields_of(machine, 3) > 0
+    outbox.has_come = True
+    assert await yields_of(machine) == 0
+    send_to(outbox, 1)
+    assert await yields_of(machine, 3) > 0

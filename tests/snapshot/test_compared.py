@@ -397,7 +397,7 @@ class Serves:
 
     def __init__(self, state: State) -> None:
         self.state, self.durable_seq = state, state.last_seq
-        self.counters, self.observers = CommitCounters(), list[Observer]()
+        self.counters, self.late_observers = CommitCounters(), list[Observer]()
         self.failures: list[BaseException] = []
 
     def flush(self) -> None:

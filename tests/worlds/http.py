@@ -13,7 +13,7 @@ from tests.worlds.runtime import ManualClock
 
 def no_store(data: str = "/nowhere") -> Served:
     """Returns the parts of a server without jobs and without tokens."""
-    engine = cast("Any", SimpleNamespace(durable_seq=0, observers=[]))
+    engine = cast("Any", SimpleNamespace(durable_seq=0, late_observers=[]))
 
     async def snapshot() -> int:
         return 0

@@ -66,6 +66,12 @@ class EngineWorld:
         self.engine = Engine(
             self.state, self.wal, self.clock, on_failure=self.failures.append, **options
         )
+        self._reserve = self.wal.reserve
+
+    def limit_room(self, reserve: Callable[[int], int] | None) -> None:
+        """Has the log give this room instead of its own from now on; `None` ends that."""
+        self.engine.open_batch.room = 0
+        self.wal.reserve = reserve or self._reserve  # type: ignore[method-assign,assignment]
 
 
 def on_loop(test: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., T]:

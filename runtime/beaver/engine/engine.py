@@ -95,7 +95,9 @@ class Engine:
         self.before_commit: Callable[[int], None] | None = None
         """Called with the stamp just before each commit; may submit."""
         self.observers = self._commits.observers
-        """Called after each commit with its first seq, its stamp and its events."""
+        """Called after each commit with its first seq, its stamp and its events; may tell."""
+        self.late_observers = self._commits.late_observers
+        """The same, once all answers are given: what no client has to wait for."""
         self.disk_full = False
         """New jobs are refused; outcomes go on in the reserve."""
         self.counters = self._commits.counters

@@ -55,7 +55,10 @@ def events_max(command: AnyCommand) -> int:
 
 
 def _enqueue_bytes(command: Enqueue, state: State) -> int:
-    return _jobs_bytes(command.jobs) + _forgotten_bytes(len(command.jobs), state)
+    size, count = _jobs_bytes(command.jobs), len(command.jobs)
+    if len(state.queues) + count <= state.queues_max:
+        return size  # As nearly always: none has to be forgotten.
+    return size + _forgotten_bytes(count, state)
 
 
 def _forgotten_bytes(queues: int, state: State) -> int:

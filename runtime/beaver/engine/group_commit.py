@@ -14,6 +14,7 @@ What may not live here: decisions and state (`engine`), files (`journal`).
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -54,14 +55,14 @@ class Batch:
 
     __slots__ = ("bytes", "events", "first_seq", "now_ms", "room", "waiting")
 
-    def __init__(self, first_seq: int) -> None:
+    def __init__(self, first_seq: int, room: int = 0) -> None:
         self.first_seq = first_seq
         self.now_ms = 0
         """The stamp of its events; 0 while it has none."""
         self.events: list[AnyEvent] = []
         self.bytes = 0
         """No less than what its events take in the log."""
-        self.room = 0
+        self.room = room
         """Bytes that it may have without asking the log; 0 where not known."""
         self.waiting: list[Waiting] = []
 
@@ -69,6 +70,11 @@ class Batch:
     def next_seq(self) -> int:
         """The seq behind its last event."""
         return self.first_seq + len(self.events)
+
+    def next(self) -> Batch:
+        """Returns the batch behind it, which has the room that it leaves."""
+        left = self.room - self.bytes - OVERHEAD_BYTES if self.events else self.room
+        return Batch(self.next_seq, max(0, left))
 
     def __str__(self) -> str:
         told = f"{len(self.waiting)} answer{'s' * (len(self.waiting) != 1)}"
@@ -125,6 +131,9 @@ class GroupCommit:
         self.stamp: Stamp | None = None
         """Stamp of the last commit, if the journal uses stamps."""
         self.observers: list[Observer] = []
+        self.late_observers: list[Observer] = []
+        self._uncounted: deque[tuple[Batch, Appended]] = deque()
+        """Commits that are told, or being told, and not yet counted and shown to the late ones."""
         self.counters = CommitCounters()
         self.is_scheduled = False
         """A commit runs soon."""
@@ -243,7 +252,7 @@ class GroupCommit:
     def write(self) -> None:
         """Appends the open batch to the log."""
         batch = self.batch
-        self.batch = Batch(batch.next_seq)
+        self.batch = batch.next()
         self._looked_at, self._crowd = 0, len(batch.waiting)
         if not batch.events:
             self._replies.tell_all(batch.waiting)
@@ -284,28 +293,44 @@ class GroupCommit:
             self.touch()
 
     def _durable(self, batch: Batch, appended: Appended) -> None:
-        """A batch is on disk: it is counted, shown, and told to who waits for it."""
-        events, counters, seconds = batch.events, self.counters, appended.seconds
-        self._sync_ns += (int(seconds * 1e9) - self._sync_ns) // 8
-        counters.syncs.observe(seconds)
-        counters.batches.observe(float(len(events)))
-        counters.commits += 1
-        counters.events += len(events)
-        counters.bytes += appended.bytes
-        counters.told = len(batch.waiting)
+        """A batch is on disk: it is told to who waits for it, then counted.
+
+        Clients go on while it is counted.
+        """
         self.durable_seq = batch.next_seq - 1
+        self._uncounted.append((batch, appended))
         # Observers tell too: of ends that somebody waits for.
         self._replies.is_telling = True
+        is_shown = self._show(self.observers, batch)
+        self._replies.is_telling = False
+        if not is_shown:
+            return
+        self._replies.tell_all(batch.waiting)
+        # An answer may have led to another commit, which has counted this one first.
+        while self._uncounted:
+            self._count(*self._uncounted.popleft())
+        self._arm_idle()
+
+    def _show(self, observers: Sequence[Observer], batch: Batch) -> bool:
+        """Shows a commit; False where an observer failed."""
         try:
-            for observer in self.observers:
-                observer(batch.first_seq, batch.now_ms, events)
+            for observer in observers:
+                observer(batch.first_seq, batch.now_ms, batch.events)
         except Exception as error:  # noqa: BLE001 - who missed a commit cannot be trusted
             self._fail(error)
-            return
-        finally:
-            self._replies.is_telling = False
-        self._arm_idle()
-        self._replies.tell_all(batch.waiting)
+            return False
+        return True
+
+    def _count(self, batch: Batch, appended: Appended) -> None:
+        counters, count, seconds = self.counters, len(batch.events), appended.seconds
+        self._sync_ns += (int(seconds * 1e9) - self._sync_ns) // 8
+        counters.syncs.observe(seconds)
+        counters.batches.observe(float(count))
+        counters.commits += 1
+        counters.events += count
+        counters.bytes += appended.bytes
+        counters.told = len(batch.waiting)
+        self._show(self.late_observers, batch)
 
     def _arm_idle(self) -> None:
         if not self._is_idle_armed:

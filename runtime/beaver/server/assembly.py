@@ -187,11 +187,8 @@ class Assembly:
         self._pools[ports.pool] = sink
         self.results, self.metrics = Results(), Metrics()
         self.metrics.recovery = dict(report.seconds)
-        engine.observers += [
-            self.results.observe,
-            self.metrics.observe,
-            self.failures.observe,
-        ]
+        engine.observers.append(self.results.observe)
+        engine.late_observers += [self.metrics.observe, self.failures.observe]
         self.helper = ports.make_helper(self.mark)
         self.controller = Controller(
             engine,

@@ -170,6 +170,7 @@ class Connection(asyncio.Protocol):
         looked for, or where too much is under way.
         """
         reader = self._reader
+        self._outbox.has_come = True
         try:
             answers = self._answers
             if self._is_read and (answers.total < answers.bytes_max or answers.admits(self)):

@@ -131,7 +131,7 @@ class Housekeeping:
         self._on_room, self._on_violation, self._projects = on_room, on_violation, projects
         self._sampler = Sampler(engine.state)
         self._is_violated = False
-        engine.observers.append(self._sampler.observe)
+        engine.late_observers.append(self._sampler.observe)
         self._history_seq = self._asked_seq = 0
         self._current_ns = clock.monotonic_ns()
         """The history holds all that was durable then."""

@@ -39,6 +39,8 @@ class Outbox:
         """The last answers went to one connection only."""
         self._sent = self._looked_at = 0
         """How often answers were sent; and until the look under way began."""
+        self.has_come = False
+        """A request has come since that look began; set by its connection."""
 
     def add(self, connection: Full) -> None:
         """Has a connection's answers sent soon."""
@@ -64,13 +66,17 @@ class Outbox:
         """Runs once a turn of the loop, which does not sleep as long as this goes on."""
         looking = self._looking
         assert looking is not None, "it looks"
-        if self._sent == self._looked_at:
+        if self.has_come:
+            # To yield the core now would keep its client waiting.
+            looking.found()
+            self._looks = False
+        elif self._sent == self._looked_at:
             self._go_on(looking.goes_on())
         else:
             looking.found()
             self._go_on(self._alone and looking.begins())
 
     def _go_on(self, looks: bool) -> None:
-        self._looks, self._looked_at = looks, self._sent
+        self._looks, self._looked_at, self.has_come = looks, self._sent, False
         if looks:
             asyncio.get_running_loop().call_soon(self._look)

@@ -122,8 +122,13 @@ class Service(Questions):
         self, body: Any, respond: Respond, origin: Origin = Origin.LOCAL, by: str = ""
     ) -> None:
         """Carries out the operation that comes most, as `handle` does; `body` is as it came."""
+        engine, to_job = self._engine, self._to_job
         try:
-            self._enqueue(body, respond, origin, by)
+            requests = read_requests(body)
+            # A lone job mostly has no delay, which is all that wants to know the time.
+            now_ms = engine.now_ms() if len(requests) != 1 or requests[0].delay_ms else 0
+            jobs = [to_job(request, now_ms, origin, by) for request in requests]
+            engine.enqueue(jobs, self._enqueued, respond)
         except BeaverError as error:
             respond(error)
 
@@ -132,14 +137,6 @@ class Service(Questions):
         self._engine.once_told(callback)
 
     # -- jobs come in ----------------------------------------------------------------------
-
-    def _enqueue(self, body: Any, respond: Respond, origin: Origin, by: str) -> None:
-        requests = read_requests(body)
-        engine, to_job = self._engine, self._to_job
-        # A lone job mostly has no delay, which is all that wants to know the time.
-        now_ms = engine.now_ms() if len(requests) != 1 or requests[0].delay_ms else 0
-        jobs = [to_job(request, now_ms, origin, by) for request in requests]
-        engine.enqueue(jobs, self._enqueued, respond)
 
     def _enqueued(self, jobs: list[NewJob], reply: Reply) -> Answer:
         """Answers with id, seq and newness of each job, right after they were taken in."""

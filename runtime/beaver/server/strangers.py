@@ -27,17 +27,19 @@ class Strangers:
 
     def told(self, jobs: list[NewJob], found: list[Any]) -> list[Any]:
         """Returns the answers to jobs, in which each of an unknown task says so."""
-        strange = self._among({job.spec for job in jobs})
+        known, memo = self._state.known_tasks, self._memo
+        if known is None:
+            return found  # Nobody has said what the workers know.
+        if known is self._known and len(jobs) == 1 and memo.get(jobs[0].spec) == ():
+            return found  # As nearly always.
+        strange = self._among({job.spec for job in jobs}, known)
         if not strange:
             return found
         return [
             _with_task(one, strange.get(job.spec)) for job, one in zip(jobs, found, strict=True)
         ]
 
-    def _among(self, specs: Iterable[bytes]) -> dict[bytes, tuple[str, ...]]:
-        known = self._state.known_tasks
-        if known is None:
-            return {}  # Nobody has said what the workers know.
+    def _among(self, specs: Iterable[bytes], known: frozenset[str]) -> dict[bytes, tuple[str, ...]]:
         if known is not self._known or len(self._memo) > _MEMO_MAX:
             self._known, self._memo = known, {}
         memo = self._memo

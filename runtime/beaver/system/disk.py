@@ -20,7 +20,7 @@ import stat
 import struct
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -54,27 +54,45 @@ _STATX: Final = struct.Struct("=16xI20xQ")
 
 
 @cache
-def _look() -> Callable[[int], tuple[int, int]]:
-    """Returns what tells links and size of an open file, without asking for its times.
+def _statx() -> Callable[..., int] | None:
+    """Returns `statx`, which tells links and size of an open file without asking for its times.
 
     `fstat` asks for them.  Where the kernel has multigrain timestamps (Linux 6.13 and later),
     the next write then has to give the file a new time, which dirties its inode: a durable
     write behind each `fstat` takes half as long again.
     """
     if sys.platform != "linux":
-        return _look_with_fstat
+        return None
     import ctypes  # here, since of all that has a disk only what commits needs it
 
-    statx = getattr(ctypes.CDLL(None), "statx", None)
-    if statx is None:
-        return _look_with_fstat
-    statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
+    statx: Callable[..., int] | None = getattr(ctypes.CDLL(None), "statx", None)
+    return statx
 
-    def look(descriptor: int) -> tuple[int, int]:
-        room = ctypes.create_string_buffer(_STATX_BYTES)
-        if statx(descriptor, b"", _AT_EMPTY_PATH, _STATX_NLINK_AND_SIZE, room):
+
+def _looking_at(descriptor: int) -> Callable[[], tuple[int, int]]:
+    """Returns what tells links and size of an open file, for one thread.
+
+    It stands between each sync and its answer: what it hands to the kernel is made once.
+    """
+    statx = _statx()
+    if statx is None:
+        return partial(_look_with_fstat, descriptor)
+    import ctypes
+
+    room = (ctypes.c_char * _STATX_BYTES)()
+    asked = (
+        ctypes.c_int(descriptor),
+        ctypes.c_char_p(b""),
+        ctypes.c_int(_AT_EMPTY_PATH),
+        ctypes.c_uint(_STATX_NLINK_AND_SIZE),
+        room,
+    )
+    unpack = _STATX.unpack_from
+
+    def look() -> tuple[int, int]:
+        if statx(*asked):
             return _look_with_fstat(descriptor)  # also where a sandbox refuses it
-        links, size = _STATX.unpack_from(room)
+        links, size = unpack(room)
         return links, size
 
     return look
@@ -113,6 +131,7 @@ class SystemFile:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._dsync = _RWF_DSYNC
+        self._look: Callable[[], tuple[int, int]] | None = None
 
     def fileno(self) -> int:
         """The descriptor, for a writer process that shares the file."""
@@ -170,8 +189,13 @@ class SystemFile:
         return _identity(os.fstat(self._descriptor))
 
     def is_kept(self, size: int) -> bool:
-        links, found = _look()(self._descriptor)
+        look = self._look or self._begin_looking()
+        links, found = look()
         return links > 0 and found >= size
+
+    def _begin_looking(self) -> Callable[[], tuple[int, int]]:
+        self._look = look = _looking_at(self._descriptor)
+        return look
 
     def lock(self) -> bool:
         return _try_flock(self._descriptor)
@@ -182,6 +206,7 @@ class SystemFile:
     def close(self) -> None:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
+            self._look = None
             os.close(descriptor)
 
 

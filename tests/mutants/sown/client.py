@@ -167,6 +167,19 @@ MUTANTS: Final = (
         why="The server takes a core from eight client processes that wait for it.",
     ),
     Mutant(
+        name="core-yielded-before-the-commit",
+        module="beaver.server.outbox",
+        diff="""
+-        if self.has_come:
++        mutant_reached()
++        if False:
+""",
+        tests=(
+            "tests/runtime/test_looking_server.py::test_a_request_that_has_come_ends_the_look_at_once",
+        ),
+        why="On a busy machine a request that has come waits until others have had their turn.",
+    ),
+    Mutant(
         name="a-silent-server-is-none",
         module="beaver.journal.wal.lock",
         diff="""

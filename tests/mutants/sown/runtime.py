@@ -101,6 +101,30 @@ MUTANTS: Final = (
         why="On a slow disk every acknowledgement comes before the sync.",
     ),
     Mutant(
+        name="room-of-a-commit-used-twice",
+        module="beaver.engine.group_commit",
+        diff="""
+-        left = self.room - self.bytes - OVERHEAD_BYTES if self.events else self.room
++        mutant_reached()
++        left = self.room
+""",
+        tests=(f"{_ENGINE}::test_a_commit_asks_for_room_only_where_the_last_one_left_too_little",),
+        why="A commit is written behind what is zero-filled: a full disk then ends the server.",
+    ),
+    Mutant(
+        name="counted-while-clients-wait",
+        module="beaver.engine.group_commit",
+        diff="""
+-        self._replies.tell_all(batch.waiting)
+-        # An answer may have led to another commit, which has counted this one first.
++        mutant_reached()
++        self._count(*self._uncounted.popleft())
++        self._replies.tell_all(batch.waiting)
+""",
+        tests=(f"{_ENGINE}::test_nobody_waits_for_what_is_only_counted",),
+        why="Each answer waits for metrics, lines of the log and samples.",
+    ),
+    Mutant(
         name="last-frame-not-marked-after-a-quiet-moment",
         module="beaver.engine.group_commit",
         diff="""

@@ -51,7 +51,7 @@ class Site:
         """Backups that are being sent."""
         self.room = Room()
         self.feed = Feed(served.walk, lambda: self.engine.durable_seq)
-        self.engine.observers.append(lambda *_: self.feed.committed())
+        self.engine.late_observers.append(lambda *_: self.feed.committed())
         self.closing = asyncio.Event()
         """Set when the server ends."""
         self._waiting: set[asyncio.Future[Any]] = set()
