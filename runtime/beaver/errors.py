@@ -85,6 +85,12 @@ class QueueFull(StoreUnavailable):
     http_status = 429
 
 
+class TooManyWorkers(StoreUnavailable):
+    """No further remote worker can be registered now."""
+
+    http_status = 429
+
+
 class JobFailed(BeaverError):
     """A job that was waited for died or was cancelled."""
 

@@ -13,7 +13,7 @@ from beaver.access import tokens
 from beaver.access.roles import ROLES
 from beaver.errors import InvalidInput
 from beaver.server.http.api import ROUTES
-from beaver.server.http.routing import Route
+from beaver.server.http.routing import PARAMETER, Route
 from beaver.system.clock import SystemClock, SystemEntropy
 from tests.http_api.client import Http
 from tests.support.program import Server, beaver, enqueue, eventually, run_beaver, serving
@@ -37,7 +37,7 @@ def by_role(server: Server) -> dict[str, Http]:
 def test_each_role_may_what_the_table_says_and_nothing_else(
     by_role: dict[str, Http], route: Route
 ) -> None:
-    path = route.path.replace("{id}", "none").replace("{name}", "none")
+    path = PARAMETER.sub("none", route.path)
     for role, rights in ROLES.items():
         answer = by_role[role].ask(route.method, path)
         assert (answer.status == 403) == (route.right not in rights), (role, answer)
@@ -47,7 +47,7 @@ def test_each_role_may_what_the_table_says_and_nothing_else(
 
 @pytest.mark.parametrize("route", ROUTES, ids=NAMES)
 def test_no_route_is_open_without_a_good_token(server: Server, route: Route) -> None:
-    path = route.path.replace("{id}", "none").replace("{name}", "none")
+    path = PARAMETER.sub("none", route.path)
     good = (server.data / "token").read_text().strip()
     for token in ("", "x", good[:-1], good + "x"):
         answer = Http(server.data, token).ask(route.method, path)

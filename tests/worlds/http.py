@@ -33,5 +33,7 @@ def no_store(data: str = "/nowhere") -> Served:
         walk,
         enqueued,
         snapshot,
+        cast("Any", None),
+        cast("Any", None),
         Programs,
     )

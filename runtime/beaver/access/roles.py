@@ -17,6 +17,8 @@ class Right(Enum):
     READ = "read"
     """Everything that only reads."""
     WORK = "work"
+    DISMISS = "dismiss"
+    """Drain a remote worker, or see it off."""
     OPERATE = "operate"
     """Cancel, retry, discard; queues, snapshots."""
     ADMIN = "admin"
@@ -24,9 +26,9 @@ class Right(Enum):
 
 ROLES: Final[dict[str, frozenset[Right]]] = {
     "produce": frozenset({Right.ENQUEUE, Right.JOB}),
-    "work": frozenset({Right.WORK}),
+    "work": frozenset({Right.WORK, Right.DISMISS}),
     "read": frozenset({Right.JOB, Right.READ}),
-    "operate": frozenset({Right.ENQUEUE, Right.JOB, Right.READ, Right.OPERATE}),
+    "operate": frozenset({Right.ENQUEUE, Right.JOB, Right.READ, Right.OPERATE, Right.DISMISS}),
     "admin": frozenset(Right),
 }
 """The rights of each role."""

@@ -6,7 +6,7 @@ from typing import Final
 
 from beaver.cli import output
 from beaver.cli.store import Store, on_store
-from beaver.structs.views import StatusView
+from beaver.structs.views import StatusView, WorkerView
 from beaver.text.durations import format_duration
 
 STALL_MS_MAX: Final = 1_000.0
@@ -72,7 +72,13 @@ def tell_status(view: StatusView, data: str) -> None:
             for name, q in view.queues.items()
         ]
         output.table(titles, rows)
-    if view.workers:
+    _tell_workers([worker for worker in view.workers if not worker.capacity])
+    _tell_remote([worker for worker in view.workers if worker.capacity])
+
+
+def _tell_workers(found: list[WorkerView]) -> None:
+    """Writes the workers of the server's machine."""
+    if found:
         output.line()
         workers = [
             (
@@ -81,15 +87,33 @@ def tell_status(view: StatusView, data: str) -> None:
                 worker.job or ("idle" if worker.ready else "starting"),
                 format_duration(worker.since_ms) if worker.job else "-",
             )
-            for worker in view.workers
+            for worker in found
         ]
         output.table(("worker", "pid", "job", "for"), workers)
-        leaving = [str(worker.id) for worker in view.workers if worker.leaving]
+        leaving = [str(worker.id) for worker in found if worker.leaving]
         if leaving:
             output.line(
                 f"of the code before the last reload: {', '.join(leaving)}; "
                 "each ends with the job that it runs"
             )
+
+
+def _tell_remote(found: list[WorkerView]) -> None:
+    """Writes the remote workers."""
+    if not found:
+        return
+    output.line()
+    workers = [
+        (
+            str(worker.id),
+            worker.name,
+            f"{worker.jobs} of {worker.capacity}",
+            format_duration(worker.lease_ms),
+            "draining" if worker.draining else "",
+        )
+        for worker in found
+    ]
+    output.table(("remote worker", "name", "jobs", "lease ends in", ""), workers)
 
 
 def _phases(view: StatusView) -> str:

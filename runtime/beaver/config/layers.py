@@ -35,6 +35,9 @@ FILE_DEFAULT: Final = "beaver.yaml"
 STATE_PERCENT: Final = 35
 """Share of the memory that the state may take; helper and workers need theirs."""
 
+HEARTBEATS: Final = 3
+"""By default at least so many heartbeats fall into a lease."""
+
 _INTERNAL: Final = frozenset(
     {
         "BEAVER_CONFIG",
@@ -67,6 +70,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     grace_ms: int
     start_timeout_ms: int
     """Time that a worker gets to become ready, the import of the application included."""
+    lease_ms: int
+    """Silence after which a remote worker has lost its jobs."""
+    heartbeat_ms: int
+    """How often remote workers are to report."""
     snapshot_ms: int
     burst: bool
     takeover: bool
@@ -163,7 +170,21 @@ def load_config(
         for setting, raw, origin, label in layer:
             values[setting.field] = setting.parse(raw, label)
             origins[setting.field] = origin
+    _fit_heartbeat(values, origins)
     return Config(**values, origins=origins)
+
+
+def _fit_heartbeat(values: dict[str, Any], origins: dict[str, str]) -> None:
+    """Heartbeats come within a lease: the default follows the lease, what was set is checked."""
+    lease_ms, heartbeat_ms = values["lease_ms"], values["heartbeat_ms"]
+    if origins["heartbeat_ms"] == DEFAULT:
+        values["heartbeat_ms"] = min(heartbeat_ms, lease_ms // HEARTBEATS)
+    elif heartbeat_ms > lease_ms:
+        raise InvalidInput(
+            f"heartbeat is {duration_text(heartbeat_ms)}, and a worker that is silent for the "
+            f"lease of {duration_text(lease_ms)} loses its jobs: make it shorter, or the lease "
+            "longer"
+        )
 
 
 _Layer = list[tuple[Setting, Any, str, str]]

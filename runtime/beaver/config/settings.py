@@ -29,6 +29,7 @@ CONCURRENCY_MAX: Final = 10_000
 PREFETCH_MAX: Final = 1_024
 HTTP_DEFAULT: Final = "127.0.0.1:9090"
 _DAY_MS: Final = 86_400_000
+_HOUR_MS: Final = 3_600_000
 
 
 def _table(*settings: Setting) -> dict[str, Setting]:
@@ -115,6 +116,24 @@ SETTINGS: Final = _table(
         least=100,
         most=_DAY_MS,
         help="Time for a worker to start and import the application, before it is replaced.",
+    ),
+    Setting(
+        name="lease",
+        field="lease_ms",
+        kind="duration",
+        default=15_000,
+        least=1_000,
+        most=_HOUR_MS,
+        help="A remote worker that is silent for so long loses its jobs.",
+    ),
+    Setting(
+        name="heartbeat",
+        field="heartbeat_ms",
+        kind="duration",
+        default=5_000,
+        least=1_000,
+        most=_HOUR_MS,
+        help="How often remote workers are asked to report what they run; less than the lease.",
     ),
     Setting(
         name="snapshot",
@@ -326,6 +345,8 @@ class WorkerSettings(TypedDict, total=False):
     max_attempts: int
     grace: float | str | timedelta
     start_timeout: float | str | timedelta
+    lease: float | str | timedelta
+    heartbeat: float | str | timedelta
     snapshot: float | str | timedelta
     burst: bool
     takeover: bool

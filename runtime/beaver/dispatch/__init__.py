@@ -16,6 +16,9 @@ One attempt, from this side:
 5. Or the worker dies: what it had started is charged, what it had not is given back
    (`supervision`).
 
+Remote workers pull instead (`pulls`), hold what they got by a lease (`leases`), and send their
+outcomes one by one (`reports`).
+
 `controller` is the door: it puts the parts together, and nobody else builds them.
 
 What may not live here: anything that safety rests on (the model refuses what is wrong),

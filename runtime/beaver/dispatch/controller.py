@@ -12,7 +12,9 @@ from typing import Final
 
 from beaver.dispatch.crews import Crews
 from beaver.dispatch.dispatching import Dispatching
+from beaver.dispatch.leases import Leases
 from beaver.dispatch.outcome_handler import OutcomeHandler
+from beaver.dispatch.reports import Reports
 from beaver.dispatch.slots_view import Concurrency, Crew, KillCause, SlotsView
 from beaver.dispatch.submitting import Submitter
 from beaver.dispatch.supervision import START_LIMIT_MS, Supervisor
@@ -80,7 +82,9 @@ class Controller:
         self._loop = asyncio.get_running_loop()
         self._slots = slots = SlotsView(Crew(pool, mode, concurrency), workers)
         self.workers = slots.workers
-        """All workers by number, to be looked at."""
+        """All workers of this machine by number, to be looked at."""
+        self._local_tasks: frozenset[str] | None = None
+        self._remote_tasks = frozenset[str]()
         self._submitter = submitter = Submitter(engine)
         self._supervisor = supervisor = Supervisor(
             engine,
@@ -91,8 +95,18 @@ class Controller:
             on_crew_gone=on_crew_gone,
             on_ended=on_ended,
         )
+        self.leases = leases = Leases(
+            engine,
+            clock,
+            entropy,
+            submitter,
+            store=store,
+            on_tasks=self._know_remote,
+            on_ended=on_ended,
+        )
+        self.reports = Reports(engine, leases, entropy, to_job=to_job, on_ended=on_ended)
         self._limits = limits = TimeLimits(
-            engine, clock, slots, submitter, supervisor, grace_ms=grace_ms
+            engine, clock, slots, submitter, supervisor, leases.pulls, grace_ms=grace_ms
         )
         times = TaskTimes()
         self._outcomes = OutcomeHandler(
@@ -106,6 +120,7 @@ class Controller:
             supervisor,
             limits,
             times,
+            leases,
             store=store,
             prefetch=prefetch,
             room_bytes=room_bytes,
@@ -142,6 +157,16 @@ class Controller:
         return len(self._submitter.unwritten)
 
     # -- what the server asks for --------------------------------------------------------------
+
+    def know(self, tasks: frozenset[str]) -> None:
+        """Takes in which tasks the workers of this machine can run."""
+        self._local_tasks = tasks
+        self._dispatching.know(tasks, self._remote_tasks)
+
+    def _know_remote(self, tasks: frozenset[str]) -> None:
+        self._remote_tasks = tasks
+        if self._local_tasks is not None:
+            self._dispatching.know(self._local_tasks, tasks)
 
     def start(self) -> None:
         """Starts all workers."""
@@ -200,6 +225,7 @@ class Controller:
             self._submitter.retry(self.workers.values())
         self._engine.flush()
         self._submitter.tell_of_lost()
+        self.leases.tell_of_left()
 
     def _end_grace(self) -> None:
         for worker in self.workers.values():

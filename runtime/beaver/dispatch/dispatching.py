@@ -1,8 +1,8 @@
 """Dispatching: gives ready jobs to free slots, and sends attempts once they may start.
 
-Just before every commit `pump` asks the policy for jobs: idle workers first, then what may
-wait at a worker that runs another one.  What waits behind a long attempt is taken back as
-soon as a worker is idle.
+Just before every commit `pump` asks the policy for jobs: idle workers first, then remote ones that
+wait for work, then what may wait at a worker that runs another one.  What waits behind a long
+attempt is taken back as soon as somebody is idle.
 
 What may not live here: which job is next (`beaver_model.policy`), and what becomes of an
 attempt once it was sent (`supervision`, `time_limits`, `outcome_handler`).
@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from typing import Final
 
+from beaver.dispatch.leases import Leases
 from beaver.dispatch.outcomes import attempt_of
 from beaver.dispatch.slots_view import Concurrency, Held, KillCause, SlotsView, WorkerState
 from beaver.dispatch.submitting import Submitter
@@ -46,9 +47,6 @@ SCARCE_BYTES: Final = 16 << 10
 STEAL_AFTER_NS: Final = 2_000_000
 """An attempt that has run so long gives back what waits behind it, if a worker is idle."""
 
-IDLE: Final = Offer(idle=True)
-PREFETCH: Final = Offer(idle=False)
-
 
 class Dispatching:
     """Fills the slots of the crew that serves."""
@@ -62,6 +60,7 @@ class Dispatching:
         supervisor: Supervisor,
         limits: TimeLimits,
         times: TaskTimes,
+        leases: Leases,
         *,
         store: str,
         prefetch: int,
@@ -71,7 +70,9 @@ class Dispatching:
         self._engine, self._clock = engine, clock
         self._slots, self._submitter = slots, submitter
         self._supervisor, self._limits = supervisor, limits
-        self._times = times
+        self._times, self._pulls = times, leases.pulls
+        self._idle, self._busy = Offer(idle=True), Offer(idle=False)
+        """What a slot of this machine takes: at once, and behind a running attempt."""
         self._store = store
         self.prefetch = prefetch
         """Attempts that a worker holds; 0 adapts to the tasks' running times."""
@@ -92,8 +93,19 @@ class Dispatching:
         change = self._eager.discard if event.durable_dispatch else self._eager.add
         change(event.queue)
 
+    def know(self, local: frozenset[str], remote: frozenset[str]) -> None:
+        """Takes in which tasks workers of this machine, and remote ones, can run."""
+        self._engine.state.set_known_tasks(local | remote)
+        # Where remote workers know no task more, no slot here has to look at tasks.
+        tasks = None if remote <= local else local
+        self._idle, self._busy = Offer(tasks, idle=True), Offer(tasks, idle=False)
+
     def pump(self, now_ms: int) -> None:
         """Gives ready jobs to free slots.  Runs just before every commit."""
+        self._pump(now_ms)
+        self._pulls.answer()
+
+    def _pump(self, now_ms: int) -> None:
         state, self._starved = self._engine.state, False
         while state.advance(now_ms) == ADVANCE_MAX:
             pass
@@ -132,7 +144,7 @@ class Dispatching:
     def _fill_one(self, state: State, workers: list[WorkerState], now_ms: int) -> None:
         """Gives one worker one job: on a full disk the log has no room for several outcomes."""
         idle = next((worker for worker in workers if self._free_now(worker)), None)
-        row = None if idle is None else select(state, IDLE, now_ms)
+        row = None if idle is None else select(state, self._idle, now_ms)
         if idle is None or row is None:
             return
         batches: Batches = {}
@@ -153,17 +165,30 @@ class Dispatching:
         self, state: State, workers: list[WorkerState], batches: Batches, now_ms: int
     ) -> Iterator[Dispatch | DispatchBatch]:
         """Yields a DISPATCH for each free slot; each is applied before the next is chosen."""
+        if not (yield from self._to_idle(state, workers, batches, now_ms)):
+            return
+        if not (yield from self._pulls.dispatches(state, now_ms)):
+            return
+        if self._slots.crew.mode is Concurrency.ONE:
+            yield from self._prefetches(state, workers, batches, now_ms)
+
+    def _to_idle(
+        self, state: State, workers: list[WorkerState], batches: Batches, now_ms: int
+    ) -> Generator[Dispatch, None, bool]:
+        """Yields a DISPATCH for each slot of this machine in which a job would start at once.
+
+        False where the log has no room for more.
+        """
         free = [w for w in workers for _ in range(self._free_now(w))]
         free.sort(key=lambda w: len(w.held))
         for worker in free:
-            row = select(state, IDLE, now_ms)
+            row = select(state, self._idle, now_ms)
             if row is None:
-                return
+                return True
             yield Dispatch(row.id, worker.number)
             if not self._hold(state.jobs[row.id], worker, batches):
-                return
-        if self._slots.crew.mode is Concurrency.ONE:
-            yield from self._prefetches(state, workers, batches, now_ms)
+                return False
+        return True
 
     def _free_now(self, worker: WorkerState) -> int:
         """Attempts that would start at once on a worker."""
@@ -183,7 +208,7 @@ class Dispatching:
             if worker.held and self._runs_long(worker, now_ns):
                 continue
             while (room := (self.prefetch or ADAPTED_MAX) - len(worker.held)) > 0:
-                rows = select_run(state, PREFETCH, now_ms, min(room, ADAPTED_MAX))
+                rows = select_run(state, self._busy, now_ms, min(room, ADAPTED_MAX))
                 if not rows:
                     return
                 if rows[0].spec.task != task:
@@ -255,11 +280,13 @@ class Dispatching:
         self._limits.arm()
 
     def _rebalance(self, workers: list[WorkerState]) -> bool:
-        """Takes back what waits behind a long attempt, while a worker is idle.
+        """Takes back what waits behind a long attempt, while a worker is idle or pulls.
 
         True where something was taken back, and is ready again.
         """
-        if self._slots.crew.mode is Concurrency.MANY or all(w.held for w in workers):
+        if self._slots.crew.mode is Concurrency.MANY:
+            return False
+        if all(w.held for w in workers) and not self._pulls.waiting:
             return False
         now_ns = self._clock.monotonic_ns()
         for worker in workers:

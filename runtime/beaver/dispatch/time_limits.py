@@ -10,6 +10,7 @@ import asyncio
 import logging
 from typing import Final
 
+from beaver.dispatch.pulls import Pulls
 from beaver.dispatch.slots_view import Concurrency, KillCause, SlotsView, WorkerState
 from beaver.dispatch.submitting import Submitter
 from beaver.dispatch.supervision import Supervisor
@@ -40,6 +41,7 @@ class TimeLimits:
         slots: SlotsView,
         submitter: Submitter,
         supervisor: Supervisor,
+        pulls: Pulls,
         *,
         grace_ms: int,
     ) -> None:
@@ -51,10 +53,12 @@ class TimeLimits:
             slots: The workers, and what they hold.
             submitter: Takes what has not started.
             supervisor: Kills.
+            pulls: What remote workers wait for.
             grace_ms: Between a soft stop and the kill.
         """
         self._engine, self._clock = engine, clock
         self._slots, self._submitter, self._supervisor = slots, submitter, supervisor
+        self._pulls = pulls
         self.grace_ns = grace_ms * 1_000_000
         self._loop = asyncio.get_running_loop()
         self._ticking = False
@@ -117,7 +121,7 @@ class TimeLimits:
                 self._supervisor.kill(worker, cause, overdue)
         if busy:
             self.arm()
-            if any(not w.held for w in workers):
+            if self._pulls.waiting or any(not w.held for w in workers):
                 # A job that waits behind a long attempt may go to an idle worker.
                 self._engine.touch()
 

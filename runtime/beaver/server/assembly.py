@@ -138,7 +138,7 @@ class Assembly:
             state_bytes_max=config.state_bytes_bound,
             reserve_bytes=min(RESERVE_BYTES, config.segment_bytes // 4),
         )
-        state.set_known_tasks(frozenset(info.options.task for info in tasks))
+        state.set_known_tasks(_names_of(tasks))
         self.failures = FailureLog(state)
         booted = await self.engine.execute(boot_command(state, previous, self.store, self._writer))
         self.failures.observe(booted.first_seq, self.engine.now_ms(), booted.events)
@@ -209,6 +209,8 @@ class Assembly:
             on_ended=self.failures.note,
             on_crew_gone=self._crew_gone,
         )
+        self.controller.know(_names_of(self.tasks))
+        self.controller.leases.adjust(config.lease_ms, config.heartbeat_ms)
         sink.controller = self.controller
         self.keeping = Housekeeping(
             engine,
@@ -304,7 +306,8 @@ class Assembly:
     def _adopt(self, config: Config, tasks: Sequence[TaskInfo]) -> None:
         """Takes over what the parts know of settings and tasks."""
         self.config, self.tasks = config, tasks
-        self.engine.state.set_known_tasks(frozenset(info.options.task for info in tasks))
+        self.controller.know(_names_of(tasks))
+        self.controller.leases.adjust(config.lease_ms, config.heartbeat_ms)
         self.engine.state_bytes_max = config.state_bytes_bound
         self._resolver.use(
             config.timeout_ms, config.max_attempts, _options_of(tasks), config.payload_bytes_max
@@ -402,6 +405,10 @@ class Renewed(NamedTuple):
 
 def _mode(config: Config) -> Concurrency:
     return Concurrency.ONE if config.executor == "process" else Concurrency.MANY
+
+
+def _names_of(tasks: Sequence[TaskInfo]) -> frozenset[str]:
+    return frozenset(info.options.task for info in tasks)
 
 
 def _options_of(tasks: Sequence[TaskInfo]) -> dict[str, Options]:

@@ -71,6 +71,13 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
         "counter",
         "Workers killed because they hung while starting",
     ),
+    "beaver_remote_workers": ("gauge", "Remote workers that are registered"),
+    "beaver_remote_attempts": ("gauge", "Attempts that remote workers hold"),
+    "beaver_remote_pulls": ("gauge", "Requests of remote workers that wait for a job"),
+    "beaver_leases_expired_total": (
+        "counter",
+        "Attempts taken from remote workers that were silent for their lease",
+    ),
     "beaver_state_bytes": ("gauge", "Estimated memory of jobs and tombstones"),
     "beaver_results_bytes": ("gauge", "Results not yet written to the history"),
     "beaver_last_seq": ("gauge", "Last durable seq"),
@@ -172,8 +179,9 @@ class Collector:
     def _values(self) -> dict[str, Any]:
         counts, counters, status = self._metrics.counts, self._counters, self._status()
         queues, self._queues = self._queues or at_once(self._take_queues()), None
-        busy = sum(1 for worker in status.workers if worker.job is not None)
-        starting = sum(1 for worker in status.workers if not worker.ready)
+        local = [worker for worker in status.workers if not worker.capacity]
+        busy = sum(1 for worker in local if worker.job is not None)
+        starting = sum(1 for worker in local if not worker.ready)
         return {
             "queue_jobs_enqueued_total": counts[Enqueued],
             "queue_jobs_dispatched_total": counts[Dispatched],
@@ -204,11 +212,15 @@ class Collector:
                 "state",
                 {
                     "busy": busy,
-                    "idle": len(status.workers) - busy - starting,
+                    "idle": len(local) - busy - starting,
                     "starting": starting,
                 },
             ),
             "beaver_worker_starts_overdue_total": status.starts_overdue,
+            "beaver_remote_workers": len(status.workers) - len(local),
+            "beaver_remote_attempts": status.remote_attempts,
+            "beaver_remote_pulls": status.remote_pulls,
+            "beaver_leases_expired_total": status.leases_expired,
             "beaver_state_bytes": status.state_bytes,
             "beaver_results_bytes": self._results_bytes(),
             "beaver_last_seq": status.last_seq,

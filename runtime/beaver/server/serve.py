@@ -306,6 +306,8 @@ class Server:
             parts.helper.walk,
             parts.helper.enqueued,
             parts.take_snapshot,
+            parts.controller.leases,
+            parts.controller.reports,
             lambda: _programs(self._config),
         )
 

@@ -37,7 +37,8 @@ class SelfStatus:
                     leaving=worker.leaving,
                 )
             )
-        return queries.status(
+        leases = parts.controller.leases
+        view = queries.status(
             state,
             engine.now_ms(),
             running=True,
@@ -45,7 +46,7 @@ class SelfStatus:
             store=parts.journal.store.hex(),
             recovery_ms=report.total_ms,
             recovery=msgspec.to_builtins(report),
-            workers=workers,
+            workers=[*workers, *leases.views()],
             starts_overdue=parts.controller.starts_overdue,
             halted=parts.controller.halted,
             disk_full=engine.disk_full,
@@ -53,6 +54,9 @@ class SelfStatus:
             longest_stall_ms=self._stalls.longest_s * 1000,
             longest_stall_in=self._stalls.longest_in,
         )
+        view.remote_attempts, view.remote_pulls = leases.held, len(leases.pulls.waiting)
+        view.leases_expired = leases.expired
+        return view
 
     def not_ready(self) -> str | None:
         """Returns why it takes no jobs now; `None` where it does."""

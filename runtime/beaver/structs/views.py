@@ -108,6 +108,20 @@ class WorkerView(View):
     """It accepts jobs; otherwise it is starting, or waits for its replacement."""
     leaving: bool = False
     """It was started before the last reload, and ends with its current job."""
+    name: str = ""
+    """What a remote worker calls itself; those of the server's machine have none."""
+    lease_ms: int = 0
+    """How long a remote worker may yet be silent before it loses its jobs."""
+    capacity: int = 0
+    """Jobs that a remote worker may hold."""
+    jobs: int = 0
+    """Jobs that a remote worker holds."""
+    tasks: tuple[str, ...] = ()
+    """What a remote worker can run."""
+    queues: tuple[str, ...] | None = None
+    """Whose jobs a remote worker takes; null for all."""
+    draining: bool = False
+    """A remote worker gets nothing more, and is told to leave."""
 
 
 class StatusView(View):
@@ -137,6 +151,12 @@ class StatusView(View):
     """How commits are written now: `inline`, or by a `writer` process."""
     queues: dict[str, QueueView] = {}
     workers: list[WorkerView] = []
+    remote_attempts: int = 0
+    """Jobs that remote workers hold."""
+    remote_pulls: int = 0
+    """Requests of remote workers that wait for a job."""
+    leases_expired: int = 0
+    """Jobs that were taken from remote workers which were silent for their lease."""
     starts_overdue: int = 0
     """Workers that were killed because they did not get ready in time."""
     longest_stall_ms: float = 0.0

@@ -144,7 +144,8 @@ MUTANTS: Final = (
         name="known-tasks-of-the-old-code",
         module="beaver.server.assembly",
         diff="""
--        self.engine.state.set_known_tasks(frozenset(info.options.task for info in tasks))
+-        self.controller.know(_names_of(tasks))
+-        self.controller.leases.adjust(config.lease_ms, config.heartbeat_ms)
 -        self.engine.state_bytes_max = config.state_bytes_bound
 +        mutant_reached()
 +        self.engine.state_bytes_max = config.state_bytes_bound

@@ -13,7 +13,16 @@ from aiohttp.typedefs import Middleware
 from beaver.access.roles import Right
 from beaver.access.tokens import Token
 from beaver.errors import BeaverError
-from beaver.server.http import backup, enqueueing, events, jobs, listing, whole
+from beaver.server.http import (
+    backup,
+    enqueueing,
+    events,
+    jobs,
+    listing,
+    outcomes,
+    whole,
+    workers,
+)
 from beaver.server.http.access import is_loopback
 from beaver.server.http.describing import document
 from beaver.server.http.problems import Problem, problem_of, problem_of_status
@@ -37,6 +46,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     *listing.ROUTES,
     *jobs.ROUTES,
     *whole.ROUTES,
+    *workers.ROUTES,
+    *outcomes.ROUTES,
     *events.ROUTES,
     *backup.ROUTES,
     Route(

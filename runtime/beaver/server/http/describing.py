@@ -15,15 +15,19 @@ import msgspec
 
 from beaver.access.roles import ROLES, Right
 from beaver.server.http.problems import TITLES, TYPE
-from beaver.server.http.routing import DURATIONS, JSON, Route
+from beaver.server.http.routing import DURATIONS, JSON, PARAMETER, Route
 from beaver.structs.views import ABSENT
 
 VERSION: Final = "1"
 """Version of the contract; every path begins with it."""
 _ALWAYS: Final = ("unauthenticated", "forbidden", "invalid", "not_acceptable", "unavailable")
 """Problems that every route has."""
-_PARAMETER: Final = re.compile(r"{(\w+)}")
-_MEANINGS: Final = {"id": "The id of a job, percent-encoded.", "name": "A name, percent-encoded."}
+_MEANINGS: Final = {
+    "id": "The id of a job, percent-encoded.",
+    "name": "A name, percent-encoded.",
+    "worker": "The number of a remote worker, as it got it when it registered.",
+    "token": "The token of an attempt, as its worker got it.",
+}
 
 
 def document(routes: Iterable[Route]) -> bytes:
@@ -126,7 +130,7 @@ def _operation(route: Route, by_kind: dict[str, Any]) -> dict[str, Any]:
 
 
 def _name_of(route: Route) -> str:
-    words = [word for word in re.split(r"[^\w]+", _PARAMETER.sub("", route.path)) if word != "v1"]
+    words = [word for word in re.split(r"[^\w]+", PARAMETER.sub("", route.path)) if word != "v1"]
     return "_".join([route.method.lower(), *filter(None, words)]) + (
         "_one" if route.path.endswith("}") else ""
     )
@@ -146,7 +150,7 @@ def _parameters(route: Route, by_kind: dict[str, Any]) -> list[dict[str, Any]]:
             "description": _MEANINGS[name],
             "schema": {"type": "string", "minLength": 1},
         }
-        for name in _PARAMETER.findall(route.path)
+        for name in PARAMETER.findall(route.path)
     ]
     for field in msgspec.structs.fields(route.query):
         schema = msgspec.json.schema(field.type)

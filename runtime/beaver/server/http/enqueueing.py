@@ -96,7 +96,8 @@ class JobBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 @lru_cache(1_024)
-def _task_of(options: bytes) -> str:
+def task_of(options: bytes) -> str:
+    """Returns the task that the options of a request name."""
     return msgspec.msgpack.decode(options, type=Options).task
 
 
@@ -117,7 +118,7 @@ def _read(call: Call, raw: bytes, index: int | None, *, need_id: bool = False) -
         )
     except InvalidInput as error:
         raise Problem("invalid", str(error), facts) from None
-    if _task_of(request.options) == EXEC:
+    if task_of(request.options) == EXEC:
         try:
             call.check_program(request.payload)
         except Problem as problem:

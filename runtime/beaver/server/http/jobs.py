@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import msgspec
 
 from beaver.access.roles import Right
+from beaver.dispatch.remote_workers import Progress
 from beaver.errors import Conflict, NotFound, WaitTimeout
 from beaver.inspect import queries
 from beaver.inspect.explaining import why_sentence
@@ -67,6 +68,8 @@ class JobData(View, omit_defaults=True, kw_only=True):
     cancel_requested: bool = False
     enqueued_ms: int = 0
     ended_ms: int = 0
+    progress: Progress | None = None
+    """What a remote worker said of the attempt that runs."""
 
 
 class History(msgspec.Struct):
@@ -177,7 +180,10 @@ def _seen(call: Call, view: ExplainView) -> int:
 
 async def _show(call: Call) -> Reply:
     view = await _explain(call)
-    return Reply(job_data(view.job, view.events), _seen(call, view))
+    data = job_data(view.job, view.events)
+    if data.token and (lease := call.site.leases.lease(data.token)) is not None:
+        data.progress = lease.progress
+    return Reply(data, _seen(call, view))
 
 
 async def _history(call: Call) -> Reply:

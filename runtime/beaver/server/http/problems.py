@@ -18,6 +18,7 @@ from beaver.errors import (
     InvalidInput,
     NotFound,
     QueueFull,
+    TooManyWorkers,
 )
 from beaver.server.http.doors import RETRY_AFTER_S
 
@@ -34,6 +35,7 @@ TITLES: Final = {
     "not_acceptable": (406, "Not acceptable"),
     "request_timeout": (408, "Request timeout"),
     "conflict": (409, "Conflict"),
+    "stale_token": (409, "Not the attempt in flight"),
     "expired": (410, "No longer kept"),
     "too_large": (413, "Too large"),
     "unsupported_media_type": (415, "Unsupported media type"),
@@ -94,6 +96,7 @@ _NAMES: Final[tuple[tuple[type[BeaverError], str], ...]] = (
     (Conflict, "conflict"),
     (InvalidInput, "invalid"),
     (QueueFull, "queue_full"),
+    (TooManyWorkers, "too_many_requests"),
     (DiskFull, "unavailable"),
 )
 """The first class that fits gives the name; whatever else goes wrong is `unavailable`."""

@@ -8,6 +8,7 @@ What may not live here: what is done.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -27,6 +28,9 @@ from beaver_model.rows import Origin
 if TYPE_CHECKING:
     from beaver.server.http.site import Site
 
+NUMBER_CHARS: Final = 20
+PARAMETER: Final = re.compile(r"{(\w+)}")
+"""A part of a path that stands for anything but a slash."""
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 EVENTS: Final = "text/event-stream"
@@ -63,6 +67,11 @@ class Call(NamedTuple):
     def job(self) -> str:
         """The id in the path."""
         return self.request.match_info["id"]
+
+    def number(self, what: str) -> int | None:
+        """A number in the path; `None` where it is none."""
+        text = self.request.match_info[what]
+        return int(text) if text.isascii() and text.isdigit() and len(text) < NUMBER_CHARS else None
 
     @property
     def name(self) -> str:
@@ -139,7 +148,7 @@ class Route(NamedTuple):
     @property
     def pattern(self) -> str:
         """The path as aiohttp reads it: what is in braces is anything but a slash."""
-        return self.path.replace("{id}", "{id:[^/]+}").replace("{name}", "{name:[^/]+}")
+        return PARAMETER.sub(r"{\1:[^/]+}", self.path)
 
 
 def convert(raw: bytes, kind: type[S]) -> S:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from beaver.dispatch.leases import Leases
+from beaver.dispatch.reports import Reports
 from beaver.engine.engine import Engine
 from beaver.ports import Clock
 from beaver.server.service import Service
@@ -29,5 +31,9 @@ class Served(NamedTuple):
     """Finds jobs in the log; see `ports.Helper.enqueued`."""
     snapshot: Callable[[], Awaitable[int]]
     """Takes a snapshot; returns up to which seq."""
+    leases: Leases
+    """The remote workers."""
+    reports: Reports
+    """How attempts at remote workers ended."""
     programs: Callable[[], Programs]
     """Returns what `exec` may run now."""

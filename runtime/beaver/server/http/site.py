@@ -49,6 +49,7 @@ class Site:
         self.data = served.data
         self.backups = 0
         """Backups that are being sent."""
+        self.walk, self.leases, self.reports = served.walk, served.leases, served.reports
         self.room = Room()
         self.feed = Feed(served.walk, lambda: self.engine.durable_seq)
         self.engine.late_observers.append(lambda *_: self.feed.committed())
@@ -77,7 +78,7 @@ class Site:
             BeaverError: It is the answer.
             Problem: The server ends.
         """
-        told: asyncio.Future[Answer] = self._wait()
+        told: asyncio.Future[Answer] = self.waiting()
 
         def respond(answer: Answer) -> None:
             if not told.done():
@@ -117,15 +118,19 @@ class Site:
             if not self._held[token.id]:
                 del self._held[token.id]
 
-    async def _answer(self, told: asyncio.Future[T]) -> T:
-        """Waits for what `_wait` has returned."""
+    def forget(self, told: asyncio.Future[Any]) -> None:
+        """Nobody waits for an answer any more."""
+        self._waiting.discard(told)
+
+    async def answer(self, told: asyncio.Future[T]) -> T:
+        """Waits for what `waiting` has returned."""
         try:
             return await told
         finally:
             self._waiting.discard(told)
 
-    def _wait(self) -> asyncio.Future[Any]:
-        """Returns what an answer is to come to.  Whoever waits for it discards it then."""
+    def waiting(self) -> asyncio.Future[Any]:
+        """Returns what an answer is to come to.  Whoever waits for it calls `answer`."""
         if self.closing.is_set():
             raise _ending()
         told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -138,7 +143,7 @@ class Site:
         Raises:
             BeaverError: The question raised it.
         """
-        told: asyncio.Future[tuple[T | BeaverError, int]] = self._wait()
+        told: asyncio.Future[tuple[T | BeaverError, int]] = self.waiting()
 
         def ask(state: State) -> tuple[T | BeaverError, int]:
             try:
@@ -151,7 +156,7 @@ class Site:
                 told.set_result(answer)
 
         self.engine.read(ask, done)
-        found, seq = await self._answer(told)
+        found, seq = await self.answer(told)
         if isinstance(found, BeaverError):
             raise found
         return found, seq
@@ -162,7 +167,7 @@ class Site:
         Raises:
             BeaverError: It was refused.
         """
-        told: asyncio.Future[T | BeaverError] = self._wait()
+        told: asyncio.Future[T | BeaverError] = self.waiting()
 
         def judge(reply: Reply) -> T | BeaverError:
             if isinstance(reply, Rejection):
@@ -177,7 +182,7 @@ class Site:
                 told.set_result(found)
 
         self.engine.change(command, judge, done)
-        found = await self._answer(told)
+        found = await self.answer(told)
         if isinstance(found, BeaverError):
             raise found
         return found

@@ -1,4 +1,4 @@
-"""The store as a whole over HTTP: status, queues, workers, a snapshot."""
+"""The store as a whole over HTTP: status, queues, a snapshot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from beaver.errors import InvalidInput, NotFound
 from beaver.inspect import queries
 from beaver.server.http.routing import Body, Call, NoBody, Reply, Route
 from beaver.server.http.site import Applied
-from beaver.structs.views import QueueView, StatusView, WorkerView
+from beaver.structs.views import QueueView, StatusView
 from beaver.text.names import check_name
 from beaver.text.near import unknown_name
 from beaver_model import State
@@ -21,7 +21,6 @@ from beaver_model.commands import SetQueue
 BODY_BYTES_MAX: Final = 64 << 10
 BYTES_MAX: Final = (1 << 63) - 1
 _NEAR_MAX: Final = 256
-_decode_status: Final = msgspec.json.Decoder(StatusView).decode
 
 
 class QueueData(QueueView, kw_only=True):
@@ -36,12 +35,6 @@ class Queues(msgspec.Struct):
     """All queues, by name."""
 
     queues: list[QueueData]
-
-
-class Workers(msgspec.Struct):
-    """All workers."""
-
-    workers: list[WorkerView]
 
 
 class QueuePatch(Body):
@@ -108,12 +101,6 @@ async def _patch_queue(call: Call) -> Reply:
     return Reply(*await call.site.change(SetQueue(name, **given, by=call.token.by), answer))
 
 
-async def _workers(call: Call) -> Reply:
-    seq = call.site.engine.durable_seq
-    status = _decode_status(await call.site.ask("status", []))
-    return Reply(Workers(status.workers), seq)
-
-
 async def _snapshot(call: Call) -> Reply:
     await call.body(NoBody, BODY_BYTES_MAX)
     seq = await call.site.snapshot()
@@ -136,7 +123,6 @@ ROUTES: Final = (
         "Change settings of a queue, which need not have had a job", {200: QueueData},
         body=QueuePatch, problems=_CHANGE,
     ),
-    Route("GET", "/v1/workers", Right.READ, _workers, "All workers", {200: Workers}),
     Route(
         "POST", "/v1/snapshot", Right.OPERATE, _snapshot, "Take a snapshot now",
         {200: SnapshotTaken}, body=NoBody, problems=_CHANGE,
