@@ -109,8 +109,7 @@ byte cache, disk;               /* the file */
 byte queue_seq;                 /* where QUEUE stands in the log, if it does */
 bool dirty;                     /* the kernel still means to write the cache to the disk */
 bool down;
-bool syncing;                   /* a frame up to seq `frame_end` is being synced */
-byte frame_end;
+byte frame_end;                 /* a frame up to this seq is being synced, or NOTHING is */
 byte seen;                      /* highest seq that anything told outside rests on */
 byte crashes;
 #ifdef OUTCOME_EARLY
@@ -141,7 +140,7 @@ inline crash(cut) {
     crashes++;
     printf("MSC: crash: power cut %d\n", cut);
     if :: cut -> cache = disk; dirty = false :: else fi;
-    down = true; syncing = false; frame_end = NOTHING;
+    down = true; frame_end = NOTHING;
     applied = NOTHING; durable = NOTHING;
     who_ = 0;
     do
@@ -198,18 +197,18 @@ end_up:
 
     /* The commit: one write and one sync, in turn or beside the loop, which then goes on
      * collecting the next batch; one at a time. */
-    :: atomic { !down && !syncing && applied > durable ->
-        cache = applied; dirty = true; syncing = true; frame_end = applied;
+    :: atomic { !down && frame_end == NOTHING && applied > durable ->
+        cache = applied; dirty = true; frame_end = applied;
         printf("MSC: the log is written up to seq %d\n", applied) }
 
-    :: atomic { !down && syncing -> printf("MSC: the sync says done\n");
+    :: atomic { !down && frame_end != NOTHING -> printf("MSC: the sync says done\n");
         if :: dirty -> disk = cache; dirty = false :: else fi;
-        syncing = false;
 #ifdef JOINED_EARLY
         durable = applied;
 #else
         durable = frame_end;
 #endif
+        frame_end = NOTHING;
         who_ = 0;
         do
         :: who_ < EVERYONE ->
@@ -219,7 +218,7 @@ end_up:
         od;
         who_ = 0 }
 
-    :: atomic { !down && syncing && dirty && crashes < CRASHES -> printf("MSC: the sync fails\n");
+    :: atomic { !down && frame_end != NOTHING && dirty && crashes < CRASHES -> printf("MSC: the sync fails\n");
         dirty = false;
 #ifdef GO_ON
         crashes++

@@ -17,6 +17,7 @@ CONSTANTS
     StraysMax,      \* helpers of a dead server that finish late: 0 or 1
     \* Bugs that can be sown:
     HeaderNotSynced,        \* the next segment's header is not synced before it is named
+    HeaderSyncedLate,       \* it is synced with that name, not before
     ArchiveNotSynced,       \* no directory fsync behind the sealed segment's second name
     RenameNotSynced,        \* no directory fsync behind the rename to wal.log
     SnapshotNotSynced,      \* a snapshot is named before it is synced
@@ -104,7 +105,7 @@ WriteHeader ==
     /\ file[active].last >= file[active].first      \* a segment without events is never sealed
     /\ file' = [file EXCEPT ![next] =
             [kind |-> "segment", first |-> told + 1, last |-> told, good |-> TRUE,
-             synced |-> ~HeaderNotSynced]]
+             synced |-> ~(HeaderNotSynced \/ HeaderSyncedLate)]]
     /\ server' = "link"
     /\ UNCHANGED <<names, helper, held, found, told, counters>>
 
@@ -129,8 +130,9 @@ RenameToLog ==
 SyncNewName ==
     /\ server = "sync data"
     /\ SyncData
+    /\ file' = [file EXCEPT ![next].synced = @ \/ HeaderSyncedLate]
     /\ server' = "switch"
-    /\ UNCHANGED <<file, archiveNames, helper, held, found, told, counters>>
+    /\ UNCHANGED <<archiveNames, helper, held, found, told, counters>>
 
 Switch ==
     /\ server = "switch"
@@ -305,11 +307,12 @@ DropNext ==
 
 Open ==
     /\ server = "sync names"
+    /\ file' = [file EXCEPT ![data["log"]].synced = TRUE]
     /\ SyncData /\ SyncArchive
     /\ server' = "up"
     /\ active' = data["log"] /\ next' = None
     /\ told' = found
-    /\ UNCHANGED <<file, helper, found, counters>>
+    /\ UNCHANGED <<helper, found, counters>>
 
 (* ------------------------------ together ---------------------------------- *)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from beaver.dispatch.controller import ROOM_BYTES
 from beaver.dispatch.outcome_handler import DONE_BYTES
 from beaver.dispatch.task_times import PREFETCH_LEARN, PREFETCH_SPAN_MS
 from beaver.structs.messages import Outcome, OutcomeKind, Request
@@ -121,3 +122,21 @@ async def test_a_worker_is_given_no_more_than_its_task_is_due(depth: int, tmp_pa
     assert len(world.controller.workers[1].held) == depth
     await world.report(*world.outcomes([OutcomeKind.OK], ms=PREFETCH_SPAN_MS / (depth + 0.5)))
     assert [each.job for each in world.pool.sent[1]] == [f"job-{n + 1}" for n in range(depth)]
+
+
+@pytest.mark.parametrize(("beside", "sent"), [(-1, 1), (0, 2), (1, 2)])
+@on_loop
+async def test_with_less_room_than_is_kept_one_job_runs_at_a_time(
+    tmp_path: Path, beside: int, sent: int
+) -> None:
+    """The log keeps room for what the attempts that run may still write."""
+    world = ControllerWorld(tmp_path / "data", workers=2)
+    room = ROOM_BYTES + beside
+    world.engine.has_room = lambda size: size <= room  # type: ignore[method-assign]
+    await world.enqueue("a", "b")
+    assert sum(map(len, world.pool.sent.values())) == sent
+    world.begin(worker := next(iter(world.pool.sent)))
+    world.end(worker)
+    await turns()
+    assert world.state.completed == 1
+    assert sum(map(len, world.pool.sent.values())) == 1, "the next one, or the other one"

@@ -37,16 +37,6 @@ NO_THRESHOLDS = {
     *("_READ_BYTES", "_SYNC_BYTES", "_AT_ONCE"),
 }
 """Sizes of things and of single reads, and another name of one that is in the table."""
-NOBODY = "none"
-UNDRIVEN = {
-    "dispatch/controller.ROOM_BYTES",
-    "workers/pool.IMPORT_CHARS_MAX",
-    "workers/slots.WORKERS_MAX",
-    "workers/slots._READS_MAX",
-    "workers/wire.DETAIL_CHARS_MAX",
-    "workers/wire.FRAME_BYTES_MAX",
-}
-"""No test drives both sides of these: the table says so."""
 
 
 def thresholds() -> Iterator[str]:
@@ -72,11 +62,7 @@ def test_each_threshold_is_in_the_table_and_nothing_else_is() -> None:
     assert sorted(told()) == sorted(thresholds())
 
 
-def test_those_that_nothing_drives_are_known() -> None:
-    assert {name for name, test in told().items() if test == NOBODY} == UNDRIVEN
-
-
-@pytest.mark.parametrize("threshold", sorted(told().keys() - UNDRIVEN))
+@pytest.mark.parametrize("threshold", sorted(told()))
 def test_the_test_that_drives_a_threshold_exists(threshold: str) -> None:
     file, _, name = told()[threshold].partition("::")
     assert re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(), re.MULTILINE)

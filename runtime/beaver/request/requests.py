@@ -283,4 +283,4 @@ def request_to_json(request: Request) -> bytes:
 def request_bytes(request: Request) -> int:
     """Returns about how many bytes a request takes in a commit."""
     size = len(request.id) + len(request.options) + len(request.payload) + OVERHEAD_BYTES
-    return size + sum(map(len, request.tags)) if request.tags else size
+    return size + sum([len(tag.encode()) for tag in request.tags]) if request.tags else size

@@ -17,6 +17,7 @@ from beaver.structs.messages import Attempt, Request
 from beaver_model.bounds import CHILDREN_BYTES_MAX, CHILDREN_MAX
 
 _CHILD_OVERHEAD_BYTES: Final = 128
+_TAG_OVERHEAD_BYTES: Final = 2
 
 _current: contextvars.ContextVar[JobContext | None] = contextvars.ContextVar("beaver_job")
 
@@ -201,8 +202,8 @@ def _too_many(text: str, limit: str) -> InvalidInput:
 
 def child_bytes(request: Request) -> int:
     """Returns the bytes that a child counts among those of all children of an attempt."""
-    size = len(request.payload) + len(request.id) + len(request.options)
-    return size + _CHILD_OVERHEAD_BYTES
+    size = len(request.payload) + len(request.id) + len(request.options) + _CHILD_OVERHEAD_BYTES
+    return size + sum([len(tag.encode()) + _TAG_OVERHEAD_BYTES for tag in request.tags])
 
 
 _alone: JobContext | None = None

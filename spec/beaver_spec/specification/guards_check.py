@@ -74,6 +74,8 @@ EXPLAINED: Final[Mapping[str, str]] = {
     "next one is up, writes what was told, and that is true at any time",
     'Segments.WriteSnapshot: helper = "idle"': "a snapshot that is begun anew takes the place of "
     "the one under way, and is synced and named before anything is pruned for it",
+    'Segments.Open: file\' = [file EXCEPT ![data["log"]].synced = TRUE]': "the log is synced "
+    "before its name; without this a kill finds HeaderSyncedLate, which only a power cut should",
     "release.tell: waits[who] = false": "who is told a second time rests on nothing then",
     "release.tell: seq > seen": "less is remembered as seen, so recovery is asked for less",
     "release.tell: rests_on[who] = NOTHING": "it is set anew before it is looked at again",

@@ -115,6 +115,11 @@ MODELS: Final = (
                 "NoCrashMakesAStartRefuse",
             ),
             Sown(
+                "HeaderSyncedLate",
+                "the next segment's header is synced with its name, not before it is named",
+                "NoCrashMakesAStartRefuse",
+            ),
+            Sown(
                 "ArchiveNotSynced",
                 "no directory fsync behind the sealed segment's name in the archive",
                 "NoCrashMakesAStartRefuse",
