@@ -173,4 +173,6 @@ def tried(module: str, name: str) -> Trial:
     except Missing as missing:
         need(str(missing))
         raise
-    return try_without(tools, module, next(c for c in conjuncts(module) if c.name == name))
+    trial = try_without(tools, module, next(c for c in conjuncts(module) if c.name == name))
+    assert trial is not None
+    return trial
