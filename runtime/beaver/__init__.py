@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from beaver.client.asynchronous import AsyncClient
     from beaver.client.blocking import Client
     from beaver.errors import (
+        AccessDenied,
         AppImportError,
         BeaverError,
         BindError,
@@ -55,6 +56,7 @@ _HOMES: Final = {
     "client.blocking": ("Client",),
     "task.context": ("JobContext", "current"),
     "errors": (
+        "AccessDenied",
         "AppImportError",
         "BeaverError",
         "BindError",
@@ -114,6 +116,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "AccessDenied",
     "AppImportError",
     "AsyncClient",
     "AsyncContextJob",

@@ -63,6 +63,12 @@ class StoreUnavailable(BeaverError):
     http_status = 503
 
 
+class AccessDenied(StoreUnavailable):
+    """A server reached by URL wants a token, or another one; nothing was changed."""
+
+    http_status = 403
+
+
 class ServerGone(StoreUnavailable):
     """The server went away before it answered; the outcome is unknown, and resending is safe."""
 

@@ -21,6 +21,7 @@ import pytest
 from beaver import Beaver
 from beaver.client import blocking, channel
 from beaver.client.channel import Channel, PendingAnswer
+from beaver.client.reconnecting import ReconnectingClient
 from beaver.errors import ServerGone
 from beaver.transport import framing
 from tests.api.conftest import ModelServer
@@ -377,12 +378,14 @@ def test_a_forked_child_has_a_connection_of_its_own_whatever_other_threads_held(
 ) -> None:
     """Also where a thread was in the middle of connecting, or of a call, at the fork."""
     app = Beaver(data)
+    connection = app.connection
+    assert isinstance(connection, ReconnectingClient)
 
     @app.job
     def echo(n: int) -> None: ...
 
     echo.options(id="before").enqueue(0)
-    app.connection._lock.acquire()
+    connection._lock.acquire()
     try:
         child = os.fork()
         if child == 0:
@@ -391,7 +394,7 @@ def test_a_forked_child_has_a_connection_of_its_own_whatever_other_threads_held(
             finally:
                 os._exit(2)
     finally:
-        app.connection._lock.release()
+        connection._lock.release()
     assert ended(child) == 0
     echo.options(id="after").enqueue(2)
     assert server.connections == 2

@@ -13,10 +13,14 @@ from beaver.api.testing import Testing
 from beaver.client import blocking, calls
 from beaver.client.asynchronous import AsyncClient
 from beaver.client.calls import Call, Method, Operations
+from beaver.client.connection import AsyncConnection
 from beaver.client.embedded import EmbeddedClient
+from beaver.client.http.connection import HttpConnection
+from beaver.client.http.messages import ASKED as ASKED_BY_HTTP
+from beaver.client.http.pool import HttpClient
 from beaver.client.local_store import LocalStore
 from beaver.client.opening import KeptClient
-from beaver.client.reconnecting import AsyncReconnectingClient, ReconnectingClient
+from beaver.client.reconnecting import ReconnectingClient
 from beaver.keeper.parts import KeeperService
 from beaver.request.operations import LEAVE, OPERATIONS, Operation
 from beaver.server.service import Service
@@ -53,13 +57,19 @@ def test_clients_have_a_method_for_each_operation_and_no_other() -> None:
         blocking.Client,
         AsyncClient,
         ReconnectingClient,
-        AsyncReconnectingClient,
+        AsyncConnection,
+        HttpClient,
+        HttpConnection,
         KeptClient,
         EmbeddedClient,
         Testing,
     ):
         assert issubclass(kind, Operations)
         assert not made.keys() & vars(kind).keys(), kind
+
+
+def test_each_operation_that_clients_ask_is_asked_over_http_as_well() -> None:
+    assert [*ASKED_BY_HTTP] == ASKED
 
 
 def test_every_builder_of_calls_is_a_method_of_the_clients() -> None:

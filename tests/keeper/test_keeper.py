@@ -17,6 +17,7 @@ from beaver import Beaver, NoServer, WaitTimeout
 from beaver.client import blocking, embedded
 from beaver.client.embedded import EmbeddedClient
 from beaver.client.opening import open_client
+from beaver.client.reconnecting import ReconnectingClient
 from beaver.errors import Corruption, ServerLeft
 from beaver.holder import starting
 from beaver.holder.turn import try_turn
@@ -54,6 +55,7 @@ def test_who_enqueues_again_at_once_gets_a_keeper_and_then_its_connection(data: 
         app.enqueue("echo", n)
     pid = keeper_pid(data)
     assert pid
+    assert isinstance(app.connection, ReconnectingClient)
     assert app.connection._client is not None
     assert app.connection._client.greeting.pid == pid
     assert app.status().pending == 3

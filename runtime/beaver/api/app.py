@@ -17,15 +17,11 @@ from beaver.api.handle import Handle, tell_unknown
 from beaver.api.job import Declaration, Producer, merge
 from beaver.client import calls
 from beaver.client.calls import Call
-from beaver.client.reconnecting import (
-    AsyncReconnectingClient,
-    HasConnection,
-    ReconnectingClient,
-    awaited,
-    blocking,
-)
+from beaver.client.choosing import connection_to
+from beaver.client.connection import AsyncConnection
+from beaver.client.reconnecting import HasConnection, awaited, blocking
 from beaver.errors import InvalidInput
-from beaver.request.job_options import JobOptions, given_of, takes_options
+from beaver.request.job_options import Duration, JobOptions, given_of, takes_options
 from beaver.structs.messages import Request
 from beaver.structs.views import Accepted, StatusView
 from beaver.task.registry import Registry
@@ -39,26 +35,47 @@ if TYPE_CHECKING:
 DATA_DEFAULT: Final = "data"
 
 
+def default_store() -> str:
+    """Returns where the environment says that the store is."""
+    found = os.environ.get("BEAVER_URL") or os.environ.get("BEAVER_DATA")
+    return found or DATA_DEFAULT
+
+
 class Beaver(HasConnection):
     """A queue: where its store is, and the tasks of this application.
 
     Args:
-        store: Path of the data directory, or a `unix:` URL of a server's socket.  By default
-            `$BEAVER_DATA`, else `data`.
+        store: Path of the data directory; or the URL of a server, `http://host:9090`, `https://…`,
+            or `unix:` with the path of its socket.  By default `$BEAVER_URL`, `$BEAVER_DATA`, or
+            `data`.
+        token: For a server by `http`: the token; by default `$BEAVER_TOKEN`, or that of this
+            machine's own server.
+        ca_file: For `https`: certificates to trust, as PEM; by default `$BEAVER_CA_FILE`, or the
+            machine's.
+        timeout: For a server by `http`: time that a call may take in all, by default 30 s, of
+            which 10 s for a server that is not there; a wait for a result has its own.
     """
 
-    def __init__(self, store: str | os.PathLike[str] | None = None) -> None:
-        path = os.environ.get("BEAVER_DATA") or DATA_DEFAULT if store is None else os.fspath(store)
+    def __init__(
+        self,
+        store: str | os.PathLike[str] | None = None,
+        *,
+        token: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        timeout: Duration | None = None,
+    ) -> None:
+        path = default_store() if store is None else os.fspath(store)
         if not path or "\0" in path:
             raise InvalidInput(f"{path!r} is no data directory")
-        self.connection = ReconnectingClient(path)
-        self.registry = Registry(path)
+        network = {"token": token, "ca_file": ca_file, "timeout": timeout}
+        self.connection = connection_to(path, network)
+        self.registry = Registry(self.connection.store)
         """The tasks by name: what workers look for."""
         self.job: Final = Declaration(self.connection, self.registry, {})
         """Decorator that declares a job, with or without options."""
         self.client: Final = self.connection
         """Every call on the store (`status`, `list_jobs`, `set_queue`, ...), blocking."""
-        self.aclient: Final = AsyncReconnectingClient(self.connection)
+        self.aclient: Final = AsyncConnection(self.connection)
         """The same, awaited."""
 
     def __repr__(self) -> str:
@@ -182,8 +199,12 @@ class Beaver(HasConnection):
         return Handle(self.connection, check_id(job_id))
 
     def close(self) -> None:
-        """Ends the connection of the blocking calls, if there is one."""
+        """Ends the connections of the blocking calls; a later call opens new ones."""
         self.connection.close()
+
+    async def aclose(self) -> None:
+        """Ends the connections of this event loop, and those of the blocking calls."""
+        await self.connection.aclose()
 
     # -- running jobs --------------------------------------------------------------------------
 
@@ -214,7 +235,7 @@ class Beaver(HasConnection):
                 "run_worker() was called while a worker imported the application; put the call "
                 'under `if __name__ == "__main__":`'
             )
-        if socket_of_url(self.store) is not None:
+        if "://" in self.store or socket_of_url(self.store) is not None:
             raise InvalidInput(f"run_worker() needs a data directory, and {self.store} is a URL")
         known = tuple(WorkerSettings.__annotations__)
         for name in settings:

@@ -15,7 +15,8 @@ from msgspec import UNSET
 
 from beaver.client import calls
 from beaver.client.calls import Call
-from beaver.client.reconnecting import HasConnection, ReconnectingClient, awaited, blocking
+from beaver.client.connection import Connection
+from beaver.client.reconnecting import HasConnection, awaited, blocking
 from beaver.errors import JobFailed, NotFound
 from beaver.request.job_options import Duration
 from beaver.structs.views import Accepted, EventView, ExplainView, JobView, ResultView
@@ -33,7 +34,7 @@ class Handle(HasConnection, Generic[R]):
 
     def __init__(
         self,
-        connection: ReconnectingClient,
+        connection: Connection,
         job_id: str,
         *,
         seq: int = 0,

@@ -27,7 +27,8 @@ import msgspec
 from beaver.api.handle import Handle, tell_unknown
 from beaver.client import calls
 from beaver.client.calls import Call
-from beaver.client.reconnecting import HasConnection, ReconnectingClient, awaited, blocking
+from beaver.client.connection import Connection
+from beaver.client.reconnecting import HasConnection, awaited, blocking
 from beaver.errors import InvalidInput
 from beaver.request.job_options import (
     DECLARED,
@@ -59,7 +60,7 @@ class Producer(HasConnection, Generic[P, R]):
     """A task that can be enqueued, with options for the next jobs."""
 
     def __init__(
-        self, connection: ReconnectingClient, task: Task[..., Any], given: Mapping[str, Any]
+        self, connection: Connection, task: Task[..., Any], given: Mapping[str, Any]
     ) -> None:
         self.connection = connection
         self.task = task
@@ -200,7 +201,7 @@ def _shown(signature: inspect.Signature) -> str:
 
 
 class _Declared(Producer[P, R]):
-    def __init__(self, connection: ReconnectingClient, task: Task[..., Any]) -> None:
+    def __init__(self, connection: Connection, task: Task[..., Any]) -> None:
         super().__init__(connection, task, {})
         self.__name__, self.__qualname__ = task.__name__, task.__qualname__
         self.__module__, self.__doc__ = task.__module__, task.__doc__
@@ -260,7 +261,7 @@ class Declaration:
     """`@app.job`, with or without options."""
 
     def __init__(
-        self, connection: ReconnectingClient, registry: Registry, given: Mapping[str, Any]
+        self, connection: Connection, registry: Registry, given: Mapping[str, Any]
     ) -> None:
         self._connection, self._registry, self._given = connection, registry, given
 

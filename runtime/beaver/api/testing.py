@@ -19,8 +19,8 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 from beaver.client.calls import Call, Operations, Synchronous
+from beaver.client.connection import Connection
 from beaver.client.local_store import LocalStore
-from beaver.client.reconnecting import ReconnectingClient
 from beaver.config.layers import load_config
 from beaver.dispatch.outcomes import attempt_of, command_of
 from beaver.errors import Endless, InvalidInput, WaitTimeout
@@ -103,7 +103,7 @@ class Testing(Operations, Synchronous):
     """Not a test class, whatever its name."""
 
     def __init__(
-        self, connection: ReconnectingClient, registry: Registry, *, raise_errors: bool = False
+        self, connection: Connection, registry: Registry, *, raise_errors: bool = False
     ) -> None:
         self._connection, self._registry = connection, registry
         self._raise_errors = raise_errors

@@ -133,6 +133,11 @@ class AsyncClient(Operations, Asynchronous):
         if self._wire.transport is not None:
             self._wire.transport.abort()
 
+    async def aclose(self) -> None:
+        """Ends the connection, and waits until nothing of it is left in the loop."""
+        self.close()
+        await asyncio.wait((self._guard,))
+
     async def __aenter__(self) -> Self:
         return self
 

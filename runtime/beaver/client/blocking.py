@@ -248,7 +248,7 @@ def socket_of_url(url: str) -> str | None:
         return path
     if scheme in ("http", "https", "nats", "tcp"):
         raise InvalidInput(
-            f"{url}: this release reaches a store by its data directory or a unix: URL; "
-            f"{scheme} URLs come with the network service"
+            f"{url}: a data directory, a unix: URL, or http://host:port (in Python, or as --url) "
+            "is expected"
         )
     return None

@@ -20,7 +20,8 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
 from beaver.client.blocking import Client, find, no_server, socket_of_url
-from beaver.client.calls import Asynchronous, Call, Operations, Synchronous
+from beaver.client.calls import Call
+from beaver.client.connection import Connection
 from beaver.errors import NoServer, NotFound, ServerGone, ServerLeft, WaitTimeout
 from beaver.request.operations import WAIT, Wait
 
@@ -38,14 +39,11 @@ RESTART_S: Final = 10.0
 _POLL_S: Final = 0.05
 
 
-class ReconnectingClient(Operations, Synchronous):
+class ReconnectingClient(Connection):
     """Carries out calls on the store of an application, from any thread or event loop."""
 
     def __init__(self, store: str) -> None:
-        self.store = store
-        """Path of the data directory, or a `unix:` URL."""
-        self.instead: Synchronous | None = None
-        """Takes every call while it is set: the store of a test."""
+        super().__init__(store)
         self._lock = threading.Lock()
         self._client: Client | None = None
         self._embedded: tuple[int, EmbeddedClient | None] = (0, None)
@@ -58,7 +56,6 @@ class ReconnectingClient(Operations, Synchronous):
         )
         """The last loop looked up: mostly there is only one."""
         socket_of_url(store)  # Refuses a URL that cannot be reached at all.
-        _clients.add(self)
 
     def call(self, call: Call[T]) -> T:
         """Carries out one call; raises the `BeaverError` that answers it."""
@@ -141,6 +138,13 @@ class ReconnectingClient(Operations, Synchronous):
                 self._client.close()
                 self._client = None
 
+    async def aclose(self) -> None:
+        """Ends the connection of this event loop as well."""
+        connection = self._of_this_loop()
+        if connection.client is not None:
+            await connection.client.aclose()
+        self.close()
+
     def begin_anew(self) -> None:
         """In a forked child: the thread that held the lock is not there to let go of it."""
         self._lock = threading.Lock()
@@ -191,27 +195,6 @@ class ReconnectingClient(Operations, Synchronous):
             connection = self._loops[loop] = _LoopConnection(self.store)
         self._last_loop = weakref.ref(loop), connection
         return connection
-
-
-_clients: Final[weakref.WeakSet[ReconnectingClient]] = weakref.WeakSet()
-
-
-def _begin_anew() -> None:
-    for connection in list(_clients):
-        connection.begin_anew()
-
-
-os.register_at_fork(after_in_child=_begin_anew)
-
-
-class AsyncReconnectingClient(Operations, Asynchronous):
-    """The same, awaited."""
-
-    def __init__(self, connection: ReconnectingClient) -> None:
-        self._connection = connection
-
-    async def call(self, call: Call[T]) -> T:
-        return await self._connection.acall(call)
 
 
 class _LoopConnection:
@@ -335,7 +318,7 @@ class HasConnection:
 
     __slots__ = ()
 
-    connection: ReconnectingClient
+    connection: Connection
 
 
 L = TypeVar("L", bound=HasConnection)

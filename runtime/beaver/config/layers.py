@@ -40,9 +40,12 @@ HEARTBEATS: Final = 3
 
 _INTERNAL: Final = frozenset(
     {
+        "BEAVER_CA_FILE",
         "BEAVER_CONFIG",
         "BEAVER_DEBUG",
         "BEAVER_STORE",
+        "BEAVER_TOKEN",
+        "BEAVER_URL",
         "BEAVER_GENERATION",
         "BEAVER_WORKER",
         "BEAVER_SERVE",

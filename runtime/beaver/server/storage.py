@@ -144,7 +144,7 @@ def at_home(config: Config, app_store: str) -> Config:
     What is told wins, and that the two differ is said: what the application enqueues goes to
     the one, and this server serves the other.
     """
-    if not app_store or socket_of_url(app_store) is not None:
+    if not app_store or "://" in app_store or socket_of_url(app_store) is not None:
         return config
     if config.origins["data"] == DEFAULT:
         origins = {**config.origins, "data": "the application"}

@@ -188,15 +188,19 @@ def decode_answer(body: bytes) -> tuple[int, int, msgspec.Raw]:
 
 
 def encode_error(number: int, error: errors.BeaverError) -> bytes:
-    """Returns the frame that answers request `number` with an error.
-
-    An error of a class from elsewhere goes as the class of `errors` that it derives from.
-    """
-    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    """Returns the frame that answers request `number` with an error."""
     message = str(error)
     if len(message) > ERROR_CHARS_MAX:
         message = f"{message[:ERROR_CHARS_MAX]} ... ({len(message):,} characters in all)"
-    return encode_frame([number, 1, [kind.__name__, message]])
+    return encode_frame([number, 1, [class_name(error), message]])
+
+
+def class_name(error: errors.BeaverError) -> str:
+    """Returns the name by which a client rebuilds an error (`error_named`).
+
+    One of a class from elsewhere goes as the class of `errors` that it derives from.
+    """
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
 
 
 def decode_error(body: bytes) -> errors.BeaverError:

@@ -116,9 +116,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="lock-of-a-thread-that-a-fork-left-behind",
-        module="beaver.client.reconnecting",
+        module="beaver.client.connection",
         diff="""
-     for connection in list(_clients):
+     for connection in list(_connections):
 -        connection.begin_anew()
 +        mutant_reached()
 """,

@@ -198,6 +198,7 @@ _PROBLEM: Final = {
         "job": {"type": "string"},
         "index": {"type": "integer", "description": "Of the job in an array or in lines, from 0."},
         "seq": {"type": "integer"},
+        "error": {"type": "string", "description": "The class that Python's client raises."},
     },
     "required": ["type", "title", "status", "detail"],
 }

@@ -58,6 +58,8 @@ class Taken(msgspec.Struct, omit_defaults=True):
     """False where the same job existed."""
     warning: str = ""
     """No worker of the server knows its task."""
+    unknown_task: tuple[str, ...] = ()
+    """That task, and known ones with a similar name."""
 
 
 class ManyTaken(msgspec.Struct):
@@ -179,7 +181,9 @@ async def _take_in(call: Call, requests: Sequence[Request]) -> list[Taken]:
     by = f"token:{call.token.id}"
     found: list[AcceptedBriefly] = await call.site.ask("enqueue", [requests], by)
     return [
-        Taken(one.id, one.seq, one.created, one.warning if isinstance(one, Accepted) else "")
+        Taken(one.id, one.seq, one.created, one.warning, one.unknown_task)
+        if isinstance(one, Accepted)
+        else Taken(one.id, one.seq, one.created)
         for one in found
     ]
 

@@ -66,10 +66,18 @@ class JobData(View, omit_defaults=True, kw_only=True):
     tags: tuple[str, ...] = ()
     parent: str = ""
     cancel_requested: bool = False
+    generation: int = 0
+    """How often it was retried by an operator."""
+    suspect: bool = False
+    """The machine went down while it ran."""
     enqueued_ms: int = 0
     ended_ms: int = 0
     progress: Progress | None = None
     """What a remote worker said of the attempt that runs."""
+    ended_seq: int = 0
+    """In a list in the order of the ends: seq of the event that ended it."""
+    as_of_seq: int = 0
+    """In such a list: how far in the log was looked."""
 
 
 class History(msgspec.Struct):
@@ -90,6 +98,17 @@ class Explained(History):
     """The same as a sentence."""
     blocked_by: list[str]
     """Jobs that it waits for."""
+    job: JobData
+    """The job, as it was with these events."""
+    lagging: bool = False
+    """There may be later events, which are not known yet."""
+    waiting_until_ms: int = 0
+    held_by: int = 0
+    """Worker that holds it, or 0."""
+    near_tasks: tuple[str, ...] = ()
+    """Known tasks with a similar name, where no worker knows the job's."""
+    disk_full: bool = False
+    """Jobs run, and their ends are written, only as the log has room."""
 
 
 class Ended(msgspec.Struct, omit_defaults=True):
@@ -141,8 +160,12 @@ def job_data(view: JobView, events: list[EventView]) -> JobData:
         tags=view.tags or (),
         parent=view.parent or "",
         cancel_requested=bool(view.cancel_requested),
+        generation=view.generation or 0,
+        suspect=bool(view.suspect),
         enqueued_ms=view.enqueued_ms or 0,
         ended_ms=view.finished_ms or 0,
+        ended_seq=view.end_seq or 0,
+        as_of_seq=view.as_of_seq or 0,
     )
     end = _ENDS.get(view.state)
     for event in events:
@@ -200,6 +223,12 @@ async def _explained(call: Call) -> Reply:
         view.waiting,
         why_sentence(view),
         [],
+        job_data(view.job, view.events),
+        view.lagging,
+        view.waiting_until_ms,
+        view.held_by,
+        view.near_tasks,
+        view.disk_full,
     )
     return Reply(body, _seen(call, view))
 

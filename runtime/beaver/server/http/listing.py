@@ -33,8 +33,8 @@ PAGE_BYTES: Final = 8 << 20
 """Maximum bytes of payloads and results in a page; a single larger job still fits."""
 _SEQ_MAX: Final = (1 << 62) - 1
 
-State = Literal["pending", "in_flight", "completed", "dead", "cancelled", "discarded"]
-assert set(STATES) == set(get_args(State))
+State = Literal["", "pending", "in_flight", "completed", "dead", "cancelled", "discarded"]
+assert {"", *STATES} == set(get_args(State))
 
 _decode_views: Final = msgspec.json.Decoder(list[JobView]).decode
 _decode_explained: Final = msgspec.json.Decoder(ExplainView).decode
@@ -46,7 +46,7 @@ class ListQuery(Body):
 
     id: tuple[str, ...] = ()
     """These, in this order, and no filter; may be repeated."""
-    state: State | Literal[""] = ""
+    state: State = ""
     queue: str = ""
     task: str = ""
     tag: str = ""
@@ -60,6 +60,8 @@ class ListQuery(Body):
     limit: Annotated[int, msgspec.Meta(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT
     cursor: Annotated[int, msgspec.Meta(ge=0, le=_SEQ_MAX)] = 0
     """Cursor of the previous page."""
+    view: Literal["", "brief"] = ""
+    """`brief`: as `beaver list` gives them."""
 
 
 class JobPage(msgspec.Struct):
@@ -83,6 +85,8 @@ async def _list(call: Call) -> Reply:
     query: ListQuery = call.query
     if query.id:
         return await _by_id(call, query)
+    if query.view:
+        return await _brief(call, query)
     seq = call.site.engine.durable_seq
     page = JobPage([], None, seq)
     looked = size = 0
@@ -133,6 +137,26 @@ async def _by_id(call: Call, query: ListQuery) -> Reply:
         views = await _tell(call, asked)
         found += [job_data(view.job, view.events) for view in views if view is not None]
     return Reply(JobPage(found, None, seq), seq)
+
+
+async def _brief(call: Call, query: ListQuery) -> Reply:
+    """Answers as `list` on the local socket does.
+
+    Without a state: those that have neither completed nor been discarded.  The others come in the
+    order in which they ended, and times are those of their ends.
+    """
+    if query.parent or query.text:
+        raise InvalidInput("view: a brief list has no filter by parent or text")
+    seq = call.site.engine.durable_seq
+    asked = [
+        query.state, query.queue, query.task, query.cursor, query.limit, query.tag,
+        query.since_ms, query.until_ms,
+    ]  # fmt: skip
+    views = _decode_views(await call.site.ask("list", asked))
+    last = views[-1] if views else None
+    come_to = seq if last is None else last.end_seq or last.seq
+    cursor = None if last is None else str(come_to)
+    return Reply(JobPage([job_data(view, []) for view in views], cursor, come_to), seq)
 
 
 async def _tell(call: Call, asked: list[_Candidate]) -> list[ExplainView | None]:
@@ -220,5 +244,6 @@ ROUTES: Final = (
     Route(
         "GET", "/v1/jobs", Right.READ, _list,
         "Jobs in the order in which they came in, a page at a time", {200: JobPage}, ListQuery,
+        problems=("not_found",),
     ),
 )  # fmt: skip

@@ -21,6 +21,7 @@ from beaver.errors import (
     TooManyWorkers,
 )
 from beaver.server.http.doors import RETRY_AFTER_S
+from beaver.transport.framing import class_name
 
 TYPE: Final = "application/problem+json"
 URN: Final = "urn:beaver:"
@@ -106,6 +107,7 @@ def problem_of(error: BeaverError) -> Problem:
     """Returns what an error of Beaver's is to a client."""
     name = next((name for kind, name in _NAMES if isinstance(error, kind)), "unavailable")
     facts = {key: value for key, value in error.facts.items() if key in _FACTS}
+    facts["error"] = class_name(error)
     return Problem(name, str(error), facts)
 
 

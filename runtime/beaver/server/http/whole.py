@@ -11,7 +11,7 @@ from beaver.errors import InvalidInput, NotFound
 from beaver.inspect import queries
 from beaver.server.http.routing import Body, Call, NoBody, Reply, Route
 from beaver.server.http.site import Applied
-from beaver.structs.views import QueueView, StatusView
+from beaver.structs.views import QueueView, ReloadView, StatusView
 from beaver.text.names import check_name
 from beaver.text.near import unknown_name
 from beaver_model import State
@@ -107,6 +107,11 @@ async def _snapshot(call: Call) -> Reply:
     return Reply(SnapshotTaken(seq), seq)
 
 
+async def _reload(call: Call) -> Reply:
+    await call.body(NoBody, BODY_BYTES_MAX)
+    return Reply(await call.site.ask("reload", []), call.site.engine.durable_seq)
+
+
 _CHANGE: Final = ("invalid", "unsupported_media_type", "too_large")
 
 ROUTES: Final = (
@@ -126,5 +131,10 @@ ROUTES: Final = (
     Route(
         "POST", "/v1/snapshot", Right.OPERATE, _snapshot, "Take a snapshot now",
         {200: SnapshotTaken}, body=NoBody, problems=_CHANGE,
+    ),
+    Route(
+        "POST", "/v1/reload", Right.ADMIN, _reload,
+        "Start workers with code and settings as they are now", {200: ReloadView}, body=NoBody,
+        problems=_CHANGE,
     ),
 )  # fmt: skip
