@@ -35,7 +35,7 @@ from beaver_model.lifecycle import LEADS_TO
 from beaver_model.rows import Spec, encode_spec
 from beaver_model.states import Trigger
 from beaver_spec.explorer.cells import example
-from beaver_spec.traces import following, rules
+from beaver_spec.traces import following, lifecycle, rules
 from tests.docs.markdown import ROOT
 
 NAMES = {kind.NAME for kind in ALL_EVENTS}
@@ -44,7 +44,7 @@ JOB_NAMES = {kind.NAME for kind in JOB_EVENTS}
 WHOLE: dict[str, set[Any]] = {
     "beaver_model.legality.CHECK": set(ALL_EVENTS),
     "beaver_model.applying._APPLY": set(ALL_EVENTS),
-    "beaver_spec.traces.rules.LIFE": JOB_NAMES,
+    "beaver_spec.traces.lifecycle.LIFE": JOB_NAMES,
     "beaver_spec.traces.rules.Validator._RULES": JOB_NAMES - {"ENQUEUE"},
     "beaver_spec.traces.rules.Validator._STORE_EVENTS": NAMES - JOB_NAMES,
 }
@@ -67,7 +67,7 @@ PARTIAL = {
     "beaver_model.bulk.BULK": "frequent events have a bulk form",
     "beaver_model.lifecycle._TRANSITIONS": "what the Machine is made from; checked with it",
     "beaver_model.legality.CAUSES": "the others carry no cause",
-    "beaver_spec.traces.rules.OTHERWISE": "the others carry no cause",
+    "beaver_spec.traces.lifecycle.OTHERWISE": "the others carry no cause",
     "beaver.server.failure_log._FAILED": "events that tell of an error",
     "beaver.inspect.listing._FILL": "events whose fields are not what is shown",
     "beaver.inspect.queries._ENDS": "events that leave a tombstone only",
@@ -201,5 +201,5 @@ def test_specification_and_reference_name_each_event(kind: type[Event]) -> None:
 
 def test_the_trace_rules_tell_every_event() -> None:
     """No event of a log is unknown to the validator."""
-    told = rules.LIFE.keys() | rules.Validator._STORE_EVENTS.keys()
+    told = lifecycle.LIFE.keys() | rules.Validator._STORE_EVENTS.keys()
     assert told == NAMES == {name for name, _ in following.SHAPES.values()}

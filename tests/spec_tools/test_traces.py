@@ -36,7 +36,7 @@ from beaver_model.commands import (
 from beaver_model.events import ALL_EVENTS, Acked, Cause, Dispatched, Retried
 from beaver_model.lifecycle import CELLS
 from beaver_model.states import JobState, Trigger
-from beaver_spec.traces import rules
+from beaver_spec.traces import fields, lifecycle
 from beaver_spec.traces.following import SHAPES, steps_of, validate_store
 from beaver_spec.traces.rules import LogStep, validate
 from tests.spec_tools.traces import (
@@ -59,7 +59,9 @@ pytestmark = pytest.mark.invariants
 
 def test_the_lifecycle_written_twice_is_one_table() -> None:
     mine = {
-        (event, before): after for event, row in rules.LIFE.items() for before, after in row.items()
+        (event, before): after
+        for event, row in lifecycle.LIFE.items()
+        for before, after in row.items()
     }
     models = {
         (trigger.name, state.name.lower()): after.name.lower()
@@ -79,10 +81,10 @@ def test_the_shapes_written_twice_are_one() -> None:
 
 
 def test_the_bounds_written_twice_are_equal() -> None:
-    assert rules.ATTEMPTS_MAX == ATTEMPTS_MAX
-    assert rules.SNOOZES_MAX == SNOOZES_MAX
-    assert rules.CHILDREN_MAX == CHILDREN_MAX
-    assert rules.TOMBSTONES_MAX == TOMBSTONES_MAX_DEFAULT
+    assert fields.ATTEMPTS_MAX == ATTEMPTS_MAX
+    assert lifecycle.SNOOZES_MAX == SNOOZES_MAX
+    assert lifecycle.CHILDREN_MAX == CHILDREN_MAX
+    assert lifecycle.TOMBSTONES_MAX == TOMBSTONES_MAX_DEFAULT
 
 
 # -- what the model logs --------------------------------------------------------------------------
@@ -192,7 +194,7 @@ def test_any_forged_token_is_refused_at_its_event() -> None:
 def test_any_doubled_job_event_is_refused_at_the_second() -> None:
     steps = long_trace()
     for index, step in enumerate(steps):
-        if step.name in rules.LIFE:
+        if step.name in lifecycle.LIFE:
             doubled = renumbered([*steps[: index + 1], step, *steps[index + 1 :]])
             verdict = validate(doubled)
             assert (verdict.ok, verdict.index) == (False, index + 1), step

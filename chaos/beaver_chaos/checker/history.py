@@ -44,7 +44,7 @@ from beaver_model.events import (
 from beaver_model.rows import spec_of, unpack_tombstone
 from beaver_model.state import State
 from beaver_model.states import JobState
-from beaver_spec.traces.rules import LIFE
+from beaver_spec.traces.lifecycle import LIFE
 
 VIOLATIONS_MAX: Final = 50
 """Violations reported at most; a broken rule may be broken a thousand times."""

@@ -25,7 +25,7 @@ from beaver_spec.explorer.rows import (
     JobRow,
     Model,
 )
-from beaver_spec.traces.rules import LIFE
+from beaver_spec.traces.lifecycle import LIFE
 
 Ask = tuple[object, ...]
 """A command as the explorer writes it: its kind, then its arguments."""

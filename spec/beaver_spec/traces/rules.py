@@ -1,9 +1,9 @@
 """The rules of a trace: does a log follow the specification, event by event?
 
-What lives here: the lifecycle of a job as the design states it, written a second time, and
-a validator that walks a log along it.  What may not: anything of `beaver_model`.  The two
-are independent on purpose: what the model wrongly allows, or wrongly logs, is seen here; so
-are events that were lost, swapped, forged or doubled on the way.
+What lives here: a validator that walks a log along the lifecycle of a job (`lifecycle`).  What
+may not: anything of `beaver_model`.  The two are independent on purpose: what the model wrongly
+allows, or wrongly logs, is seen here; so are events that were lost, swapped, forged or doubled
+on the way.
 
 The rules, with the promises (P1 to P12) they come from:
 
@@ -27,66 +27,34 @@ cause was true.  How names map to the model, the log and the TLA+ module stands 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from functools import lru_cache
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
-NEW: Final = "new"
-PENDING: Final = "pending"
-IN_FLIGHT: Final = "in_flight"
-COMPLETED: Final = "completed"
-DEAD: Final = "dead"
-CANCELLED: Final = "cancelled"
-FORGOTTEN: Final = "forgotten"
-
-LIFE: Final[dict[str, dict[str, str]]] = {
-    "ENQUEUE": {NEW: PENDING},
-    "DISPATCH": {PENDING: IN_FLIGHT},
-    "ACK": {IN_FLIGHT: COMPLETED},
-    "RETRY": {IN_FLIGHT: PENDING},
-    "TIMEOUT": {IN_FLIGHT: PENDING},
-    "RELEASE": {IN_FLIGHT: PENDING},
-    "DEAD": {IN_FLIGHT: DEAD, PENDING: DEAD},
-    "CANCEL_REQUESTED": {IN_FLIGHT: IN_FLIGHT},
-    "CANCEL": {PENDING: CANCELLED, IN_FLIGHT: CANCELLED},
-    "REQUEUE": {DEAD: PENDING, CANCELLED: PENDING},
-    "DISCARD": {PENDING: FORGOTTEN, DEAD: FORGOTTEN, CANCELLED: FORGOTTEN},
-}
-"""The transitions of a job: event, from, to."""
-
-SNOOZES_MAX: Final = 10_000
-CHILDREN_MAX: Final = 1_000
-ATTEMPTS_MAX: Final = 10_000
-WEIGHT: Final = 10
-"""The settings of a queue that were never changed."""
-TOMBSTONES_MAX: Final = 1_000_000
-"""Until a BOUNDS event says otherwise."""
-ID_BYTES_MAX: Final = 255
-NAME_BYTES_MAX: Final = 200
-DIGEST_BYTES: Final = 12
-TAGS_MAX: Final = 16
-QUEUES_MAX: Final = 10_000
-TIME_MS_MAX: Final = 253_402_300_799_000
-NUMBER_MAX: Final = (1 << 53) - 1
-REMOTE_FROM: Final = 1_000_000
-"""The first number of a remote worker."""
-TIMEOUT_CAUSES: Final = frozenset({"time_limit", "lease_expired", "node_lost"})
-CHARGED: Final = TIMEOUT_CAUSES | {"failed", "worker_lost"}
-"""What an attempt is charged for: a job dies of it only in its last one."""
-GIVEN_BACK: Final = frozenset({"drain", "snooze", "never_started", "neighbour"})
-FOR_GOOD: Final = frozenset({"not_retryable", "child_conflict", "snooze_limit"})
-CANCELLED_BY: Final = frozenset({"operator", "job"})
-OTHERWISE: Final = {
-    "RETRY": TIMEOUT_CAUSES | GIVEN_BACK | FOR_GOOD | CANCELLED_BY,
-    "TIMEOUT": CHARGED - TIMEOUT_CAUSES | GIVEN_BACK | FOR_GOOD | CANCELLED_BY,
-    "RELEASE": CHARGED | FOR_GOOD | CANCELLED_BY,
-    "DEAD": GIVEN_BACK | CANCELLED_BY,
-    "CANCEL": CHARGED | GIVEN_BACK | FOR_GOOD,
-}
-"""Causes that an event cannot have.  One that is in no list is a later release's."""
+from beaver_spec.traces.fields import (
+    ATTEMPTS_MAX,
+    DIGEST_BYTES,
+    ID_BYTES_MAX,
+    NUMBER_MAX,
+    TIME_MS_MAX,
+    are_tags,
+    is_name,
+    options_of,
+)
+from beaver_spec.traces.lifecycle import (
+    CHARGED,
+    CHILDREN_MAX,
+    COMPLETED,
+    FORGOTTEN,
+    IN_FLIGHT,
+    LIFE,
+    OTHERWISE,
+    PENDING,
+    REMOTE_FROM,
+    SNOOZES_MAX,
+)
+from beaver_spec.traces.store import Queues, Tombstones
 
 
 class LogStep(NamedTuple):
@@ -149,15 +117,8 @@ class Validator:
         self._time_ms = 0
         self._epoch: int | None = 0 if self._is_whole else None
         self._jobs: dict[str, _Job] = {}
-        self._paused: set[str] = set()
-        self._set: set[str] = set()
-        """Queues with settings that a new one has not."""
-        self._queues: dict[str, int] = {}
-        """Queues that are known, and how many jobs each has that can still change."""
-        self._tombstones: OrderedDict[str, int] = OrderedDict()
-        """Those that must be remembered, oldest first, with their times."""
-        self._tombstones_max = TOMBSTONES_MAX if self._is_whole else 0
-        self._tombstones_age_ms = 0
+        self._queues = Queues(is_whole=self._is_whole)
+        self._tombstones = Tombstones(is_whole=self._is_whole)
         self._suspects_in_flight = 0
         self._owed: set[str] = set()
         """In flight when the server booted; each must be resolved in that commit."""
@@ -251,11 +212,11 @@ class Validator:
             return f"job {job_id} exists: it is {job.state}"
         if job_id in self._tombstones:
             return f"job {job_id} has finished, and is not forgotten"
-        if not _is_name(job_id, ID_BYTES_MAX):
+        if not is_name(job_id, ID_BYTES_MAX):
             return f"{job_id!r} is no id"
         if len(fields["digest"]) != DIGEST_BYTES:
             return f"job {job_id} has a digest of {len(fields['digest'])} bytes"
-        if fields["tags"] and not _are_tags(fields["tags"]):
+        if fields["tags"] and not are_tags(fields["tags"]):
             return f"job {job_id} has tags that are none"
         options = options_of(fields["spec"])
         if options is None:
@@ -270,14 +231,7 @@ class Validator:
                 return f"job {parent} has more than {CHILDREN_MAX} children"
         run_at_ms = max(fields["run_at_ms"], self._time_ms)
         self._jobs[job_id] = _Job(PENDING, run_at_ms, queue, attempts_max, is_counted=True)
-        self._queues[queue] = self._queues.get(queue, 0) + 1
-        return self._too_many(queue)
-
-    def _too_many(self, queue: str) -> str | None:
-        known = len(self._queues)
-        if known > QUEUES_MAX and known - ("default" in self._queues) > QUEUES_MAX:
-            return f"queue {queue} is one too many"
-        return None
+        return self._queues.enter(queue)
 
     def _move(self, job_id: str, job: _Job, step: LogStep) -> None:
         """Changes a job as a legal event says."""
@@ -310,26 +264,15 @@ class Validator:
         if job.state in {COMPLETED, FORGOTTEN}:
             del self._jobs[job_id]
             if job.is_counted:
-                self._queues[job.queue] -= 1
-            self._bury(job_id)
-
-    def _bury(self, job_id: str) -> None:
-        """Remembers a finished job, and forgets at once whatever may be forgotten."""
-        self._tombstones.pop(job_id, None)
-        self._tombstones[job_id] = self._time_ms
-        oldest_ms = self._time_ms - self._tombstones_age_ms if self._tombstones_age_ms else 0
-        while self._tombstones and (
-            len(self._tombstones) > self._tombstones_max
-            or next(iter(self._tombstones.values())) < oldest_ms
-        ):
-            self._tombstones.popitem(last=False)
+                self._queues.leave(job.queue)
+            self._tombstones.bury(job_id, self._time_ms)
 
     # -- rules of each event ----------------------------------------------------------------
 
     def _dispatch(self, job: _Job, step: LogStep) -> str | None:
         if job.run_at_ms > self._time_ms:
             return f"starts at {self._time_ms}, before its time {job.run_at_ms}"
-        if job.queue in self._paused:
+        if self._queues.is_paused(job.queue):
             return f"starts from the paused queue {job.queue}"
         if job.is_known and job.attempt >= job.attempts_max:
             return f"starts again after all its {job.attempts_max} attempts"
@@ -432,38 +375,13 @@ class Validator:
         return None
 
     def _queue_set(self, fields: dict[str, Any]) -> str | None:
-        if not 1 <= fields["weight"] <= 1_000 or fields["bytes_max"] < 0:
-            return f"queue {fields['queue']} gets a weight or a bound out of range"
-        if not isinstance(fields["durable_dispatch"], bool):
-            return f"queue {fields['queue']} waits for its DISPATCH neither way"
-        queue = fields["queue"]
-        if not _is_name(queue, NAME_BYTES_MAX):
-            return f"{queue!r} is no name of a queue"
-        change = self._paused.add if fields["paused"] else self._paused.discard
-        change(queue)
-        is_set = fields["paused"] or fields["weight"] != WEIGHT or fields["bytes_max"]
-        change = self._set.add if is_set or not fields["durable_dispatch"] else self._set.discard
-        change(queue)
-        self._queues.setdefault(queue, 0)
-        return self._too_many(queue)
+        return self._queues.change(fields)
 
     def _queue_forgotten(self, fields: dict[str, Any]) -> str | None:
-        queue = fields["queue"]
-        if queue == "default":
-            return "the default queue is forgotten"
-        if self._is_whole and queue not in self._queues:
-            return f"queue {queue} is not known"
-        jobs = self._queues.pop(queue, 0)
-        if jobs:
-            return f"queue {queue} has {jobs} jobs"
-        return f"queue {queue} has settings" if queue in self._set else None
+        return self._queues.forget(fields["queue"])
 
     def _bounds_set(self, fields: dict[str, Any]) -> str | None:
-        if fields["tombstones_max"] < 0 or fields["tombstones_age_ms"] < 0:
-            return "a bound of tombstones is negative"
-        self._tombstones_max = fields["tombstones_max"]
-        self._tombstones_age_ms = fields["tombstones_age_ms"]
-        return None
+        return self._tombstones.bound(fields)
 
     _RULES: ClassVar[dict[str, Callable[[Validator, _Job, LogStep], str | None]]] = {
         "DISPATCH": _dispatch,
@@ -510,66 +428,3 @@ def _believe(name: str, fields: dict[str, Any]) -> _Job:
     elif name in {"DEAD", "CANCEL"}:
         state = PENDING
     return _Job(state, token=fields.get("token", 0), is_known=False, is_bounded=False)
-
-
-@lru_cache(maxsize=1_000)
-def options_of(raw: bytes) -> tuple[str, int] | None:
-    """Returns queue and attempts of a job from its options as they stand in the log.
-
-    `None` where they cannot be read, or one is out of its bounds.
-    """
-    try:
-        found = msgspec.msgpack.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    if not isinstance(found, list) or not found:
-        return None
-    options = [*found, *_DEFAULTS[len(found) :]]
-    if not all(is_right(value) for is_right, value in zip(_OPTIONS, options, strict=False)):
-        return None
-    return options[1], options[4]
-
-
-def _number(least: float, most: float, kind: Any = int) -> Callable[[Any], bool]:
-    return lambda value: (
-        isinstance(value, kind) and not isinstance(value, bool) and least <= value <= most
-    )
-
-
-def _is_name(text: Any, bytes_max: int) -> bool:
-    """True for 1 to so many bytes of UTF-8 without a control character."""
-    if not isinstance(text, str):
-        return False
-    if text.isprintable() and 0 < 4 * len(text) <= bytes_max:
-        return True  # No character has more than four bytes.
-    if not 0 < len(text.encode()) <= bytes_max:
-        return False
-    return text.isprintable() or not any(
-        ord(character) < 32 or 127 <= ord(character) < 160 for character in text
-    )
-
-
-def _are_tags(tags: list[Any]) -> bool:
-    return len(tags) <= TAGS_MAX and all(_is_name(tag, NAME_BYTES_MAX) for tag in tags)
-
-
-def _is_name_of_others(text: Any) -> bool:
-    return _is_name(text, NAME_BYTES_MAX)
-
-
-_MS: Final = _number(0, TIME_MS_MAX)
-_OPTIONS: Final = (
-    _is_name_of_others,
-    _is_name_of_others,
-    _number(0, 9),
-    _MS,
-    _number(1, ATTEMPTS_MAX),
-    _number(0, 2),
-    _MS,
-    _MS,
-    _number(0, 1, (int, float)),
-    _number(0, 2),
-)
-"""What each option has to be: task, queue, priority, time limit, attempts, kind, base, longest
-and spread of the backoff, origin."""
-_DEFAULTS: Final = (None, "default", 5, 600_000, 5, 2, 1_000, 3_600_000, 0.1, 0)

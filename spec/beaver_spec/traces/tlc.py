@@ -12,7 +12,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from beaver_spec.specification.storage_tlc import Tlc, run_tlc
-from beaver_spec.traces.rules import REMOTE_FROM, LogStep, TraceVerdict, options_of
+from beaver_spec.traces.fields import options_of
+from beaver_spec.traces.lifecycle import REMOTE_FROM
+from beaver_spec.traces.rules import LogStep, TraceVerdict
 
 STEPS_MAX: Final = 2_000
 
