@@ -40,9 +40,9 @@ from beaver_model.events import (
 )
 from beaver_model.legality import Frame
 from beaver_model.rows import TOMBSTONE_BYTES, Extra
+from beaver_spec.explorer.model_under_test import ModelUnderTest, at_once, recover
 from beaver_spec.explorer.rules import Rules
 from beaver_spec.explorer.scopes import SCOPES, Scope
-from beaver_spec.explorer.space import ModelUnderTest, at_once, recover
 from beaver_spec.explorer.world import SPENT, Entry, Worker, set_phase
 
 Decision = list[AnyEvent] | Rejection

@@ -12,7 +12,7 @@ from beaver_model.legality import Frame
 from beaver_model.lifecycle import CELLS, build_machine
 from beaver_model.states import JobState, Trigger
 from beaver_spec.explorer.cells import cells_result, check_cells, shapes
-from beaver_spec.explorer.space import ModelUnderTest
+from beaver_spec.explorer.model_under_test import ModelUnderTest
 from beaver_spec.results import Verdict
 
 pytestmark = pytest.mark.invariants

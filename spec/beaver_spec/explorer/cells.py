@@ -42,6 +42,7 @@ from beaver_model.legality import Frame
 from beaver_model.lifecycle import CELLS, Life, build_machine
 from beaver_model.rows import encode_spec
 from beaver_model.states import JobState, Trigger
+from beaver_spec.explorer.model_under_test import ModelUnderTest
 from beaver_spec.explorer.rows import (
     LIVE,
     NAMES,
@@ -53,7 +54,6 @@ from beaver_spec.explorer.rows import (
     job_spec,
     token_of,
 )
-from beaver_spec.explorer.space import ModelUnderTest
 from beaver_spec.results import CheckResult, Verdict
 
 ATTEMPTS: Final = 2

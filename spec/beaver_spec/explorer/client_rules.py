@@ -7,7 +7,7 @@ from itertools import permutations
 from beaver_spec.explorer.moment import Moment
 from beaver_spec.explorer.properties import Ask
 from beaver_spec.explorer.rows import ABSENT, LIVE, PENDING
-from beaver_spec.explorer.space import REPLIES
+from beaver_spec.explorer.steps import REPLIES
 from beaver_spec.explorer.world import (
     DRAINING,
     HELD,

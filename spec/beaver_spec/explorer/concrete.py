@@ -23,6 +23,7 @@ from beaver_model.legality import Frame
 from beaver_model.state import Header, State
 from beaver_spec.explorer.actions import Action
 from beaver_spec.explorer.explorer import Explorer, can_end
+from beaver_spec.explorer.model_under_test import ModelUnderTest
 from beaver_spec.explorer.moment import Next
 from beaver_spec.explorer.properties import Wrong, check_step
 from beaver_spec.explorer.rows import (
@@ -36,14 +37,8 @@ from beaver_spec.explorer.rows import (
 )
 from beaver_spec.explorer.rules import Rules
 from beaver_spec.explorer.scopes import Scope
-from beaver_spec.explorer.space import (
-    ModelUnderTest,
-    Space,
-    Step,
-    effects_of,
-    is_job_event,
-    move_of,
-)
+from beaver_spec.explorer.space import Space
+from beaver_spec.explorer.steps import Step, effects_of, is_job_event, move_of
 from beaver_spec.explorer.ways import successors
 from beaver_spec.explorer.world import Globe, Parts, World
 

@@ -18,11 +18,13 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from beaver_spec.explorer.actions import Action, is_fair, kind_of
+from beaver_spec.explorer.model_under_test import ModelUnderTest
 from beaver_spec.explorer.properties import Wrong
 from beaver_spec.explorer.rows import IN_FLIGHT, PENDING
 from beaver_spec.explorer.rules import Rules
 from beaver_spec.explorer.scopes import Scope
-from beaver_spec.explorer.space import Effect, ModelUnderTest, Space, Step, Tally, finish_tally
+from beaver_spec.explorer.space import Space, finish_tally
+from beaver_spec.explorer.steps import Effect, Step, Tally
 from beaver_spec.explorer.symmetry import TOLD_BITS, TOLD_MASK, Symmetry
 from beaver_spec.explorer.ways import successors, ways
 from beaver_spec.explorer.world import DOWN, UP, Rest, World, rest_of

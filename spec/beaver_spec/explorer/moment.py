@@ -14,7 +14,7 @@ from beaver_spec.explorer.actions import Action
 from beaver_spec.explorer.properties import Ask, Wrong
 from beaver_spec.explorer.rows import IN_FLIGHT, NAMES
 from beaver_spec.explorer.rules import Rules
-from beaver_spec.explorer.space import FORGET, REVIVE, Effect, Step
+from beaver_spec.explorer.steps import FORGET, REVIVE, Effect, Step
 from beaver_spec.explorer.world import (
     Entry,
     Globe,

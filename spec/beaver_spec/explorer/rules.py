@@ -17,7 +17,8 @@ from typing import Any
 
 from beaver_spec.explorer.properties import TOLD_CANCEL, TOLD_DONE, TOLD_GONE, Wrong, broken_promise
 from beaver_spec.explorer.rows import IN_FLIGHT, NAMES, JobRow
-from beaver_spec.explorer.space import FORGET, REVIVE, Effect, Space
+from beaver_spec.explorer.space import Space
+from beaver_spec.explorer.steps import FORGET, REVIVE, Effect
 from beaver_spec.explorer.world import (
     BEGUN,
     DRAINING,

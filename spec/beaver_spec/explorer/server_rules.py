@@ -8,7 +8,7 @@ from beaver_spec.explorer.actions import Action
 from beaver_spec.explorer.moment import Moment, freeing
 from beaver_spec.explorer.properties import Ask, Wrong
 from beaver_spec.explorer.rows import IN_FLIGHT, NAMES
-from beaver_spec.explorer.space import Effect
+from beaver_spec.explorer.steps import Effect
 from beaver_spec.explorer.world import (
     BOOTING,
     DOWN,

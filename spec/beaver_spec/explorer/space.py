@@ -3,36 +3,31 @@
 A state is thawed, the real `decide` and `apply` run on it, and what comes out is frozen and
 seen through `rows`.  The answer is kept, so that the explorer pays for each pair of state
 and command only once; every first answer is judged by the invariants and the properties.
-
-`ModelUnderTest` holds the functions of the model, so that tests can sow bugs into it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final
 
 import beaver_model
 from beaver_model import Offer, Rejection, State, freeze, thaw
-from beaver_model import Row as ModelRow
 from beaver_model.bounds import BATCH_JOBS_MAX
 from beaver_model.commands import (
     REJECTIONS,
     AnyCommand,
     NewJob,
 )
-from beaver_model.events import AnyEvent, JobEvent, TimedOut
+from beaver_model.events import AnyEvent
 from beaver_model.freezing import Frozen
 from beaver_model.legality import Frame
 from beaver_model.rows import encode_spec
-from beaver_model.states import JobState, Trigger
+from beaver_model.states import JobState
 from beaver_spec.explorer.asking import command_of
+from beaver_spec.explorer.model_under_test import ModelUnderTest
+from beaver_spec.explorer.probing import probes
 from beaver_spec.explorer.properties import (
     SITUATIONS,
-    TOLD_CANCEL,
-    TOLD_DONE,
-    TOLD_EXISTS,
-    TOLD_GONE,
     Ask,
     Limits,
     Move,
@@ -60,84 +55,7 @@ from beaver_spec.explorer.rows import (
     token_of,
 )
 from beaver_spec.explorer.scopes import Scope
-
-FORGET: Final = -1
-"""Effect on what is known of a job: its id is free again, nothing binds."""
-REVIVE: Final = -2
-"""Effect of a requeue: an earlier cancel binds no more."""
-
-Effect = tuple[int, int]
-"""What a released reply tells: a job's place, and a `TOLD_*` bit, `FORGET` or `REVIVE`."""
-
-
-def at_once(state: State, events: Sequence[AnyEvent], time_ms: int) -> None:
-    """Applies the events of one decision in their bulk forms, however few they are."""
-    beaver_model.apply_all(state, events, time_ms, run_min=1)
-
-
-def recover(state: State, first_seq: int, time_ms: int, events: Sequence[AnyEvent]) -> None:
-    """Replays a frame in bulk forms, as recovery does to a state without indexes."""
-    beaver_model.replay(state, first_seq, time_ms, events, run_min=1)
-    beaver_model.build_indexes(state)
-
-
-class ModelUnderTest(NamedTuple):
-    """The functions of the model that are explored; tests replace some by broken ones."""
-
-    decide: Callable[[State, AnyCommand, int], list[AnyEvent] | Rejection] = beaver_model.decide
-    apply: Callable[[State, AnyEvent, int], None] = beaver_model.apply
-    legal: Callable[[State, AnyEvent, Frame], str | None] = beaver_model.legal
-    violations: Callable[[State], list[str]] = beaver_model.violations
-    select: Callable[[State, Offer, int], ModelRow | None] = beaver_model.select
-    at_once: Callable[[State, Sequence[AnyEvent], int], None] = at_once
-    recover: Callable[[State, int, int, Sequence[AnyEvent]], None] = recover
-
-
-class Step:
-    """The result of one command on one state."""
-
-    __slots__ = (
-        "edges",
-        "effects",
-        "events",
-        "label",
-        "labels",
-        "mid",
-        "moves",
-        "refusal",
-        "wrong",
-    )
-
-    def __init__(self, mid: int) -> None:
-        self.mid = mid
-        """The state after it; the same where nothing changed."""
-        self.moves: tuple[Move, ...] = ()
-        self.refusal = ""
-        self.label = 0
-        """The token that DISPATCH gave, as a label."""
-        self.labels: tuple[int, ...] = ()
-        """The same of a command for several."""
-        self.effects: tuple[Effect, ...] = ()
-        """What clients learn from its events, once they are durable."""
-        self.wrong: tuple[Wrong, ...] = ()
-        self.events: Sequence[AnyEvent] = ()
-        """The events, where whole states are kept; for telling."""
-        self.edges = 0
-        """How often the explorer went this way."""
-
-
-class Tally:
-    """The witnesses reached."""
-
-    def __init__(self) -> None:
-        self.cells: dict[tuple[str, str, str], int] = {}
-        """Edges by (event, state before, state after)."""
-        self.refusals: dict[str, int] = {}
-        """Pairs of state and command that were refused, by code."""
-        self.situations: dict[str, int] = {}
-        """Pairs of state and command that met a situation, by its words."""
-        self.asked = 0
-        """Pairs of state and command that were put to the model."""
+from beaver_spec.explorer.steps import Step, Tally, effects_of, is_job_event, move_of
 
 
 class Space:
@@ -340,7 +258,7 @@ class Space:
     def probe(self, mid: int) -> list[Wrong]:
         """Puts every command to a state, also those that nobody would send."""
         wrong: list[Wrong] = []
-        for ask in self._probes(mid):
+        for ask in probes(self.rows[mid], several=self.scope.several):
             wrong += self.step(mid, ask).wrong
         return [*wrong, *self._check_policy(mid)]
 
@@ -360,48 +278,6 @@ class Space:
                 message = f"it picked {row and row.id}, and {allowed or 'nothing'} may run"
                 return [Wrong("policy_finds_work", message)]
         return ()
-
-    def _probes(self, mid: int) -> Sequence[Ask]:
-        asks: list[Ask] = [
-            ("repeated",),
-            ("too-large",),
-            ("bad-weight",),
-            ("bad-bounds",),
-            ("pause", True),
-            ("pause", False),
-            ("boot", (), True),
-            ("boot", (), False),
-        ]
-        for job, row in enumerate(self.rows[mid]):
-            asks += [("enqueue", job, "same"), ("enqueue", job, "other"), ("enqueue", job, "later")]
-            asks += [("dispatch", job, row.label + 1, wait) for wait in (True, False)]
-            asks += [(kind, job) for kind in ("cancel", "requeue", "discard")]
-            if self.scope.several:
-                asks += self._probes_of_several(mid, job)
-            for label in {row.label, row.label + 1}:
-                asks += [
-                    ("complete", job, label, -1),
-                    ("fail", job, label, "failed"),
-                    ("fail", job, label, "not_retryable"),
-                    ("expire", job, label),
-                    ("release", job, label, "snooze"),
-                    ("release", job, label, "never_started"),
-                    ("confirm", job, label),
-                ]
-        return asks
-
-    def _probes_of_several(self, mid: int, job: int) -> Sequence[Ask]:
-        """Every pair that begins with a job: the same twice, and tokens of nobody, too."""
-        asks: list[Ask] = []
-        rows = self.rows[mid]
-        for other, row in enumerate(rows):
-            labels = (rows[job].label + 1, row.label + 1)
-            asks += [("dispatch-several", (job, other), labels, wait) for wait in (True, False)]
-            asks += [
-                ("complete-several", ((job, rows[job].label), (other, label)))
-                for label in (row.label, row.label + 1)
-            ]
-        return asks
 
     # -- from the explorer's words to the model's ------------------------------------------------
 
@@ -431,37 +307,6 @@ class Space:
         """Returns the jitter with which a backoff of a job ends when it is to."""
         delay_ms = self.due_ms(job) - self.now_ms()
         return min(0.999999, (delay_ms + 0.5) / (2 * self.spec.backoff_base_ms))
-
-
-def is_job_event(event: AnyEvent) -> bool:
-    """True for an event of one job."""
-    return isinstance(event, JobEvent)
-
-
-def move_of(event: Any) -> Move:
-    """Returns an event of a job as the properties see it."""
-    suspect = isinstance(event, TimedOut) and event.suspect
-    return Move(event.TRIGGER, NAMES.index(event.job), getattr(event, "cause", ""), suspect)
-
-
-def effects_of(moves: Sequence[Move], before: Model, after: Model) -> list[Effect]:
-    """Returns what the events of a step let a client know, once they are durable."""
-    effects: list[Effect] = []
-    for move in moves:
-        if move.trigger == Trigger.ACK:
-            effects.append((move.job, TOLD_DONE))
-        elif move.trigger == Trigger.REQUEUE:
-            effects.append((move.job, REVIVE))
-    effects += [
-        (place, FORGET)
-        for place in (*before.buried, *(move.job for move in moves))
-        if after.rows[place] == ABSENT
-    ]
-    return effects
-
-
-REPLIES: Final = {"enqueue": TOLD_EXISTS, "cancel": TOLD_CANCEL, "discard": TOLD_GONE}
-"""What the reply to a command tells in addition to its events."""
 
 
 STATE_NAMES: Final = {int(state): state.name for state in JobState}

@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
-from beaver_spec.explorer.space import Effect, Space
+from beaver_spec.explorer.space import Space
+from beaver_spec.explorer.steps import Effect
 
 UP: Final = 0
 BOOTING: Final = 1
