@@ -7,7 +7,9 @@ import time
 import pytest
 
 from beaver.structs.views import Accepted
-from beaver_chaos.checker.history import VIOLATIONS_MAX, ClientRecord, HistoryCheck, RunLine
+from beaver_chaos.checker.attempts import RunLine
+from beaver_chaos.checker.client_record import ClientRecord
+from beaver_chaos.checker.history import VIOLATIONS_MAX, HistoryCheck
 from beaver_model.events import (
     Acked,
     AnyEvent,
@@ -93,8 +95,8 @@ def test_a_life_with_every_event_breaks_no_rule() -> None:
     witness.refuse(["never"])
     history.compare(witness)
     runs = [begins(3), ends(3), begins(7), begins(10), begins(12), ends(12), begins(19, "a/1")]
-    history.compare_runs(runs)
-    history.compare_charges(runs)
+    history.attempts.compare(runs)
+    history.attempts.compare_charges(runs)
     history.settle(witness)
     assert history.violations == []
 
@@ -119,14 +121,14 @@ def test_a_crash_may_take_the_dispatch_of_a_queue_that_has_opted_out() -> None:
         Acked("a", 7, b"null"),
     )
     runs = [begins(4), begins(5, "a"), begins(5, "b", 8), ends(5, "b", 8), begins(7, "a", 8)]
-    history.compare_runs(runs)
-    history.compare_charges(runs)
+    history.attempts.compare(runs)
+    history.attempts.compare_charges(runs)
     assert history.violations == []
 
 
 def test_the_job_of_a_lost_dispatch_may_be_lost_with_it() -> None:
     history = log_of(eager("mail"), Booted(1, False))
-    history.compare_runs([begins(3, "ghost")])
+    history.attempts.compare([begins(3, "ghost")])
     assert history.violations == []
 
 
@@ -145,7 +147,7 @@ def test_any_other_token_that_is_not_in_the_log_is_seen(
 ) -> None:
     fill = [Booted(1, False) for _ in range(3 - len(settings))]
     history = log_of(*settings, *fill, job("a"), job("b"), Dispatched("b", 1))
-    history.compare_runs([*before, begins(9)], closed=True)
+    history.attempts.compare([*before, begins(9)], closed=True)
     assert only(history) == (
         "process 7 ran job a with token 9, which is no DISPATCH of that job in the log"
     )
@@ -154,21 +156,21 @@ def test_any_other_token_that_is_not_in_the_log_is_seen(
 def test_at_the_end_of_a_log_that_goes_on_a_dispatch_may_be_on_its_way() -> None:
     """Or a server was killed there, and no other one has started yet."""
     history = log_of(eager("default"), Booted(1, False), job("a"), Dispatched("a", 1), job("b"))
-    history.compare_runs([begins(4), begins(6, "b")])
+    history.attempts.compare([begins(4), begins(6, "b")])
     assert history.violations == []
-    history.compare_runs([begins(4), begins(6, "b")], closed=True)
+    history.attempts.compare([begins(4), begins(6, "b")], closed=True)
     assert "no DISPATCH of that job" in only(history)
 
 
 def test_a_job_of_a_queue_that_waits_is_not_on_its_way_before_its_dispatch() -> None:
     history = log_of(Booted(1, False), job("a"), Dispatched("a", 1), job("b"))
-    history.compare_runs([begins(3), begins(5, "b")])
+    history.attempts.compare([begins(3), begins(5, "b")])
     assert "no DISPATCH of that job" in only(history)
 
 
 def test_one_process_that_runs_a_token_twice_is_seen_in_such_a_queue_too() -> None:
     history = log_of(eager("default"), job("a"), Booted(1, False), Dispatched("a", 1))
-    history.compare_runs([begins(4), begins(4)])
+    history.attempts.compare([begins(4), begins(4)])
     assert only(history) == "token 4 of job a ran twice, in processes 7 and 7"
 
 
@@ -353,7 +355,7 @@ def ran(*runs: RunLine) -> HistoryCheck:
         Released("a", 4, 0, Cause.NEVER_STARTED),
         Dispatched("a", 1),
     )
-    history.compare_runs(runs)
+    history.attempts.compare(runs)
     return history
 
 
@@ -382,7 +384,7 @@ def test_a_worker_that_starts_out_of_order_is_seen() -> None:
 
 def test_a_completion_that_no_worker_ran_is_seen() -> None:
     history = log_of(job(), Dispatched("a", 1), Acked("a", 2, b"1"))
-    history.compare_charges([])
+    history.attempts.compare_charges([])
     assert only(history) == "job a completed with token 2, which no worker ran"
 
 
@@ -396,16 +398,16 @@ def test_attempts_that_are_charged_at_a_start_and_never_ran_are_seen() -> None:
         Died("b", 5, Cause.NODE_LOST),
         TimedOut("c", 6, 0, Cause.NODE_LOST),
     )
-    history.compare_charges([])
+    history.attempts.compare_charges([])
     assert only(history) == "the BOOT at seq 7 charged 2 attempts of worker 1 that never ran"
     history.violations.clear()
-    history.compare_charges([begins(4)])
+    history.attempts.compare_charges([begins(4)])
     assert history.violations == []
 
 
 def test_a_power_cut_that_was_none_is_seen() -> None:
     history = log_of(Booted(1, True))
-    history.compare_charges([])
+    history.attempts.compare_charges([])
     assert only(history) == "the BOOT at seq 1 says that the machine went down; it did not"
 
 

@@ -17,7 +17,8 @@ from beaver.store.recovery import read_store
 from beaver.structs.views import Accepted
 from beaver.system.disk import SystemDisk
 from beaver.transport import endpoint
-from beaver_chaos.checker.history import ClientRecord, HistoryCheck
+from beaver_chaos.checker.client_record import ClientRecord
+from beaver_chaos.checker.history import HistoryCheck
 from beaver_chaos.checker.stories import compare_stories
 from beaver_model.invariants import violations
 from tests.support.program import beaver, eventually, serving

@@ -73,7 +73,7 @@ PARTIAL = {
     "beaver.inspect.queries._ENDS": "events that leave a tombstone only",
     "beaver.request.rejections._WORDS": "what people may ask for by name",
     "beaver_spec.explorer.properties._ATTEMPTS": "the others do not change the count",
-    "beaver_chaos.checker.history._WITHOUT_SERVER": "the others need a server",
+    "beaver_chaos.checker.attempts._WITHOUT_SERVER": "the others need a server",
     "beaver_chaos.checker.book._BACK": "after the others no job waits for another attempt",
     "beaver_chaos.checker.stories._OF_AN_ATTEMPT": "the others are about no attempt",
 }

@@ -34,7 +34,9 @@ from beaver.snapshot.files import load_snapshot
 from beaver.store.origins import find_origin
 from beaver.structs.views import Accepted
 from beaver.system.disk import SystemDisk
-from beaver_chaos.checker.history import ClientRecord, HistoryCheck, RunLine
+from beaver_chaos.checker.attempts import RunLine
+from beaver_chaos.checker.client_record import ClientRecord
+from beaver_chaos.checker.history import HistoryCheck
 from beaver_spec.traces.following import judged
 
 _READS_MAX: Final = 5
@@ -91,7 +93,7 @@ def audit(
         for number, line in told:
             report.acknowledged += _witness(witness, history, number, line)
         history.compare(witness, is_whole=False)
-        history.compare_runs(runs)
+        history.attempts.compare(runs)
         report.runs = len(runs)
     report.events = sum(history.counts.values())
     report.last_seq = history.last_seq

@@ -6,9 +6,8 @@ the order, so one pass is enough, in linear time.
 
 Three accounts are compared:
 
-- `ClientRecord`: what producers and operators were answered.  An answer that never came is an
-  unknown outcome and may have gone either way; what was acknowledged may not.
-- `RunLine`s: what workers did, from a file that the jobs' own code appends to (`jobs`).
+- `client_record`: what producers and operators were answered.
+- `attempts`: what workers did, from a file that the jobs' own code appends to (`jobs`).
 - The commits of the log.
 
 Violations are sentences.  What may not live here: processes, files, random choices.
@@ -18,24 +17,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
-from beaver.structs.views import Accepted
+from beaver_chaos.checker.attempts import Attempts
+from beaver_chaos.checker.client_record import ClientRecord
 from beaver_model.bounds import TOMBSTONES_MAX_DEFAULT
 from beaver_model.events import (
     Acked,
     AnyEvent,
-    Booted,
     BoundsSet,
     Cancelled,
-    CancelRequested,
-    Cause,
     Died,
     Discarded,
     Dispatched,
     Enqueued,
     JobEvent,
-    QueueSet,
     Released,
     Requeued,
     Retried,
@@ -69,84 +65,6 @@ Commit = tuple[int, int, Sequence[AnyEvent]]
 """First seq, stamp and events, as `journal.reader.read_commits` gives them."""
 
 
-class RunLine(NamedTuple):
-    """One line of the workers' account."""
-
-    ended: bool
-    """True if the job's code ended, False if it began."""
-    token: int
-    pid: int
-    job: str
-
-
-class ClientRecord:
-    """The requests of clients and operators, and their answers."""
-
-    def __init__(self) -> None:
-        self.sent: set[str] = set()
-        self.acknowledged: dict[str, int] = {}
-        """Seq of its ENQUEUE, by job."""
-        self.refused: set[str] = set()
-        """Jobs of which no request was acknowledged or lost: they cannot be in the log."""
-        self.batches: list[tuple[str, ...]] = []
-        """Jobs that came in together: all or none."""
-        self.changes: Counter[tuple[str, str]] = Counter()
-        """How often an (event's name, job) was acknowledged to an operator."""
-        self.contradictions: list[str] = []
-        self.given_up: set[str] = set()
-        """Jobs that were refused and are not sent again."""
-        self._created: set[str] = set()
-        self._lost: set[str] = set()
-
-    def sending(self, jobs: Sequence[str]) -> None:
-        """Notes a new request, before it is sent for the first time."""
-        self.sent.update(jobs)
-        if len(jobs) > 1:
-            self.batches.append(tuple(jobs))
-
-    def acknowledge(self, answers: Iterable[Accepted]) -> None:
-        """Notes the answer to a request."""
-        for answer in answers:
-            before = self.acknowledged.setdefault(answer.id, answer.seq)
-            if before != answer.seq:
-                self.contradictions.append(
-                    f"job {answer.id} was acknowledged with seq {before}, then with {answer.seq}"
-                )
-            if answer.created:
-                if answer.id in self._created:
-                    self.contradictions.append(f"job {answer.id} was said to be created twice")
-                self._created.add(answer.id)
-            self.refused.discard(answer.id)
-
-    def forget(self, job: str) -> None:
-        """Notes that a job's tombstone is gone: the id may be acknowledged anew."""
-        self.acknowledged.pop(job, None)
-        self._created.discard(job)
-
-    def refuse(self, jobs: Iterable[str]) -> None:
-        """Notes that a request was refused: nothing of it was taken in."""
-        self.refused.update(set(jobs) - self.acknowledged.keys() - self._lost)
-
-    def give_up(self, jobs: Sequence[str]) -> None:
-        """Notes that a request was refused and is not sent again, whatever became of it before."""
-        self.refuse(jobs)
-        self.given_up.update(jobs)
-
-    def lose(self, jobs: Iterable[str]) -> None:
-        """Notes that the answer did not come: the outcome is unknown."""
-        self._lost.update(jobs)
-        self.refused.difference_update(jobs)
-
-    def change(self, event: str, job: str) -> None:
-        """Notes that an operator's change was acknowledged.
-
-        Cancelling twice is one change, and the second answer is like the first; each
-        REQUEUE that was acknowledged is one of its own.
-        """
-        known = self.changes[event, job]
-        self.changes[event, job] = known + 1 if event == Requeued.NAME else 1
-
-
 class _Job:
     """A job as the log tells it so far."""
 
@@ -172,10 +90,6 @@ class _Job:
         """How many jobs were forgotten before it was."""
 
 
-_WITHOUT_SERVER: Final = (Enqueued, CancelRequested, Cancelled, Requeued, Discarded, QueueSet)
-"""Events that need no server: a keeper or a lone producer logs them."""
-
-
 class HistoryCheck:
     """The log as it is read, commit by commit; then the comparisons."""
 
@@ -196,23 +110,7 @@ class HistoryCheck:
         self._began_behind = 0
         self._ended = 0
         """Jobs that were forgotten but for their tombstone."""
-        self._boot = 0
-        self._boots: list[int] = []
-        self._starts: list[tuple[int, int]] = []
-        """Of each server: the least seq at which whoever came behind its predecessor may have
-        begun, since from there on nothing is logged that needs a server, and its BOOT."""
-        self._alone_from = 1
-        """From here on nothing is logged that needs a server."""
-        """Seqs at which a server began, or one that is yet to come may."""
-        self._waits: dict[str, list[tuple[int, bool]]] = {}
-        """By queue: from which seq on its jobs waited for the sync of their DISPATCH, or did
-        not."""
-        self._power_cuts: list[int] = []
-        self._dispatches: dict[int, Dispatched] = {}
-        self._lost: list[tuple[int, int]] = []
-        """Attempts that were charged at a start: the BOOT, and the token."""
-        self._never_started: dict[int, str] = {}
-        self._acks: dict[int, str] = {}
+        self.attempts = Attempts(self._say, self._queue_of)
         self._changes: Counter[tuple[str, str]] = Counter()
 
     def begin(self, state: State) -> None:
@@ -226,15 +124,12 @@ class HistoryCheck:
             job.state = _WORDS[row.state]
             job.attempt, job.token = row.attempt, row.token
             job.generation = extra.generation if extra is not None else 0
-            if row.token:
-                self._dispatches[row.token] = Dispatched(row.id, row.worker)
         for name in state.tombstone_ids:
             tombstone = unpack_tombstone(state.tombstones[name])
             job = self.jobs[name] = _Job(tombstone.seq, 0, "")
             job.state = _WORDS[tombstone.outcome]
             self._forget(job)
-        for name, queue in state.queues.items():
-            self._waits[name] = [(state.last_seq, queue.row.durable_dispatch)]
+        self.attempts.begin(state)
         self._tombstones_max = state.tombstones_max
         self._tombstones_age_ms = state.tombstones_age_ms
         self.last_seq = self._began_behind = state.last_seq
@@ -246,27 +141,21 @@ class HistoryCheck:
                 self._say(f"a commit begins with seq {first_seq}; {self.last_seq + 1} was next")
             for seq, event in enumerate(events, first_seq):
                 self.counts[event.NAME] += 1
-                if isinstance(event, Booted):
-                    self._starts.append((self._alone_from, seq))
-                if not isinstance(event, _WITHOUT_SERVER):
-                    self._alone_from = seq + 1
+                self.attempts.follow(seq, event)
                 if isinstance(event, JobEvent):
                     self._follow(seq, event)
                 elif isinstance(event, BoundsSet):
                     self._tombstones_max = event.tombstones_max
                     self._tombstones_age_ms = event.tombstones_age_ms
-                elif isinstance(event, QueueSet):
-                    self._waits.setdefault(event.queue, []).append((seq, event.durable_dispatch))
-                elif isinstance(event, Booted):
-                    self._boot = seq
-                    self._boots.append(seq)
-                    if event.power_cut:
-                        self._power_cuts.append(seq)
             self.last_seq = first_seq + len(events) - 1
 
     def _say(self, violation: str) -> None:
         if len(self.violations) < VIOLATIONS_MAX:
             self.violations.append(violation)
+
+    def _queue_of(self, name: str) -> str:
+        job = self.jobs.get(name)
+        return job.queue if job is not None else ""
 
     # -- one event ---------------------------------------------------------------------------
 
@@ -286,6 +175,7 @@ class HistoryCheck:
         if job is None:
             self._say(f"seq {seq}: {event.NAME} of job {event.job}, which was never enqueued")
             return
+        self.attempts.note(seq, event)
         if isinstance(event, Dispatched):
             self._dispatch(seq, event, job)
         elif isinstance(event, Acked | Retried | TimedOut | Released):
@@ -302,7 +192,6 @@ class HistoryCheck:
         return self._tombstones_age_ms > 0 or self._ended - job.ended >= self._tombstones_max
 
     def _dispatch(self, seq: int, event: Dispatched, job: _Job) -> None:
-        self._dispatches[seq] = event
         if job.state == COMPLETED:
             self._say(f"seq {seq}: job {event.job} was dispatched after its ACK")
         elif job.state == IN_FLIGHT:
@@ -320,13 +209,9 @@ class HistoryCheck:
     def _outcome(self, seq: int, event: Acked | Retried | TimedOut | Released, job: _Job) -> None:
         self._fence(seq, event, event.token, job)
         if isinstance(event, Acked):
-            self._acks[event.token] = event.job
             self._finish(seq, event, job, COMPLETED)
             return
-        self._note_loss(event)
         if isinstance(event, Released):
-            if event.cause == Cause.NEVER_STARTED:
-                self._never_started[event.token] = event.job
             job.attempt -= 1
         elif job.attempt >= job.limit:
             self._say(
@@ -335,15 +220,9 @@ class HistoryCheck:
             )
         job.state, job.token = PENDING, 0
 
-    def _note_loss(self, event: Retried | TimedOut | Released | Died) -> None:
-        if event.cause == Cause.NODE_LOST:
-            self._lost.append((self._boot, event.token))
-
     def _end(self, seq: int, event: Died | Cancelled, job: _Job) -> None:
         if event.token or job.state == IN_FLIGHT:
             self._fence(seq, event, event.token, job)
-        if isinstance(event, Died):
-            self._note_loss(event)
         state = DEAD if isinstance(event, Died) else CANCELLED
         self._finish(seq, event, job, state)
         if state == CANCELLED:
@@ -450,113 +329,6 @@ class HistoryCheck:
         parent = self.jobs.get(name)
         completed = parent is not None and parent.state == COMPLETED
         return not completed and name not in self._completed_earlier
-
-    def compare_runs(self, runs: Sequence[RunLine], *, closed: bool = False) -> None:
-        """Checks what workers ran.  The runs were read before the log was.
-
-        A job of a queue that has opted out of a durable DISPATCH may run with a token that a
-        crash then took; see `_may_be_lost`.
-
-        Args:
-            runs: The workers' account.
-            closed: The log was closed.  Otherwise a server writes it, or was killed at its end.
-        """
-        starts = self._starts if closed else [*self._starts, (self._alone_from, self.last_seq + 1)]
-        ran: dict[int, tuple[int, bool]] = {}
-        """By token: the process, and whether a crash may have taken it."""
-        newest: dict[str, int] = {}
-        last_of: dict[int, int] = {}
-        last_logged_of: dict[int, int] = {}
-        for run in runs:
-            token, pid = run.token, run.pid
-            if run.ended:
-                if newest.get(run.job) != token:
-                    self._say(
-                        f"token {token} of job {run.job} still ran when its attempt with token "
-                        f"{newest.get(run.job)} had begun"
-                    )
-                continue
-            may_be_lost = self._may_be_lost(run, last_logged_of.get(pid, 0), starts)
-            first, first_may_be_lost = ran.get(token, (0, True))
-            if first == pid or not (first_may_be_lost or may_be_lost):
-                self._say(
-                    f"token {token} of job {run.job} ran twice, in processes {first} and {pid}"
-                )
-            dispatch = self._dispatches.get(token)
-            if dispatch is not None and dispatch.job == run.job:
-                last_logged_of[pid] = token
-            elif dispatch is None and token <= self._began_behind:
-                pass  # Before what is kept of the log.
-            elif not may_be_lost:
-                self._say(
-                    f"process {pid} ran job {run.job} with token {token}, which is no DISPATCH of "
-                    "that job in the log"
-                )
-            if self._never_started.get(token) == run.job and not may_be_lost:
-                self._say(f"token {token} of job {run.job} ran, and was given back as not started")
-            if token < last_of.get(pid, 0):
-                self._say(f"process {pid} began token {token} after token {last_of[pid]}")
-            newest[run.job] = last_of[pid] = token
-            ran[token] = (pid, may_be_lost)
-
-    def _may_be_lost(self, run: RunLine, before: int, starts: Sequence[tuple[int, int]]) -> bool:
-        """True where a crash may have taken the DISPATCH of an attempt that had started.
-
-        Its queue had opted out of waiting for it, and the next server (or a keeper or a lone
-        producer before it) began at or below its seq, or the log ends there so far, while its
-        worker had started nothing that is logged behind that.  A job whose ENQUEUE went with it
-        may be of any queue.
-
-        Args:
-            run: Where the attempt began.
-            before: Last token that its worker had started and that is in the log.
-            starts: Where others may have begun, each from its least seq to its last.
-        """
-        job = self.jobs.get(run.job)
-        queues = (job.queue,) if job is not None and job.queue else self._waits
-        return any(
-            begin <= end and not (self._waited(queue, begin) and self._waited(queue, end))
-            for first, boot in starts
-            for begin, end in [(max(first, before + 1), min(boot, run.token))]
-            for queue in queues
-        )
-
-    def _waited(self, queue: str, seq: int) -> bool:
-        """True where jobs of a queue waited for the sync of their DISPATCH before `seq`."""
-        return next((w for at, w in reversed(self._waits.get(queue, ())) if at < seq), True)
-
-    def compare_charges(
-        self, runs: Sequence[RunLine], *, power_was_cut: bool = False, at_once: bool = False
-    ) -> None:
-        """Checks that what completed or was charged did run.  Read the runs after the log.
-
-        A worker says that it starts an attempt before the attempt's code can: in between it
-        may be killed, with one attempt that is charged and never ran; but not with two.
-
-        Args:
-            runs: The workers' account.
-            power_was_cut: The machine did go down, and then everything in flight is charged.
-            at_once: Nothing comes between what a worker says and the code's first step.
-        """
-        ran = {(run.token, run.job) for run in runs}
-        for token, name in self._acks.items():
-            if (token, name) not in ran:
-                self._say(f"job {name} completed with token {token}, which no worker ran")
-        charged: Counter[tuple[int, int]] = Counter()
-        for boot, token in self._lost:
-            dispatch = self._dispatches.get(token)
-            if power_was_cut and boot in self._power_cuts:
-                continue
-            if dispatch is not None and (token, dispatch.job) not in ran:
-                charged[boot, dispatch.worker] += 1
-        for (boot, worker), count in charged.items():
-            if count > (0 if at_once else 1):
-                self._say(
-                    f"the BOOT at seq {boot} charged {count} attempts of worker {worker} that "
-                    "never ran"
-                )
-        for boot in () if power_was_cut else self._power_cuts:
-            self._say(f"the BOOT at seq {boot} says that the machine went down; it did not")
 
     def states(self) -> Counter[str]:
         """Returns how many jobs are in each state."""

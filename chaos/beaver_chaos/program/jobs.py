@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from beaver import Beaver, Cancel, Dead, JobContext, Snooze
-from beaver_chaos.checker.history import RunLine
+from beaver_chaos.checker.attempts import RunLine
 
 RUNS_VARIABLE: Final = "CHAOS_RUNS"
 """Environment variable with the path of the workers' account."""

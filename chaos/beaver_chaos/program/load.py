@@ -18,7 +18,7 @@ from beaver.client.asynchronous import AsyncClient
 from beaver.errors import BeaverError, DiskFull, QueueFull, ServerGone, StoreUnavailable
 from beaver.request.requests import make_request
 from beaver.structs.messages import Request
-from beaver_chaos.checker.history import ClientRecord
+from beaver_chaos.checker.client_record import ClientRecord
 from beaver_model.events import Cancelled, CancelRequested, Discarded, Requeued
 
 REQUESTS_A_ROUND: Final = 12

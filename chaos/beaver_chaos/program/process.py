@@ -27,7 +27,9 @@ from beaver.system.disk import SystemDisk
 from beaver.system.kinship import store_mark
 from beaver.transport import endpoint
 from beaver.workers.leftovers import find_leftovers
-from beaver_chaos.checker.history import ClientRecord, HistoryCheck, RunLine
+from beaver_chaos.checker.attempts import RunLine
+from beaver_chaos.checker.client_record import ClientRecord
+from beaver_chaos.checker.history import HistoryCheck
 from beaver_chaos.checker.stories import compare_stories
 from beaver_chaos.program import jobs
 from beaver_chaos.program.jobs import RUNS_VARIABLE, read_runs
@@ -267,8 +269,8 @@ class Program:
         history.compare(witness)
         told = compare_stories(SystemDisk(), Layout(str(self.data)), at_rest=not self.running)
         history.violations += told
-        history.compare_runs(before, closed=quiet)
-        history.compare_charges(read_runs(self.runs))
+        history.attempts.compare(before, closed=quiet)
+        history.attempts.compare_charges(read_runs(self.runs))
         if quiet:
             history.settle(witness)
         return history

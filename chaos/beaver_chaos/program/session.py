@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from beaver_chaos.checker.history import ClientRecord, HistoryCheck
+from beaver_chaos.checker.client_record import ClientRecord
+from beaver_chaos.checker.history import HistoryCheck
 from beaver_chaos.program.load import EAGER, Connected, LoadClient, Operator, chance_of
 from beaver_chaos.program.process import DEADLINE_S, ChaosFailure, Program, PromiseBroken
 from beaver_spec.traces.following import validate_store

@@ -15,7 +15,7 @@ import msgspec
 from beaver.config.layers import Config, load_config
 from beaver.config.setting import QueueConfig
 from beaver.structs.messages import Attempt
-from beaver_chaos.checker.history import ClientRecord
+from beaver_chaos.checker.client_record import ClientRecord
 from beaver_chaos.sim.loop import Choose, Process, SimHandle, SimLoop
 from beaver_chaos.sim.mailbox import SlotsFile
 from beaver_chaos.sim.plan import QUEUES, Chance, Plan, Script

@@ -23,8 +23,9 @@ from beaver.journal.wal.reader import read_commits
 from beaver.server.assembly import Assembly
 from beaver.store.recovery import read_store
 from beaver.structs.messages import Attempt
+from beaver_chaos.checker.attempts import RunLine
 from beaver_chaos.checker.book import Book, BookDiffers, Page
-from beaver_chaos.checker.history import Commit, HistoryCheck, RunLine
+from beaver_chaos.checker.history import Commit, HistoryCheck
 from beaver_chaos.sim.hardware import MS, Hardware
 from beaver_chaos.sim.loop import Process
 from beaver_chaos.sim.sometimes import CHARGES, RELEASES, SIZED, sized
@@ -411,9 +412,9 @@ class RunWatch:
                 # It was forgotten since, and then the id stood for a new job.
                 witness.acknowledged[name] = history.jobs[name].seq
         history.compare(witness)
-        history.compare_runs(self.runs, closed=True)
+        history.attempts.compare(self.runs, closed=True)
         power_was_cut = self._world.power_was_cut
-        history.compare_charges(self.runs, power_was_cut=power_was_cut, at_once=True)
+        history.attempts.compare_charges(self.runs, power_was_cut=power_was_cut, at_once=True)
         history.settle(witness)
         for violation in history.violations:
             self.wrong(violation)

@@ -14,7 +14,9 @@ from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import read_commits, segments
 from beaver.store.recovery import read_store
 from beaver.system.disk import SystemDisk
-from beaver_chaos.checker.history import ClientRecord, Commit, HistoryCheck, RunLine
+from beaver_chaos.checker.attempts import RunLine
+from beaver_chaos.checker.client_record import ClientRecord
+from beaver_chaos.checker.history import Commit, HistoryCheck
 from beaver_chaos.checker.stories import compare_stories
 from beaver_chaos.program.process import ChaosFailure, PromiseBroken
 
@@ -70,8 +72,8 @@ class FollowedLog:
         history.compare(witness)
         history.compare_state(recovered)
         history.violations += compare_stories(SystemDisk(), self._layout)
-        history.compare_runs(runs, closed=quiet)
-        history.compare_charges(account(), power_was_cut=True)
+        history.attempts.compare(runs, closed=quiet)
+        history.attempts.compare_charges(account(), power_was_cut=True)
         if quiet:
             history.settle(witness)
         if history.violations:
