@@ -19,12 +19,12 @@ lives on.  Every choice is asked of a chooser, so a seed or Hypothesis owns them
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from collections import deque
 from typing import Final, NamedTuple
 
-from beaver_chaos.sim.platter import BLOCK_BYTES, NUMBERS, Chooser, Inode
+from beaver_chaos.sim.names import Bindings, Directory, Names, identity, os_error
+from beaver_chaos.sim.platter import BLOCK_BYTES, Chooser, Inode
 
 _TRACE_MAX: Final = 200
 
@@ -42,23 +42,6 @@ class Fault(NamedTuple):
     """For writes: how many bytes reach the page cache all the same; -1 for all of them."""
     done: bool = False
     """For changes of names, and for syncs that stop: it takes effect all the same."""
-
-
-class _Directory:
-    """A directory; its names stand in the disk's tables under whole paths."""
-
-    def __init__(self) -> None:
-        self.number = next(NUMBERS)
-
-
-_Node = Inode | _Directory
-
-
-class _Change(NamedTuple):
-    """One change of names, which happens whole or not at all."""
-
-    bindings: dict[str, _Node | None]
-    directories: frozenset[str]
 
 
 class SimFile:
@@ -95,11 +78,11 @@ class SimFile:
 
     def identity(self) -> str:
         self._refuse_stale()
-        return _identity(self._inode)
+        return identity(self._inode)
 
     def is_kept(self, size: int) -> bool:
         self._refuse_stale()
-        return self._disk.has_name(self._inode) and len(self._inode.cache) >= size
+        return self._disk.names.has(self._inode) and len(self._inode.cache) >= size
 
     def lock(self) -> bool:
         self._refuse_stale()
@@ -118,7 +101,7 @@ class SimFile:
 
     def _refuse_stale(self, *, writing: bool = False) -> None:
         if self._life != self._disk.life or (writing and not self._writable):
-            raise _error(errno.EBADF, self._path)
+            raise os_error(errno.EBADF, self._path)
 
 
 class SimLock:
@@ -133,7 +116,7 @@ class SimLock:
         raise NotImplementedError("the writer of a simulated machine needs none")
 
     def identity(self) -> str:
-        return _identity(self._inode)
+        return identity(self._inode)
 
     def release(self) -> None:
         if self._is_held:
@@ -163,9 +146,7 @@ class SimDisk:
         """The last operations, for the message of a failed test."""
         self._faults: dict[int, Fault] = {}
         self._read_faults: dict[int, int] = {}
-        self._names: dict[str, _Node] = {path: _Directory() for path in directories}
-        self._platter_names = dict(self._names)
-        self._changes: list[_Change] = []
+        self.names = Names(directories)
         self._locks: set[int] = set()
         """Numbers of the locked files: a lock is of the file, not of its name."""
 
@@ -193,65 +174,42 @@ class SimDisk:
     def crash(self, choose: Chooser) -> None:
         """The power goes: of what was not synced, chance decides what is left."""
         self.kill()
-        for inode in self._inodes():
+        for inode in self.names.inodes():
             inode.settle(choose, inode.dirty | inode.lost)
             inode.reload()
-        changes, self._changes = self._changes, []
-        mode = choose(3) if changes else 0
-        for change in changes:
-            if mode == 1 or (mode == 2 and choose(2)):
-                _rebind(self._platter_names, change)
-        self._drop_orphans()
-        self._names = dict(self._platter_names)
+        self.names.crash(choose)
 
     def evict(self, choose: Chooser) -> None:
         """The kernel drops clean pages: what a failed sync has lost shows now."""
-        for inode in self._inodes():
+        for inode in self.names.inodes():
             inode.evict(choose)
 
     def flip(self, path: str, offset: int, bit: int) -> None:
         """Rots one bit, in the cache and on the platter."""
-        inode = self._inode(path)
+        inode = self.names.inode(path)
         for view in (inode.cache, inode.platter):
             if offset < len(view):
                 view[offset] ^= 1 << bit
 
     def contents(self, path: str) -> bytes:
         """Returns what a reader sees."""
-        return bytes(self._inode(path).cache)
+        return bytes(self.names.inode(path).cache)
 
     def put(self, path: str, data: bytes) -> None:
         """Makes or replaces a file, durably, as if it had always been so."""
         inode = Inode()
         inode.cache, inode.platter = bytearray(data), bytearray(data)
-        self._names[path] = self._platter_names[path] = inode
+        self.names.put(path, inode)
 
     def copy(self) -> SimDisk:
         """Returns another disk with the same files, all of them synced; hard links are lost."""
         other = SimDisk(capacity=self.capacity)
-        for path, node in self._names.items():
+        for path, node in self.names:
             if isinstance(node, Inode):
                 other.put(path, bytes(node.cache))
             else:
-                other._names[path] = other._platter_names[path] = _Directory()
+                other.names.put(path, Directory())
         return other
-
-    def _inodes(self) -> list[Inode]:
-        nodes = [*self._names.values(), *self._platter_names.values()]
-        nodes += [node for change in self._changes for node in change.bindings.values() if node]
-        # By identity, in an order that does not depend on addresses.
-        return list({id(node): node for node in nodes if isinstance(node, Inode)}.values())
-
-    def _drop_orphans(self) -> None:
-        """Files in a directory whose own name was lost are lost with it."""
-        names = self._platter_names
-        for path in sorted(names):
-            parent = os.path.dirname(path)  # noqa: PTH120 - simulated paths
-            if self._is_known_parent(parent) and parent not in names:
-                del names[path]
-
-    def _is_known_parent(self, parent: str) -> bool:
-        return isinstance(self._names.get(parent), _Directory)
 
     # -- operations of files -----------------------------------------------------------------
 
@@ -260,7 +218,7 @@ class SimDisk:
         self.reads += 1
         error = self._read_faults.pop(self.reads, 0)
         if error:
-            raise _error(error, path)
+            raise os_error(error, path)
 
     def written(self, path: str, inode: Inode, data: bytes, offset: int) -> None:
         """Writes to the page cache."""
@@ -309,64 +267,59 @@ class SimDisk:
 
     def open(self, path: str, *, write: bool = False, create: bool = False) -> SimFile:
         if create:
-            if path in self._names:
-                raise _error(errno.EEXIST, path)
+            if path in self.names:
+                raise os_error(errno.EEXIST, path)
             inode = Inode()
             self._change("create", path, {path: inode})
             return SimFile(self, inode, path, writable=True)
-        return SimFile(self, self._inode(path), path, writable=write)
+        return SimFile(self, self.names.inode(path), path, writable=write)
 
     def exists(self, path: str) -> bool:
-        return path in self._names
+        return path in self.names
 
     def listdir(self, path: str) -> list[str]:
-        self._directory(path)
-        return sorted(
-            name.rpartition("/")[2] for name in self._names if name.rpartition("/")[0] == path
-        )
+        self.names.require_directory(path)
+        return self.names.listdir(path)
 
     def mkdir(self, path: str) -> None:
-        node = self._names.get(path)
+        node = self.names.get(path)
         if isinstance(node, Inode):
-            raise _error(errno.ENOTDIR, path)
+            raise os_error(errno.ENOTDIR, path)
         if node is None:
-            self._change("mkdir", path, {path: _Directory()})
+            self._change("mkdir", path, {path: Directory()})
 
     def rename(self, old: str, new: str) -> None:
         for path in (old, new):
-            self._directory(path.rpartition("/")[0])
-        inode = self._inode(old)
-        if self._names.get(new) is inode:
+            self.names.require_directory(path.rpartition("/")[0])
+        inode = self.names.inode(old)
+        if self.names.get(new) is inode:
             return  # POSIX: two names of one file stay as they are.
         self._change("rename", f"{old} -> {new}", {old: None, new: inode})
 
     def link(self, old: str, new: str) -> None:
-        inode = self._inode(old)
-        if new in self._names:
-            raise _error(errno.EEXIST, new)
+        inode = self.names.inode(old)
+        if new in self.names:
+            raise os_error(errno.EEXIST, new)
         self._change("link", f"{old} -> {new}", {new: inode})
 
     def identity(self, path: str) -> str:
-        return _identity(self._node(path))
+        return identity(self.names.node(path))
 
     def same_file(self, one: str, other: str) -> bool:
-        node = self._names.get(one)
-        return node is not None and node is self._names.get(other)
+        node = self.names.get(one)
+        return node is not None and node is self.names.get(other)
 
     def unlink(self, path: str) -> None:
-        self._inode(path)
+        self.names.inode(path)
         self._change("unlink", path, {path: None})
 
     def sync_dir(self, path: str) -> None:
         """Brings the names of a directory to the platter; unknown ones hold none of ours."""
-        if isinstance(self._names.get(path), Inode):
-            raise _error(errno.ENOTDIR, path)
+        if isinstance(self.names.get(path), Inode):
+            raise os_error(errno.ENOTDIR, path)
         fault = self._begin("sync names", path)
         if fault is None or fault.done:
-            for change in self._changes:
-                if path in change.directories:
-                    _rebind(self._platter_names, change)
-            self._changes = [c for c in self._changes if path not in c.directories]
+            self.names.sync(path)
         if fault is not None:
             raise _outcome(fault, path)
 
@@ -377,17 +330,13 @@ class SimDisk:
         return self.file_limit
 
     def lock(self, path: str) -> SimLock | None:
-        if path not in self._names:
+        if path not in self.names:
             self._change("create", path, {path: Inode()})
-        return self.locked(self._inode(path))
+        return self.locked(self.names.inode(path))
 
     def locked(self, inode: Inode) -> SimLock | None:
         """Locks a file; `None` where it is locked."""
         return None if inode.number in self._locks else SimLock(self._locks, inode)
-
-    def has_name(self, inode: Inode) -> bool:
-        """True where some name stands for the file."""
-        return any(node is inode for node in self._names.values())
 
     # -- what they share -------------------------------------------------------------------------
 
@@ -397,65 +346,25 @@ class SimDisk:
         self.trace.append(f"{self.operations} {what} {path}{' (faulty)' if fault else ''}")
         return fault
 
-    def _change(self, what: str, described: str, bindings: dict[str, _Node | None]) -> None:
+    def _change(self, what: str, described: str, bindings: Bindings) -> None:
         for path in bindings:
-            self._directory(path.rpartition("/")[0])
+            self.names.require_directory(path.rpartition("/")[0])
         fault = self._begin(what, described)
         if fault is None or fault.done:
-            directories = frozenset(path.rpartition("/")[0] for path in bindings)
-            change = _Change(bindings, directories)
-            _rebind(self._names, change)
-            self._changes.append(change)
+            self.names.change(bindings)
         if fault is not None:
             raise _outcome(fault, described)
 
     def _allocate(self, path: str, inode: Inode, data: bytes, offset: int) -> None:
         if offset + len(data) > self.file_limit:
-            raise _error(errno.EFBIG, path)
+            raise os_error(errno.EFBIG, path)
         growth = offset + len(data) - len(inode.cache)
         if growth > 0 and self._used() + growth > self.capacity:
-            raise _error(errno.ENOSPC, path)
+            raise os_error(errno.ENOSPC, path)
 
     def _used(self) -> int:
-        return sum(len(inode.cache) for inode in self._inodes())
-
-    def _node(self, path: str) -> _Node:
-        node = self._names.get(path)
-        if node is None:
-            parent = path.rpartition("/")[0]
-            is_below_file = isinstance(self._names.get(parent), Inode)
-            raise _error(errno.ENOTDIR if is_below_file else errno.ENOENT, path)
-        return node
-
-    def _inode(self, path: str) -> Inode:
-        node = self._node(path)
-        if isinstance(node, _Directory):
-            raise _error(errno.EISDIR, path)
-        return node
-
-    def _directory(self, path: str) -> None:
-        node = self._names.get(path)
-        if isinstance(node, Inode):
-            raise _error(errno.ENOTDIR, path)
-        if node is None and path:
-            raise _error(errno.ENOENT, path)
-
-
-def _rebind(names: dict[str, _Node], change: _Change) -> None:
-    for path, node in change.bindings.items():
-        if node is None:
-            names.pop(path, None)
-        else:
-            names[path] = node
-
-
-def _identity(node: _Node) -> str:
-    return f"{0:016x}:{node.number:016x}"
-
-
-def _error(number: int, path: str) -> OSError:
-    return OSError(number, os.strerror(number), path)
+        return sum(len(inode.cache) for inode in self.names.inodes())
 
 
 def _outcome(fault: Fault, path: str) -> BaseException:
-    return _error(fault.error, path) if fault.error else Stopped(path)
+    return os_error(fault.error, path) if fault.error else Stopped(path)
