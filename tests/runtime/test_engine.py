@@ -377,11 +377,11 @@ async def test_new_jobs_leave_room_for_outcomes_in_the_log(tmp_path: Path) -> No
 async def test_a_full_disk_refuses_new_jobs_and_takes_outcomes(tmp_path: Path) -> None:
     world = EngineWorld(tmp_path / "data")
     await world.engine.execute(Enqueue([job()]))
-    world.engine.disk_full = True
+    world.engine.admission.disk_full = True
     with pytest.raises(DiskFull):
         await world.engine.execute(Enqueue([job("b")]))
     assert isinstance(await world.engine.execute(Dispatch("a", 1)), Applied)
-    world.engine.disk_full = False
+    world.engine.admission.disk_full = False
     await world.engine.execute(Enqueue([job("b")]))
 
 

@@ -94,12 +94,12 @@ async def test_an_outcome_without_room_is_tried_again_without_a_new_segment(
         on_room=world.controller.retry_unwritten,
         on_violation=world.failures.append,
     )
-    world.engine.disk_full = True
+    world.engine.admission.disk_full = True
     keeping.start()
     async with asyncio.timeout(10):
         while not world.state.completed:  # noqa: ASYNC110
             await asyncio.sleep(0)
-    assert not world.engine.disk_full, "new jobs are taken again as well"
+    assert not world.engine.admission.disk_full, "new jobs are taken again as well"
     await keeping.stop()
 
 

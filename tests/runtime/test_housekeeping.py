@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from beaver.engine.admission import Admission
 from beaver.engine.counters import CommitCounters
 from beaver.engine.group_commit import Observer
 from beaver.errors import DiskFull, HelperFailed
@@ -57,7 +58,7 @@ class Writes:
         self.counters = CommitCounters()
         self.late_observers: list[Observer] = []
         self.durable_seq = 0
-        self.disk_full = False
+        self.admission = Admission(self.state, 0, 0, 0)
 
     def flush(self) -> None:
         """All is durable."""
@@ -255,5 +256,5 @@ async def test_a_full_disk_has_the_history_brought_up_before_the_archive_is_prun
     world = World(Full())
     world.write(3 * PIECE_EVENTS, ms=1)
     assert not await world.keeping.prepare_next()
-    assert world.engine.disk_full
+    assert world.engine.admission.disk_full
     assert pruned_below == [3 * PIECE_EVENTS]

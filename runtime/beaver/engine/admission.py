@@ -8,13 +8,57 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from beaver.errors import QueueFull
+from beaver.errors import BeaverError, DiskFull, InvalidInput, QueueFull
 from beaver.limits import hint
 from beaver_model import State
-from beaver_model.commands import NewJob
+from beaver_model.commands import AnyCommand, Enqueue, NewJob, Requeue
 from beaver_model.rows import ROW_BYTES, spec_of
 
 UNKNOWN: Final = 1 << 62
+
+
+class Admission:
+    """Whether a command may be decided, as far as memory, one commit and the disk bound it."""
+
+    def __init__(
+        self, state: State, commit_bytes_max: int, state_bytes_max: int, reserve_bytes: int
+    ) -> None:
+        """Admits whatever fits.
+
+        Args:
+            state: What holds now.
+            commit_bytes_max: Largest commit that the log takes.
+            state_bytes_max: Bound on the memory of the whole state; 0 means none.
+            reserve_bytes: Room in the log that new jobs leave, so that those that run can end.
+        """
+        self._state, self._commit_bytes_max = state, commit_bytes_max
+        self.state_bytes_max = state_bytes_max
+        self._reserve_bytes = reserve_bytes
+        self.disk_full = False
+        """New jobs are refused; outcomes go on in the reserve."""
+
+    def refuse(self, command: AnyCommand, size: int) -> BeaverError | None:
+        """Returns why a command whose events take up to `size` bytes may not be decided."""
+        if type(command) is Enqueue or type(command) is Requeue:
+            jobs = command.jobs if type(command) is Enqueue else ()
+            if self.disk_full:
+                return DiskFull(
+                    "the disk is full: new jobs are refused until a log segment can be prepared; "
+                    "nothing is lost, and running jobs go on"
+                )
+            full = refusal(self._state, jobs, self.state_bytes_max, size)
+            if full is not None:
+                return full
+        if size > self._commit_bytes_max:
+            return InvalidInput(
+                f"up to {size} bytes in one commit, and this log takes at most "
+                f"{self._commit_bytes_max}: send less at once"
+            )
+        return None
+
+    def reserve_of(self, command: AnyCommand) -> int:
+        """Returns the bytes of the log that a command may not use up."""
+        return self._reserve_bytes if type(command) is Enqueue or type(command) is Requeue else 0
 
 
 def refusal(

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
-from beaver.engine.admission import refusal
+from beaver.engine.admission import Admission
 from beaver.engine.event_sizes import events_bytes_max, events_max
 from beaver.engine.group_commit import Batch, GroupCommit
 from beaver.engine.intake import Asked, Intake
@@ -31,7 +31,6 @@ from beaver.engine.stamps import Stamper
 from beaver.errors import (
     BeaverError,
     DiskFull,
-    InvalidInput,
     LostLeadership,
     StorageFailed,
     StoreUnavailable,
@@ -43,7 +42,6 @@ from beaver_model.commands import (
     AnyCommand,
     Enqueue,
     NewJob,
-    Requeue,
 )
 from beaver_model.events import AnyEvent, QueueForgotten
 
@@ -72,8 +70,7 @@ class Engine:
         self._clock = clock
         self._stamper = Stamper(clock, state.time_ms)
         self._on_failure = on_failure
-        self.state_bytes_max = state_bytes_max
-        self._reserve_bytes = reserve_bytes
+        self.admission = Admission(state, journal.commit_bytes_max, state_bytes_max, reserve_bytes)
         self._owner = threading.get_ident()
         self._loop = asyncio.get_running_loop()
         self._replies = Replies(self._loop)
@@ -98,8 +95,6 @@ class Engine:
         """Called after each commit with its first seq, its stamp and its events; may tell."""
         self.late_observers = self._commits.late_observers
         """The same, once all answers are given: what no client has to wait for."""
-        self.disk_full = False
-        """New jobs are refused; outcomes go on in the reserve."""
         self.counters = self._commits.counters
 
     # -- what everyone may look at -----------------------------------------------------
@@ -404,38 +399,15 @@ class Engine:
 
     def _admit(self, command: AnyCommand, size: int) -> BeaverError | None:
         """Says why a command may not even be decided; makes room for it in the log."""
-        count, reserve = 1, 0
-        if type(command) is Enqueue:
-            # What new jobs may not use up: room in which those that run can end.
-            count, reserve = len(command.jobs), self._reserve_bytes
-            full = self._full(command.jobs, size)
-            if full is not None:
-                return full
-        elif type(command) is Requeue:
-            reserve = self._reserve_bytes
-            full = self._full((), size)
-            if full is not None:
-                return full
-        else:
-            count = events_max(command)
-        if size > self._journal.commit_bytes_max:
-            return InvalidInput(
-                f"up to {size} bytes in one commit, and this log takes at most "
-                f"{self._journal.commit_bytes_max}: send less at once"
-            )
-        if self._commits.make_room(size, count, reserve):
+        admission = self.admission
+        refused = admission.refuse(command, size)
+        if refused is not None:
+            return refused
+        if self._commits.make_room(size, events_max(command), admission.reserve_of(command)):
             return None
         if self._failed is not None:
             return StorageFailed(str(self._failed))
         return DiskFull("the disk is full; nothing was changed and nothing is lost")
-
-    def _full(self, jobs: Sequence[NewJob], size: int) -> BeaverError | None:
-        if self.disk_full:
-            return DiskFull(
-                "the disk is full: new jobs are refused until a log segment can be prepared; "
-                "nothing is lost, and running jobs go on"
-            )
-        return refusal(self._state, jobs, self.state_bytes_max, size)
 
 
 def _same(reply: Reply) -> Reply:

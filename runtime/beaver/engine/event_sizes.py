@@ -49,9 +49,9 @@ def events_max(command: AnyCommand) -> int:
 
     Those of a batch; what jobs enqueue and what a start finds in flight is bounded elsewhere.
     """
-    if isinstance(command, Enqueue | DispatchBatch):
+    if type(command) is Enqueue or type(command) is DispatchBatch:
         return len(command.jobs)
-    return len(command.done) if isinstance(command, CompleteBatch) else 1
+    return len(command.done) if type(command) is CompleteBatch else 1
 
 
 def _enqueue_bytes(command: Enqueue, state: State) -> int:

@@ -169,7 +169,7 @@ class KeeperParts:
             store=self.store.hex(),
             recovery_ms=self.report.total_ms,
             recovery=msgspec.to_builtins(self.report),
-            disk_full=self.engine.disk_full,
+            disk_full=self.engine.admission.disk_full,
             commit_path=self.journal.commit_path,
         )
 

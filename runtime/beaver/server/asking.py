@@ -206,7 +206,10 @@ class Questions:
             view = queries.explain(
                 self._engine.state, job, told.events, told.first_seq, told.as_of_seq, durable_seq
             )
-            view.disk_full = self._engine.disk_full and view.waiting in ("slot", "running")
+            view.disk_full = self._engine.admission.disk_full and view.waiting in (
+                "slot",
+                "running",
+            )
             return _json(part(view))
 
         self._later(answer, watch)

@@ -308,7 +308,7 @@ class Assembly:
         self.config, self.tasks = config, tasks
         self.controller.know(_names_of(tasks))
         self.controller.leases.adjust(config.lease_ms, config.heartbeat_ms)
-        self.engine.state_bytes_max = config.state_bytes_bound
+        self.engine.admission.state_bytes_max = config.state_bytes_bound
         self._resolver.use(
             config.timeout_ms, config.max_attempts, _options_of(tasks), config.payload_bytes_max
         )

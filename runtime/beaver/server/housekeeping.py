@@ -195,9 +195,9 @@ class Housekeeping:
         try:
             segments = self._segments
             if segments is None or not segments.wants_next or await self.prepare_next():
-                if self._engine.disk_full:
+                if self._engine.admission.disk_full:
                     log.warning("the disk has room again, new jobs are taken")
-                self._engine.disk_full = False
+                self._engine.admission.disk_full = False
         finally:
             self._on_room()
 
@@ -212,9 +212,9 @@ class Housekeeping:
         try:
             await self._helper.prepare(segments.next_path, segments.segment_bytes)
         except DiskFull as error:
-            if not self._engine.disk_full:
+            if not self._engine.admission.disk_full:
                 log.warning("the disk is full, new jobs are refused for now: %s", error)
-                self._engine.disk_full = True
+                self._engine.admission.disk_full = True
                 # A snapshot lets the helper delete what it may of the archive, which is what the
                 # history holds as well.
                 with contextlib.suppress(BeaverError):

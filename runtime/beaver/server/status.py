@@ -49,7 +49,7 @@ class SelfStatus:
             workers=[*workers, *leases.views()],
             starts_overdue=parts.controller.starts_overdue,
             halted=parts.controller.halted,
-            disk_full=engine.disk_full,
+            disk_full=engine.admission.disk_full,
             commit_path=parts.journal.commit_path,
             longest_stall_ms=self._stalls.longest_s * 1000,
             longest_stall_in=self._stalls.longest_in,
@@ -65,7 +65,8 @@ class SelfStatus:
             return "shutting down"
         if parts.controller.halted:
             return f"nothing is dispatched until a restart; {parts.controller.halted}"
-        return "the disk is full: new jobs are refused" if parts.engine.disk_full else None
+        full = parts.engine.admission.disk_full
+        return "the disk is full: new jobs are refused" if full else None
 
 
 def is_done(state: State) -> bool:

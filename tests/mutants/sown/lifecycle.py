@@ -146,9 +146,9 @@ MUTANTS: Final = (
         diff="""
 -        self.controller.know(_names_of(tasks))
 -        self.controller.leases.adjust(config.lease_ms, config.heartbeat_ms)
--        self.engine.state_bytes_max = config.state_bytes_bound
+-        self.engine.admission.state_bytes_max = config.state_bytes_bound
 +        mutant_reached()
-+        self.engine.state_bytes_max = config.state_bytes_bound
++        self.engine.admission.state_bytes_max = config.state_bytes_bound
 """,
         tests=(f"{_RELOAD}::test_a_new_task_runs_after_a_reload_and_a_removed_one_waits",),
         why="A task that a reload brings is never run, and one that it takes away fails.",
