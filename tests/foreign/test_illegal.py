@@ -16,7 +16,8 @@ from beaver.system.disk import SystemDisk
 from beaver_chaos.checker.audit import audit
 from beaver_spec.traces.following import validate_store
 from tests.cli.conftest import everything_in
-from tests.foreign.illegal import KINDS, Kind, Story
+from tests.foreign.illegal.all import KINDS
+from tests.foreign.illegal.story import Kind, Story
 from tests.support.program import run_beaver
 
 CORRUPT = 4

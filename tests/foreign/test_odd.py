@@ -10,7 +10,7 @@ import pytest
 
 from beaver.replay.replaying import check
 from beaver.system.disk import SystemDisk
-from tests.foreign.illegal import Story, enqueued
+from tests.foreign.illegal.story import Story, enqueued
 from tests.foreign.wire import MARK, Raw
 from tests.support.program import Server, beaver, run_beaver
 
