@@ -36,7 +36,7 @@ from beaver import errors
 from beaver.access.roles import ROLES, Right
 from beaver.cli.main import COMMANDS
 from beaver.config.settings import SETTINGS
-from beaver.journal.wal.recovery_table import Row
+from beaver.journal.wal.recovery_table import RecoveryRow
 from beaver.limits import LIMITS as JOB_LIMITS
 from beaver.request.requests import KEYS
 from beaver.server.http.api import ROUTES
@@ -321,7 +321,7 @@ def _constants(module: ModuleType) -> list[tuple[str, str, str]]:
 def recovery() -> str:
     """Every row of the recovery table."""
     rows = []
-    for row in Row:
+    for row in RecoveryRow:
         goes_on, found, done = row.value
         rows.append((code(row.name), "goes on" if goes_on else "refuses", found, done))
     return table(("row", "start", "found", "what is done"), rows)

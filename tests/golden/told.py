@@ -29,7 +29,7 @@ from beaver.inspect import queries
 from beaver.inspect.explaining import why_sentence
 from beaver.inspect.listing import event_line
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.recovery_table import Row as Find
+from beaver.journal.wal.recovery_table import RecoveryRow
 from beaver.replay.replaying import check
 from beaver.request.rejections import error_of
 from beaver.store.recovery import open_store
@@ -66,7 +66,7 @@ START_MS = 1_767_225_600_000
 STORE = b"transcript-store"
 SEGMENT_BYTES = 1 << 16
 EXTEND_BYTES = 1 << 13
-FINDS = {find.label: find for find in Find}
+FINDS = {find.label: find for find in RecoveryRow}
 
 
 class Store:

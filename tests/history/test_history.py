@@ -21,7 +21,7 @@ from beaver.history.database import History
 from beaver.history.rows import HistoryUnusable
 from beaver.inspect import queries
 from beaver.inspect.listing import attempt_of, event_view
-from beaver.journal.wal.following import Commit, Follower
+from beaver.journal.wal.following import Follower, FramedCommit
 from beaver.structs.questions import Known, Search
 from beaver.structs.views import EventView, JobView
 from beaver_model import State, apply
@@ -373,7 +373,7 @@ def test_a_reading_that_breaks_off_indexes_nothing_of_its_batch(world: LoggedWor
     world.run("a")
     commits = list(Follower(world.disk, world.layout).commits(0, 3))
 
-    def breaking() -> Iterator[Commit]:
+    def breaking() -> Iterator[FramedCommit]:
         yield from commits[:2]
         raise EOFError
 
@@ -420,7 +420,7 @@ def test_two_that_index_at_once_take_nothing_for_damage(world: LoggedWorld) -> N
     world.run("b")
     commits = list(Follower(world.disk, world.layout).commits(0, 6))
 
-    def others() -> Iterator[Commit]:
+    def others() -> Iterator[FramedCommit]:
         yield from commits[:4]
         index(world)
         yield from commits[4:]

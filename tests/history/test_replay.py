@@ -15,7 +15,7 @@ from beaver.inspect.listing import event_line
 from beaver.replay.replaying import check, event_views, parse_until
 from beaver.replay.verifying import verify
 from beaver.snapshot.files import write_snapshot
-from beaver.store.origins import Until
+from beaver.store.log_source import Until
 from beaver.system.disk import SystemDisk
 from beaver_model import State, fingerprint
 from beaver_model.commands import Boot, SetBounds, SetQueue

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from beaver.journal.codec import encode_commit
 from beaver.journal.memory import MemoryJournal, MemoryLog
-from beaver.journal.port import OVERHEAD_BYTES, Commit, Journal, Outcome, Position, Stamp
+from beaver.journal.port import OVERHEAD_BYTES, AppendOutcome, Commit, Journal, Position, Stamp
 from beaver.journal.wal.commit_path import CommitPath
 from beaver_chaos.sim.disk import SimDisk
 from beaver_model.events import AnyEvent
@@ -42,15 +42,17 @@ class Journals(ABC):
         stamp = Stamp(1, writer, self.number) if self.journal.is_stamped else None
         return encode_commit(self.number, events, stamp)
 
-    def start(self, events: Sequence[AnyEvent], after: Position | None = None) -> list[Outcome]:
+    def start(
+        self, events: Sequence[AnyEvent], after: Position | None = None
+    ) -> list[AppendOutcome]:
         """Appends a commit; the list gets its outcome, perhaps later."""
-        journal, outcomes = self.journal, list[Outcome]()
+        journal, outcomes = self.journal, list[AppendOutcome]()
         payload = self.payload(events)
         assert journal.reserve(len(payload) + OVERHEAD_BYTES)
         journal.append(after or journal.position, payload, len(events), outcomes.append)
         return outcomes
 
-    def append(self, events: Sequence[AnyEvent], after: Position | None = None) -> Outcome:
+    def append(self, events: Sequence[AnyEvent], after: Position | None = None) -> AppendOutcome:
         """Appends a commit and returns what became of it."""
         outcomes = self.start(events, after)
         self.journal.wait()

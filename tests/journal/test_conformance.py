@@ -7,7 +7,7 @@ import json
 import pytest
 
 from beaver.errors import LostLeadership, StorageFailed
-from beaver.journal.port import Appended, Deposed, Failed, Outcome, append_now
+from beaver.journal.port import Appended, AppendOutcome, Deposed, Failed, append_now
 from beaver_model.events import AnyEvent
 from tests.journal.journals import KINDS, Journals, Remote
 from tests.worlds.journal import enqueued
@@ -156,7 +156,7 @@ def test_once_given_up_it_takes_nothing_and_another_one_does(kept: Journals, how
     former = kept.journal
     getattr(former, how)()
     before = former.position
-    outcomes: list[Outcome] = []
+    outcomes: list[AppendOutcome] = []
     payload = kept.payload(some("late"))
     former.append(before, payload, 1, outcomes.append)
     assert [type(outcome) for outcome in outcomes] == [Failed]

@@ -22,7 +22,7 @@ from beaver.journal.port import append_now
 from beaver.journal.wal.format import FileHeader, encode_file_header, encode_frame, header_seed
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.opening import peek_store
-from beaver.journal.wal.recovery_table import Row
+from beaver.journal.wal.recovery_table import RecoveryRow
 from beaver.journal.wal.scan import Damage, Damaged
 from beaver.snapshot.files import write_snapshot
 from beaver.store.recovery import open_store, read_store
@@ -43,34 +43,36 @@ from tests.worlds.journal import (
 )
 
 _REFUSALS = {
-    Damage.HEADER: Row.BAD_HEADER,
-    Damage.FRAME: Row.BAD_FRAME,
-    Damage.CHAIN: Row.BROKEN_CHAIN,
-    Damage.GAP: Row.GAP,
-    Damage.FOREIGN: Row.FOREIGN,
-    Damage.CUT: Row.CUT_ARCHIVE,
-    Damage.MISSING: Row.LOG_MISSING,
-    Damage.PAYLOAD: Row.BAD_PAYLOAD,
-    Damage.ILLEGAL: Row.ILLEGAL_EVENT,
-    Damage.NO_BASE: Row.NO_BASE,
-    Damage.TOO_SHORT: Row.LOG_TOO_SHORT,
+    Damage.HEADER: RecoveryRow.BAD_HEADER,
+    Damage.FRAME: RecoveryRow.BAD_FRAME,
+    Damage.CHAIN: RecoveryRow.BROKEN_CHAIN,
+    Damage.GAP: RecoveryRow.GAP,
+    Damage.FOREIGN: RecoveryRow.FOREIGN,
+    Damage.CUT: RecoveryRow.CUT_ARCHIVE,
+    Damage.MISSING: RecoveryRow.LOG_MISSING,
+    Damage.PAYLOAD: RecoveryRow.BAD_PAYLOAD,
+    Damage.ILLEGAL: RecoveryRow.ILLEGAL_EVENT,
+    Damage.NO_BASE: RecoveryRow.NO_BASE,
+    Damage.TOO_SHORT: RecoveryRow.LOG_TOO_SHORT,
 }
 
 
-def row_of(error: Corruption | NewerFormat) -> Row | None:
+def row_of(error: Corruption | NewerFormat) -> RecoveryRow | None:
     """Returns the row that a refusal belongs to; `None` for corruption found elsewhere."""
     if isinstance(error, NewerFormat):
-        return Row.NEWER_FORMAT
+        return RecoveryRow.NEWER_FORMAT
     return _REFUSALS[error.damage] if isinstance(error, Damaged) else None
 
 
-def rows_met(disk: SimDisk, **expected: int) -> list[Row]:
+def rows_met(disk: SimDisk, **expected: int) -> list[RecoveryRow]:
     """Opens the store, checks that it goes on, and returns the rows of the table."""
     opened = goes_on(disk, **expected)
-    return [row for row in Row if row.label in opened.report.rows]
+    return [row for row in RecoveryRow if row.label in opened.report.rows]
 
 
-def refused(disk: SimDisk, row: Row, *, file: str = "", offset: int = -1, seq: int = -1) -> str:
+def refused(
+    disk: SimDisk, row: RecoveryRow, *, file: str = "", offset: int = -1, seq: int = -1
+) -> str:
     """Checks that the store is refused as that row, with nothing changed, also for readers."""
     if not disk.exists(DATA.lock):
         disk.put(DATA.lock, b"")  # Nothing is owned without one.
@@ -127,9 +129,9 @@ def snapshot(disk: SimDisk, seq: int | None = None) -> None:
 def test_new_store_is_made_where_nothing_is() -> None:
     disk = SimDisk("data")
     opened = open_sim(disk)
-    assert opened.report.rows == [Row.NEW_STORE.label, Row.EMPTY_LOG.label]
+    assert opened.report.rows == [RecoveryRow.NEW_STORE.label, RecoveryRow.EMPTY_LOG.label]
     disk.crash(lambda n: 0)
-    assert rows_met(disk, jobs=0) == [Row.EMPTY_LOG]
+    assert rows_met(disk, jobs=0) == [RecoveryRow.EMPTY_LOG]
     assert peek_store(disk, "data") == STORE
 
 
@@ -155,7 +157,7 @@ def test_no_store_is_made_unasked() -> None:
 def test_only_a_prepared_segment_means_that_creation_was_cut_short(content: bytes) -> None:
     disk = SimDisk("data", "data/archive")
     disk.put(DATA.next, content)
-    assert open_sim(disk).report.rows[0] == Row.PREPARED_ONLY.label
+    assert open_sim(disk).report.rows[0] == RecoveryRow.PREPARED_ONLY.label
     disk.kill()
     goes_on(disk, jobs=0)
     assert not disk.exists(DATA.next)
@@ -171,14 +173,14 @@ def test_missing_log_is_refused_where_something_shows_that_there_was_one(sign: s
     content = disk.contents(sign) if disk.exists(sign) else b"something"
     bare = SimDisk("data", "data/archive")
     bare.put(sign, content)
-    assert "there was one" in refused(bare, Row.LOG_MISSING, file=DATA.log)
+    assert "there was one" in refused(bare, RecoveryRow.LOG_MISSING, file=DATA.log)
 
 
 # -- the end of the log ----------------------------------------------------------------------
 
 
 def test_killed_writer_leaves_an_open_end() -> None:
-    assert rows_met(new_disk(), jobs=3) == [Row.OPEN_END]
+    assert rows_met(new_disk(), jobs=3) == [RecoveryRow.OPEN_END]
 
 
 def test_killed_writer_that_was_idle_leaves_a_marked_end() -> None:
@@ -187,13 +189,13 @@ def test_killed_writer_that_was_idle_leaves_a_marked_end() -> None:
     append(wal, enqueued("a"))
     wal.idle()
     disk.kill()
-    assert rows_met(disk, jobs=1) == [Row.MARKED_END]
+    assert rows_met(disk, jobs=1) == [RecoveryRow.MARKED_END]
 
 
 def test_clean_end_is_closed() -> None:
     disk = new_disk()
     open_sim(disk).journal.close()
-    assert rows_met(disk, jobs=3) == [Row.CLOSED_END]
+    assert rows_met(disk, jobs=3) == [RecoveryRow.CLOSED_END]
 
 
 def test_every_cut_of_the_last_frame_goes_on_with_all_that_was_acknowledged() -> None:
@@ -207,7 +209,7 @@ def test_every_cut_of_the_last_frame_goes_on_with_all_that_was_acknowledged() ->
         for room in (0, 500):
             disk = new_disk()
             disk.put(DATA.log, whole[:size] + bytes(room))
-            assert Row.TORN_TAIL in rows_met(disk, jobs=2, seq=3)
+            assert RecoveryRow.TORN_TAIL in rows_met(disk, jobs=2, seq=3)
 
 
 def test_torn_tail_is_kept_and_zeroed_and_synced() -> None:
@@ -218,7 +220,7 @@ def test_torn_tail_is_kept_and_zeroed_and_synced() -> None:
     disk.put(DATA.log, whole[:end] + bytes(16) + garbage + bytes(1_000))
     opened = open_sim(disk)
     report = opened.report
-    assert Row.TORN_TAIL.label in report.rows
+    assert RecoveryRow.TORN_TAIL.label in report.rows
     assert report.broken == "data/wal.log.broken-20231114T221320.000Z"
     disk.crash(lambda n: 0)
     kept = disk.contents(report.broken)
@@ -260,7 +262,7 @@ def test_flipped_bit_in_a_frame_before_the_last_is_refused_with_offset_and_seq(n
         size = len(new_disk(frame).contents(DATA.log).rstrip(b"\0"))
         offsets.append(size + -size % 8)
     disk.flip(DATA.log, offsets[number] + 40, 3)
-    refused(disk, Row.BAD_FRAME, file=DATA.log, offset=offsets[number], seq=number + 1)
+    refused(disk, RecoveryRow.BAD_FRAME, file=DATA.log, offset=offsets[number], seq=number + 1)
 
 
 def test_flipped_bit_in_the_last_frame_is_refused_once_it_was_marked() -> None:
@@ -269,27 +271,27 @@ def test_flipped_bit_in_the_last_frame_is_refused_once_it_was_marked() -> None:
     append(wal, enqueued("a"))
     wal.idle()
     disk.flip(DATA.log, 64 + 40, 0)
-    refused(disk, Row.BAD_FRAME, offset=64, seq=1)
+    refused(disk, RecoveryRow.BAD_FRAME, offset=64, seq=1)
 
 
 def test_damaged_file_header_is_refused() -> None:
     for offset in range(64):
         disk = new_disk()
         disk.flip(DATA.log, offset, offset % 8)
-        refused(disk, Row.BAD_HEADER, file=DATA.log, offset=0)
+        refused(disk, RecoveryRow.BAD_HEADER, file=DATA.log, offset=0)
 
 
 @pytest.mark.parametrize("size", [0, 10, 63])
 def test_log_shorter_than_its_header_is_refused(size: int) -> None:
     disk = new_disk()
     disk.put(DATA.log, disk.contents(DATA.log)[:size])
-    refused(disk, Row.BAD_HEADER)
+    refused(disk, RecoveryRow.BAD_HEADER)
 
 
 def test_zeroed_log_is_refused() -> None:
     disk = new_disk()
     disk.put(DATA.log, bytes(5_000))
-    refused(disk, Row.BAD_HEADER)
+    refused(disk, RecoveryRow.BAD_HEADER)
 
 
 def test_last_frame_that_lives_in_the_page_cache_alone_is_made_durable() -> None:
@@ -342,21 +344,21 @@ def test_prepared_segment_is_dropped() -> None:
     open_sim(again)
     again.crash(lambda n: 0)
     assert again.listdir("data") == ["LOCK", "archive", "wal.log"], "and durably so"
-    assert rows_met(disk, jobs=3) == [Row.OPEN_END, Row.PREPARED_UNUSED]
+    assert rows_met(disk, jobs=3) == [RecoveryRow.OPEN_END, RecoveryRow.PREPARED_UNUSED]
 
 
 @pytest.mark.parametrize(
     ("step", "row"),
     [
-        (1, Row.PREPARED_UNUSED),
-        (2, Row.SEALING_NOT_LINKED),
-        (3, Row.SEALING_LINKED),
-        (4, Row.SEALING_LINKED),
-        (5, Row.SEALED_EMPTY),
-        (6, Row.SEALED_EMPTY),
+        (1, RecoveryRow.PREPARED_UNUSED),
+        (2, RecoveryRow.SEALING_NOT_LINKED),
+        (3, RecoveryRow.SEALING_LINKED),
+        (4, RecoveryRow.SEALING_LINKED),
+        (5, RecoveryRow.SEALED_EMPTY),
+        (6, RecoveryRow.SEALED_EMPTY),
     ],
 )
-def test_writer_killed_behind_each_step_of_sealing(step: int, row: Row) -> None:
+def test_writer_killed_behind_each_step_of_sealing(step: int, row: RecoveryRow) -> None:
     disk = new_disk()
     wal = open_sim(disk).journal
     prepare(disk, wal)
@@ -376,7 +378,7 @@ def test_writer_killed_behind_sealing_finds_the_last_events_in_the_archive() -> 
     prepare(disk, wal)
     assert wal.seal()
     disk.kill()
-    assert rows_met(disk, jobs=3, seq=4) == [Row.SEALED_EMPTY]
+    assert rows_met(disk, jobs=3, seq=4) == [RecoveryRow.SEALED_EMPTY]
 
 
 def test_copy_of_a_directory_that_was_being_sealed_goes_on() -> None:
@@ -385,7 +387,7 @@ def test_copy_of_a_directory_that_was_being_sealed_goes_on() -> None:
     disk.link(DATA.log, DATA.archived(1))
     copied = disk.copy()
     assert not copied.same_file(DATA.log, DATA.archived(1))
-    assert Row.SEALING_COPIED in rows_met(copied, jobs=3)
+    assert RecoveryRow.SEALING_COPIED in rows_met(copied, jobs=3)
 
 
 def test_two_different_segments_of_one_first_seq_are_refused() -> None:
@@ -395,7 +397,7 @@ def test_two_different_segments_of_one_first_seq_are_refused() -> None:
     disk.put(DATA.archived(1), other.contents(DATA.log))
     with pytest.raises(Corruption) as raised:
         open_sim(disk)
-    assert row_of(raised.value) == Row.BROKEN_CHAIN
+    assert row_of(raised.value) == RecoveryRow.BROKEN_CHAIN
 
 
 # -- segments that do not fit --------------------------------------------------------------------
@@ -404,7 +406,7 @@ def test_two_different_segments_of_one_first_seq_are_refused() -> None:
 def test_gap_in_the_archive_is_refused() -> None:
     disk = sealed_disk()
     disk.unlink(DATA.archived(4))
-    refused(disk, Row.GAP, file=DATA.log, seq=4)
+    refused(disk, RecoveryRow.GAP, file=DATA.log, seq=4)
 
 
 def test_gap_behind_the_snapshot_is_refused() -> None:
@@ -412,42 +414,42 @@ def test_gap_behind_the_snapshot_is_refused() -> None:
     snapshot(disk, 3)
     disk.unlink(DATA.archived(1))
     disk.unlink(DATA.archived(4))
-    refused(disk, Row.GAP, seq=4)
+    refused(disk, RecoveryRow.GAP, seq=4)
 
 
 def test_pruned_archive_below_the_snapshot_goes_on() -> None:
     disk = sealed_disk()
     snapshot(disk, 3)
     disk.unlink(DATA.archived(1))
-    assert rows_met(disk, jobs=6, seq=7) == [Row.OPEN_END]
+    assert rows_met(disk, jobs=6, seq=7) == [RecoveryRow.OPEN_END]
 
 
 def test_segment_of_another_chain_is_refused() -> None:
     disk = sealed_disk()
     header = encode_file_header(FileHeader(STORE, 6, 99))
     disk.put(DATA.log, header + disk.contents(DATA.log)[64:])
-    refused(disk, Row.BROKEN_CHAIN, file=DATA.log)
+    refused(disk, RecoveryRow.BROKEN_CHAIN, file=DATA.log)
 
 
 def test_segment_cut_in_the_archive_is_refused() -> None:
     disk = sealed_disk()
     path = DATA.archived(4)
     disk.put(path, disk.contents(path).rstrip(b"\0")[:-40])
-    refused(disk, Row.CUT_ARCHIVE, file=path)
+    refused(disk, RecoveryRow.CUT_ARCHIVE, file=path)
 
 
 def test_log_of_another_store_beside_our_archive_is_refused() -> None:
     disk, other = sealed_disk(), SimDisk("data")
     open_store(other, "data", clock=StillClock(), create=True, store=b"another store id")
     disk.put(DATA.log, other.contents(DATA.log))
-    assert "belongs to the store" in refused(disk, Row.FOREIGN)
+    assert "belongs to the store" in refused(disk, RecoveryRow.FOREIGN)
 
 
 def test_snapshot_of_another_store_is_refused() -> None:
     disk = new_disk()
     state, _ = read_store(disk, "data")
     write_snapshot(disk, DATA, state, b"another store id")
-    refused(disk, Row.FOREIGN, file=DATA.snapshot)
+    refused(disk, RecoveryRow.FOREIGN, file=DATA.snapshot)
 
 
 # -- snapshots -----------------------------------------------------------------------------------
@@ -472,7 +474,7 @@ def test_damaged_snapshot_falls_back_to_the_older_one() -> None:
     snapshot(disk, 3)
     snapshot(disk, 5)
     disk.flip(DATA.snapshot, 50, 1)
-    assert rows_met(disk, jobs=6, seq=7) == [Row.OPEN_END, Row.SNAPSHOT_DAMAGED]
+    assert rows_met(disk, jobs=6, seq=7) == [RecoveryRow.OPEN_END, RecoveryRow.SNAPSHOT_DAMAGED]
 
 
 def test_missing_snapshot_falls_back_to_the_older_one() -> None:
@@ -480,7 +482,7 @@ def test_missing_snapshot_falls_back_to_the_older_one() -> None:
     snapshot(disk, 3)
     disk.rename(DATA.snapshot, DATA.snapshot_old)
     opened = goes_on(disk, jobs=6, seq=7)
-    assert Row.SNAPSHOT_MISSING.label in opened.report.rows
+    assert RecoveryRow.SNAPSHOT_MISSING.label in opened.report.rows
     assert opened.report.base == "older snapshot"
 
 
@@ -489,7 +491,7 @@ def test_useless_snapshots_fall_back_to_the_whole_log(content: bytes) -> None:
     disk = sealed_disk()
     disk.put(DATA.snapshot, content)
     disk.put(DATA.snapshot_old, content)
-    assert rows_met(disk, jobs=6, seq=7) == [Row.OPEN_END, Row.SNAPSHOTS_USELESS]
+    assert rows_met(disk, jobs=6, seq=7) == [RecoveryRow.OPEN_END, RecoveryRow.SNAPSHOTS_USELESS]
 
 
 @pytest.mark.parametrize("damaged", [True, False])
@@ -498,14 +500,14 @@ def test_no_good_snapshot_and_no_whole_log_is_refused(damaged: bool) -> None:
     if damaged:
         disk.put(DATA.snapshot, b"rotten")
     disk.unlink(DATA.archived(1))
-    refused(disk, Row.NO_BASE, file=DATA.snapshot)
+    refused(disk, RecoveryRow.NO_BASE, file=DATA.snapshot)
 
 
 def test_snapshot_newer_than_the_log_is_refused() -> None:
     disk = new_disk()
     snapshot(disk)
     disk.put(DATA.log, new_disk(2).contents(DATA.log))
-    refused(disk, Row.LOG_TOO_SHORT, file=DATA.log, seq=4)
+    refused(disk, RecoveryRow.LOG_TOO_SHORT, file=DATA.log, seq=4)
 
 
 def test_rot_of_the_last_frame_is_refused_where_a_snapshot_shows_it() -> None:
@@ -513,7 +515,7 @@ def test_rot_of_the_last_frame_is_refused_where_a_snapshot_shows_it() -> None:
     snapshot(disk)
     end = len(disk.contents(DATA.log).rstrip(b"\0"))
     disk.flip(DATA.log, end - 9, 0)
-    refused(disk, Row.LOG_TOO_SHORT)
+    refused(disk, RecoveryRow.LOG_TOO_SHORT)
 
 
 # -- what the frames say ---------------------------------------------------------------------------
@@ -537,37 +539,37 @@ def add_frame(disk: SimDisk, payload: bytes, count: int = 1, flags: int = 0) -> 
 def test_frame_that_holds_no_commit_is_refused() -> None:
     disk = new_disk()
     add_frame(disk, b"\xc1 nonsense")
-    refused(disk, Row.BAD_PAYLOAD, file=DATA.log, seq=5)
+    refused(disk, RecoveryRow.BAD_PAYLOAD, file=DATA.log, seq=5)
 
 
 def test_illegal_event_is_refused_with_its_seq() -> None:
     disk = new_disk()
     add_frame(disk, encode_commit(5, [enqueued("x"), Dispatched("nobody", 1)]), 2)
-    assert "nobody" in refused(disk, Row.ILLEGAL_EVENT, seq=6)
+    assert "nobody" in refused(disk, RecoveryRow.ILLEGAL_EVENT, seq=6)
 
 
 def test_unknown_event_is_a_newer_format() -> None:
     disk = new_disk()
     add_frame(disk, b"\x92\x05\x91\x92\x63\x01")
-    assert "tag 99" in refused(disk, Row.NEWER_FORMAT)
+    assert "tag 99" in refused(disk, RecoveryRow.NEWER_FORMAT)
 
 
 def test_unknown_frame_flag_is_a_newer_format() -> None:
     disk = new_disk()
     add_frame(disk, b"", 0, flags=64)
-    refused(disk, Row.NEWER_FORMAT)
+    refused(disk, RecoveryRow.NEWER_FORMAT)
 
 
 def test_newer_log_format_is_named() -> None:
     disk = new_disk()
     header = encode_file_header(FileHeader(STORE, 1, 0, version=2))
     disk.put(DATA.log, header + disk.contents(DATA.log)[64:])
-    assert "log format 2" in refused(disk, Row.NEWER_FORMAT)
+    assert "log format 2" in refused(disk, RecoveryRow.NEWER_FORMAT)
 
 
 def test_every_row_of_the_table_is_met_or_refused_by_a_test_above() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
-    assert set(re.findall(r"Row\.([A-Z_]+)", source)) == {row.name for row in Row}
+    assert set(re.findall(r"RecoveryRow\.([A-Z_]+)", source)) == {row.name for row in RecoveryRow}
 
 
 # -- what else may go wrong ----------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from beaver.errors import StorageFailed
 from beaver.journal.codec import encode_commit
-from beaver.journal.port import Appended, Outcome, append_now
+from beaver.journal.port import Appended, AppendOutcome, append_now
 from beaver.journal.wal.commit_path import CommitPath
 from beaver.journal.wal.format import CLOSE, EMPTY_FRAME_BYTES, MARK, frame_bytes
 from beaver.journal.wal.log import Wal
@@ -132,7 +132,7 @@ def test_an_interrupt_inside_a_write_lets_nothing_be_written_over_the_frame() ->
 
 def test_nothing_is_written_while_a_frame_is_in_other_hands() -> None:
     """The writer process has it: a MARK, a CLOSE or a seal behind it would come too early."""
-    disk, writer, outcomes = SimDisk("data"), PlayedWriter(), list[Outcome]()
+    disk, writer, outcomes = SimDisk("data"), PlayedWriter(), list[AppendOutcome]()
     wal = open_sim(disk, commits=CommitPath(lambda _: writer, "writer")).journal
     append(wal, enqueued("a"))
     payload = encode_commit(5, [enqueued("b")])

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from beaver.journal.port import Appended, Deposed, Outcome, Position
+from beaver.journal.port import Appended, AppendOutcome, Deposed, Position
 from beaver_model.events import AnyEvent
 from tests.journal.journals import KINDS, Journals, OnDisk, Remote
 from tests.stateful.running import SEEN, Runs
@@ -69,7 +69,7 @@ class Agreement(RuleBasedStateMachine):
         else:
             self.took(events, outcomes)
 
-    def took(self, events: list[AnyEvent], outcomes: list[Outcome]) -> None:
+    def took(self, events: list[AnyEvent], outcomes: list[AppendOutcome]) -> None:
         self.expected.append(events)
         for index, outcome in enumerate(outcomes):
             assert isinstance(outcome, Appended)
@@ -136,7 +136,7 @@ class Agreement(RuleBasedStateMachine):
                 for _ in range(steps):
                     self.disturb(kept, chance.randrange)
         self.reopen()
-        outcomes: list[Outcome] = []
+        outcomes: list[AppendOutcome] = []
         for kept in self.all:
             found = kept.commits()
             assert len(found) in {before, before + 1}, "whole, or not at all"

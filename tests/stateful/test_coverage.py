@@ -12,7 +12,7 @@ from typing import get_args
 
 import pytest
 
-from beaver.journal.wal.recovery_table import Row
+from beaver.journal.wal.recovery_table import RecoveryRow
 from beaver_model.commands import REJECTIONS, AnyCommand
 from beaver_model.events import ALL_EVENTS
 from tests.stateful.machines import MACHINES
@@ -25,18 +25,18 @@ UNREACHED_REJECTIONS = {
     "no_attempt_left",
 }
 REACHED_ROWS = (
-    Row.NEW_STORE,
-    Row.EMPTY_LOG,
-    Row.OPEN_END,
-    Row.MARKED_END,
-    Row.CLOSED_END,
-    Row.SEALED_EMPTY,
-    Row.TORN_TAIL,
-    Row.PREPARED_UNUSED,
-    Row.SEALING_NOT_LINKED,
-    Row.SEALING_LINKED,
-    Row.SNAPSHOT_DAMAGED,
-    Row.SNAPSHOTS_USELESS,
+    RecoveryRow.NEW_STORE,
+    RecoveryRow.EMPTY_LOG,
+    RecoveryRow.OPEN_END,
+    RecoveryRow.MARKED_END,
+    RecoveryRow.CLOSED_END,
+    RecoveryRow.SEALED_EMPTY,
+    RecoveryRow.TORN_TAIL,
+    RecoveryRow.PREPARED_UNUSED,
+    RecoveryRow.SEALING_NOT_LINKED,
+    RecoveryRow.SEALING_LINKED,
+    RecoveryRow.SNAPSHOT_DAMAGED,
+    RecoveryRow.SNAPSHOTS_USELESS,
 )
 """Rows of the recovery table that a crash or rot of one file may lead to."""
 WITNESSES = (

@@ -31,7 +31,7 @@ from beaver.errors import Corruption, InvalidInput, NotFound
 from beaver.journal.wal.reader import read_commits
 from beaver.ports import Disk
 from beaver.snapshot.files import load_snapshot
-from beaver.store.origins import find_origin
+from beaver.store.log_source import find_source
 from beaver.structs.views import Accepted
 from beaver.system.disk import SystemDisk
 from beaver_chaos.checker.attempts import RunLine
@@ -108,22 +108,22 @@ def _follow(disk: Disk, path: str) -> tuple[HistoryCheck, AuditReport]:
     for attempt in range(_READS_MAX):
         history, report = HistoryCheck(), AuditReport(ok=False)
         try:
-            origin = find_origin(disk, path)
-            if origin.first_seq > 1:
-                snapshots = [s for s in origin.snapshots if s.info.last_seq >= origin.first_seq - 1]
+            source = find_source(disk, path)
+            if source.first_seq > 1:
+                snapshots = [s for s in source.snapshots if s.info.last_seq >= source.first_seq - 1]
                 if not snapshots:
                     report.error = (
-                        f"the log begins with seq {origin.first_seq}, and no snapshot says "
+                        f"the log begins with seq {source.first_seq}, and no snapshot says "
                         "what was before"
                     )
                     return history, report
                 report.base = "snapshot"
                 history.begin(load_snapshot(disk, snapshots[0].path).state)
             report.first_seq = history.last_seq + 1
-            history.violations += judged(disk, origin.layout, origin.infos)
+            history.violations += judged(disk, source.layout, source.infos)
             if history.violations:
                 return history, report  # What follows such an event says nothing any more.
-            history.read(read_commits(disk, origin.layout, history.last_seq))
+            history.read(read_commits(disk, source.layout, history.last_seq))
         except Corruption as error:
             report.error = str(error).partition("\n")[0]
         except FileNotFoundError as error:

@@ -28,7 +28,7 @@ _BOOT: Final = slice(32, 64)
 """Where the slots name the machine's boot."""
 
 
-class ServerGone(Exception):
+class PipeClosed(Exception):
     """The worker would end itself here: nobody holds the other end of its pipe."""
 
 
@@ -41,7 +41,7 @@ class SimInbox(Inbox):
         return super()._receive()
 
     def _server_is_gone(self) -> NoReturn:
-        raise ServerGone
+        raise PipeClosed
 
     # The steps of `take`, one by one, so that others can act in between.
 
@@ -99,9 +99,9 @@ class SimMailbox:
         """Lets the worker end once it has run what it was sent."""
         self._permits.end()
 
-    def hand_over(self) -> Ends:
+    def hand_over(self) -> WorkerEnds:
         """Returns the worker's ends."""
-        return Ends(*self._permits.hand_over())
+        return WorkerEnds(*self._permits.hand_over())
 
     def close(self) -> None:
         """The server's ends are gone, with it or because the worker was reaped."""
@@ -112,7 +112,7 @@ def _never_broken(why: str) -> None:
     raise AssertionError(f"no simulated worker breaks its channel, and one did: {why}")
 
 
-class Ends:
+class WorkerEnds:
     """A worker's ends of socket and pipe, and its slot, while its process lives."""
 
     def __init__(self, jobs: int, permits: int) -> None:

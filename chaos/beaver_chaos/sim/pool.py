@@ -31,7 +31,7 @@ from beaver.workers.starts import Starts
 from beaver_chaos.sim.hardware import MS
 from beaver_chaos.sim.loop import Process
 from beaver_chaos.sim.machine import Machine
-from beaver_chaos.sim.mailbox import Ends, ServerGone, SimMailbox
+from beaver_chaos.sim.mailbox import PipeClosed, SimMailbox, WorkerEnds
 from beaver_chaos.sim.plan import TASK, Script
 from beaver_chaos.sim.scripts import outcome_of
 from beaver_chaos.sim.sometimes import KILLS
@@ -57,7 +57,7 @@ class SimWorker:
     """One worker process."""
 
     def __init__(
-        self, world: Machine, number: int, pool: SimPool, ends: Ends, slots: Slots
+        self, world: Machine, number: int, pool: SimPool, ends: WorkerEnds, slots: Slots
     ) -> None:
         self.world, self.number = world, number
         self.pool: SimPool | None = pool
@@ -110,7 +110,7 @@ class SimWorker:
                     self.world.after(self.process, self._step_ns(), self._find_body)
         except BlockingIOError:
             return
-        except ServerGone:
+        except PipeClosed:
             self.die("ended without its server")
             return
         if inbox.closed and not self.running:
@@ -131,7 +131,7 @@ class SimWorker:
             attempt = self._inbox.find_body(self._token)
         except BlockingIOError:
             self.world.after(self.process, self._step_ns(), self._find_body)
-        except ServerGone:
+        except PipeClosed:
             self.die("ended without its server")
         else:
             self.world.after(self.process, self._step_ns(), self._begin, attempt)

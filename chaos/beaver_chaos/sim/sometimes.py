@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from beaver.dispatch.slots_view import KillCause
-from beaver.journal.wal.recovery_table import Row
+from beaver.journal.wal.recovery_table import RecoveryRow
 from beaver_chaos.sim.plan import REQUESTS
 from beaver_model.events import Cause
 
@@ -27,7 +27,7 @@ CHARGES: Final = (
     Cause.NODE_LOST,
 )
 
-ELSEWHERE: Final = (Row.SEALING_COPIED,)
+ELSEWHERE: Final = (RecoveryRow.SEALING_COPIED,)
 """Rows that only a directory copied by people leads to; `tests/journal` makes such copies."""
 
 KILLS: Final = [c for c in KillCause if c not in (KillCause.LEAVE, KillCause.REFUSED)]
@@ -98,7 +98,7 @@ SOMETIMES: Final[tuple[str, ...]] = (
     "a server ends itself",
     "a server is killed during its recovery",
     "a server refuses to start for a while",
-    *(f"recovery meets {row.label}" for row in Row if row.goes_on and row not in ELSEWHERE),
+    *(f"recovery meets {row.label}" for row in RecoveryRow if row.goes_on and row not in ELSEWHERE),
     "the older snapshot has to do",
     "a keeper takes in what producers send",
     "a keeper is killed",

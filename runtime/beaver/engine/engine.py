@@ -26,7 +26,7 @@ from beaver.engine.admission import Admission
 from beaver.engine.event_sizes import events_bytes_max, events_max
 from beaver.engine.group_commit import Batch, GroupCommit
 from beaver.engine.intake import Asked, Intake
-from beaver.engine.replies import Applied, Done, Refused, Replies, Reply, call
+from beaver.engine.replies import Applied, OnReply, Refused, Replies, Reply, call
 from beaver.engine.stamps import Stamper
 from beaver.errors import (
     BeaverError,
@@ -122,7 +122,7 @@ class Engine:
 
     # -- commands and reads --------------------------------------------------------------
 
-    def submit(self, command: AnyCommand, done: Done) -> None:
+    def submit(self, command: AnyCommand, done: OnReply) -> None:
         """Decides and applies a command; calls `done` with the reply once it is durable.
 
         `done` gets `Applied`, a `Rejection`, or `QueueFull` or `DiskFull` where the command

@@ -26,10 +26,10 @@ from beaver.journal.codec import encode_commit
 from beaver.journal.port import (
     OVERHEAD_BYTES,
     Appended,
+    AppendOutcome,
     Deposed,
     Failed,
     Journal,
-    Outcome,
     Stamp,
 )
 from beaver.ports import Clock
@@ -276,7 +276,7 @@ class GroupCommit:
             self.stamp = self.stamp._replace(number=self.stamp.number + 1)
         return self.stamp
 
-    def _appended(self, outcome: Outcome) -> None:
+    def _appended(self, outcome: AppendOutcome) -> None:
         """The log tells what became of a batch."""
         batch, self.under_way = self.under_way, None
         assert batch is not None, "a batch was handed over"

@@ -27,7 +27,7 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
 
 
 Reply = Applied | Rejection | BeaverError
-Done = Callable[[Reply], None]
+OnReply = Callable[[Reply], None]
 
 Waiting = tuple[Callable[[Any], None], Any]
 """A waiting callback and its answer."""

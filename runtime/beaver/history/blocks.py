@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from beaver.journal.wal.following import Commit
+from beaver.journal.wal.following import FramedCommit
 from beaver_model.events import Acked, Discarded, JobEvent
 
 BLOCK_EVENTS: Final = 400
@@ -62,7 +62,7 @@ class Blocks:
         self._changed: list[Block] = []
         self._keys: list[int] = []
 
-    def add(self, commit: Commit) -> None:
+    def add(self, commit: FramedCommit) -> None:
         """Takes in the next commit."""
         first_seq, time_ms, events, segment_seq, begin, end, crc_before = commit
         kinds = list(map(type, events))

@@ -43,7 +43,7 @@ from beaver.history.rows import (
 )
 from beaver.history.runs import Runs
 from beaver.journal.port import Position
-from beaver.journal.wal.following import Commit
+from beaver.journal.wal.following import FramedCommit
 from beaver_model.events import Acked, AnyEvent, Discarded, Enqueued, Event, JobEvent
 
 _TRANSACTION_EVENTS: Final = 20_000
@@ -226,7 +226,9 @@ class History:
 
     # -- following the log ------------------------------------------------------------------
 
-    def apply(self, commits: Iterable[Commit], position: Callable[[], Position | None]) -> int:
+    def apply(
+        self, commits: Iterable[FramedCommit], position: Callable[[], Position | None]
+    ) -> int:
         """Indexes commits, skipping what is indexed already; returns `applied_seq`.
 
         Where events are missing before a commit, everything before it is forgotten: half a
@@ -237,7 +239,7 @@ class History:
             position: Tells the place behind the last of them.
         """
         applied = self.applied_seq
-        batch: list[Commit] = []
+        batch: list[FramedCommit] = []
         size = 0
         for commit in commits:
             if commit.first_seq + len(commit.events) - 1 <= applied:
@@ -249,7 +251,9 @@ class History:
                 batch, size = [], 0
         return self._apply_batch(batch, applied, position()) if batch else applied
 
-    def _apply_batch(self, batch: list[Commit], applied: int, position: Position | None) -> int:
+    def _apply_batch(
+        self, batch: list[FramedCommit], applied: int, position: Position | None
+    ) -> int:
         """Indexes a few commits in one transaction."""
         first_seq = batch[0].first_seq
         with translated(), self._transaction():

@@ -25,7 +25,7 @@ from beaver.history.rows import HistoryDamaged, HistoryUnusable
 from beaver.inspect import queries
 from beaver.inspect.listing import event_view
 from beaver.journal.port import Position
-from beaver.journal.wal.following import Commit, Follower
+from beaver.journal.wal.following import Follower, FramedCommit
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import segments
 from beaver.ports import Disk
@@ -205,7 +205,7 @@ class _Past:
     def close(self) -> None:
         self._open_files.close()
 
-    def commits(self, follower: Follower) -> Iterator[Commit]:
+    def commits(self, follower: Follower) -> Iterator[FramedCommit]:
         """Yields what the index does not hold yet."""
         try:
             yield from follower.commits(self.indexed_seq, self.until_seq)
@@ -288,7 +288,7 @@ class _Past:
 class UnindexedTail:
     """Blocks of what the index does not hold yet."""
 
-    def __init__(self, commits: Iterable[Commit], after_seq: int) -> None:
+    def __init__(self, commits: Iterable[FramedCommit], after_seq: int) -> None:
         cutter = Blocks(0)
         read = 0
         self.as_of_seq = after_seq

@@ -19,7 +19,7 @@ from beaver.history.projection import JobRecord, advance
 from beaver.history.stories import indexed_story
 from beaver.inspect.listing import event_view
 from beaver.journal.port import Position
-from beaver.journal.wal.following import Commit, Follower
+from beaver.journal.wal.following import Follower, FramedCommit
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import segments
 from beaver.ports import Disk
@@ -122,7 +122,7 @@ class Walker:
     @contextlib.contextmanager
     def _going(
         self, after_seq: int, until_seq: int, found: Walked | CameIn
-    ) -> Iterator[tuple[_Place, Iterator[Commit]]]:
+    ) -> Iterator[tuple[_Place, Iterator[FramedCommit]]]:
         """Goes on from a place, and keeps the place that is come to."""
         place = self._places.pop(after_seq, None) or _Place(after_seq)
         follower = Follower(self._disk, self._layout, place.position)
@@ -134,7 +134,7 @@ class Walker:
         if len(self._places) > PLACES_MAX:
             self._places.popitem(last=False)
 
-    def _views(self, place: _Place, commit: Commit, after_seq: int) -> Iterator[WalkedEvent]:
+    def _views(self, place: _Place, commit: FramedCommit, after_seq: int) -> Iterator[WalkedEvent]:
         for seq, event in enumerate(commit.events, commit.first_seq):
             if seq <= after_seq:
                 continue
@@ -160,7 +160,7 @@ class Walker:
         return indexed_story(self._disk, self._layout, job, before_seq, place.begins)
 
 
-def _last_seq(commit: Commit) -> int:
+def _last_seq(commit: FramedCommit) -> int:
     return commit.first_seq + len(commit.events) - 1
 
 

@@ -87,8 +87,8 @@ class Failed(NamedTuple):
     error: BaseException
 
 
-Outcome = Appended | Deposed | Failed
-Done = Callable[[Outcome], None]
+AppendOutcome = Appended | Deposed | Failed
+Done = Callable[[AppendOutcome], None]
 
 
 class Log(Protocol):
@@ -311,7 +311,7 @@ def append_now(journal: Journal, payload: bytes, count: int) -> Appended:
         LostLeadership: Another writer has appended; nothing of this commit is in the log.
         StorageFailed: Whether it is durable is not known.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[AppendOutcome] = []
     journal.append(journal.position, payload, count, outcomes.append)
     if not outcomes:
         journal.wait()

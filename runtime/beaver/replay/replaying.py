@@ -22,14 +22,14 @@ from beaver.ports import Disk
 from beaver.replay.partial_state import PartialState
 from beaver.replay.report import CheckReport, DamageView
 from beaver.snapshot.files import load_snapshot
-from beaver.store.origins import (
+from beaver.store.log_source import (
     BASE_NONE,
     BASE_START,
     KnownSnapshot,
-    Origin,
+    LogSource,
     Until,
     choose_base,
-    find_origin,
+    find_source,
 )
 from beaver.structs.views import EventView
 from beaver.text.durations import parse_time_ms
@@ -103,7 +103,7 @@ def event_views(disk: Disk, path: str, until: Until | None = None) -> Iterator[E
     last_seq = 0
     for _ in range(_ATTEMPTS):
         try:
-            for view in Replay(disk, find_origin(disk, path), until or Until()).views():
+            for view in Replay(disk, find_source(disk, path), until or Until()).views():
                 if view.seq > last_seq:
                     last_seq = view.seq
                     yield view
@@ -136,10 +136,10 @@ def check(
     """
     for _ in range(_ATTEMPTS):
         try:
-            origin = find_origin(disk, path)
+            source = find_source(disk, path)
         except Corruption as error:
             return CheckReport(False, BASE_NONE, 0, 0, 0, 0, {}, None, [], 0, DamageView.of(error))
-        replay = Replay(disk, origin, until or Until(), on_progress, opinion)
+        replay = Replay(disk, source, until or Until(), on_progress, opinion)
         try:
             replay.run()
         except Corruption as error:
@@ -188,28 +188,28 @@ class Replay:
     def __init__(
         self,
         disk: Disk,
-        origin: Origin,
+        source: LogSource,
         until: Until,
         on_progress: Progress | None = None,
         opinion: Callable[[int], SecondOpinion] | None = None,
     ) -> None:
-        self._disk, self._origin, self._until = disk, origin, until
+        self._disk, self._source, self._until = disk, source, until
         self._on_progress = on_progress
-        self._opinion = opinion(origin.first_seq) if opinion is not None else None
+        self._opinion = opinion(source.first_seq) if opinion is not None else None
         self._is_indexed = True
         self._snapshot: KnownSnapshot | None = None
         self._partial: PartialState | None = None
         self.state: State | None = None
         """The whole state, once it is known."""
-        if origin.first_seq == 1:
+        if source.first_seq == 1:
             self.base, self.state = BASE_START, State()
         else:
-            self._snapshot = choose_base(origin, until)
+            self._snapshot = choose_base(source, until)
             self.base = BASE_NONE if self._snapshot is None else self._snapshot.name
-            self._partial = PartialState(origin.first_seq)
+            self._partial = PartialState(source.first_seq)
         self.frames = self.events = self.torn_tail_bytes = 0
-        self.first_seq = origin.shown_seq
-        self.last_seq = origin.first_seq - 1
+        self.first_seq = source.shown_seq
+        self.last_seq = source.first_seq - 1
 
     def run(self) -> None:
         """Checks everything.  Raises `Corruption` at the first damage."""
@@ -236,7 +236,7 @@ class Replay:
         """Checks everything and yields the events.  Raises `Corruption` at the first damage."""
         for commit in self._commits():
             for seq, event, attempt, worker in self._steps(commit):
-                if seq >= self._origin.shown_seq:
+                if seq >= self._source.shown_seq:
                     yield event_view(seq, commit.time_ms, event, attempt=attempt, worker=worker)
 
     def report(self, error: Corruption | None = None) -> CheckReport:
@@ -285,8 +285,8 @@ class Replay:
 
     def _commits(self) -> Iterator[_Commit]:
         """Yields the commits up to the end; counts; changes to the snapshot's state in time."""
-        origin, until = self._origin, self._until
-        log = LogScan(self._disk, origin.layout, origin.infos, origin.first_seq - 1)
+        source, until = self._source, self._until
+        log = LogScan(self._disk, source.layout, source.infos, source.first_seq - 1)
         told = 0
         stopped = False
         for frame in log:
@@ -295,7 +295,7 @@ class Replay:
             if self._on_progress is not None:
                 told = self._tell(told, log)
             self._enter_snapshot()
-            shown = scan.header.first_seq >= origin.shown_seq
+            shown = scan.header.first_seq >= source.shown_seq
             if frame.count and not until.holds(frame.first_seq, 0):
                 stopped = True
                 break
@@ -340,7 +340,7 @@ class Replay:
 
     def _refuse_short(self, path: str, offset: int) -> None:
         """Refuses a log that ends before something durable shows that it did."""
-        for known in self._origin.snapshots if self._origin.whole else ():
+        for known in self._source.snapshots if self._source.whole else ():
             info = known.info
             if info.last_seq > self.last_seq and self._until.holds(info.last_seq, info.time_ms):
                 reason = (
@@ -350,7 +350,7 @@ class Replay:
                 raise Corruption(path, offset, self.last_seq + 1, reason)
 
     def _tell(self, told: int, log: LogScan) -> int:
-        infos = self._origin.infos
+        infos = self._source.infos
         done = log.scan.offset if log.scan is not None else 0
         for info in infos:
             if log.scan is None or info.path == log.scan.path:

@@ -18,14 +18,14 @@ from beaver.ports import Disk
 from beaver.replay.replaying import Progress, Replay, SecondOpinion, bring_up
 from beaver.replay.report import CheckReport, DamageView
 from beaver.snapshot.files import load_snapshot
-from beaver.store.origins import (
+from beaver.store.log_source import (
     BASE_NONE,
     BASE_OLDER,
     BASE_SNAPSHOT,
     BASE_START,
-    Origin,
+    LogSource,
     Until,
-    find_origin,
+    find_source,
 )
 from beaver_model import State, fingerprint, violations
 
@@ -108,13 +108,13 @@ def _verify(
             f"{path} is a file; `verify` takes a data directory, `replay` a file"
         )
     try:
-        origin = find_origin(disk, path)
+        source = find_source(disk, path)
     except Corruption as error:
         damage = DamageView.of(error)
         log = CheckReport(False, "none", 0, 0, 0, 0, {}, None, [], 0, damage)
         return VerifyReport(False, log, [], [], damage)
-    snapshots = list(_snapshots(disk, origin))
-    replay = Replay(disk, origin, Until(), on_progress, opinion)
+    snapshots = list(_snapshots(disk, source))
+    replay = Replay(disk, source, Until(), on_progress, opinion)
     try:
         replay.run()
     except Corruption as error:
@@ -122,15 +122,15 @@ def _verify(
     else:
         log = replay.report()
     if log.base == BASE_NONE:
-        reason = f"no snapshot reaches the log, which begins with seq {origin.first_seq}"
+        reason = f"no snapshot reaches the log, which begins with seq {source.first_seq}"
         snapshots.append(
-            SnapshotVerdict(BASE_SNAPSHOT, origin.layout.snapshot, ok=False, reason=reason)
+            SnapshotVerdict(BASE_SNAPSHOT, source.layout.snapshot, ok=False, reason=reason)
         )
     bases: list[BaseVerdict] = []
     if log.error is None and log.fingerprint is not None:
         good = [verdict for verdict in snapshots if verdict.ok and verdict.last_seq <= log.last_seq]
         good.sort(key=lambda verdict: verdict.last_seq)
-        bases = [_from_base(disk, origin, good, base, log) for base in _bases(origin, good)]
+        bases = [_from_base(disk, source, good, base, log) for base in _bases(source, good)]
     error_view = log.error or next(
         (DamageView(s.file, 0, s.last_seq, s.reason) for s in snapshots if not s.ok), None
     )
@@ -144,13 +144,13 @@ def _is_file(disk: Disk, path: str) -> bool:
     except NotADirectoryError:
         return True
     except OSError:
-        return False  # `find_origin` says what is wrong with it.
+        return False  # `find_source` says what is wrong with it.
     return False
 
 
-def _snapshots(disk: Disk, origin: Origin) -> Iterator[SnapshotVerdict]:
+def _snapshots(disk: Disk, source: LogSource) -> Iterator[SnapshotVerdict]:
     """Checks each snapshot by itself."""
-    layout = origin.layout
+    layout = source.layout
     for name, path in ((BASE_OLDER, layout.snapshot_old), (BASE_SNAPSHOT, layout.snapshot)):
         try:
             loaded = load_snapshot(disk, path, check_fingerprint=True)
@@ -162,25 +162,25 @@ def _snapshots(disk: Disk, origin: Origin) -> Iterator[SnapshotVerdict]:
         verdict = SnapshotVerdict(
             name, path, True, loaded.last_seq, loaded.fingerprint, loaded.bytes
         )
-        if loaded.store != origin.store:
+        if loaded.store != source.store:
             verdict.ok, verdict.reason = False, "it belongs to another store than the log"
         elif broken := violations(loaded.state):
             verdict.ok, verdict.reason = False, f"its state violates {broken[0]}"
         yield verdict
 
 
-def _bases(origin: Origin, good: Sequence[SnapshotVerdict]) -> Iterator[SnapshotVerdict | None]:
+def _bases(source: LogSource, good: Sequence[SnapshotVerdict]) -> Iterator[SnapshotVerdict | None]:
     """Yields every base that the kept log reaches back to; `None` stands for the start."""
-    if origin.first_seq == 1:
+    if source.first_seq == 1:
         yield None
     for verdict in good:
-        if verdict.last_seq >= origin.first_seq - 1:
+        if verdict.last_seq >= source.first_seq - 1:
             yield verdict
 
 
 def _from_base(
     disk: Disk,
-    origin: Origin,
+    source: LogSource,
     good: Sequence[SnapshotVerdict],
     base: SnapshotVerdict | None,
     log: CheckReport,
@@ -192,7 +192,7 @@ def _from_base(
         for later in good:
             if later.last_seq <= state.last_seq:
                 continue
-            bring_up(disk, origin.layout, state, later.last_seq)
+            bring_up(disk, source.layout, state, later.last_seq)
             found = fingerprint(state)
             if found != later.fingerprint:
                 verdict.ok = False
@@ -201,7 +201,7 @@ def _from_base(
                     f"{later.file} has {later.fingerprint}"
                 )
                 return verdict
-        bring_up(disk, origin.layout, state, log.last_seq)
+        bring_up(disk, source.layout, state, log.last_seq)
     except Corruption as error:
         verdict.ok, verdict.reason = False, error.reason
         return verdict

@@ -25,7 +25,7 @@ import msgspec
 from beaver.errors import SnapshotDiffers
 from beaver.journal.wal.following import behind_seq
 from beaver.journal.wal.forensics import told_as_errors
-from beaver.journal.wal.recovery_table import Row
+from beaver.journal.wal.recovery_table import RecoveryRow
 from beaver.journal.wal.scan import Damage, Damaged
 from beaver.ports import Disk, File
 from beaver.snapshot.lines import (
@@ -360,12 +360,13 @@ class FileSnapshots:
             report.base = "snapshot"
             if path == self._files.snapshot_old:
                 report.base = "older snapshot"
-                row = Row.SNAPSHOT_MISSING if self.damaged is None else Row.SNAPSHOT_DAMAGED
+                is_missing = self.damaged is None
+                row = RecoveryRow.SNAPSHOT_MISSING if is_missing else RecoveryRow.SNAPSHOT_DAMAGED
                 report.rows.append(row.label)
             report.snapshot_bytes, report.snapshot_seq = loaded.bytes, loaded.last_seq
             return Snapshot(loaded.state, behind_seq(loaded.last_seq))
         if self.damaged is not None:
-            report.rows.append(Row.SNAPSHOTS_USELESS.label)
+            report.rows.append(RecoveryRow.SNAPSHOTS_USELESS.label)
         return None
 
     def save(self, store: bytes, snapshot: Snapshot) -> None:

@@ -54,7 +54,7 @@ from beaver_spec.traces.lifecycle import (
     REMOTE_FROM,
     SNOOZES_MAX,
 )
-from beaver_spec.traces.store import Queues, Tombstones
+from beaver_spec.traces.store import KnownQueues, Tombstones
 
 
 class LogStep(NamedTuple):
@@ -117,7 +117,7 @@ class Validator:
         self._time_ms = 0
         self._epoch: int | None = 0 if self._is_whole else None
         self._jobs: dict[str, _Job] = {}
-        self._queues = Queues(is_whole=self._is_whole)
+        self._queues = KnownQueues(is_whole=self._is_whole)
         self._tombstones = Tombstones(is_whole=self._is_whole)
         self._suspects_in_flight = 0
         self._owed: set[str] = set()

@@ -12,7 +12,7 @@ from beaver_spec.traces.fields import NAME_BYTES_MAX, is_name
 from beaver_spec.traces.lifecycle import QUEUES_MAX, TOMBSTONES_MAX, WEIGHT
 
 
-class Queues:
+class KnownQueues:
     """The queues that are known, how many jobs each has, and their settings."""
 
     def __init__(self, *, is_whole: bool) -> None:
@@ -26,7 +26,7 @@ class Queues:
         """How many jobs of each queue can still change, of those that came in within the trace."""
         self._paused: set[str] = set()
         self._set: set[str] = set()
-        """Queues with settings that a new one has not."""
+        """KnownQueues with settings that a new one has not."""
 
     def is_paused(self, queue: str) -> bool:
         """True where no job of the queue may start."""

@@ -48,7 +48,7 @@ def behind_seq(seq: int) -> Cursor:
     return Cursor(0, 0, seq + 1, 0, 0)
 
 
-class Commit(NamedTuple):
+class FramedCommit(NamedTuple):
     """One frame of the log that holds events, and where it stands."""
 
     first_seq: int
@@ -86,7 +86,7 @@ class Follower:
         self._disk, self._layout, self._wanted = disk, layout, wanted
         self.cursor = Cursor(*after) if after else None
 
-    def commits(self, after_seq: int, until_seq: int) -> Generator[Commit, None, None]:
+    def commits(self, after_seq: int, until_seq: int) -> Generator[FramedCommit, None, None]:
         """Yields the commits above `after_seq`, as far as they end at or below `until_seq`.
 
         Raises:
@@ -117,7 +117,7 @@ class Follower:
         scan: SegmentScan | None,
         after_seq: int,
         until_seq: int,
-    ) -> Iterator[Commit]:
+    ) -> Iterator[FramedCommit]:
         wanted = self._wanted
         for frame in frames:
             last_seq = frame.first_seq + frame.count - 1
@@ -168,9 +168,9 @@ def place_behind(scan: SegmentScan) -> Cursor:
     return Cursor(scan.header.first_seq, scan.offset, scan.next_seq, scan.crc, scan.flags)
 
 
-def _commit(scan: SegmentScan, frame: Frame) -> Commit:
+def _commit(scan: SegmentScan, frame: Frame) -> FramedCommit:
     time_ms, events = decode_frame(scan.path, frame)
-    return Commit(
+    return FramedCommit(
         frame.first_seq,
         time_ms,
         events,

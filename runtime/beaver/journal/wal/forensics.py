@@ -20,7 +20,7 @@ from beaver.journal.wal.following import Cursor
 from beaver.journal.wal.format import CLOSE, MARK
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import LogScan, SegmentInfo, decode_frame, segments
-from beaver.journal.wal.recovery_table import Row
+from beaver.journal.wal.recovery_table import RecoveryRow
 from beaver.journal.wal.scan import Damage, Damaged, End, EndKind, SegmentScan
 from beaver.ports import Clock, Disk, File
 from beaver.structs.recovery import RecoveryReport
@@ -45,7 +45,7 @@ class Forensics:
         self.twin = ""
         """Path of the active segment's second name or copy in the archive."""
 
-    def note(self, row: Row) -> None:
+    def note(self, row: RecoveryRow) -> None:
         """Reports a row that was met."""
         assert row.goes_on, "a refusal is raised, not noted"
         self.report.rows.append(row.label)
@@ -62,9 +62,9 @@ class Forensics:
             if not self.disk.exists(self.layout.log):
                 self._refuse_missing_log()
                 if self.disk.exists(self.layout.next):
-                    self.note(Row.PREPARED_ONLY)
+                    self.note(RecoveryRow.PREPARED_ONLY)
                 else:
-                    self.note(Row.NEW_STORE)
+                    self.note(RecoveryRow.NEW_STORE)
                 return False
             self._infos = segments(self.disk, self.layout)
         return bool(self._infos)
@@ -99,10 +99,10 @@ class Forensics:
         if not twin.archived:
             return
         if disk.same_file(twin.path, layout.log):
-            self.note(Row.SEALING_LINKED)
+            self.note(RecoveryRow.SEALING_LINKED)
         else:
             self._refuse_unless_beginning(twin)
-            self.note(Row.SEALING_COPIED)
+            self.note(RecoveryRow.SEALING_COPIED)
         self.twin = twin.path
         self._infos[-1] = twin._replace(path=layout.log, archived=False)
 
@@ -210,13 +210,14 @@ class Forensics:
 
     def _note_end(self, scan: SegmentScan, end: End) -> None:
         if not scan.frames:
-            self.note(Row.EMPTY_LOG if scan.header.first_seq == 1 else Row.SEALED_EMPTY)
+            is_first = scan.header.first_seq == 1
+            self.note(RecoveryRow.EMPTY_LOG if is_first else RecoveryRow.SEALED_EMPTY)
         elif scan.flags & CLOSE:
-            self.note(Row.CLOSED_END)
+            self.note(RecoveryRow.CLOSED_END)
         else:
-            self.note(Row.MARKED_END if scan.flags & MARK else Row.OPEN_END)
+            self.note(RecoveryRow.MARKED_END if scan.flags & MARK else RecoveryRow.OPEN_END)
         if end.kind == EndKind.TORN:
-            self.note(Row.TORN_TAIL)
+            self.note(RecoveryRow.TORN_TAIL)
             self.report.torn_tail_bytes = end.torn_bytes
 
 

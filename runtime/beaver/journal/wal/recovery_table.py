@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Row(Enum):
+class RecoveryRow(Enum):
     """A row: whether the start goes on, what is found, and what is done."""
 
     # -- no log ----------------------------------------------------------------------------

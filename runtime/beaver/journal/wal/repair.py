@@ -36,7 +36,7 @@ from datetime import UTC, datetime
 from beaver.errors import NO_ROOM
 from beaver.journal.wal.forensics import Forensics
 from beaver.journal.wal.format import CLOSE, FILE_HEADER_BYTES
-from beaver.journal.wal.recovery_table import Row
+from beaver.journal.wal.recovery_table import RecoveryRow
 from beaver.journal.wal.scan import End, EndKind
 from beaver.journal.wal.tail import Tail
 from beaver.journal.wal.zeros import EXTEND_BYTES, write_zeros
@@ -82,7 +82,9 @@ def _drop_leftovers(reading: Forensics) -> None:
         finally:
             file.close()
         if not reading.twin:
-            reading.note(Row.SEALING_NOT_LINKED if has_header else Row.PREPARED_UNUSED)
+            reading.note(
+                RecoveryRow.SEALING_NOT_LINKED if has_header else RecoveryRow.PREPARED_UNUSED
+            )
         disk.unlink(path)
 
 

@@ -32,7 +32,7 @@ class KnownSnapshot(NamedTuple):
     info: SnapshotInfo
 
 
-class Origin(NamedTuple):
+class LogSource(NamedTuple):
     """What a path names."""
 
     layout: Layout
@@ -68,7 +68,7 @@ class Until(NamedTuple):
         )
 
 
-def find_origin(disk: Disk, path: str) -> Origin:
+def find_source(disk: Disk, path: str) -> LogSource:
     """Returns what a path names.
 
     Raises:
@@ -95,11 +95,11 @@ def find_origin(disk: Disk, path: str) -> Origin:
             raise Damaged(Damage.MISSING, layout.log, 0, seq, reason)
         raise NotFound(f"{path} holds no log: it is no data directory")
     snapshots = [known for known in candidates if known.info.store == infos[0].header.store]
-    return Origin(layout, infos, infos[0].first_seq, snapshots, whole=True)
+    return LogSource(layout, infos, infos[0].first_seq, snapshots, whole=True)
 
 
-def _file(disk: Disk, path: str) -> Origin:
-    """Returns the origin of one segment: with the segments before it, where they are there."""
+def _file(disk: Disk, path: str) -> LogSource:
+    """Returns the source of one segment: with the segments before it, where they are there."""
     file = disk.open(path)
     try:
         header = read_header(file, path)
@@ -119,10 +119,10 @@ def _file(disk: Disk, path: str) -> Origin:
         for index, info in enumerate(infos):
             if disk.same_file(info.path, path):
                 whole = index == len(infos) - 1
-                return Origin(layout, infos[: index + 1], info.first_seq, snapshots, whole)
+                return LogSource(layout, infos[: index + 1], info.first_seq, snapshots, whole)
         if snapshots:
-            return Origin(layout, [lone], lone.first_seq, snapshots, whole=False)
-    return Origin(layouts[-1], [lone], lone.first_seq, (), whole=False)
+            return LogSource(layout, [lone], lone.first_seq, snapshots, whole=False)
+    return LogSource(layouts[-1], [lone], lone.first_seq, (), whole=False)
 
 
 def _intact(disk: Disk, layout: Layout) -> Iterator[KnownSnapshot]:
@@ -134,14 +134,14 @@ def _intact(disk: Disk, layout: Layout) -> Iterator[KnownSnapshot]:
             continue
 
 
-def choose_base(origin: Origin, until: Until) -> KnownSnapshot | None:
+def choose_base(source: LogSource, until: Until) -> KnownSnapshot | None:
     """Returns the snapshot that a replay of a log without its beginning has to start from.
 
     That is the lowest one that the kept segments reach back to; `None` where there is none
     before the end of the replay.
     """
-    for known in sorted(origin.snapshots, key=lambda known: known.info.last_seq):
+    for known in sorted(source.snapshots, key=lambda known: known.info.last_seq):
         info = known.info
-        if info.last_seq >= origin.first_seq - 1 and until.holds(info.last_seq, info.time_ms):
+        if info.last_seq >= source.first_seq - 1 and until.holds(info.last_seq, info.time_ms):
             return known
     return None
