@@ -78,10 +78,11 @@ class Hunt:
 
     def step(self) -> bool:
         """Looks and kills; true once there is nothing left to wait for."""
-        for pid in find_leftovers(self._mark, only=self._only):
-            identity = identity_of(pid)
-            if identity is not None:
-                self.killed[pid] = identity
+        found = {pid: identity_of(pid) for pid in find_leftovers(self._mark, only=self._only)}
+        # All are named before one is killed: the death of a zygote ends its workers.
+        self.killed |= {pid: identity for pid, identity in found.items() if identity is not None}
+        for pid, identity in found.items():
+            if identity is not None and identity_of(pid) == identity:
                 kill_marked(pid)
         return not self.remaining()
 
