@@ -10,7 +10,7 @@ from beaver.backup.restoring import Restored, restore_file
 from beaver.backup.writing import back_up
 from beaver.helper.work import take_snapshot
 from beaver.replay.replaying import check
-from beaver.store.origins import Until
+from beaver.store.log_source import Until
 from beaver.system.clock import SystemClock
 from beaver.system.disk import SystemDisk
 from tests.worlds.model import job

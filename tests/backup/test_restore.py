@@ -17,7 +17,7 @@ from beaver.helper.work import prepare_segment
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import SegmentInfo, segments
 from beaver.replay.verifying import verify
-from beaver.store.origins import Until
+from beaver.store.log_source import Until
 from beaver.store.recovery import open_store
 from tests.backup.stores import (
     CLOCK,

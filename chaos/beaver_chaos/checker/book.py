@@ -268,7 +268,7 @@ def _facts(row: Any) -> dict[str, Any]:
         "token": row.token,
         "worker": row.worker,
         "ready_ms": row.ready_ms,
-        "spec": msgspec.msgpack.encode(row.spec),
+        "spec": _logged_spec(row.spec),
         "payload": row.payload,
         "digest": row.digest,
         "generation": extra.generation if extra is not None else 0,
@@ -295,3 +295,9 @@ def _tombstones(state: State) -> list[tuple[str, tuple[int, str, bytes, int]]]:
             raise BookDiffers(f"the tombstone of job {job} is not there")
         found.append((job, (tombstone.seq, tombstone.outcome.name, tombstone.digest, time_ms)))
     return found
+
+
+def _logged_spec(spec: Any) -> bytes:
+    """Returns options as the log holds them: who asked stands there only if it is known."""
+    values = msgspec.structs.astuple(spec)
+    return msgspec.msgpack.encode(values if spec.by else values[:-1])

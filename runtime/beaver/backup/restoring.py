@@ -41,7 +41,7 @@ from beaver.journal.wal.layout import Layout
 from beaver.ports import Disk
 from beaver.replay.verifying import verify
 from beaver.snapshot.files import load_snapshot, write_snapshot
-from beaver.store.origins import Origin, Until, choose_base, find_origin
+from beaver.store.log_source import LogSource, Until, choose_base, find_source
 from beaver.system.disk import SystemDisk
 from beaver.system.regular import open_regular
 
@@ -225,7 +225,7 @@ def _restore(source: Disk, name: str, place: Path, until: Until, on_progress: Pr
     disk.mkdir(target.archive)
     store = secrets.token_bytes(STORE_ID_BYTES)
     try:
-        origin = find_origin(source, name)
+        origin = find_source(source, name)
         _refuse_unreachable(origin, until, name)
         reached = rewrite(
             source, origin.layout, origin.infos, disk, target, store, until, on_progress
@@ -259,7 +259,7 @@ def _damaged(name: str, error: Corruption) -> BackupDamaged:
     )
 
 
-def _refuse_unreachable(origin: Origin, until: Until, name: str) -> None:
+def _refuse_unreachable(origin: LogSource, until: Until, name: str) -> None:
     """Refuses a point that lies before what the copy holds."""
     first = origin.first_seq
     if first == 1:
@@ -275,7 +275,7 @@ def _refuse_unreachable(origin: Origin, until: Until, name: str) -> None:
 
 
 def _write_snapshots(
-    source: Disk, origin: Origin, disk: Disk, target: Layout, store: bytes, reached: Reached
+    source: Disk, origin: LogSource, disk: Disk, target: Layout, store: bytes, reached: Reached
 ) -> None:
     """Writes the snapshots that the log still reaches, under the new id, the older one first."""
     for known in origin.snapshots:

@@ -22,7 +22,7 @@ from beaver.journal.wal.format import (
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import Frame, LogScan, SegmentInfo, decode_frame
 from beaver.ports import Disk, File
-from beaver.store.origins import Until
+from beaver.store.log_source import Until
 
 _WRITE_BYTES: Final = 1 << 20
 

@@ -102,7 +102,7 @@ def restore_command(
     """
     from beaver.backup.restoring import Restored, restore_file
     from beaver.replay.replaying import parse_until
-    from beaver.store.origins import Until
+    from beaver.store.log_source import Until
 
     end = Until() if until is None else parse_until(until)
     started_s = time.monotonic()
