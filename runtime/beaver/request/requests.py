@@ -26,6 +26,7 @@ from beaver.request.options import (
     check_range,
     check_tags,
 )
+from beaver.request.plain import plain_request
 from beaver.request.templates import Template
 from beaver.structs.messages import Backoff, Options, Request
 from beaver.text import jsontext
@@ -217,6 +218,9 @@ def request_from_json(
     Raises:
         InvalidInput: The text is no such object; the message names `where` and the key.
     """
+    plain = plain_request(raw, payload_bytes_max, need_id, TASK_DEFAULT)
+    if plain is not None:
+        return plain
     try:
         return _from_json(raw, payload_bytes_max, need_id)
     except InvalidInput as error:

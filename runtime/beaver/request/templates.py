@@ -50,7 +50,7 @@ class Template:
         Raises:
             InvalidInput: An option is out of its bounds.
         """
-        self._options, head = _options_and_head(fields)
+        self._options, head = options_and_head(fields)
         rest = b""
         if run_at_ms or delay_ms or tags:
             given = {"delay_ms": delay_ms, "run_at_ms": run_at_ms, "tags": tags}
@@ -96,7 +96,7 @@ class Template:
 _heads: dict[tuple[Any, ...], tuple[bytes, blake2b]] = {}
 
 
-def _options_and_head(fields: tuple[Any, ...]) -> tuple[bytes, blake2b]:
+def options_and_head(fields: tuple[Any, ...]) -> tuple[bytes, blake2b]:
     """Returns the bytes of `Options(*fields)`, and their canonical form hashed; both by a memo.
 
     The types stand in the key, since `True == 1 == 1.0` would find a checked entry.

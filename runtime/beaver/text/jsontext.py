@@ -121,7 +121,17 @@ def check(text: bytes, bytes_max: int, what: str) -> bytes:
     """
     _check_bounds(text, bytes_max, what)
     _parse(text, what)
+    return on_one_line(text)
+
+
+def on_one_line(text: bytes) -> bytes:
+    """Returns a JSON text with spaces for its line breaks, which stand between tokens only."""
     return text.translate(_LINE_BREAKS) if _has_line_break(text) else text
+
+
+def is_small(text: bytes, bytes_max: int) -> bool:
+    """True for a text that is surely within its bounds."""
+    return len(text) <= bytes_max and (len(text) <= _FEW or _brackets(text) <= _FEW)
 
 
 def check_line(text: bytes, bytes_max: int, job_id: str) -> None:
