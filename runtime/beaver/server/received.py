@@ -6,6 +6,7 @@ twice, and what surely fits is not measured.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -36,17 +37,26 @@ def read_requests(body: Any) -> list[Request]:
             f"{hint('batch_jobs')}"
         )
     requests: list[Request] = ENQUEUE.arguments(body).jobs
-    if len(requests) > 1 and (
+    if (
         type(body) is not msgspec.Raw
         or len(body) + OVERHEAD_BYTES * len(requests) > BATCH_BYTES_MAX
     ):
-        size = sum(map(request_bytes, requests))
-        if size > BATCH_BYTES_MAX:
-            raise InvalidInput(
-                f"jobs of {size} bytes in one commit; at most {BATCH_BYTES_MAX} fit; "
-                f"{hint('batch_bytes')}"
-            )
+        check_bytes(requests)
     return requests
+
+
+def check_bytes(requests: Sequence[Request]) -> None:
+    """Checks that requests fit into one commit.
+
+    Raises:
+        InvalidInput: They do not.
+    """
+    size = sum(map(request_bytes, requests)) if len(requests) > 1 else 0
+    if size > BATCH_BYTES_MAX:
+        raise InvalidInput(
+            f"jobs of {size} bytes in one commit; at most {BATCH_BYTES_MAX} fit; "
+            f"{hint('batch_bytes')}"
+        )
 
 
 def _batch_jobs(body: Any) -> int:

@@ -8,7 +8,7 @@ answer, when all that the answer rests on is durable.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -122,9 +122,19 @@ class Service(Questions):
         self, body: Any, respond: Respond, origin: Origin = Origin.LOCAL, by: str = ""
     ) -> None:
         """Carries out the operation that comes most, as `handle` does; `body` is as it came."""
-        engine, to_job = self._engine, self._to_job
         try:
             requests = read_requests(body)
+        except BeaverError as error:
+            respond(error)
+            return
+        self.take_in(requests, respond, origin, by)
+
+    def take_in(
+        self, requests: Sequence[Request], respond: Respond, origin: Origin, by: str = ""
+    ) -> None:
+        """Takes in jobs that were read, and fit into one commit."""
+        engine, to_job = self._engine, self._to_job
+        try:
             # A lone job mostly has no delay, which is all that wants to know the time.
             now_ms = engine.now_ms() if len(requests) != 1 or requests[0].delay_ms else 0
             jobs = [to_job(request, now_ms, origin, by) for request in requests]

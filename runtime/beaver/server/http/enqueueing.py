@@ -19,7 +19,7 @@ from beaver.request.requests import TASK_DEFAULT, request_from_json
 from beaver.server.http.problems import Problem, problem_of
 from beaver.server.http.routing import JSON, NDJSON, Call, Reply, Route, check_type
 from beaver.structs.messages import Options, Request
-from beaver.structs.views import Accepted, AcceptedBriefly
+from beaver.structs.views import Accepted
 from beaver.task.programs import EXEC
 from beaver.text.foreign import counted
 from beaver_model.bounds import (
@@ -109,36 +109,40 @@ def _read(call: Call, raw: bytes, index: int | None, *, need_id: bool = False) -
     Raises:
         Problem: It is none, or the token may not send it.
     """
-    where = "" if index is None else f"index {index}"
-    facts = {} if index is None else {"index": index}
     try:
         request = request_from_json(
-            raw,
-            where=where,
-            payload_bytes_max=call.site.service.payload_bytes_max,
-            need_id=need_id,
+            raw, payload_bytes_max=call.site.service.payload_bytes_max, need_id=need_id
         )
+        _check_right(call, request)
     except InvalidInput as error:
-        raise Problem("invalid", str(error), facts) from None
+        raise _at(index, Problem("invalid", str(error))) from None
+    except Problem as problem:
+        raise _at(index, problem) from None
+    return request
+
+
+def _check_right(call: Call, request: Request) -> None:
     if task_of(request.options) == EXEC:
-        try:
-            call.check_program(request.payload)
-        except Problem as problem:
-            said = f"{where}{': ' if where else ''}{problem.detail}"
-            raise Problem(problem.name, said, facts) from None
+        call.check_program(request.payload)
     queues = call.token.queues
     if queues and call.site.queue_of(request) not in queues:
         raise Problem(
             "forbidden",
-            f"{where}{': ' if where else ''}queue: this token may use {', '.join(queues)} only; "
-            "nothing was enqueued",
-            facts,
+            f"queue: this token may use {', '.join(queues)} only; nothing was enqueued",
         )
-    return request
+
+
+def _at(index: int | None, problem: Problem) -> Problem:
+    """Returns a problem with the place of its job, in an array or in lines."""
+    if index is None:
+        return problem
+    return Problem(problem.name, f"index {index}: {problem.detail}", {"index": index})
 
 
 async def _enqueue(call: Call) -> Reply | web.StreamResponse:
-    if check_type(call.request, (JSON, NDJSON)) == NDJSON:
+    if call.request.headers.get("Content-Type", JSON) != JSON and (
+        check_type(call.request, (JSON, NDJSON)) == NDJSON
+    ):
         return await _Lines(call).run()
     async with call.site.room.reading(call.request, BATCH_BYTES_MAX) as raw:
         if raw.lstrip(_SPACE)[:1] == b"[":
@@ -179,12 +183,11 @@ async def _take_in(call: Call, requests: Sequence[Request]) -> list[Taken]:
     """
     # Without a name, which would cost its bytes once a job.
     by = f"token:{call.token.id}"
-    found: list[AcceptedBriefly] = await call.site.ask("enqueue", [requests], by)
     return [
         Taken(one.id, one.seq, one.created, one.warning, one.unknown_task)
         if isinstance(one, Accepted)
         else Taken(one.id, one.seq, one.created)
-        for one in found
+        for one in await call.site.take_in(requests, by)
     ]
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from aiohttp import web
 
@@ -25,6 +26,9 @@ from beaver.server.http.access import Gate
 from beaver.server.http.feed import Feed
 from beaver.server.http.problems import Problem
 from beaver.server.http.served import Served
+from beaver.server.received import check_bytes
+from beaver.structs.messages import Request
+from beaver.structs.views import AcceptedBriefly
 from beaver_model import Rejection, State
 from beaver_model.commands import AnyCommand
 from beaver_model.rows import Origin
@@ -66,25 +70,34 @@ class Site:
             if not waiting.done():
                 waiting.set_exception(_ending())
 
-    async def ask(self, op: str, body: Any, by: str = "") -> Any:
-        """Carries out an operation of the table, and returns its answer, which is durable.
+    async def take_in(self, requests: Sequence[Request], by: str) -> list[AcceptedBriefly]:
+        """Takes in jobs with one commit, all or none; returns what became of each, durably.
 
         Args:
-            op: Its name.
-            body: Its arguments.
-            by: Who enqueues.
+            requests: Jobs that were read.
+            by: Who asks, for the log.
+
+        Raises:
+            BeaverError: They were refused.
+            Problem: The server ends.
+        """
+        check_bytes(requests)
+        told: asyncio.Future[Answer] = self.waiting()
+        self.service.take_in(requests, partial(_tell, told), Origin.HTTP, by)
+        answer: Any = await self.answer(told)
+        if isinstance(answer, BeaverError):
+            raise answer
+        return cast("list[AcceptedBriefly]", answer)
+
+    async def ask(self, op: str, body: Any) -> Any:
+        """Carries out an operation of the table, and returns its answer, which is durable.
 
         Raises:
             BeaverError: It is the answer.
             Problem: The server ends.
         """
         told: asyncio.Future[Answer] = self.waiting()
-
-        def respond(answer: Answer) -> None:
-            if not told.done():
-                told.set_result(answer)
-
-        watch = self.service.handle(op, body, respond, Origin.HTTP, by)
+        watch = self.service.handle(op, body, partial(_tell, told), Origin.HTTP)
         answered = False
         try:
             answer = await told
@@ -151,11 +164,7 @@ class Site:
             except BeaverError as error:
                 return error, state.last_seq
 
-        def done(answer: tuple[T | BeaverError, int]) -> None:
-            if not told.done():
-                told.set_result(answer)
-
-        self.engine.read(ask, done)
+        self.engine.read(ask, partial(_tell, told))
         found, seq = await self.answer(told)
         if isinstance(found, BeaverError):
             raise found
@@ -177,15 +186,16 @@ class Site:
             last_seq = reply.first_seq + len(reply.events) - 1 if reply.events else 0
             return answer(self.engine.state, Applied(last_seq))
 
-        def done(found: T | BeaverError) -> None:
-            if not told.done():
-                told.set_result(found)
-
-        self.engine.change(command, judge, done)
+        self.engine.change(command, judge, partial(_tell, told))
         found = await self.answer(told)
         if isinstance(found, BeaverError):
             raise found
         return found
+
+
+def _tell(told: asyncio.Future[T], answer: T) -> None:
+    if not told.done():
+        told.set_result(answer)
 
 
 class Applied(NamedTuple):
