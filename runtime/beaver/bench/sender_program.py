@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 
 from beaver.bench.rows import API
 from beaver.bench.senders import BARE
@@ -40,7 +41,12 @@ def main(name: str, where: str, queue: str, jobs: str, seconds: str) -> None:
         def work(budget: LoopBudget) -> Sent:
             return peer.send_loop(queue, 1, 1, budget)
 
-    work(LoopBudget(1, budget.seconds))  # Code is loaded, and whoever connects late is connected.
+    follow(work, budget)
+
+
+def follow(work: Callable[[LoopBudget], Sent], budget: LoopBudget, warm: int = 1) -> None:
+    """Does a client's work when it is told to, and prints what it did."""
+    work(LoopBudget(warm, budget.seconds))  # Code is loaded, and who connects late is connected.
     print("ready", flush=True)  # noqa: T201 - to the program that started this one
     sys.stdin.readline()
     before_s = time.process_time()

@@ -22,14 +22,20 @@ BARE: Final = "bare"
 
 
 def send_with_processes(
-    name: str, where: str, queue: str, clients: int, budget: LoopBudget
+    name: str,
+    where: str,
+    queue: str,
+    clients: int,
+    budget: LoopBudget,
+    *,
+    program: str = _PROGRAM,
 ) -> Sent:
-    """Lets so many processes send, each with a connection of its own, at once.
+    """Lets so many processes of a program send, each with a connection of its own, at once.
 
     Their rates are added up: each counts its own time, from its first call to its last answer.
     """
     each = LoopBudget(max(1, budget.jobs // clients), budget.seconds)
-    command = [sys.executable, "-m", _PROGRAM, name, where, queue, str(each.jobs)]
+    command = [sys.executable, "-m", program, name, where, queue, str(each.jobs)]
     command.append(str(each.seconds))
     with ExitStack() as stack:
         started = []
