@@ -233,8 +233,8 @@ class Wal:
         except StorageFailed as error:
             done(Failed(error))
             return
-        self._commits.observe(seconds)
         done(Appended(self.position, len(frame), seconds))
+        self._commits.observe(seconds)
 
     def _written(self, error: OSError | None, seconds: float) -> None:
         """The writer process has written the frame, or failed to."""
