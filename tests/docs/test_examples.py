@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.program import beaver, environment, events_of, eventually, serving, status
+from tests.http_api.client import Http
+from tests.support.needs import need
+from tests.support.program import (
+    Server,
+    beaver,
+    environment,
+    events_of,
+    eventually,
+    serving,
+    status,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -124,4 +134,37 @@ def test_the_tests_of_the_shop_pass(place: Path) -> None:
 
 def test_every_example_is_in_the_list() -> None:
     text = (EXAMPLES / "README.md").read_text()
-    assert [path.name for path in EXAMPLES.glob("*.py") if f"({path.name})" not in text] == []
+    names = [path.name for kind in ("py", "sh", "mjs") for path in EXAMPLES.glob(f"*.{kind}")]
+    assert [name for name in names if f"({name})" not in text] == []
+
+
+@pytest.mark.parametrize("worker", [["sh", "worker.sh"], ["node", "worker.mjs"]])
+def test_a_worker_in_another_language_completes_a_job_that_fails_first(
+    tmp_path: Path, worker: list[str]
+) -> None:
+    """It is short, and goes on with a server that was killed and started again."""
+    program = EXAMPLES / worker[1]
+    assert len(program.read_text().splitlines()) < 50
+    for tool in {"sh": ("curl", "jq"), "node": ("node",)}[worker[0]]:
+        need(None if shutil.which(tool) else f"{tool} is not installed")
+    data, text = tmp_path / "data", tmp_path / "text"
+    server = Server(data, "--http", "127.0.0.1:0", "--workers", "1")
+    server.ready()
+    http = Http(data)
+    url = f"http://{http.host}:{http.port}"
+    process = subprocess.Popen(
+        [worker[0], str(program), url], env=environment(BEAVER_TOKEN=http.token)
+    )
+    try:
+        job = {"task": "count_words", "payload": {"path": str(text)}, "backoff": "200ms"}
+        http.post("/v1/jobs", {"id": "first", "max_attempts": 1000, **job})
+        eventually(lambda: "RETRY" in events_of(data, "first"), "it has failed")
+        text.write_text("to be or not to be\n")
+        assert http.ended("first") == {"state": "completed", "result": {"words": 6}}
+        server.kill()
+        with serving(data, "--http", f"127.0.0.1:{http.port}", "--workers", "1"):
+            http.post("/v1/jobs", {"id": "second", "max_attempts": 1, **job})
+            assert http.ended("second") == {"state": "completed", "result": {"words": 6}}
+    finally:
+        process.kill()
+        process.wait()

@@ -238,6 +238,29 @@ def boot_charges_all(state: State, command: AnyCommand, now_ms: int) -> Decision
     return beaver_model.decide(state, command, now_ms)
 
 
+def boot_ends_remote_attempts(state: State, command: AnyCommand, now_ms: int) -> Decision:
+    decision = beaver_model.decide(state, command, now_ms)
+    if isinstance(command, Boot) and isinstance(decision, list):
+        for token, row in state.in_flight.items():
+            decision.append(Released(row.id, token, 0, Cause.NEVER_STARTED))
+    return decision
+
+
+def lease_waits_for_the_backoff(state: State, command: AnyCommand, now_ms: int) -> Decision:
+    if isinstance(command, Expire) and command.cause == Cause.LEASE_EXPIRED:
+        command = Expire(command.job, command.token)
+    return beaver_model.decide(state, command, now_ms)
+
+
+def late_reports_count(state: State, command: AnyCommand, now_ms: int) -> Decision:
+    """An ACK is taken from whoever ran the job last, whatever its token."""
+    if isinstance(command, Complete):
+        row = state.jobs.get(command.job)
+        if row is not None and row.token:
+            command = Complete(command.job, row.token, command.result)
+    return beaver_model.decide(state, command, now_ms)
+
+
 def nobody_is_suspect(state: State, command: AnyCommand, now_ms: int) -> Decision:
     decision = beaver_model.decide(state, command, now_ms)
     if isinstance(command, Boot) and isinstance(decision, list):
@@ -495,6 +518,11 @@ BUGS = [
     Sown("neighbours of what ran too long run on", "shared", "exclusive", rules=NeighboursRunOn),
     Sown("the last outcomes of a killed worker are dropped", "outcomes", "in_flight_is_held",
          rules=LastWordsDropped),
+    Sown("boot ends remote attempts", "leases", "remote_attempts_outlive_boot",
+         deciding(boot_ends_remote_attempts)),
+    Sown("an expired lease waits for the backoff", "leases", "a_lease_leaves_the_job_ready",
+         deciding(lease_waits_for_the_backoff)),
+    Sown("a late report counts", "leases", "fenced", deciding(late_reports_count)),
     Sown("a killed worker's unread attempts are dropped", "prefetch", "in_flight_is_held",
          rules=WorkerForgottenAlive),
 ]  # fmt: skip

@@ -21,6 +21,7 @@ FAIR: Final = frozenset(
         "kill",
         "stopped",
         "resume",
+        "lease",
     }
 )
 """Actions that happen in the end where they stay possible; so does an attempt that ends well."""
@@ -65,6 +66,7 @@ KINDS: Final[tuple[str, ...]] = (
     "give-back",
     "stop",
     "kill",
+    "lease",
     "late ok",
     "late fail",
     "cancel",

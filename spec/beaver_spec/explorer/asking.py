@@ -25,6 +25,7 @@ from beaver_model.commands import (
     SetBounds,
     SetQueue,
 )
+from beaver_model.events import Cause
 from beaver_spec.explorer.rows import NAMES, QUEUE
 
 
@@ -65,6 +66,10 @@ def _fail(space: Meanings, ask: Any, worker: int) -> AnyCommand:
     return Fail(job, token, "broken", space.jitter(ask[1]), ask[3], retry)
 
 
+def _lease(space: Meanings, ask: Any, worker: int) -> AnyCommand:
+    return Expire(NAMES[ask[1]], space.token(ask[1], ask[2]), Cause.LEASE_EXPIRED)
+
+
 def _release(space: Meanings, ask: Any, worker: int) -> AnyCommand:
     delay_ms = space.due_ms(ask[1]) - space.now_ms() if ask[3] == "snooze" else 0
     return Release(NAMES[ask[1]], space.token(ask[1], ask[2]), ask[3], delay_ms)
@@ -82,6 +87,7 @@ _COMMANDS: Final[dict[str, Callable[[Meanings, Any, int], AnyCommand]]] = {
     "complete-several": _complete_several,
     "fail": _fail,
     "expire": lambda s, a, _w: Expire(NAMES[a[1]], s.token(a[1], a[2]), jitter=s.jitter(a[1])),
+    "lease": _lease,
     "release": _release,
     "confirm": lambda s, a, _w: ConfirmCancel(NAMES[a[1]], s.token(a[1], a[2])),
     "cancel": lambda _s, a, _w: Cancel(NAMES[a[1]]),

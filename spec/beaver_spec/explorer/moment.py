@@ -163,6 +163,7 @@ class Moment:
         crew: int,
         worker: int = 0,
         globe: int | None = None,
+        stale: int | None = None,
     ) -> None:
         """Puts several commands to the model in one go, if the batch has room for them."""
         if len(self.batch) + len(asks) > max(self.scope.batch, len(asks)):
@@ -178,7 +179,8 @@ class Moment:
                 entries.append(Entry(memory, step.effects))
         batch = self.parts.batch(tuple(entries))
         number = self.globe_id if globe is None else globe
-        self.add(action, (number, self.durable, batch, crew, self.stale_id), wrong, steps)
+        late = self.stale_id if stale is None else stale
+        self.add(action, (number, self.durable, batch, crew, late), wrong, steps)
 
 
 def freeing(effects: tuple[Effect, ...]) -> tuple[Effect, ...]:

@@ -8,12 +8,13 @@ from beaver_spec.explorer.properties import Ask
 from beaver_spec.explorer.rows import JobRow
 
 
-def probes(rows: tuple[JobRow, ...], *, several: bool) -> Sequence[Ask]:
+def probes(rows: tuple[JobRow, ...], *, several: bool, remote: bool) -> Sequence[Ask]:
     """Returns every command that can be put to a state with these rows.
 
     Args:
         rows: The jobs.
         several: Commands about two jobs at once, too.
+        remote: Leases that end, too.
     """
     asks: list[Ask] = [
         ("repeated",),
@@ -37,6 +38,7 @@ def probes(rows: tuple[JobRow, ...], *, several: bool) -> Sequence[Ask]:
                 ("fail", job, label, "failed"),
                 ("fail", job, label, "not_retryable"),
                 ("expire", job, label),
+                *([("lease", job, label)] if remote else ()),
                 ("release", job, label, "snooze"),
                 ("release", job, label, "never_started"),
                 ("confirm", job, label),

@@ -74,6 +74,10 @@ PROPERTIES: Final[dict[str, str]] = {
     "back on purpose, and one that never began is not charged while the slots are there",
     "started_is_durable": "P1, P6: user code begins only once its DISPATCH is durable; where a "
     "queue opts out, a crash may forget that an attempt began, and it is not counted",
+    "remote_attempts_outlive_boot": "P6: a start of the server ends no attempt of a remote worker: "
+    "its lease does",
+    "a_lease_leaves_the_job_ready": "P5: a job whose lease has ended may run at once, if it may "
+    "run again at all",
     "exclusive": "P10: on one node two attempts of a job never run at once",
     "in_flight_is_held": "P5: every job in flight is held by exactly one live worker",
     "policy_finds_work": "P5: a free slot gets a job exactly where one may be dispatched",
@@ -87,7 +91,7 @@ ALL_PROPERTIES: Final[dict[str, str]] = {
     **PROPERTIES,
 }
 
-_OUTCOMES: Final = frozenset({"complete", "fail", "expire", "release", "confirm"})
+_OUTCOMES: Final = frozenset({"complete", "fail", "expire", "lease", "release", "confirm"})
 _SEVERAL: Final = frozenset({"dispatch-several", "complete-several"})
 _FOR_GOOD: Final = frozenset({Cause.NOT_RETRYABLE, Cause.CHILD_CONFLICT, Cause.SNOOZE_LIMIT})
 
@@ -123,6 +127,9 @@ def check_step(
             after_what = "a power cut" if cut else "no power cut"
             message = f"{NAMES[move.job]} is suspect: {move.suspect}, after {after_what}"
             yield Wrong("suspects_are_marked", message)
+        if ask[0] == "lease" and new.waiting:
+            message = f"{NAMES[move.job]} waits, though no failure of its own is known"
+            yield Wrong("a_lease_leaves_the_job_ready", message)
         if move.trigger == Trigger.DISPATCH:
             reason = why_not(before, move.job, limits.attempts, prefetched=bool(ask[3]))
             if reason:

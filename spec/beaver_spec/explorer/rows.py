@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from beaver_model import State
-from beaver_model.bounds import DIGEST_BYTES
+from beaver_model.bounds import DIGEST_BYTES, REMOTE_WORKERS_FROM
 from beaver_model.freezing import JobTuple
 from beaver_model.rows import Extra, Spec, encode_spec, pack_tombstone
 from beaver_model.state import Header
@@ -99,11 +99,12 @@ def queues_of(*, paused: bool, second: bool) -> list[Any]:
 
 
 def concrete(
-    model: Model, spec: Spec, tombstones_max: int, *, second: bool = False
+    model: Model, spec: Spec, tombstones_max: int, *, second: bool = False, remote: bool = False
 ) -> tuple[Header, list[Any], list[JobTuple], list[Any]]:
     """Returns the arguments of `thaw` for a state as the explorer sees it."""
     raws = [encode_spec(msgspec.structs.replace(spec, queue=queue)) for queue in (QUEUE, SECOND)]
     jobs: list[JobTuple] = []
+    worker = REMOTE_WORKERS_FROM if remote else 1
     for place, row in enumerate(model.rows):
         if row.state in LIVE:
             extra = (row.generation, row.snoozes, row.cancel, row.suspect, "", "", "", ())
@@ -114,7 +115,7 @@ def concrete(
                     row.state,
                     row.attempt,
                     token_of(place, row.label) if row.label else 0,
-                    1 if row.label else 0,
+                    worker if row.label else 0,
                     LATER_MS if row.waiting else NOW_MS - len(NAMES) + place,
                     raws[row.second],
                     b"null",

@@ -40,6 +40,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """One command may dispatch two jobs, or report the successes of several."""
     stale: bool = False
     """Workers outlive the server and report late, as remote ones may."""
+    remote: bool = False
+    """Workers are remote: a lease ends their attempts, and no BOOT does."""
     fails: bool = True
     timeouts: bool = True
     fatal: bool = False
@@ -324,6 +326,19 @@ SCOPES: Final[tuple[Scope, ...]] = (
         timeouts=False,
         children=2,
         resubmits=1,
+    ),
+    Scope(
+        name="leases",
+        claim="workers are remote: leases end while they report, late ones are refused, and what "
+        "they run outlives the server, which may lose what it had not written down",
+        jobs=2,
+        workers=2,
+        attempts=2,
+        crashes=2,
+        power=True,
+        stale=True,
+        remote=True,
+        cancels=1,
     ),
     Scope(
         name="core-deep",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from beaver_model.events import Cause
 from beaver_model.states import Trigger
 from beaver_spec.explorer.actions import Action
+from beaver_spec.explorer.lease_rules import boots, outlive
 from beaver_spec.explorer.moment import Moment, freeing
 from beaver_spec.explorer.properties import Ask, Wrong
 from beaver_spec.explorer.rows import IN_FLIGHT, NAMES
@@ -48,11 +49,13 @@ def crashes(m: Moment) -> None:
             if mid == kept:
                 continue
             kept = mid
-            workers = tuple(_bereft(m, worker, mid, cut=cut) for worker in m.crew)
+            if m.scope.remote:
+                workers, late = outlive(m, mid)
+            else:
+                workers = tuple(_bereft(m, worker, mid, cut=cut) for worker in m.crew)
+                late = m.stale_id
             empty = m.parts.batch(())
-            durable, batch, crew, stale = m.rules.tidy(
-                mid, empty, m.parts.crew(workers), m.stale_id
-            )
+            durable, batch, crew, stale = m.rules.tidy(mid, empty, m.parts.crew(workers), late)
             rest = (m.parts.globe(down), durable, batch, crew, stale)
             action: Action = ("cut" if cut else "crash", keep)
             if not cut and _forgets(m, mid):
@@ -90,6 +93,9 @@ def _bereft(m: Moment, worker: Worker, durable: int, *, cut: bool) -> Worker:
 
 def down(m: Moment) -> None:
     """No server: its workers may go on, until the next start kills them, or may live on."""
+    if m.scope.remote:
+        boots(m)
+        return
     for place, worker in enumerate(m.crew):
         running = [i for i, held in enumerate(worker) if held.phase == RUNNING]
         unread = [i for i, held in enumerate(worker) if held.phase == SENT]

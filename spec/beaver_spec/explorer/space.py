@@ -12,7 +12,7 @@ from typing import Final
 
 import beaver_model
 from beaver_model import Offer, Rejection, State, freeze, thaw
-from beaver_model.bounds import BATCH_JOBS_MAX
+from beaver_model.bounds import BATCH_JOBS_MAX, REMOTE_WORKERS_FROM
 from beaver_model.commands import (
     REJECTIONS,
     AnyCommand,
@@ -154,7 +154,11 @@ class Space:
     def thawed(self, mid: int, *, indexed: bool = True) -> State:
         """Returns a state of the real model, with numbers that stand for the labels."""
         frozen = concrete(
-            self.models[mid], self.spec, self._tombstones_max, second=self.scope.second
+            self.models[mid],
+            self.spec,
+            self._tombstones_max,
+            second=self.scope.second,
+            remote=self.scope.remote,
         )
         return thaw(*frozen, indexed=indexed)
 
@@ -258,7 +262,7 @@ class Space:
     def probe(self, mid: int) -> list[Wrong]:
         """Puts every command to a state, also those that nobody would send."""
         wrong: list[Wrong] = []
-        for ask in probes(self.rows[mid], several=self.scope.several):
+        for ask in probes(self.rows[mid], several=self.scope.several, remote=self.scope.remote):
             wrong += self.step(mid, ask).wrong
         return [*wrong, *self._check_policy(mid)]
 
@@ -301,7 +305,7 @@ class Space:
         return NewJob(NAMES[place], raw, b"null", digest, run_at_ms)
 
     def _command(self, ask: Ask, worker: int = 1) -> AnyCommand:
-        return command_of(self, ask, worker)
+        return command_of(self, ask, worker + REMOTE_WORKERS_FROM * self.scope.remote)
 
     def jitter(self, job: int) -> float:
         """Returns the jitter with which a backoff of a job ends when it is to."""

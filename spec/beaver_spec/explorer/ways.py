@@ -1,12 +1,13 @@
 """Every way on from a world: which rules apply in each phase.
 
-What may not live here: what an action does (`server_rules`, `worker_rules`, `client_rules`), and
+What may not live here: what an action does (`server_rules`, `worker_rules`, `lease_rules`,
+`client_rules`), and
 the rules that tests break (`rules`).
 """
 
 from __future__ import annotations
 
-from beaver_spec.explorer import client_rules, server_rules, worker_rules
+from beaver_spec.explorer import client_rules, lease_rules, server_rules, worker_rules
 from beaver_spec.explorer.moment import Moment, Next, Way
 from beaver_spec.explorer.rules import Rules
 from beaver_spec.explorer.world import BOOTING, DOWN, UP, Rest, World, rest_of
@@ -24,7 +25,10 @@ def ways(rules: Rules, rest: Rest) -> list[Way]:
         server_rules.sync(moment)
     if phase == BOOTING:
         return moment.out
-    worker_rules.workers_act(moment)
+    if rules.scope.remote:
+        lease_rules.remote_workers_act(moment)
+    else:
+        worker_rules.workers_act(moment)
     worker_rules.late_reports(moment)
     if phase == UP:
         client_rules.wakes(moment)

@@ -244,6 +244,7 @@ USES: Final = {
     "unheard": "hear",
     "several": "dispatch-several",
     "stale": "late ok",
+    "remote": "lease",
     "timeouts": "finish timeout",
     "many": "kill",
     "fatal": "finish fatal",

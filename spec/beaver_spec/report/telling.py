@@ -118,6 +118,10 @@ class _Teller:
                 f"Worker {h.action[1] + 1} writes its slot and starts "
                 f"{self._held(h, RUNNING, after=True)}"
             ),
+            "lease": lambda h: (
+                f"Nothing was heard of remote worker {h.action[1] + 1} for its lease: what it was "
+                "given is taken back"
+            ),
             "finish": self._finish,
             "end": lambda h: (
                 f"On worker {h.action[1] + 1} {self._held(h, RUNNING)} "
