@@ -59,6 +59,8 @@ LIMITS = (
     "beaver.transport.framing",
     "beaver.server.http.doors",
     "beaver.server.http.vestibule",
+    "beaver.access.sessions",
+    "beaver.access.links",
     "beaver.server.http.site",
     "beaver.server.http.jobs",
     "beaver.server.http.backup",
@@ -349,6 +351,8 @@ def http_routes() -> str:
 
 def roles_with(right: Right) -> str:
     """Returns the names of the roles that have a right."""
+    if right is Right.ANYONE:
+        return "no token"
     return ", ".join(role for role, rights in ROLES.items() if right in rights)
 
 

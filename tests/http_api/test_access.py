@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
+from aiohttp import web
 
 from beaver.access import tokens
-from beaver.access.roles import ROLES
+from beaver.access.roles import ROLES, Right
 from beaver.errors import InvalidInput
-from beaver.server.http.api import ROUTES
+from beaver.server.http import page
+from beaver.server.http.api import OPEN, ROUTES, add_routes
 from beaver.server.http.routing import PARAMETER, Route
 from beaver.system.clock import SystemClock, SystemEntropy
 from tests.http_api.client import Http
@@ -20,6 +23,13 @@ from tests.support.program import Server, beaver, enqueue, eventually, run_beave
 
 ENTROPY = SystemEntropy()
 NAMES = [f"{route.method} {route.path}" for route in ROUTES]
+GUARDED = [route for route in ROUTES if route.right is not Right.ANYONE]
+"""All but signing in."""
+
+
+def path_of(route: Route) -> str:
+    """Returns a path of a route, of something that there is not."""
+    return PARAMETER.sub("none", route.path)
 
 
 def make(data: Path, *arguments: str) -> str:
@@ -37,7 +47,7 @@ def by_role(server: Server) -> dict[str, Http]:
 def test_each_role_may_what_the_table_says_and_nothing_else(
     by_role: dict[str, Http], route: Route
 ) -> None:
-    path = PARAMETER.sub("none", route.path)
+    path = path_of(route)
     for role, rights in ROLES.items():
         answer = by_role[role].ask(route.method, path)
         assert (answer.status == 403) == (route.right not in rights), (role, answer)
@@ -45,9 +55,43 @@ def test_each_role_may_what_the_table_says_and_nothing_else(
         assert "beaver-seq" in answer.headers
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=NAMES)
+def test_every_route_of_the_server_is_in_the_table_and_says_who_may_use_it(server: Server) -> None:
+    """One that was added beside the table would have no role, and nobody would ask for one."""
+    app = web.Application()
+    add_routes(app, cast("Any", None))
+    served = {
+        (route.method, resource.canonical)
+        for resource in app.router.resources()
+        for route in resource
+        if route.method != "HEAD"
+    }
+    assert served == {(route.method, route.path) for route in ROUTES} | {("GET", page.PATH)}
+    for route in ROUTES:
+        assert any(route.right in rights for rights in ROLES.values()), route
+        assert route.right is not Right.OPEN, "that is for pages without a table"
+    for_anyone = {(route.method, route.path) for route in ROUTES if route not in GUARDED}
+    assert for_anyone == {("POST", "/v1/session")}
+    nobody = Http(server.data, "")
+    assert {path for path in ("/", *OPEN) if nobody.get(path).status == 200} == {"/", *OPEN}
+
+
+def test_each_right_belongs_to_the_roles_that_the_contract_names() -> None:
+    """A slip in the table of roles would open what no test of routes sees."""
+    who = {right: {role for role, rights in ROLES.items() if right in rights} for right in Right}
+    everybody = set(ROLES)
+    assert who[Right.ADMIN] == {"admin"}
+    assert who[Right.OPERATE] == {"operate", "admin"}
+    assert who[Right.READ] == {"read", "operate", "admin"}
+    assert who[Right.ENQUEUE] == {"produce", "operate", "admin"}
+    assert who[Right.JOB] == {"produce", "read", "operate", "admin"}
+    assert who[Right.WORK] == {"work", "admin"}
+    assert who[Right.DISMISS] == {"work", "operate", "admin"}
+    assert who[Right.SELF] == who[Right.ANYONE] == everybody
+
+
+@pytest.mark.parametrize("route", GUARDED, ids=[f"{r.method} {r.path}" for r in GUARDED])
 def test_no_route_is_open_without_a_good_token(server: Server, route: Route) -> None:
-    path = PARAMETER.sub("none", route.path)
+    path = path_of(route)
     good = (server.data / "token").read_text().strip()
     for token in ("", "x", good[:-1], good + "x"):
         answer = Http(server.data, token).ask(route.method, path)
@@ -63,7 +107,7 @@ def test_no_route_is_open_without_a_good_token(server: Server, route: Route) -> 
 def test_what_is_unknown_is_401_without_a_token_and_404_with_one(
     server: Server, http: Http
 ) -> None:
-    for path in ("/", "/v1", "/v1/nothing", "/v2/jobs", "/v1/jobs/a/b/c"):
+    for path in ("/x", "/v1", "/v1/nothing", "/v2/jobs", "/v1/jobs/a/b/c"):
         assert Http(server.data, "").get(path).status == 401
         assert http.get(path).type == "not_found"
     answer = http.ask("DELETE", "/v1/status")

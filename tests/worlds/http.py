@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from beaver.server.http.served import Served
 from beaver.structs.questions import Wanted
+from beaver.system.clock import SystemEntropy
 from beaver.task.programs import Programs
 from tests.worlds.runtime import ManualClock
 
@@ -28,7 +29,9 @@ def no_store(data: str = "/nowhere") -> Served:
         engine,
         cast("Any", None),
         data,
+        "00" * 16,
         ManualClock(),
+        SystemEntropy(),
         lambda request: "default",
         walk,
         enqueued,

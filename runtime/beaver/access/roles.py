@@ -9,8 +9,12 @@ from typing import Final
 class Right(Enum):
     """What a request needs."""
 
+    ANYONE = "anyone"
+    """Nothing: it is how one signs in."""
     OPEN = "open"
     """Nothing, from this machine; elsewhere `READ`."""
+    SELF = "self"
+    """Any token that is good."""
     ENQUEUE = "enqueue"
     JOB = "job"
     """State, result and story of a single job."""
@@ -24,11 +28,13 @@ class Right(Enum):
     ADMIN = "admin"
 
 
+_ALL: Final = frozenset({Right.ANYONE, Right.SELF})
+
 ROLES: Final[dict[str, frozenset[Right]]] = {
-    "produce": frozenset({Right.ENQUEUE, Right.JOB}),
-    "work": frozenset({Right.WORK, Right.DISMISS}),
-    "read": frozenset({Right.JOB, Right.READ}),
-    "operate": frozenset({Right.ENQUEUE, Right.JOB, Right.READ, Right.OPERATE, Right.DISMISS}),
+    "produce": _ALL | {Right.ENQUEUE, Right.JOB},
+    "work": _ALL | {Right.WORK, Right.DISMISS},
+    "read": _ALL | {Right.JOB, Right.READ},
+    "operate": _ALL | {Right.ENQUEUE, Right.JOB, Right.READ, Right.OPERATE, Right.DISMISS},
     "admin": frozenset(Right),
 }
 """The rights of each role."""

@@ -192,6 +192,22 @@ def own_token(data: str) -> str:
     return text.decode("ascii", "replace").strip()
 
 
+def owner(data: str) -> Token:
+    """Returns what is kept of the token of the store's own user.
+
+    Raises:
+        StoreUnavailable: It was revoked, or the files cannot be used.
+    """
+    digest = _digest(own_token(data))
+    found = next((token for token in _read(data) if token.digest == digest), None)
+    if found is None:
+        raise StoreUnavailable(
+            f"{os.path.join(data, ADMIN_NAME)} holds no token that is good; "  # noqa: PTH118
+            "make one with `beaver token create`, and sign in with it"
+        )
+    return found
+
+
 # -- asking ----------------------------------------------------------------------------------------
 
 
@@ -201,6 +217,7 @@ class Tokens:
     def __init__(self, data: str, clock: Clock) -> None:
         self._data, self._clock = data, clock
         self._by_digest: dict[str, Token] = {}
+        self._by_id: dict[str, Token] = {}
         self._seen: tuple[int, ...] = ()
         self._looked_ns = 0
 
@@ -210,17 +227,32 @@ class Tokens:
         Raises:
             StoreUnavailable: The file cannot be used.
         """
-        now_ns = self._clock.monotonic_ns()
-        if not self._looked_ns or now_ns - self._looked_ns >= STALE_S * 1e9:
-            self._look()
-            self._looked_ns = now_ns
+        self._keep_fresh()
         digest = _digest(secret)
         # A lookup by the digest tells nothing of a token by the time that it takes.
         token = self._by_digest.get(digest)
         if token is None:
             self._look()  # It may have been made just now.
             token = self._by_digest.get(digest)
+        return self._unless_over(token)
+
+    def current(self, token: str) -> Token | None:
+        """Returns the token with this id; `None` where it was revoked or has expired.
+
+        Raises:
+            StoreUnavailable: The file cannot be used.
+        """
+        self._keep_fresh()
+        return self._unless_over(self._by_id.get(token))
+
+    def _unless_over(self, token: Token | None) -> Token | None:
         return None if token is None or _is_over(token, self._clock.wall_ms()) else token
+
+    def _keep_fresh(self) -> None:
+        now_ns = self._clock.monotonic_ns()
+        if not self._looked_ns or now_ns - self._looked_ns >= STALE_S * 1e9:
+            self._look()
+            self._looked_ns = now_ns
 
     def _look(self) -> None:
         """Reads the file where it was replaced."""
@@ -230,7 +262,9 @@ class Tokens:
         except OSError:
             seen = ()
         if seen != self._seen or not seen:
-            self._by_digest = {token.digest: token for token in _read(self._data)}
+            tokens = _read(self._data)
+            self._by_digest = {token.digest: token for token in tokens}
+            self._by_id = {token.id: token for token in tokens}
             self._seen = seen
 
 

@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "backup": "backing",
     "restore": "backing",
     "token": "token",
+    "ui": "ui",
     "config": "configuring",
     "bench": "benching",
     "check": "checking",

@@ -2,7 +2,8 @@
 
 A page of a stranger in somebody's browser can send requests to this machine.  Two checks stop
 it: the `Host` has to be ours (a name of the stranger's that was made to point here is not), and a
-change needs an `Origin` of ours, where a browser tells one.
+change needs an `Origin` of ours, where a browser tells one.  A browser that has signed in tells one
+with every change, so there it is demanded.
 """
 
 from __future__ import annotations
@@ -15,23 +16,36 @@ from urllib.parse import urlsplit
 from aiohttp import HttpVersion11, web
 
 from beaver.access.roles import ROLES, Right
+from beaver.access.sessions import Sessions
 from beaver.access.tokens import Token, Tokens
 from beaver.server.http.problems import Problem
 
+TOKEN: Final = web.RequestKey("token", Token)
+"""The token of a request that was let in."""
+NOBODY: Final = Token("", "", "")
+"""Stands for a token where none is needed."""
+COOKIE_BYTES_MAX: Final = 8 << 10
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_FOREIGN: Final = frozenset({"cross-site", "same-site"})
 
 
 class Gate:
     """Checks requests before anything of them is carried out."""
 
-    def __init__(self, tokens: Tokens, names: Iterable[str]) -> None:
+    def __init__(
+        self, tokens: Tokens, sessions: Sessions, names: Iterable[str], store: str
+    ) -> None:
         """Takes who may come.
 
         Args:
             tokens: The tokens of the store.
+            sessions: Browsers that have signed in.
             names: The address that is listened on, and other names of this server.
+            store: Id of the store.
         """
-        self._tokens = tokens
+        self.tokens, self.sessions = tokens, sessions
+        # Browsers give all ports of a machine the same cookies: each store has its own.
+        self.cookie = f"beaver_{store[:12]}"
         self._names = frozenset({"localhost", *(name.lower().strip("[]") for name in names)})
 
     def check_host(self, request: web.BaseRequest) -> None:
@@ -48,11 +62,13 @@ class Gate:
                 "forbidden",
                 "Host: this server does not answer to that name; --http-host adds names",
             )
-        origin = request.headers.get("Origin")
-        if origin is None or request.method in _READS:
+        if request.method in _READS:
             return
-        if _authority_of(origin) != hosts[0].lower():
+        origins = request.headers.getall("Origin", [])
+        if any(_authority_of(origin) != hosts[0].lower() for origin in origins):
             raise Problem("forbidden", "Origin: pages of other origins may not change anything")
+        if request.headers.get("Sec-Fetch-Site") in _FOREIGN:
+            raise Problem("forbidden", "Sec-Fetch-Site: other sites may not change anything")
 
     def _is_ours(self, name: str, request: web.BaseRequest) -> bool:
         if name in self._names:
@@ -82,10 +98,12 @@ class Gate:
             StoreUnavailable: The tokens cannot be read.
         """
         told = request.headers.getall("Authorization", [])
+        if not told and (secret := self.secret_of(request)) is not None:
+            return self._signed_in(secret, request)
         scheme, _, secret = told[0].partition(" ") if len(told) == 1 else ("", "", "")
         token = None
         if scheme.lower() == "bearer":
-            token = self._tokens.find(secret.strip())
+            token = self.tokens.find(secret.strip())
         if token is None:
             what = (
                 "this token is not known, was revoked, or has expired" if told else "none is given"
@@ -96,6 +114,42 @@ class Gate:
                 "`beaver token create` makes one, and the file `token` in the data directory holds "
                 "that of its owner",
                 headers={"WWW-Authenticate": "Bearer"},
+            )
+        return token
+
+    def secret_of(self, request: web.BaseRequest) -> str | None:
+        """Returns the secret of the session that a request belongs to; `None` without one."""
+        if request.headers.get("Authorization") is not None:
+            return None
+        for header in request.headers.getall("Cookie", []):
+            for pair in header[:COOKIE_BYTES_MAX].split(";"):
+                name, _, value = pair.strip().partition("=")
+                if name == self.cookie:
+                    return value
+        return None
+
+    def _signed_in(self, secret: str, request: web.BaseRequest) -> Token:
+        """Returns the token of a session.
+
+        A browser sends its cookie with whatever a page asks for.  So a change also has to say
+        that it comes from our own page, which no other page can.
+        """
+        found = self.sessions.token_of(secret)
+        token = None if found is None else self.tokens.current(found)
+        if token is None:
+            raise Problem(
+                "unauthenticated",
+                "Cookie: this session is over; sign in again",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        # `check_host` has looked at the origin that is told.
+        if (
+            request.method not in _READS
+            and "Origin" not in request.headers
+            and request.headers.get("Sec-Fetch-Site") != "same-origin"
+        ):
+            raise Problem(
+                "forbidden", "Origin: a change by a session has to come from a page of this server"
             )
         return token
 
@@ -112,13 +166,22 @@ class Gate:
                 "forbidden", f"a token with the role {token.role} may not do this; {may} may"
             )
 
-    def still_good(self, request: web.BaseRequest, right: Right) -> bool:
+    def still_good(self, request: web.BaseRequest) -> bool:
         """True where a request that is under way would be let in now."""
         try:
-            self.admit(request, right)
+            self.bearer(request)
         except Problem:
             return False
         return True
+
+    def check_again(self, request: web.Request) -> None:
+        """Refuses a request whose token has ended since it was let in.
+
+        Raises:
+            Problem: It has.
+        """
+        if TOKEN in request:
+            self.bearer(request)
 
 
 def is_loopback(request: web.BaseRequest) -> bool:

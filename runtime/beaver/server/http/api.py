@@ -11,7 +11,6 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from beaver.access.roles import Right
-from beaver.access.tokens import Token
 from beaver.errors import BeaverError
 from beaver.server.http import (
     backup,
@@ -20,10 +19,12 @@ from beaver.server.http import (
     jobs,
     listing,
     outcomes,
+    page,
+    signing_in,
     whole,
     workers,
 )
-from beaver.server.http.access import is_loopback
+from beaver.server.http.access import NOBODY, TOKEN, is_loopback
 from beaver.server.http.describing import document
 from beaver.server.http.problems import Problem, problem_of, problem_of_status
 from beaver.server.http.routing import STREAMS, Call, Reply, Route, accepts, check_type, read_query
@@ -50,20 +51,26 @@ ROUTES: Final[tuple[Route, ...]] = (
     *outcomes.ROUTES,
     *events.ROUTES,
     *backup.ROUTES,
+    *signing_in.ROUTES,
     Route(
         "GET", "/v1/openapi.json", Right.READ, _openapi, "This description", {200: dict[str, Any]}
     ),
 )
+_FOR_ANYONE: Final = frozenset(
+    {("GET", page.PATH), ("HEAD", page.PATH)}
+    | {(route.method, route.path) for route in ROUTES if route.right is Right.ANYONE}
+)
+"""What needs no token: the page, and signing in."""
+_FOR_BROWSERS: Final = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 OPEN: Final = frozenset({"/metrics", "/healthz", "/readyz"})
 """Paths that need no token on this machine."""
-
-_TOKEN: Final = web.RequestKey("token", Token)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def add_routes(app: web.Application, site: Site) -> None:
     """Adds every route to an application."""
+    app.router.add_get(page.PATH, page.page)
     for route in ROUTES:
         if route.method == "GET":
             # A stream has no end that a HEAD could be answered with.
@@ -75,8 +82,9 @@ def add_routes(app: web.Application, site: Site) -> None:
 
 def _handler(route: Route, site: Site) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
-        token = request[_TOKEN]
-        site.gate.require(token, route.right)
+        token = request.get(TOKEN, NOBODY)
+        if route.right is not Right.ANYONE:
+            site.gate.require(token, route.right)
         if not accepts(request, route.gives):
             raise Problem("not_acceptable", f"Accept: {' or '.join(route.gives)} is what there is")
         if route.body is not None:
@@ -104,6 +112,8 @@ def guard(site: Site) -> Middleware:
             response = problem_of_status(error).response()
         if not response.prepared and request.path.startswith("/v1"):
             response.headers.setdefault("Beaver-Seq", str(site.engine.durable_seq))
+            if "Cookie" in request.headers:
+                response.headers.update(_FOR_BROWSERS)
         return response
 
     return guarded
@@ -111,8 +121,10 @@ def guard(site: Site) -> Middleware:
 
 async def _let_in(site: Site, request: web.Request, handler: Handler) -> web.StreamResponse:
     site.gate.check_host(request)
+    if (request.method, request.path) in _FOR_ANYONE:
+        return await handler(request)
     if request.path not in OPEN:
-        request[_TOKEN] = site.gate.bearer(request)
+        request[TOKEN] = site.gate.bearer(request)
     elif not is_loopback(request):
         site.gate.admit(request, Right.READ)
     return await handler(request)

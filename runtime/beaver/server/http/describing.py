@@ -108,10 +108,9 @@ def _several(kind: Any) -> tuple[Any, ...]:
 
 
 def _operation(route: Route, by_kind: dict[str, Any]) -> dict[str, Any]:
-    roles = ", ".join(role for role, rights in ROLES.items() if route.right in rights)
     operation: dict[str, Any] = {
         "summary": route.summary,
-        "description": f"For the roles {roles}." if route.right is not Right.OPEN else "",
+        "description": _for_whom(route.right),
         "operationId": _name_of(route),
         "parameters": _parameters(route, by_kind),
         "responses": {
@@ -119,6 +118,8 @@ def _operation(route: Route, by_kind: dict[str, Any]) -> dict[str, Any]:
             **_problems(route),
         },
     }
+    if route.right is Right.ANYONE:
+        operation["security"] = []
     if route.body is not None:
         operation["requestBody"] = {
             "required": route.body is not None and bool(route.takes[1:]),
@@ -127,6 +128,13 @@ def _operation(route: Route, by_kind: dict[str, Any]) -> dict[str, Any]:
             },
         }
     return operation
+
+
+def _for_whom(right: Right) -> str:
+    if right is Right.ANYONE:
+        return "For everybody; no token is needed."
+    roles = ", ".join(role for role, rights in ROLES.items() if right in rights)
+    return f"For the roles {roles}."
 
 
 def _name_of(route: Route) -> str:

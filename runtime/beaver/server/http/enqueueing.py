@@ -235,6 +235,7 @@ class _Lines:
         if not chunk:
             return
         first = self._index - len(chunk)
+        self._call.site.gate.check_again(self._call.request)
         try:
             taken = await _take_in(self._call, chunk)
         except BeaverError as error:

@@ -52,7 +52,7 @@ async def _events(call: Call) -> web.StreamResponse:
         hint = unknown_name(query.event, _NAMES)
         raise InvalidInput(f"event: there is no {query.event!r:.80}{hint}")
     after_seq = _begin(call, query)
-    with call.site.holding(call.token):
+    with call.site.holding(call.token, ends=False):
         return await _Stream(call, query).run(after_seq)
 
 
@@ -107,7 +107,7 @@ class _Stream:
         try:
             async with aclosing(self._call.site.feed.follow(after_seq, QUIET_S)) as steps:
                 async for step in steps:
-                    if not self._call.site.gate.still_good(self._call.request, Right.READ):
+                    if not self._call.site.gate.still_good(self._call.request):
                         return
                     if isinstance(step, Quiet):
                         quiet += 1

@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from beaver.access.sessions import Sessions
 from beaver.access.tokens import Tokens
 from beaver.server.http.access import Gate
 from beaver.server.http.api import add_routes, guard
@@ -49,7 +50,9 @@ class Pages:
     ) -> None:
         """See `listener.HttpServer`; `host` is what it listens on."""
         self._ready, self._certificate = ready, certificate
-        gate = Gate(Tokens(served.data, served.clock), (host, *names))
+        tokens = Tokens(served.data, served.clock)
+        sessions = Sessions(served.clock, served.entropy)
+        gate = Gate(tokens, sessions, (host, *names), served.store)
         self._site = site = Site(served, gate)
         self._page = MetricsPage(registry, prepare)
         self._connections_max = connections_max

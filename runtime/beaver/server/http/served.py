@@ -8,7 +8,7 @@ from typing import NamedTuple
 from beaver.dispatch.leases import Leases
 from beaver.dispatch.reports import Reports
 from beaver.engine.engine import Engine
-from beaver.ports import Clock
+from beaver.ports import Clock, Entropy
 from beaver.server.service import Service
 from beaver.structs.messages import Request
 from beaver.structs.questions import Wanted
@@ -22,7 +22,10 @@ class Served(NamedTuple):
     service: Service
     data: str
     """The data directory, where the tokens are."""
+    store: str
+    """Id of the store."""
     clock: Clock
+    entropy: Entropy
     queue_of: Callable[[Request], str]
     """Returns the queue that a request goes to."""
     walk: Callable[[int, int, int], Awaitable[bytes]]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
@@ -25,6 +25,7 @@ from beaver.server.answers import Answer
 from beaver.server.http.access import Gate
 from beaver.server.http.feed import Feed
 from beaver.server.http.problems import Problem
+from beaver.server.http.revocable import Revocable
 from beaver.server.http.served import Served
 from beaver.server.received import check_bytes
 from beaver.structs.messages import Request
@@ -47,19 +48,21 @@ class Site:
     """The parts of one server, as routes ask them."""
 
     def __init__(self, served: Served, gate: Gate) -> None:
-        self.engine, self.service, self.gate = served.engine, served.service, gate
+        self.served, self.gate = served, gate
+        self.engine, self.service = served.engine, served.service
         self.queue_of, self.snapshot = served.queue_of, served.snapshot
         self.enqueued, self.programs = served.enqueued, served.programs
         self.data = served.data
         self.backups = 0
         """Backups that are being sent."""
         self.walk, self.leases, self.reports = served.walk, served.leases, served.reports
-        self.room = Room()
+        self.room = Room(check=gate.check_again)
         self.feed = Feed(served.walk, lambda: self.engine.durable_seq)
         self.engine.late_observers.append(lambda *_: self.feed.committed())
         self.closing = asyncio.Event()
         """Set when the server ends."""
         self._waiting: set[asyncio.Future[Any]] = set()
+        self._revocable = Revocable(gate.tokens)
         self._held: Counter[str] = Counter()
         """Long polls and streams, by token."""
 
@@ -111,11 +114,15 @@ class Site:
         return answer
 
     @contextmanager
-    def holding(self, token: Token) -> Iterator[None]:
+    def holding(self, token: Token, *, ends: bool = True) -> Iterator[None]:
         """Counts a long poll or a stream of a token while it lasts.
 
+        Args:
+            token: The token.
+            ends: It ends when the token does; a stream looks after that by itself.
+
         Raises:
-            Problem: The token has as many as it may.
+            Problem: The token has as many as it may, or is good no longer.
         """
         if self._held[token.id] >= HELD_MAX:
             raise Problem(
@@ -125,7 +132,8 @@ class Site:
             )
         self._held[token.id] += 1
         try:
-            yield
+            with self._revocable.watching(token) if ends else nullcontext():
+                yield
         finally:
             self._held[token.id] -= 1
             if not self._held[token.id]:
@@ -208,8 +216,16 @@ class Applied(NamedTuple):
 class Room:
     """Room for the bodies that are read, first come, first served."""
 
-    def __init__(self, bytes_max: int = ROOM_BYTES) -> None:
-        self._free = bytes_max
+    def __init__(
+        self, bytes_max: int = ROOM_BYTES, check: Callable[[web.Request], None] | None = None
+    ) -> None:
+        """Takes how much there is.
+
+        Args:
+            bytes_max: The room.
+            check: Asked whether a request may still be carried out, once its body is there.
+        """
+        self._free, self._check = bytes_max, check
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
     @asynccontextmanager
@@ -224,13 +240,19 @@ class Room:
             raise too_large(bytes_max)
         wanted = bytes_max if length is None else length
         if wanted <= SMALL_BYTES:
-            yield await read_body(request, bytes_max)
+            yield await self._read(request, bytes_max)
             return
         await self._take(wanted)
         try:
-            yield await read_body(request, bytes_max)
+            yield await self._read(request, bytes_max)
         finally:
             self._give(wanted)
+
+    async def _read(self, request: web.Request, bytes_max: int) -> bytes:
+        body = await read_body(request, bytes_max)
+        if self._check is not None:
+            self._check(request)
+        return body
 
     async def _take(self, size: int) -> None:
         if not self._waiting and size <= self._free:
