@@ -67,7 +67,7 @@ async def _backup(call: Call) -> web.StreamResponse:
         )
     site.backups += 1
     try:
-        with site.holding(call.token):
+        with site.holding(call.token, ends=False):
             async with _started(site.data) as source:
                 return await _send(call, source)
     finally:
@@ -116,7 +116,7 @@ async def _send(call: Call, source: _Source) -> web.StreamResponse:
     await response.prepare(call.request)
     try:
         while data and not site.closing.is_set():
-            if not site.gate.still_good(call.request, Right.ADMIN):
+            if not site.gate.still_good(call.request):
                 break
             await asyncio.wait_for(response.write(data), STALLED_S)
             data = await source.chunk()
