@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "token": "token",
     "ui": "ui",
     "config": "configuring",
+    "doctor": "doctor",
     "bench": "benching",
     "check": "checking",
     "simulate": "simulating",

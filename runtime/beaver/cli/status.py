@@ -6,8 +6,9 @@ from typing import Final
 
 from beaver.cli import output
 from beaver.cli.store import Store, on_store
-from beaver.structs.views import StatusView, WorkerView
-from beaver.text.durations import format_duration
+from beaver.structs.views import ShipView, StatusView, StorageView, WorkerView
+from beaver.text.durations import format_duration, format_size, format_time
+from beaver.text.foreign import counted
 
 STALL_MS_MAX: Final = 1_000.0
 """A loop that was blocked for longer is worth a line; `--json` always has the time."""
@@ -59,6 +60,10 @@ def tell_status(view: StatusView, data: str) -> None:
         f"{view.completed}, dead {view.dead}, cancelled {view.cancelled}"
     )
     output.line(f"last seq {view.last_seq}, recovered in {view.recovery_ms:.0f} ms{_phases(view)}")
+    if view.storage is not None and view.storage.archive_segments:
+        _tell_storage(view.storage)
+    for ship in view.ships:
+        _tell_ship(ship)
     if view.queues:
         output.line()
         titles = ("queue", "pending", "in flight", "completed", "dead", "cancelled", "oldest", "")
@@ -114,6 +119,36 @@ def _tell_remote(found: list[WorkerView]) -> None:
         for worker in found
     ]
     output.table(("remote worker", "name", "jobs", "lease ends in", ""), workers)
+
+
+def _tell_storage(storage: StorageView) -> None:
+    """Writes what the archive holds and costs."""
+    since = f", since {format_time(storage.since_ms)}" if storage.since_ms else ""
+    kept = ""
+    if storage.retention_bytes:
+        kept = (
+            f"; kept for {format_duration(storage.retention_ms)} or up to "
+            f"{format_size(storage.retention_bytes)}"
+        )
+    archive = f"archive {format_size(storage.archive_bytes)}"
+    segments = counted(storage.archive_segments, "segment")
+    output.line(f"history from seq {storage.first_seq}{since}: {archive} in {segments}{kept}")
+    output.line(
+        f"log {format_size(storage.log_bytes)}, snapshots {format_size(storage.snapshot_bytes)}, "
+        f"index {format_size(storage.history_bytes)}; {format_size(storage.free_bytes)} free"
+    )
+
+
+def _tell_ship(ship: ShipView) -> None:
+    """Writes how far the copy at a target is."""
+    lag = (
+        f"{ship.lag_events} events behind for {ship.lag_seconds:.0f} s"
+        if ship.lag_events
+        else "up to date"
+    )
+    trouble = ship.error or ("" if ship.running else "no `beaver ship` runs for it")
+    text = f"shipped to {ship.target} up to seq {ship.seq}, {lag}"
+    output.line(output.paint(f"{text}; {trouble}", "red") if trouble else text)
 
 
 def _phases(view: StatusView) -> str:

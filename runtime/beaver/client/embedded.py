@@ -52,8 +52,10 @@ from beaver.request.operations import ENQUEUE
 from beaver.request.rejections import error_of
 from beaver.request.resolving import Resolver
 from beaver.snapshot.files import FileSnapshots
+from beaver.store.holding import Holding
 from beaver.store.rebuild import Recovered, recover
 from beaver.store.recovery import read_store
+from beaver.store.shipped import ships
 from beaver.store.weighing import bytes_to_recover
 from beaver.structs.questions import Known, Search, Told
 from beaver.structs.views import JobView, StatusView
@@ -310,7 +312,7 @@ class EmbeddedClient(Operations, Synchronous):
         now_ms = max(self._clock.wall_ms(), state.time_ms)
         while state.advance(now_ms):
             pass
-        store = peek_store(self._disk, self.data)
+        store, layout = peek_store(self._disk, self.data), Layout(self.data)
 
         def status(state: State) -> StatusView:
             view = queries.status(
@@ -322,6 +324,8 @@ class EmbeddedClient(Operations, Synchronous):
                 recovery=msgspec.to_builtins(report),
             )
             view.silent = silent_server(self.data)
+            view.storage = Holding(self._disk, layout).look()
+            view.ships = ships(self._disk, layout, state.last_seq, now_ms)
             return view
 
         return LocalStore(state, _refuse, self, lambda: now_ms, status)

@@ -26,7 +26,9 @@ from beaver.server.metrics import Metrics
 from beaver.server.results import Results
 from beaver.server.service import Service
 from beaver.snapshot.files import FileSnapshots
+from beaver.store.holding import Holding
 from beaver.store.rebuild import recover
+from beaver.store.shipped import ships
 from beaver.structs.views import StatusView
 from beaver.system.kinship import store_mark
 from beaver_model import State
@@ -115,6 +117,8 @@ class KeeperParts:
             BeaverError: As `recover`; a refusal has changed nothing.
         """
         snapshots = FileSnapshots(disk, owned.layout)
+        self._disk, self._layout = disk, owned.layout
+        self._holding = Holding(disk, owned.layout)
         state, self.journal, self.report = recover(owned, snapshots, clock.monotonic_ns)
         report = self.report
         self.store = self.journal.store
@@ -161,7 +165,7 @@ class KeeperParts:
         )
 
     def _status(self, state: State) -> StatusView:
-        return queries.status(
+        view = queries.status(
             state,
             self.engine.now_ms(),
             running=False,
@@ -172,6 +176,9 @@ class KeeperParts:
             disk_full=self.engine.admission.disk_full,
             commit_path=self.journal.commit_path,
         )
+        view.storage = self._holding.look()
+        view.ships = ships(self._disk, self._layout, state.last_seq, self.engine.now_ms())
+        return view
 
     def start(self) -> None:
         """Starts housekeeping."""

@@ -97,7 +97,7 @@ class Assembly:
             writer: Who this is, as its BOOT says: host and process.
         """
         self.config, self._ports, self._on_failure = config, ports, on_failure
-        self.clock = ports.clock
+        self.clock, self.disk = ports.clock, ports.disk
         self._writer = writer
         self._renewing = asyncio.Lock()
         self._pools: dict[LocalPool, PoolSink] = {}

@@ -97,6 +97,14 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     ),
     "beaver_dispatch_halted": ("gauge", "1 after a violated invariant: nothing is dispatched"),
     "beaver_disk_full": ("gauge", "1 while new jobs are refused: the disk is full"),
+    "beaver_archive_bytes": ("gauge", "Sealed segments of the log"),
+    "beaver_archive_since_seconds": ("gauge", "When the log begins, in seconds since the epoch"),
+    "beaver_free_bytes": ("gauge", "Free space of the disk that the data directory is on"),
+    "beaver_ship_seq": ("gauge", "Last seq that a target of `beaver ship` holds, by target"),
+    "beaver_ship_lag_seconds": (
+        "gauge",
+        "Age of the first event that a target does not hold; it grows where no shipper runs",
+    ),
 }
 
 
@@ -182,6 +190,7 @@ class Collector:
         local = [worker for worker in status.workers if not worker.capacity]
         busy = sum(1 for worker in local if worker.job is not None)
         starting = sum(1 for worker in local if not worker.ready)
+        storage = status.storage
         return {
             "queue_jobs_enqueued_total": counts[Enqueued],
             "queue_jobs_dispatched_total": counts[Dispatched],
@@ -234,6 +243,14 @@ class Collector:
             "beaver_invariant_violations_total": self._metrics.violations,
             "beaver_dispatch_halted": int(bool(status.halted)),
             "beaver_disk_full": int(status.disk_full),
+            "beaver_archive_bytes": storage.archive_bytes if storage else 0,
+            "beaver_archive_since_seconds": storage.since_ms / 1000 if storage else 0,
+            "beaver_free_bytes": storage.free_bytes if storage else 0,
+            "beaver_ship_seq": ("target", {ship.target: ship.seq for ship in status.ships}),
+            "beaver_ship_lag_seconds": (
+                "target",
+                {ship.target: ship.lag_seconds for ship in status.ships},
+            ),
         }
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from beaver.inspect import queries
+from beaver.journal.wal.layout import Layout
 from beaver.server.assembly import Assembly
 from beaver.server.loop_stalls import LoopStalls
+from beaver.store.holding import Holding
+from beaver.store.shipped import ships
 from beaver.structs.views import StatusView, WorkerView
+from beaver.system.version import own_version
 from beaver_model import JobState, State
 
 
@@ -17,6 +21,8 @@ class SelfStatus:
     def __init__(self, parts: Assembly, stalls: LoopStalls) -> None:
         self._parts, self._stalls = parts, stalls
         self.ending = False
+        self._layout = Layout(parts.config.data)
+        self._holding = Holding(parts.disk, self._layout)
 
     def of(self, state: State, *, with_queues: bool = True) -> StatusView:
         """Returns the status that goes with a state."""
@@ -56,6 +62,11 @@ class SelfStatus:
         )
         view.remote_attempts, view.remote_pulls = leases.held, len(leases.pulls.waiting)
         view.leases_expired = leases.expired
+        config = parts.config
+        view.storage = self._holding.look(config.retention_bytes, config.retention_ms)
+        view.ships = ships(parts.disk, self._layout, engine.durable_seq, engine.now_ms())
+        if with_queues:
+            view.version = own_version()
         return view
 
     def not_ready(self) -> str | None:

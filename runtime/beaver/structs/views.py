@@ -124,6 +124,44 @@ class WorkerView(View):
     """A remote worker gets nothing more, and is told to leave."""
 
 
+class StorageView(View):
+    """What the files of a store hold and take.  Times are ms since the epoch."""
+
+    archive_bytes: int
+    """Sealed segments: what results, history and `explain` are read from."""
+    archive_segments: int
+    first_seq: int
+    """The log begins here; events before it are no longer kept."""
+    since_ms: int
+    """When that was; 0 where there is no event."""
+    log_bytes: int
+    """The active segment, room ahead included."""
+    snapshot_bytes: int
+    history_bytes: int
+    retention_bytes: int = 0
+    """The archive is pruned beyond this size; 0 where no server says."""
+    retention_ms: int = 0
+    """Events are pruned beyond this age; 0 where no server says."""
+    free_bytes: int = 0
+    last_known_ms: int = 0
+    """A stamp near the end of the log."""
+
+
+class ShipView(View):
+    """A copy of the log elsewhere, as its shipper says."""
+
+    target: str
+    seq: int
+    """The target holds everything up to here."""
+    lag_events: int = 0
+    lag_seconds: float = 0.0
+    """How old the first event is that the target does not hold."""
+    running: bool = False
+    """Its shipper lives."""
+    error: str = ""
+    """What keeps it from going on."""
+
+
 class StatusView(View):
     """The whole queue at a glance."""
 
@@ -165,6 +203,10 @@ class StatusView(View):
     """What ran then, if the stall was long enough to be sampled."""
     recovery: dict[str, Any] = {}
     """The findings of recovery, and how long each phase took."""
+    version: str = ""
+    """Version of the server that answered."""
+    storage: StorageView | None = None
+    ships: list[ShipView] = []
 
 
 class ReloadView(View):

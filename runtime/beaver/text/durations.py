@@ -192,6 +192,16 @@ def size_text(size: int) -> str:
     return str(size)
 
 
+def format_size(count: int) -> str:
+    """Returns a size for people: `1.5 GiB`."""
+    size = float(count)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 10 else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
 def format_time(time_ms: int) -> str:
     """Returns a time as ISO 8601 in UTC with ms."""
     moment = _EPOCH + timedelta(milliseconds=min(time_ms, TIME_MS_MAX))

@@ -12,6 +12,7 @@ data/
     server.json        where a server listens: a hint
     phase              whether who holds the store is starting or ending: a hint
     history.db         the projection of results and history; can be rebuilt
+    ship-KEY.json      how far `beaver ship` is with one target
     tokens.json        who may use HTTP: digests of tokens, and their roles
     tokens.lock        held by whoever changes them
     token              the token of the store's own user
@@ -24,6 +25,7 @@ import re
 from typing import Final, NamedTuple
 
 ARCHIVE_SUFFIX: Final = ".wal"
+_SHIP_NAME: Final = re.compile(r"ship-[0-9a-f]{16}\.json")
 _ARCHIVE_NAME: Final = re.compile(r"[0-9]{20}\.wal")
 
 
@@ -72,6 +74,10 @@ class Layout(NamedTuple):
     def history(self) -> str:
         return f"{self.path}/history.db"
 
+    def ship(self, key: str) -> str:
+        """Returns the path that a shipper says how far it is at; the key is its target's."""
+        return f"{self.path}/ship-{key}.json"
+
     def archived(self, first_seq: int) -> str:
         """Returns the path that the segment beginning at `first_seq` has once it is sealed."""
         return f"{self.path}/archive/{first_seq:020d}{ARCHIVE_SUFFIX}"
@@ -83,6 +89,11 @@ class Layout(NamedTuple):
     def broken(self, time: str) -> str:
         """Returns the path that the torn tail of the log is kept under."""
         return f"{self.path}/wal.log.broken-{time}"
+
+
+def is_ship_name(name: str) -> bool:
+    """True for the name of a file in which a shipper says how far it is."""
+    return bool(_SHIP_NAME.fullmatch(name))
 
 
 def archived_first_seq(name: str) -> int | None:
