@@ -381,7 +381,7 @@ def test_what_is_no_backup_is_named_as_such(file: Path, tmp_path: Path) -> None:
     bad.write_bytes(packed(members))
     with pytest.raises(NewerFormat, match="version 2"):
         restored(bad, tmp_path / "again")
-    assert run_beaver("restore", str(tmp_path), "--data", str(tmp_path / "x")).returncode == 2
+    assert run_beaver("restore", str(tmp_path), "--data", str(tmp_path / "x")).returncode == 6
     nothing_new(tmp_path)
 
 

@@ -104,11 +104,25 @@ def restore_file(
 
 
 def restore_disk(
-    source: Disk, name: str, data: str, until: Until, on_progress: Progress, size: int
+    opened: Callable[[str], contextlib.AbstractContextManager[Disk]],
+    name: str,
+    data: str,
+    until: Until,
+    on_progress: Progress,
 ) -> Restored:
-    """Makes the data directory `data` of a store that a disk shows under `name`; see above."""
-    with _place(data) as place:
-        refuse_without_room(place, size)
+    """Makes the data directory `data` of a store that a disk shows under `name`.
+
+    Args:
+        opened: Opens that disk; is given a directory with room for what it has to fetch.
+        name: Its path there.
+        data: The directory, as for `restore_file`; so is the rest.
+        until: Up to where.
+        on_progress: Told how far the part under way is.
+
+    Raises:
+        BeaverError: As `restore_file`.
+    """
+    with _place(data) as place, opened(str(place)) as source:
         restored = _restore(source, name, place, until, on_progress)
         name_it(place, data)
     restored.data = data

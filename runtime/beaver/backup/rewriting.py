@@ -21,6 +21,7 @@ from beaver.journal.wal.format import (
 )
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import Frame, LogScan, SegmentInfo, decode_frame
+from beaver.journal.wal.scan import Damage, Damaged
 from beaver.ports import Disk, File
 from beaver.store.log_source import Until
 
@@ -129,12 +130,21 @@ def rewrite(
             last_seq += frame.count
             told += len(frame.payload)
             on_progress(min(told, total), total)
+        _refuse_torn(log)
         segment.close_at(last_seq + 1)
     finally:
         segment.end()
     # The last one is the active one.
     disk.rename(target.archived(infos[number].first_seq), target.log)
     return Reached(last_seq, number + 1)
+
+
+def _refuse_torn(log: LogScan) -> None:
+    """Refuses a copy that was read to its end, and has no whole frame there: it was cut at one."""
+    scan = log.scan
+    if scan is not None and scan.end is not None and scan.end.torn_bytes:
+        reason = f"the last {scan.end.torn_bytes} bytes are no frame, and a copy ends with one"
+        raise Damaged(Damage.CUT, scan.path, scan.end.offset, scan.next_seq, reason)
 
 
 def _begin(

@@ -24,7 +24,7 @@ from beaver.errors import (
     StorageFailed,
 )
 from beaver.ports import Clock, Disk
-from beaver.replay.verifying import verify
+from beaver.replay.verifying import VerifyReport, verify
 from beaver.system.disk import SystemFile
 from beaver.system.regular import open_regular
 
@@ -122,7 +122,7 @@ def _read_back(descriptor: int, head: Head, writer: Writer, target: Path) -> str
         for member in head.members:
             piece = Piece(file, writer.offsets[member.name], member.size)
             disk.files[f"{target}/{member.name}"] = (piece,)
-        return _refuse_unless_good(disk, disk.path, target)
+        return fingerprint_of(refuse_unless_good(disk, disk.path, target))
     finally:
         disk.close()
 
@@ -166,7 +166,8 @@ class _Judging:
 
     def _judge(self) -> None:
         try:
-            self._found = _refuse_unless_good(self._captured.disk, self._captured.layout.path, None)
+            report = refuse_unless_good(self._captured.disk, self._captured.layout.path, None)
+            self._found = fingerprint_of(report)
         except BaseException as error:  # noqa: BLE001 - raised where it is asked for
             self._found = error
 
@@ -178,15 +179,19 @@ class _Judging:
         return self._found
 
 
-def _refuse_unless_good(disk: Disk, path: str, backup: Path | None) -> str:
-    """Replays a copy; returns the fingerprint of its state.
+def refuse_unless_good(disk: Disk, path: str, backup: Path | None) -> VerifyReport:
+    """Replays a copy; returns what was found.
 
     Raises:
         BackupDamaged: It is not what a server could start from.
     """
     report = verify(disk, path)
-    if report.ok:
-        return report.log.fingerprint or ""
+    torn = report.log.torn_tail_bytes
+    if report.ok and not torn:
+        return report
+    if torn:
+        # A copy ends with a whole frame, so this is damage.
+        raise BackupDamaged(f"{path} is damaged: its last {torn} bytes are no frame")
     wrong = [base.reason for base in report.bases if not base.ok]
     what = report.error.reason if report.error else (wrong or report.log.violations or ["?"])[0]
     where = report.error.file if report.error else path
@@ -196,6 +201,11 @@ def _refuse_unless_good(disk: Disk, path: str, backup: Path | None) -> str:
             "`beaver verify` says more; no backup was made."
         )
     raise BackupDamaged(f"{backup} does not hold what was written to it: {where}: {what}")
+
+
+def fingerprint_of(report: VerifyReport) -> str:
+    """Returns the fingerprint of the state that a copy gives."""
+    return report.log.fingerprint or ""
 
 
 def _made(name: str, head: Head, writer: Writer) -> BackupMade:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,6 +16,11 @@ from beaver.cli import output
 from beaver.cli.store import Store, on_store
 from beaver.errors import InvalidInput
 from beaver.text.foreign import counted
+
+if TYPE_CHECKING:
+    from beaver.backup.restoring import Restored
+    from beaver.ports import Disk
+    from beaver.store.log_source import Until
 
 PIPE: Final = "-"
 _READ_BYTES: Final = 1 << 20
@@ -97,19 +103,23 @@ def restore_command(
 
     Examples:
       beaver restore /backup/queue-monday.tar --data restored
+      beaver restore s3://backups/queue --data restored
       beaver restore queue.tar --data yesterday --until 2030-01-31T12:00:00Z
       ssh queue 'beaver backup - --data /srv/data' | beaver restore - --data copy
     """
-    from beaver.backup.restoring import Restored, restore_file
+    from beaver.backup.restoring import restore_file
     from beaver.replay.replaying import parse_until
     from beaver.store.log_source import Until
 
     end = Until() if until is None else parse_until(until)
     started_s = time.monotonic()
     with output.progress(f"restoring {store.data}", 0) as advance:
-        incoming = partial(os.read, sys.stdin.fileno()) if source == PIPE else None
-        name = "standard input" if source == PIPE else source
-        restored = restore_file(name, store.data, end, advance, incoming=incoming)
+        if "://" in source or os.path.isdir(source):  # noqa: PTH112 - a string
+            restored = _restore_shipped(source, store.data, end, advance)
+        else:
+            incoming = partial(os.read, sys.stdin.fileno()) if source == PIPE else None
+            name = "standard input" if source == PIPE else source
+            restored = restore_file(name, store.data, end, advance, incoming=incoming)
     restored.seconds = time.monotonic() - started_s
 
     def tell(restored: Restored) -> None:
@@ -122,3 +132,23 @@ def restore_command(
         output.line(f"`beaver run --data {restored.data}` serves it")
 
     store.answer(restored, tell)
+
+
+def _restore_shipped(
+    source: str, data: str, until: Until, on_progress: Callable[[int, int], None]
+) -> Restored:
+    """Restores from a target of `beaver ship`."""
+    from beaver.backup.restoring import restore_disk
+    from beaver.shipping.fetching import fetched
+    from beaver.shipping.targets import open_target
+    from beaver.system.descriptors import raise_limit
+
+    raise_limit()
+    target = open_target(source)
+
+    @contextmanager
+    def opened(scratch: str) -> Iterator[Disk]:
+        with fetched(target, until, scratch, on_progress) as found:
+            yield found.disk
+
+    return restore_disk(opened, target.name, data, until, on_progress)

@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "verify": "replays",
     "backup": "backing",
     "restore": "backing",
+    "ship": "ship",
     "token": "token",
     "ui": "ui",
     "config": "configuring",
