@@ -52,6 +52,7 @@ from beaver.server.reachable import stay_reachable
 from beaver.server.reloading import Reloading
 from beaver.server.status import SelfStatus, is_done
 from beaver.server.storage import Files, Storage, at_home
+from beaver.server.supervisor import Supervisor
 from beaver.server.unix_socket import SocketServer
 from beaver.system import descriptors
 from beaver.system.clock import SystemClock, SystemEntropy
@@ -134,6 +135,8 @@ class Server:
         self._reloading: Reloading | None = None
         """Once all is ready, and until the end."""
         self._turn = Turn(-1)
+        # Before the zygote inherits the environment.
+        self._supervisor = Supervisor()
         self._info = endpoint.ServerInfo(os.getpid(), "", "")
 
     async def run(self) -> int:
@@ -269,6 +272,7 @@ class Server:
             self._staying = asyncio.get_running_loop().create_task(stay)
             self._stalls.watch()
             readiness.say_ready(parts, config, socket_path, address)
+            self._supervisor.ready(f"serving {config.data}")
             self._reloading = reloading
             if config.burst:
                 self._stop_if_done(engine)
@@ -285,6 +289,7 @@ class Server:
             await (parts.discard if self._deposed else parts.halt)(close_doors)
         endpoint.withdraw(config.data)  # While the store is ours.
         await parts.finish()
+        self._supervisor.close()
         if self._failure is not None:
             said = readiness.line(f"beaver: {self._failure}", as_json=self._as_json, level="error")
             print(said, file=sys.stderr)  # noqa: T201 - the last word
@@ -324,6 +329,7 @@ class Server:
         """No new work: what runs gets its grace, and files are brought up to date."""
         if self._deposed:
             return
+        self._supervisor.stopping("running jobs get their grace")
         if self._config.burst and self._failure is None:
             readiness.say_left(parts.engine.state, as_json=self._as_json)
         await parts.drain(0 if self._failure else self._config.grace_ms)
