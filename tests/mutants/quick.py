@@ -26,6 +26,7 @@ BY_PROMISE: Final[dict[str, tuple[str, ...]]] = {
         "half-a-frame-followed-by-others",
         "keeper-ends-on-requests",
         "farewell-before-the-last-commit",
+        "unproven-frame-shipped",
     ),
     "P2": (
         "ledger-not-updated",
@@ -70,6 +71,7 @@ BY_PROMISE: Final[dict[str, tuple[str, ...]]] = {
     ),
     "P7": (
         "padding-of-any-kind",
+        "members-of-a-backup-not-compared",
         "crc-not-chained",
         "corruption-called-a-torn-tail",
         "torn-tail-not-zeroed",
