@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "backup": "backing",
     "restore": "backing",
     "ship": "ship",
+    "compact": "compact",
     "token": "token",
     "ui": "ui",
     "config": "configuring",
