@@ -79,9 +79,14 @@ class ControllerWorld(EngineWorld):
         path: Path,
         workers: int = 1,
         engine_options: dict[str, Any] | None = None,
+        *,
+        boot: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(path, **engine_options or {})
+        if boot:
+            self.engine.submit(Boot(), lambda reply: None)
+            self.engine.flush()
         self.pool = PlayedPool(self.clock)
         usual: dict[str, Any] = {"concurrency": 1, "mode": Concurrency.ONE, "grace_ms": 1_000}
         self.controller = Controller(

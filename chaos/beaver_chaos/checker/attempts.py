@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from beaver_model.bounds import REMOTE_WORKERS_FROM
 from beaver_model.events import (
     Acked,
     AnyEvent,
@@ -125,7 +126,7 @@ class Attempts:
         for run in runs:
             token, pid = run.token, run.pid
             if run.ended:
-                if newest.get(run.job) != token:
+                if newest.get(run.job) != token and not self._is_remote(token):
                     self._say(
                         f"token {token} of job {run.job} still ran when its attempt with token "
                         f"{newest.get(run.job)} had begun"
@@ -149,10 +150,15 @@ class Attempts:
                 )
             if self._never_started.get(token) == run.job and not may_be_lost:
                 self._say(f"token {token} of job {run.job} ran, and was given back as not started")
-            if token < last_of.get(pid, 0):
+            if token < last_of.get(pid, 0) and not self._is_remote(token):
                 self._say(f"process {pid} began token {token} after token {last_of[pid]}")
             newest[run.job] = last_of[pid] = token
             ran[token] = (pid, may_be_lost)
+
+    def _is_remote(self, token: int) -> bool:
+        """True for an attempt at a remote worker: it is fenced only, and starts in any order."""
+        dispatch = self._dispatches.get(token)
+        return dispatch is not None and dispatch.worker >= REMOTE_WORKERS_FROM
 
     def _may_be_lost(self, run: RunLine, before: int, starts: Sequence[tuple[int, int]]) -> bool:
         """True where a crash may have taken the DISPATCH of an attempt that had started.

@@ -304,7 +304,7 @@ class Leases:
             self._timer.cancel()
         self._timer_ns = at_ns
         delay_s = max(0, at_ns - self._clock.monotonic_ns()) / 1e9
-        self._timer = self._loop.call_later(delay_s, self._look)
+        self._timer = self._loop.call_later(delay_s, self.look)
 
     def _rearm(self) -> None:
         if self._timer is not None:
@@ -331,7 +331,7 @@ class Leases:
         """A worker whose pull waits is heard of as long as it does."""
         return now_ns if worker.pulls else worker.heard_ns
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Ends what is over by now, and comes again when the next thing is."""
         self._timer = None
         now_ns = self._clock.monotonic_ns()
