@@ -9,6 +9,7 @@ from tests.stateful import (
     test_commits,
     test_leaders,
     test_lifecycle,
+    test_remote_workers,
     test_scheduling,
     test_storage,
 )
@@ -21,4 +22,5 @@ MACHINES: Final[dict[Machine, float]] = {
     test_commits.Commits: test_commits.TIMES,
     test_agreement.Agreement: test_agreement.TIMES,
     test_leaders.Leaders: test_leaders.TIMES,
+    test_remote_workers.Remotes: test_remote_workers.TIMES,
 }

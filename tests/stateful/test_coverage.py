@@ -89,6 +89,14 @@ WITNESSES = (
     "a server leads",
     "a leader is deposed",
     "a server that wants to lead is late",
+    "a pull is got",
+    "a pull is lost",
+    "a pull is dropped",
+    "a heartbeat of nobody",
+    "a worker is told to stop",
+    "an outcome is taken",
+    "an outcome is late",
+    "remote attempts outlive a crash",
 )
 
 
