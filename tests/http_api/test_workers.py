@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from beaver.dispatch.remote_workers import CAPACITY_MAX, NAMES_MAX, WORKERS_OF_TOKEN_MAX
+from beaver.server.http.site import HELD_MAX
 from beaver_model.bounds import RESULT_BYTES_MAX
 from tests.http_api.client import Http
 from tests.http_api.remote import Worker, causes, report, start_pull
@@ -157,6 +158,24 @@ def test_a_pull_waits_for_a_job_and_no_longer_than_it_says(http: Http) -> None:
         assert [attempt["job"] for attempt in waiting.result()] == ["late"]
     for wrong in ({"max": 0}, {"max": CAPACITY_MAX + 1}, {"wait_ms": -1}, {"wait_ms": 60_001}):
         assert worker.ask("pull", wrong).type == "invalid"
+    worker.leave()
+
+
+def test_a_token_waits_with_so_many_pulls_and_no_more(http: Http) -> None:
+    """One more is told when to come again; none of them is left behind."""
+    worker = Worker(http)
+    waiting = [start_pull(http, worker.number, 30_000) for _ in range(HELD_MAX)]
+    eventually(
+        lambda: f"beaver_remote_pulls {HELD_MAX}.0" in http.get("/metrics").raw.decode(), "all wait"
+    )
+    refused = worker.ask("pull", {"wait_ms": 30_000})
+    assert refused.type == "too_many_requests"
+    assert "retry-after" in refused.headers
+    assert worker.pull(wait_ms=0) == [], "who does not wait is answered"
+    for connection in waiting:
+        connection.close()
+    eventually(lambda: "beaver_remote_pulls 0.0" in http.get("/metrics").raw.decode(), "none waits")
+    assert worker.pull(wait_ms=1) == []
     worker.leave()
 
 

@@ -31,8 +31,9 @@ from beaver.errors import BeaverError, NotFound
 from beaver.structs.messages import Attempt, Outcome, OutcomeKind
 from beaver_chaos.sim.disk import SimDisk
 from beaver_model import violations
-from beaver_model.commands import AnyCommand, Boot, Enqueue, NewJob
+from beaver_model.commands import AnyCommand, Boot, Cancel, Enqueue, NewJob
 from beaver_model.events import AnyEvent
+from beaver_model.rows import Spec, encode_spec
 from beaver_spec.traces.following import steps_of
 from beaver_spec.traces.rules import Validator
 from tests.stateful.played import PlayedPool, SameJitter, stepped_loop
@@ -73,6 +74,8 @@ class Remotes(RuleBasedStateMachine):
         """Every token that anybody ever got, and its job."""
         self.answers: dict[int, tuple[OutcomeKind, Answer]] = {}
         self.validator = Validator()
+        self.fresh = 0
+        """Jobs that came in so that there is something to pull."""
         self.start(create=True)
         self.ask(Enqueue(jobs))
 
@@ -116,6 +119,12 @@ class Remotes(RuleBasedStateMachine):
     def operate(self, command: AnyCommand) -> None:
         self.ask(command)
 
+    @precondition(lambda self: self.engine.state.in_flight)
+    @rule(pick=st.integers(0, 3))
+    def cancel_what_runs(self, pick: int) -> None:
+        rows = list(self.engine.state.in_flight.values())
+        self.ask(Cancel(rows[pick % len(rows)].id))
+
     @rule(ms=SPANS)
     def time_passes(self, ms: int) -> None:
         self.loop.pass_ms(ms, self.clock)
@@ -138,6 +147,9 @@ class Remotes(RuleBasedStateMachine):
         program = self.programs[who]
         if not program.number:
             self.register(who, 2)
+        self.fresh += 1
+        if self.fresh % 4:
+            self.ask(Enqueue([_fresh(self.fresh)]))
         given: list[Attempt] = []
         with self.loop.running():
             try:
@@ -188,10 +200,10 @@ class Remotes(RuleBasedStateMachine):
             assert row is None or row.cancel_requested
 
     @precondition(lambda self: self.got)
-    @rule(pick=st.integers(0, 30), kind=KINDS)
+    @rule(pick=st.integers(0, 1) | st.integers(0, 30), kind=KINDS)
     def report(self, pick: int, kind: OutcomeKind) -> None:
         """Anybody reports anything that was ever given out: in time, late, twice, otherwise."""
-        token = [*self.got][pick % len(self.got)]
+        token = [*self.got][-1 - pick % len(self.got)]
         in_flight = token in self.engine.state.in_flight
         before_seq = self.engine.state.last_seq
         told: list[Answer | BeaverError] = []
@@ -264,6 +276,11 @@ class Remotes(RuleBasedStateMachine):
         for worker in holders:
             silent_ms = (now_ns - worker.heard_ns) // 1_000_000
             assert not worker.held or silent_ms <= LEASE_MS + 1, "silence has no end"
+
+
+def _fresh(number: int) -> NewJob:
+    spec = Spec("send", f"q{number % 5}", timeout_ms=5_000, max_attempts=3, backoff_base_ms=100)
+    return NewJob(f"fresh-{number}", encode_spec(spec), b"null", b"d" * 12)
 
 
 def _no_child(*_: object) -> NewJob:

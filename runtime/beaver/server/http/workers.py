@@ -179,6 +179,20 @@ async def _heartbeat(call: Call) -> Reply:
 
 async def _pull(call: Call) -> Reply:
     body, number = await call.body(PullBody, BODY_BYTES_MAX), _number(call)
+    with call.site.holding(call.token) if body.wait_ms else nullcontext():
+        attempts, drain = await _wait_for_work(call, number, body)
+    work = Work([_given(attempt) for attempt in attempts], drain)
+    return Reply(work, call.site.engine.durable_seq)
+
+
+async def _wait_for_work(call: Call, number: int, body: PullBody) -> tuple[Sequence[Attempt], bool]:
+    """Returns what a worker gets, and whether it is to leave.
+
+    Where the wait ends with something under way to the disk, that is waited for.
+
+    Raises:
+        NotFound: The worker is not known (any more).
+    """
     site, leases = call.site, call.site.leases
     told: asyncio.Future[Sequence[Attempt]] = site.waiting()
 
@@ -186,30 +200,21 @@ async def _pull(call: Call) -> Reply:
         if not told.done():
             told.set_result(attempts)
 
-    # Where the wait ends with something under way to the disk, that is waited for.
-    with site.holding(call.token) if body.wait_ms else nullcontext():
-        try:
-            pull = leases.pull(number, body.max, given, waits=body.wait_ms > 0)
-        except NotFound:
-            site.forget(told)
-            raise
-        is_told = False
-        try:
-            if body.wait_ms:
-                await asyncio.wait((told,), timeout=body.wait_ms / 1000)
-            if not (body.wait_ms and not told.done() and not pull.attempts):
-                attempts = await told
-            else:
-                attempts = ()
-            is_told = told.done()
-            if call.request.transport is None or call.request.transport.is_closing():
-                is_told = False  # Nobody is there to read it.
-        finally:
-            site.forget(told)
-            if not is_told:
-                leases.drop(pull)
-    work = Work([_given(attempt) for attempt in attempts], pull.worker.draining)
-    return Reply(work, site.engine.durable_seq)
+    pull, is_read = None, False
+    try:
+        pull = leases.pull(number, body.max, given, waits=body.wait_ms > 0)
+        if body.wait_ms:
+            await asyncio.wait((told,), timeout=body.wait_ms / 1000)
+        if body.wait_ms and not told.done() and not pull.attempts:
+            return (), pull.worker.draining
+        attempts = await told
+        transport = call.request.transport
+        is_read = transport is not None and not transport.is_closing()
+        return attempts, pull.worker.draining
+    finally:
+        site.forget(told)
+        if pull is not None and not is_read:
+            leases.drop(pull)
 
 
 def _given(attempt: Attempt) -> Given:
