@@ -21,6 +21,7 @@ FEW = 150
 CROWDS = 20
 """Seeds whose runs have a crowd each."""
 KILLS = 60
+ZYGOTES = 30
 PLANS = (
     ("--seed", "1000000", "--seeds", "1200"),
     ("--seed", "2000000", "--seeds", "800", "--steps", "60"),
@@ -49,6 +50,19 @@ def test_seeds_in_which_servers_are_killed_break_no_promise() -> None:
         report.sometimes["a leftover begins an attempt as it is killed"] for report in reports
     )
     assert begun > 0
+
+
+@pytest.mark.invariants
+def test_seeds_in_which_zygotes_are_lost_break_no_promise() -> None:
+    """The real pool replaces them; nothing is told before it is gone, and no last word is lost."""
+    reports = [run_seed(seed, favour="lose_zygote") for seed in range(ZYGOTES)]
+    assert [report.violations for report in reports if report.violations] == []
+    reached: Counter[str] = Counter()
+    for report in reports:
+        reached += report.sometimes
+    assert reached["a zygote is lost, and another takes its place"]
+    assert reached["a dead worker leaves a subprocess behind"]
+    assert reached["a death is told late, for what the worker has left"]
 
 
 @pytest.mark.invariants

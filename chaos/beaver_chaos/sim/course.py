@@ -66,6 +66,8 @@ class Course:
             world.loop.continue_process(world.life.process)
         for helper in world.helpers:
             helper.disk.forget_plans()
+        for zygote in world.zygotes:
+            world.loop.continue_process(zygote.process)
         for worker in world.workers:
             if not worker.stuck:
                 world.loop.continue_process(worker.process)

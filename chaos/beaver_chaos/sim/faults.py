@@ -16,7 +16,7 @@ from beaver.structs.messages import Outcome, OutcomeKind
 from beaver_chaos.sim.disk import Fault
 from beaver_chaos.sim.hardware import MS
 from beaver_chaos.sim.loop import Process
-from beaver_chaos.sim.pool import SimWorker
+from beaver_chaos.sim.worker import SimWorker
 from beaver_chaos.sim.world import World
 
 
@@ -210,6 +210,8 @@ def _late_outcome(world: World, number: int, part: float) -> None:
     run = runs[int(part * len(runs))]
     if run.token not in life.parts.engine.state.in_flight:
         for worker in _with_number(world, number):
+            if not worker.booted:
+                continue
             worker.report(Outcome(run.token, run.job, OutcomeKind.OK, b"0"))
 
 

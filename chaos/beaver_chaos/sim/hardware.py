@@ -77,6 +77,7 @@ class Hardware:
             steps_max=STEPS_MAX,
             in_order=plan.setup.in_order,
         )
+        self.loop.descriptors.latency_ns = self.latency_ns
         self.notes: list[tuple[Any, ...]] = []
         self.clock = SimClock(self.loop)
         self.entropy = self.chance

@@ -1,8 +1,8 @@
 """An event loop in which only the seed decides: virtual time, and chosen order.
 
 What lives here: the loop, its tasks, and the processes of a simulated machine.  What may
-not: anything of Beaver, and any door to the world.  There are no threads, no executors, no
-sockets and no real time; what asks for one gets `Forbidden`.
+not: anything of Beaver, and any door to the world.  There are no threads, no executors and
+no real time; what asks for one gets `Forbidden`.
 
 - Time stands still while something is ready and jumps to the next timer when nothing is.
 - Which of the ready callbacks runs next is asked of a chooser.  Choice 0 is always the
@@ -11,6 +11,7 @@ sockets and no real time; what asks for one gets `Forbidden`.
 - Every callback belongs to a process and passes it on to what it schedules.  A process that
   is killed runs nothing any more: no `finally`, no callback, as after `kill -9`.  One that
   is stopped is passed over until it goes on, as by SIGSTOP.
+- Descriptors of real sockets may be watched, if all their ends are here (`sim.descriptors`).
 - Tasks are hashed by the order of their birth.  asyncio keeps tasks in sets; hashed by
   address, one seed would give several orders (measured: six).
 
@@ -24,8 +25,11 @@ import asyncio
 import contextlib
 import contextvars
 import heapq
+import select
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, NoReturn, TypeVar
+
+from beaver_chaos.sim.descriptors import Descriptors
 
 T = TypeVar("T")
 Choose = Callable[[int], int]
@@ -126,6 +130,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         """Called when nothing is ready, before time goes on."""
         self.on_error: Callable[[str, BaseException | None], None] = _raise
         """Called where a callback raised what nobody caught."""
+        self.descriptors = Descriptors(self.call_in)
         self._ready: list[SimHandle] = []
         self._timers: list[tuple[int, int, SimHandle]] = []
         self._count = 0
@@ -162,6 +167,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def _step(self) -> None:
         """Runs one callback, or lets time go on to the next timer."""
+        self.descriptors.look()
         ready = self._ready
         if not ready:
             self._advance()
@@ -331,6 +337,18 @@ class SimLoop(asyncio.AbstractEventLoop):
         error = context.get("exception")
         if not isinstance(error, ProcessEnded) and not self._ending:
             self.on_error(str(context.get("message")), error)
+
+    def add_reader(self, fd: Any, callback: Callable[..., object], *args: Any) -> None:  # type: ignore[override]
+        self.descriptors.add(self.current, fd, select.POLLIN, callback, args)
+
+    def remove_reader(self, fd: Any) -> bool:
+        return self.descriptors.remove(fd, select.POLLIN)
+
+    def add_writer(self, fd: Any, callback: Callable[..., object], *args: Any) -> None:  # type: ignore[override]
+        self.descriptors.add(self.current, fd, select.POLLOUT, callback, args)
+
+    def remove_writer(self, fd: Any) -> bool:
+        return self.descriptors.remove(fd, select.POLLOUT)
 
     def get_debug(self) -> bool:
         return False

@@ -36,7 +36,11 @@ class Machine(Hardware, ABC):
         self.life: RunningServer | None = None
         """The server or keeper that runs now."""
         self.workers: list[Any] = []
-        """Every `sim.pool.Worker`, of whichever server."""
+        """Every `sim.worker.SimWorker` that lives, of whichever server."""
+        self.subprocesses: list[Any] = []
+        """Every `sim.worker.Subprocess` that is not gone."""
+        self.zygotes: list[Any] = []
+        """Every `sim.zygote.SimZygote` that lives."""
         self.helpers: list[Any] = []
         """Every `sim.helper.HelperProcess`."""
 

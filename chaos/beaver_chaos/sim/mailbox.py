@@ -1,34 +1,32 @@
-"""The way to a simulated worker: the real permits, inbox and slots, over real pipes and a file.
+"""A simulated worker's ends: the real inbox, outcome sender and slot, over real descriptors.
 
-One thread plays server and workers, so neither may wait for the other inside a call: where the
-real inbox would wait, `SimInbox` says so, and the worker tries again later.  Nothing depends on
-real time, and what fits into a pipe is the same everywhere, so one seed stays one run.
+One thread plays server, zygote and workers, so none may wait for another inside a call: where
+the real inbox would wait, `SimInbox` says so, and the worker tries again later.  Nothing depends
+on real time, and what fits into a pipe is the same everywhere, so one seed stays one run.
 
-What is still replaced: the stream of outcomes and soft cancels, and processes themselves.
+What is still replaced: the worker's process itself (`sim.pool`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import select
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 
 from beaver.structs.messages import Attempt
-from beaver.workers.inbox import Inbox
-from beaver.workers.permits import Permits
-from beaver.workers.slots import PreviousSlots, Slots, SlotWriter, read_previous
-from beaver_chaos.sim.loop import Process, SimHandle, SimLoop
+from beaver.workers import wire
+from beaver.workers.inbox import Inbox, OutcomeSender
+from beaver.workers.slots import PreviousSlots, SlotWriter, read_previous
 
 _BOOT: Final = slice(32, 64)
 """Where the slots name the machine's boot."""
 
 
-class PipeClosed(Exception):
+class ServerGone(Exception):
     """The worker would end itself here: nobody holds the other end of its pipe."""
 
 
@@ -41,7 +39,7 @@ class SimInbox(Inbox):
         return super()._receive()
 
     def _server_is_gone(self) -> NoReturn:
-        raise PipeClosed
+        raise ServerGone
 
     # The steps of `take`, one by one, so that others can act in between.
 
@@ -58,78 +56,39 @@ class SimInbox(Inbox):
         self._begin(token)
 
 
-class _Loop:
-    """What permits ask of the server's loop: timers.  They look again wherever they wait."""
+class SimOutbox(OutcomeSender):
+    """The real sender of outcomes, and what is to be stopped softly."""
 
-    def __init__(self, loop: SimLoop, process: Process) -> None:
-        self._loop, self._process = loop, process
+    def say_pid(self, pid: int) -> None:
+        """Says that this worker takes attempts."""
+        self._write(wire.frame(pid))
 
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> SimHandle:
-        return self._loop.call_in(self._process, int(delay_s * 1e9), callback)
-
-    def add_writer(self, *_: object) -> None: ...
-
-    def remove_writer(self, *_: object) -> None: ...
-
-
-class SimMailbox:
-    """The server's side of one worker, as `workers.mailbox.Mailbox` has it."""
-
-    def __init__(self, loop: SimLoop, server: Process, worker: int) -> None:
-        self.worker = worker
-        self.slot_lost: tuple[int, int] | None = None
-        self.useful = False
-        broken: Callable[[str], None] = _never_broken
-        self._permits = Permits(cast("asyncio.AbstractEventLoop", _Loop(loop, server)), broken)
-
-    @property
-    def highest(self) -> int:
-        """Highest token that the worker may have started."""
-        return self._permits.highest
-
-    def dispatch(self, attempts: Sequence[Attempt]) -> None:
-        """Sends attempts, in order."""
-        self._permits.give(attempts)
-
-    def recall(self) -> list[int]:
-        """Takes back the attempts that the worker has not taken: their tokens, in order."""
-        return self._permits.take_back()
-
-    def end(self) -> None:
-        """Lets the worker end once it has run what it was sent."""
-        self._permits.end()
-
-    def hand_over(self) -> WorkerEnds:
-        """Returns the worker's ends."""
-        return WorkerEnds(*self._permits.hand_over())
-
-    def close(self) -> None:
-        """The server's ends are gone, with it or because the worker was reaped."""
-        self._permits.close()
-
-
-def _never_broken(why: str) -> None:
-    raise AssertionError(f"no simulated worker breaks its channel, and one did: {why}")
+    def _server_is_gone(self) -> NoReturn:
+        raise ServerGone
 
 
 class WorkerEnds:
-    """A worker's ends of socket and pipe, and its slot, while its process lives."""
+    """A worker's own copies of its ends, as a fork has them, while its process lives."""
 
-    def __init__(self, jobs: int, permits: int) -> None:
-        self._jobs, self._permits = socket.socket(fileno=jobs), permits
+    def __init__(self, ends: wire.Ends) -> None:
+        jobs, self._permits, stream, self._slots = (os.dup(fd) for fd in ends)
+        self._jobs, self.stream = socket.socket(fileno=jobs), socket.socket(fileno=stream)
         self._closed = False
 
-    def open(self, slots: Slots, number: int, now_ns: Callable[[], int]) -> SimInbox:
-        """Returns the worker's inbox."""
-        writer = SlotWriter(slots.fd, number)
-        return SimInbox(self._jobs, self._permits, writer, 0, 0, now_ns=now_ns)
+    def open(self, number: int, now_ns: Callable[[], int]) -> tuple[SimInbox, SimOutbox]:
+        """Returns the worker's inbox and outbox."""
+        writer = SlotWriter(self._slots, number)
+        inbox = SimInbox(self._jobs, self._permits, writer, 0, 0, now_ns=now_ns)
+        return inbox, SimOutbox(self.stream)
 
     def close(self) -> None:
         """The worker's process is gone."""
         if not self._closed:
             self._closed = True
             self._jobs.close()
+            self.stream.close()
             os.close(self._permits)
+            os.close(self._slots)
 
 
 class SlotsFile:

@@ -87,7 +87,7 @@ class ServerLife:
         )
 
     def _make_pool(self, config: Config, mark: str) -> SimPool:
-        pool = SimPool(self.world, self.process, self._next_pool)
+        pool = SimPool(self.world, self.process, self._next_pool, mark)
         self.pools.append(pool)
         return pool
 

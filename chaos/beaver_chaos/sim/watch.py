@@ -93,6 +93,8 @@ class RunWatch:
         self._began_ns: dict[int, int] = {}
         self._ended: set[int] = set()
         """Tokens whose user code came to its end."""
+        self._reported: set[int] = set()
+        """Tokens whose outcome was written to the server that runs."""
         self._early: set[int] = set()
         """Tokens of attempts that have started and whose DISPATCH is not durable yet."""
         self._starved_ns = 0
@@ -154,7 +156,8 @@ class RunWatch:
             self._world.reach("the older snapshot has to do")
 
     def detach(self) -> None:
-        """The server is gone."""
+        """The server is gone, and what was told to it and not read."""
+        self._reported.clear()
         self._life = None
 
     @property
@@ -241,6 +244,12 @@ class RunWatch:
             self._check_give_back(event)
         elif type(event) is TimedOut or type(event) is Died:
             self._check_limit(event)
+        if (
+            isinstance(event, Retried | TimedOut | Died)
+            and event.cause == Cause.WORKER_LOST
+            and event.token in self._reported
+        ):
+            self.wrong(f"token {event.token} is lost with its worker, which has told its outcome")
         if isinstance(event, JobEvent) and event.NAME in _ENDS:
             self._ends.setdefault(event.job, set()).add(_ENDS[event.NAME])
         self._count(event)
@@ -348,6 +357,10 @@ class RunWatch:
         self.runs.append(RunLine(True, attempt.token, pid, attempt.job))
         self._ended.add(attempt.token)
         self.stopped(attempt)
+
+    def reported(self, token: int) -> None:
+        """A worker has written an outcome to its server: its own death cannot lose that."""
+        self._reported.add(token)
 
     def stopped(self, attempt: Attempt) -> None:
         """User code of an attempt was ended."""

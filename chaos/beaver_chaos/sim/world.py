@@ -17,8 +17,8 @@ from beaver_chaos.sim.keeper import KeeperLife
 from beaver_chaos.sim.loop import Choose
 from beaver_chaos.sim.machine import Machine, RunningServer
 from beaver_chaos.sim.plan import CLIENTS, Plan
-from beaver_chaos.sim.pool import SimWorker
 from beaver_chaos.sim.server import ServerLife
+from beaver_chaos.sim.worker import SimWorker
 
 _RESTART_MS: Final = 40
 
@@ -91,8 +91,15 @@ class World(Machine):
             if life.writer is not None:
                 self.loop.kill(life.writer.process)
             life.disk.end()
+            for zygote in list(self.zygotes):
+                self.loop.kill(zygote.process)
             for worker in list(self.workers):
                 worker.die("lost with the machine")
+            for subprocess in self.subprocesses:
+                subprocess.is_gone = True
+            self.subprocesses.clear()
+            for zygote in list(self.zygotes):
+                zygote.exit(-9)
             for helper in list(self.helpers):
                 helper.die()
             self.disk.crash(self.chance.below)
@@ -136,6 +143,8 @@ class World(Machine):
                 pool.close()
         for worker in self.workers:
             worker.close()
+        for zygote in list(self.zygotes):
+            zygote.exit(0)
         self.slots.remove()
 
     def _restart(self) -> None:

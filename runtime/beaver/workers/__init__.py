@@ -12,7 +12,9 @@ reports facts (an outcome, a process that is gone) and the controller decides.
 | `mailbox` | server | one worker as the pool sees it: sending, recall, outcomes |
 | `permits` | server | attempts on their way to a worker, and how they are taken back |
 | `outlet`, `zygote_process` | server | sending without waiting; the zygote as the pool sees it |
-| `zygote` | zygote | import once, fork or spawn, reap, kill groups |
+| `host` | server | what a pool asks of the machine: the real one, behind a port |
+| `zygote` | zygote | import once; the server's messages, deaths, what a worker left |
+| `family` | zygote | its children as the kernel shows them: fork or spawn, kill, reap |
 | `child` | worker | from the fork to the executor |
 | `inbox`, `attempts` | worker | taking attempts in; one attempt as a pipeline of steps |
 | `one_by_one`, `threads`, `coroutines` | worker | the executors |

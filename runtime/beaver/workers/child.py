@@ -46,6 +46,7 @@ def run(config: WorkerConfig, registry: Registry, add: Add, ends: Ends) -> None:
     os.close(ends.slots)
     inbox = Inbox(jobs, ends.permits, slot, config.max_jobs, config.max_rss_bytes)
     outbox = OutcomeSender(stream)
+    os.register_at_fork(after_in_child=outbox.forked)
     if config.executor == "thread":
         from beaver.workers.threads import Threads
 

@@ -144,9 +144,9 @@ class OutcomeSender:
         self._frames = FrameReader()
         self._lock = threading.Lock()
         self._is_worker = True
-        os.register_at_fork(after_in_child=self._forked)
 
-    def _forked(self) -> None:
+    def forked(self) -> None:
+        """Called in a copy of the worker's process."""
         self._is_worker = False
 
     def fileno(self) -> int:
@@ -171,7 +171,7 @@ class OutcomeSender:
             with self._lock:
                 self._stream.sendall(data)
         except OSError:
-            die_with_group()
+            self._server_is_gone()
 
     def cancelled_tokens(self) -> list[int]:
         """Returns the tokens that are to be stopped softly, without waiting for any."""
@@ -182,10 +182,13 @@ class OutcomeSender:
             except BlockingIOError:
                 return tokens
             except OSError:
-                die_with_group()
+                self._server_is_gone()
             if not data:
-                die_with_group()
+                self._server_is_gone()
             tokens += map(wire.decode_int, self._frames.feed(data))
+
+    def _server_is_gone(self) -> NoReturn:
+        die_with_group()
 
 
 def die_with_group() -> NoReturn:

@@ -152,6 +152,10 @@ class Mailbox:
         for _ in range(_LAST_READS):
             if not self._read():
                 break
+        self.drop()
+
+    def drop(self) -> None:
+        """Closes all ends, whatever is in them."""
         self._loop.remove_reader(self._stream)
         self._permits.close()
         self._stream_outlet.close()

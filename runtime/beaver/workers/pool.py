@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
@@ -21,7 +20,7 @@ from beaver.structs.messages import Attempt, Outcome, TaskInfo
 from beaver.system.kinship import kill_group
 from beaver.text.foreign import cut
 from beaver.workers import wire
-from beaver.workers.leftovers import kill_generation, kill_leftovers
+from beaver.workers.host import REAL, Host
 from beaver.workers.mailbox import Mailbox
 from beaver.workers.pool_options import PoolOptions, check_tasks
 from beaver.workers.slots import Slots
@@ -49,8 +48,9 @@ _log: Final = logging.getLogger("beaver.workers")
 class ProcessPool:
     """The worker processes behind a zygote."""
 
-    def __init__(self, options: PoolOptions) -> None:
+    def __init__(self, options: PoolOptions, host: Host = REAL) -> None:
         self.options = options
+        self._host = host
         self.app_store = ""
         """Where the application says that its store is; known once it is imported."""
         self.notice = ""
@@ -106,7 +106,7 @@ class ProcessPool:
             self._mark = mark
             if self._zygote is not None:
                 self._zygote.send(wire.Claim(mark))
-        return kill_leftovers(mark)
+        return self._host.kill_leftovers(mark)
 
     def attach(self, slots_path: str, last_seq: int) -> None:
         """Creates new slots.  Call it once BOOT is durable, before the first `add`.
@@ -135,7 +135,9 @@ class ProcessPool:
         self._leaving = True
 
     def _start_zygote(self) -> ZygoteProcess:
-        zygote = ZygoteProcess(self._config, self._mark, self._on_message, self._on_zygote_lost)
+        zygote = ZygoteProcess(
+            self._config, self._mark, self._on_message, self._on_zygote_lost, self._host
+        )
         self._loop.call_later(self.options.start_limit_ms / 1000, self._overdue_import, zygote)
         return zygote
 
@@ -267,7 +269,7 @@ class ProcessPool:
             if zygote.ready and not await zygote.wait(STOP_WAIT_S):
                 _log.error("the zygote does not end by itself and is killed")
             zygote.kill()
-            await kill_generation(self._mark, zygote.generation, STOP_WAIT_S)
+            await self._host.kill_generation(self._mark, zygote.generation, STOP_WAIT_S)
         for revival in list(self._revivals):
             await revival
         for mailbox in list(self._by_birth.values()):
@@ -349,7 +351,7 @@ class ProcessPool:
         self._events.worker_exited(mailbox.worker, started, detail)
 
     def _count_early_death(self, mailbox: Mailbox, detail: str) -> None:
-        if _too_many(self._early_deaths, FAILURES_MAX * self.options.workers):
+        if self._too_many(self._early_deaths, FAILURES_MAX * self.options.workers):
             self._events.pool_failed(
                 f"workers end before they can take a job; the last one {detail}"
             )
@@ -378,7 +380,7 @@ class ProcessPool:
                 self.started(mailbox.worker)
             # Where jobs ran, one of them may have killed it: it pays with its attempts.
             useful = any(mailbox.useful for mailbox in orphans)
-            failed = not useful and _too_many(self._failures, FAILURES_MAX)
+            failed = not useful and self._too_many(self._failures, FAILURES_MAX)
             if not failed:
                 # Before a lost worker is reported, so that a replacement finds a zygote.
                 self._zygote = self._start_zygote()
@@ -398,17 +400,16 @@ class ProcessPool:
             for mailbox in orphans:
                 if mailbox.pid:
                     kill_group(mailbox.pid)
-        await kill_generation(self._mark, zygote.generation, STOP_WAIT_S)
+        await self._host.kill_generation(self._mark, zygote.generation, STOP_WAIT_S)
         for mailbox in orphans:
             if mailbox.birth in self._by_birth:
                 mailbox.killed = True
                 self._finish(mailbox, "lost with the zygote")
 
-
-def _too_many(times: deque[float], maximum: int) -> bool:
-    """Notes a failure; true where it makes `maximum` within the span."""
-    now_s = time.monotonic()
-    times.append(now_s)
-    while times and times[0] < now_s - FAILURES_WITHIN_S:
-        times.popleft()
-    return len(times) >= maximum
+    def _too_many(self, times: deque[float], maximum: int) -> bool:
+        """Notes a failure; true where it makes `maximum` within the span."""
+        now_s = self._loop.time()
+        times.append(now_s)
+        while times and times[0] < now_s - FAILURES_WITHIN_S:
+            times.popleft()
+        return len(times) >= maximum

@@ -16,10 +16,9 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
-import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -32,6 +31,7 @@ from beaver.task.builtins import builtin_tasks
 from beaver.task.registry import Registry
 from beaver.transport.framing import FrameReader
 from beaver.workers import apps, child, wire
+from beaver.workers.family import Family, Forked, Spawned
 
 _READ_BYTES: Final = 64 << 10
 _FDS_MAX: Final = 64
@@ -40,19 +40,17 @@ _EXEC_S: Final = 0.5
 """For so long a death waits for orphans of which nothing says yet whose they are."""
 _LINGER_S: Final = 5.0
 """How long the death of a worker waits for killed subprocesses that hang in the kernel."""
-_LINGER_POLL_MS: Final = 2
+LINGER_POLL_MS: Final = 2
 
 
 class ForkedWorker:
     """A worker that this zygote has started and not yet reported as gone."""
 
-    __slots__ = ("birth", "detail", "linger_until_s", "pid", "process", "remains")
+    __slots__ = ("birth", "detail", "linger_until_s", "pid", "remains")
 
-    def __init__(self, birth: int, pid: int, process: subprocess.Popen[bytes] | None) -> None:
+    def __init__(self, birth: int, pid: int) -> None:
         self.birth = birth
         self.pid = pid
-        self.process = process
-        """For a spawned worker: its handle, told of the exit so that it does not warn."""
         self.detail = ""
         self.linger_until_s = 0.0
         self.remains: set[int] = set()
@@ -60,7 +58,150 @@ class ForkedWorker:
 
 
 class Zygote:
-    """The zygote after the import."""
+    """The zygote after the import: the server's messages, and the deaths of its children."""
+
+    def __init__(
+        self, control: socket.socket, family: Family, claim: Callable[[str], None]
+    ) -> None:
+        """Has no worker yet.
+
+        Args:
+            control: Its end of the stream to the server.
+            family: The processes below it.
+            claim: Called with the mark of the store, once the server knows it.
+        """
+        self.control = control
+        self._family = family
+        self._claim = claim
+        self._frames = FrameReader()
+        self.fds: deque[int] = deque()
+        """Descriptors that have come, and not yet the message that they belong to."""
+        self._workers: dict[int, ForkedWorker] = {}
+        self._lingering: list[ForkedWorker] = []
+
+    @property
+    def lingers(self) -> bool:
+        """It waits for what a dead worker has left: look again in a moment."""
+        return bool(self._lingering)
+
+    def turn(self, *, is_readable: bool) -> None:
+        """Sees who has died, then reads what the server says.
+
+        Raises:
+            ConnectionError: The server is gone.
+        """
+        self._reap()
+        if is_readable:
+            self._read_control()
+
+    # -- the server's messages --------------------------------------------------------------
+
+    def _read_control(self) -> None:
+        data, ancillary, _, _ = self.control.recvmsg(
+            _READ_BYTES, socket.CMSG_SPACE(4 * _FDS_MAX), wire.CLOEXEC_FLAG
+        )
+        self.fds.extend(wire.descriptors(ancillary))
+        if not data:
+            raise ConnectionResetError
+        for body in self._frames.feed(data):
+            message = wire.decode_control(body)
+            if isinstance(message, wire.Add):
+                self._add(message)
+            elif isinstance(message, wire.Kill):
+                self._kill(message.birth)
+            elif isinstance(message, wire.Claim):
+                self._claim(message.mark)
+
+    def _add(self, add: wire.Add) -> None:
+        ends = wire.Ends(*(self.fds.popleft() for _ in range(_FDS_PER_ADD)))
+        try:
+            pid = self._family.start(add, ends)
+        except OSError as error:
+            self._send(wire.Exited(add.birth, f"could not be started: {error}"))
+            return
+        finally:
+            for fd in ends:
+                os.close(fd)
+        self._workers[pid] = ForkedWorker(add.birth, pid)
+
+    def _kill(self, birth: int) -> None:
+        """Kills a worker, and says so at once: the server sees that the zygote does not hang."""
+        for worker in self._workers.values():
+            if worker.birth == birth:
+                # Not reaped yet, so the number is its own.
+                self._family.kill(worker.pid)
+        self._send(wire.Killing(birth))
+
+    def _send(self, message: wire.Exited | wire.Killing) -> None:
+        self.control.sendall(wire.frame(message))
+
+    # -- deaths -----------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        """Reaps every dead child and reports the workers whose whole group is gone."""
+        while (ended := self._family.next_dead()) is not None:
+            pid, detail = ended
+            worker = self._collect(pid)
+            if worker is not None:
+                worker.detail = detail
+                worker.linger_until_s = self._family.now_s() + _LINGER_S
+                self._lingering.append(worker)
+        if self._lingering:
+            self._lingering = [worker for worker in self._lingering if not self._gone(worker)]
+
+    def _collect(self, pid: int) -> ForkedWorker | None:
+        """Reaps a dead child, and kills what is left of its group where it was a worker."""
+        worker = self._workers.pop(pid, None)
+        if worker is not None:
+            # The leader is still a zombie, so the group's number cannot mean another
+            # group.  One kill is enough: a member's fork either fails or is hit too.
+            self._family.kill_group(pid)
+        self._family.reap(pid)
+        return worker
+
+    def _gone(self, worker: ForkedWorker) -> bool:
+        """Reports a dead worker once nothing of its group, or marked as its own, is left."""
+        adopted = self._adopted()
+        worker.remains.intersection_update(adopted)
+        left_s, in_doubt = worker.linger_until_s - self._family.now_s(), False
+        for pid in adopted:
+            if pid in worker.remains:
+                continue
+            belongs = self._family.belongs(pid, worker.pid, worker.birth)
+            if belongs:
+                worker.remains.add(pid)
+                self._family.kill_orphan(pid)
+            in_doubt = in_doubt or belongs is None
+        if (worker.remains and left_s > 0) or (in_doubt and left_s > _LINGER_S - _EXEC_S):
+            return False
+        detail = worker.detail
+        if worker.remains:
+            detail += f"; processes {sorted(worker.remains)} hang in the kernel"
+        self._send(wire.Exited(worker.birth, detail))
+        return True
+
+    def _adopted(self) -> list[int]:
+        """Returns children that are no workers: orphans that were handed to the subreaper."""
+        return [pid for pid in self._family.pids() if pid not in self._workers]
+
+    def kill_everything(self) -> None:
+        """Kills every worker with its group and every orphan; returns once all are reaped."""
+        for pid in list(self._workers):
+            self._family.kill(pid)
+        deadline_s = self._family.now_s() + _LINGER_S
+        while self._family.now_s() < deadline_s:
+            while (ended := self._family.next_dead()) is not None:
+                self._collect(ended[0])
+            adopted = self._adopted()
+            for pid in adopted:
+                self._family.kill_orphan(pid)
+            if not adopted and not self._workers:
+                break
+            self._family.sleep(LINGER_POLL_MS / 1000)
+
+
+class Serving:
+    """A zygote's life in its process: signals, and a loop that waits for two things."""
 
     def __init__(
         self,
@@ -71,15 +212,8 @@ class Zygote:
         *,
         spawns: bool,
     ) -> None:
-        self._config = config
-        self._registry = registry
-        self._control = control
-        self._label = label
-        self._spawns = spawns
-        self._frames = FrameReader()
-        self._fds: deque[int] = deque()
-        self._workers: dict[int, ForkedWorker] = {}
-        self._lingering: list[ForkedWorker] = []
+        family = Spawned(config) if spawns else Forked(config, registry, self._leave)
+        self._zygote = Zygote(control, family, label.write)
         self._told_to_end = False
         self._app_handlers: dict[signal.Signals, Any] = {}
         self._wake_read, self._wake_write = socket.socketpair()
@@ -87,19 +221,29 @@ class Zygote:
     def run(self) -> None:
         """Serves until the server is gone or asks it to end; returns with no child left."""
         self._catch_signals()
+        zygote = self._zygote
         poll = select.poll()
-        poll.register(self._control, select.POLLIN)
+        poll.register(zygote.control, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
         with contextlib.suppress(ConnectionError):
             while not self._told_to_end:
-                ready = poll.poll(_LINGER_POLL_MS if self._lingering else None)
+                ready = poll.poll(LINGER_POLL_MS if zygote.lingers else None)
                 for fd, _ in ready:
                     if fd == self._wake_read.fileno():
                         self._wake_read.recv(4096)
-                self._reap()
-                if any(fd == self._control.fileno() for fd, _ in ready):
-                    self._read_control()
-        self._kill_everything()
+                zygote.turn(is_readable=any(fd == zygote.control.fileno() for fd, _ in ready))
+        zygote.kill_everything()
+
+    def _leave(self) -> None:
+        """Closes in a forked worker what belongs to the zygote.
+
+        As long as anybody holds its end of the control socket, the server would not see its end.
+        """
+        self._release_signals()
+        for end in (self._zygote.control, self._wake_read, self._wake_write):
+            end.close()
+        for fd in self._zygote.fds:
+            os.close(fd)
 
     # -- signals ----------------------------------------------------------------------------
 
@@ -125,194 +269,6 @@ class Zygote:
         signal.set_wakeup_fd(-1)
         for signum, handler in self._app_handlers.items():
             signal.signal(signum, handler if handler is not None else signal.SIG_DFL)
-
-    # -- the server's messages --------------------------------------------------------------
-
-    def _read_control(self) -> None:
-        data, ancillary, _, _ = self._control.recvmsg(
-            _READ_BYTES, socket.CMSG_SPACE(4 * _FDS_MAX), wire.CLOEXEC_FLAG
-        )
-        self._fds.extend(wire.descriptors(ancillary))
-        if not data:
-            raise ConnectionResetError
-        for body in self._frames.feed(data):
-            message = wire.decode_control(body)
-            if isinstance(message, wire.Add):
-                self._add(message)
-            elif isinstance(message, wire.Kill):
-                self._kill(message.birth)
-            elif isinstance(message, wire.Claim):
-                self._label.write(message.mark)
-
-    def _add(self, add: wire.Add) -> None:
-        ends = wire.Ends(*(self._fds.popleft() for _ in range(_FDS_PER_ADD)))
-        try:
-            if self._spawns:
-                process = self._spawn(add, ends)
-                worker = ForkedWorker(add.birth, process.pid, process)
-            else:
-                worker = ForkedWorker(add.birth, self._fork(add, ends), None)
-        except OSError as error:
-            self._send(wire.Exited(add.birth, f"could not be started: {error}"))
-            return
-        finally:
-            for fd in ends:
-                os.close(fd)
-        self._workers[worker.pid] = worker
-
-    def _fork(self, add: wire.Add, ends: wire.Ends) -> int:
-        zygote_pid = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            # This is the worker.  What belongs to the zygote is closed first: as long as
-            # anybody holds its end of the control socket, the server would not see its end.
-            self._release_signals()
-            for end in (self._control, self._wake_read, self._wake_write):
-                end.close()
-            for fd in self._fds:
-                os.close(fd)
-            child.run_forked(self._config, self._registry, add, ends, zygote_pid)
-        return pid
-
-    def _spawn(self, add: wire.Add, ends: wire.Ends) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "beaver.workers.child",
-                msgspec.json.encode(self._config).decode(),
-                msgspec.json.encode(add).decode(),
-                *map(str, ends),
-                str(os.getpid()),
-            ],
-            env={**os.environ, kinship.WORKER_VARIABLE: str(add.birth)},
-            stdin=subprocess.DEVNULL,
-            pass_fds=ends,
-            start_new_session=True,
-        )
-
-    def _kill(self, birth: int) -> None:
-        """Kills a worker, and says so at once: the server sees that the zygote does not hang."""
-        for worker in self._workers.values():
-            if worker.birth == birth:
-                # Not reaped yet, so the number is its own.  It may not lead a group yet.
-                kinship.kill_group(worker.pid)
-                os.kill(worker.pid, signal.SIGKILL)
-        self._send(wire.Killing(birth))
-
-    def _send(self, message: wire.Exited | wire.Killing) -> None:
-        self._control.sendall(wire.frame(message))
-
-    # -- deaths -----------------------------------------------------------------------------
-
-    def _reap(self) -> None:
-        """Reaps every dead child and reports the workers whose whole group is gone."""
-        while (ended := _next_dead()) is not None:
-            pid, detail = ended
-            worker = self._collect(pid)
-            if worker is not None:
-                worker.detail = detail
-                worker.linger_until_s = time.monotonic() + _LINGER_S
-                self._lingering.append(worker)
-        if self._lingering:
-            self._lingering = [worker for worker in self._lingering if not self._gone(worker)]
-
-    def _collect(self, pid: int) -> ForkedWorker | None:
-        """Reaps a dead child, and kills what is left of its group where it was a worker."""
-        worker = self._workers.pop(pid, None)
-        if worker is not None:
-            # The leader is still a zombie, so the group's number cannot mean another
-            # group.  One kill is enough: a member's fork either fails or is hit too.
-            kinship.kill_group(pid)
-        os.waitpid(pid, 0)
-        if worker is not None and worker.process is not None:
-            # Only now may the handle go: it would reap the child itself.
-            worker.process.returncode = 0
-        return worker
-
-    def _gone(self, worker: ForkedWorker) -> bool:
-        """Reports a dead worker once nothing of its group, or marked as its own, is left."""
-        adopted = self._adopted()
-        worker.remains.intersection_update(adopted)
-        left_s, in_doubt = worker.linger_until_s - time.monotonic(), False
-        for pid in adopted:
-            if pid in worker.remains:
-                continue
-            belongs = _belongs(pid, worker)
-            if belongs:
-                worker.remains.add(pid)
-                _kill_adopted(pid)
-            in_doubt = in_doubt or belongs is None
-        if (worker.remains and left_s > 0) or (in_doubt and left_s > _LINGER_S - _EXEC_S):
-            return False
-        detail = worker.detail
-        if worker.remains:
-            detail += f"; processes {sorted(worker.remains)} hang in the kernel"
-        self._send(wire.Exited(worker.birth, detail))
-        return True
-
-    def _adopted(self) -> list[int]:
-        """Returns children that are no workers: orphans that were handed to the subreaper."""
-        return [pid for pid in kinship.own_children() if pid not in self._workers]
-
-    def _kill_everything(self) -> None:
-        """Kills every worker with its group and every orphan; returns once all are reaped."""
-        for pid in list(self._workers):
-            kinship.kill_group(pid)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        deadline_s = time.monotonic() + _LINGER_S
-        while time.monotonic() < deadline_s:
-            while (ended := _next_dead()) is not None:
-                self._collect(ended[0])
-            adopted = self._adopted()
-            for pid in adopted:
-                _kill_adopted(pid)
-            if not adopted and not self._workers:
-                break
-            time.sleep(_LINGER_POLL_MS / 1000)
-
-
-def _next_dead() -> tuple[int, str] | None:
-    """Returns a dead child that is not reaped yet and how it ended, or `None`."""
-    try:
-        info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return None
-    if info is None:
-        return None
-    if info.si_code == os.CLD_EXITED:
-        return info.si_pid, f"exited with {info.si_status}"
-    try:
-        name = f" ({signal.Signals(info.si_status).name})"
-    except ValueError:
-        name = ""
-    return info.si_pid, f"killed by signal {info.si_status}{name}"
-
-
-def _belongs(pid: int, worker: ForkedWorker) -> bool | None:
-    """True for an orphan that was in a worker's group, or has left it but carries its mark.
-
-    `None` where its environment is empty: so it is in the middle of an exec.
-    """
-    try:
-        if os.getpgid(pid) == worker.pid:
-            return True
-    except ProcessLookupError:
-        return False
-    mark = f"{kinship.WORKER_VARIABLE}={worker.birth}".encode()
-    environment = kinship.environment_of(pid)
-    if environment <= {b""} and kinship.identity_of(pid) is not None:
-        return None
-    return mark in environment
-
-
-def _kill_adopted(pid: int) -> None:
-    """Kills an orphan, and the group that it leads.  It is our child, so the number is its own."""
-    with contextlib.suppress(ProcessLookupError):
-        if os.getpgid(pid) == pid:
-            kinship.kill_group(pid)
-        os.kill(pid, signal.SIGKILL)
 
 
 def main() -> NoReturn:
@@ -342,10 +298,10 @@ def main() -> NoReturn:
     tasks = _task_infos(config, registry)
     if not why:
         _preload(config, tasks)
-    zygote = Zygote(config, registry, control, label, spawns=bool(why))
+    serving = Serving(config, registry, control, label, spawns=bool(why))
     with contextlib.suppress(ConnectionError):
         control.sendall(wire.frame(wire.ZygoteReady(tasks, why, registry.store)))
-        zygote.run()
+        serving.run()
     os._exit(0)
 
 

@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from beaver.errors import InvalidInput
-from beaver.system.kinship import GENERATION_VARIABLE, STORE_VARIABLE
 from beaver.text.foreign import cut
 from beaver.transport.framing import FrameReader
-from beaver.workers import leftovers, wire
+from beaver.workers import wire
+from beaver.workers.host import Host
 from beaver.workers.outlet import Item, Outlet
 
 _READ_BYTES: Final = 64 << 10
 _POLL_S: Final = 0.002
-
-
-def _named_directory() -> str | None:
-    """Returns the working directory by the name under which a shell knows it, if one does."""
-    name = os.environ.get("PWD", "")
-    with contextlib.suppress(OSError):
-        if Path(name).is_absolute() and Path(name).samefile("."):
-            return name
-    return None
-
-
-_HOME: Final = _named_directory()
-"""Where this program was started.  By its name: where that is a link to the current release of
-an application, a later zygote is to import from the release that it leads to by then."""
 
 
 class ZygoteProcess:
@@ -48,10 +28,10 @@ class ZygoteProcess:
         mark: str,
         on_message: Callable[[Any], None],
         on_lost: Callable[[ZygoteProcess], None],
+        host: Host,
     ) -> None:
-        """Starts a zygote.  The calling thread must outlive it: PDEATHSIG is tied to threads."""
-        self.generation = os.urandom(8).hex()
-        leftovers.spare(self.generation)
+        """Starts a zygote."""
+        self.generation = host.new_generation()
         self._loop = asyncio.get_running_loop()
         self._on_message = on_message
         self._on_lost = on_lost
@@ -62,25 +42,7 @@ class ZygoteProcess:
         self._frames = FrameReader(wire.FRAME_BYTES_MAX)
         self._control, theirs = wire.stream_pair()
         with theirs:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "beaver.workers.zygote",
-                    msgspec.json.encode(config).decode(),
-                    str(theirs.fileno()),
-                    str(os.getpid()),
-                ],
-                env={
-                    **os.environ,
-                    STORE_VARIABLE: mark,
-                    GENERATION_VARIABLE: self.generation,
-                },
-                stdin=subprocess.DEVNULL,
-                cwd=_HOME if _HOME is not None and Path(_HOME).is_dir() else None,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+            self._process = host.start_zygote(config, theirs, mark, self.generation)
         self._outlet = Outlet(self._loop, self._control)
         self._loop.add_reader(self._control, self._read)
 
@@ -120,9 +82,9 @@ class ZygoteProcess:
 
     async def wait(self, seconds: float) -> bool:
         """Waits for the zygote's end; false where it has not come after `seconds`."""
-        deadline_s = time.monotonic() + seconds
+        deadline_s = self._loop.time() + seconds
         while self._process.poll() is None:
-            if time.monotonic() > deadline_s:
+            if self._loop.time() > deadline_s:
                 return False
             await asyncio.sleep(_POLL_S)
         return True

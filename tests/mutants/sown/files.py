@@ -30,7 +30,7 @@ MUTANTS: Final = (
         name="zygote-keeps-the-mark-that-it-started-with",
         module="beaver.workers.zygote",
         diff="""
--                self._label.write(message.mark)
+-                self._claim(message.mark)
 +                mutant_reached()
 """,
         tests=(f"{_OWNERSHIP}::test_processes_of_a_store_that_its_server_has_made_carry_its_mark",),

@@ -20,7 +20,57 @@ _KILLS: Final = (
     "tests/simulator/test_seeds.py::test_seeds_in_which_servers_are_killed_break_no_promise"
 )
 
+_ZYGOTES: Final = (
+    "tests/simulator/test_seeds.py::test_seeds_in_which_zygotes_are_lost_break_no_promise"
+)
+
 MUTANTS: Final = (
+    Mutant(
+        name="orphans-of-a-zygote-told-before-they-are-gone",
+        module="beaver.workers.pool",
+        diff="""
+-        await self._host.kill_generation(self._mark, zygote.generation, STOP_WAIT_S)
+-        for mailbox in orphans:
++        mutant_reached()
++        for mailbox in orphans:
+""",
+        tests=(_ZYGOTES,),
+        why="A job begins again while its former attempt, whose zygote was killed, still runs.",
+    ),
+    Mutant(
+        name="last-words-of-a-worker-thrown-away",
+        module="beaver.workers.pool",
+        diff="""
+-        mailbox.close()
++        mutant_reached()
++        mailbox.drop()
+""",
+        tests=(_ZYGOTES,),
+        why="A job that has told its outcome runs again, since its worker ended right afterwards.",
+    ),
+    Mutant(
+        name="zygote-that-is-lost-not-replaced",
+        module="beaver.workers.pool",
+        diff="""
+-                self._zygote = self._start_zygote()
++                mutant_reached()
++                self._zygote = zygote
+""",
+        tests=(_ZYGOTES,),
+        why="Every worker is lost for good, and the server waits for its next one.",
+    ),
+    Mutant(
+        name="death-told-before-what-the-worker-left-is-gone",
+        module="beaver.workers.zygote",
+        diff="""
+-        if (worker.remains and left_s > 0) or (in_doubt and left_s > _LINGER_S - _EXEC_S):
+-            return False
++        if worker.remains and left_s > 0:
++            mutant_reached()
+""",
+        tests=(_ZYGOTES,),
+        why="What a lost attempt has started goes on beside the next one.",
+    ),
     Mutant(
         name="slots-read-before-leftovers-are-killed",
         module="beaver.server.assembly",
