@@ -98,6 +98,10 @@ EXPLAINED: Final[Mapping[str, str]] = {
 """What nothing notices, by name of the conjunct, and why it stands there all the same."""
 
 
+class NoVerdict(RuntimeError):
+    """TLC ended without saying anything of the model: it had no time, or does not run."""
+
+
 class Trial(NamedTuple):
     """A conjunct that was taken out of a module, and what noticed."""
 
@@ -240,7 +244,7 @@ def _idle_within(tlc: Tlc, module: str, config: str) -> frozenset[str]:
 def _undefined(run: TlcRun) -> str:
     """Returns that TLC gave the module up; a TLC that does not run is no verdict."""
     if "Error: " not in run.output and "Parse Error" not in run.output:
-        raise RuntimeError(f"TLC ended without a verdict: {run.output[-2_000:]}")
+        raise NoVerdict(f"TLC ended without a verdict: {run.output[-2_000:]}")
     return UNDEFINED
 
 
@@ -296,7 +300,11 @@ def run_all(
     """Tries conjuncts, `jobs` at a time."""
 
     def attempt(place: tuple[str, Conjunct]) -> Trial | None:
-        trial = try_without(tools, *place, is_quick=is_quick)
+        try:
+            trial = try_without(tools, *place, is_quick=is_quick)
+        except NoVerdict as error:  # Left untried: the others go on.
+            print(f"{place[0]}.{place[1].name}: {error}", flush=True)  # noqa: T201
+            return None
         if trial is not None:
             tell(trial)
         return trial
