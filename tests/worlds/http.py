@@ -38,5 +38,6 @@ def no_store(data: str = "/nowhere") -> Served:
         snapshot,
         cast("Any", None),
         cast("Any", None),
+        cast("Any", None),
         Programs,
     )

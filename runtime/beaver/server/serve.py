@@ -43,6 +43,7 @@ from beaver.holder.turn import Turn
 from beaver.journal.wal.lock import prepare_directory
 from beaver.server import log_output, queue_counters, readiness
 from beaver.server.assembly import Assembly, Ports
+from beaver.server.bulk.carrying_out import Bulks
 from beaver.server.http.listener import HttpServer
 from beaver.server.http.served import Served
 from beaver.server.local_pool import PoolSink
@@ -228,8 +229,10 @@ class Server:
         )
         socket = SocketServer(parts.service, store, shares.sockets)
         http: HttpServer | None = None
+        bulks = Bulks(engine, config.data, self._clock, self._entropy)
 
         async def close_doors() -> None:
+            await bulks.close()
             await socket.close()
             if http is not None:
                 await http.close()
@@ -248,7 +251,7 @@ class Server:
                 http = HttpServer(
                     partial(registry_of, collector),
                     told.not_ready,
-                    self._served(parts),
+                    self._served(parts, bulks),
                     shares.http,
                     collector.prepare,
                     config.http_host,
@@ -258,7 +261,7 @@ class Server:
                 address = await http.start(host, port, explicit=config.http_is_explicit)
             socket_path = endpoint.socket_path(config.data)
             await socket.start(socket_path)
-            parts.start()
+            _begin(parts, bulks)
             self._tell_of(
                 socket=socket_path,
                 store=store,
@@ -296,7 +299,7 @@ class Server:
             return EXIT_APP
         return 0
 
-    def _served(self, parts: Assembly) -> Served:
+    def _served(self, parts: Assembly, bulks: Bulks) -> Served:
         """Returns what HTTP asks, whose owner finds a token in the data directory from now on."""
         try:
             ensure_admin(self._config.data, self._clock.wall_ms(), self._entropy)
@@ -315,6 +318,7 @@ class Server:
             parts.take_snapshot,
             parts.controller.leases,
             parts.controller.reports,
+            bulks,
             lambda: _programs(self._config),
         )
 
@@ -407,6 +411,12 @@ class Server:
             os._exit(128 + number)
         log.warning("stopping: running jobs get %d s", self._config.grace_ms // 1000)
         self._stop.set()
+
+
+def _begin(parts: Assembly, bulks: Bulks) -> None:
+    """Starts what runs by itself, and goes on with what was under way."""
+    parts.start()
+    bulks.resume()
 
 
 def _writer() -> str:

@@ -17,6 +17,7 @@ _OUTCOMES: Final = "tests/runtime/test_untrusted_outcomes.py"
 _BOUNDS: Final = f"{_OUTCOMES}::test_each_bound_of_an_outcome_is_checked_on_both_sides"
 
 _AUDIT: Final = "tests/http_api/test_audit.py"
+_BULK: Final = "tests/http_api/test_bulk.py"
 
 MUTANTS: Final = (
     Mutant(
@@ -29,6 +30,28 @@ MUTANTS: Final = (
 """,
         tests=(f"{_AUDIT}::test_a_change_on_this_machine_tells_its_user",),
         why="Nobody can tell from the log who has removed a job.",
+    ),
+    Mutant(
+        name="jobs-of-a-set-retried-again-after-a-restart",
+        module="beaver.server.bulk.carrying_out",
+        diff="""
+-    if generation_of(row) != member.generation:
++    mutant_reached()
++    if False:
+""",
+        tests=(f"{_BULK}::test_whoever_was_changed_before_is_counted_and_not_changed_again",),
+        why="A restart in the middle of an action runs jobs a second time.",
+    ),
+    Mutant(
+        name="empty-where-matches-everything",
+        module="beaver.server.http.bulk",
+        diff="""
+-    if not given:
++    mutant_reached()
++    if False:
+""",
+        tests=(f"{_BULK}::test_what_would_match_more_than_was_meant_is_refused",),
+        why="A slip of a client cancels every job of the store.",
     ),
     Mutant(
         name="socket-client-without-a-name",

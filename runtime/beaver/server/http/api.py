@@ -14,6 +14,7 @@ from beaver.access.roles import Right
 from beaver.errors import BeaverError
 from beaver.server.http import (
     backup,
+    bulk,
     enqueueing,
     events,
     jobs,
@@ -46,6 +47,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *enqueueing.ROUTES,
     *listing.ROUTES,
     *jobs.ROUTES,
+    *bulk.ROUTES,
     *whole.ROUTES,
     *workers.ROUTES,
     *outcomes.ROUTES,

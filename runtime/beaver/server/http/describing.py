@@ -25,6 +25,7 @@ _ALWAYS: Final = ("unauthenticated", "forbidden", "invalid", "not_acceptable", "
 _MEANINGS: Final = {
     "id": "The id of a job, percent-encoded.",
     "name": "A name, percent-encoded.",
+    "bulk": "The id of an action on many jobs, as it was answered.",
     "worker": "The number of a remote worker, as it got it when it registered.",
     "token": "The token of an attempt, as its worker got it.",
 }

@@ -9,6 +9,7 @@ from beaver.dispatch.leases import Leases
 from beaver.dispatch.reports import Reports
 from beaver.engine.engine import Engine
 from beaver.ports import Clock, Entropy
+from beaver.server.bulk.carrying_out import Bulks
 from beaver.server.service import Service
 from beaver.structs.messages import Request
 from beaver.structs.questions import Wanted
@@ -38,5 +39,7 @@ class Served(NamedTuple):
     """The remote workers."""
     reports: Reports
     """How attempts at remote workers ended."""
+    bulks: Bulks
+    """The actions on many jobs."""
     programs: Callable[[], Programs]
     """Returns what `exec` may run now."""
