@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
 from contextlib import aclosing
 from typing import Annotated, Final
 
@@ -13,10 +12,9 @@ from aiohttp import web
 
 from beaver.access.roles import Right
 from beaver.errors import BeaverError, InvalidInput
-from beaver.server.http.feed import Cut, Gap, Quiet
+from beaver.server.http.feed import Cut, Gap, Piece, Quiet
 from beaver.server.http.problems import problem_of
 from beaver.server.http.routing import EVENTS, Body, Call, Route
-from beaver.structs.questions import WalkedEvent
 from beaver.text.near import unknown_name
 from beaver_model.events import JOB_EVENTS, STORE_EVENTS
 
@@ -72,6 +70,7 @@ class _Stream:
 
     def __init__(self, call: Call, query: EventsQuery) -> None:
         self._call, self._query = call, query
+        self._looked_s = 0.0
         self._response = web.StreamResponse(
             headers={
                 "Content-Type": EVENTS,
@@ -85,18 +84,8 @@ class _Stream:
         response = self._response
         await response.prepare(self._call.request)
         await self._send(b": beaver\n\n")
-        ending = asyncio.ensure_future(self._call.site.closing.wait())
-        sending = asyncio.ensure_future(self._follow(after_seq))
-        try:
-            await asyncio.wait((ending, sending), return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
-        except (TimeoutError, ConnectionError):
-            pass  # The reader is slow, or gone.
-        finally:
-            ending.cancel()
-            sending.cancel()
-            await asyncio.gather(ending, sending, return_exceptions=True)
+        with contextlib.suppress(ConnectionError, TimeoutError):  # The reader is gone, or slow.
+            await self._follow(after_seq)
         with contextlib.suppress(ConnectionError, TimeoutError):
             await asyncio.wait_for(response.write_eof(), SLOW_S)
         response.force_close()
@@ -107,7 +96,7 @@ class _Stream:
         try:
             async with aclosing(self._call.site.feed.follow(after_seq, QUIET_S)) as steps:
                 async for step in steps:
-                    if not self._call.site.gate.still_good(self._call.request):
+                    if not self._is_good():
                         return
                     if isinstance(step, Quiet):
                         quiet += 1
@@ -124,7 +113,7 @@ class _Stream:
                         return
                     else:
                         await self._send(self._told(step))
-                        next_seq = step[-1].seq + 1
+                        next_seq = step.last_seq + 1
         except TimeoutError:
             # It takes nothing: what is said now may still reach it.
             transport = self._call.request.transport
@@ -134,11 +123,21 @@ class _Stream:
         except BeaverError as error:
             await self._send(_frame(next_seq - 1, "error", problem_of(error).members()))
 
-    def _told(self, events: Iterable[WalkedEvent]) -> bytes:
+    def _is_good(self) -> bool:
+        """False where the token would not be let in any more; looked up once a second."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._looked_s >= QUIET_S:
+            self._looked_s = now_s
+            return self._call.site.gate.still_good(self._call.request)
+        return True
+
+    def _told(self, piece: Piece) -> bytes:
         query = self._query
+        if not (query.job or query.queue or query.event):
+            return piece.whole
         pieces = [
-            b"id: %d\nevent: %s\ndata: %s\n\n" % (one.seq, one.event.encode(), bytes(one.json))
-            for one in events
+            frame
+            for one, frame in zip(piece.events, piece.frames, strict=True)
             if (not query.job or one.job == query.job)
             and (not query.queue or one.queue == query.queue)
             and (not query.event or one.event == query.event)
@@ -153,7 +152,8 @@ class _Stream:
         """
         for at in range(0, len(data), WRITE_BYTES):
             piece = data[at : at + WRITE_BYTES]
-            await asyncio.wait_for(self._response.write(piece), SLOW_S)
+            async with asyncio.timeout(SLOW_S):
+                await self._response.write(piece)
 
 
 def _frame(seq: int, name: str, data: dict[str, object]) -> bytes:

@@ -72,6 +72,7 @@ class Site:
     def close(self) -> None:
         """Tells whoever waits that the server ends; nobody may wait any more."""
         self.closing.set()
+        self.feed.close()
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_exception(_ending())
