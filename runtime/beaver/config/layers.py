@@ -90,6 +90,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody has said that HTTP needs no TLS beyond loopback."""
     http_host: tuple[str, ...]
     """Names of the HTTP server beside its address."""
+    http_connections: int
     max_jobs: int
     """Jobs after which a worker is replaced; 0 never."""
     max_rss_bytes: int

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypedDict
 import msgspec
 
 from beaver.config.setting import WORKERS_MAX, Setting
+from beaver.system.descriptors import CLIENTS_MIN, HTTP_CEILING, HTTP_MAX
 from beaver_model.bounds import (
     ATTEMPTS_DEFAULT,
     ATTEMPTS_MAX,
@@ -192,6 +193,14 @@ SETTINGS: Final = _table(
         "may be repeated.",
     ),
     Setting(
+        name="http_connections",
+        kind="int",
+        default=HTTP_MAX,
+        least=CLIENTS_MIN,
+        most=HTTP_CEILING,
+        help="Connections to HTTP at once; more than usual need descriptors (ulimit -n).",
+    ),
+    Setting(
         name="max_jobs",
         kind="int",
         default=0,
@@ -324,7 +333,7 @@ SETTINGS: Final = _table(
 NEEDS_RESTART: Final = frozenset(
     {
         "data", "http", "tls_cert", "tls_key", "http_insecure", "http_host", "burst", "takeover",
-        "commit", "segment_size",
+        "http_connections", "commit", "segment_size",
     }
 )  # fmt: skip
 """Settings that a reload does not change."""
@@ -355,6 +364,7 @@ class WorkerSettings(TypedDict, total=False):
     tls_key: str | PathLike[str]
     http_insecure: bool
     http_host: Sequence[str]
+    http_connections: int
     max_jobs: int
     max_rss: int | str
     allow_exec: bool

@@ -225,7 +225,10 @@ class Server:
             leave=self._leave,
         )
         shares = descriptors.shares(
-            descriptors.raise_limit(), descriptors.open_now(), config.workers
+            descriptors.raise_limit(),
+            descriptors.open_now(),
+            config.workers,
+            config.http_connections,
         )
         socket = SocketServer(parts.service, store, shares.sockets)
         http: HttpServer | None = None

@@ -42,7 +42,9 @@ SOCKETS_MAX: Final = 10_000
 """Connections to the local socket at once."""
 
 HTTP_MAX: Final = 1_000
-"""Connections to HTTP at once."""
+"""Connections to HTTP at once, unless the setting says otherwise."""
+HTTP_CEILING: Final = 50_000
+"""More than that a setting cannot ask for."""
 
 SAID_EVERY_S: Final = 60.0
 """Seconds between two lines that say that clients wait for a descriptor."""
@@ -69,11 +71,17 @@ def raise_limit() -> int:
     return WANTED if soft == resource.RLIM_INFINITY else soft
 
 
-def shares(limit: int, open_now: int, workers: int) -> Shares:
+def shares(limit: int, open_now: int, workers: int, http_max: int = HTTP_MAX) -> Shares:
     """Shares out the descriptors that the server does not need itself.
 
+    Args:
+        limit: How many this process may have.
+        open_now: How many it has.
+        workers: Processes of workers that it will have.
+        http_max: Connections to HTTP that are wanted: fewer than usual, as usual, or more.
+
     Raises:
-        StoreUnavailable: There are too few to serve anybody.
+        StoreUnavailable: There are too few to serve anybody, or for more connections than usual.
     """
     own = max(min(OWN, limit // 2), open_now + OWN_MIN + PER_WORKER * workers)
     clients = limit - own
@@ -83,7 +91,13 @@ def shares(limit: int, open_now: int, workers: int) -> Shares:
             f"{counted(workers, 'worker')} needs {own + CLIENTS_MIN}; raise the limit, or give "
             "fewer --workers"
         )
-    http = min(HTTP_MAX, clients // 3)
+    if http_max > max(HTTP_MAX, clients // 2):
+        raise StoreUnavailable(
+            f"this process may have {limit} descriptors open (ulimit -n), and "
+            f"{http_max} connections to HTTP (http_connections) need {own + 2 * http_max}; raise "
+            "the limit, or allow fewer"
+        )
+    http = min(http_max, clients // (3 if http_max <= HTTP_MAX else 2))
     return Shares(min(SOCKETS_MAX, clients - http), http)
 
 
