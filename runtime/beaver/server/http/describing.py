@@ -41,7 +41,7 @@ def document(routes: Iterable[Route]) -> bytes:
     by_kind = dict(zip(map(str, kinds), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_kind)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_kind, routes)
     whole = {
         "openapi": "3.1.0",
         "info": {
@@ -108,14 +108,17 @@ def _several(kind: Any) -> tuple[Any, ...]:
     return kind if isinstance(kind, tuple) else (kind,)
 
 
-def _operation(route: Route, by_kind: dict[str, Any]) -> dict[str, Any]:
+def _operation(route: Route, by_kind: dict[str, Any], routes: list[Route]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": route.summary,
         "description": _for_whom(route.right),
         "operationId": _name_of(route),
         "parameters": _parameters(route, by_kind),
         "responses": {
-            **{str(status): _answer(route, status, by_kind) for status in route.answers},
+            **{
+                str(status): _answer(route, status, by_kind, _links(route, status, routes))
+                for status in route.answers
+            },
             **_problems(route),
         },
     }
@@ -171,7 +174,26 @@ def _parameters(route: Route, by_kind: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _answer(route: Route, status: int, by_kind: dict[str, Any]) -> dict[str, Any]:
+def _links(route: Route, status: int, routes: list[Route]) -> dict[str, Any]:
+    """Returns what can be asked next of a thing that was made: routes with its name in the path."""
+    if status not in (HTTPStatus.CREATED, HTTPStatus.ACCEPTED):
+        return {}
+    (kind, *_) = _several(route.answers[status])
+    made = [name for name in kind.__struct_fields__ if name in _MEANINGS]
+    return {
+        _name_of(other): {
+            "operationId": _name_of(other),
+            "parameters": {name: f"$response.body#/{name}"},
+        }
+        for name in made
+        for other in routes
+        if PARAMETER.findall(other.path) == [name]
+    }
+
+
+def _answer(
+    route: Route, status: int, by_kind: dict[str, Any], links: dict[str, Any]
+) -> dict[str, Any]:
     schemas = [by_kind[str(kind)] for kind in _several(route.answers[status])]
     schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
     return {
@@ -180,6 +202,7 @@ def _answer(route: Route, status: int, by_kind: dict[str, Any]) -> dict[str, Any
         "content": {
             kind: {"schema": schema if kind == JSON else {"type": "string"}} for kind in route.gives
         },
+        **({"links": links} if links else {}),
     }
 
 
