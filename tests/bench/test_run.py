@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from beaver.bench import bare, documented, inside, subject
+from beaver.bench import bare, documented, inside, over_http, subject
 from beaver.bench.rows import BEAVER, COMPARED, MACHINE, ROWS, Figures, choose
 from beaver.bench.run import FULL, QUICK, compiled_modules, large_parts, run
 from beaver.bench.targets import GOALS, TARGETS
@@ -21,7 +21,7 @@ def test_every_row_of_the_table_is_measured_by_one_part() -> None:
     measured = [row for measure in subject.MEASURES.values() for row in measure.rows]
     assert set(measured) == set(COMPARED)
     measured += [row for more in documented.MORE.values() for row in more.rows]
-    measured += [*inside.ROWS, *bare.ROWS]
+    measured += [*inside.ROWS, *bare.ROWS, *over_http.ROWS, *over_http.BARE_ROWS]
     measured += [row for part in large_parts(FULL, "") for row in part.rows]
     assert sorted(measured) == sorted(set(ROWS) - {"probe", "probe_p50", "loop"})
 

@@ -21,6 +21,7 @@ from beaver.bench import (
     documented,
     inside,
     loop_stalls,
+    over_http,
     programs,
     served,
     serverless,
@@ -188,6 +189,7 @@ class _Run:
         """Returns the parts of a round."""
         parts = [measure.rows for measure in subject.MEASURES.values()] * subjects
         parts += [more.rows for more in documented.MORE.values()] + [inside.ROWS, bare.ROWS]
+        parts += [over_http.BARE_ROWS, over_http.ROWS]
         parts += [part.rows for part in large_parts(self._plan, "")]
         skipped = [subject.MEASURES[name].rows for name in (*NOT_BELOW, *NOT_BY_API)]
         return sum(map(self._wants, parts)) - sum(map(self._wants, skipped))
@@ -241,6 +243,10 @@ class _Run:
         self._measure(Part(BEAVER, "in process", inside.ROWS, within))
         nothing_else = partial(bare.measure_bare, str(parent), plan.beaver)
         self._measure(Part(MACHINE, "bare server", bare.ROWS, nothing_else))
+        library = partial(over_http.measure_bare, str(parent), plan.beaver)
+        self._measure(Part(MACHINE, "bare handler", over_http.BARE_ROWS, library))
+        pages = partial(over_http.measure_http, str(parent), plan.beaver)
+        self._measure(Part(BEAVER, "over HTTP", over_http.ROWS, pages))
         shutil.rmtree(parent)
 
     def _round_of_servers(self, parent: Path, tag: str, peers: list[Peer]) -> None:
