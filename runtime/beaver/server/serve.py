@@ -260,8 +260,7 @@ class Server:
                     config.http_host,
                     self._certificate,
                 )
-                host, port = config.http_address
-                address = await http.start(host, port, explicit=config.http_is_explicit)
+                address = await http.start(*config.http_address, explicit=config.http_is_explicit)
             socket_path = endpoint.socket_path(config.data)
             await socket.start(socket_path)
             _begin(parts, bulks)
@@ -274,8 +273,9 @@ class Server:
             )
             endpoint.tell_phase(config.data, "")
             self._turn.release()
-            stay = stay_reachable(config.data, socket, self._tell_of)
-            self._staying = asyncio.get_running_loop().create_task(stay)
+            self._staying = asyncio.get_running_loop().create_task(
+                stay_reachable(config.data, socket, self._tell_of)
+            )
             self._stalls.watch()
             readiness.say_ready(parts, config, socket_path, address)
             self._supervisor.ready(f"serving {config.data}")
