@@ -2,6 +2,7 @@
 
     python -m tests.spec.sample                        explores, and injects real faults, first
     python -m tests.spec.sample reports/faults.json    with the faults that `dev.py chaos` wrote
+    python -m tests.spec.sample --keep-faults          with those of an earlier run, from the page
 
 The sample is the report of a run over the scopes of CI, with what the tests of `tests/chaos`
 told of their faults, less the details, which name files of the machine; then what a
@@ -11,6 +12,7 @@ counterexample looks like, found in a model into which a bug was sown on purpose
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,11 +20,12 @@ from pathlib import Path
 
 import msgspec
 
-from beaver_chaos.faults.report import write_faults
+from beaver_chaos.faults.report import TITLE, write_faults
 from beaver_chaos.faults.table import REPORTS_VARIABLE
 from beaver_spec import checking
 from beaver_spec.report import document, rendering
-from beaver_spec.report.report import Included
+from beaver_spec.report.report import Included, TableRow
+from beaver_spec.results import CheckResult, Verdict
 from tests.spec.sown import BUGS, SCOPE_OF
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +56,26 @@ def injected() -> Included:
         return write_faults(Path(directory))
 
 
+def kept() -> Included:
+    """Returns the faults of an earlier run, as the page shows them."""
+    page = SAMPLE.read_text()
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.partition(f"## {TITLE}\n")[2].partition("\n# ")[0].splitlines()
+        if line.startswith("| ") and not line.startswith("| ---")
+    ]
+    results = [
+        CheckResult(
+            name=name, kind=kind, tool=tool, verdict=Verdict(verdict), seconds=float(seconds)
+        )
+        for kind, name, tool, verdict, _, seconds in re.findall(
+            r"^\| (chaos) \| (.+) \| (.+) \| (\w+) \| (\d+) \| ([\d.]+) \|", page, re.MULTILINE
+        )
+    ]
+    table = TableRow(title=TITLE, heads=cells[0], rows=cells[1:])
+    return Included(results=results, tables=[table])
+
+
 def sample(faults: Included) -> str:
     """Returns the page: a report that includes these faults, and a counterexample."""
     brief = [msgspec.structs.replace(result, details=[]) for result in faults.results]
@@ -70,4 +93,8 @@ def sample(faults: Included) -> str:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    SAMPLE.write_text(sample(checking.read_included(Path(given[0])) if given else injected()))
+    if given == ["--keep-faults"]:
+        faults = kept()
+    else:
+        faults = checking.read_included(Path(given[0])) if given else injected()
+    SAMPLE.write_text(sample(faults))

@@ -99,7 +99,7 @@ EXPLAINED: Final[Mapping[str, str]] = {
 
 
 class NoVerdict(RuntimeError):
-    """TLC ended without saying anything of the model: it had no time, or does not run."""
+    """A tool ended without saying anything of the model: it had no time, or does not run."""
 
 
 class Trial(NamedTuple):
@@ -183,6 +183,8 @@ def _broken_in_spin(spin: Spin, text: str, *, crashes: int) -> str:
     """Returns the promise that breaks, or the step that is never taken; empty if none."""
     bounds = SMALL | {"CRASHES": crashes}
     run = run_spin(spin, bounds=bounds, model=text, merge=False)
+    if not run.is_finished and run.output.startswith("ended after"):
+        raise NoVerdict(run.output)
     if run.error or not run.is_finished:
         return _promise(run.error) if run.error else UNDEFINED
     never = sorted(run.never - _never_as_it_is(spin, crashes))
@@ -193,7 +195,10 @@ def _broken_in_spin(spin: Spin, text: str, *, crashes: int) -> str:
 def _missed_by_spin(spin: Spin, text: str) -> str:
     """Returns a bug sown in the model that is not caught any more; empty if all are."""
     for bug in release.SOWN:
-        if not run_spin(spin, bug=bug, bounds=SMALL, model=text).error:
+        run = run_spin(spin, bug=bug, bounds=SMALL, model=text)
+        if not run.is_finished:
+            raise NoVerdict(run.output[-2_000:])
+        if not run.error:
             return f"no longer caught: {bug}"
     return ""
 

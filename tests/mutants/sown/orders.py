@@ -26,29 +26,6 @@ _ZYGOTES: Final = (
 
 MUTANTS: Final = (
     Mutant(
-        name="orphans-of-a-zygote-told-before-they-are-gone",
-        module="beaver.workers.pool",
-        diff="""
--        await self._host.kill_generation(self._mark, zygote.generation, STOP_WAIT_S)
--        for mailbox in orphans:
-+        mutant_reached()
-+        for mailbox in orphans:
-""",
-        tests=(_ZYGOTES,),
-        why="A job begins again while its former attempt, whose zygote was killed, still runs.",
-    ),
-    Mutant(
-        name="last-words-of-a-worker-thrown-away",
-        module="beaver.workers.pool",
-        diff="""
--        mailbox.close()
-+        mutant_reached()
-+        mailbox.drop()
-""",
-        tests=(_ZYGOTES,),
-        why="A job that has told its outcome runs again, since its worker ended right afterwards.",
-    ),
-    Mutant(
         name="zygote-that-is-lost-not-replaced",
         module="beaver.workers.pool",
         diff="""
