@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from beaver.cli import output
-from beaver.cli.store import Store, on_store
+from beaver.cli.store import Store, on_directory
 from beaver.errors import InvalidInput
 from beaver.text.foreign import counted
 
@@ -26,7 +26,7 @@ PIPE: Final = "-"
 _READ_BYTES: Final = 1 << 20
 
 
-@on_store
+@on_directory
 def backup_command(
     store: Store,
     file: Annotated[
@@ -81,7 +81,7 @@ def _write_out() -> Callable[[bytes], None]:
     return write
 
 
-@on_store
+@on_directory
 def restore_command(
     store: Store,
     source: Annotated[

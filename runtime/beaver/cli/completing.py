@@ -69,10 +69,14 @@ def _jobs(ctx: typer.Context, state: str) -> list[Any]:
 def _asked(ctx: typer.Context, question: Callable[[Any], Any]) -> Any:
     """Returns the answer of the store; `None` where it would take long, or none comes."""
     try:
-        from beaver.cli.store import connect
+        from beaver.cli.store import Store, url_of
 
+        url = url_of(ctx.params.get("url"), ctx.params.get("data"))
         settings = flags.configuration(ctx.params.get("data"), ctx.params.get("config"))
-        with connect(settings.data) as client:
+        if url:
+            with Store(settings.data, False, url, ctx.params.get("ca_file")).connect() as client:
+                return question(client)
+        with Store(settings.data, False).connect() as client:
             from_files = getattr(client, "greeting", None) is None
             if from_files and _size_of(settings.data) > FILES_BYTES_MAX:
                 return None

@@ -22,6 +22,23 @@ ConfigFile = Annotated[
         help="A YAML file with settings [default: beaver.yaml if there].",
     ),
 ]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help="Ask the server at http://HOST:PORT or https://... instead [default: BEAVER_URL]. "
+        "Its token stands in BEAVER_TOKEN.",
+    ),
+]
+CaFile = Annotated[
+    str | None,
+    typer.Option(
+        "--ca-file",
+        metavar="FILE",
+        help="With https: certificates to trust, as PEM [default: BEAVER_CA_FILE].",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "restore": "backing",
     "ship": "ship",
     "compact": "compact",
+    "outbox": "outbox",
     "token": "token",
     "ui": "ui",
     "config": "configuring",
@@ -49,7 +50,14 @@ COMMANDS: Final = {
 }
 """Each command and the module of `beaver.cli` that holds it."""
 
-_COMMON: Final = {"--data": True, "--config": True, "--json": False, "--debug": False}
+_COMMON: Final = {
+    "--data": True,
+    "--config": True,
+    "--url": True,
+    "--ca-file": True,
+    "--json": False,
+    "--debug": False,
+}
 """Flags that may also stand before the command; True where a value follows."""
 
 

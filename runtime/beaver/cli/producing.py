@@ -13,11 +13,13 @@ import typer
 
 from beaver.cli import completing, flags, output
 from beaver.cli.single import backoff_value, single_job
+from beaver.cli.store import Store, url_of
 from beaver.config.layers import Config
 from beaver.errors import BeaverError, InvalidInput, NoServer, ServerGone, WaitTimeout
 from beaver.structs.messages import Request
 from beaver.structs.views import Accepted, ResultView
 from beaver.text.foreign import counted
+from beaver_model.bounds import PAYLOAD_BYTES_CEILING
 
 SHOWN_MAX = 20
 """Jobs that are named one by one in text; more are counted."""
@@ -97,6 +99,8 @@ def enqueue_command(
     ] = None,
     data: flags.Data = None,
     config: flags.ConfigFile = None,
+    url: flags.Url = None,
+    ca_file: flags.CaFile = None,
     as_json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
@@ -132,7 +136,8 @@ def enqueue_command(
     if file is not None and (given or tags):
         names = ", ".join(given) or "tag"
         raise InvalidInput(f"--file: the jobs of a file have their own options; drop {names}")
-    sender = _Sender(settings, wait=wait, wait_timeout=wait_timeout, as_json=as_json)
+    store = Store(settings.data, as_json, url_of(url, data), ca_file)
+    sender = _Sender(settings, store, wait=wait, wait_timeout=wait_timeout)
     if file is None:
         assert task is not None, "one of both is there"
         given["tags"] = tags or ()
@@ -161,11 +166,11 @@ class _Sender:
     """Sends requests and says what became of them; methods return the exit code."""
 
     def __init__(
-        self, settings: Config, *, wait: bool, wait_timeout: str | None, as_json: bool
+        self, settings: Config, store: Store, *, wait: bool, wait_timeout: str | None
     ) -> None:
         from beaver.text.durations import parse_duration_ms
 
-        self._settings, self._as_json = settings, as_json
+        self._settings, self._store, self._as_json = settings, store, store.as_json
         self._wait_s: float | None = None
         if wait_timeout is not None:
             self._wait_s = parse_duration_ms(wait_timeout, "--wait-timeout") / 1000
@@ -243,6 +248,8 @@ class _Sender:
 
     def _bound(self, client: Any) -> int:
         """Returns the bound on a payload: the server's, or without one what is set here."""
+        if self._store.url:
+            return PAYLOAD_BYTES_CEILING  # It has the last word.
         greeting = getattr(client, "greeting", None)
         told: int = greeting.payload_bytes_max if greeting is not None else 0
         return told or self._settings.payload_bytes_max
@@ -252,6 +259,8 @@ class _Sender:
         from beaver.client.blocking import no_server
         from beaver.client.opening import open_client
 
+        if self._store.url:
+            return self._store.connect()
         settings = self._settings
         client = open_client(settings.data, settings=settings)
         if not client.runs_jobs and self._wait:

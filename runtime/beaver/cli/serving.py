@@ -105,9 +105,10 @@ def reload_command(store: Store) -> None:
     from beaver.client import blocking
     from beaver.transport import endpoint
 
-    endpoint.require_directory(store.data)
-    with blocking.connect(store.data) as server:
-        if server.greeting.keeper:
+    if not store.url:
+        endpoint.require_directory(store.data)
+    with store.connect() if store.url else blocking.connect(store.data) as server:
+        if not server.runs_jobs:
             raise blocking.no_server(store.data)
         view = server.reload()
     if store.as_json:

@@ -29,7 +29,7 @@ def status_command(store: Store) -> None:
     """
     with store.connect() as client:
         view = client.status()
-    store.answer(view, lambda view: tell_status(view, store.data))
+    store.answer(view, lambda view: tell_status(view, store.place))
 
 
 def tell_status(view: StatusView, data: str) -> None:

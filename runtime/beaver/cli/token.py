@@ -9,7 +9,7 @@ import typer
 
 from beaver.access.roles import ROLES
 from beaver.cli import output
-from beaver.cli.store import Store, on_store
+from beaver.cli.store import Store, on_directory
 from beaver.errors import InvalidInput
 from beaver.text.durations import format_time, parse_duration_ms
 from beaver.text.near import unknown_name
@@ -21,7 +21,7 @@ def _offers(*words: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [word for word in words if word.startswith(incomplete)]
 
 
-@on_store
+@on_directory
 def token_command(
     store: Store,
     action: Annotated[

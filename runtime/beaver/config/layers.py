@@ -43,6 +43,7 @@ _INTERNAL: Final = frozenset(
         "BEAVER_CA_FILE",
         "BEAVER_CONFIG",
         "BEAVER_DEBUG",
+        "BEAVER_OUTBOX_DB",
         "BEAVER_STORE",
         "BEAVER_TOKEN",
         "BEAVER_URL",

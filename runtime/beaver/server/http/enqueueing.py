@@ -117,6 +117,7 @@ def _read(call: Call, raw: bytes, index: int | None, *, need_id: bool = False) -
     except InvalidInput as error:
         raise _at(index, Problem("invalid", str(error))) from None
     except Problem as problem:
+        problem.facts["job"] = request.id
         raise _at(index, problem) from None
     return request
 
@@ -136,7 +137,9 @@ def _at(index: int | None, problem: Problem) -> Problem:
     """Returns a problem with the place of its job, in an array or in lines."""
     if index is None:
         return problem
-    return Problem(problem.name, f"index {index}: {problem.detail}", {"index": index})
+    return Problem(
+        problem.name, f"index {index}: {problem.detail}", {**problem.facts, "index": index}
+    )
 
 
 async def _enqueue(call: Call) -> Reply | web.StreamResponse:
