@@ -102,5 +102,5 @@ def test_each_command_that_makes_sense_from_afar_has_the_flag_and_no_other() -> 
     found = {}
     for name, module in COMMANDS.items():
         command = getattr(import_module(f"beaver.cli.{module}"), f"{name}_command")
-        found[name] = "url" in inspect.signature(command).parameters
+        found[name] = "ca_file" in inspect.signature(command).parameters
     assert {name for name, far in found.items() if far} == FAR

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import typer
 
 from beaver.cli import output
-from beaver.cli.store import Store, on_store
+from beaver.cli.store import Store, on_directory
 from beaver.errors import InvalidInput
 
 REDIRECT: Final = "ui.html"
@@ -20,7 +20,7 @@ REDIRECT: Final = "ui.html"
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - what to show for it
 
 
-@on_store
+@on_directory
 def ui_command(
     store: Store,
     url: Annotated[
