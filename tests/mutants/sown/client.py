@@ -14,6 +14,7 @@ _LOOKING: Final = "tests/api/test_looking.py"
 _REQUESTS: Final = "tests/requests/test_requests.py"
 _APP: Final = "tests/api/test_app.py"
 
+_BY_URL: Final = "tests/http_client/test_transport.py"
 _SILENT: Final = "tests/scenarios/test_silent_server.py"
 
 MUTANTS: Final = (
@@ -200,5 +201,37 @@ MUTANTS: Final = (
 """,
         tests=(f"{_SILENT}::test_a_server_that_starts_is_waited_for",),
         why="A deployment that starts the server and reloads it fails now and then.",
+    ),
+    Mutant(
+        name="what-is-not-safe-is-sent-again-by-url",
+        module="beaver.client.http.effort",
+        diff="""
+         if not self._call.operation.resend:
+-            raise told from None
++            mutant_reached()
+""",
+        tests=(f"{_BY_URL}::test_a_lost_answer_is_asked_for_again_where_that_is_safe",),
+        why="A retry by an operator acts twice where its answer was lost.",
+    ),
+    Mutant(
+        name="half-an-answer-is-a-whole-one",
+        module="beaver.client.http.wire",
+        diff="""
+-                    raise Lost("the answer was cut off")
++                    mutant_reached()
+""",
+        tests=(f"{_BY_URL}::test_a_lost_answer_is_asked_for_again_where_that_is_safe",),
+        why="A server that is killed while it answers makes a call fail that would go on.",
+    ),
+    Mutant(
+        name="a-wrong-token-sets-all-rows-of-an-outbox-aside",
+        module="beaver.outbox.relay",
+        diff="""
+             if isinstance(error, AccessDenied) and not _is_about_jobs(error):
+-                raise  # It is the token, whatever is sent.
++                mutant_reached()
+""",
+        tests=("tests/outbox/test_relay.py::test_a_token_that_may_not_enqueue_sets_no_row_aside",),
+        why="A token that has expired over night empties the outbox into a heap of refusals.",
     ),
 )

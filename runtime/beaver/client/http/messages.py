@@ -277,8 +277,6 @@ def _wait(asked: operations.Wait) -> Ask:
 
 def _result(body: bytes, asked: operations.Wait) -> ResultView:
     told = _ended(body)
-    if told.state in ("pending", "in_flight"):
-        raise Pending
     return ResultView(asked.job, told.state, told.result, told.cause, told.error)
 
 
@@ -387,6 +385,8 @@ def read(call: Call[Any], answer: Answer, url: str) -> Any:
         Pending: It was a wait, and the job goes on.
         StoreUnavailable: It is no answer of Beaver's.
     """
+    if answer.status == 202 and call.operation is operations.WAIT:
+        raise Pending  # Even where the job has ended just now: its result is not told here.
     try:
         if 200 <= answer.status < 300:
             return ASKED[call.operation].read(answer.body, call.body)

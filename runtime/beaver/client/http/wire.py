@@ -140,15 +140,16 @@ class Wire:
                 body = response.read(ANSWER_BYTES_MAX + 1)
                 if len(body) > ANSWER_BYTES_MAX:
                     raise Lost(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
-                # A chunked body that was read to its limit has not said that it ends.
-                whole = response.isclosed()
+                # The library takes a head or a body that is cut off for a whole one.
+                if response.length or (response.length is None and not response.chunked):
+                    raise Lost("the answer was cut off")
             finally:
                 response.close()
         except (OSError, HTTPException, ValueError) as error:
             raise Lost(said(error)) from None
         headers = {name.lower(): value for name, value in response.getheaders()}
         self.used_s = time.monotonic()
-        return Answer(response.status, headers, body), whole and not response.will_close
+        return Answer(response.status, headers, body), not response.will_close
 
     def _request(self, asked: Ask, token: str) -> bytes:
         head = f"{asked.method} {self._address.prefix}{asked.path} HTTP/1.1\r\n{self._head}"
