@@ -7,13 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from beaver.cli import output
-from beaver.cli.store import Store, on_store
+from beaver.cli.store import Store, on_directory
 from beaver.errors import InvalidInput
 from beaver.text.durations import format_size, parse_duration_ms
 from beaver.text.foreign import counted
 
 
-@on_store
+@on_directory
 def ship_command(
     store: Store,
     target: Annotated[
