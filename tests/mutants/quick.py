@@ -38,6 +38,7 @@ BY_PROMISE: Final[dict[str, tuple[str, ...]]] = {
         "an-attempt-may-outlive-its-server",
         "late-commit-of-a-deposed-writer-counts",
         "stale-token-accepted",
+        "what-is-not-safe-is-sent-again-by-url",
         "boot-applied-without-its-epoch",
         "stale-token-is-legal-in-a-log",
         "any-token-accepted-in-some-interleaving",
@@ -87,6 +88,7 @@ BY_PROMISE: Final[dict[str, tuple[str, ...]]] = {
         "pruned-before-the-comparison",
     ),
     "P8": (
+        "a-wrong-token-sets-all-rows-of-an-outbox-aside",
         "http-takes-every-client",
         "discard-that-nobody-asked-for",
         "those-who-do-not-read-not-bounded-together",
