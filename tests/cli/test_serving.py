@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -121,7 +123,7 @@ def test_an_application_that_cannot_be_imported_ends_with_2_and_touches_nothing(
 ) -> None:
     with serving("-A", "no_such_module:app") as server:
         _, err = server.communicate(timeout=END_S)
-    assert server.returncode == 2
+    assert server.returncode == 2, err
     assert err.lower().count("no module named 'no_such_module'") == 1
     assert not Path("data").exists()
 
@@ -131,8 +133,40 @@ def test_an_explicit_address_that_is_taken_ends_with_2() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with serving("--http", address) as server:
             _, err = server.communicate(timeout=END_S)
-    assert server.returncode == 2
+    assert server.returncode == 2, err
     assert address in err
+
+
+SLOW_TO_END = """
+import asyncio, sys
+from beaver.cli.main import main
+from beaver.workers.pool import ProcessPool
+
+stop = ProcessPool.stop
+
+async def stop_later(self):
+    await asyncio.sleep(0.3)
+    await stop(self)
+
+ProcessPool.stop = stop_later
+sys.exit(main())
+"""
+
+
+def test_a_start_that_fails_says_why_however_long_its_end_takes(tmp_path: Path) -> None:
+    """An engine that outlived its log found that closed, and ended the process with 7."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = ["run", "--data", str(tmp_path / "data"), "--http", address]
+        ended = subprocess.run(
+            [sys.executable, "-c", SLOW_TO_END, *command],
+            capture_output=True,
+            text=True,
+            timeout=END_S,
+            check=False,
+        )
+    assert (ended.returncode, "is closed" in ended.stderr) == (2, False), ended.stderr
+    assert address in ended.stderr
 
 
 def test_a_second_signal_ends_a_server_at_once_and_nothing_is_lost(beaver: Command) -> None:

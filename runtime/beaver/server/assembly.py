@@ -140,9 +140,14 @@ class Assembly:
         )
         state.set_known_tasks(_names_of(tasks))
         self.failures = FailureLog(state)
-        booted = await self.engine.execute(boot_command(state, previous, self.store, self._writer))
-        self.failures.observe(booted.first_seq, self.engine.now_ms(), booted.events)
-        await self._apply_settings(config)
+        boot = boot_command(state, previous, self.store, self._writer)
+        try:
+            booted = await self.engine.execute(boot)
+            self.failures.observe(booted.first_seq, self.engine.now_ms(), booted.events)
+            await self._apply_settings(config)
+        except BaseException:
+            self.engine.discard()  # Its journal is about to be given up.
+            raise
         ports.pool.attach(self._layout.slots, self.engine.durable_seq)
 
     async def _apply_settings(self, config: Config) -> None:

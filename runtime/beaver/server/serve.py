@@ -293,8 +293,9 @@ class Server:
                 self._staying.cancel()
             endpoint.tell_phase(config.data, "ending")
             await (parts.discard if self._deposed else parts.halt)(close_doors)
-        endpoint.withdraw(config.data)  # While the store is ours.
-        await parts.finish()
+            endpoint.withdraw(config.data)  # While the store is ours.
+            # Also where a start fails: an engine that lives on would miss its log.
+            await parts.finish()
         self._supervisor.close()
         if self._failure is not None:
             said = readiness.line(f"beaver: {self._failure}", as_json=self._as_json, level="error")
