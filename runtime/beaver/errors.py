@@ -74,11 +74,11 @@ class ServerGone(StoreUnavailable):
 
 
 class ServerLeft(ServerGone):
-    """The server ended before it took the request up: nothing of it was carried out."""
+    """The server ended before it began the request; nothing was changed."""
 
 
 class LostLeadership(StoreUnavailable):
-    """Another server leads the store by now: nothing of it was done, and resending is safe."""
+    """Another server leads the store now; nothing was changed, and resending is safe."""
 
 
 class NoServer(StoreUnavailable):
@@ -110,7 +110,7 @@ class JobFailed(BeaverError):
 
 
 class CrewFailed(InvalidInput):
-    """Workers of the code as it is now do not come up; the former ones serve on."""
+    """Workers with the current code did not start; the former workers keep serving."""
 
 
 class Corruption(BeaverError):

@@ -2,8 +2,8 @@
 
 Engine, controller, recovery and snapshots reach time, files, randomness, workers and
 helpers through these protocols alone, so the simulator can drive the very code that runs.
-The real ones live beside their subject: `clock`, `disk`, `workers.pool`, `helper.process`,
-`server.socket`.  Nothing else may import `time`, `os`'s file calls, `random` or `socket`.
+The real ones are `system.clock`, `system.disk`, `workers.pool` and `helper.process`.  Nothing else
+may import `time`, `os`'s file calls, `random` or `socket`; `ARCHITECTURE.md` lists the exceptions.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Disk(Protocol):
 
 
 class LogWriter(Protocol):
-    """Someone who writes frames durably while the loop goes on: for slow disks."""
+    """A process that writes frames durably while the loop goes on, for slow disks."""
 
     @property
     def lost(self) -> bool:
@@ -165,7 +165,7 @@ class LogWriter(Protocol):
 
 
 Written = Callable[["OSError | None", float], None]
-"""Called with what went wrong, or `None`, and the seconds that write and sync took."""
+"""Called with the error, or `None`, and the seconds that write and sync took."""
 
 
 class PoolEvents(Protocol):
@@ -222,11 +222,11 @@ class Pool(Protocol):
         ...
 
     def cancel(self, worker: int, token: int) -> None:
-        """Tells the user code softly, where the executor can; otherwise does nothing."""
+        """Asks the user code to stop, where the executor can; otherwise does nothing."""
         ...
 
     def retire(self, worker: int) -> None:
-        """Sends no more; the worker ends by itself after what it has.  `worker_exited` follows."""
+        """Sends nothing more; the worker ends after what it has.  `worker_exited` follows."""
         ...
 
     def kill(self, worker: int) -> None:

@@ -1,7 +1,7 @@
 """The asyncio client: the calls of `calls`, pipelined over one connection.
 
 A lone call leaves at once; while one is under way, those of one turn of the loop leave in one
-write.  A call that is cancelled stops waiting; what it asked for may still happen.
+write. Cancelling a call only stops the wait; the server may still carry it out.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ async def find(data: str | os.PathLike[str]) -> AsyncClient | None:
 
 
 async def _adopt(found: blocking.Client) -> AsyncClient:
-    """Goes on with the connection of a blocking client."""
+    """Returns an asyncio client on the connection of a blocking one."""
     loop = asyncio.get_running_loop()
     _, wire = await loop.create_unix_connection(_Wire, sock=found.detach())
     return AsyncClient(wire, found.greeting, found.info)

@@ -73,7 +73,7 @@ class Synchronous:
     def enqueue_each(self, batches: Iterable[Sequence[Request]]) -> Iterator[list[Accepted]]:
         """Takes in batches, each as `enqueue` does; yields the answer to each, in order.
 
-        Where one is refused, those behind it that were sent already may be in.
+        Where one is refused, later batches that were already sent may have been accepted.
         """
         return map(self.call, map(enqueue, batches))
 
@@ -134,8 +134,8 @@ def enqueue(requests: Sequence[Request], finish: Callable[[list[Accepted]], T]) 
 def enqueue(requests: Sequence[Request], finish: Callable[[Any], Any] = _same) -> Call[Any]:
     """Takes in jobs with one commit, all or none; durable on return.
 
-    A job that exists with the same content is a no-op (`created` is false).  After
-    `ServerGone` the outcome is unknown; the same requests may be sent again.
+    A job that exists with the same content is a no-op (`created` is false). After `ServerGone` the
+    outcome is unknown; resending the same requests is safe.
 
     Args:
         requests: At most 10,000, from `job.request(...)` or `app.request(...)`.

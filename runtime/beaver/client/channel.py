@@ -4,9 +4,9 @@ Each thread queues its frame and waits for its own answer.  The thread that hold
 all queued frames in one write.  One of the waiting threads reads for all, wakes exactly those
 whose answers came, and passes the reading on once it has its own.
 
-What an interrupt (Ctrl-C, or whatever a signal's handler raises) finds half done, no other
-thread can go on with: then the connection is lost, and each of them hears that.  While a
-thread sleeps nothing is half done, and only its own call ends.
+An interrupt (Ctrl-C, or whatever a signal handler raises) may leave a send or a read half done.
+Then the connection is lost, and every waiting thread is told.  An interrupt while a thread only
+sleeps ends that thread's call alone.
 
 What may not live here: what is asked (`calls`), finding a server (`blocking`, `endpoint`).
 """
@@ -29,9 +29,9 @@ from beaver.transport import framing
 
 _RECEIVE_BYTES: Final = 1 << 16
 _TOGETHER_BYTES: Final = 1 << 16
-"""Frames of so many bytes leave in a write without waiting for more."""
+"""Frames are sent without waiting for more once they have this many bytes."""
 _OTHER_READS_MS: Final = 10
-"""For so long a thread that has to send leaves the reading to another one, and looks again."""
+"""How long a thread that has to send leaves the reading to another one before it looks again."""
 
 
 class PendingAnswer(msgspec.Struct, eq=False):
@@ -50,9 +50,9 @@ class PendingAnswer(msgspec.Struct, eq=False):
 class _Held:
     """The socket of a channel, closed when nobody holds this any more.
 
-    Whoever uses the socket holds this meanwhile.  A thread on its way into a call of the kernel
-    has the descriptor's number already: were it closed by then, the next connection could have
-    the number, and the thread would wait there, or take that one's answers.
+    Every user of the socket holds a reference to this.  A thread that is about to enter a system
+    call already has the number of the descriptor: if it were closed by then, the next connection
+    could get that number, and the thread would read the answers of the other connection.
     """
 
     __slots__ = ("socket",)

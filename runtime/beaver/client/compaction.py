@@ -18,7 +18,7 @@ from beaver.snapshot.port import Snapshot, Snapshots
 from beaver_model import State
 
 _SEGMENT_BYTES: Final = 1 << 20
-"""The next command's log: it holds few jobs, and is extended where these are many."""
+"""Size of the next segment: it holds few jobs, and is extended where there are more."""
 
 
 def shorten_log(disk: Disk, journal: Journal, snapshots: Snapshots, state: State) -> bool:

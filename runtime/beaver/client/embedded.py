@@ -1,9 +1,9 @@
 """The client without a server: it appends alone, or has a keeper do it.
 
 A lone change to a small store is made right here: it takes the lock, recovers the state from
-the files, decides, appends one commit and gives the lock back.  Where that would cost more
-than a keeper's start (the store is large, others want to append as well, or the last change
-was just now), a keeper is started, and it and the next ones go there.  Either way the commit
+the files, decides, appends one commit and gives the lock back. Where that would cost more than
+starting a keeper (the store is large, others want to append as well, or the last change was just
+now), a keeper is started, and this and later calls go to it.  Either way the commit
 is durable on return, exactly as a server's answer.  Reading neither writes nor locks, and
 starts nothing.  Jobs run only once a server does.
 
@@ -79,11 +79,11 @@ RECENT_S: Final = 1.0
 RESTARTS_S: Final = 10.0
 """How long a call is retried because the server or keeper has ended."""
 STARTS_MAX: Final = 3
-"""Keepers that are gone before they were found, after which a change is made here."""
+"""Attempts to start a keeper that ends before it is found; after these the change is made here."""
 
 
 class _Served(Exception):
-    """Somebody serves the store by now: the call belongs there."""
+    """A server or keeper now serves the store: the call goes there."""
 
     def __init__(self, server: blocking.Client) -> None:
         super().__init__("a server runs now")
@@ -255,7 +255,7 @@ class EmbeddedClient(Operations, Synchronous):
         """Returns turn and log, to append alone; the next one waits for both.
 
         Raises:
-            _Served: Somebody serves the store: who was there, or a keeper, started here.
+            _Served: Another process serves the store, or a keeper was started here.
             StoreUnavailable: Neither for a while.
         """
         patience, waited, started = Patience(self.data, self._lock_wait_s), False, 0

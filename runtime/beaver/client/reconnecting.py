@@ -35,7 +35,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 RESTART_S: Final = 10.0
-"""For so long a server that went away is looked for again."""
+"""How long a client looks for a server that went away."""
 _POLL_S: Final = 0.05
 
 
@@ -71,7 +71,7 @@ class ReconnectingClient(Connection):
             return self._persist(_Effort(call, started_s), error)
 
     def _persist(self, effort: _Effort[T], error: ServerGone | NoServer | None = None) -> T:
-        """Carries out a call where no connection is at hand, or the first try met its end."""
+        """Carries out a call without an open connection, or after the first try lost it."""
         while True:
             if error is not None:
                 effort.lost(error)
@@ -146,7 +146,7 @@ class ReconnectingClient(Connection):
         self.close()
 
     def begin_anew(self) -> None:
-        """In a forked child: the thread that held the lock is not there to let go of it."""
+        """Replaces the lock in a forked child, where the thread that held it does not exist."""
         self._lock = threading.Lock()
 
     def _find(self) -> Client | None:
@@ -165,7 +165,7 @@ class ReconnectingClient(Connection):
             return found
 
     def _without(self, call: Call[T]) -> T:
-        """Carries out a call where nobody served the store just now."""
+        """Carries out a call on the files, since nobody served the store a moment ago."""
         from beaver.client.embedded import EmbeddedClient
 
         if socket_of_url(self.store) is not None:
@@ -260,7 +260,8 @@ class _Effort(Generic[T]):
             self._limit_s = call.body.timeout_ms / 1000
         self._until_s = float("inf")
         self._may_wait = call.operation is WAIT
-        """Whether a server that is not there is waited for: one that was, always."""
+        """True where the call waits for a server that is not there yet; it always waits for one
+        that was."""
 
     @property
     def overdue(self) -> bool:

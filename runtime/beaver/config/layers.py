@@ -109,9 +109,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     payload_bytes_max: int
     tombstones_max: int
     tombstones_age_ms: int
-    """Age at which a finished job is forgotten; 0 only by number."""
+    """Age at which a finished job is forgotten; 0: only the number bounds them."""
     keeper_idle_ms: int
-    """Least time that a keeper stays without a request; 0 starts none."""
+    """Shortest idle time after which a keeper ends; with 0 no keeper is started."""
     log_level: str
     log_format: str
     """`text` or `json`."""
@@ -133,7 +133,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return self.origins["http"] != DEFAULT
 
     def resolver(self, tasks: Mapping[str, Options] | None = None) -> Resolver:
-        """Returns one that fills in what is configured, after the options of the tasks."""
+        """Returns a resolver with these settings as defaults behind the options of the tasks."""
         return Resolver(
             timeout_ms=self.timeout_ms,
             max_attempts=self.max_attempts,

@@ -54,7 +54,7 @@ class Controller:
         on_crew_gone: Callable[[Crew], None] = lambda _: None,
         on_ended: Callable[[Attempt], None] = lambda _: None,
     ) -> None:
-        """Connects an engine with a pool; nothing is dispatched yet.
+        """Connects an engine to a pool; nothing is dispatched yet.
 
         Args:
             engine: Owner of the state; its `before_commit` and observers are used.
@@ -174,7 +174,7 @@ class Controller:
             self._supervisor.add(worker)
 
     def halt(self, why: str) -> None:
-        """Dispatches nothing any more: the state cannot be trusted to choose from."""
+        """Stops all dispatching: the state can no longer be trusted."""
         self._dispatching.halted = why
 
     def retry_unwritten(self) -> None:

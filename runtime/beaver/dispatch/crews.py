@@ -1,4 +1,4 @@
-"""A reload: a new crew of workers comes up beside the serving one, takes over, or goes again."""
+"""Reloads: a new crew of workers starts beside the serving one, and takes over or is dismissed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from beaver_model.events import Cause
 log = logging.getLogger("beaver")
 
 LEAVE_S: Final = 10.0
-"""A worker that has nothing left to do, and was told to end, is killed after so long."""
+"""Seconds after which a worker that was told to end, and has nothing left to do, is killed."""
 
 CREWS_MAX: Final = 4
 """Crews side by side: a new one, and former ones whose jobs still run."""
 
 
 class Crews:
-    """Brings crews in and sees them out."""
+    """Starts new crews, and ends former ones."""
 
     def __init__(
         self, engine: Engine, slots: SlotsView, submitter: Submitter, supervisor: Supervisor
@@ -84,7 +84,7 @@ class Crews:
         self._engine.touch()
 
     def dismiss(self, crew: Crew) -> None:
-        """A new crew goes again, before it has taken over."""
+        """Ends a new crew that has not taken over."""
         if crew.arrival is not None:
             crew.arrival.done.cancel()
         for worker in [w for w in self._slots.workers.values() if w.crew is crew]:

@@ -42,10 +42,12 @@ log = logging.getLogger("beaver")
 _IN_FLIGHT: Final = JobState.IN_FLIGHT
 
 SCARCE_BYTES: Final = 16 << 10
-"""With so much room in the log, jobs still run one by one: a DISPATCH and a small outcome fit."""
+"""With at least this much room in the log jobs still run, one by one: a DISPATCH and a small
+outcome fit."""
 
 STEAL_AFTER_NS: Final = 2_000_000
-"""An attempt that has run so long gives back what waits behind it, if a worker is idle."""
+"""Once an attempt has run this long, attempts that wait behind it are given back if a worker is
+idle."""
 
 
 class Dispatching:
@@ -80,7 +82,7 @@ class Dispatching:
         self.halted = ""
         """Why nothing is dispatched any more, until a restart; empty while all is well."""
         self._starved = self._told = False
-        """Ready jobs wait for room in the log, and for nothing else; and that was said."""
+        """Ready jobs wait for room in the log alone, and that was logged."""
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0

@@ -1,9 +1,10 @@
 """Checking what a worker says of an attempt, as if user code had written it.
 
-It may have: a job runs in the worker's process and reaches every descriptor of it.  So
-nothing that a worker checks counts here; each bound is looked at again before an outcome
+User code may indeed have written it: a job runs in the worker's process and can use all its
+descriptors. So no check in a worker counts here; every bound is checked again before an outcome
 becomes a command.  An outcome out of bounds fails the attempt for good, with an error that says
-what was wrong, and so ends in the log.  Only an error text is cut instead: it is the news.
+what was wrong, and so ends in the log. Only an error text is cut instead, since it tells why the
+job failed.
 
 What may not live here: whether the worker holds the attempt at all (`outcome_handler`).
 """

@@ -23,10 +23,10 @@ log = logging.getLogger("beaver")
 _OK: Final = OutcomeKind.OK
 
 DONE_BYTES: Final = 64 << 10
-"""Successes with results of so many bytes are not made one command with more of them."""
+"""Bytes of results from which a command for several successes takes no further one."""
 
 REFUSED_MAX: Final = 100
-"""A worker that answers so often for what it does not hold is killed."""
+"""A worker is killed after this many outcomes for attempts that it does not hold."""
 
 
 class OutcomeHandler:

@@ -23,9 +23,9 @@ class KillCause(Enum):
     CANCEL = "cancel"
     DRAIN = "drain"
     IDLE = "idle"
-    """It does not take what it was sent."""
+    """It does not start the attempts that it was sent."""
     LEAVE = "leave"
-    """It has nothing to do any more, and does not end."""
+    """It has nothing left to do, and does not end."""
     START = "start"
     """It did not get ready in time."""
     REFUSED = "refused"
@@ -131,7 +131,7 @@ class SlotsView:
 
     def __init__(self, crew: Crew, count: int) -> None:
         self.crew = crew
-        """Those that are given jobs."""
+        """The crew that is given jobs."""
         self.workers = {number: WorkerState(number, crew) for number in range(1, count + 1)}
         """By number, from 1: those of the crew that serves, and of crews that come or leave."""
         self.draining = False

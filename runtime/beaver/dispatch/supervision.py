@@ -1,7 +1,7 @@
 """Supervision of the workers: start, kill, end, and what becomes of what they held.
 
-A worker that dies at work is replaced at once; one that dies before it has ended a job is
-replaced ever later, so that an application that cannot start does not fill the log.
+A worker that dies at work is replaced at once.  One that dies before it has finished a job is
+replaced after a growing delay, so that an application that cannot start does not fill the log.
 
 What may not live here: when a running attempt has to be stopped (`time_limits`), which crew
 serves (`crews`), and how a process is started or killed (`workers.pool`).
@@ -159,7 +159,7 @@ class Supervisor:
         return Expire(job, token, Cause.TIME_LIMIT, jitter, f"ran longer than {limit_s:g} s")
 
     def remove(self, worker: WorkerState, why: str) -> None:
-        """Takes a worker that is gone, and that nobody replaces, off the list."""
+        """Removes a worker that has ended and will not be replaced."""
         workers, crew = self._slots.workers, worker.crew
         del workers[worker.number]
         if crew.arrival is not None:

@@ -13,7 +13,7 @@ ADAPTED_MAX: Final = 256
 """Attempts that one worker holds, at most, where their number adapts to their running time."""
 
 PREFETCH_SPAN_MS: Final = 5.0
-"""A worker holds attempts for about so long, by the measured time of their task."""
+"""A worker holds attempts for about this many milliseconds, by the measured time of their task."""
 
 PREFETCH_LEARN: Final = 5
 """Attempts of a task that are measured before it is prefetched at all."""

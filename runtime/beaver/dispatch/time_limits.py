@@ -1,4 +1,4 @@
-"""Ends what runs too long, what was cancelled, and workers that take nothing.
+"""Ends attempts that run too long or were cancelled, and workers that start nothing.
 
 A worker that runs one attempt at a time is killed; one that runs many is told first, and
 killed after the grace.
@@ -28,7 +28,7 @@ TICK_S: Final = 0.05
 """How often limits are looked at while something runs."""
 
 IDLE_NS: Final = 30_000_000_000
-"""A worker that takes nothing of what it was sent for so long is replaced."""
+"""Time after which a worker that starts none of its attempts is replaced."""
 
 
 class TimeLimits:

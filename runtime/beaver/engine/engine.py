@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 class NotOwner(AssertionError):
-    """Another thread than the engine's touched it: a bug of ours."""
+    """A thread other than the engine's used it: a bug in Beaver."""
 
 
 class Engine:
@@ -153,7 +153,7 @@ class Engine:
     ) -> None:
         """Submits an `Enqueue`, as `change` does, along with those of others that come now.
 
-        `answer` gets the jobs too, so that who asks often needs no function for each.
+        `answer` also gets the jobs, so that one function serves every request of a client.
         """
         if threading.get_ident() != self._owner:
             raise NotOwner("commands are submitted on the loop's thread")
@@ -179,8 +179,8 @@ class Engine:
     def _take_in_together(self, everyone: list[Asked]) -> bool:
         """Takes in all that was asked for; False, with nothing done, where some is not plain.
 
-        Plain is what is admitted, not refused, and new: then the events of each follow those of
-        the one before, as if it had been decided after it.
+        Plain requests are admitted, are not refused, and are for new jobs: the events are then the
+        same as if each request had been decided after the one before.
         """
         command = Enqueue([job for asked in everyone for job in asked.jobs])
         size = events_bytes_max(command, self._state)
@@ -223,10 +223,10 @@ class Engine:
     ) -> None:
         """Decides and applies commands whose replies nobody waits for, one by one.
 
-        Each is drawn once the one before it is applied, so a generator may look at the state
-        in between.  What the model rejects is dropped; `refused` gets, at once, what was not
-        admitted.  An exception of the generator's fails the engine: what it had yet to yield is
-        known to nobody else.
+        Each is taken from the iterator once the one before is applied, so a generator may look at
+        the state in between.  Commands that the model rejects are dropped; `refused` gets those
+        that were not admitted, at once.  An exception in the generator fails the engine, since
+        nobody else knows the commands that it had yet to yield.
         """
         if threading.get_ident() != self._owner:
             raise NotOwner("commands are submitted on the loop's thread")
@@ -244,7 +244,7 @@ class Engine:
             raise
 
     def _carry_out(self, command: AnyCommand) -> list[AnyEvent] | Rejection | BeaverError:
-        """Admits, decides and applies a command; returns its events, or what kept it."""
+        """Admits, decides and applies a command; returns its events, or why there are none."""
         state = self._state
         size = events_bytes_max(command, state)
         refused = self._admit(command, size)
@@ -257,7 +257,7 @@ class Engine:
         return decision
 
     def _apply(self, events: list[AnyEvent], size: int, now_ms: int) -> None:
-        """Applies events and opens a batch for them: only an event does, for its stamp."""
+        """Applies events and adds them to the open batch, which gets its stamp from the first."""
         try:
             apply_all(self._state, events, now_ms)
         except BaseException as error:

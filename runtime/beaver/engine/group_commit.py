@@ -1,12 +1,12 @@
-"""Group commit: when the open batch goes off, and what becomes of it.
+"""Group commit: when the open batch is written, and what follows.
 
 Arrivals collect while the log writes, and the commit runs when the loop has read what came in,
 so no timer delays a lone producer.  One append is outstanding; the next batch collects
 meanwhile.
 
-A failed append makes the engine useless: nothing more is decided or told, and the process must
-end, since the page cache can no longer be trusted.  A deposed one does so for this assembly:
-another writer leads, and all that is in memory is discarded.
+A failed append makes the engine useless: it decides and answers nothing more, and the process must
+end, since the page cache can no longer be trusted.  After a deposed append this assembly is
+useless: another writer leads, and everything in memory is discarded.
 
 What may not live here: decisions and state (`engine`), files (`journal`).
 """
@@ -37,7 +37,7 @@ from beaver_model.bounds import BATCH_BYTES_MAX, BATCH_JOBS_MAX
 from beaver_model.events import AnyEvent, Booted
 
 IDLE_S: Final = 0.05
-"""After so long without a commit, the log is told that it is quiet."""
+"""Idle time after which the log is told that it is quiet."""
 
 ENOUGH: Final = 100
 """Answers and events with which a commit goes off at once: its sync costs each next to nothing."""

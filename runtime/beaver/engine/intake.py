@@ -1,7 +1,7 @@
 """Intake: small requests for new jobs that wait to be decided and applied together.
 
-One by one, half of what a single job costs is looking up the same queue and adding one to the
-same counts.  Plain data; what is decided stands in `engine`.
+Decided one by one, half the cost of a job is looking up the same queue and incrementing the same
+counters.  Plain data; decisions are made in `engine`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from beaver_model.commands import NewJob
 
 JOBS_MAX: Final = 1_000
 BYTES_MAX: Final = 256 << 10
-"""With so many jobs, or bytes of payload, an intake is full."""
+"""Bounds on the jobs, and the bytes of their payloads, in one intake."""
 
 
 class Asked(msgspec.Struct, frozen=True, gc=False):

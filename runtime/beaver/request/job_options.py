@@ -93,7 +93,7 @@ _OTHER_NAMES: Final = {
 def refuse_unknown(
     given: Mapping[str, object], where: str, known: tuple[str, ...] = OPTIONS
 ) -> None:
-    """Refuses options that are none, or none yet.
+    """Refuses unknown options, and options of later releases.
 
     Args:
         given: The options passed.
@@ -119,7 +119,7 @@ def _names(known: tuple[str, ...]) -> str:
 
 
 def given_of(options: JobOptions, where: str) -> dict[str, Any]:
-    """Returns the options that say something, as `make_template` takes them.
+    """Returns the options that are set, as `make_template` takes them.
 
     Raises:
         InvalidInput, TypeError: See `refuse_unknown`.

@@ -36,7 +36,8 @@ LINE_SLACK_BYTES: Final = 1 << 20
 
 CHUNK_JOBS: Final = 2_000
 CHUNK_BYTES: Final = 1 << 20
-"""A chunk is one commit: far below what one may hold, so that others get their turn."""
+"""Bytes of one chunk.  A chunk is one commit, and far below its bound, so that others get their
+turn."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 _SPACE: Final = b" \t\r\n"

@@ -1,10 +1,10 @@
 """The operations of a store: one table from which every client and server is built.
 
-An entry says what an operation is called, what it is asked with, what it answers, and what it
-does.  `calls` makes a method of every client from it; a running server (`server.service`) and
-a store without one (`local_store`) carry it out by a method of the entry's name.  So a new
-operation is one entry, what builds a call of it, and a method on either side; a test holds the
-sides to the table.
+An entry gives the name of an operation, its arguments, its answer, and what it does.  `calls` makes
+a method of every client from it; a running server (`server.service`) and
+a store without one (`local_store`) carry it out by a method of the entry's name. So a new operation
+is one entry, a builder of its calls, and a method on either side; a test checks that both sides
+have every entry.
 
 What may not live here: how something is asked or carried out.
 """
@@ -134,10 +134,10 @@ class Operation(Generic[T]):
         return f"<operation {self.name}>"
 
     def arguments(self, body: Any) -> Any:
-        """Returns what somebody asked with, as `body`.
+        """Returns the arguments of a request, as `body`.
 
         Args:
-            body: As it came, still encoded or not.
+            body: The arguments as they came, encoded or decoded.
 
         Raises:
             InvalidInput: It does not fit.

@@ -130,8 +130,8 @@ def make_template(
         queue: Name of its queue.
         priority: 0 (first) to 9 (last).
         run_at: Not before this time: a `datetime` with a zone, ISO 8601, or ms since the epoch.
-        delay: Not before this long after it came in.  Here as in `timeout`, a number means
-            seconds, and `"5m"` or a `timedelta` says it otherwise.
+        delay: Least time between enqueueing and start: a number of seconds, `"5m"`, or a
+            `timedelta`.
         timeout: Limit of one attempt, from the start of user code.
         max_attempts: Attempts, the first included.
         backoff: A fixed wait between attempts (`"5s"`, a `timedelta`), or a mapping as in a job
@@ -213,7 +213,7 @@ def request_from_json(
         raw: JSON text of an object with keys out of `KEYS`.
         where: Names the job in an error: `job 3`, `line 7`.
         payload_bytes_max: Bound on the JSON of the payload.
-        need_id: Draws no id, so the job must have one.
+        need_id: Requires an id; otherwise one is drawn where it is missing.
 
     Raises:
         InvalidInput: The text is no such object; the message names `where` and the key.

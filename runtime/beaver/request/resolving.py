@@ -31,9 +31,9 @@ _MEMO_MAX: Final = 10_000
 _MEMOS_MAX: Final = 64
 """Askers whose options are remembered at once."""
 OPTIONS_BYTES_MAX: Final = 1_024
-"""More than any options take; what is longer holds what nobody reads, and is not remembered."""
+"""More bytes than any options take.  Longer ones hold unknown fields, and are not cached."""
 _SHORT: Final = ID_BYTES_MAX // 4
-"""A printable id of so many characters is good, whatever its characters are."""
+"""A printable id of up to this many characters is valid whatever its characters are."""
 _decode_options: Final = msgspec.msgpack.Decoder(Options).decode
 
 

@@ -44,7 +44,7 @@ class Template:
             fields: Those of `Options`, as they were sent.
             job_id: Id of every job; drawn for each where there is none.
             run_at_ms: Not before this time.
-            delay_ms: Not before this long after it came in.
+            delay_ms: Least time between enqueueing and start.
             tags: Checked tags.
 
         Raises:

@@ -16,20 +16,20 @@ class Known(msgspec.Struct, array_like=True, gc=False):
     seq: int = 0
     """Seq of its ENQUEUE; 0 where the state does not know it."""
     ended: bool = False
-    """It is finished: once its end is found nothing more is to be looked for."""
+    """True for a finished job: the search stops once its end is found."""
 
 
 class Stories(msgspec.Struct, array_like=True):
     """The events of some jobs, and how far they go."""
 
     by_job: dict[str, list[EventView]]
-    """A job that is left out would have made the answer too long: ask again."""
+    """The events of each job.  A job is left out where the answer would be too long: ask again."""
     as_of_seq: int
-    """They hold every event up to here."""
+    """Every event up to this seq is included."""
     first_seq: int
     """Events of finished jobs are known from here on."""
     damaged: bool
-    """The index was of no use, since it is damaged."""
+    """The index is damaged, and was not used."""
 
 
 class Told(NamedTuple):
@@ -37,7 +37,7 @@ class Told(NamedTuple):
 
     events: list[EventView]
     as_of_seq: int
-    """None is missing up to here."""
+    """No event up to this seq is missing."""
     first_seq: int
     """Events of finished jobs are kept from here on."""
 

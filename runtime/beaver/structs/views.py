@@ -37,8 +37,8 @@ def _shown(value: Any) -> str:
 class JobView(View, omit_defaults=True):
     """A job as `show` and `list` give it.  Times are ms since the epoch, 0 if there is none.
 
-    `None`, and absent in JSON, is what is not known: of a job that has ended, what the log
-    holds no longer.
+    A field that is not known is `None`, and absent from the JSON: for a job that has ended,
+    whatever the log no longer holds.
     """
 
     id: str

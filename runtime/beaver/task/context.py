@@ -23,7 +23,7 @@ _current: contextvars.ContextVar[JobContext | None] = contextvars.ContextVar("be
 
 
 class Enqueueable(Protocol):
-    """Whatever can say which job a call of it stands for: a task, or one with options."""
+    """An object that turns a call into a job: a task, or a task with options."""
 
     def request(self, *args: Any, **kwargs: Any) -> Request: ...
 
@@ -125,7 +125,7 @@ class JobContext:
         return self.cancel_noticed
 
     def progress(self, fraction: float, note: str = "") -> None:
-        """Says how far the job is.  It goes to the worker's log, nowhere durable.
+        """Reports how far the job is: to the worker's log only, and not durably.
 
         Args:
             fraction: 0 to 1.

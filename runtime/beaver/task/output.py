@@ -11,8 +11,8 @@ In the `json` format each line of a job is an object with `time_ms`, `task`, `jo
 `stream` and `line`, and the server's own log (`configure_server`) has objects too, so that one
 reader takes both.
 
-A reader that stalls holds no job up for long: after a moment lines are dropped, and how many
-is said once it reads again.
+A reader that stalls delays no job for long: after a moment lines are dropped, and their number is
+printed once it reads again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TRACEBACK: Final = "beaver_traceback"
 PATIENCE_S: Final = 1.0
 """How long a job waits for a reader of its output that has stalled, before lines are dropped."""
 _PIPE_BYTES: Final = select.PIPE_BUF
-"""A pipe takes so much whole, or nothing."""
+"""A write of up to this many bytes goes into a pipe whole or not at all."""
 
 _TAB: Final = "\t"
 _LINE_FEED: Final = ord("\n")
@@ -174,10 +174,10 @@ class DescriptorWriter:
         self._identity: tuple[int, int] | None = None
         self._own = -1
         self._piece = _PIPE_BYTES
-        """So much is written at once."""
+        """Bytes written in one call."""
         self._dropped = 0
         self._torn = False
-        """A line was begun and not ended."""
+        """True after the beginning of a line was written without its end."""
 
     def write(self, data: bytes, notice: Callable[[int], bytes]) -> None:
         """Writes whole lines; output that nobody takes is dropped, never an error."""

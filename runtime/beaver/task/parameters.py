@@ -43,7 +43,7 @@ class Parameters(NamedTuple):
     context_index: int = -1
     """Parameters before that one, where it may be given by position."""
     first_takes: frozenset[str] = _ANY
-    """What JSON the first positional parameter may be given, for all that is known."""
+    """Kinds of JSON that the first positional parameter accepts, as far as the annotation tells."""
 
     @property
     def callable_with_one(self) -> bool:
@@ -65,8 +65,8 @@ class Parameters(NamedTuple):
     def take_whole(self, payload: Any) -> bool:
         """True where a payload may be meant as the one argument.
 
-        An object that names a parameter is meant as keyword arguments, with a slip in it; and
-        an object, an array or null is not meant for a parameter that cannot have such a value.
+        An object that names a parameter is taken for keyword arguments with a mistake in them; an
+        object, an array or null is not taken for a parameter that cannot have such a value.
         """
         if not self.callable_with_one:
             return False

@@ -40,7 +40,7 @@ _NOT_BRACKETS: Final = bytes(sorted(set(range(256)) - set(b"[]{}")))
 _LINE_BREAKS: Final = bytes.maketrans(b"\n\r", b"  ")
 _LINE_FEED, _RETURN, _BRACKET, _BRACE = b"\n\r[{"
 _FEW: Final = PAYLOAD_DEPTH_MAX
-"""So few brackets cannot be nested too deep, and so few bytes hold no more of them."""
+"""A text of at most this many brackets, or bytes, cannot be nested too deeply."""
 _MARGIN: Final = 32
 """Levels of nesting reserved for programs that show a result."""
 

@@ -55,7 +55,7 @@ class ServerInfo(msgspec.Struct, frozen=True):
     directory: str = ""
     """`device:inode` of the data directory it was written for."""
     keeper: bool = False
-    """A keeper wrote it: jobs are taken in, and none runs."""
+    """Written by a keeper, which takes in jobs and runs none."""
 
 
 class Greeting(msgspec.Struct, frozen=True):
@@ -67,14 +67,14 @@ class Greeting(msgspec.Struct, frozen=True):
     payload_bytes_max: int = 0
     """Bound on one payload; 0 where it was not told."""
     keeper: bool = False
-    """It takes in jobs, and runs none."""
+    """The server is a keeper, which takes in jobs and runs none."""
 
 
 def write(data: str, info: ServerInfo) -> None:
     """Writes `server.json` (0600), whole or not at all.  It is a hint, so nothing is synced.
 
     Raises:
-        DiskFull: There is no room for it, so that nobody would find the server.
+        DiskFull: There is no room for it; nobody would find the server.
     """
     info = msgspec.structs.replace(info, directory=directory_mark(data))
     path, text = Path(data, FILE_NAME), msgspec.json.encode(info) + b"\n"
@@ -92,7 +92,7 @@ def write(data: str, info: ServerInfo) -> None:
 
 
 def check_room(data: str) -> None:
-    """Tries whether a server could make itself known in a data directory.
+    """Checks that a server could write `server.json` in a data directory.
 
     Raises:
         DiskFull: There is no room for a small file.
@@ -153,10 +153,10 @@ def withdraw(data: str) -> None:
 
 
 def tell_phase(data: str, phase: str) -> None:
-    """Writes that this process is `starting` or `ending`; nothing where it is neither.
+    """Writes that this process is `starting` or `ending`, or removes that where it is neither.
 
-    In a file of its own, since `server.json` says that somebody listens.  It is a hint as well:
-    where it cannot be written, nobody is waited for longer.
+    It has a file of its own, since `server.json` means that somebody listens.  It is a hint as
+    well: where it cannot be written, clients wait no longer than usual.
     """
     path = Path(data, PHASE_NAME)
     with contextlib.suppress(OSError):
@@ -169,7 +169,7 @@ def tell_phase(data: str, phase: str) -> None:
 
 
 def read_phase(data: str) -> tuple[str, str]:
-    """Returns pid and phase of who has written them last; empty where nobody has."""
+    """Returns pid and phase as they were last written; empty where they never were."""
     try:
         text = read_regular(os.path.join(data, PHASE_NAME), PHASE_BYTES_MAX)  # noqa: PTH118
     except OSError:

@@ -45,10 +45,10 @@ FRAME_BYTES_MAX: Final = 64 << 20
 """A batch of the largest size (10,000 jobs, 8 MiB) fits with room to spare."""
 
 HELLO_BYTES_MAX: Final = 4 << 10
-"""A frame of a client that has not said hello."""
+"""Longest frame of a client that has not said hello."""
 
 ERROR_CHARS_MAX: Final = 4_000
-"""The message of an error; a longer one, as of an id of megabytes, is cut."""
+"""Longest error message; a longer one (with an id of megabytes, say) is cut."""
 
 _LENGTH: Final = struct.Struct("<I")
 _pack_length: Final = _LENGTH.pack
@@ -97,7 +97,7 @@ class FrameReader:
 
     @property
     def kept(self) -> int:
-        """Bytes of `buffer`; of a frame that is not whole, all that it announces."""
+        """Bytes in `buffer`, counting an incomplete frame with its announced length."""
         size = len(self.buffer)
         if size < 4:
             return size
@@ -160,7 +160,7 @@ def decode_message(body: bytes) -> Any:
 def decode_request(body: bytes) -> tuple[int, str, msgspec.Raw]:
     """Returns number and operation of a request, and its body still encoded.
 
-    So the body is read once, as what the operation expects.
+    The body is decoded once, as the type that the operation expects.
 
     Raises:
         InvalidInput: The frame is no request.
