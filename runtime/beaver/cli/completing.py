@@ -1,7 +1,7 @@
 """Shell completions: states, queues, tasks and jobs.
 
-Asked at each press of the tab key, so it is quick or silent: a server answers at once, files are
-read only where that takes no time, and whatever goes wrong offers nothing.  It never writes.
+Runs at each press of the tab key, so it is quick or offers nothing: it asks a running server, reads
+files only where that takes no time, and stays silent on errors.  It never writes.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Typer takes longer to load than the rest of a start before recovery.  So what nearly every
 `beaver run` says, flags with their values, each once unless it may be repeated, is read here, from
-the same table of settings that the options are made of.  Whatever else stands there (help, a
-slip, a value that begins with a dash) is left to typer, which also words the complaint.
+the same table of settings that the options are made of. Everything else (help, a mistake, a value
+that begins with a dash) is left to typer, which also writes the error.
 """
 
 from __future__ import annotations

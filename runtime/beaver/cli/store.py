@@ -86,7 +86,7 @@ def _flags(
     as_json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
-    """Stands for the flags that every command on a store has, in the order of its help."""
+    """Shows, by its signature, the flags of every command on a store, in the order of the help."""
 
 
 _FLAGS: Final = tuple(inspect.signature(_flags, eval_str=True).parameters.values())

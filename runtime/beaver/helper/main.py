@@ -51,7 +51,7 @@ TELLER_IDLE_S: Final = 2.0
 """How long the child that answers questions about jobs stays idle before it ends."""
 _ATTEMPTS: Final = 5
 TOLD_BYTES_MAX: Final = 4 << 20
-"""Stories of several jobs in one answer; what one is larger by comes all the same."""
+"""Bound on the stories of several jobs in one answer; a single larger story still fits."""
 STORY_BYTES_MAX: Final = FRAME_BYTES_MAX // 2
 _NICE: Final = {"prepare": 10, "snapshot": 10, "project": 10, "find": 5, "tell": 5}
 """Children yield where server and workers want the cores as well: at 10 a tenth of them is left."""

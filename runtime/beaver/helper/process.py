@@ -26,7 +26,7 @@ from beaver.transport.framing import FrameReader, decode_message, encode_frame, 
 from beaver_model.contents import Glance
 
 IDLE_S: Final = 20.0
-"""After so long without a request the process is ended; its next start takes 0.1 s."""
+"""Idle seconds after which the process is ended; starting it again takes 0.1 s."""
 
 _END_SECONDS: Final = 5.0
 _KINDS: Final = ("prepare", "snapshot", "project", "tell", "walk", "enqueued", "find")

@@ -135,7 +135,7 @@ class History:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
-        """What is asked inside is answered from one state of the file."""
+        """All reads inside the block see one state of the file."""
         with translated():
             self._db.execute("BEGIN")
             try:

@@ -1,4 +1,4 @@
-"""Stories: what the log tells of jobs, found by the index where that reaches, else by reading.
+"""Stories: the events of jobs, found by the index as far as that reaches, else by reading the log.
 
 What lives here: the events of a job, and lists of finished jobs, for the helper and for
 readers without a server.  What may not: a write, or a wait.  What the index does not hold yet

@@ -93,7 +93,7 @@ def _read(descriptor: int) -> bytes:
 def take_turn(data: str) -> Turn:
     """Returns the turn for a server, which does not let others start anything meanwhile.
 
-    It orders starts and protects nothing: so it is done without after a while.
+    It only orders starts and protects nothing, so after a while the server starts without it.
     """
     until_s = time.monotonic() + LOCK_WAIT_S
     while time.monotonic() < until_s:

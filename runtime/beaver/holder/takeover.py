@@ -2,8 +2,8 @@
 
 The application is imported already.  The other server is asked to leave: it takes no more
 jobs to its workers, lets those that run end, within its own grace, and goes on taking in what
-clients enqueue meanwhile.  All that takes long at its end it does before it closes its doors.
-So between its last answer and our first there is a moment only.
+clients enqueue meanwhile. It does the slow part of its end before it closes its sockets, so clients
+wait only a moment between its last answer and our first.
 
 What may not live here: how a store is owned (`journal`).
 """

@@ -1,4 +1,4 @@
-"""The turn: who has it may start what is to hold a store, or append to it alone.
+"""The turn: its owner may start the process that is to hold a store, or append to the store alone.
 
 It is a `flock` on the data directory itself, so it needs no file, and it ends with the process
 that has it.  It orders starts and protects nothing: that is the business of the store's lock.

@@ -12,7 +12,7 @@ def why_sentence(view: ExplainView, *, running: bool = True) -> str:
 
     Args:
         view: The job, explained.
-        running: A server runs; what stood in flight when the last one ended does not.
+        running: True if a server runs; otherwise jobs that are in flight do not run.
     """
     reason = view.waiting
     if reason == "running" and not running:

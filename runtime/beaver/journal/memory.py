@@ -23,7 +23,7 @@ from beaver.journal.port import (
 from beaver.structs.recovery import RecoveryReport
 
 ROOM_BYTES: Final = 1 << 40
-"""As good as no bound: a journal in memory is bounded by those who fill it."""
+"""Effectively no bound: whoever fills a journal in memory bounds it."""
 
 COMMIT_BYTES_MAX: Final = 8 << 20
 

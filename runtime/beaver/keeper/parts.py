@@ -80,7 +80,7 @@ class KeeperService(Service):
 class _Segments:
     """The log, which a keeper extends in place until the segment is half full.
 
-    Most keepers take in a few jobs: a segment of 64 MiB, prepared by a helper, is not for them.
+    Most keepers take in a few jobs, and need no segment of 64 MiB prepared by a helper.
     """
 
     def __init__(self, wal: Wal) -> None:

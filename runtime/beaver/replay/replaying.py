@@ -49,7 +49,7 @@ from beaver_model.legality import Frame as JudgedFrame
 from beaver_model.legality import refuse_left_in_flight
 
 Progress = Callable[[int, int], None]
-"""Told now and then how many bytes of how many have been read."""
+"""Called now and then with the bytes read and the bytes in all."""
 
 
 class SecondOpinion(Protocol):
@@ -321,7 +321,7 @@ class Replay:
         self._refuse_short(log.scan.path, log.scan.end.offset)
 
     def _ask(self, path: str, frame: Frame) -> None:
-        """Refuses what the other judge does, as far as the frame is replayed whole."""
+        """Refuses a frame that the second opinion refuses, if it was replayed whole."""
         if self._opinion is None or self.last_seq != frame.first_seq + frame.count - 1:
             return
         found = self._opinion.of(frame.first_seq, frame.payload)
@@ -339,7 +339,7 @@ class Replay:
             self._partial = None
 
     def _refuse_short(self, path: str, offset: int) -> None:
-        """Refuses a log that ends before something durable shows that it did."""
+        """Refuses a log that ends before the seq that a durable snapshot has."""
         for known in self._source.snapshots if self._source.whole else ():
             info = known.info
             if info.last_seq > self.last_seq and self._until.holds(info.last_seq, info.time_ms):

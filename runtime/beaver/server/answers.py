@@ -38,7 +38,7 @@ class Asker:
     """The client that asked: receives the answer, and is charged for its memory until then.
 
     A thousand pipelined questions may have answers of a megabyte each, which all wait for one
-    commit: whoever takes them has to know when it is enough.
+    commit, so a connection has to know how much memory its answers take.
     """
 
     __slots__ = ("_respond", "by", "charge")
@@ -81,7 +81,7 @@ class Watch:
         self.holds = holds
         """The answer may be large: no other request of the client is taken before it."""
         self.over = False
-        """It is answered, or nobody wants the answer any more."""
+        """The answer was given, or nobody waits for it any more."""
         self.forget: Callable[[], None] | None = None
         self.timer: asyncio.TimerHandle | None = None
 

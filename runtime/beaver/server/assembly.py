@@ -3,15 +3,15 @@
 `serve` hands in the real ports and the simulator its own, so the order below is the same
 in both, and it matters:
 
-1. `recover`: the workers to come get the store's mark, *then* leftovers of a dead server
-   are killed, *then* the slots are read, *then*
-   recovery turns the journal into the state, and BOOT is logged with what the slots say.
+1. `recover`: the pool gets the store's mark, *then* leftovers of a dead server are killed, *then*
+the slots are read, *then* recovery turns the journal into the state, and BOOT is logged with what
+the slots say.
    Settings that decisions depend on are logged.  Only then may workers be attached.
 2. `build`: engine, controller, housekeeping and service are wired.
 3. `start`, once the caller listens: workers and housekeeping.
    `renew`, at any time: new workers with code and settings as they are now.
 4. `drain`, `settle`, `halt`, `finish`: no new work and the grace; history and snapshot are
-   brought up to the log; nobody asks any more; the log is closed.
+   brought up to the log; clients are disconnected; the log is closed.
 
 What may not live here: real ports, signals, sockets, what is printed.
 """
@@ -274,7 +274,7 @@ class Assembly:
 
         Raises:
             BeaverError: The application cannot be imported, its workers do not come up, or a
-                setting is refused.  The former ones serve on, as before.
+                setting is refused. The former workers keep serving.
         """
         async with self._renewing:
             sink = PoolSink()
@@ -351,11 +351,10 @@ class Assembly:
         await self.controller.drain(grace_ms)
 
     async def settle(self) -> None:
-        """Does what takes long at the end while clients are still served.
+        """Does the slow part of the end while clients are still served.
 
-        History and snapshot are brought up to the log, as far as that works, and the workers
-        are gone.  Who waits for the lock then waits for little more, and would take workers
-        that are left for those of a dead server.
+        Brings history and snapshot up to the log, as far as that works, and ends the workers. The
+        next server then gets the lock soon, and finds no worker that it would kill as a leftover.
         """
         with contextlib.suppress(BeaverError):
             await self.keeping.project(self.engine.durable_seq)
@@ -375,8 +374,8 @@ class Assembly:
     async def discard(self, close_doors: Callable[[], Awaitable[None]]) -> None:
         """Takes everything apart at once, with all that is in memory: another server leads.
 
-        Nobody is told anything more, and workers are killed: what they run belongs to the
-        other server's log.
+        No client gets another answer, and workers are killed: their attempts belong to the other
+        server's log.
         """
         self.engine.discard()
         self.controller.halt("another server leads")

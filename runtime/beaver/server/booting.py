@@ -1,4 +1,4 @@
-"""What a server that starts says of the attempts of its predecessor.
+"""What a new server says of the attempts of its predecessor.
 
 What lives here: reading the slots of the last server against the state.  What may not:
 what BOOT does to the jobs, which the model decides.

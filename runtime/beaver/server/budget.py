@@ -25,19 +25,19 @@ FRAMES_BYTES_MAX: Final = 128 << 20
 """Frames that have begun and are not whole, of all connections."""
 
 FRAME_BYTES_FREE: Final = 16 << 10
-"""A frame up to this size needs no share of that."""
+"""A frame of up to this size takes no share of that."""
 
 UNREAD_BYTES_FREE: Final = 16 << 10
-"""Answers up to this size that a client has not read need no share."""
+"""Unread answers of up to this size take no share."""
 
 REQUEST_BYTES: Final = 512
 """Charged for a request that has no answer yet."""
 
 FRAME_GRACE_S: Final = 2.0
-"""For so long any frame may take, also while others wait for room."""
+"""Seconds that any frame may take, also while others wait for room."""
 
 FRAME_BYTES_S: Final = 4 << 20
-"""So fast it must come after that, while others wait for room."""
+"""Bytes a second at which a frame has to arrive after that, while others wait for room."""
 
 WAITS_MAX: Final = 32_768
 """Waits for the end of a job that one connection may have open."""

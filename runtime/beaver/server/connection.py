@@ -34,16 +34,18 @@ from beaver.transport import endpoint, framing
 log: Final = logging.getLogger("beaver")
 
 UNREAD_BYTES_MAX: Final = 64 << 20
-"""A client that leaves more answers unread than this is hung up on."""
+"""A client with more unread answers than this is disconnected."""
 
 PAUSE_BYTES: Final = 4 << 20
-"""Requests of a client wait while it has so many answers unread, or waiting for a commit."""
+"""Requests of a client wait while its answers that are unread, or wait for a commit, exceed this.
+"""
 
 ASKED_MAX: Final = 10_000
-"""Requests of a client wait while so many have no answer; those for the end of a job aside."""
+"""Requests of a client wait while this many have no answer; waits for the end of a job do not
+count."""
 
 ASKED_FREE: Final = 16
-"""So few of them need no share of what all connections may hold."""
+"""Up to this many of them take no share of what all connections may hold."""
 
 HELLO_S: Final = 10.0
 """Seconds for the first request."""
@@ -149,7 +151,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def say_farewell(self) -> None:
-        """Hangs up on a client all of whose requests are answered, but those not taken up."""
+        """Tells a client that no further request is taken up, and hangs up."""
         if self._greeted and self._transport is not None:
             self._out.append(framing.encode_frame([0, framing.FAREWELL, []]))
         self.close()
@@ -165,9 +167,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Handles every request that these bytes complete, as long as there is room for more.
 
-        A read brings thousands of small requests, each of which may have a large answer: so it
-        stops between two of them where the client falls behind, or where an answer has to be
-        looked for, or where too much is under way.
+        A read may bring thousands of small requests, each with a large answer.  So handling stops
+        between two requests where the client falls behind, where an answer has to be searched for,
+        or where too much is under way.
         """
         reader = self._reader
         self._outbox.has_come = True

@@ -1,7 +1,7 @@
 """One line in the log for each attempt that failed: RETRY, TIMEOUT and DEAD.
 
-They are told once they are durable, from the events themselves, so the log and the queue's own
-log say the same.  What an event does not hold (task, queue, number of the attempt) comes from
+They are written once they are durable, from the events themselves, so the server's output and the
+log of the queue agree.  What an event does not hold (task, queue, number of the attempt) comes from
 the attempt as the worker got it, or from the row.  A task that fails a thousand times a second
 gets a few lines, and then a count of what was left out.
 
@@ -37,12 +37,13 @@ LINES_MAX: Final = 100
 """Lines of all tasks in a window."""
 WINDOW_S: Final = 1.0
 TASKS_COUNTED_MAX: Final = 1_000
-"""Tasks whose left out lines are counted one by one; those of others are counted together."""
+"""Tasks whose omitted lines are counted separately; those of all others are counted together."""
 OTHERS: Final = "(others)"
 ERROR_CHARS_MAX: Final = 1_000
 """Characters of an error that stand in its line; the rest is shown by `beaver show`."""
 NOTED_MAX: Final = 100_000
-"""Attempts whose end is awaited, at most: what the workers hold, and what waits for room."""
+"""Bound on the attempts whose end is awaited: those that workers hold, and those that wait for
+room."""
 
 _FAILED: Final = frozenset({Retried, TimedOut, Died})
 

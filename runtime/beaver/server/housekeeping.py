@@ -71,7 +71,7 @@ _MEANWHILE: Final = {
     "sample": "it is tried again each second",
     "check": "it is tried again each second",
 }
-"""What holds while a work of housekeeping fails, and what to do."""
+"""For each kind of work: what holds while it fails, and what to do."""
 
 
 def _name(work: Callable[[], Any]) -> str:
@@ -187,7 +187,7 @@ class Housekeeping:
     # -- segments ------------------------------------------------------------------------
 
     async def _prepare(self) -> None:
-        """Has the next segment prepared, if it is time, and tries again what found no room.
+        """Prepares the next segment if it is time, and retries commands that found no room.
 
         The latter at every beat, whatever came of the former: the log may have found room
         without a new segment, and an outcome that waits for it holds its job in flight.
@@ -278,7 +278,7 @@ class Housekeeping:
                 await self._project_to(UNBOUNDED)
 
     async def _project_to(self, seq: int) -> None:
-        """Has commits up to `seq` projected, or all that are durable where these are fewer.
+        """Projects commits up to `seq`, or all durable ones where these are fewer.
 
         Never less than was asked for before: one that failed may have got so far all the same,
         and a history ahead of what is asked for would pass for a log that has lost events.

@@ -2,8 +2,8 @@
 
 A log reader may stall: a pager, a full disk behind a pipe, a terminal with Ctrl-S.  A write to
 it then waits for ever.  So the server never writes itself: `queued` replaces `sys.stdout` and
-`sys.stderr`, whose lines go to a thread a descriptor.  What finds no room is dropped, and how
-much it was is said once there is room again.  At the end the last lines get a bounded time.
+`sys.stderr`, whose lines go to a thread a descriptor. Lines that find no room are dropped, and
+their number is printed once there is room again.  At the end the last lines get a bounded time.
 
 What may not live here: what the lines say (`task.output`), the output of jobs, which their workers
 write by themselves.
@@ -51,7 +51,7 @@ class Printer:
         self._thread: threading.Thread | None = None
 
     def put(self, data: bytes) -> None:
-        """Prints whole lines, some time; drops them where too much waits."""
+        """Queues whole lines for printing; drops them where too much waits."""
         with self._changed:
             if self._dropped or self._bytes + len(data) > QUEUE_BYTES_MAX:
                 self._dropped += data.count(b"\n") or 1
@@ -64,7 +64,7 @@ class Printer:
             self._changed.notify_all()
 
     def drain(self, seconds: float) -> bool:
-        """Waits until all is written, but no longer than that; true where it is."""
+        """Waits for at most that time until all is written; true if it is."""
         deadline_s = time.monotonic() + seconds
         with self._changed:
             while self._waiting or self._dropped or self._busy:
@@ -97,7 +97,7 @@ class Printer:
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    """Writes all of it, however long that takes; what nobody can take any more is dropped."""
+    """Writes all of it, however long that takes; drops it once the reader is gone."""
     import select
 
     view = memoryview(data)

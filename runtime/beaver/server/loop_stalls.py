@@ -41,7 +41,7 @@ LOG_EVERY_S: Final = 10.0
 _LOOK_S: Final = 0.02
 """How often the thread looks whether the loop is blocked, while it is at work."""
 _LOOKS_IDLE: Final = 5
-"""After so many looks at a loop that waits, the thread waits until it is woken."""
+"""Looks at a waiting loop after which the thread sleeps until it is woken."""
 _FRAMES_MAX: Final = 20
 
 log: Final = logging.getLogger("beaver")

@@ -1,4 +1,4 @@
-"""The outbox: answers of one commit leave together, and a lone client is looked for at once."""
+"""The outbox: sends the answers of one commit together, and polls for a lone client."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _decode_listed: Final = msgspec.json.Decoder(Listed).decode
 
 
 class Past:
-    """Asks the helper; `service.Past`."""
+    """Asks the helper about the past: an `answers.PastTeller`."""
 
     def __init__(self, layout: Layout, helper: Helper, keeping: Housekeeping) -> None:
         self._layout, self._helper, self._keeping = layout, helper, keeping

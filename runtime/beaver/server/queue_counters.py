@@ -1,4 +1,4 @@
-"""The counts of the queues for the metrics: a bounded number of labels, taken in slices.
+"""Counts of the queues for the metrics: a bounded number of labels, collected in slices.
 
 A store may know ten thousand queues.  Each would be a label of five families: a page of
 megabytes, which holds the loop for half a second and a time series each.  So the `LABELS_MAX`

@@ -26,7 +26,8 @@ from beaver_model import JobState, State
 log = logging.getLogger("beaver")
 
 NAMES_MAX: Final = 20
-"""Tasks that the line names; of more it says how many there are.  As JSON it has all."""
+"""Tasks that the line for people names before it gives only their number.  The JSON line has all.
+"""
 
 
 class Ready(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """Requests for new jobs as they are received: counted and bounded, then decoded.
 
-They come as often as all other requests together times a thousand, so nothing is looked at
-twice, and what surely fits is not measured.
+These are by far the most frequent requests, so nothing is examined twice, and what surely fits is
+not measured.
 """
 
 from __future__ import annotations

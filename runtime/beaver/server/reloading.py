@@ -42,13 +42,13 @@ class Reloading:
         self._is_over = False
 
     def end(self) -> None:
-        """Nothing is reloaded any more, and what is under way is given up."""
+        """Refuses further reloads, and cancels the one under way."""
         self._is_over = True
         for task in self._tasks:
             task.cancel()
 
     def begin(self) -> None:
-        """Begins a reload that answers to nobody but the log."""
+        """Begins a reload whose outcome is only logged."""
         task = asyncio.get_running_loop().create_task(self._reload_and_tell())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -20,8 +20,9 @@ from beaver_model.events import Acked, AnyEvent, Cancelled, Died, Discarded
 Waiter = Callable[[ResultView], None]
 
 RESULTS_BYTES_MAX: Final = 48 << 20
-"""Results that wait for their projection; beyond, the older half leaves the memory.  What they
-took lies between tombstones and does not go back to the system, so it is not much."""
+"""Bound on the results that wait for their projection; beyond it the older half is dropped.  The
+memory they took lies between tombstones and is not returned to the system, so the bound is small.
+"""
 
 RESULT_BYTES: Final = 240
 """Bytes of memory charged for a result beside what it holds (measured, rounded up)."""
@@ -49,7 +50,7 @@ class Results:
         """Results of completed jobs."""
         self._order: deque[_Group] = deque()
         self._waiters: dict[str, dict[object, Waiter]] = {}
-        """By job, each under a key of its own: a hundred thousand may wait for one."""
+        """By job, each under its own key, since a hundred thousand may wait for one job."""
         self.bytes = 0
         """Memory of the results that wait for their projection."""
 
@@ -119,7 +120,7 @@ class Results:
         return None if result is None else _completed(job, result)
 
     def wait(self, job: str, waiter: Waiter) -> Callable[[], None]:
-        """Calls `waiter` once the job has ended; returns what takes the wish back."""
+        """Calls `waiter` once the job has ended; returns a function that cancels the wait."""
         key = object()
         self._waiters.setdefault(job, {})[key] = waiter
 

@@ -20,10 +20,10 @@ from beaver_model.invariants import ROW_INVARIANTS, counts_agree, one_suspect_at
 ROWS_EACH: Final = 50
 """Rows of each kind that one turn looks at."""
 REACH: Final = 100_000
-"""The moving stretch goes so far in from the oldest and from the newest job: to skip more
-would take longer than to look."""
+"""How far the moving stretch goes in from the oldest and from the newest job: skipping more rows
+would take longer than checking them."""
 QUEUES_MAX: Final = 1_000
-"""Beyond so many queues their counts are not compared: each turn would take too long."""
+"""Beyond this many queues their counts are not compared, since each turn would take too long."""
 
 
 class Sampled(NamedTuple):

@@ -73,7 +73,7 @@ log = logging.getLogger("beaver")
 
 EXIT_STORAGE: Final = 7
 HOST_BYTES_MAX: Final = 64
-"""So much of the host's name stands in a BOOT."""
+"""Bytes of the host's name that a BOOT keeps."""
 SECOND_SIGNAL_S: Final = 0.2
 """How long the second signal waits for whoever reads the log."""
 EXIT_APP: Final = 2
@@ -143,7 +143,7 @@ class Server:
     async def run(self) -> int:
         """Runs until a signal, an empty queue with `burst`, or a failure.
 
-        A server that was deposed is none: it discards everything, recovers, and goes on.
+        Being deposed is no failure: the server discards everything, recovers, and goes on.
         """
         self._stop = asyncio.Event()
         # From the beginning: a signal during a long start ends it cleanly once it is ready.
@@ -304,7 +304,7 @@ class Server:
         return 0
 
     def _served(self, parts: Assembly, bulks: Bulks) -> Served:
-        """Returns what HTTP asks, whose owner finds a token in the data directory from now on."""
+        """Returns what HTTP needs; makes the owner's token if there is none."""
         try:
             ensure_admin(self._config.data, self._clock.wall_ms(), self._entropy)
         except StoreUnavailable as error:

@@ -1,8 +1,8 @@
 """What clients may ask of a running server: each operation of `operations`, over the engine.
 
-Each has a method of its name; the local socket uses them now, HTTP will.  A method gets what
-was asked, read and checked as the table says, and a `Respond`, which it calls once with the
-answer, when all that the answer rests on is durable.
+Each has a method of its name, which the local socket and HTTP use.  A method gets the arguments,
+read and checked as the table says, and a `Respond`, which it calls once with the answer, when all
+that the answer rests on is durable.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ class Service(Questions):
         return watch
 
     def leave(self, asked: Nothing, respond: Respond) -> None:
-        """Answers, and ends the server gently: another one waits for the store."""
+        """Answers, and ends the server as a first signal does: another one waits for the store."""
         if self._leave is None:
             raise InvalidInput("this server does not leave")
         respond([])

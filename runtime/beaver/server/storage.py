@@ -141,8 +141,8 @@ class Files:
 def at_home(config: Config, app_store: str) -> Config:
     """Returns the configuration with the application's own data directory, unless told another.
 
-    What is told wins, and that the two differ is said: what the application enqueues goes to
-    the one, and this server serves the other.
+    A directory given to the server wins, with a warning if the two differ: the application enqueues
+    into one store, and this server serves the other.
     """
     if not app_store or "://" in app_store or socket_of_url(app_store) is not None:
         return config

@@ -1,4 +1,4 @@
-"""Jobs of tasks that no worker of the server knows: taken in, and told of in the answer."""
+"""Jobs of tasks that no worker of the server knows: accepted, with a warning in the answer."""
 
 from __future__ import annotations
 

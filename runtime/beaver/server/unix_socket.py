@@ -1,6 +1,6 @@
 """The local socket: listens for Python clients and the command line.
 
-What one of them may ask and how it is answered stands in `connection`.
+`connection` handles what each client asks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from beaver.system.descriptors import SOCKETS_MAX
 from beaver.system.spinning import Looking
 
 LOOK_PAUSE_S: Final = 0.001
-"""For so long, at first, the loop sleeps at once after it has looked in vain."""
+"""First pause without a look after a look in vain: the loop sleeps at once meanwhile."""
 
 
 class SocketServer:
@@ -48,7 +48,7 @@ class SocketServer:
     async def start(self, path: str) -> None:
         """Listens at `path`; a socket that a dead server left there is replaced.
 
-        The second time it listens there instead, and those who are connected stay so.
+        Called again, it listens there instead; open connections stay open.
 
         Args:
             path: At most `endpoint.SOCKET_PATH_BYTES_MAX` bytes.

@@ -1,4 +1,4 @@
-"""The state that a journal gives: from a snapshot on, and on again as the journal grows.
+"""Rebuilds the state of a journal from a snapshot on, and follows the journal as it grows.
 
 A server rebuilds its state with a `Replica` before it leads; one that follows another's log
 keeps calling `catch_up`.  What may not live here: files, and repairs; they are the journal's.

@@ -1,4 +1,4 @@
-"""How much a store has to read before it can be appended to: an estimate, by a few reads.
+"""Estimates, with a few reads, how much of a store has to be read before it can be appended to.
 
 A wrong estimate costs time and nothing else, so whatever is damaged counts as nothing here:
 recovery finds it.

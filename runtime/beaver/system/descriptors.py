@@ -1,7 +1,7 @@
 """Descriptors: how many this process may have, and how they are shared out.
 
-Clients of the socket and of HTTP each get a bounded share, so that the log, the workers, the
-helper and the history always find one.  Where they run out all the same (the machine has none
+Clients of the socket and of HTTP each get a bounded share, so that log, workers, helper and history
+always find a free one.  Where they run out all the same (the machine has none
 left, or somebody lowered the limit of a running server) that is *pressure*: what wanted one
 is refused or put off, and nothing fails.  What cannot be put off, syncing the names of a sealed
 segment, has its descriptors from the start (`SystemDisk.keep`).
@@ -33,7 +33,7 @@ OWN: Final = 256
 """Descriptors that clients leave to the server where there are enough; else half of all."""
 
 PER_WORKER: Final = 8
-"""More than a worker takes in the server."""
+"""Bound on the descriptors that a worker takes in the server."""
 
 OWN_MIN: Final = 24
 """Least number for log, archive, helper, history and the zygote, beside what is open at start."""
@@ -50,7 +50,7 @@ SAID_EVERY_S: Final = 60.0
 """Seconds between two lines that say that clients wait for a descriptor."""
 
 CLIENTS_MIN: Final = 8
-"""A server that cannot serve so many clients does not start."""
+"""A server that cannot serve this many clients does not start."""
 
 
 class Shares(NamedTuple):

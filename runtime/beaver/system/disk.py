@@ -43,7 +43,7 @@ _sync: Final[Callable[[int], object]] = (
 
 
 _LOCK_BYTES_MAX: Final = 64
-"""More than a pid takes: a longer file was not made to be a lock."""
+"""More bytes than a pid takes: a longer file was not made as a lock file."""
 
 
 _AT_EMPTY_PATH: Final = 0x1000
@@ -249,7 +249,7 @@ class SystemDisk:
         """Directories that are open all the time."""
 
     def keep(self, *paths: str) -> None:
-        """Has directories open from now on: their names are synced without a descriptor more."""
+        """Keeps directories open, so that syncing their names needs no descriptor."""
         for path in paths:
             former = self._kept.pop(path, None)
             if former is not None:

@@ -20,8 +20,8 @@ os.register_at_fork(after_in_child=_random.clear)
 def draw_id() -> str:
     """Returns a new UUIDv7: its time comes first, so ids sort by when they were drawn.
 
-    The random bits come from the kernel, many at a time: a call to it costs more than all
-    the rest.  A forked child throws away what its parent has drawn ahead.
+    The random bits come from the kernel, for many ids at a time, since that call costs more than
+    all the rest.  A forked child discards the bits that its parent has drawn ahead.
     """
     global _drawn  # noqa: PLW0603 - a memo
     try:

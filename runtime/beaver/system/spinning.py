@@ -3,7 +3,7 @@
 An answer needs a sync of the log, a tenth of a millisecond on a fast disk: to fall asleep and
 be woken takes half as long again.  But who looks keeps a core from whoever could use it: eight
 client processes that all look take a third of their own rate from each other.  A server looks
-too, for the next request of a client that is alone (`server.socket`).
+too, for the next request of a client that is alone (`server.unix_socket`).
 
 Whether a core is idle costs next to nothing to find out.  Between two looks the thread yields:
 where nobody else wants its core that takes half a microsecond, else as long as the other one
@@ -20,12 +20,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 LOOK_S: Final = 0.0003
-"""For so long it is looked: a few syncs of a fast disk."""
+"""How long a thread looks before it sleeps: a few syncs of a fast disk."""
 SLOW_YIELD_S: Final = 20e-6
 """A yield that takes longer let somebody else run."""
 PAUSE_S: Final = 0.01
 PAUSE_MAX_S: Final = 1.0
-"""For so long, at first and at most, it is not looked once the cores were found busy."""
+"""First and longest pause without a look after the cores were found busy."""
 
 _let_others: Final[Callable[[], object]] = getattr(os, "sched_yield", lambda: None)
 _LOAD: Final = "/proc/loadavg"

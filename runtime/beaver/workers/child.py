@@ -33,7 +33,7 @@ EXIT_BUG: Final = 70
 
 
 def run(config: WorkerConfig, registry: Registry, add: Add, ends: Ends) -> None:
-    """Runs attempts until the server says that it is enough, or this worker has done enough."""
+    """Runs attempts until the server ends it, or this worker has done as many as it may."""
     kinship.name_process(f"beaver-{add.worker}")
     output.configure_worker(config.log_level, config.log_format)
     steps = Steps(registry, builtin_tasks(config.executor, config.programs))

@@ -88,7 +88,7 @@ class Inbox:
         self._left -= 1
 
     def has_enough(self) -> bool:
-        """Closes where this worker has done enough; says whether nothing more is taken."""
+        """Closes once this worker has done as many attempts as it may; true if it takes no more."""
         if self._left == 0 or self._too_large():
             self.closed = True
         return self.closed

@@ -54,7 +54,7 @@ class Mailbox:
         self.useful = False
         """It has started an attempt."""
         self.fault = ""
-        """What it did that it is killed for; empty while all is well."""
+        """The fault that it is killed for; empty while all is well."""
         self.slot_lost: tuple[int, int] | None = None
         """Token and time that count as started, where its slot cannot be believed any more."""
         self._loop = loop
@@ -147,7 +147,7 @@ class Mailbox:
     def close(self) -> None:
         """Delivers the last outcomes of a worker that has been reaped, then closes all ends.
 
-        No more than a stream can hold: somebody else may have got hold of its end.
+        It reads no more than a stream can hold, since another process may hold the other end.
         """
         for _ in range(_LAST_READS):
             if not self._read():

@@ -1,4 +1,4 @@
-"""Sending a stream without waiting: what the socket does not take now goes out when it does."""
+"""Sending a stream without waiting: what the socket does not take now is sent later."""
 
 from __future__ import annotations
 

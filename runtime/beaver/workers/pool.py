@@ -38,7 +38,7 @@ STOP_WAIT_S: Final = 6.0
 """How long a zygote may take to kill and reap its workers; it gives up a little earlier."""
 
 PUT_OFF_S: Final = 1.0
-"""After so long a worker is tried again for which there was no descriptor."""
+"""Seconds after which a worker that found no descriptor is started again."""
 IMPORT_CHARS_MAX: Final = 64 << 10
 """Characters that are shown of a failed import."""
 

@@ -50,7 +50,7 @@ _WORDS: Final = _SLOT_BYTES // 8
 _PID, _TOKEN, _SINCE, _CHECK = range(4)
 _READS_MAX: Final = 100
 WORKERS_MAX: Final = 10_000
-"""Those of a few crews, each as large as the settings allow."""
+"""Bound on the workers of a few crews, each as large as the settings allow."""
 
 
 class Slot(NamedTuple):
@@ -186,8 +186,9 @@ class Slots:
     def make_room(self, worker: int) -> None:
         """Makes the file longer, up to the slot of that worker.  Who maps it goes on with it.
 
-        Written, not stretched: a worker that writes to a page without a block is killed where
-        the disk is full.  The bytes come before the header that counts them.
+        The bytes are written, and the file is not just extended: on a full disk a worker that
+        writes to a page without a block is killed.  They are written before the header that counts
+        them.
 
         Raises:
             OSError: There is no room.  All is as it was.

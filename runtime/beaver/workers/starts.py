@@ -53,7 +53,7 @@ class Starts:
     def _lose(self, mailbox: Mailbox) -> tuple[int, int]:
         """Ends a worker whose slot was overwritten by user code.
 
-        Whatever it has read the permit of counts as started, and what it has not is taken back.
+        Attempts whose permits it has read count as started; the others are taken back.
         """
         mailbox.recall()
         started = max(mailbox.highest, self._slots.last.get(mailbox.worker, 0))

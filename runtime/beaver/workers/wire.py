@@ -41,7 +41,7 @@ DETAIL_CHARS_MAX: Final = 1_000
 MESSAGE_BYTES_MAX: Final = 64 << 10
 """Longest message; an attempt that is longer by itself goes into a file."""
 BODIES_MAX: Final = 32
-"""Attempts in one message: a worker keeps so many at most that it may not start."""
+"""Bound on the attempts in one message, and so on those that a worker may hold and never start."""
 SOCKET_BYTES: Final = 256 << 10
 """Buffer asked for on each socket; the system may give less."""
 

@@ -37,7 +37,7 @@ _READ_BYTES: Final = 64 << 10
 _FDS_MAX: Final = 64
 _FDS_PER_ADD: Final = len(wire.Ends._fields)
 _EXEC_S: Final = 0.5
-"""For so long a death waits for orphans of which nothing says yet whose they are."""
+"""How long the report of a death waits for orphans whose worker is not known yet."""
 _LINGER_S: Final = 5.0
 """How long the death of a worker waits for killed subprocesses that hang in the kernel."""
 LINGER_POLL_MS: Final = 2

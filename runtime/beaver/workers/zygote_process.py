@@ -38,7 +38,7 @@ class ZygoteProcess:
         self.ready = False
         """It has said that the application is imported."""
         self.fault = ""
-        """What it did that it is given up for."""
+        """The fault that it is given up for; empty while all is well."""
         self._frames = FrameReader(wire.FRAME_BYTES_MAX)
         self._control, theirs = wire.stream_pair()
         with theirs:

@@ -1,4 +1,4 @@
-"""Which way a commit takes to the disk, by what syncs have cost lately.
+"""How a commit is written, chosen by the recent cost of syncs: on the loop, or by a writer process.
 
 While the disk is fast a commit is written on the loop: nothing is faster.  Where syncs take
 over a millisecond or so the loop would stand still for too long, and a writer process does
@@ -40,7 +40,7 @@ class CommitPath:
         self._choice = choice
         self._writer: LogWriter | None = None
         self._is_told = False
-        """It was said that no writer can be started."""
+        """True after it was logged that no writer can be started."""
         self._seconds: list[float] = []
         self.beside_the_loop = make_writer is not None and choice == "writer"
         """The next commit goes to the writer process."""

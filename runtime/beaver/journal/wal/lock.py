@@ -28,9 +28,9 @@ _log: Final = logging.getLogger("beaver")
 T = TypeVar("T")
 
 LOCK_WAIT_S: Final = 5.0
-"""For so long a second writer waits before it gives up."""
+"""Seconds that a second writer waits for the lock before it gives up."""
 CHANGING_S: Final = 60.0
-"""For so long a call waits for the answer of a server that says that it is starting or ending."""
+"""Seconds that a call waits for a server that says that it is starting or ending."""
 _POLL_S: Final = 0.02
 _PID_BYTES_MAX: Final = 64
 _RACES_MAX: Final = 100

@@ -51,8 +51,8 @@ from beaver.journal.wal.zeros import EXTEND_BYTES, extend
 from beaver.ports import Clock, Disk, File
 
 SERVER_BYTES: Final = 1 << 20
-"""Room that whoever takes in jobs without a server leaves in the log: where the disk is full,
-a server needs it to run them."""
+"""Room that clients without a server leave in the log: on a full disk a server needs it to run the
+jobs."""
 
 SEGMENT_BYTES: Final = 64 << 20
 """Size of a prepared segment, by default."""

@@ -1,7 +1,7 @@
-"""What becomes of a log that is taken from under its writer: deleted, renamed, replaced, cut.
+"""A log that is taken away from its writer: deleted, renamed, replaced or cut.
 
-What lives here: seeing it, keeping what the file held, and how both are told.  What may not:
-what follows for the writer (`log`).
+What lives here: detecting it, saving what the file held, and the message.  What may not: what
+follows for the writer (`log`).
 """
 
 from __future__ import annotations

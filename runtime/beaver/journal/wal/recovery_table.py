@@ -1,7 +1,7 @@
 """The recovery table: what the files of a store can look like, and what follows from it.
 
-One row for everything that a crash, a user or a failing disk can leave behind.  `recovery`
-notes the rows it meets in its report, each row has its test, and the reference is
+One row for everything that a crash, a user or a failing disk can leave behind. `forensics` and
+`repair` note the rows that they meet in the report, each row has its test, and the reference is
 generated from here.  A start either *goes on*, and appending works, or it *refuses*, and
 nothing has been changed: all refusals come before the first write.
 """

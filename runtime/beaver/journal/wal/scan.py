@@ -1,8 +1,8 @@
 """Reading one segment: its header, its frames in order, and how it ends.
 
 What lives here: pure reading, used alike by recovery, the helper, `replay` and `verify`.
-What may not: decisions.  A scan says *clean*, *torn* or *corrupt*; what follows from that
-stands in `recovery`.
+What may not: decisions.  A scan says *clean*, *torn* or *corrupt*; `forensics` and `repair` decide
+what follows.
 
 How an end is told.  Frames are read as long as each follows from the one before.  At the
 first place where none does, the rest of the file decides:
