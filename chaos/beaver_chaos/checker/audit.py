@@ -16,7 +16,7 @@ Workers, `--workers`: what their code ran, in the order in which it happened:
     {"began": 57, "job": "order-7", "pid": 4711}    user code of that token began
     {"ended": 57, "job": "order-7", "pid": 4711}    ... and came to its end
 
-Either may know of a part only: what it does not name is not held against the log.
+Either account may be incomplete: jobs that it does not name are not compared.
 """
 
 from __future__ import annotations

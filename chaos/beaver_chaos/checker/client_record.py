@@ -1,4 +1,4 @@
-"""What producers and operators were answered.
+"""The requests of producers and operators, and the answers they got.
 
 An answer that never came is an unknown outcome and may have gone either way; what was
 acknowledged may not.

@@ -62,7 +62,7 @@ _WORDS: Final = {
 _TERMINAL: Final = frozenset({COMPLETED, DEAD, CANCELLED, DISCARDED})
 
 Commit = tuple[int, int, Sequence[AnyEvent]]
-"""First seq, stamp and events, as `journal.reader.read_commits` gives them."""
+"""First seq, stamp and events, as `journal.wal.reader.read_commits` gives them."""
 
 
 class _Job:
@@ -249,7 +249,7 @@ class HistoryCheck:
             self._forget(job)
 
     def _forget(self, job: _Job) -> None:
-        """Only a tombstone is left of it, and of so many later ones as the bound says."""
+        """Notes that only a tombstone of the job is left, until the bound lets that go as well."""
         self._ended += 1
         job.ended = self._ended
 

@@ -31,7 +31,7 @@ from beaver_chaos.program.session import Session, given_up, together
 
 CHANGES_A_ROUND: Final = 5
 FAULT_WITHIN_S: Final = 0.25
-"""A fault strikes within so long after the load of its round has begun."""
+"""Longest time from the beginning of a round's load to its fault."""
 COMMITS: Final = ("auto", "inline", "writer")
 """How servers write their log; one is drawn for each start."""
 ZYGOTE_KILLS_MAX: Final = 3

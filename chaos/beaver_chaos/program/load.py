@@ -28,7 +28,7 @@ _POLL_S: Final = 0.01
 _PAD_BYTES: Final = 60_000
 _BACKOFF: Final = "5ms"
 CROWDS: Final = (5, 9, 30, 110)
-"""Requests that one client sends at once, on both sides of what is done otherwise for many."""
+"""Numbers of requests that one client sends at once: above and below each threshold of batching."""
 _CROWD_SHARE: Final = 0.04
 
 EAGER: Final = "eager"

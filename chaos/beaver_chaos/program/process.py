@@ -36,7 +36,7 @@ from beaver_chaos.program.jobs import RUNS_VARIABLE, read_runs
 from beaver_model import violations
 
 DEADLINE_S: Final = 60.0
-"""How long anything may take that has to happen."""
+"""Deadline of everything that is waited for."""
 LEFTOVERS_GONE_S: Final = 10.0
 WORKERS: Final = 2
 EXIT_STORAGE: Final = 7

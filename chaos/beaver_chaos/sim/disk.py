@@ -1,4 +1,4 @@
-"""A simulated disk: `ports.Disk` with a page cache, a platter, and a will to lose data.
+"""A simulated disk: `ports.Disk` with a page cache and a platter that loses whatever it may.
 
 What lives here: the simulated machine's files, what a crash does to them, and faults that
 can be planned.  It is as unkind as POSIX allows, which is unkinder than ext4 and XFS are:

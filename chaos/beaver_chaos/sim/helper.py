@@ -158,7 +158,7 @@ def _takes_no_time_of_the_server() -> None:
 
 
 class SimPast:
-    """`service.PastTeller`: nothing is known beyond what the state says."""
+    """An `answers.PastTeller` that knows nothing beyond the state."""
 
     async def tell(self, known: Known, until_seq: int) -> Told:
         return Told([], until_seq, 1)

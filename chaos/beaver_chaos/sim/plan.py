@@ -42,7 +42,7 @@ BUSY: Final = 80
 """Requests of a busy time: enough for the way of commits to change, and to change back."""
 _BUSY_EACH_MS: Final = 4
 CROWDS: Final = (5, 9, 20, 60, 120, 300, 500)
-"""Requests that come at one moment: on both sides of whatever an engine does for many at once."""
+"""Numbers of requests that come at one moment: above and below each threshold of batching."""
 _SLOW_US: Final = 10_000
 """Longest sync of the slow disk in a busy time."""
 _SPACINGS_MS: Final = (1, 30, 30, 200)

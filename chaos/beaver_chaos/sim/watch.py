@@ -50,7 +50,7 @@ from beaver_spec.traces.rules import Validator
 SMALL_JOBS: Final = 64
 """With at most this many jobs, all invariants of the model are checked after each commit."""
 _STARVED_NS: Final = 5_000_000_000
-"""A job may wait so long beside an idle worker once the disk was full."""
+"""Longest time that a job may wait beside an idle worker once the disk was full."""
 _VIOLATIONS_MAX: Final = 20
 _ENDS: Final = {
     "ACK": "completed",

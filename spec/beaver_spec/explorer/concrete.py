@@ -1,7 +1,7 @@
 """The same world over whole states of the real model: real seqs, tokens and times.
 
 The explorer compresses numbers by rank, treats jobs and workers alike, and remembers what
-the model answered.  Here nothing of that: every command goes to the real `decide` and
+the model answered. This module does none of that: every command goes to the real `decide` and
 `apply`, on the state that the log really led to.  A counterexample is replayed here before
 it is told, and sampled paths of every exploration are, so that the compression is checked
 against the model itself (`agreement`).

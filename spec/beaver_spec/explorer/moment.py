@@ -1,4 +1,4 @@
-"""One world, taken apart, and the ways on from it.
+"""One world as its parts, and the ways on from it.
 
 What lives here: what the rules of server, workers and clients share (`server_rules`,
 `worker_rules`, `client_rules`): reading the parts of a world, and putting a command to the

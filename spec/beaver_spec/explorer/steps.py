@@ -1,4 +1,4 @@
-"""What one command on one state leads to, and what of it was met.
+"""The result of one command on one state, and the counts of what was met.
 
 What lives here: results, as the explorer keeps them.  What may not: how they come about
 (`space`).

@@ -1,4 +1,5 @@
-"""The log by induction: whatever is written, synced, failed, killed or cut, nothing is lost.
+"""The log by induction: nothing is lost, whatever is written, synced, killed or cut, and whatever
+fails.
 
 What lives here: one segment as places for frames, each with what processes read and what
 the disk has, and a writer and a recovery that follow `beaver.journal.wal` and

@@ -1,4 +1,4 @@
-"""The specification as one run: everything whose tool is at hand, and what is missing, said.
+"""Runs every check of the specification whose tool is installed, and reports the missing ones.
 
     python -m beaver_spec.specification.running [--larger] [NAME ...]
 

@@ -1,4 +1,4 @@
-"""What a name, a number and the options of a job have to be, so that a log may hold them.
+"""Checks of names, numbers and the options of a job as a log may hold them.
 
 What may not live here: anything of `beaver_model`, and what depends on other events (`rules`).
 """

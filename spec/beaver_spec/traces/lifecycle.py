@@ -34,7 +34,7 @@ LIFE: Final[dict[str, dict[str, str]]] = {
 SNOOZES_MAX: Final = 10_000
 CHILDREN_MAX: Final = 1_000
 WEIGHT: Final = 10
-"""The settings of a queue that were never changed."""
+"""Weight of a queue that was never set."""
 TOMBSTONES_MAX: Final = 1_000_000
 """Until a BOUNDS event says otherwise."""
 QUEUES_MAX: Final = 10_000
@@ -42,7 +42,7 @@ REMOTE_FROM: Final = 1_000_000
 """The first number of a remote worker."""
 TIMEOUT_CAUSES: Final = frozenset({"time_limit", "lease_expired", "node_lost"})
 CHARGED: Final = TIMEOUT_CAUSES | {"failed", "worker_lost"}
-"""What an attempt is charged for: a job dies of it only in its last one."""
+"""Causes that use up an attempt: a job dies of one only in its last attempt."""
 GIVEN_BACK: Final = frozenset({"drain", "snooze", "never_started", "neighbour"})
 FOR_GOOD: Final = frozenset({"not_retryable", "child_conflict", "snooze_limit"})
 CANCELLED_BY: Final = frozenset({"operator", "job"})

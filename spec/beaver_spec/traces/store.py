@@ -26,7 +26,7 @@ class KnownQueues:
         """How many jobs of each queue can still change, of those that came in within the trace."""
         self._paused: set[str] = set()
         self._set: set[str] = set()
-        """KnownQueues with settings that a new one has not."""
+        """Queues with settings that differ from those of a new one."""
 
     def is_paused(self, queue: str) -> bool:
         """True where no job of the queue may start."""

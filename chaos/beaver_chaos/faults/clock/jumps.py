@@ -39,8 +39,8 @@ DAY_S: Final = 86_400
 REQUESTS: Final = 4
 """Requests of each producer at each jump."""
 NOTICED_S: Final = 15.0
-"""What is due ends within so long.  A server notices a jump within a second or so, and the
-longest of the probes runs for less; this is far more."""
+"""Deadline for jobs that are due.  A server notices a jump within a second or so, and the longest
+of the probes runs for less; this is far more."""
 SOWN_S: Final = 4.0
 """The same for a server that has a bug and shall be seen to be late."""
 BEHIND: Final = " s behind the log"

@@ -47,7 +47,7 @@ BULK_BYTES: Final = 12_000
 BULK_PAUSE_S: Final = 0.008
 """Jobs that fill the log, so that segments are sealed all the time."""
 CUT_WITHIN_S: Final = 0.4
-"""The power goes so long after the load has begun, or begins to wait for its aim."""
+"""Longest time from the beginning of the load to the cut, or to the wait for its aim."""
 AIM_S: Final = 1.5
 """How long a cut waits for its aim before it strikes anyway."""
 _POLL_S: Final = 0.0003
@@ -57,7 +57,7 @@ FLUSHES: Final = (NO_FLUSH, NO_FLUSH, FLUSH)
 """What happens to the journal in memory, one cut after the other."""
 FILLER: Final = PRODUCERS
 START_S: Final = 0.5
-"""A start is cut off within so long."""
+"""Longest time into a start at which the power is cut."""
 
 
 class PowerReport(NamedTuple):
