@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from beaver.errors import Corruption, HelperFailed
-from beaver.helper.work import project, prune_archive, save_snapshot, snapshot_and_prune
+from beaver.helper.work import project, prune_archive, snapshot_and_prune
 from beaver.history import blocks, stories
 from beaver.history import database as history_module
 from beaver.history import runs as history_runs
@@ -22,6 +22,7 @@ from beaver.history.rows import HistoryUnusable
 from beaver.inspect import queries
 from beaver.inspect.listing import attempt_of, event_view
 from beaver.journal.wal.following import Follower, FramedCommit
+from beaver.snapshot.files import write_snapshot
 from beaver.structs.questions import Known, Search
 from beaver.structs.views import EventView, JobView
 from beaver_model import State, apply
@@ -439,7 +440,7 @@ def test_two_that_index_at_once_take_nothing_for_damage(world: LoggedWorld) -> N
 def prune(world: LoggedWorld) -> None:
     """Deletes whatever may be deleted of the archive, as a helper does."""
     for _ in range(2):
-        save_snapshot(world.disk, world.layout, world.state, STORE, keep_previous=True)
+        write_snapshot(world.disk, world.layout, world.state, STORE, keep_previous=True)
     snapshot_and_prune(
         world.disk, world.layout, world.state.last_seq, 0, 0, ManualClock(world.now_ms)
     )
@@ -510,7 +511,7 @@ def test_nothing_is_pruned_that_the_index_could_not_take_over(world: LoggedWorld
     world.run("b")
     index(world)
     for _ in range(2):
-        save_snapshot(world.disk, world.layout, world.state, STORE, keep_previous=True)
+        write_snapshot(world.disk, world.layout, world.state, STORE, keep_previous=True)
     with History(world.layout.history, STORE, write=True) as history:
         history._db.execute("UPDATE blocks SET end = end - 1")
     prune(world)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from beaver.helper.work import project, save_snapshot, snapshot_and_prune
+from beaver.helper.work import project, snapshot_and_prune
 from beaver.history import blocks, stories
 from beaver.history.database import History
 from beaver.journal.wal.layout import Layout
+from beaver.snapshot.files import write_snapshot
 from beaver.structs.questions import Known, Search
 from beaver.system.disk import SystemDisk
 from beaver_model.commands import Discard
@@ -41,7 +42,7 @@ def lived(path: Path) -> LoggedWorld:
     world.dispatch("open")
     world.complete("open")
     for _ in range(2):
-        save_snapshot(world.disk, world.layout, world.state, STORE, keep_previous=True)
+        write_snapshot(world.disk, world.layout, world.state, STORE, keep_previous=True)
     return world
 
 

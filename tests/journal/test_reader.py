@@ -7,7 +7,8 @@ import pytest
 from beaver.journal.port import append_now
 from beaver.journal.wal import reader
 from beaver.journal.wal.format import FileHeader, encode_file_header
-from beaver.journal.wal.reader import Damage, Damaged, LogScan, read_commits, segments
+from beaver.journal.wal.reader import LogScan, read_commits, segments
+from beaver.journal.wal.scan import Damage, Damaged
 from beaver_chaos.sim.disk import SimDisk
 from tests.worlds.journal import (
     DATA,

@@ -38,7 +38,6 @@ from beaver.snapshot.files import (
     inspect_snapshot,
     load_snapshot,
     name_snapshot,
-    write_snapshot,
     write_unnamed,
 )
 from beaver.snapshot.lines import SnapshotDamaged
@@ -155,14 +154,6 @@ def _compare_live(state: State, live: Glance) -> None:
             f"{wrong}. No snapshot is taken and no segment of the log is deleted; the log is "
             "right, and a restart recovers from it"
         )
-
-
-def save_snapshot(
-    disk: Disk, layout: Layout, state: State, store: bytes, *, keep_previous: bool
-) -> SnapshotTaken:
-    """Writes a snapshot as `write_snapshot` does; where it does not fit, `DiskFull` is raised."""
-    with _disk_full(f"no room for a snapshot at {layout.snapshot}"):
-        return write_snapshot(disk, layout, state, store, keep_previous=keep_previous)
 
 
 def _base(disk: Disk, layout: Layout, last_seq: int) -> tuple[LoadedSnapshot | None, bool]:

@@ -11,7 +11,8 @@ from beaver.history.database import Entry
 from beaver.history.rows import HistoryDamaged
 from beaver.journal.wal.following import open_segment
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.reader import SegmentScan, decode_frame, read_header
+from beaver.journal.wal.reader import decode_frame
+from beaver.journal.wal.scan import SegmentScan, read_header
 from beaver.ports import Disk, File
 from beaver_model.events import JobEvent
 

@@ -17,7 +17,8 @@ from typing import Final, NamedTuple, Protocol
 from beaver.errors import Corruption, InvalidInput, StoreUnavailable
 from beaver.inspect.listing import attempt_of, event_view
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.reader import Frame, LogScan, decode_frame, read_commits
+from beaver.journal.wal.reader import LogScan, decode_frame, read_commits
+from beaver.journal.wal.scan import Frame
 from beaver.ports import Disk
 from beaver.replay.partial_state import PartialState
 from beaver.replay.report import CheckReport, DamageView

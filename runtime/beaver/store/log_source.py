@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from beaver.errors import Corruption, NewerFormat, NotFound, StoreUnavailable
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.reader import Damage, Damaged, SegmentInfo, read_header, segments
+from beaver.journal.wal.reader import SegmentInfo, segments
+from beaver.journal.wal.scan import Damage, Damaged, read_header
 from beaver.ports import Disk
 from beaver.snapshot.files import SnapshotInfo, inspect_snapshot
 from beaver.snapshot.lines import SnapshotDamaged

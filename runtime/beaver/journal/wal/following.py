@@ -12,15 +12,8 @@ from typing import Final, NamedTuple
 from beaver.journal import port
 from beaver.journal.port import Position
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.reader import (
-    Frame,
-    LogScan,
-    SegmentScan,
-    decode_frame,
-    read_header,
-    segments,
-)
-from beaver.journal.wal.scan import is_sealed_end
+from beaver.journal.wal.reader import LogScan, decode_frame, segments
+from beaver.journal.wal.scan import Frame, SegmentScan, is_sealed_end, read_header
 from beaver.ports import Disk, File
 from beaver_model.events import AnyEvent
 

@@ -26,8 +26,6 @@ from beaver.journal.wal.layout import Layout, archived_first_seq
 from beaver.journal.wal.scan import (
     Damage,
     Damaged,
-    End,
-    EndKind,
     Frame,
     SegmentScan,
     is_sealed_end,
@@ -36,22 +34,6 @@ from beaver.journal.wal.scan import (
 from beaver.ports import Disk, File
 from beaver.text.foreign import counted
 from beaver_model.events import AnyEvent
-
-__all__ = [
-    "Damage",
-    "Damaged",
-    "End",
-    "EndKind",
-    "Frame",
-    "LogScan",
-    "SegmentInfo",
-    "SegmentScan",
-    "decode_frame",
-    "frames",
-    "read_commits",
-    "read_header",
-    "segments",
-]
 
 _LISTINGS_MAX: Final = 100
 """Times that a listing is repeated because a segment was sealed meanwhile."""

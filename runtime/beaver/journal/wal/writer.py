@@ -33,7 +33,7 @@ END_S: Final = 30.0
 
 
 class HasDescriptor(Protocol):
-    """A file or lock of the real disk."""
+    """A file of the real disk."""
 
     def fileno(self) -> int: ...
 
@@ -54,7 +54,7 @@ class WriterProcess:
                 [sys.executable, "-P", "-m", "beaver.journal.wal.writer_child"],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                pass_fds=(cast("HasDescriptor", lock).fileno(),),
+                pass_fds=(lock.fileno(),),
                 start_new_session=True,
             )
         finally:
