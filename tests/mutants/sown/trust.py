@@ -219,8 +219,8 @@ MUTANTS: Final = (
         name="failures-of-a-dead-server-not-told",
         module="beaver.server.assembly",
         diff="""
--        self.failures.observe(booted.first_seq, self.engine.now_ms(), booted.events)
-+        mutant_reached()
+-            self.failures.observe(booted.first_seq, self.engine.now_ms(), booted.events)
++            mutant_reached()
 """,
         tests=(f"{_LINES}::test_what_a_dead_server_left_in_flight_is_told_at_the_next_start",),
         why="A job that takes the machine down dies without a line.",
