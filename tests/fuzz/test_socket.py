@@ -17,14 +17,10 @@ from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from beaver.engine.engine import Engine
-from beaver.inspect import queries
 from beaver.journal.wal.commit_path import CommitPath
 from beaver.request.operations import OPERATIONS
 from beaver.request.requests import make_request
-from beaver.request.resolving import Resolver
 from beaver.server.connection import PAUSE_BYTES, Connection
-from beaver.server.results import Results
-from beaver.server.service import Service
 from beaver.snapshot.files import load_snapshot, write_snapshot
 from beaver.store.recovery import open_store, read_store
 from beaver.structs.messages import Request
@@ -34,12 +30,12 @@ from beaver_model import fingerprint, violations
 from beaver_model.commands import Dispatch, Enqueue, Fail
 from tests.fuzz.limits import limits
 from tests.fuzz.mutations import inputs
-from tests.runtime.test_service import NoPast
 from tests.stateful.played import PlayedWriter
 from tests.stateful.stores import durable_seq
 from tests.worlds.journal import DATA, STORE
 from tests.worlds.model import job
 from tests.worlds.runtime import ManualClock, turns
+from tests.worlds.service import service_over
 
 OPS = [*OPERATIONS, "hello", "nothing"]
 CONSTANT, FACTOR = 24 << 20, 2_000
@@ -92,16 +88,7 @@ class World:
         self.raised: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, told: self.raised.append(told))
         self.engine = Engine(self.state, self.wal, clock, on_failure=self.failures.append)
-        results, resolver = Results(), Resolver()
-        self.engine.observers.append(results.observe)
-        self.service = Service(
-            self.engine,
-            results,
-            NoPast(),
-            to_job=resolver.job,
-            status=lambda state: queries.status(state, self.engine.now_ms(), running=True),
-            payload_bytes_max=1 << 20,
-        )
+        self.service = service_over(self.engine)
         self.wire = Wire()
         self.connection = Connection(self.service, "store", set())
         self.connection.connection_made(self.wire)

@@ -9,16 +9,13 @@ import msgspec
 import pytest
 
 from beaver.errors import BeaverError
-from beaver.inspect import queries
 from beaver.request.requests import make_request
-from beaver.request.resolving import Resolver
 from beaver.server.connection import UNREAD_BYTES_MAX
-from beaver.server.results import Results
-from beaver.server.service import Service
 from beaver_model.commands import Complete, Dispatch, Enqueue, Fail
-from tests.runtime.test_service import NoPast, served
+from tests.runtime.test_service import served
 from tests.worlds.model import job
 from tests.worlds.runtime import EngineWorld, on_loop, turns
+from tests.worlds.service import service_over
 
 CHANGES = [
     ("enqueue", [[make_request("echo", id="new")]]),
@@ -46,16 +43,7 @@ class ServiceWorld(EngineWorld):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        results, resolver = Results(), Resolver()
-        self.engine.observers.append(results.observe)
-        self.service = Service(
-            self.engine,
-            results,
-            NoPast(),
-            to_job=resolver.job,
-            status=lambda state: queries.status(state, self.engine.now_ms(), running=True),
-            payload_bytes_max=1 << 20,
-        )
+        self.service = service_over(self.engine)
 
     async def prepare(self) -> None:
         """One job in each state that operators meet."""

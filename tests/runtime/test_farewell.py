@@ -13,8 +13,9 @@ from beaver.server.unix_socket import SocketServer
 from beaver.system.clock import SystemClock
 from beaver.system.disk import SystemDisk
 from beaver.transport import framing
-from tests.runtime.test_service import NoPast, Peer
+from tests.runtime.test_service import Peer
 from tests.worlds.runtime import on_loop
+from tests.worlds.service import NoPast
 
 
 class NoHelper:

@@ -18,34 +18,18 @@ from beaver.client import calls
 from beaver.client.blocking import connect
 from beaver.client.calls import Call
 from beaver.errors import InvalidInput, NotFound, WaitTimeout
-from beaver.inspect import finding, queries
+from beaver.inspect import finding
 from beaver.inspect.finding import SLICE_JOBS
 from beaver.request.operations import OPERATIONS
 from beaver.request.requests import make_request, request_bytes
-from beaver.request.resolving import Resolver
 from beaver.server.connection import PAUSE_BYTES, UNREAD_BYTES_MAX
 from beaver.server.results import Results
-from beaver.server.service import Service
 from beaver.server.unix_socket import SocketServer
-from beaver.structs.questions import Known, Listed, Search, Told
 from beaver.transport import framing
-from beaver_model import State
 from beaver_model.bounds import BATCH_BYTES_MAX
 from beaver_model.commands import Complete, Dispatch
 from tests.worlds.runtime import EngineWorld, on_loop
-
-
-class NoPast:
-    """A log that tells nothing."""
-
-    async def tell(self, known: Known, until_seq: int) -> Told:
-        return Told([], until_seq, 1)
-
-    async def find(self, search: Search, until_seq: int) -> Listed:
-        return Listed(msgspec.Raw(b"[]"), 0, 0, until_seq, damaged=False)
-
-    async def close(self) -> None:
-        """Nothing is asked of anybody."""
+from tests.worlds.service import service_over
 
 
 class Peer:
@@ -101,16 +85,8 @@ class Door:
 async def served(tmp_path: Path) -> AsyncIterator[tuple[EngineWorld, Door]]:
     """A socket server over a real engine, without workers."""
     world = EngineWorld(tmp_path / "data")
-    results, resolver = Results(), Resolver()
-    world.engine.observers.append(results.observe)
-
-    def status(state: State) -> Any:
-        return queries.status(state, world.engine.now_ms(), running=True)
-
-    service = Service(
-        world.engine, results, NoPast(), to_job=resolver.job, status=status,
-        payload_bytes_max=1 << 20,
-    )  # fmt: skip
+    results = Results()
+    service = service_over(world.engine, results)
     server = SocketServer(service, "store")
     door = Door(str(tmp_path / "s"), results, server)
     await server.start(door.path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import struct
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from beaver_model.bounds import (
     RESULT_BYTES_MAX,
     TAGS_MAX,
 )
-from tests.workers.test_mailbox import Listener
+from tests.workers.test_mailbox import Listener, connected
 from tests.worlds.workers import Recorder
 
 STORE = b"s" * 16
@@ -102,12 +101,7 @@ def test_a_frame_of_a_worker_is_read_up_to_its_bound(
 
     async def main() -> list[object]:
         listener = Listener()
-        mailbox = Mailbox(asyncio.get_running_loop(), 1, 1, listener)
-        jobs, permits, stream, slots = mailbox.hand_over(os.memfd_create("slots"))
-        for fd in (jobs, permits, slots):
-            os.close(fd)
-        with socket.socket(fileno=stream) as worker:
-            worker.sendall(wire.frame(os.getpid()))
+        with connected(listener, os.getpid()) as (mailbox, worker):
             frame = wire.frame(outcome)
             worker.sendall(frame[:4] if beside > 0 else frame)
             mailbox.close()

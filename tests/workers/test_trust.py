@@ -13,11 +13,10 @@ import pytest
 
 from beaver.structs.messages import Options, Outcome, TaskInfo
 from beaver.workers import wire
-from beaver.workers.mailbox import Mailbox
 from beaver.workers.permits import Permits
 from beaver.workers.slots import Slots, SlotsCut, SlotWriter
 from tests.workers.interleavings import attempt
-from tests.workers.test_mailbox import Listener
+from tests.workers.test_mailbox import Listener, connected
 from tests.worlds.workers import World, in_world, until
 
 STORE = b"s" * 16
@@ -170,12 +169,8 @@ def test_an_outcome_of_an_attempt_that_has_not_started_is_dropped(tmp_path: Path
 def test_a_worker_introduces_itself_by_a_process_id(pid: Any) -> None:
     async def main() -> None:
         listener = Listener()
-        mailbox = Mailbox(asyncio.get_running_loop(), 1, 1, listener)
-        jobs, permits, stream, slots = mailbox.hand_over(os.memfd_create("slots"))
-        for fd in (jobs, permits, slots):
-            os.close(fd)
-        with socket.socket(fileno=stream) as worker:
-            worker.sendall(wire.frame(pid))
+        with connected(listener, pid) as (mailbox, _):
+            pass
         mailbox.close()
         assert "ready" not in listener.said
         assert "no outcome" in str(listener.said[0])

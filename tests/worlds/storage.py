@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from beaver.client import blocking
 from beaver.config.layers import Config, load_config
 from beaver.errors import BeaverError
@@ -25,10 +23,11 @@ from beaver.server.serve import Server
 from beaver.snapshot.port import MemorySnapshots, Snapshots
 from beaver.store.rebuild import Replica, rebuild
 from beaver.structs.messages import SnapshotTaken
-from beaver.structs.questions import Known, Listed, Search, Told, Wanted
+from beaver.structs.questions import Known, Search, Wanted
 from beaver.structs.views import JobView
 from beaver_model import fingerprint
 from tests.journal.remote import Network, RemoteJournal, Stream
+from tests.worlds.service import NoPast
 
 DEADLINE_S = 30.0
 SEED, LOST = 7, 1 / 3
@@ -69,19 +68,6 @@ class NearHelper:
 
     async def stop(self) -> None:
         """It is no process."""
-
-
-class NoPast:
-    """A past that tells nothing."""
-
-    async def tell(self, known: Known, until_seq: int) -> Told:
-        return Told([], until_seq, 1)
-
-    async def find(self, search: Search, until_seq: int) -> Listed:
-        return Listed(msgspec.Raw(b"[]"), 0, 0, until_seq, damaged=False)
-
-    async def close(self) -> None:
-        """Nothing is asked of anybody."""
 
 
 class InMemory:

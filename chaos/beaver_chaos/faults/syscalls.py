@@ -18,7 +18,7 @@ import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from beaver.engine.group_commit import IDLE_S
 from beaver.journal.wal.layout import Layout
@@ -158,20 +158,31 @@ async def _trial(
         await session.until(lambda: work.done() or not program.running, "producers are answered")
         if program.running:
             program.signal(signal.SIGTERM)
-        code = await session.ended()
-        session.check()
-        program.start()
-        told.recovery_s.append(await session.ready())
-        await session.finish(work)
+        code, output = await _second_life(session, told, work)
     finally:
         await given_up(work)
-    output = program.output_tail()
     await session.drain()
     injected = trace.read_text(encoding="utf-8", errors="replace").count("(INJECTED)")
     if code == -signal.SIGKILL:
         injected = 1  # The call at which it was killed is the last line, without a mark.
     told.times, told.acknowledged = injected, len(session.witness.acknowledged)
     return TrialResult(code, injected, output)
+
+
+async def _second_life(
+    session: Session, told: Experiment, work: asyncio.Future[Any]
+) -> tuple[int, str]:
+    """Waits for the end of the server, and has the next one serve everybody.
+
+    Returns:
+        The exit code of the first server, and the end of what both have printed.
+    """
+    code = await session.ended()
+    session.check()
+    session.program.start()
+    told.recovery_s.append(await session.ready())
+    await session.finish(work)
+    return code, session.program.output_tail()
 
 
 def cut_a_write_short(directory: Path) -> TrialResult:
@@ -200,14 +211,9 @@ async def _short_write(session: Session, told: Experiment) -> TrialResult:
     resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (limit, hard))
     work = together([producer.produce(REQUESTS) for producer in session.producers])
     try:
-        code = await session.ended()
-        session.check()
-        program.start()
-        told.recovery_s.append(await session.ready())
-        await session.finish(work)
+        code, output = await _second_life(session, told, work)
     finally:
         await given_up(work)
-    output = program.output_tail()
     await session.drain()
     told.acknowledged = len(session.witness.acknowledged)
     return TrialResult(code, 1, output)

@@ -29,16 +29,17 @@ from beaver.inspect.listing import attempt_of as attempt_shown
 from beaver.inspect.listing import event_view
 from beaver.request.operations import Listing
 from beaver.request.rejections import error_of
-from beaver.structs.messages import Attempt, Outcome, Request
+from beaver.structs.messages import Attempt, Request
 from beaver.structs.questions import Search, Told
 from beaver.structs.views import EventView, JobView
 from beaver.task.builtins import builtin_tasks
-from beaver.task.context import JobContext, enter_alone
+from beaver.task.context import JobContext
 from beaver.task.directives import Directive
 from beaver.task.programs import Programs
 from beaver.task.registry import Registry
 from beaver.text.durations import parse_duration_ms
-from beaver.workers.attempts import Steps, close
+from beaver.workers.attempts import Steps
+from beaver.workers.one_by_one import run_attempt
 from beaver_model import Offer, Rejection, State, apply, decide, select
 from beaver_model.bounds import ADVANCE_MAX
 from beaver_model.commands import (
@@ -202,14 +203,17 @@ class Testing(Operations, Synchronous):
         attempt = attempt_of(state.jobs[row.id], _STORE)
         self.attempts.append(attempt)
         raised: list[BaseException] = []
-        outcome = _outside_loops(lambda: _run_attempt(steps, attempt, raised))
+        context = JobContext(attempt, time.monotonic())
+        outcome = _outside_loops(lambda: run_attempt(steps, context, raised.append))
 
         def to_child(request: Request) -> NewJob:
             return self._memory.resolver.job(request, self._now_ms, Origin.JOB)
 
         self._change(command_of(outcome, to_child, lambda: _JITTER))
-        if raised and (self._raise_errors or not isinstance(raised[0], Exception)):
-            raise raised[0]
+        for error in raised:
+            decides = isinstance(error, Directive | SystemExit)
+            if not decides and (self._raise_errors or not isinstance(error, Exception)):
+                raise error
         return True
 
     def _only_parked(self) -> bool:
@@ -239,28 +243,6 @@ class Testing(Operations, Synchronous):
         if call.operation.of_server:
             raise InvalidInput(f"{call.operation.name}: a test has no server")
         return self._store.call(call)
-
-
-def _run_attempt(steps: Steps, attempt: Attempt, raised: list[BaseException]) -> Outcome:
-    """Runs one attempt as the process executor does; notes what the user code raised."""
-    context = JobContext(attempt, time.monotonic())
-    enter_alone(context)
-    try:
-        try:
-            call = steps.prepare(context)
-            value = call.function(*call.args, **call.kwargs)
-            if call.is_async:
-                import asyncio
-
-                value = asyncio.run(value)
-            outcome = steps.settle(context, value)
-        except BaseException as error:  # noqa: BLE001 - user code may raise anything
-            if not isinstance(error, Directive | SystemExit):
-                raised.append(error)
-            outcome = steps.failed(context, error)
-        return close(context, outcome)
-    finally:
-        enter_alone(None)
 
 
 def _outside_loops(run: Callable[[], T]) -> T:

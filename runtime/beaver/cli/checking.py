@@ -153,8 +153,7 @@ def _progress(checking: Any) -> Iterator[Any]:
     if not sys.stderr.isatty():
         yield checking.QUIET
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
     columns = (
         TextColumn("{task.description}"),
@@ -162,13 +161,7 @@ def _progress(checking: Any) -> Iterator[Any]:
         TextColumn("{task.fields[seen]} states, {task.fields[left]} to go"),
         TimeElapsedColumn(),
     )
-    with Progress(
-        *columns,
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    ) as bar:
+    with output.bars(*columns) as bar:
         tasks: dict[str, Any] = {}
 
         def scope_at(name: str, seen: int, left: int) -> None:

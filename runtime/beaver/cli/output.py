@@ -84,6 +84,24 @@ def _is_figure(cell: str) -> bool:
     return not cell or cell == "-" or cell[0].isdigit()
 
 
+@contextmanager
+def bars(*columns: Any) -> Iterator[Any]:
+    """Shows bars with these columns of `rich.progress` on stderr while the block runs."""
+    # Imported only here: rich takes longer than most commands.
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        # Otherwise the bars would mix with what is written to stdout.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as shown:
+        yield shown
+
+
 def _silent(done: int, of: int) -> None:
     """Shows nothing."""
 
@@ -98,20 +116,10 @@ def progress(what: str, total: int, unit: str = "") -> Iterator[Callable[[int, i
     if not sys.stderr.isatty():
         yield _silent
         return
-    # Imported only here: rich takes longer than most commands.
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn
 
     count = (MofNCompleteColumn(), TextColumn(unit)) if unit else (DownloadColumn(),)
-    columns = (TextColumn("{task.description}"), BarColumn(), *count)
-    with Progress(
-        *columns,
-        console=Console(stderr=True),
-        transient=True,
-        # Otherwise the progress line would mix with what is written to stdout.
-        redirect_stdout=False,
-        redirect_stderr=False,
-    ) as bar:
+    with bars(TextColumn("{task.description}"), BarColumn(), *count) as bar:
         task = bar.add_task(what, total=total or None)
         yield lambda done, of: bar.update(task, completed=done, total=of or None)
 
@@ -130,22 +138,10 @@ def steps() -> Iterator[Callable[[int, int, str], None]]:
     if not sys.stderr.isatty():
         yield _unseen
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(
-        *columns,
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    ) as bar:
+    elapsed, description = TimeElapsedColumn(), TextColumn("{task.description}")
+    with bars(BarColumn(), MofNCompleteColumn(), elapsed, description) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, of, what: bar.update(
             task, completed=done, total=of or None, description=what

@@ -14,8 +14,7 @@ import socket
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 from beaver.client import calls
 from beaver.client.calls import Call, Operations, Synchronous
@@ -142,17 +141,6 @@ class Client(Operations, Synchronous):
     def detach(self) -> socket.socket:
         """Gives up the connection, on which nothing may be under way, and returns it."""
         return self._channel.detach()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _answer(self, call: Call[T], slot: PendingAnswer) -> T:
         self._channel.wait_for(slot)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from types import MethodType
+from types import MethodType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Self, TypeVar, overload
 
 import msgspec
@@ -76,6 +76,20 @@ class Synchronous:
         Where one is refused, later batches that were already sent may have been accepted.
         """
         return map(self.call, map(enqueue, batches))
+
+    def close(self) -> None:
+        """Ends the connections that it holds; without any it does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 class Asynchronous:

@@ -19,8 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
-from typing import Final, NoReturn, Self, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 import msgspec
 
@@ -178,17 +177,6 @@ class EmbeddedClient(Operations, Synchronous):
                 with contextlib.suppress(NotFound):
                     self._kept = blocking.find(self.data)
         return self._kept
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _carry_out(self, call: Call[T]) -> T:
         operation = call.operation

@@ -7,8 +7,9 @@ does it alone; an `async def` task gets an event loop of its own.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
-from beaver.structs.messages import Attempt, Outcome
+from beaver.structs.messages import Outcome
 from beaver.task.context import JobContext, enter_alone
 from beaver.workers.attempts import Steps, close
 from beaver.workers.inbox import Inbox, OutcomeSender
@@ -25,12 +26,22 @@ def run(inbox: Inbox, outbox: OutcomeSender, steps: Steps) -> None:
     outbox.announce()
     while (attempt := inbox.take()) is not None:
         context = JobContext(attempt, time.monotonic(), poll_cancelled)
-        outbox.send(run_attempt(steps, context, attempt))
+        outbox.send(run_attempt(steps, context))
         cancelled.clear()
 
 
-def run_attempt(steps: Steps, context: JobContext, attempt: Attempt) -> Outcome:
-    """Runs one attempt from the first step to the last, whatever happens in it."""
+def run_attempt(
+    steps: Steps,
+    context: JobContext,
+    on_raised: Callable[[BaseException], None] = lambda _: None,
+) -> Outcome:
+    """Runs one attempt from the first step to the last, whatever happens in it.
+
+    Args:
+        steps: The application's tasks.
+        context: Of the attempt.
+        on_raised: Told what the user code raised.
+    """
     enter_alone(context)
     try:
         try:
@@ -42,6 +53,7 @@ def run_attempt(steps: Steps, context: JobContext, attempt: Attempt) -> Outcome:
                 value = asyncio.run(value)
             outcome = steps.settle(context, value)
         except BaseException as error:  # noqa: BLE001 -- user code may raise anything
+            on_raised(error)
             outcome = steps.failed(context, error)
         return close(context, outcome)
     finally:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
 from beaver.client.calls import Call, Operations, Synchronous
 from beaver.client.http.address import Address, Credentials, parse_address, trust
@@ -150,14 +149,3 @@ class HttpClient(Operations, Synchronous):
             idle, self._idle = self._idle, []
         for wire in idle:
             wire.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
