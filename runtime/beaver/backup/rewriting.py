@@ -20,8 +20,8 @@ from beaver.journal.wal.format import (
     header_seed,
 )
 from beaver.journal.wal.layout import Layout
-from beaver.journal.wal.reader import Frame, LogScan, SegmentInfo, decode_frame
-from beaver.journal.wal.scan import Damage, Damaged
+from beaver.journal.wal.reader import LogScan, SegmentInfo, decode_frame
+from beaver.journal.wal.scan import Damage, Damaged, Frame
 from beaver.ports import Disk, File
 from beaver.store.log_source import Until
 
