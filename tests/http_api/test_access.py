@@ -65,7 +65,9 @@ def test_every_route_of_the_server_is_in_the_table_and_says_who_may_use_it(serve
         for route in resource
         if route.method != "HEAD"
     }
-    assert served == {(route.method, route.path) for route in ROUTES} | {("GET", page.PATH)}
+    assert served == {(route.method, route.path) for route in ROUTES} | {
+        ("GET", path) for path in page.PATHS
+    }
     for route in ROUTES:
         assert any(route.right in rights for rights in ROLES.values()), route
         assert route.right is not Right.OPEN, "that is for pages without a table"

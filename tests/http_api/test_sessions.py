@@ -464,13 +464,13 @@ def test_the_page_runs_nothing_but_its_own_script_and_holds_nothing(server: Serv
     answer = Http(server.data, "").get("/")
     assert answer.status == 200
     policy = answer.headers["content-security-policy"]
-    for part in ("default-src 'none'", "frame-ancestors 'none'", "script-src 'sha256-"):
+    for part in ("default-src 'none'", "frame-ancestors 'none'", "script-src 'self' 'sha256-"):
         assert part in policy
     assert "unsafe" not in policy
     assert answer.headers["x-frame-options"] == "DENY"
     text = answer.raw.decode()
     assert not re.search(r"https?://|\son\w+=|style=", text), "nothing comes from elsewhere"
-    assert '"v1/session"' in text, "paths are relative, for a proxy with a prefix"
+    assert not re.search(r'(src|href)="/', text), "paths are relative, for a proxy with a prefix"
     assert server_token(server) not in text
     assert Http(server.data, "").get("/", {"Host": "evil.example"}).status == 403
 
@@ -478,9 +478,9 @@ def test_the_page_runs_nothing_but_its_own_script_and_holds_nothing(server: Serv
 # -- bounds ----------------------------------------------------------------------------------------
 
 
-def test_sessions_are_bounded_for_a_token_and_for_all_and_end() -> None:
+def test_sessions_are_bounded_for_a_token_and_for_all_and_end(tmp_path: Path) -> None:
     clock = ManualClock()
-    sessions = Sessions(clock, ENTROPY)
+    sessions = Sessions(str(tmp_path), clock, ENTROPY)
     own = [sessions.begin("a") for _ in range(TOKEN_SESSIONS_MAX)]
     assert all(sessions.token_of(secret) == "a" for secret in own)
     sessions.begin("a")
@@ -495,3 +495,38 @@ def test_sessions_are_bounded_for_a_token_and_for_all_and_end() -> None:
     clock.pass_ms(1)
     assert sessions.token_of(others[0]) is None
     assert Right.ANYONE in {route.right for route in ROUTES}
+
+
+# -- restarts --------------------------------------------------------------------------------------
+
+
+def test_a_restart_signs_nobody_out_and_brings_nobody_back(tmp_path: Path) -> None:
+    """Nor does a kill; whoever signed out before stays so, and so does whose token was revoked."""
+    data, http_on = tmp_path / "data", ("--http", "127.0.0.1:0")
+    with serving(data, *http_on) as server:
+        secret = token_of(data, "read", "gone")
+        stays, left, revoked = Browser(data), Browser(data), Browser(data)
+        assert stays.sign_in(token=server_token(server)).status == 201
+        assert left.sign_in(token=server_token(server)).status == 201
+        assert revoked.sign_in(token=secret).status == 201
+        kept = dict(left.cookie)
+        assert left.ask("DELETE", "/v1/session").status == 200
+        left.cookie = kept
+        assert (data / "sessions.json").stat().st_mode & 0o777 == 0o600
+        server.kill()
+    tokens.revoke(str(data), "gone")
+    with serving(data, *http_on):
+        for browser, status in ((stays, 200), (left, 401), (revoked, 401)):
+            again = Browser(data)
+            again.cookie = browser.cookie
+            assert again.get("/v1/session").status == status
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', "\udcff", "{" * 100_000])
+def test_a_spoilt_file_of_sessions_signs_all_out(tmp_path: Path, text: str) -> None:
+    """And says so, rather than keep the server from its work."""
+    path = tmp_path / "sessions.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    sessions = Sessions(str(tmp_path), ManualClock(), ENTROPY)
+    secret = sessions.begin("a")
+    assert Sessions(str(tmp_path), ManualClock(), ENTROPY).token_of(secret) == "a"

@@ -39,5 +39,6 @@ def no_store(data: str = "/nowhere") -> Served:
         cast("Any", None),
         cast("Any", None),
         cast("Any", None),
+        lambda since_ms, until_ms, step_ms: {},
         Programs,
     )

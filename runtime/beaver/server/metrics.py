@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from beaver.engine.counters import CommitCounters, Histogram
 from beaver.server.loop_stalls import LoopStalls
 from beaver.server.queue_counters import QueueCounts, Taking, at_once
+from beaver.server.throughput import Counts, Throughput
 from beaver.structs.views import StatusView
 from beaver_model.events import (
     ALL_EVENTS,
@@ -113,6 +114,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.counts: dict[type, int] = dict.fromkeys(ALL_EVENTS, 0)
+        self.throughput = Throughput()
         self.latency = Histogram(LATENCY_SECONDS)
         self._dispatched_ms: dict[int, int] = {}
         self.snapshot_seq = 0
@@ -123,8 +125,14 @@ class Metrics:
         self.sampled_rows = 0
         self.violations = 0
 
+    def between(self, since_ms: int, until_ms: int, step_ms: int) -> dict[int, Counts]:
+        """See `Throughput.between`."""
+        return self.throughput.between(since_ms, until_ms, step_ms, self.counts)
+
     def observe(self, first_seq: int, now_ms: int, events: Sequence[AnyEvent]) -> None:
         """Counts a commit."""
+        if now_ms >= self.throughput.due_ms:
+            self.throughput.turn(now_ms, self.counts)
         counts, dispatched_ms = self.counts, self._dispatched_ms
         for seq, event in enumerate(events, first_seq):
             kind = type(event)

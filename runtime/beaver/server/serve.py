@@ -323,6 +323,7 @@ class Server:
             parts.controller.leases,
             parts.controller.reports,
             bulks,
+            parts.metrics.between,
             lambda: _programs(self._config),
         )
 

@@ -20,13 +20,14 @@ from beaver.server.http import (
     jobs,
     listing,
     outcomes,
-    page,
     signing_in,
+    throughput,
     whole,
     workers,
 )
 from beaver.server.http.access import NOBODY, TOKEN, is_loopback
 from beaver.server.http.describing import document
+from beaver.server.http.page import add_page, is_page
 from beaver.server.http.problems import Problem, problem_of, problem_of_status
 from beaver.server.http.routing import STREAMS, Call, Reply, Route, accepts, check_type, read_query
 from beaver.server.http.site import Site
@@ -54,15 +55,15 @@ ROUTES: Final[tuple[Route, ...]] = (
     *events.ROUTES,
     *backup.ROUTES,
     *signing_in.ROUTES,
+    *throughput.ROUTES,
     Route(
         "GET", "/v1/openapi.json", Right.READ, _openapi, "This description", {200: dict[str, Any]}
     ),
 )
 _FOR_ANYONE: Final = frozenset(
-    {("GET", page.PATH), ("HEAD", page.PATH)}
-    | {(route.method, route.path) for route in ROUTES if route.right is Right.ANYONE}
+    (route.method, route.path) for route in ROUTES if route.right is Right.ANYONE
 )
-"""What needs no token: the page, and signing in."""
+"""What needs no token, beside the page: signing in."""
 _FOR_BROWSERS: Final = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 OPEN: Final = frozenset({"/metrics", "/healthz", "/readyz"})
 """Paths that need no token on this machine."""
@@ -72,7 +73,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def add_routes(app: web.Application, site: Site) -> None:
     """Adds every route to an application."""
-    app.router.add_get(page.PATH, page.page)
+    add_page(app)
     for route in ROUTES:
         if route.method == "GET":
             # A stream has no end that a HEAD could be answered with.
@@ -123,7 +124,7 @@ def guard(site: Site) -> Middleware:
 
 async def _let_in(site: Site, request: web.Request, handler: Handler) -> web.StreamResponse:
     site.gate.check_host(request)
-    if (request.method, request.path) in _FOR_ANYONE:
+    if is_page(request) or (request.method, request.path) in _FOR_ANYONE:
         return await handler(request)
     if request.path not in OPEN:
         request[TOKEN] = site.gate.bearer(request)

@@ -1,58 +1,112 @@
-"""`GET /`: the page, which anybody may load, since it holds nothing.
+"""The page at `/`: files that stand in the package, the same for everybody, so without a token.
 
-All that it shows it asks of the API, once somebody has signed in.  It runs no script but its own,
-and nobody may frame it.
+What it shows comes from the API, where whoever looks has to sign in.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
+from base64 import b64encode
 from functools import cache
-from pathlib import Path
-from typing import Final
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
-PATH: Final = "/"
-_PART: Final = r"<{0}>(.*?)</{0}>"
+TYPES: Final = {
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "mjs": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+"""What is served, by the end of a file's name."""
+
+_IMPORT_MAP: Final = re.compile(rb'<script type="importmap">(.*?)</script>', re.DOTALL)
 
 
-async def page(request: web.Request) -> web.Response:
-    """Answers with the page."""
-    text = _text()
-    return web.Response(
-        text=text,
-        content_type="text/html",
-        headers={
-            "Content-Security-Policy": _policy(text),
+class Asset(NamedTuple):
+    """A file, as it is answered."""
+
+    body: bytes
+    headers: dict[str, str]
+
+
+PATHS: Final = ("/", "/page/{name}")
+"""The routes, as aiohttp names them."""
+
+
+def add_page(app: web.Application) -> None:
+    """Adds the page and its files to an application."""
+    for path in ("/", "/page/{name:.+}"):
+        app.router.add_get(path, _answer)
+
+
+def is_page(request: web.Request) -> bool:
+    """True for what anybody may load."""
+    return request.method in ("GET", "HEAD") and request.path in assets()
+
+
+async def _answer(request: web.Request) -> web.Response:
+    asset = assets().get(request.path)
+    if asset is None:
+        raise web.HTTPNotFound
+    if asset.headers["ETag"] in request.headers.get("If-None-Match", ""):
+        return web.Response(status=304, headers=asset.headers)
+    return web.Response(body=asset.body, headers=asset.headers)
+
+
+@cache
+def assets() -> dict[str, Asset]:
+    """Returns every file, by its path."""
+    root = files("beaver.page")
+    index = root.joinpath("index.html").read_bytes()
+    policy = _policy(index)
+    found = {"/": _asset(index, "html", policy)}
+    for file in _walk(root):
+        name = "/".join(file)
+        ending = name.rpartition(".")[2]
+        if ending in TYPES and name != "index.html":
+            found[f"/page/{name}"] = _asset(root.joinpath(*file).read_bytes(), ending, policy)
+    return found
+
+
+def _walk(folder: Traversable, *above: str) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for entry in folder.iterdir():
+        path = (*above, entry.name)
+        found += _walk(entry, *path) if entry.is_dir() else [path]
+    return found
+
+
+def _asset(body: bytes, ending: str, policy: str) -> Asset:
+    tag = hashlib.sha256(body).hexdigest()[:32]
+    return Asset(
+        body,
+        {
+            "Content-Type": TYPES[ending],
+            "Content-Security-Policy": policy,
             "Cross-Origin-Opener-Policy": "same-origin",
             "Cross-Origin-Resource-Policy": "same-origin",
             "Referrer-Policy": "no-referrer",
             "X-Content-Type-Options": "nosniff",
             "X-Frame-Options": "DENY",
+            # Asked for again each time, so that a new server never meets an old page.
             "Cache-Control": "no-cache",
+            "ETag": f'"{tag}"',
         },
     )
 
 
-@cache
-def _text() -> str:
-    return Path(__file__).with_name("page.html").read_text("utf-8")
-
-
-@cache
-def _policy(text: str) -> str:
-    """Returns what the page may do: run and look as it was written, and ask this server."""
+def _policy(index: bytes) -> str:
+    """Returns what the page may load: files of this server, and its one inline import map."""
+    found = _IMPORT_MAP.search(index)
+    assert found is not None, "the page tells its modules by an import map"
+    digest = b64encode(hashlib.sha256(found[1]).digest()).decode()
     return (
-        "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-        f"frame-ancestors 'none'; script-src {_hash(text, 'script')}; "
-        f"style-src {_hash(text, 'style')}"
+        f"default-src 'none'; script-src 'self' 'sha256-{digest}'; style-src 'self'; "
+        "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; "
+        "frame-ancestors 'none'"
     )
-
-
-def _hash(text: str, tag: str) -> str:
-    (part,) = re.findall(_PART.format(tag), text, re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()
-    return f"'sha256-{digest}'"

@@ -51,7 +51,7 @@ class Pages:
         """See `listener.HttpServer`; `host` is what it listens on."""
         self._ready, self._certificate = ready, certificate
         tokens = Tokens(served.data, served.clock)
-        sessions = Sessions(served.clock, served.entropy)
+        sessions = Sessions(served.data, served.clock, served.entropy)
         gate = Gate(tokens, sessions, (host, *names), served.store)
         self._site = site = Site(served, gate)
         self._page = MetricsPage(registry, prepare)

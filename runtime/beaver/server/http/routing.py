@@ -192,7 +192,7 @@ def read_query(request: web.Request, kind: type[Body]) -> Body:
         raise InvalidInput(_said(str(error), kind)) from None
 
 
-DURATIONS: Final = frozenset({"wait"})
+DURATIONS: Final = frozenset({"wait", "step"})
 """Parameters that are ms, or words such as `20s`."""
 
 

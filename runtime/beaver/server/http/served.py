@@ -11,6 +11,7 @@ from beaver.engine.engine import Engine
 from beaver.ports import Clock, Entropy
 from beaver.server.bulk.carrying_out import Bulks
 from beaver.server.service import Service
+from beaver.server.throughput import Counts
 from beaver.structs.messages import Request
 from beaver.structs.questions import Wanted
 from beaver.task.programs import Programs
@@ -41,5 +42,7 @@ class Served(NamedTuple):
     """How attempts at remote workers ended."""
     bulks: Bulks
     """The actions on many jobs."""
+    throughput: Callable[[int, int, int], dict[int, Counts]]
+    """Counts jobs in steps; see `Throughput.between`, the totals apart."""
     programs: Callable[[], Programs]
     """Returns what `exec` may run now."""
