@@ -69,6 +69,7 @@ PARTIAL = {
     "beaver_model.legality.CAUSES": "the others carry no cause",
     "beaver_spec.traces.lifecycle.OTHERWISE": "the others carry no cause",
     "beaver.server.failure_log._FAILED": "events that tell of an error",
+    "beaver.server.http.reported._STATES": "the others end no attempt that a worker reports",
     "beaver.inspect.listing._FILL": "events whose fields are not what is shown",
     "beaver.inspect.queries._ENDS": "events that leave a tombstone only",
     "beaver.request.rejections._WORDS": "what people may ask for by name",
