@@ -9,6 +9,7 @@ with every change, so there it is demanded.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ NOBODY: Final = Token("", "", "")
 """Stands for a token where none is needed."""
 COOKIE_BYTES_MAX: Final = 8 << 10
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z_.-]+))(?::[0-9]{1,5})?")
 _FOREIGN: Final = frozenset({"cross-site", "same-site"})
 
 
@@ -57,7 +59,7 @@ class Gate:
         hosts = request.headers.getall("Host", [])
         if not hosts and request.version < HttpVersion11:
             return  # No browser asks so; health checks do.
-        if len(hosts) != 1 or not self._is_ours(_host_of(f"//{hosts[0]}"), request):
+        if len(hosts) != 1 or not self._is_ours(_host_of(hosts[0]), request):
             raise Problem(
                 "forbidden",
                 "Host: this server does not answer to that name; --http-host adds names",
@@ -202,11 +204,10 @@ def _own_address(request: web.BaseRequest) -> str:
         return ""
 
 
-def _host_of(url: str) -> str:
-    try:
-        return (urlsplit(url).hostname or "").lower()
-    except ValueError:
-        return ""
+def _host_of(host: str) -> str:
+    """Returns the name in a `Host`; empty where it is none, or holds anything else."""
+    found = _HOST.fullmatch(host)
+    return "" if found is None else (found[1] or found[2]).lower()
 
 
 def _authority_of(origin: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -16,7 +17,7 @@ from aiohttp.http import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from beaver.access.sessions import Sessions
-from beaver.access.tokens import Tokens
+from beaver.access.tokens import PREFIX, Tokens
 from beaver.server.http.access import Gate
 from beaver.server.http.api import add_routes, guard
 from beaver.server.http.doors import KEEPALIVE_S, Doors
@@ -30,6 +31,8 @@ BODY_BYTES_MAX: Final = 16 << 20
 BACKLOG: Final = 128
 SHUTDOWN_S: Final = 2.0
 """Time for requests under way when the server ends; waits and streams are told."""
+_TOKEN: Final = re.compile(rf"{PREFIX}[\w-]+")
+"""A token, wherever it stands: none may be told in the log."""
 MALFORMED_CHARS_MAX: Final = 200
 """So much of what a client sent is told in the log."""
 
@@ -162,7 +165,8 @@ class _OneLine(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         if not isinstance(error, HttpProcessingError):
             return True
-        what = " ".join(str(error.message).split())[:MALFORMED_CHARS_MAX]
+        what = _TOKEN.sub("...", str(error.message)).partition("\n\n")[0]
+        what = " ".join(what.split())[:MALFORMED_CHARS_MAX]
         _told.debug("malformed HTTP request%s: %s", _peer(record), ascii(what)[1:-1])
         return False
 

@@ -21,6 +21,7 @@ from beaver.access.sessions import SESSION_S
 from beaver.access.tokens import Token
 from beaver.server.http.problems import Problem
 from beaver.server.http.routing import Body, Call, NoBody, Reply, Route
+from beaver.text.foreign import printable
 
 BODY_BYTES_MAX: Final = 8 << 10
 SECRET_CHARS_MAX: Final = 1_024
@@ -79,7 +80,7 @@ async def _sign_in(call: Call) -> Reply:
     if token is None:
         raise Problem("unauthenticated", what, headers={"WWW-Authenticate": "Bearer"})
     secret = gate.sessions.begin(token.id)
-    log.info("%s has signed in from %s", token.by, call.request.remote)
+    log.info("%s has signed in from %s", printable(token.by), call.request.remote)
     secure = call.request.secure or _scheme_of(call.request.headers.get("Origin", "")) == "https"
     cookie = _cookie(f"{gate.cookie}={secret}", SESSION_S, secure=secure)
     seq = call.site.engine.durable_seq
