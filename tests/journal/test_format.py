@@ -126,15 +126,16 @@ def test_commit_round_trips() -> None:
 def test_a_queue_event_of_an_older_release_means_what_it_meant() -> None:
     event = QueueSet("q", True, 3, 0, durable_dispatch=True)
     raw = encode_commit(123, [event])
-    assert raw.endswith(b"\x96\x0c\xa1q\xc3\x03\x00\xc3")
-    assert decode_commit(raw[:-8] + b"\x95\x0c\xa1q\xc3\x03\x00") == (123, [event])
+    assert raw.endswith(b"\x97\x0c\xa1q\xc3\x03\x00\xc3\xa0")
+    assert decode_commit(raw[:-9] + b"\x96\x0c\xa1q\xc3\x03\x00\xc3") == (123, [event])
+    assert decode_commit(raw[:-9] + b"\x95\x0c\xa1q\xc3\x03\x00") == (123, [event])
 
 
 def test_a_cancel_of_an_older_release_has_no_reason() -> None:
     event = Cancelled("a", 3, "job")
     raw = encode_commit(123, [event])
-    assert raw.endswith(b"\x95\x09\xa1a\x03\xa3job\xa0")
-    assert decode_commit(raw[:-10] + b"\x94\x09\xa1a\x03\xa3job") == (123, [event])
+    assert raw.endswith(b"\x96\x09\xa1a\x03\xa3job\xa0\xa0")
+    assert decode_commit(raw[:-11] + b"\x94\x09\xa1a\x03\xa3job") == (123, [event])
 
 
 def test_every_event_has_a_tag_of_its_own() -> None:
