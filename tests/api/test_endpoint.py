@@ -189,5 +189,5 @@ def test_a_unix_url_reaches_a_server_and_others_are_refused(data: str, server: M
         assert found.status().running
     with pytest.raises(StoreUnavailable, match="no server listens"):
         blocking.connect("unix:/nowhere/beaver.sock")
-    with pytest.raises(InvalidInput, match="network service"):
+    with pytest.raises(InvalidInput, match="a data directory, a unix: URL"):
         blocking.connect("http://localhost:9090")

@@ -14,6 +14,7 @@ import beaver
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "python-api.md"
 INTERNAL = {
+    "BackupDamaged": "BeaverError",
     "Damaged": "Corruption",
     "FrameTooLong": "InvalidInput",
     "HistoryDamaged": "HelperFailed",
@@ -21,6 +22,10 @@ INTERNAL = {
     "LiveStateDiffers": "HelperFailed",
     "SnapshotDamaged": "Corruption",
     "SnapshotDiffers": "HelperFailed",
+    "TakenOver": "StoreUnavailable",
+    "TargetFailed": "StoreUnavailable",
+    "TooManyBulks": "StoreUnavailable",
+    "TooManyWorkers": "StoreUnavailable",
 }
 """Finer kinds that Beaver tells apart inside; users catch the kind beside them."""
 UNSEEN = {"Refused": "the engine's answer to a server's own commands, when it starts"}

@@ -32,13 +32,15 @@ def outbox_command(
     action: Annotated[
         str,
         typer.Argument(
-            metavar="create|relay|status|retry", help="What to do.", autocompletion=_offers
+            metavar="ACTION",
+            help="create, relay, status or retry.",
+            autocompletion=_offers,
         ),
     ],
     jobs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[JOB...]", help="Ids to retry; without one, all.", show_default=False
+            metavar="JOB...", help="Ids to retry; without one, all.", show_default=False
         ),
     ] = None,
     db: Annotated[

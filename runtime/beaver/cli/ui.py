@@ -23,7 +23,7 @@ _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - w
 @on_directory
 def ui_command(
     store: Store,
-    url: Annotated[
+    address: Annotated[
         str | None,
         typer.Option(
             "--url",
@@ -47,7 +47,7 @@ def ui_command(
     from beaver.access import links, tokens
     from beaver.system.clock import SystemClock, SystemEntropy
 
-    place = _place(store.data, url)
+    place = _place(store.data, address)
     token = tokens.owner(store.data)
     secret = links.create(store.data, token.id, SystemClock().wall_ms(), SystemEntropy())
     link = f"{place}#link={secret}"

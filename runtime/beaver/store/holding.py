@@ -6,8 +6,6 @@ once; a caller that asks each second costs a listing.
 
 from __future__ import annotations
 
-import contextlib
-
 from beaver.errors import BeaverError
 from beaver.journal.wal.layout import Layout, archived_first_seq
 from beaver.journal.wal.reader import decode_frame, frames
@@ -26,19 +24,26 @@ class Holding:
         """Of sealed segments, by name."""
         self._since: tuple[str, int] = "", 0
         """The oldest segment, and the stamp of its first event."""
+        self._last: StorageView | None = None
 
     def look(self, retention_bytes: int = 0, retention_ms: int = 0) -> StorageView:
         """Returns what there is now; files that go meanwhile count as nothing."""
         disk, layout = self._disk, self._layout
-        names = []
-        with contextlib.suppress(FileNotFoundError):
-            names = [n for n in disk.listdir(layout.archive) if archived_first_seq(n) is not None]
+        try:
+            there = disk.listdir(layout.archive)
+        except FileNotFoundError:
+            there = []
+        except OSError:  # No descriptor is free: what was there last is near enough.
+            if self._last is not None:
+                return self._last
+            there = []
+        names = [name for name in there if archived_first_seq(name) is not None]
         self._sizes = {name: self._sizes.get(name) or self._size_of(name) for name in names}
         oldest = layout.archived(archived_first_seq(names[0]) or 1) if names else layout.log
         if self._since[0] != oldest or not self._since[1]:
             self._since = oldest, self._stamp_of(oldest)
         newest = f"{layout.archive}/{names[-1]}" if names else layout.log
-        return StorageView(
+        self._last = StorageView(
             archive_bytes=sum(self._sizes.values()),
             archive_segments=len(names),
             first_seq=archived_first_seq(names[0]) or 1 if names else self._first_seq(),
@@ -51,6 +56,7 @@ class Holding:
             retention_ms=retention_ms,
             free_bytes=self._free(),
         )
+        return self._last
 
     def _size_of(self, name: str) -> int:
         return self._bytes(f"{self._layout.archive}/{name}")
