@@ -58,7 +58,14 @@ def in_the_last_year(s: Story) -> None:
     s.running("a")
 
 
-@pytest.mark.parametrize("tell", [odd_fields, odd_forms, in_the_last_year])
+@pytest.mark.parametrize(
+    "tell",
+    [
+        odd_fields,
+        pytest.param(odd_forms, marks=pytest.mark.nightly),
+        pytest.param(in_the_last_year, marks=pytest.mark.nightly),
+    ],
+)
 def test_a_server_lives_with_what_is_odd_and_legal(
     tell: Callable[[Story], None], tmp_path: Path
 ) -> None:

@@ -210,6 +210,7 @@ def test_a_reader_that_takes_nothing_is_cut_off_and_slows_nobody(http: Http) -> 
     assert http.get("/v1/status").status == 200
 
 
+@pytest.mark.nightly
 def test_where_the_log_was_pruned_a_gap_is_told(tmp_path: Path) -> None:
     data = tmp_path / "data"
     config = tmp_path / "beaver.yaml"

@@ -134,7 +134,7 @@ def life(target: Target, world: LoggedWorld) -> None:
     ship.step()
 
 
-@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("behind", [pytest.param(False, marks=pytest.mark.nightly), True])
 def test_a_shipper_killed_at_any_change_is_gone_on_from(tmp_path: Path, behind: bool) -> None:
     """Before it or right behind it: the next one leaves what an undisturbed one would."""
     world = make_store(tmp_path / "data", 2)
