@@ -16,12 +16,17 @@ from tests.docs.markdown import ROOT
 
 DOCUMENT = ROOT / "CONTRIBUTING.md"
 PACKAGES = ("model", "runtime", "spec", "chaos")
-NOT_COPIED = (".*", "__pycache__", "*.egg-info", "data", "dist", "reports", "venv")
+NOT_COPIED = (".*", "__pycache__", "*.egg-info", "dist", "reports", "venv")
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    left_out = shutil.ignore_patterns(*NOT_COPIED)(folder, names)
+    return left_out | ({"data"} if folder == str(ROOT) else set())
 
 
 def clone(place: Path) -> None:
     """Makes a repository of the files as they are here, with this environment as its own."""
-    shutil.copytree(ROOT, place, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    shutil.copytree(ROOT, place, ignore=_left_out)
     for name in (".gitignore", ".editorconfig", ".pre-commit-config.yaml"):
         shutil.copy(ROOT / name, place)
     who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false"]
