@@ -27,7 +27,8 @@ def loaded():
 
 WORKER = """
 beaver beaver.api beaver.api.app beaver.api.handle beaver.api.job beaver.client
-beaver.client.blocking beaver.client.channel beaver.client.calls beaver.client.reconnecting
+beaver.client.blocking beaver.client.channel beaver.client.calls beaver.client.choosing
+beaver.client.connection beaver.client.reconnecting beaver.task.programs beaver.workers.family
 beaver.errors beaver.limits beaver.request beaver.request.job_options beaver.request.operations
 beaver.request.options
 beaver.structs beaver.structs.messages beaver.structs.views beaver.system beaver.system.kinship

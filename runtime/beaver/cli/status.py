@@ -142,7 +142,7 @@ def _tell_storage(storage: StorageView) -> None:
 def _tell_ship(ship: ShipView) -> None:
     """Writes how far the copy at a target is."""
     lag = (
-        f"{ship.lag_events} events behind for {ship.lag_seconds:.0f} s"
+        f"{counted(ship.lag_events, 'event')} behind for {ship.lag_seconds:.0f} s"
         if ship.lag_events
         else "up to date"
     )

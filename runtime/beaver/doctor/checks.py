@@ -11,6 +11,7 @@ from beaver.doctor.facts import Facts
 from beaver.errors import Corruption, NewerFormat
 from beaver.system.descriptors import CLIENTS_MIN, OWN_MIN, PER_WORKER
 from beaver.text.durations import format_duration, format_size
+from beaver.text.foreign import counted
 
 Level = Literal["ok", "note", "bad"]
 """`note` is worth knowing; `bad` has to be changed before one can rely on the store."""
@@ -114,7 +115,8 @@ def _limits(facts: Facts) -> Iterator[Found]:
     needed = 2 * (OWN_MIN + PER_WORKER * workers + CLIENTS_MIN)
     if limits.files is not None and limits.files < needed:
         yield _bad(
-            f"{limits.files} open files are allowed, and {workers} workers need {needed}",
+            f"{limits.files} open files are allowed, "
+            f"and {counted(workers, 'worker')} need {needed}",
             "raise the hard limit (ulimit -Hn, LimitNOFILE=)",
         )
     elif limits.files is not None and limits.files < FILES_NOTE:
@@ -124,7 +126,8 @@ def _limits(facts: Facts) -> Iterator[Found]:
         )
     if limits.processes is not None and limits.processes < workers + PROCESSES_SPARE:
         yield _bad(
-            f"{limits.processes} processes are allowed, and {workers} workers and their own need "
+            f"{counted(limits.processes, 'process')} may run, "
+            f"and {counted(workers, 'worker')} and their own need "
             f"{workers + PROCESSES_SPARE}",
             "raise the limit (ulimit -u, LimitNPROC=, TasksMax=)",
         )

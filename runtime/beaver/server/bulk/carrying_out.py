@@ -20,6 +20,7 @@ from beaver.errors import DiskFull, StoreUnavailable
 from beaver.ports import Clock, Entropy
 from beaver.server.bulk.matching import generation_of
 from beaver.server.bulk.sets import Bulk, BulkFiles, Member, members_of
+from beaver.text.foreign import counted
 from beaver_model import State
 from beaver_model.commands import AnyCommand, Cancel, Discard, Requeue
 from beaver_model.states import JobState
@@ -142,8 +143,8 @@ class Bulks:
                 await asyncio.sleep(ROOM_S)
         bulk.state = "done"
         log.info(
-            "%s of %d jobs: %d done, %d refused",
-            bulk.action, bulk.matched, bulk.done, bulk.refused,
+            "%s of %s: %d done, %d refused",
+            bulk.action, counted(bulk.matched, "job"), bulk.done, bulk.refused,
         )  # fmt: skip
         try:
             await asyncio.to_thread(self._files.write, bulk)
