@@ -29,6 +29,7 @@ def check(figures: Figures) -> None:
     assert figures.elsewhere_s < 5, "the jobs of the worker that died are at work elsewhere"
 
 
+@pytest.mark.nightly
 def test_nothing_is_lost_or_completed_twice_over_a_link_with_faults(tmp_path: Path) -> None:
     check(run_remote(tmp_path, 7, 60))
 

@@ -30,6 +30,7 @@ EVENTS_MAX: Final = 20_000
 ENDS_MAX: Final = 5_000
 """How many ended jobs are searched for."""
 _WRONG_MAX: Final = 5
+INDEX_DAMAGED: Final = "the index of the log is damaged"
 _READS_MAX: Final = 10
 _ENDS: Final = {"completed": "ACK", "discarded": "DISCARD"}
 _OF_AN_ATTEMPT: Final = frozenset({"DISPATCH", "ACK", "RETRY", "TIMEOUT", "RELEASE"})
@@ -64,7 +65,7 @@ def _compare(disk: Disk, layout: Layout, *, at_rest: bool) -> list[str]:
     pruned_seq = first_seq
     if not at_rest:
         pruned_seq, *_ = read_steps(disk, layout.path)
-    wrong = ["the index of the log is damaged"] if told.damaged and at_rest else []
+    wrong = [INDEX_DAMAGED] if told.damaged and at_rest else []
     for job, steps in lives.items():
         logged = [step for step in steps if step.seq >= pruned_seq]
         wrong += _differences(job, logged, told.by_job[job], pruned_seq, last_seq)
