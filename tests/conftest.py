@@ -33,10 +33,20 @@ ALONE = {
 their own, wait for conditions instead of time, and may run beside each other."""
 
 
+NIGHTLY = {
+    "bench/test_ratios": "measures for two minutes, and wants a quiet machine",
+    "http_client/test_restarts": "kills servers for most of a minute",
+    "shipping/test_shipper": "kills a shipper at each of its steps",
+}
+"""Slow and seldom red: left to the night, so that CI takes less than half an hour."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.parent.name
+        if f"{folder}/{item.path.stem}" in NIGHTLY or item.get_closest_marker("mutants"):
+            item.add_marker(pytest.mark.nightly)
         if not {folder, f"{folder}/{item.path.stem}"} & ALONE.keys():
             item.add_marker(pytest.mark.side_by_side)
         if folder == "stateful":  # They share one run of each machine.

@@ -38,6 +38,8 @@ OPTIONAL_TOOLS = ("jq", "curl")
 PORT = "127.0.0.1:9090"
 
 _NORMAL: tuple[tuple[str, str], ...] = (
+    (r"by=uid:\d+", "by=uid:U"),
+    (r"log \S+ \S+, snapshots .* free$", "SIZES"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", "TIME"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+", "TIME"),
     (r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
