@@ -45,7 +45,7 @@ NIGHTLY = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.parent.name
-        if f"{folder}/{item.path.stem}" in NIGHTLY or item.get_closest_marker("mutants"):
+        if f"{folder}/{item.path.stem}" in NIGHTLY:
             item.add_marker(pytest.mark.nightly)
         if not {folder, f"{folder}/{item.path.stem}"} & ALONE.keys():
             item.add_marker(pytest.mark.side_by_side)

@@ -94,13 +94,12 @@ def test_names_are_unique_and_each_mutant_has_one_layer() -> None:
             assert (ROOT / test.split("::", 1)[0]).exists(), test
 
 
-def test_those_of_ci_break_each_promise_in_each_layer() -> None:
+def test_those_of_ci_break_each_promise() -> None:
     named = [name for names in BY_PROMISE.values() for name in names]
     assert len(named) == len(QUICK), "one stands under two promises"
     assert set(BY_PROMISE) == {f"P{number}" for number in range(1, 13)}
     assert min(map(len, BY_PROMISE.values())) > 1
-    layers = {mutant.name: mutant.layer for mutant in MUTANTS}
-    assert {layers[name] for name in QUICK} == set(layers.values())
+    assert {mutant.name for mutant in MUTANTS} > QUICK
 
 
 @pytest.mark.mutants

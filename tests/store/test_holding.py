@@ -8,8 +8,10 @@ from pathlib import Path
 from beaver.store.holding import Holding
 from beaver.store.shipped import Shipping, ships
 from beaver.system.disk import SystemDisk
+from beaver_chaos.sim.disk import SimDisk
 from tests.backup.stores import HOUR_MS, make_store
 from tests.support.program import beaver, serving
+from tests.worlds.stores import LoggedWorld
 
 DISK = SystemDisk()
 
@@ -37,12 +39,28 @@ def test_the_archive_is_told_with_its_size_and_beginning_and_follows_pruning(
     assert (view.archive_segments, view.first_seq, view.since_ms) == (2, 9, began_ms + HOUR_MS)
 
 
-def test_no_file_at_all_is_told_as_nothing(tmp_path: Path) -> None:
-    make_store(tmp_path / "data", 1).wal.close()
+def test_a_log_that_is_gone_is_told_as_nothing(tmp_path: Path) -> None:
+    world = make_store(tmp_path / "data", 1)
+    assert Holding(DISK, world.layout).look().since_ms > 0
+    world.wal.close()
     (tmp_path / "data" / "wal.log").unlink()
-    view = Holding(DISK, make_store(tmp_path / "other", 1).layout).look()
-    assert (view.archive_segments, view.archive_bytes, view.first_seq) == (0, 0, 1)
-    assert view.since_ms > 0
+    view = Holding(DISK, world.layout).look()
+    assert (view.archive_segments, view.log_bytes, view.first_seq, view.since_ms) == (0, 0, 1, 0)
+
+
+def test_what_the_disk_fails_to_read_is_told_as_nothing_and_at_the_next_look() -> None:
+    disk = SimDisk("data")
+    world = LoggedWorld("data", disk=disk)
+    world.run("a")
+    reads = disk.reads
+    told = Holding(disk, world.layout).look()
+    reads = disk.reads - reads
+    assert reads > 2
+    for number in range(reads):
+        holding = Holding(disk, world.layout)
+        disk.plan_read_error(disk.reads + 1 + number)
+        holding.look()
+        assert holding.look() == told
 
 
 def test_status_says_what_the_archive_holds_from_server_and_files(tmp_path: Path) -> None:

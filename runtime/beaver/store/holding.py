@@ -6,10 +6,12 @@ once; a caller that asks each second costs a listing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from beaver.errors import BeaverError
 from beaver.journal.wal.layout import Layout, archived_first_seq
 from beaver.journal.wal.reader import decode_frame, frames
-from beaver.ports import Disk
+from beaver.ports import Disk, File
 from beaver.structs.views import StorageView
 
 __all__ = ["Holding", "StorageView"]
@@ -62,14 +64,7 @@ class Holding:
         return self._bytes(f"{self._layout.archive}/{name}")
 
     def _bytes(self, path: str) -> int:
-        try:
-            file = self._disk.open(path)
-        except OSError:
-            return 0
-        try:
-            return file.size()
-        finally:
-            file.close()
+        return self._peek(path, lambda file: file.size())
 
     def _free(self) -> int:
         try:
@@ -78,29 +73,30 @@ class Holding:
             return 0
 
     def _first_seq(self) -> int:
-        try:
-            file = self._disk.open(self._layout.log)
-        except OSError:
-            return 1
-        try:
-            return frames(file, self._layout.log).header.first_seq
-        except BeaverError:
-            return 1
-        finally:
-            file.close()
+        log = self._layout.log
+        return self._peek(log, lambda file: frames(file, log).header.first_seq) or 1
 
     def _stamp_of(self, path: str) -> int:
         """Returns the stamp of the first event in a segment; 0 where none can be read."""
+
+        def stamp(file: File) -> int:
+            first = next((frame for frame in frames(file, path) if frame.count), None)
+            return decode_frame(path, first)[0] if first else 0
+
+        return self._peek(path, stamp)
+
+    def _peek(self, path: str, read: Callable[[File], int]) -> int:
+        """Returns what is read of a file; 0 where it is gone, or the disk fails to read it.
+
+        Whoever needs what the file holds reads all of it, and says what is wrong.
+        """
         try:
             file = self._disk.open(path)
         except OSError:
             return 0
         try:
-            for frame in frames(file, path):
-                if frame.count:
-                    return decode_frame(path, frame)[0]
-        except BeaverError:
-            pass  # Whoever reads all of it says so.
+            return read(file)
+        except (BeaverError, OSError):
+            return 0
         finally:
             file.close()
-        return 0

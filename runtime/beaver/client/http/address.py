@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 SCHEMES: Final = ("http", "https")
 TOKEN_VARIABLE: Final = "BEAVER_TOKEN"  # noqa: S105 - its name, and no token
 CA_VARIABLE: Final = "BEAVER_CA_FILE"
-URL_VARIABLE: Final = "BEAVER_URL"
 TOKEN_CHARS_MAX: Final = 4_096
 DATA_DEFAULT: Final = "data"
 
