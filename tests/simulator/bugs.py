@@ -30,6 +30,7 @@ from beaver.workers.inbox import Inbox
 from beaver_chaos.sim.disk import SimFile
 from beaver_chaos.sim.hardware import SimClock
 from beaver_chaos.sim.pool import SimPool
+from beaver_chaos.sim.server import ServerLife
 from beaver_chaos.sim.store_disk import ProcessDisk
 from beaver_model import State, deciding
 from beaver_model.commands import AnyCommand, Boot, CompleteBatch, Enqueue, Expire
@@ -68,6 +69,17 @@ def _slot_behind_user_code(patch: Patch) -> None:
         self._slot.start(before, self._now_ns())
 
     patch.setattr(Inbox, "_begin", late)
+
+
+def _slots_read_before_leftovers_are_killed(patch: Patch) -> None:
+    claim, early = SimPool.claim, dict[int, Any]()
+
+    def read_first(self: SimPool, mark: str) -> int:
+        early[id(self._world)] = self._world.slots.read()
+        return claim(self, mark)
+
+    patch.setattr(SimPool, "claim", read_first)
+    patch.setattr(ServerLife, "_read_slots", lambda self, _: early[id(self.world)])
 
 
 def _duplicate_before_the_originals_sync(patch: Patch) -> None:
@@ -310,6 +322,11 @@ def _former_workers_are_given_jobs(patch: Patch) -> None:
 BUGS: dict[str, Bug] = {
     "the slot is written behind user code": Bug(
         _slot_behind_user_code, r"given back as not started|is not believed"
+    ),
+    "slots are read before leftovers are killed": Bug(
+        _slots_read_before_leftovers_are_killed,
+        r"given back as not started",
+        favour="kill_behind_dispatch",
     ),
     "a reload kills what runs": Bug(_reload_kills_what_runs, r"nothing says why", favour="reload"),
     "a reload gives back what runs": Bug(

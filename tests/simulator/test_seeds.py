@@ -44,12 +44,16 @@ def test_a_few_seeds_break_no_promise_and_meet_every_event_and_act() -> None:
 @pytest.mark.invariants
 def test_seeds_in_which_servers_are_killed_break_no_promise() -> None:
     """Workers of a dead server go on until the next one kills them, and then reads slots."""
-    reports = [run_seed(seed, favour="kill_server") for seed in range(KILLS)]
+    reports = [
+        run_seed(seed, favour=favour)
+        for favour in ("kill_server", "kill_behind_dispatch")
+        for seed in range(KILLS // 2)
+    ]
     assert [report.violations for report in reports if report.violations] == []
     begun = sum(
         report.sometimes["a leftover begins an attempt as it is killed"] for report in reports
     )
-    assert begun > 0
+    assert begun > 2
 
 
 @pytest.mark.invariants

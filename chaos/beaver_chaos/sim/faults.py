@@ -43,6 +43,12 @@ def _kill_server(world: World, ahead: int, done: bool, done_bytes: int) -> None:
     _stop_server(world, False, ahead, done, done_bytes)
 
 
+def _kill_behind_dispatch(world: World, ms: int) -> None:
+    """The server is killed as soon as it has sent a job; so long nobody whom it started runs."""
+    if world.life is not None:
+        world.life.arm_kill_behind_dispatch(ms)
+
+
 def _power_cut(world: World, ahead: int, done: bool, done_bytes: int) -> None:
     _stop_server(world, True, ahead, done, done_bytes)
 
@@ -241,6 +247,7 @@ def _cut(world: World, client: int) -> None:
 
 FAULTS: Final[dict[str, Callable[..., None]]] = {
     "kill_server": _kill_server,
+    "kill_behind_dispatch": _kill_behind_dispatch,
     "power_cut": _power_cut,
     "double_crash": _double_crash,
     "disk_error": _disk_error,

@@ -25,6 +25,9 @@ class RunningServer(Watched, Protocol):
         """Returns the server's side of a new connection."""
         ...
 
+    def dispatched(self) -> None:
+        """Its pool has sent a job to a worker."""
+
 
 class Machine(Hardware, ABC):
     """Hardware with the processes that run on it."""
@@ -43,6 +46,8 @@ class Machine(Hardware, ABC):
         """Every `sim.zygote.SimZygote` that lives."""
         self.helpers: list[Any] = []
         """Every `sim.helper.HelperProcess`."""
+        self.busy_ms = 0
+        """How long nobody gets any time whom the server has started that is killed just now."""
 
     @property
     def listening(self) -> RunningServer | None:

@@ -189,6 +189,9 @@ def draw_plan(seed: int, steps: int = STEPS_DEFAULT, favour: str = "") -> Plan:
     reloads = Chance(seed, "reload")
     if favour == "reload" or reloads.one_in(4):
         acts = sorted(acts + drawing.reloads(reloads), key=_time)
+    sent = Chance(seed, "sent")
+    if favour == "kill_behind_dispatch" or sent.one_in(8):
+        acts = sorted(acts + drawing.kills_behind_dispatches(sent), key=_time)
     crowds = Chance(seed, "crowd")
     if favour == "crowd" or crowds.one_in(16):
         setup = setup._replace(crowd=True, prefetch=crowds.pick((0, 3, 30, 200)))
@@ -264,6 +267,17 @@ class _Drawing:
             at_ms = chance.between(0, self._span_ms)
             acts.append(Act(at_ms, "reload", (how, chance.between(1, 3))))
         return acts
+
+    def kills_behind_dispatches(self, chance: Chance) -> list[Act]:
+        """Draws kills in the very moment in which jobs are sent; most machines are busy then."""
+        return [
+            Act(
+                chance.between(0, self._span_ms),
+                "kill_behind_dispatch",
+                (chance.pick((0, chance.between(1, 100), 500)),),
+            )
+            for _ in range(chance.between(1, 3))
+        ]
 
     def _draw(self) -> tuple[str, tuple[Any, ...]]:
         chance = self._chance
@@ -388,5 +402,5 @@ _FAULT_ARGS: Final[dict[str, Callable[[Chance], tuple[Any, ...]]]] = {
 """Each fault, and how its arguments are drawn."""
 
 FAULTS: Final = tuple(_FAULT_ARGS)
-FAVOURS: Final = (*FAULTS, "reload", "crowd")
+FAVOURS: Final = (*FAULTS, "reload", "crowd", "kill_behind_dispatch")
 """What a campaign can favour."""

@@ -71,6 +71,9 @@ class SimPool(ProcessPool):
             self._world.watch.wrong(f"worker {worker} is of a former crew, and is given jobs")
         super().dispatch(worker, attempts)
         self._wake(worker, SimWorker.wake)
+        life = self._world.life
+        if life is not None:
+            life.dispatched()
 
     def recall(self, worker: int) -> list[int]:
         process = self._own(worker)

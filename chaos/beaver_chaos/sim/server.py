@@ -62,6 +62,8 @@ class ServerLife:
         self.parts = Assembly(world.config, self._ports(), on_failure=self._failed)
         self.power_goes = False
         """Whether a planned stop is a power cut."""
+        self._busy_ms: int | None = None
+        """Set where it is to be killed behind its next dispatch: see `arm_kill_behind_dispatch`."""
         self.listening = False
         self.ending = False
         self.writer: SimWriter | None = None
@@ -256,11 +258,25 @@ class ServerLife:
             self.world.reach("a writer outlives its server")
         for pool in self.pools:
             pool.lose_server()
+        self.world.busy_ms = 0
 
     def arm_stop(self, ahead: int, fault: Fault, *, power_goes: bool) -> None:
         """Ends the process in the middle of a later disk operation."""
         self.power_goes = power_goes
         self.disk.plan(ahead, fault)
+
+    def arm_kill_behind_dispatch(self, busy_ms: int) -> None:
+        """Kills the process as soon as it has sent a job to a worker."""
+        self._busy_ms = busy_ms
+
+    def dispatched(self) -> None:
+        """A job was sent: a worker may have it before anybody hears of the server's end."""
+        if self._busy_ms is not None and self.process.alive:
+            world = self.world
+            world.reach("a server is killed right behind a dispatch")
+            world.busy_ms = self._busy_ms
+            world.loop.kill(self.process)
+            world.after(world.loop.machine, 0, partial(world.crash, self, power=False))
 
     def stopped_in_operation(self) -> None:
         """A planned fault ends it inside a disk operation."""

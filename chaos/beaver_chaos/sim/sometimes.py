@@ -75,6 +75,7 @@ SOMETIMES: Final[tuple[str, ...]] = (
     "a former worker ends its job",
     "two crews are side by side",
     "a leftover begins an attempt as it is killed",
+    "a server is killed right behind a dispatch",
     "a worker ends between permit and slot",
     "a prefetch is taken back behind a permit that was read",
     "a dead worker leaves a subprocess behind",

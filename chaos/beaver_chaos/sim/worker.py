@@ -93,6 +93,8 @@ class SimWorker:
         self._inbox, self._outbox = self.ends.open(self.number, world.clock.monotonic_ns)
         self._token = 0
         """Its permit was read, and it has not begun."""
+        self._found: Attempt | None = None
+        """What that permit is for, as soon as it is found."""
         self._booted = False
         self.running: dict[int, SimAttempt] = {}
         self.how = ""
@@ -101,6 +103,8 @@ class SimWorker:
         """When a signal ends it; 0 while it was sent none."""
         self.stuck = False
         """It was stopped, and nobody will let it go on."""
+        self.starves = False
+        """It is ready to run, and gets no time."""
         self._places = max(1, world.plan.setup.concurrency)
         world.workers.append(self)
         hangs_ms = world.start_hangs(self.number)
@@ -178,23 +182,45 @@ class SimWorker:
         except ServerGone:
             self.die("ended without its server")
         else:
+            self._found = attempt
             self.world.after(self.process, self._step_ns(), self._begin, attempt)
+
+    def _hurry(self) -> None:
+        """Takes what is left of the way from a permit to its slot in one go."""
+        try:
+            attempt = self._found or self._inbox.find_body(self._token)
+        except BlockingIOError:
+            return
+        except ServerGone:
+            self.die("ended without its server")
+        else:
+            self._begin(attempt)
 
     def _begin(self, attempt: Attempt) -> None:
         self._inbox.begin(attempt.token)
-        self._token = 0
+        self._token, self._found = 0, None
         self._start(attempt)
         self.wake()
 
     def go_on(self) -> None:
         """Works on to the very moment in which it is killed: what runs ends, the next begins."""
+        if self.how or (self.process.stopped and not self.starves):
+            return
+        begun = self._inbox.started
         for running in list(self.running.values()):
             if running.timer is not None and running.script.how != "die":
                 running.timer.cancel()
                 self._end(running)
+        if self._token and not self.how:
+            self._hurry()
         self.wake()
-        if self.running:
+        if not self.how and self._inbox.started > begun:
             self.world.reach("a leftover begins an attempt as it is killed")
+
+    def feed(self) -> None:
+        """Gets time again."""
+        self.starves = False
+        self.world.loop.continue_process(self.process)
 
     def retire(self) -> None:
         """Reads the permit that ends it, behind all others."""

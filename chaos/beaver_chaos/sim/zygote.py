@@ -160,13 +160,19 @@ class SimZygote:
 
     def lose_server(self) -> None:
         """Its server was killed; it hears of that from its socket, at once or late."""
-        if self.world.chance.one_in(4):
-            self.world.reach("a zygote hears late that its server is dead")
-            ns = self.world.chance.between(1, _LEFT_MS) * MS
-            self.world.loop.stop_process(self.process)
-            self.world.after(
-                self.world.loop.machine, ns, self.world.loop.continue_process, self.process
-            )
+        world = self.world
+        if not world.busy_ms and not world.chance.one_in(4):
+            return
+        world.reach("a zygote hears late that its server is dead")
+        ns = (world.busy_ms or world.chance.between(1, _LEFT_MS)) * MS
+        world.loop.stop_process(self.process)
+        world.after(world.loop.machine, ns, world.loop.continue_process, self.process)
+        for worker in self.family.alive:
+            if not worker.process.stopped and (world.busy_ms or world.chance.one_in(2)):
+                # Nor does this worker get any time; what was sent to it lies there still.
+                worker.starves = True
+                world.loop.stop_process(worker.process)
+                world.after(world.loop.machine, ns, worker.feed)
 
     def exit(self, code: int) -> None:
         """The process ends, and its workers with it (PDEATHSIG)."""
@@ -214,22 +220,34 @@ class SimHost:
         return SimZygote(self._world, self._server, control, generation, how)
 
     def kill_leftovers(self, mark: str) -> int:
-        """Kills what dead servers left; some of it works on to the very moment."""
-        world = self._world
-        workers = [each for each in world.workers if each.zygote.server is not self._server]
-        left = [each for each in world.subprocesses if each.zygote.server is not self._server]
-        zygotes = [each for each in world.zygotes if each.server is not self._server]
-        for worker in workers:
-            if world.chance.one_in(2):
-                worker.go_on()
-            worker.die("killed as a leftover")
-        for each in [*left]:
-            each.dies_ns = world.loop.now_ns or 1
-            each.settle()
-        for zygote in zygotes:
-            zygote.exit(-_SIGKILL)
+        """Kills what dead servers left, and waits for it; some works on to the very moment."""
+        world, killed = self._world, set[int]()
+        for zygote in list(world.zygotes):
+            if zygote.server is not self._server:
+                killed.add(zygote.pid)
+                zygote.exit(-_SIGKILL)
+        while left := self._left():
+            # A signal takes its time, and what it has not ended yet goes on: so look anew.
+            killed |= {each.pid for each in left}
+            for each in left:
+                each.kill()
+            for each in left:
+                if isinstance(each, SimWorker) and world.chance.one_in(2):
+                    each.go_on()
+            world.loop.pass_ns(int(_LOOK_S * 1e9))
+            for each in left:
+                each.settle()
         world.kill_old_helpers()
-        return len(workers) + len(left) + len(zygotes)
+        return len(killed)
+
+    def _left(self) -> list[SimWorker | Subprocess]:
+        """Returns what lives and was started below another server."""
+        world = self._world
+        return [
+            each
+            for each in (*world.workers, *world.subprocesses)
+            if each.zygote.server is not self._server
+        ]
 
     async def kill_generation(self, mark: str, generation: str, wait_s: float) -> None:
         """Kills what a dead zygote left, and waits until it is gone."""
