@@ -22,12 +22,10 @@ CROWDS = 20
 """Seeds whose runs have a crowd each."""
 KILLS = 60
 ZYGOTES = 30
-PLANS = (
-    ("--seed", "1000000", "--seeds", "1200"),
-    ("--seed", "2000000", "--seeds", "800", "--steps", "60"),
-)
-"""The same seeds on every machine: how fast it is must not decide what is found.  So many that
-the rarest situation comes up eight times on average; `dev.py nightly` goes on for hours."""
+CI, NIGHT = (450, 300), (1200, 800)
+"""Seeds of ordinary and of long runs, the same on every machine: how fast it is must not decide
+what is found.  At night so many that the rarest situation comes up eight times on average;
+`dev.py nightly` goes on for hours."""
 
 
 @pytest.mark.invariants
@@ -83,20 +81,27 @@ def test_crowds_of_every_size_break_no_promise() -> None:
 
 
 @pytest.mark.simulator
-def test_thousands_of_seeds_break_no_promise() -> None:
+@pytest.mark.parametrize("seeds", [CI, pytest.param(NIGHT, marks=pytest.mark.nightly)])
+def test_hundreds_of_seeds_break_no_promise(seeds: tuple[int, int]) -> None:
     """Two processes, each from a first seed of its own; some runs are long."""
     command = [sys.executable, "-m", "beaver", "simulate", "--json"]
+    plans = (
+        ("--seed", "1000000", "--seeds", str(seeds[0])),
+        ("--seed", "2000000", "--seeds", str(seeds[1]), "--steps", "60"),
+    )
     running = [
-        subprocess.Popen([*command, *plan], stdout=subprocess.PIPE, text=True) for plan in PLANS
+        subprocess.Popen([*command, *plan], stdout=subprocess.PIPE, text=True) for plan in plans
     ]
     reports = [json.loads(process.communicate()[0]) for process in running]
     for report in reports:
         assert report["failure"] is None, (
             f"{report['failure']['violations']}\n{report['failure']['shrunk_command']}"
         )
-    assert [report["runs"] for report in reports] == [1200, 800]
+    assert [report["runs"] for report in reports] == list(seeds)
     counts = {what: sum(report["sometimes"][what] for report in reports) for what in SOMETIMES}
-    assert min(counts.values()) > 0, f"never: {[what for what in counts if not counts[what]]}"
+    never = [what for what in counts if not counts[what]]
+    assert len(never) < 0.05 * len(counts), f"never: {never}"
+    assert not never or seeds is CI, f"never: {never}"
     summary = [{key: r[key] for key in ("runs", "events", "seconds")} for r in reports]
     Path("reports").mkdir(exist_ok=True)
     Path("reports/simulator.json").write_text(json.dumps(reports, indent=1) + "\n")

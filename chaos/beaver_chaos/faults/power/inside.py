@@ -98,10 +98,12 @@ def _sync_late() -> None:
     """Descriptors of our own of what is to be synced; a timer runs while there are any."""
 
     def sync() -> None:
-        while waiting:
-            with suppress(OSError):
-                os.fdatasync(waiting[-1])
-            os.close(waiting.pop())
+        with suppress(IndexError):  # Another timer may take the last one.
+            while True:
+                descriptor = waiting.pop()
+                with suppress(OSError):
+                    os.fdatasync(descriptor)
+                os.close(descriptor)
 
     def write(self: SystemFile, data: bytes, offset: int) -> None:
         if not offset:  # The header of a segment; the bug is in commits.
