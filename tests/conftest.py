@@ -43,10 +43,6 @@ NIGHTLY = (
     "keeper/test_turns.py::test_fifty_producers_get_their_turns",
     "scenarios/test_memory.py::test_nobody_keeps_others_waiting_with_halves_of_frames",
     "scenarios/test_ownership.py::test_leftovers_are_killed_by_the_store_itself",
-    "scenarios/test_takeover_settings.py::test_a_takeover_with_other_settings_under_load_loses_"
-    "and_charges_nothing[through",
-    "scenarios/test_takeover_settings.py::test_a_takeover_with_other_settings_under_load_loses_"
-    "and_charges_nothing[with",
     "shipping/test_command.py::test_a_target_that_fails_is_tried_again_and_told",
     "shipping/test_shipper",
     "simulator/test_bugs.py::test_a_seeded_bug_is_found[an outcome without room is never tried",

@@ -121,9 +121,9 @@ def linked(home: Path) -> str:
     [
         (str, False),
         (lambda home: home.name, False),
-        (dotted, False),
-        (linked, False),
-        (linked, True),
+        pytest.param(dotted, False, marks=pytest.mark.nightly),
+        pytest.param(linked, False, marks=pytest.mark.nightly),
+        pytest.param(linked, True, marks=pytest.mark.nightly),
     ],
     ids=["the same", "relative", "with dots", "through a link", "through a short link"],
 )
