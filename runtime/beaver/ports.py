@@ -268,6 +268,10 @@ class Helper(Protocol):
         """Returns, as JSON, the events of jobs up to `until_seq`; see `questions`."""
         ...
 
+    async def endings(self, tokens: Sequence[int], until_seq: int) -> bytes:
+        """Returns, as JSON, what became of attempts; see `questions.Endings`."""
+        ...
+
     async def walk(self, after_seq: int, until_seq: int, bytes_max: int) -> bytes:
         """Returns, as JSON, the events behind a seq; see `questions.Walked`."""
         ...

@@ -9,7 +9,7 @@ from beaver.inspect import queries
 from beaver.request.resolving import Resolver
 from beaver.server.results import Results
 from beaver.server.service import Service
-from beaver.structs.questions import Known, Listed, Search, Told
+from beaver.structs.questions import Ending, Known, Listed, Search, Told
 
 
 class NoPast:
@@ -17,6 +17,9 @@ class NoPast:
 
     async def tell(self, known: Known, until_seq: int) -> Told:
         return Told([], until_seq, 1)
+
+    async def ending(self, token: int, until_seq: int) -> Ending | None:
+        return None
 
     async def find(self, search: Search, until_seq: int) -> Listed:
         return Listed(msgspec.Raw(b"[]"), 0, 0, until_seq, damaged=False)

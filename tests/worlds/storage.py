@@ -55,6 +55,9 @@ class NearHelper:
     async def tell(self, known: Sequence[Known], until_seq: int) -> bytes:
         raise AssertionError("nobody asks")
 
+    async def endings(self, tokens: Sequence[int], until_seq: int) -> bytes:
+        raise AssertionError("nobody asks")
+
     async def walk(self, after_seq: int, until_seq: int, bytes_max: int) -> bytes:
         raise AssertionError("nobody asks")
 

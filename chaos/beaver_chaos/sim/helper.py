@@ -18,7 +18,7 @@ from beaver.helper import work
 from beaver.journal.wal.layout import Layout
 from beaver.ports import Disk
 from beaver.structs.messages import SnapshotTaken
-from beaver.structs.questions import Known, Listed, Search, Told, Wanted
+from beaver.structs.questions import Ending, Known, Listed, Search, Told, Wanted
 from beaver_chaos.sim.loop import Process
 from beaver_chaos.sim.machine import Machine
 from beaver_chaos.sim.store_disk import ProcessDisk
@@ -105,6 +105,9 @@ class SimHelper:
     async def tell(self, known: Sequence[Known], until_seq: int) -> bytes:
         raise HelperFailed("nobody asks: see SimPast")
 
+    async def endings(self, tokens: Sequence[int], until_seq: int) -> bytes:
+        raise HelperFailed("nobody asks: see SimPast")
+
     async def walk(self, after_seq: int, until_seq: int, bytes_max: int) -> bytes:
         raise HelperFailed("nobody asks: see SimPast")
 
@@ -162,6 +165,9 @@ class SimPast:
 
     async def tell(self, known: Known, until_seq: int) -> Told:
         return Told([], until_seq, 1)
+
+    async def ending(self, token: int, until_seq: int) -> Ending | None:
+        return None
 
     async def find(self, search: Search, until_seq: int) -> Listed:
         return Listed(msgspec.Raw(b"[]"), 0, 0, until_seq, damaged=False)

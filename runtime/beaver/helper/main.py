@@ -31,6 +31,7 @@ import msgspec
 from beaver.errors import BeaverError, HelperFailed
 from beaver.helper import work
 from beaver.history import stories
+from beaver.history.endings import find_endings
 from beaver.history.walking import Walker
 from beaver.journal.wal.layout import Layout
 from beaver.structs.questions import Known, Search, Wanted
@@ -55,7 +56,7 @@ TOLD_BYTES_MAX: Final = 4 << 20
 STORY_BYTES_MAX: Final = FRAME_BYTES_MAX // 2
 _NICE: Final = {"prepare": 10, "snapshot": 10, "project": 10, "find": 5, "tell": 5}
 """Children yield where server and workers want the cores as well: at 10 a tenth of them is left."""
-_STAYING: Final = frozenset({"tell", "walk", "enqueued"})
+_STAYING: Final = frozenset({"tell", "endings", "walk", "enqueued"})
 """Questions that come often: the child that answers them stays."""
 _DOING: Final = {
     "prepare": "preparing a segment for the log",
@@ -63,6 +64,7 @@ _DOING: Final = {
     "project": "bringing up the history",
     "find": "listing finished jobs",
     "tell": "reading the events of jobs",
+    "endings": "reading how attempts ended",
     "walk": "reading the log",
     "enqueued": "listing jobs",
 }
@@ -305,6 +307,19 @@ def _tell(layout: Layout, args: list[Any]) -> bytes:
     return msgspec.json.encode([by_job, told.as_of_seq, told.first_seq, told.damaged])
 
 
+def _endings(layout: Layout, args: list[Any]) -> bytes:
+    tokens, until_seq = args
+    endings = find_endings(SystemDisk(), layout, tokens, until_seq)
+    size = 0
+    for place, ending in enumerate(endings.found):
+        size += len(bytes(ending.end.result)) if ending.end is not None else 0
+        if place and size > TOLD_BYTES_MAX:
+            endings.next_token = ending.token
+            del endings.found[place:]
+            break
+    return msgspec.json.encode(endings)
+
+
 _walkers: Final[dict[str, Walker]] = {}
 """Walkers of the long-lived child, by the path of the store."""
 
@@ -338,6 +353,7 @@ _OPS: Final[dict[str, Callable[[Layout, list[Any]], Any]]] = {
     "snapshot": _snapshot,
     "project": _project,
     "tell": _tell,
+    "endings": _endings,
     "walk": _walk,
     "enqueued": _enqueued,
     "find": _find,

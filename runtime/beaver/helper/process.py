@@ -29,7 +29,7 @@ IDLE_S: Final = 20.0
 """Idle seconds after which the process is ended; starting it again takes 0.1 s."""
 
 _END_SECONDS: Final = 5.0
-_KINDS: Final = ("prepare", "snapshot", "project", "tell", "walk", "enqueued", "find")
+_KINDS: Final = ("prepare", "snapshot", "project", "tell", "endings", "walk", "enqueued", "find")
 
 
 class HelperProcess:
@@ -106,6 +106,15 @@ class HelperProcess:
             HelperFailed: The helper died.
         """
         return bytes(await self._ask("tell", [list(known), until_seq]))
+
+    async def endings(self, tokens: Sequence[int], until_seq: int) -> bytes:
+        """Returns, as JSON, what the log tells of attempts up to `until_seq`, a durable seq.
+
+        Raises:
+            BeaverError: As `endings.find_endings`.
+            HelperFailed: The helper died.
+        """
+        return bytes(await self._ask("endings", [list(tokens), until_seq]))
 
     async def walk(self, after_seq: int, until_seq: int, bytes_max: int) -> bytes:
         """Returns, as JSON, the events behind a seq, up to `until_seq`, a durable seq.

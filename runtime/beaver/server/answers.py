@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from beaver.errors import BeaverError
-from beaver.structs.questions import Known, Listed, Search, Told
+from beaver.structs.questions import Ending, Known, Listed, Search, Told
 from beaver.structs.views import ResultView
 
 Respond = Callable[["Answer"], None]
@@ -25,6 +25,10 @@ class PastTeller(Protocol):
 
     async def tell(self, known: Known, until_seq: int) -> Told:
         """Returns the events of a job up to a durable seq."""
+        ...
+
+    async def ending(self, token: int, until_seq: int) -> Ending | None:
+        """Returns what the log tells of an attempt up to a durable seq."""
         ...
 
     async def find(self, search: Search, until_seq: int) -> Listed:

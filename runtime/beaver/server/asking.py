@@ -24,7 +24,7 @@ from beaver.request.operations import (
 )
 from beaver.server.answers import Answer, Asker, PastTeller, Watch, size_of
 from beaver.server.results import Results
-from beaver.structs.questions import Known, Search, Told
+from beaver.structs.questions import Ending, Known, Search, Told
 from beaver.structs.views import (
     ExplainView,
     ResultView,
@@ -222,6 +222,14 @@ class Questions:
             lambda _: None, lambda _: None if synced.done() else synced.set_result(None)
         )
         await synced
+
+    async def ending(self, token: int, until_seq: int) -> Ending | None:
+        """Returns what the log tells of an attempt up to a durable seq.
+
+        Raises:
+            BeaverError: The log is damaged, or the helper died.
+        """
+        return await self._past.ending(token, until_seq)
 
     async def _tell(self, job: str) -> Told:
         """Returns the events of a job that are durable."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -17,16 +18,17 @@ import msgspec
 from beaver.errors import BeaverError
 from beaver.journal.wal.layout import Layout
 from beaver.ports import Helper
+from beaver.server.gathering import Gathering
 from beaver.server.housekeeping import Housekeeping
-from beaver.structs.questions import Known, Listed, Search, Stories, Told
+from beaver.structs.questions import Ending, Endings, Known, Listed, Search, Stories, Told
 
 log = logging.getLogger("beaver")
 
-ASKED_MAX: Final = 64
-"""Jobs in one question to the helper."""
-
+ASKED_MAX: Final = 1_000
+"""Jobs, or attempts, in one question to the helper: what it costs most is to open index and log."""
 
 _decode_answer: Final = msgspec.json.Decoder(Stories).decode
+_decode_endings: Final = msgspec.json.Decoder(Endings).decode
 _decode_listed: Final = msgspec.json.Decoder(Listed).decode
 
 
@@ -35,9 +37,9 @@ class Past:
 
     def __init__(self, layout: Layout, helper: Helper, keeping: Housekeeping) -> None:
         self._layout, self._helper, self._keeping = layout, helper, keeping
-        self._asked: dict[str, tuple[Known, list[asyncio.Future[Told]]]] = {}
+        self._jobs = Gathering(self._ask_jobs, ASKED_MAX)
+        self._tokens = Gathering(self._ask_tokens, ASKED_MAX)
         self._until_seq = 0
-        self._asking: asyncio.Task[None] | None = None
         self._mending: asyncio.Task[None] | None = None
 
     async def tell(self, known: Known, until_seq: int) -> Told:
@@ -46,41 +48,34 @@ class Past:
         Raises:
             BeaverError: The log is damaged, or the helper died.
         """
-        future: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
-        _, futures = self._asked.setdefault(known.job, (known, []))
-        futures.append(future)
         self._until_seq = max(self._until_seq, until_seq)
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.get_running_loop().create_task(self._ask())
-        return await future
+        return await self._jobs.get(known.job, known)
 
-    async def _ask(self) -> None:
-        """Asks for what came in while it was asked, until nothing has."""
-        while self._asked:
-            # A turn of the loop later, those that came with the first are there as well.
-            await asyncio.sleep(0)
-            asked = dict(list(self._asked.items())[:ASKED_MAX])
-            for job in asked:
-                del self._asked[job]
-            try:
-                known = [known for known, _ in asked.values()]
-                answer = _decode_answer(await self._helper.tell(known, self._until_seq))
-            except (BeaverError, msgspec.MsgspecError) as error:
-                for _, futures in asked.values():
-                    for future in futures:
-                        if not future.done():
-                            future.set_exception(error)
-                continue
-            self._mend_if(damaged=answer.damaged)
-            for job, (wanted, futures) in asked.items():
-                if job not in answer.by_job:
-                    # The answer would have been too long with it.
-                    self._asked.setdefault(job, (wanted, []))[1].extend(futures)
-                    continue
-                told = Told(answer.by_job[job], answer.as_of_seq, answer.first_seq)
-                for future in futures:
-                    if not future.done():
-                        future.set_result(told)
+    async def _ask_jobs(self, asked: Mapping[str, Known]) -> dict[str, Told]:
+        raw = await self._helper.tell(list(asked.values()), self._until_seq)
+        answer = _decode_answer(raw)
+        self._mend_if(damaged=answer.damaged)
+        # One is left out where the answer would have been too long with it.
+        return {
+            job: Told(events, answer.as_of_seq, answer.first_seq)
+            for job, events in answer.by_job.items()
+        }
+
+    async def ending(self, token: int, until_seq: int) -> Ending | None:
+        """Returns what the log tells of an attempt up to `until_seq`, which is durable.
+
+        Raises:
+            BeaverError: The log is damaged, or the helper died.
+        """
+        self._until_seq = max(self._until_seq, until_seq)
+        return await self._tokens.get(token, None)
+
+    async def _ask_tokens(self, asked: Mapping[int, None]) -> dict[int, Ending | None]:
+        answer = _decode_endings(await self._helper.endings(list(asked), self._until_seq))
+        self._mend_if(damaged=answer.damaged)
+        found = {ending.token: ending for ending in answer.found}
+        rest = answer.next_token
+        return {token: found.get(token) for token in asked if not rest or token < rest}
 
     async def find(self, search: Search, until_seq: int) -> Listed:
         """Takes a step of a search; see `stories.find_finished`."""
@@ -105,7 +100,8 @@ class Past:
 
     async def close(self) -> None:
         """Ends what is being asked."""
-        tasks = [task for task in (self._asking, self._mending) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._jobs.close()
+        await self._tokens.close()
+        if self._mending is not None:
+            self._mending.cancel()
+            await asyncio.gather(self._mending, return_exceptions=True)

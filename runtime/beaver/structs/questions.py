@@ -42,6 +42,27 @@ class Told(NamedTuple):
     """Events of finished jobs are kept from here on."""
 
 
+class Ending(msgspec.Struct, array_like=True):
+    """What the log tells of an attempt."""
+
+    token: int
+    job: str
+    worker: int
+    end: EventView | None = None
+    """The event that ended it."""
+
+
+class Endings(msgspec.Struct, array_like=True):
+    """What the log tells of some attempts."""
+
+    found: list[Ending]
+    """In the order of their tokens; one of which nothing is told is left out."""
+    damaged: bool
+    """The index is damaged, and was not used."""
+    next_token: int = 0
+    """The answer would be too long with this token and those above: ask for them again."""
+
+
 class WalkedEvent(msgspec.Struct, array_like=True, gc=False):
     """An event of the log, with what it is filtered by."""
 

@@ -1,33 +1,21 @@
 """An outcome that comes once more after its answer was forgotten: the log remembers the first.
 
-The token is the seq of a DISPATCH, which names the job; among the events of the job stands the
-one that ended the attempt.  What the log does not tell of an outcome (its children, a delay that
-the backoff has chosen) is not compared.
+What the log does not tell of an outcome (its children, a delay that the backoff has chosen) is not
+compared.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
 from beaver.dispatch.reports import Answer, Report
-from beaver.errors import NotFound
 from beaver.server.http.site import Site
 from beaver.structs.messages import OutcomeKind
-from beaver.structs.questions import Walked
-from beaver.structs.views import ABSENT, EventView, ExplainView
+from beaver.structs.views import ABSENT, EventView
 from beaver.text import jsontext
 from beaver.text.foreign import cut
 from beaver_model.bounds import REMOTE_WORKERS_FROM
 from beaver_model.events import Cause
-
-_ONE_COMMIT: Final = 1
-"""Bytes of a walk that goes no further than the first commit."""
-
-_decode_walked: Final = msgspec.json.Decoder(Walked).decode
-_decode_event: Final = msgspec.json.Decoder(EventView).decode
-_decode_explained: Final = msgspec.json.Decoder(ExplainView).decode
 
 _STATES: Final = {
     "ACK": "completed",
@@ -39,22 +27,19 @@ _STATES: Final = {
 
 
 async def find_answer(site: Site, kind: str, report: Report) -> Answer | None:
-    """Returns what an outcome was answered with, where the log says that it ended its attempt."""
-    token, until_seq = report.outcome.token, site.engine.durable_seq
+    """Returns what an outcome was answered with, where the log says that it ended its attempt.
+
+    Many that ask at once cost one reading of the log.
+    """
+    token = report.outcome.token
+    _, until_seq = await site.read(lambda _: None)  # What has ended it may not be durable yet.
     if not 0 < token <= until_seq:
         return None
-    walked = _decode_walked(await site.walk(token - 1, until_seq, _ONE_COMMIT))
-    dispatched = next((event for event in walked.events if event.seq == token), None)
-    if dispatched is None or dispatched.event != "DISPATCH":
+    told = await site.service.ending(token, until_seq)
+    if told is None or told.worker < REMOTE_WORKERS_FROM:
         return None
-    if (_decode_event(dispatched.json).worker or 0) < REMOTE_WORKERS_FROM:
-        return None
-    try:
-        view = _decode_explained(await site.ask("explain", [dispatched.job]))
-    except NotFound:
-        return None
-    end = next((e for e in view.events if e.token == token and e.event in _STATES), None)
-    if end is None or not _is_that(kind, report, end):
+    end = told.end
+    if end is None or end.event not in _STATES or not _is_that(kind, report, end):
         return None
     return Answer(_STATES[end.event], end.seq, report.mark)
 
