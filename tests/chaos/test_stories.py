@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from beaver.helper.work import project
-from beaver.history import stories
-from beaver.history.stories import Story
+from beaver.history import indexed_log, stories
+from beaver.history.indexed_log import Story
 from beaver_chaos.checker.stories import compare_stories
 from beaver_model.commands import Cancel, Discard, NewJob, Release, Requeue
 from beaver_model.commands import Enqueue as EnqueueJobs
@@ -63,7 +63,7 @@ def compare(world: LoggedWorld) -> list[str]:
 
 
 def spoil(patch: pytest.MonkeyPatch, change: Callable[[list[Any]], list[Any]]) -> None:
-    last_life = stories.last_life
+    last_life = indexed_log.last_life
 
     def told(name: str, entries: Any) -> Story:
         story = last_life(name, entries)

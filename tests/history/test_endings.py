@@ -10,9 +10,8 @@ import pytest
 
 from beaver.helper import main as helper
 from beaver.history.endings import find_endings
-from beaver.ports import File
 from beaver.structs.questions import Ending, Endings
-from beaver.system.disk import SystemDisk
+from beaver.system.disk import SystemDisk, SystemFile
 from beaver_model.events import AttemptEnded, Dispatched
 from tests.history.test_history import index, live, tiny
 from tests.worlds.model import job
@@ -75,7 +74,7 @@ class CountingDisk(SystemDisk):
 
     bytes_read = 0
 
-    def open(self, path: str, *, write: bool = False, create: bool = False) -> File:
+    def open(self, path: str, *, write: bool = False, create: bool = False) -> SystemFile:
         file = super().open(path, write=write, create=create)
         read = file.pread
 

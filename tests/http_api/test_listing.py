@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from beaver.server.http.listing import PAGE_BYTES
 from tests.http_api.client import Http
 from tests.http_api.conftest import APP
 from tests.support.program import eventually, serving
@@ -109,6 +110,25 @@ def test_named_jobs_come_in_the_order_they_were_asked_for(
     assert http.get("/v1/jobs?id=e0&state=dead").type == "invalid"
     http.post("/v1/jobs", {"id": "..", "task": "nobody"})
     assert ids(http.get("/v1/jobs?id=..").json["jobs"]) == [".."], "its path would be normalised"
+
+
+def test_jobs_that_are_named_come_in_pages_where_they_are_large(http: Http) -> None:
+    """A thousand ids of a megabyte each are no answer that anybody has memory for."""
+    names = [f"large{n}" for n in range(10)]
+    large = {"task": "nobody", "payload": "x" * 900_000}
+    for name in names:
+        assert http.post("/v1/jobs", {"id": name, **large}).status == 201
+    asked, found, pages = urlencode([("id", name) for name in names]), list[str](), 0
+    cursor: str | None = "0"
+    while cursor is not None:
+        answer = http.get(f"/v1/jobs?{asked}&cursor={cursor}")
+        assert len(answer.raw) < 2 * PAGE_BYTES
+        found += ids(answer.json["jobs"])
+        cursor, pages = answer.json["cursor"], pages + 1
+    assert found == names
+    assert pages > 1
+    for name in names:
+        assert http.post(f"/v1/jobs/{name}/discard").status == 200
 
 
 @pytest.mark.parametrize(

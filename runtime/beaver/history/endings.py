@@ -7,6 +7,7 @@ again.  What may not live here: what an outcome says (`server.http.reported`), a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import cast
 
 from beaver.history.database import Entry
 from beaver.history.indexed_log import TAIL_BYTES_MAX, IndexedLog, asked
@@ -15,7 +16,7 @@ from beaver.journal.wal.following import Follower
 from beaver.journal.wal.layout import Layout
 from beaver.ports import Disk
 from beaver.structs.questions import Ending, Endings, Known
-from beaver_model.events import AttemptEnded, Dispatched
+from beaver_model.events import AnyEvent, AttemptEnded, Dispatched
 
 
 def find_endings(disk: Disk, layout: Layout, tokens: Iterable[int], until_seq: int) -> Endings:
@@ -70,7 +71,7 @@ def _indexed(log: IndexedLog, tokens: list[int]) -> Iterator[Ending]:
 def _end(ending: Ending, entries: Iterable[Entry]) -> None:
     for seq, time_ms, event in entries:
         if isinstance(event, AttemptEnded) and event.token == ending.token:
-            ending.end = event_view(seq, time_ms, event)
+            ending.end = event_view(seq, time_ms, cast("AnyEvent", event))
             return
 
 

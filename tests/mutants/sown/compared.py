@@ -154,7 +154,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="a-release-dropped-from-a-story",
-        module="beaver.history.stories",
+        module="beaver.history.indexed_log",
         diff="""
          attempt, worker = advance(record, event, seq, time_ms)
 +        if event.NAME == "RELEASE":
@@ -166,7 +166,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="an-event-of-a-story-dropped-in-a-simulated-run",
-        module="beaver.history.stories",
+        module="beaver.history.indexed_log",
         diff="""
          attempt, worker = advance(record, event, seq, time_ms)
 +        if event.NAME == "CANCEL_REQUESTED":
@@ -178,7 +178,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="a-gap-of-one-event-behind-the-index",
-        module="beaver.history.stories",
+        module="beaver.history.indexed_log",
         diff="""
 -            for seq, event in enumerate(commit.events, commit.first_seq):
 +            mutant_reached()
@@ -203,7 +203,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="an-index-read-while-it-changes",
-        module="beaver.history.stories",
+        module="beaver.history.indexed_log",
         diff="""
 -            self._open_files.enter_context(history.snapshot())
 +            mutant_reached()
@@ -213,11 +213,11 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="pruned-meanwhile-is-called-corruption",
-        module="beaver.history.stories",
+        module="beaver.history.indexed_log",
         diff="""
              if infos and infos[0].first_seq > self.indexed_seq + 1:
                  # Indexed and pruned since.
--                raise FileNotFoundError(self._layout.archived(self.indexed_seq + 1)) from None
+-                raise FileNotFoundError(self.layout.archived(self.indexed_seq + 1)) from None
 +                mutant_reached()
 """,
         tests=(_STRUCK,),

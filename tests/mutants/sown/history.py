@@ -23,7 +23,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="the-bound-of-a-search-is-not-told",
-        module="beaver.history.stories",
+        module="beaver.history.indexed_log",
         diff="""
 -        return max(self.indexed_seq, follower.cursor.next_seq - 1)
 +        mutant_reached()
@@ -34,13 +34,24 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="a-lost-block-is-not-missed",
-        module="beaver.history.stories",
+        module="beaver.history.indexed_log",
         diff="""
 -            raise HistoryDamaged(f"{index.path} has lost events of job {job}")
 +            mutant_reached()
 """,
         tests=(f"{_TESTS}::test_kept_events_that_have_rotted_are_missed",),
         why="A job whose key has rotted has no story, and nobody wonders.",
+    ),
+    Mutant(
+        name="an-ending-behind-the-index-is-missed",
+        module="beaver.history.endings",
+        diff="""
+             elif isinstance(event, AttemptEnded) and event.token in found:
+-                _end(found[event.token], [(seq, commit.time_ms, event)])
++                mutant_reached()
+""",
+        tests=("tests/history/test_endings.py::test_each_attempt_ended_as_the_log_says",),
+        why="The same outcome sent again is refused, since the log seems not to know its attempt.",
     ),
     Mutant(
         name="a-hash-passes-for-an-id",

@@ -45,7 +45,8 @@ class ListQuery(Body):
     """Which jobs."""
 
     id: tuple[str, ...] = ()
-    """These, in this order, and no filter; may be repeated."""
+    """These, in this order, and no filter; may be repeated.  Where there is a cursor, go on with
+    it and the same ids."""
     state: State = ""
     queue: str = ""
     task: str = ""
@@ -100,7 +101,7 @@ async def _list(call: Call) -> Reply:
             if view is None or not _fits(query, view):
                 continue
             job = job_data(view.job, view.events)
-            size += len(bytes(job.payload)) + len(bytes(job.result)) + len(job.error)
+            size += _size_of(job)
             if len(page.jobs) == query.limit or (page.jobs and size > PAGE_BYTES):
                 return False
             page.jobs.append(job)
@@ -126,17 +127,29 @@ async def _list(call: Call) -> Reply:
 
 
 async def _by_id(call: Call, query: ListQuery) -> Reply:
-    if len(query.id) > LIMIT_MAX:
-        raise InvalidInput(f"id: at most {LIMIT_MAX} can be asked for, found {len(query.id)}")
-    if query != ListQuery(id=query.id):
+    ids = query.id
+    if len(ids) > LIMIT_MAX:
+        raise InvalidInput(f"id: at most {LIMIT_MAX} can be asked for, found {len(ids)}")
+    if query != ListQuery(id=ids, cursor=query.cursor):
         raise InvalidInput("id: jobs that are named cannot be filtered")
     seq = call.site.engine.durable_seq
-    found: list[JobData] = []
-    for at in range(0, len(query.id), TOLD_AT_ONCE):
-        asked = [_Candidate(0, job) for job in query.id[at : at + TOLD_AT_ONCE]]
-        views = await _tell(call, asked)
-        found += [job_data(view.job, view.events) for view in views if view is not None]
-    return Reply(JobPage(found, None, seq), seq)
+    page, size = JobPage([], None, seq), 0
+    for start in range(query.cursor, len(ids), TOLD_AT_ONCE):
+        asked = [_Candidate(0, job) for job in ids[start : start + TOLD_AT_ONCE]]
+        for place, view in enumerate(await _tell(call, asked), start):
+            if view is None:
+                continue
+            job = job_data(view.job, view.events)
+            size += _size_of(job)
+            if page.jobs and size > PAGE_BYTES:
+                page.cursor = str(place)
+                return Reply(page, seq)
+            page.jobs.append(job)
+    return Reply(page, seq)
+
+
+def _size_of(job: JobData) -> int:
+    return len(bytes(job.payload)) + len(bytes(job.result)) + len(job.error)
 
 
 async def _brief(call: Call, query: ListQuery) -> Reply:
