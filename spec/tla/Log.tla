@@ -32,7 +32,12 @@ CONSTANTS
     NotChained,             \* a frame's CRC and seq are checked, the frame before is not
     LastNotRewritten,       \* recovery syncs the file, and does not rewrite the last frame
     RewriteReadsAgain,      \* the last frame is rewritten as it is read then, not from memory
-    NoLookBehind            \* a bad frame is a torn tail whatever stands behind it
+    NoLookBehind,           \* a bad frame is a torn tail whatever stands behind it
+    HeadsAlone,             \* a frame is taken for whole by its head, its tails are not read
+    LastNotRead,            \* the reader stops before the last frame
+    TornIsRefused,          \* whatever stands behind the last frame is taken for rot
+    CutTooFar,              \* the cut of a torn tail takes the last whole frame along
+    SyncedIsNotTold         \* a sync is not told to those who wait for it
 
 VARIABLES
     cache,      \* block -> what processes read
@@ -67,7 +72,7 @@ Parent(s) == SubSeq(s, 1, Len(s) - 1)
 Whole(view, b) ==   \* a frame that is valid by itself begins at this block
     /\ view[b][1] = "head"
     /\ b + view[b][3] - 1 <= Blocks
-    /\ \A i \in 1..(view[b][3] - 1) : view[b + i] = TailOf(view[b][4])
+    /\ HeadsAlone \/ \A i \in 1..(view[b][3] - 1) : view[b + i] = TailOf(view[b][4])
 
 Follows(view, b, before) ==     \* and it is the next one of this chain
     /\ Whole(view, b)
@@ -79,7 +84,7 @@ Read(view, b, before) ==
     ELSE IF ~Follows(view, b, before) THEN before
     ELSE Read(view, b + view[b][3], Append(before, <<view[b][3], view[b][4]>>))
 
-Found == Read(cache, 1, <<>>)
+Found == IF LastNotRead THEN Parent(Read(cache, 1, <<>>)) ELSE Read(cache, 1, <<>>)
 IsTorn(found) == \E b \in Block : b >= EndOf(found) /\ cache[b] # Zero
 
 (* With one frame unsynced at a time, a valid frame behind a bad one proves *)
@@ -87,7 +92,7 @@ IsTorn(found) == \E b \in Block : b >= EndOf(found) /\ cache[b] # Zero
 IsCorrupt(found) ==
     /\ UnsyncedMax = 1
     /\ ~NoLookBehind
-    /\ \E b \in Block : b >= EndOf(found) /\ Whole(cache, b)
+    /\ \E b \in Block : b >= EndOf(found) /\ ((TornIsRefused /\ cache[b] # Zero) \/ Whole(cache, b))
 
 (* ------------------------------ the kernel ------------------------------ *)
 
@@ -178,7 +183,7 @@ SyncAndAcknowledge ==
     /\ phase = "up" /\ unsynced > 0
     /\ SyncBlocks(UnsyncedRange)
     /\ unsynced' = 0
-    /\ told' = log
+    /\ told' = IF SyncedIsNotTold THEN told ELSE log
     /\ UNCHANGED <<phase, log, wrote, counters>>
 
 SyncFails ==
@@ -200,7 +205,7 @@ Scan ==
                /\ log' = found
     /\ UNCHANGED <<cache, disk, dirty, unsynced, told, wrote, counters>>
 
-Behind == {b \in Block : b >= EndOf(log)}
+Behind == {b \in Block : b >= EndOf(IF CutTooFar THEN Parent(log) ELSE log)}
 
 Cut ==
     /\ phase = "cut"
@@ -296,4 +301,8 @@ OnlyTheUnsyncedIsUntold ==
 
 TheReaderFindsWhatStands ==
     (phase = "up" /\ rot = 0 /\ Stands(cache, log)) => IsPrefix(log, Found)
+
+(* A recovery takes no frame of which a part is missing, or another one's.   *)
+RecoveryTakesWhatStands ==
+    [][(phase = "down" /\ phase' \in {"cut", "rewrite"}) => Stands(cache, log')]_vars
 =============================================================================

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from beaver.errors import Corruption
 from beaver.journal.codec import encode_commit
@@ -225,7 +226,8 @@ def test_a_finished_id_comes_back_once_its_tombstone_may_be_gone() -> None:
 def _shifted(steps: list[LogStep], by: int) -> list[LogStep]:
     """Moves seqs, commits and tokens alike."""
     return [
-        step._replace(
+        replace(
+            step,
             seq=step.seq + by,
             commit=step.commit + by,
             fields={n: v + by if n == "token" and v else v for n, v in step.fields.items()},

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from beaver_model import Rejection
 from beaver_model.commands import (
     AnyCommand,
@@ -107,14 +109,14 @@ def renumbered(steps: list[LogStep]) -> list[LogStep]:
     mended = []
     for seq, step in enumerate(steps, 1):
         commit = commits.setdefault(step.commit, seq)
-        mended.append(step._replace(seq=seq, commit=commit))
+        mended.append(replace(step, seq=seq, commit=commit))
     return mended
 
 
 def changed(steps: list[LogStep], index: int, **fields: Any) -> list[LogStep]:
     """Returns steps of which one has other fields."""
     spoilt = list(steps)
-    spoilt[index] = steps[index]._replace(fields={**steps[index].fields, **fields})
+    spoilt[index] = replace(steps[index], fields={**steps[index].fields, **fields})
     return spoilt
 
 
@@ -164,7 +166,7 @@ def stale_token(steps: list[LogStep]) -> Spoilt:
 def second_ack(steps: list[LogStep]) -> Spoilt:
     """A completion is logged twice."""
     index = len(steps)
-    again = steps[-1]._replace(seq=steps[-1].seq + 1, commit=steps[-1].seq + 1)
+    again = replace(steps[-1], seq=steps[-1].seq + 1, commit=steps[-1].seq + 1)
     return Spoilt([*steps, again], index, "does not exist")
 
 
@@ -173,7 +175,7 @@ def attempt_over_the_limit(steps: list[LogStep]) -> Spoilt:
     index = at(steps, "DEAD")
     fields = {**steps[index].fields, "run_at_ms": steps[index].time_ms}
     spoilt = list(steps)
-    spoilt[index] = steps[index]._replace(name="RETRY", fields=fields)
+    spoilt[index] = replace(steps[index], name="RETRY", fields=fields)
     return Spoilt(spoilt, index, "all its 2 attempts")
 
 
@@ -192,7 +194,7 @@ def too_early(steps: list[LogStep]) -> Spoilt:
 def time_goes_back(steps: list[LogStep]) -> Spoilt:
     """A stamp lies before the one before."""
     index = len(steps) - 1
-    spoilt = [*steps[:-1], steps[-1]._replace(time_ms=steps[-2].time_ms - 1)]
+    spoilt = [*steps[:-1], replace(steps[-1], time_ms=steps[-2].time_ms - 1)]
     return Spoilt(spoilt, index, "goes back")
 
 
@@ -200,7 +202,7 @@ def uncancelled(steps: list[LogStep]) -> Spoilt:
     """A job that was to be cancelled dies instead."""
     index = at(steps, "CANCEL")
     spoilt = list(steps)
-    spoilt[index] = steps[index]._replace(name="DEAD")
+    spoilt[index] = replace(steps[index], name="DEAD")
     return Spoilt(spoilt, index, "was to be cancelled")
 
 
@@ -215,7 +217,7 @@ def enqueued_twice(steps: list[LogStep]) -> Spoilt:
 def resurrected(steps: list[LogStep]) -> Spoilt:
     """An id comes in again while its tombstone must be remembered."""
     seq = steps[-1].seq + 1
-    again = steps[at(steps, "ENQUEUE")]._replace(seq=seq, commit=seq, time_ms=steps[-1].time_ms)
+    again = replace(steps[at(steps, "ENQUEUE")], seq=seq, commit=seq, time_ms=steps[-1].time_ms)
     return Spoilt([*steps, again], len(steps), "is not forgotten")
 
 

@@ -69,6 +69,31 @@ MODELS: Final = (
                 "recovery rewrites the last frame as it reads it then, not from memory",
                 "WhatWasToldIsDurable",
             ),
+            Sown(
+                "HeadsAlone",
+                "a frame is taken for whole by its head, and its tails are not read",
+                "RecoveryTakesWhatStands",
+            ),
+            Sown(
+                "LastNotRead",
+                "the reader stops before the last frame",
+                "TheReaderFindsWhatStands",
+            ),
+            Sown(
+                "TornIsRefused",
+                "whatever stands behind the last frame is taken for rot",
+                "OnlyRotIsRefused",
+            ),
+            Sown(
+                "CutTooFar",
+                "the cut of a torn tail takes the last whole frame along",
+                "NothingAcknowledgedIsLost",
+            ),
+            Sown(
+                "SyncedIsNotTold",
+                "a sync is not told to those who wait for it",
+                "OnlyTheUnsyncedIsUntold",
+            ),
         ),
         idle=frozenset({"Rot"}),
         larger={"Blocks": "6", "FramesMax": "5", "CrashesMax": "4"},

@@ -28,7 +28,7 @@ cause was true.  How names map to the model, the log and the TLA+ module stands 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -57,7 +57,7 @@ from beaver_spec.traces.lifecycle import (
 from beaver_spec.traces.store import KnownQueues, Tombstones
 
 
-class LogStep(NamedTuple):
+class LogStep(msgspec.Struct, gc=False):
     """One event of a log, with its place."""
 
     seq: int
@@ -79,7 +79,7 @@ class TraceVerdict(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class _Job(msgspec.Struct):
+class _Job(msgspec.Struct, gc=False):
     """A job as the specification remembers it."""
 
     state: str
@@ -237,16 +237,22 @@ class Validator:
         """Changes a job as a legal event says."""
         name, was, now_ms = step.name, job.state, self._time_ms
         job.state = LIFE[name][was]
-        self._owed.discard(job_id)
-        if was == IN_FLIGHT and job.state != IN_FLIGHT:
-            job.token = 0
-            job.is_remote = False
-            self._suspects_in_flight -= job.is_suspect
         if name == "DISPATCH":
             job.attempt += 1
             job.token = step.seq
             job.is_remote = step.fields["worker"] >= REMOTE_FROM
             self._suspects_in_flight += job.is_suspect
+            return
+        self._owed.discard(job_id)
+        if was == IN_FLIGHT and job.state != IN_FLIGHT:
+            job.token = 0
+            job.is_remote = False
+            self._suspects_in_flight -= job.is_suspect
+        if job.state in {COMPLETED, FORGOTTEN}:
+            del self._jobs[job_id]
+            if job.is_counted:
+                self._queues.leave(job.queue)
+            self._tombstones.bury(job_id, now_ms)
         elif name in {"RETRY", "TIMEOUT"}:
             job.run_at_ms = max(step.fields["run_at_ms"], now_ms)
             job.is_suspect = bool(step.fields.get("suspect"))
@@ -261,11 +267,6 @@ class Validator:
         elif name == "REQUEUE":
             job.attempt = job.snoozes = 0
             job.run_at_ms, job.is_known = now_ms, True
-        if job.state in {COMPLETED, FORGOTTEN}:
-            del self._jobs[job_id]
-            if job.is_counted:
-                self._queues.leave(job.queue)
-            self._tombstones.bury(job_id, self._time_ms)
 
     # -- rules of each event ----------------------------------------------------------------
 

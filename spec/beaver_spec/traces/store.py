@@ -95,12 +95,12 @@ class Tombstones:
 
     def bury(self, job: str, time_ms: int) -> None:
         """Remembers a finished job, and forgets at once whatever may be forgotten."""
-        times_ms = self._times_ms
+        times_ms, age_ms = self._times_ms, self._age_ms
         times_ms.pop(job, None)
         times_ms[job] = time_ms
-        oldest_ms = time_ms - self._age_ms if self._age_ms else 0
         while times_ms and (
-            len(times_ms) > self._count_max or next(iter(times_ms.values())) < oldest_ms
+            len(times_ms) > self._count_max
+            or (age_ms and next(iter(times_ms.values())) < time_ms - age_ms)
         ):
             times_ms.popitem(last=False)
 
