@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ import pytest
 
 from beaver.helper.work import project
 from beaver.history import indexed_log, stories
+from beaver.history.block_reader import BlockReader
+from beaver.history.database import History
 from beaver.history.indexed_log import Story
+from beaver.journal.wal.reader import segments
 from beaver_chaos.checker.stories import compare_stories
 from beaver_model.commands import Cancel, Discard, NewJob, Release, Requeue
 from beaver_model.commands import Enqueue as EnqueueJobs
 from beaver_model.rows import Spec, encode_spec
 from tests.worlds.model import job
-from tests.worlds.stores import LoggedWorld
+from tests.worlds.stores import STORE, LoggedWorld
 
 EVENTS = [
     "ENQUEUE",
@@ -152,3 +156,38 @@ def test_of_a_long_log_the_events_of_some_jobs_are_compared_and_all_ends(
     monkeypatch.setattr("beaver_chaos.checker.stories.tell", noted)
     assert compare(world) == []
     assert 0 < asked[0] < 8
+
+
+def three_segments(path: Path) -> LoggedWorld:
+    """Jobs that ended in each of them, one that waits from the first on, and an index of all."""
+    world = LoggedWorld(path / "data")
+    world.enqueue(job("waits"))
+    for name in ("first", "second", "third"):
+        world.run(name)
+        if name != "third":
+            world.seal()
+    project(world.disk, world.layout, world.state.last_seq)
+    return world
+
+
+def take_over(world: LoggedWorld, before_seq: int) -> None:
+    """The index takes over what it has to know of segments that are about to be deleted."""
+    with (
+        History(world.layout.history, STORE, write=True) as history,
+        contextlib.closing(BlockReader(world.disk, world.layout)) as reader,
+    ):
+        history.keep(before_seq, reader.read)
+
+
+def test_a_segment_that_was_about_to_be_deleted_may_be_there_once_more(tmp_path: Path) -> None:
+    """The index takes it over first; then a crash, or a power cut that undoes the deletion."""
+    world = three_segments(tmp_path)
+    take_over(world, segments(world.disk, world.layout)[1].first_seq)
+    assert compare(world) == []
+
+
+def test_an_index_that_has_taken_over_more_than_the_oldest_segment_is_told(tmp_path: Path) -> None:
+    """Segments are deleted one by one, each for good before the next."""
+    world = three_segments(tmp_path)
+    take_over(world, segments(world.disk, world.layout)[2].first_seq)
+    assert any("of job second the log has events" in wrong for wrong in compare(world))

@@ -65,6 +65,10 @@ def _compare(disk: Disk, layout: Layout, *, at_rest: bool) -> list[str]:
     pruned_seq = first_seq
     if not at_rest:
         pruned_seq, *_ = read_steps(disk, layout.path)
+    # The index takes the oldest segment over right before that is deleted.  A crash in between
+    # leaves it, and a power cut brings it back; what is told begins behind it all the same.
+    infos = segments(disk, layout)
+    pruned_seq = max(pruned_seq, min(told.first_seq, infos[len(infos) > 1].first_seq))
     wrong = [INDEX_DAMAGED] if told.damaged and at_rest else []
     for job, steps in lives.items():
         logged = [step for step in steps if step.seq >= pruned_seq]
