@@ -67,6 +67,7 @@ LIMITS = (
     "beaver.server.http.events",
     "beaver.server.http.feed",
     "beaver.server.http.bulk",
+    "beaver.server.bulk.choosing",
     "beaver.server.bulk.sets",
     "beaver.server.bulk.carrying_out",
     "beaver.server.http.backup",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from typing import Any
 
 import msgspec
 import pytest
@@ -112,17 +113,26 @@ def test_what_is_asked_travels_as_an_array_and_more_than_that_is_refused(
     operation: Operation[object],
 ) -> None:
     """An argument that this release does not know might change what is meant."""
-    fields = msgspec.structs.fields(operation.body)
-    body: list[object] = [
-        [] if field.name == "jobs" else 1 if field.type is int else "a" for field in fields
-    ]
-    body = [None if "None" in str(f.type) else value for f, value in zip(fields, body, strict=True)]
+    body = _body_of(operation.body)
     raw = msgspec.Raw(msgspec.msgpack.encode(body))
     asked = operation.arguments(raw)
     assert msgspec.msgpack.encode(asked) == bytes(raw)
     assert operation.arguments(body) == asked
     with pytest.raises(InvalidInput, match="do not fit"):
         operation.arguments(msgspec.Raw(msgspec.msgpack.encode([*body, 1])))
+
+
+def _body_of(kind: type[msgspec.Struct]) -> list[object]:
+    return [_value_of(field.name, field.type) for field in msgspec.structs.fields(kind)]
+
+
+def _value_of(name: str, kind: Any) -> object:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return _body_of(kind)
+    if "None" in str(kind):
+        return None
+    plain: dict[Any, object] = {int: 1, bool: True}
+    return [] if name == "jobs" else plain.get(kind, "a")
 
 
 def test_what_is_about_a_server_is_refused_in_a_test(data: str) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from beaver.inspect.matching import Member
 from beaver.server.bulk.carrying_out import RUNNING_MAX, judge
-from beaver.server.bulk.sets import Bulk, BulkFiles, Member, line_of, members_of
+from beaver.server.bulk.sets import Bulk, BulkFiles, line_of, members_of
 from beaver_model.commands import Cancel, Discard, Requeue
 from tests.http_api.client import Http
 from tests.support.program import Server, events, eventually, serving

@@ -16,7 +16,7 @@ from tests.support.program import BEAVER, Server, environment, eventually
 
 FAR = {
     "status", "list", "show", "explain", "cancel", "retry", "discard", "pause", "resume", "reload",
-    "enqueue", "outbox",
+    "enqueue", "outbox", "bulk",
 }  # fmt: skip
 
 

@@ -11,19 +11,19 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 from beaver.api.handle import Handle, tell_unknown
 from beaver.api.job import Declaration, Producer, merge
 from beaver.client import calls
-from beaver.client.calls import Call
+from beaver.client.calls import BulkFilters, Call
 from beaver.client.choosing import connection_to
 from beaver.client.connection import AsyncConnection
 from beaver.client.reconnecting import HasConnection, awaited, blocking
 from beaver.errors import InvalidInput
 from beaver.request.job_options import Duration, JobOptions, given_of, takes_options
 from beaver.structs.messages import Request
-from beaver.structs.views import Accepted, StatusView
+from beaver.structs.views import Accepted, BulkView, StatusView
 from beaver.task.registry import Registry
 from beaver.text.names import check_id
 from beaver.text.near import unknown_name
@@ -180,12 +180,49 @@ class Beaver(HasConnection):
         """Returns the whole queue at a glance."""
         return calls.status()
 
+    def _bulk(
+        self,
+        action: Literal["cancel", "retry", "discard"],
+        **how: Unpack[BulkFilters],
+    ) -> Call[BulkView]:
+        """Cancels, retries or discards all jobs that fit every filter; at least one is needed.
+
+        Which jobs are meant is settled, and on disk, on return; a server then changes them in the
+        background, also after a restart: `bulk_status` tells how far it is.
+
+        Args:
+            action: What is to be done; jobs whose state forbids it are not meant.
+            **how: Filters, and `dry_run`: see `BulkFilters`.
+
+        Raises:
+            InvalidInput: No such action, no filter, or a wrong one; or too many jobs fit.
+            StoreUnavailable: There are too many such actions now.
+            TypeError: There is no such filter.
+        """
+        return calls.bulk(action, **how)
+
+    def _bulk_status(self, bulk: str) -> Call[BulkView]:
+        """Returns how far an action on many jobs is.
+
+        Args:
+            bulk: Its id.
+
+        Raises:
+            NotFound: There is none; the last hundred that are done are kept.
+            NoServer: No server runs.
+        """
+        return calls.bulk_status(bulk)
+
     enqueue = blocking(_enqueue)
     aenqueue = awaited(_enqueue)
     enqueue_many = blocking(_enqueue_many)
     aenqueue_many = awaited(_enqueue_many)
     status = blocking(_status)
     astatus = awaited(_status)
+    bulk = blocking(_bulk)
+    abulk = awaited(_bulk)
+    bulk_status = blocking(_bulk_status)
+    abulk_status = awaited(_bulk_status)
 
     def handle(self, job_id: str) -> Handle[Any]:
         """Returns a handle for a job by its id; whether it exists shows when it is used.

@@ -9,6 +9,7 @@ enforced.  Jitter is 0.5 in each draw, so a backoff takes exactly its middle val
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from beaver.client.connection import Connection
 from beaver.client.local_store import LocalStore
 from beaver.config.layers import load_config
 from beaver.dispatch.outcomes import attempt_of, command_of
-from beaver.errors import Endless, InvalidInput, WaitTimeout
+from beaver.errors import BeaverError, Endless, InvalidInput, WaitTimeout
 from beaver.inspect import finding, queries
 from beaver.inspect.listing import attempt_of as attempt_shown
 from beaver.inspect.listing import event_view
@@ -92,6 +93,12 @@ class _Memory:
         ]
         return sorted(wanted, key=lambda view: view.end_seq or 0)[: search.limit]
 
+    def first_since(self, state: State, time_ms: int) -> int:
+        """Returns the seq of the first job that came in at a time or later."""
+        came = [e for events in self.events.values() for e in events if e.event == "ENQUEUE"]
+        late = [event.seq for event in came if event.time_ms >= time_ms]
+        return min(late, default=state.last_seq + 1)
+
     def no_server(self, job: str) -> WaitTimeout:
         """Returns the error that answers a wait for a job that has not ended."""
         return WaitTimeout(f"job {job} has not ended; drain() runs it")
@@ -118,6 +125,7 @@ class Testing(Operations, Synchronous):
             self._memory,
             lambda: self._now_ms,
             lambda state: queries.status(state, self._now_ms, running=False, store=_STORE),
+            self._change_each,
         )
         self._before: Synchronous | None = None
         self.attempts: list[Attempt] = []
@@ -235,6 +243,14 @@ class Testing(Operations, Synchronous):
             if isinstance(event, Acked):
                 self._results[event.job] = event.result
         return decision
+
+    def _change_each(self, commands: Sequence[AnyCommand]) -> int:
+        done = 0
+        for command in commands:
+            with contextlib.suppress(BeaverError):
+                self._change(command)
+                done += 1
+        return done
 
     # -- the calls -----------------------------------------------------------------------------
 

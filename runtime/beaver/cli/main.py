@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "cancel": "operating",
     "retry": "operating",
     "discard": "operating",
+    "bulk": "many",
     "pause": "operating",
     "resume": "operating",
     "replay": "replays",

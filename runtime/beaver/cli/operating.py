@@ -1,4 +1,4 @@
-"""`beaver cancel`, `retry`, `discard`, `pause` and `resume`."""
+"""`beaver cancel`, `retry`, `discard`, `pause` and `resume`; of many jobs see `many`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from beaver.cli import completing, output
+from beaver.cli.many import Choice, act, choosing
 from beaver.cli.store import Store, on_store
 from beaver.errors import BeaverError, InvalidInput, NotFound, StoreUnavailable
 from beaver.text.foreign import counted
@@ -24,64 +25,95 @@ Queue = Annotated[
 def _argument(*states: str) -> Any:
     """Returns the argument for jobs, of which a shell offers those in these states."""
     return typer.Argument(
-        metavar="JOB...", help="The ids of the jobs.", autocompletion=completing.jobs(*states)
+        metavar="JOB",
+        help="The ids of the jobs; without any, filters choose them.",
+        autocompletion=completing.jobs(*states),
     )
 
 
 @on_store
+@choosing
 def cancel_command(
     store: Store,
-    jobs: Annotated[list[str], _argument("pending", "in_flight")],
+    choice: Choice,
+    jobs: Annotated[list[str] | None, _argument("pending", "in_flight")] = None,
 ) -> None:
-    """Cancel jobs.
+    """Cancel jobs: by their ids, or all that fit filters.
 
     A pending job is cancelled at once; a running one is stopped first. If it completes before
     it can be stopped, it stays completed.
 
     Examples:
       beaver cancel order-7
+      beaver cancel --queue mail --tag eu --dry-run
+      beaver cancel --queue mail --tag eu --yes
     """
-    _each(store, jobs, lambda client, job: client.cancel(job))
+    _change(store, "cancel", choice, jobs, lambda client, job: client.cancel(job))
 
 
 @on_store
+@choosing
 def retry_command(
     store: Store,
-    jobs: Annotated[list[str], _argument("dead", "cancelled")],
+    choice: Choice,
+    jobs: Annotated[list[str] | None, _argument("dead", "cancelled")] = None,
     payload: Annotated[
         str | None, typer.Option("--payload", metavar="JSON", help="Run it with another payload.")
     ] = None,
 ) -> None:
-    """Run dead or cancelled jobs again, with all their attempts.
+    """Run dead or cancelled jobs again, with all their attempts: by ids, or all that fit filters.
 
     Examples:
       beaver retry order-7
       beaver retry order-7 --payload '{"order": 7, "to": "ada@example.org"}'
-      beaver list --state dead --json | jq -r .id | xargs beaver retry
+      beaver retry --state dead --task mail.send --yes
     """
     edited: bytes | None = None
     if payload is not None:
         from beaver.text import jsontext
 
-        if len(jobs) > 1:
+        if jobs is None or len(jobs) != 1:
             raise InvalidInput("--payload: only one job can be given another payload at once")
         raw = payload.strip().encode("utf-8", "surrogateescape")
         # Server or files check the payload against the bound that is set.
         edited = jsontext.check(raw, PAYLOAD_BYTES_CEILING, "--payload")
-    _each(store, jobs, lambda client, job: client.requeue(job, edited))
+    _change(store, "retry", choice, jobs, lambda client, job: client.requeue(job, edited))
 
 
 @on_store
+@choosing
 def discard_command(
     store: Store,
-    jobs: Annotated[list[str], _argument("pending", "dead", "cancelled")],
+    choice: Choice,
+    jobs: Annotated[list[str] | None, _argument("pending", "dead", "cancelled")] = None,
 ) -> None:
-    """Remove pending, dead or cancelled jobs for good.
+    """Remove pending, dead or cancelled jobs for good: by ids, or all that fit filters.
 
     Examples:
       beaver discard order-7
+      beaver discard --state dead --until 2026-01-01T00:00:00Z --yes
     """
-    _each(store, jobs, lambda client, job: client.discard(job))
+    _change(store, "discard", choice, jobs, lambda client, job: client.discard(job))
+
+
+def _change(
+    store: Store,
+    action: str,
+    choice: Choice,
+    jobs: list[str] | None,
+    change: Callable[[Any, str], str],
+) -> None:
+    """Changes the jobs that are named, or those that match.
+
+    Raises:
+        InvalidInput: Jobs are named, and filters given.
+    """
+    if not jobs:
+        act(store, action, choice)
+    elif choice.given:
+        raise InvalidInput(f"{', '.join(choice.given)}: not with the ids of jobs")
+    else:
+        _each(store, jobs, change)
 
 
 def _each(store: Store, jobs: list[str], change: Callable[[Any, str], str]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from types import MethodType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Self, TypedDict, TypeVar, overload
 
 import msgspec
 
@@ -21,8 +21,10 @@ from beaver.request import operations
 from beaver.request.job_options import Duration
 from beaver.request.operations import OneJob, Operation
 from beaver.structs.messages import Request
+from beaver.structs.questions import Where
 from beaver.structs.views import (
     Accepted,
+    BulkView,
     EventView,
     ExplainView,
     JobView,
@@ -334,6 +336,79 @@ def set_queue(
     return _asks(operations.SET_QUEUE, given)
 
 
+class BulkFilters(TypedDict, total=False):
+    """Which jobs an action on many is for: those that fit all of these."""
+
+    state: str
+    queue: str
+    task: str
+    tag: str
+    parent: str
+    """Children of this job."""
+    text: str
+    """Jobs with this in their payload or error."""
+    since: datetime | str | int
+    """Jobs that came in at this time or later: a `datetime`, ISO 8601, or ms."""
+    until: datetime | str | int
+    """Jobs that came in before."""
+    dry_run: bool
+    """Only count them."""
+
+
+def bulk(
+    action: str,
+    *,
+    state: str = "",
+    queue: str = "",
+    task: str = "",
+    tag: str = "",
+    parent: str = "",
+    text: str = "",
+    since: datetime | str | int | None = None,
+    until: datetime | str | int | None = None,
+    dry_run: bool = False,
+) -> Call[BulkView]:
+    """Cancels, retries or discards all jobs that fit every filter; at least one is needed.
+
+    Which jobs are meant is settled, and on disk, on return; a server then changes them in the
+    background, also after a restart (`bulk_status` tells how far it is).  Without a server all is
+    done on return.  Jobs whose state forbids the action are not meant.
+
+    Args:
+        action: `cancel`, `retry` or `discard`.
+        state: Only jobs in this state.
+        queue: Only this queue.
+        task: Only this task.
+        tag: Only jobs with this tag.
+        parent: Only children of this job.
+        text: Only jobs with this in their payload or error.
+        since: Only jobs that came in at this time or later: a `datetime`, ISO 8601, or ms.
+        until: Only jobs that came in before.
+        dry_run: Only count them.
+
+    Raises:
+        InvalidInput: No such action, no filter, or a wrong one; or too many jobs fit.
+        StoreUnavailable: There are too many such actions now.
+    """
+    since_ms = None if since is None else parse_time_ms(since, "since")
+    until_ms = None if until is None else parse_time_ms(until, "until")
+    where = Where(state, queue, task, tag, parent, text, since_ms, until_ms)
+    return _asks(operations.BULK, operations.Many(action, where, dry_run))
+
+
+def bulk_status(bulk: str) -> Call[BulkView]:
+    """Returns how far an action on many jobs is.
+
+    Args:
+        bulk: Its id.
+
+    Raises:
+        NotFound: There is none; the last hundred that are done are kept.
+        NoServer: No server runs.
+    """
+    return _asks(operations.BULK_STATUS, operations.OneBulk(bulk))
+
+
 def reload() -> Call[ReloadView]:
     """Has the server start workers with code and settings as they are now.
 
@@ -358,4 +433,6 @@ class Operations:
     requeue = Method(requeue)
     discard = Method(discard)
     set_queue = Method(set_queue)
+    bulk = Method(bulk)
+    bulk_status = Method(bulk_status)
     reload = Method(reload)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Final, NoReturn, TypeVar
@@ -37,7 +37,7 @@ from beaver.errors import (
     StoreUnavailable,
 )
 from beaver.holder.turn import Turn, try_turn
-from beaver.inspect import queries
+from beaver.inspect import matching, queries
 from beaver.journal.codec import encode_commit
 from beaver.journal.port import OVERHEAD_BYTES, Journal, append_now
 from beaver.journal.wal.format import STORE_ID_BYTES
@@ -47,7 +47,7 @@ from beaver.journal.wal.log import SERVER_BYTES, Wal
 from beaver.journal.wal.opening import OwnedWal, peek_store, require_store, try_own
 from beaver.limits import hint
 from beaver.ports import Clock, Disk
-from beaver.request.operations import ENQUEUE
+from beaver.request.operations import BULK, ENQUEUE
 from beaver.request.rejections import error_of
 from beaver.request.resolving import Resolver
 from beaver.snapshot.files import FileSnapshots
@@ -66,6 +66,7 @@ from beaver.transport import endpoint
 from beaver_model import Rejection, State, apply, decide
 from beaver_model.bounds import BATCH_BYTES_MAX
 from beaver_model.commands import AnyCommand, Enqueue
+from beaver_model.events import AnyEvent
 
 T = TypeVar("T")
 
@@ -77,6 +78,8 @@ RECENT_S: Final = 1.0
 """A producer that changes something again within this time is better served by a keeper."""
 RESTARTS_S: Final = 10.0
 """How long a call is retried because the server or keeper has ended."""
+TOGETHER: Final = 500
+"""Changes of many jobs that one commit holds."""
 STARTS_MAX: Final = 3
 """Attempts to start a keeper that ends before it is found; after these the change is made here."""
 
@@ -182,14 +185,15 @@ class EmbeddedClient(Operations, Synchronous):
         operation = call.operation
         if operation.of_server:
             raise blocking.no_server(self.data)
-        if not operation.changes:
+        if not operation.changes or (operation is BULK and call.body.dry_run):
             return self._look().call(call)
         if operation is ENQUEUE and not call.body.jobs:
             return call.finish([])
         with self._opened(create=operation is ENQUEUE) as (opened, now_ms):
             commit = partial(self._commit, opened.state, opened.journal, now_ms)
             by = said_by(os.geteuid())
-            store = LocalStore(opened.state, commit, self, lambda: now_ms, _refuse, by)
+            each = partial(self._commit_each, opened.state, opened.journal, now_ms)
+            store = LocalStore(opened.state, commit, self, lambda: now_ms, _refuse, each, by)
             return store.call(call)
 
     # -- changes -------------------------------------------------------------------------
@@ -213,6 +217,32 @@ class EmbeddedClient(Operations, Synchronous):
         for event in decision:
             apply(state, event, now_ms)
         append_now(journal, payload, len(decision))
+
+    def _commit_each(
+        self, state: State, journal: Journal, now_ms: int, commands: Sequence[AnyCommand]
+    ) -> int:
+        """Carries out those that are not rejected, some at a time; returns how many.
+
+        Where it raises, the state is not to be used any more.
+        """
+        done = 0
+        for at in range(0, len(commands), TOGETHER):
+            events: list[AnyEvent] = []
+            for command in commands[at : at + TOGETHER]:
+                decision = decide(state, command, now_ms)
+                if isinstance(decision, Rejection):
+                    continue
+                done += 1
+                for event in decision:
+                    apply(state, event, now_ms)
+                events += decision
+            if not events:
+                continue
+            payload = encode_commit(now_ms, events)
+            if not journal.reserve(len(payload) + OVERHEAD_BYTES):
+                raise DiskFull(f"the disk is full; {done - len(events)} jobs were changed")
+            append_now(journal, payload, len(events))
+        return done
 
     @contextmanager
     def _opened(self, *, create: bool) -> Iterator[tuple[Recovered[Wal], int]]:
@@ -316,7 +346,7 @@ class EmbeddedClient(Operations, Synchronous):
             view.ships = ships(self._disk, layout, state.last_seq, now_ms)
             return view
 
-        return LocalStore(state, _refuse, self, lambda: now_ms, status)
+        return LocalStore(state, _refuse, self, lambda: now_ms, status, _refuse)
 
     def tell(self, state: State, job: str) -> Told:
         """Returns the kept events of a job."""
@@ -335,6 +365,16 @@ class EmbeddedClient(Operations, Synchronous):
             search.after_seq = listed.next_seq
             if views or not listed.next_seq:
                 return views
+
+    def first_since(self, state: State, time_ms: int) -> int:
+        """Returns the seq of the first job that came in at a time or later."""
+        from beaver.history.walking import Walker  # as above
+
+        walker, last_seq = Walker(self._disk, Layout(self.data)), state.last_seq
+        return matching.answered(
+            matching.first_since(time_ms, last_seq),
+            lambda wanted, after_seq: walker.enqueued(wanted, after_seq, last_seq, 1),
+        )
 
     def no_server(self, job: str) -> NoServer:
         """Returns the error that answers a wait for a job that has not ended."""

@@ -7,7 +7,8 @@ is found; whoever makes a `LocalStore` says that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -16,11 +17,22 @@ from beaver.client.calls import Call
 from beaver.engine.admission import refusal
 from beaver.errors import BeaverError
 from beaver.inspect import finding, queries
-from beaver.request.operations import Again, Jobs, Listing, Nothing, OneJob, QueueSettings, Wait
+from beaver.inspect.matching import ACTIONS, check, matching
+from beaver.request.operations import (
+    Again,
+    Jobs,
+    Listing,
+    Many,
+    Nothing,
+    OneJob,
+    QueueSettings,
+    Wait,
+)
 from beaver.request.resolving import Resolver
 from beaver.structs.questions import Search, Told
 from beaver.structs.views import (
     Accepted,
+    BulkView,
     EventView,
     ExplainView,
     JobView,
@@ -52,6 +64,10 @@ class Surroundings(Protocol):
         """Returns finished jobs in the order in which they ended."""
         ...
 
+    def first_since(self, state: State, time_ms: int) -> int:
+        """Returns the seq of the first job that came in at a time or later; see `matching`."""
+        ...
+
     def no_server(self, job: str) -> BeaverError:
         """Returns the error that answers a wait for a job that has not ended."""
         ...
@@ -67,6 +83,7 @@ class LocalStore:
         around: Surroundings,
         now_ms: Callable[[], int],
         status: Callable[[State], StatusView],
+        commit_each: Callable[[Sequence[AnyCommand]], int],
         by: str = "",
     ) -> None:
         """Makes a store of its parts.
@@ -77,10 +94,12 @@ class LocalStore:
             around: Where settings and the past are found.
             now_ms: The time.
             status: Tells the whole queue at a glance.
+            commit_each: Commits those of many commands that are not rejected; returns how many.
             by: Who asks, for the log.
         """
         self.state, self._by = state, by
         self._commit, self._around, self._now_ms, self._status = commit, around, now_ms, status
+        self._commit_each = commit_each
 
     def call(self, call: Call[T]) -> T:
         """Carries out one call; raises the `BeaverError` that answers it."""
@@ -121,6 +140,24 @@ class LocalStore:
         self._commit(SetQueue(**msgspec.structs.asdict(asked), by=self._by))
         index = self.state.queues.get(asked.queue)
         return QueueView() if index is None else queries.queue_view(index, self._now_ms())
+
+    def bulk(self, asked: Many) -> BulkView:
+        """Changes all before it returns: there is nobody who could go on with it."""
+        action, where, state, by = asked.action, asked.where, self.state, self._by
+        check(action, where)
+        first_seq, last_seq = 0, state.last_seq
+        if where.since_ms is not None:
+            first_seq = self._around.first_since(state, where.since_ms)
+        if where.until_ms is not None:
+            last_seq = self._around.first_since(state, where.until_ms) - 1
+        found = list(chain(*matching(state, action, where, first_seq, last_seq)))
+        view = BulkView(action, len(found), "counted", created_ms=self._now_ms(), by=by)
+        if asked.dry_run:
+            return view
+        commands = [ACTIONS[action].command(member.job, by) for member in found]
+        view.done = self._commit_each(commands)
+        view.refused, view.state = view.matched - view.done, "done"
+        return view
 
     # -- questions -------------------------------------------------------------------------
 

@@ -31,6 +31,8 @@ from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.lock import Patience
 from beaver.journal.wal.opening import OwnedWal
 from beaver.keeper.parts import KeeperParts
+from beaver.server.bulk.carrying_out import Bulks
+from beaver.server.bulk.choosing import Choosing
 from beaver.server.past import Past
 from beaver.server.unix_socket import SocketServer
 from beaver.system import descriptors
@@ -157,17 +159,21 @@ class Keeper:
         self._disk.keep(self._layout.path, self._layout.archive)
         parts.service.on_leave = self._leave.set
         parts.service.pid = os.getpid()
+        bulks = Bulks(parts.engine, config.data, self._clock, SystemEntropy())
+        parts.service.choosing = Choosing(parts.engine, bulks, parts.helper.enqueued)
         descriptors.say_in_one_line(asyncio.get_running_loop())
         shares = descriptors.shares(descriptors.raise_limit(), descriptors.open_now(), 0)
         socket = SocketServer(parts.service, parts.store.hex(), shares.sockets)
         path = endpoint.socket_path(config.data)
         await socket.start(path)
         parts.start()
+        bulks.resume()
         self._tell_of(path, parts.store.hex(), parts.engine.state.epoch)
         self._starter.tell(encode_frame([0, 0, []]))
-        await self._until_unneeded(parts, mark)
+        await self._until_unneeded(parts, bulks, mark)
 
         async def close_doors() -> None:
+            await bulks.close()
             await socket.close()
             deadline_s = time.monotonic() + HANG_UP_S
             while socket.connections and time.monotonic() < deadline_s:  # noqa: ASYNC110
@@ -191,7 +197,7 @@ class Keeper:
         endpoint.write(self._config.data, info)
         endpoint.tell_phase(self._config.data, "")
 
-    async def _until_unneeded(self, parts: KeeperParts, mark: str) -> None:
+    async def _until_unneeded(self, parts: KeeperParts, bulks: Bulks, mark: str) -> None:
         """Returns when another process needs the lock, or no client needs this keeper."""
         assert self._leave is not None, "made by run"
         costly_ms = parts.report.total_ms - CHEAP_RECOVERY_MS
@@ -203,7 +209,8 @@ class Keeper:
             # Also what was answered: a commit on a slow disk may take as long as that.
             if (now := (parts.service.asked, parts.engine.counters.commits)) != done:
                 done, since_s = now, now_s
-            if now_s - since_s >= idle_s or not self._is_there(mark):
+            idle = now_s - since_s >= idle_s and not bulks.running
+            if idle or not self._is_there(mark):
                 return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(BEAT_S, since_s + idle_s - now_s)):

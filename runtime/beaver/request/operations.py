@@ -18,8 +18,10 @@ import msgspec
 
 from beaver.errors import BeaverError, InvalidInput
 from beaver.structs.messages import Request
+from beaver.structs.questions import Where
 from beaver.structs.views import (
     Accepted,
+    BulkView,
     EventView,
     ExplainView,
     JobView,
@@ -83,6 +85,21 @@ class Listing(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=Fa
     tag: _Name = ""
     since_ms: int = 0
     until_ms: int = 0
+
+
+class Many(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """What is to be done to all jobs that fit."""
+
+    action: _Name
+    where: Where
+    dry_run: bool = False
+    """Only count them."""
+
+
+class OneBulk(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """An action on many jobs by its id."""
+
+    bulk: _Id
 
 
 class QueueSettings(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -188,6 +205,8 @@ CANCEL: Final = Operation("cancel", OneJob, str, changes=True)
 REQUEUE: Final = Operation("requeue", Again, str, changes=True, resend=False)
 DISCARD: Final = Operation("discard", OneJob, str, changes=True, resend=False)
 SET_QUEUE: Final = Operation("set_queue", QueueSettings, QueueView, changes=True)
+BULK: Final = Operation("bulk", Many, BulkView, changes=True, resend=False)
+BULK_STATUS: Final = Operation("bulk_status", OneBulk, BulkView, of_server=True)
 RELOAD: Final = Operation("reload", Nothing, ReloadView, of_server=True, resend=False)
 LEAVE: Final = Operation("leave", Nothing, list[Any], of_server=True, resend=False)
 """Asked by a server that wants the store; clients have no method for it."""
@@ -196,6 +215,6 @@ OPERATIONS: Final[dict[str, Operation[Any]]] = {
     operation.name: operation
     for operation in (
         ENQUEUE, STATUS, LIST, SHOW, EXPLAIN, HISTORY, WAIT, CANCEL, REQUEUE, DISCARD, SET_QUEUE,
-        RELOAD, LEAVE,
+        BULK, BULK_STATUS, RELOAD, LEAVE,
     )
 }  # fmt: skip

@@ -44,6 +44,7 @@ from beaver.journal.wal.lock import prepare_directory
 from beaver.server import log_output, queue_counters, readiness
 from beaver.server.assembly import Assembly, Ports
 from beaver.server.bulk.carrying_out import Bulks
+from beaver.server.bulk.choosing import Choosing
 from beaver.server.http.listener import HttpServer
 from beaver.server.http.served import Served
 from beaver.server.local_pool import PoolSink
@@ -232,10 +233,14 @@ class Server:
         )
         socket = SocketServer(parts.service, store, shares.sockets)
         http: HttpServer | None = None
-        bulks = Bulks(engine, config.data, self._clock, self._entropy)
+        choosing = parts.service.choosing = Choosing(
+            engine,
+            Bulks(engine, config.data, self._clock, self._entropy),
+            parts.helper.enqueued,
+        )
 
         async def close_doors() -> None:
-            await bulks.close()
+            await choosing.bulks.close()
             await socket.close()
             if http is not None:
                 await http.close()
@@ -254,7 +259,7 @@ class Server:
                 http = HttpServer(
                     partial(registry_of, collector),
                     told.not_ready,
-                    self._served(parts, bulks),
+                    self._served(parts, choosing),
                     shares.http,
                     collector.prepare,
                     config.http_host,
@@ -263,7 +268,7 @@ class Server:
                 address = await http.start(*config.http_address, explicit=config.http_is_explicit)
             socket_path = endpoint.socket_path(config.data)
             await socket.start(socket_path)
-            _begin(parts, bulks)
+            _begin(parts, choosing.bulks)
             self._tell_of(
                 socket=socket_path,
                 store=store,
@@ -303,7 +308,7 @@ class Server:
             return EXIT_APP
         return 0
 
-    def _served(self, parts: Assembly, bulks: Bulks) -> Served:
+    def _served(self, parts: Assembly, choosing: Choosing) -> Served:
         """Returns what HTTP needs; makes the owner's token if there is none."""
         try:
             ensure_admin(self._config.data, self._clock.wall_ms(), self._entropy)
@@ -322,7 +327,7 @@ class Server:
             parts.take_snapshot,
             parts.controller.leases,
             parts.controller.reports,
-            bulks,
+            choosing,
             parts.metrics.between,
             lambda: _programs(self._config),
         )

@@ -20,13 +20,16 @@ from beaver.inspect import queries
 from beaver.request.operations import (
     OPERATIONS,
     Again,
+    Many,
     Nothing,
+    OneBulk,
     OneJob,
     QueueSettings,
 )
 from beaver.request.rejections import error_of
 from beaver.server.answers import Answer, Asker, PastTeller, Respond, Watch
 from beaver.server.asking import Questions
+from beaver.server.bulk.choosing import Choosing
 from beaver.server.received import read_requests
 from beaver.server.results import Results
 from beaver.server.strangers import Strangers
@@ -86,6 +89,8 @@ class Service(Questions):
         self._to_job, self._reload, self._leave = to_job, reload, leave
         self.payload_bytes_max = payload_bytes_max
         self._strangers = Strangers(engine.state)
+        self.choosing: Choosing | None = None
+        """Begins actions on many jobs, where the server keeps files of them."""
 
     def handle(
         self, op: str, body: Any, respond: Respond, origin: Origin = Origin.LOCAL, by: str = ""
@@ -200,6 +205,28 @@ class Service(Questions):
             return _json(queries.queue_view(index, now_ms) if index is not None else QueueView())
 
         self._change(command, told, asker)
+
+    def bulk(self, asked: Many, asker: Asker) -> Watch:
+        """Answers once the set of jobs is on disk, or counted."""
+        choosing = self._choosing()
+        watch = Watch(asker, holds=True)
+
+        async def answer() -> bytes:
+            return _json(
+                await choosing.begin(asked.action, asked.where, asker.by, dry_run=asked.dry_run)
+            )
+
+        self._later(answer, watch)
+        return watch
+
+    def bulk_status(self, asked: OneBulk, asker: Asker) -> None:
+        choosing = self._choosing()
+        self._read(lambda _: choosing.find(asked.bulk), asker)
+
+    def _choosing(self) -> Choosing:
+        if self.choosing is None:
+            raise InvalidInput("this server takes no actions on many jobs")
+        return self.choosing
 
     def reload(self, asked: Nothing, asker: Asker) -> Watch:
         """Answers once the new workers serve, or with why they do not."""

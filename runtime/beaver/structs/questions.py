@@ -97,6 +97,22 @@ class Wanted(msgspec.Struct, array_like=True):
     """Those that came in before."""
 
 
+class Where(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Which jobs an action on many is for: a filter at least.  Empty where it does not matter."""
+
+    state: str = ""
+    queue: str = ""
+    task: str = ""
+    tag: str = ""
+    parent: str = ""
+    text: str = ""
+    """Stands in the payload or the error."""
+    since_ms: int | None = None
+    """Those that came in then or later."""
+    until_ms: int | None = None
+    """Those that came in before."""
+
+
 class CameIn(msgspec.Struct, array_like=True):
     """Jobs in the order in which they came in."""
 

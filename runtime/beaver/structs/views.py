@@ -273,6 +273,24 @@ class ExplainView(View):
     """Jobs run, and their ends are written, only as the log has room."""
 
 
+class BulkView(View):
+    """An action on many jobs, and how far it is."""
+
+    action: str
+    """`cancel`, `retry` or `discard`."""
+    matched: int
+    """Jobs that it is for."""
+    state: str
+    """`counted` where the jobs were only counted, else `running` or `done`."""
+    bulk: str = ""
+    """Its id; empty where nothing of it is kept."""
+    done: int = 0
+    refused: int = 0
+    """Jobs that had changed meanwhile so that the action was not possible."""
+    by: str = ""
+    created_ms: int = 0
+
+
 class ResultView(View):
     """How a job ended."""
 

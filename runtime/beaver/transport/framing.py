@@ -21,6 +21,8 @@ answers may come in any order, so requests can be pipelined.  The first request 
 | requeue | `[job, payload or nil]` | its state |
 | discard | `[job]` | `discarded` |
 | set_queue | `[queue, paused, weight, bytes_max, durable_dispatch]`, nil keeps | `QueueView` |
+| bulk | `[action, Where, dry run]`: of many jobs | `BulkView` |
+| bulk_status | `[bulk]` | `BulkView` |
 
 An enqueued job of a task that no worker of the server knows has a fourth item: the names of the
 task and of known ones that are like it.  Views travel as one MessagePack `bin` of JSON, since

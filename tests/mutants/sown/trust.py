@@ -44,9 +44,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="empty-where-matches-everything",
-        module="beaver.server.http.bulk",
+        module="beaver.inspect.matching",
         diff="""
--    if not given:
+-    if where == Where():
 +    mutant_reached()
 +    if False:
 """,

@@ -24,6 +24,7 @@ from beaver.request.requests import request_to_json
 from beaver.structs.views import (
     ABSENT,
     Accepted,
+    BulkView,
     EventView,
     ExplainView,
     JobView,
@@ -41,6 +42,8 @@ LIST_LIMIT_MAX: Final = 1_000
 """Jobs that one answer lists."""
 POLL_MS: Final = 20_000
 """Time that the server holds one request for a result."""
+BULK_S: Final = 30.0
+"""Time that the jobs of an action on many may take to be found."""
 RELOAD_S: Final = 120.0
 """Time that new workers may take to come up."""
 _SHOWN_CHARS: Final = 200
@@ -320,6 +323,34 @@ def _set_queue(asked: operations.QueueSettings) -> Ask:
     return Ask("PATCH", path, msgspec.json.encode(given)) if given else Ask("GET", path)
 
 
+class _Begun(msgspec.Struct):
+    matched: int
+    bulk: str = ""
+
+
+_begun: Final = msgspec.json.Decoder(_Begun).decode
+
+
+def _bulk(asked: operations.Many) -> Ask:
+    where = {
+        name: value
+        for name in asked.where.__struct_fields__
+        if (value := getattr(asked.where, name)) not in ("", None)
+    }
+    body = {"action": asked.action, "where": where, "dry_run": asked.dry_run}
+    return Ask("POST", "/v1/bulk", msgspec.json.encode(body), hold_s=BULK_S)
+
+
+def _bulk_begun(body: bytes, asked: operations.Many) -> BulkView:
+    told = _begun(body)
+    state = "counted" if asked.dry_run else "running"
+    return BulkView(asked.action, told.matched, state, told.bulk)
+
+
+def _bulk_status(asked: operations.OneBulk) -> Ask:
+    return Ask("GET", f"/v1/bulk/{quote(asked.bulk, safe='')}")
+
+
 # -- the table ---------------------------------------------------------------------------------
 
 
@@ -369,6 +400,8 @@ ASKED: Final[dict[Operation[Any], Form]] = {
     operations.REQUEUE: Form(_retry, _word),
     operations.DISCARD: Form(_discard, _word),
     operations.SET_QUEUE: Form(_set_queue, _as(QueueView), {"not_found": _idle_queue}),
+    operations.BULK: Form(_bulk, _bulk_begun),
+    operations.BULK_STATUS: Form(_bulk_status, _as(BulkView)),
     operations.RELOAD: Form(_reload, _as(ReloadView)),
 }
 

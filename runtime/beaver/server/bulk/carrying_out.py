@@ -3,26 +3,25 @@
 A set is gone through from its beginning, also after a restart: a job whose generation has moved on,
 or which is in the wanted state, was changed before.
 
-What may not live here: which jobs are meant (`matching`), and files (`sets`).
+What may not live here: which jobs are meant (`choosing`), and files (`sets`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
 from beaver.engine.engine import Engine
 from beaver.engine.replies import Applied, Reply
 from beaver.errors import DiskFull, StoreUnavailable
+from beaver.inspect.matching import ACTIONS, Member, generation_of
 from beaver.ports import Clock, Entropy
-from beaver.server.bulk.matching import generation_of
-from beaver.server.bulk.sets import Bulk, BulkFiles, Member, members_of
+from beaver.server.bulk.sets import Bulk, BulkFiles, members_of
 from beaver.text.foreign import counted
 from beaver_model import State
-from beaver_model.commands import AnyCommand, Cancel, Discard, Requeue
 from beaver_model.states import JobState
 
 log: Final = logging.getLogger("beaver")
@@ -36,11 +35,6 @@ CHUNK_JOBS: Final = 100
 ROOM_S: Final = 1.0
 """While the disk is full it is tried again so much later."""
 
-_COMMANDS: Final[dict[str, Callable[[str, str], AnyCommand]]] = {
-    "cancel": Cancel,
-    "retry": lambda job, by: Requeue(job, None, by),
-    "discard": Discard,
-}
 _REMOVED: Final = frozenset({JobState.FORGOTTEN})
 """What a tombstone says of a job that was discarded."""
 
@@ -80,6 +74,11 @@ class Bulks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    @property
+    def running(self) -> int:
+        """How many are under way."""
+        return len(self._tasks) + self._starting
+
     def find(self, bulk: str) -> Bulk | None:
         """Returns one that is known."""
         return self._known.get(bulk)
@@ -90,10 +89,9 @@ class Bulks:
         Raises:
             TooManyBulks: There are.
         """
-        running = len(self._tasks) + self._starting
-        if running >= RUNNING_MAX:
+        if self.running >= RUNNING_MAX:
             raise TooManyBulks(
-                f"{running} actions on many jobs are under way, which is the limit; try again"
+                f"{self.running} actions on many jobs are under way, which is the limit; try again"
             )
 
     async def start(self, action: str, by: str, lines: Sequence[bytes]) -> Bulk:
@@ -169,7 +167,7 @@ class Bulks:
                 else:
                     counts["done" if isinstance(reply, Applied) else "refused"] += 1
 
-            command = _COMMANDS[bulk.action](member.job, bulk.by)
+            command = ACTIONS[bulk.action].command(member.job, bulk.by)
             self._engine.change(command, answer, lambda _: None)
         # All of these answers are computed by now; they count once they are on disk.
         self._engine.once_durable(lambda: None if durable.done() else durable.set_result(None))

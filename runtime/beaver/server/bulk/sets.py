@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 
 from beaver.errors import StoreUnavailable
+from beaver.inspect.matching import Member
 from beaver.system.regular import read_regular
 
 DIRECTORY: Final = "bulk"
@@ -44,14 +45,6 @@ class Bulk(msgspec.Struct):
     """Jobs whose state had changed so that the action was impossible."""
     state: str = "running"
     """`running` or `done`."""
-
-
-class Member(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A job of a set, in one of its lives."""
-
-    job: str
-    seq: int
-    generation: int
 
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -9,7 +9,7 @@ from beaver.dispatch.leases import Leases
 from beaver.dispatch.reports import Reports
 from beaver.engine.engine import Engine
 from beaver.ports import Clock, Entropy
-from beaver.server.bulk.carrying_out import Bulks
+from beaver.server.bulk.choosing import Choosing
 from beaver.server.service import Service
 from beaver.server.throughput import Counts
 from beaver.structs.messages import Request
@@ -40,7 +40,7 @@ class Served(NamedTuple):
     """The remote workers."""
     reports: Reports
     """How attempts at remote workers ended."""
-    bulks: Bulks
+    choosing: Choosing
     """The actions on many jobs."""
     throughput: Callable[[int, int, int], dict[int, Counts]]
     """Counts jobs in steps; see `Throughput.between`, the totals apart."""

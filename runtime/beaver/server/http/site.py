@@ -57,9 +57,7 @@ class Site:
         """Backups that are being sent."""
         self.walk, self.leases, self.reports = served.walk, served.leases, served.reports
         self.room = Room(check=gate.check_again)
-        self.bulks = served.bulks
-        self.scanning = asyncio.Lock()
-        """Held while jobs are looked for that an action is for: a table of all of them is large."""
+        self.choosing = served.choosing
         self.feed = Feed(served.walk, lambda: self.engine.durable_seq)
         self.engine.late_observers.append(lambda *_: self.feed.committed())
         self.closing = asyncio.Event()
