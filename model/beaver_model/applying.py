@@ -34,7 +34,7 @@ from beaver_model.events import (
     Retried,
     TimedOut,
 )
-from beaver_model.legality import CHECK, Frame, IllegalEvent, refuse_left_in_flight
+from beaver_model.legality import CHECK, IllegalEvent, JudgedFrame, refuse_left_in_flight
 from beaver_model.lifecycle import CELLS, Cells
 from beaver_model.rows import Extra, Row, pack_tombstone, spec_of
 from beaver_model.state import State
@@ -113,7 +113,7 @@ def replay(
     known = state.last_seq + 1 - first_seq
     if known < 0 and events:
         raise IllegalEvent(first_seq, events[0], f"the last seq applied is {state.last_seq}")
-    frame = Frame(time_ms, first_seq, events)
+    frame = JudgedFrame(time_ms, first_seq, events)
     if known > 0:
         events = events[known:]
         frame.resume(state, known)
@@ -139,7 +139,7 @@ def replay(
     return len(events)
 
 
-def _replay_each(state: State, events: Iterable[AnyEvent], frame: Frame) -> None:
+def _replay_each(state: State, events: Iterable[AnyEvent], frame: JudgedFrame) -> None:
     for event in events:
         kind = type(event)
         reason = _CHECKS[kind](state, event, frame)
@@ -150,7 +150,7 @@ def _replay_each(state: State, events: Iterable[AnyEvent], frame: Frame) -> None
         _APPLY[kind](state, event)
 
 
-def _check_forgotten(state: State, event: Any, frame: Frame) -> str | None:
+def _check_forgotten(state: State, event: Any, frame: JudgedFrame) -> str | None:
     """Whether a queue has jobs is counted only where the indexes stand."""
     build_indexes(state)
     return CHECK[QueueForgotten](state, event, frame)

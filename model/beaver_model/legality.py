@@ -100,7 +100,7 @@ class IllegalEvent(Exception):
         self.seq, self.event, self.reason = seq, event, reason
 
 
-class Frame:
+class JudgedFrame:
     """A frame whose events are judged in order: what it binds beside the state."""
 
     __slots__ = (
@@ -173,7 +173,7 @@ class Frame:
         return None
 
 
-def legal(state: State, event: AnyEvent, frame: Frame) -> str | None:
+def legal(state: State, event: AnyEvent, frame: JudgedFrame) -> str | None:
     """Returns why `event` cannot be the next one of `frame`, or `None` where it can."""
     return CHECK[type(event)](state, event, frame)
 
@@ -200,7 +200,7 @@ def refuse_left_in_flight(state: State) -> None:
 # -- jobs ----------------------------------------------------------------------------------------
 
 
-def _check_enqueued(state: State, event: Enqueued, frame: Frame) -> str | None:
+def _check_enqueued(state: State, event: Enqueued, frame: JudgedFrame) -> str | None:
     job = event.job
     if job in state.jobs or job in state.tombstones:
         return f"job {job} exists"
@@ -231,7 +231,7 @@ def _why_no_room(state: State, queue: str) -> str | None:
     return f"there is no room for queue {queue} beside {state.queues_max} others"
 
 
-def _check_dispatched(state: State, event: Dispatched, frame: Frame) -> str | None:
+def _check_dispatched(state: State, event: Dispatched, frame: JudgedFrame) -> str | None:
     row = state.jobs.get(event.job)
     if row is None or _DISPATCH[row.state] is None:
         return _out_of_place(event, row)
@@ -258,7 +258,7 @@ def _has_suspect_in_flight(state: State) -> bool:
     return row is not None and row.token == token
 
 
-def _check_outcome(state: State, event: AttemptEnded, frame: Frame) -> str | None:
+def _check_outcome(state: State, event: AttemptEnded, frame: JudgedFrame) -> str | None:
     row = state.jobs.get(event.job)
     if row is None or CELLS[event.TRIGGER][row.state] is None:  # type: ignore[index]
         return _out_of_place(event, row)
@@ -272,7 +272,7 @@ def _check_outcome(state: State, event: AttemptEnded, frame: Frame) -> str | Non
 
 
 def _check_ended_ill(
-    state: State, event: Retried | TimedOut | Released | Died, frame: Frame
+    state: State, event: Retried | TimedOut | Released | Died, frame: JudgedFrame
 ) -> str | None:
     """RETRY, TIMEOUT, RELEASE and DEAD: the cause fits, and nobody wants the job cancelled."""
     reason = _check_outcome(state, event, frame)
@@ -289,7 +289,7 @@ def _misplaced(event: Retried | TimedOut | Released | Died | Cancelled) -> str |
     return None
 
 
-def _check_retried(state: State, event: Retried | TimedOut, frame: Frame) -> str | None:
+def _check_retried(state: State, event: Retried | TimedOut, frame: JudgedFrame) -> str | None:
     reason = _check_ended_ill(state, event, frame)
     if reason is not None:
         return reason
@@ -300,7 +300,7 @@ def _check_retried(state: State, event: Retried | TimedOut, frame: Frame) -> str
     return None
 
 
-def _check_timed_out(state: State, event: TimedOut, frame: Frame) -> str | None:
+def _check_timed_out(state: State, event: TimedOut, frame: JudgedFrame) -> str | None:
     reason = _check_retried(state, event, frame)
     if reason is not None:
         return reason
@@ -310,7 +310,7 @@ def _check_timed_out(state: State, event: TimedOut, frame: Frame) -> str | None:
     return None
 
 
-def _check_released(state: State, event: Released, frame: Frame) -> str | None:
+def _check_released(state: State, event: Released, frame: JudgedFrame) -> str | None:
     reason = _check_ended_ill(state, event, frame)
     if reason is None and event.cause == Cause.SNOOZE:
         extra = state.jobs[event.job].extra
@@ -319,7 +319,7 @@ def _check_released(state: State, event: Released, frame: Frame) -> str | None:
     return reason
 
 
-def _check_died(state: State, event: Died, frame: Frame) -> str | None:
+def _check_died(state: State, event: Died, frame: JudgedFrame) -> str | None:
     reason = _check_ended_ill(state, event, frame)
     if reason is None and event.cause in _ATTEMPT_SPENT:
         row = state.jobs[event.job]
@@ -329,11 +329,11 @@ def _check_died(state: State, event: Died, frame: Frame) -> str | None:
     return reason
 
 
-def _check_cancelled(state: State, event: Cancelled, frame: Frame) -> str | None:
+def _check_cancelled(state: State, event: Cancelled, frame: JudgedFrame) -> str | None:
     return _check_outcome(state, event, frame) or _misplaced(event)
 
 
-def _check_cancel_requested(state: State, event: CancelRequested, frame: Frame) -> str | None:
+def _check_cancel_requested(state: State, event: CancelRequested, frame: JudgedFrame) -> str | None:
     reason = _check_cell(state, event, frame)
     if reason is not None:
         return reason
@@ -345,7 +345,7 @@ def _check_cancel_requested(state: State, event: CancelRequested, frame: Frame) 
     return None
 
 
-def _check_cell(state: State, event: JobEvent, frame: Frame) -> str | None:
+def _check_cell(state: State, event: JobEvent, frame: JudgedFrame) -> str | None:
     row = state.jobs.get(event.job)
     if row is None or CELLS[event.TRIGGER][row.state] is None:  # type: ignore[index]
         return _out_of_place(event, row)
@@ -361,14 +361,14 @@ def _out_of_place(event: JobEvent, row: Row | None) -> str:
 # -- the store -----------------------------------------------------------------------------------
 
 
-def _check_booted(state: State, event: Booted, frame: Frame) -> str | None:
+def _check_booted(state: State, event: Booted, frame: JudgedFrame) -> str | None:
     if event.epoch != state.epoch + 1:
         return f"epoch {event.epoch} does not follow {state.epoch}"
     frame.booting(state, event)
     return None
 
 
-def _check_queue_set(state: State, event: QueueSet, frame: Frame) -> str | None:
+def _check_queue_set(state: State, event: QueueSet, frame: JudgedFrame) -> str | None:
     if not is_text(event.queue, NAME_BYTES_MAX):
         return f"{event.queue!r:.80} is no name of a queue"
     if not 1 <= event.weight <= WEIGHT_MAX or event.bytes_max < 0:
@@ -376,7 +376,7 @@ def _check_queue_set(state: State, event: QueueSet, frame: Frame) -> str | None:
     return None if event.queue in state.queues else _why_no_room(state, event.queue)
 
 
-def _check_queue_forgotten(state: State, event: QueueForgotten, frame: Frame) -> str | None:
+def _check_queue_forgotten(state: State, event: QueueForgotten, frame: JudgedFrame) -> str | None:
     queue = state.queues.get(event.queue)
     if queue is None:
         return f"queue {event.queue} is not known"
@@ -384,13 +384,13 @@ def _check_queue_forgotten(state: State, event: QueueForgotten, frame: Frame) ->
     return None if why is None else f"queue {event.queue} cannot be forgotten: {why}"
 
 
-def _check_bounds_set(state: State, event: BoundsSet, frame: Frame) -> str | None:
+def _check_bounds_set(state: State, event: BoundsSet, frame: JudgedFrame) -> str | None:
     if event.tombstones_max < 0 or event.tombstones_age_ms < 0:
         return "a bound of tombstones is negative"
     return None
 
 
-CHECK: Final[dict[type, Callable[[State, Any, Frame], str | None]]] = {
+CHECK: Final[dict[type, Callable[[State, Any, JudgedFrame], str | None]]] = {
     **{k: _check_outcome if issubclass(k, AttemptEnded) else _check_cell for k in JOB_EVENTS},
     Enqueued: _check_enqueued,
     Dispatched: _check_dispatched,

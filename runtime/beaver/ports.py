@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from beaver.structs.messages import Attempt, Outcome, SnapshotTaken, TaskInfo
+from beaver.structs.messages import Attempt, Outcome, SnapshotWritten, TaskInfo
 from beaver.structs.questions import Known, Search, Wanted
 from beaver_model.contents import Glance
 
@@ -251,7 +251,7 @@ class Helper(Protocol):
         keep_archive_bytes: int,
         keep_archive_ms: int,
         live: Glance | None = None,
-    ) -> SnapshotTaken:
+    ) -> SnapshotWritten:
         """Writes a snapshot from the older one and the log, compares, and prunes the archive.
 
         Raises:

@@ -13,7 +13,7 @@ import pytest
 from beaver.helper.work import project
 from beaver.history import indexed_log, stories
 from beaver.history.block_reader import BlockReader
-from beaver.history.database import History
+from beaver.history.database import LogIndex
 from beaver.history.indexed_log import Story
 from beaver.journal.wal.reader import segments
 from beaver_chaos.checker.stories import compare_stories
@@ -173,7 +173,7 @@ def three_segments(path: Path) -> LoggedWorld:
 def take_over(world: LoggedWorld, before_seq: int) -> None:
     """The index takes over what it has to know of segments that are about to be deleted."""
     with (
-        History(world.layout.history, STORE, write=True) as history,
+        LogIndex(world.layout.history, STORE, write=True) as history,
         contextlib.closing(BlockReader(world.disk, world.layout)) as reader,
     ):
         history.keep(before_seq, reader.read)

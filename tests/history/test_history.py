@@ -17,7 +17,7 @@ from beaver.history import blocks, stories
 from beaver.history import database as history_module
 from beaver.history import runs as history_runs
 from beaver.history.blocks import BLOCK_EVENTS
-from beaver.history.database import History
+from beaver.history.database import LogIndex
 from beaver.history.rows import HistoryUnusable
 from beaver.inspect import queries
 from beaver.inspect.listing import attempt_of, event_view
@@ -224,7 +224,7 @@ def test_kept_events_of_one_hash_are_told_apart(
     world.run("c")
     index(world)
     prune(world)
-    with History(world.layout.history, STORE) as history:
+    with LogIndex(world.layout.history, STORE) as history:
         assert [[seq for seq, *_ in history.kept_of(name)] for name in "abc"] == [[1], [2], []]
 
 
@@ -359,7 +359,7 @@ def test_a_failed_transaction_leaves_no_trace(world: LoggedWorld) -> None:
     for number in range(2 * BLOCK_EVENTS):
         world.run(f"job-{number}")
     follower = Follower(world.disk, world.layout)
-    with History(world.layout.history, STORE, write=True) as history:
+    with LogIndex(world.layout.history, STORE, write=True) as history:
         (pages,) = history._db.execute("PRAGMA page_count").fetchone()
         # The database may not grow: as on a full disk.
         history._db.execute(f"PRAGMA max_page_count = {pages}")
@@ -378,7 +378,7 @@ def test_a_reading_that_breaks_off_indexes_nothing_of_its_batch(world: LoggedWor
         yield from commits[:2]
         raise EOFError
 
-    with History.create(world.layout.history, STORE) as history:
+    with LogIndex.create(world.layout.history, STORE) as history:
         with pytest.raises(EOFError):
             history.apply(breaking(), lambda: None)
         assert history.applied_seq == 0
@@ -408,7 +408,7 @@ def test_a_calm_store_has_no_block_for_each_commit(world: LoggedWorld) -> None:
         if number % 7 == 0:
             index(world)
     index(world)
-    with History(world.layout.history, STORE) as history:
+    with LogIndex(world.layout.history, STORE) as history:
         assert history.next_block - 1 == 3
         (runs,) = history._db.execute("SELECT count(*) FROM runs").fetchone()
         assert runs < 2 * history_runs.MERGE_RUNS
@@ -426,7 +426,7 @@ def test_two_that_index_at_once_take_nothing_for_damage(world: LoggedWorld) -> N
         index(world)
         yield from commits[4:]
 
-    with History.create(world.layout.history, STORE) as history:
+    with LogIndex.create(world.layout.history, STORE) as history:
         with pytest.raises(HelperFailed, match="try again") as told:
             history.apply(others(), lambda: None)
         assert not isinstance(told.value, HistoryUnusable)
@@ -477,7 +477,7 @@ def test_pruning_forgets_what_ended_before_and_nothing_else(
     assert find(world) == []
     for name in ("dead", "waiting"):
         assert as_json(events_of(world, name)) == as_json(told_by_the_model(world, name))
-    with History(world.layout.history, STORE) as history:
+    with LogIndex(world.layout.history, STORE) as history:
         (kept,) = history._db.execute("SELECT count(*) FROM kept").fetchone()
         assert kept == 4, "three of the dead one, one of the waiting one"
 
@@ -512,7 +512,7 @@ def test_nothing_is_pruned_that_the_index_could_not_take_over(world: LoggedWorld
     index(world)
     for _ in range(2):
         write_snapshot(world.disk, world.layout, world.state, STORE, keep_previous=True)
-    with History(world.layout.history, STORE, write=True) as history:
+    with LogIndex(world.layout.history, STORE, write=True) as history:
         history._db.execute("UPDATE blocks SET end = end - 1")
     prune(world)
     assert world.disk.listdir(world.layout.archive)
@@ -527,26 +527,26 @@ def path(tmp_path: Path) -> str:
 
 
 def test_another_store_s_history_is_refused(path: str) -> None:
-    History.create(path, STORE).close()
+    LogIndex.create(path, STORE).close()
     with pytest.raises(HistoryUnusable, match="another store"):
-        History(path, b"x" * 16)
+        LogIndex(path, b"x" * 16)
 
 
 def test_another_schema_is_refused(path: str) -> None:
-    History.create(path, STORE).close()
+    LogIndex.create(path, STORE).close()
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 3")
     db.close()
     with pytest.raises(HistoryUnusable, match="schema"):
-        History(path, STORE)
+        LogIndex(path, STORE)
 
 
 @pytest.mark.parametrize("content", [b"", b"no database", b"x" * 10_000])
 def test_a_file_that_is_no_database_is_made_anew(path: str, content: bytes) -> None:
     Path(path).write_bytes(content)
     with pytest.raises(HistoryUnusable):
-        History(path, STORE)
-    with History.open_or_create(path, STORE) as history:
+        LogIndex(path, STORE)
+    with LogIndex.open_or_create(path, STORE) as history:
         assert history.applied_seq == 0
 
 
@@ -558,7 +558,7 @@ def test_a_missing_index_is_not_made_by_reading(world: LoggedWorld) -> None:
 
 def test_nobody_else_may_read_it(world: LoggedWorld) -> None:
     world.run("a")
-    with History.create(world.layout.history, STORE):
+    with LogIndex.create(world.layout.history, STORE):
         index(world)
         files = list(Path(world.layout.path).glob("history.db*"))
         assert len(files) >= 2
@@ -568,7 +568,7 @@ def test_nobody_else_may_read_it(world: LoggedWorld) -> None:
 def test_a_reader_waits_for_no_writer(world: LoggedWorld) -> None:
     world.run("a")
     index(world)
-    with History(world.layout.history, STORE, write=True) as history:
+    with LogIndex(world.layout.history, STORE, write=True) as history:
         history._db.execute("BEGIN IMMEDIATE")
         history._db.execute("DELETE FROM keys")
         assert len(events_of(world, "a")) == 3
@@ -601,7 +601,7 @@ def test_a_row_that_has_rotted_is_seen_and_the_log_tells_all_the_same(
     world.dispatch("a")
     world.complete("a", b"1")
     index(world)
-    with History(world.layout.history, STORE, write=True) as history:
+    with LogIndex(world.layout.history, STORE, write=True) as history:
         history._db.execute(change)
     told = stories.tell(world.disk, world.layout, [known(world, "a")])
     assert as_json(told.by_job["a"]) == as_json(told_by_the_model(world, "a"))
@@ -622,7 +622,7 @@ def test_kept_events_that_have_rotted_are_missed(world: LoggedWorld) -> None:
         prune(world)
         world.enqueue(job(f"more-{world.state.last_seq}"))
     assert as_json(events_of(world, "a")) == as_json(told_by_the_model(world, "a"))
-    with History(world.layout.history, STORE, write=True) as history:
+    with LogIndex(world.layout.history, STORE, write=True) as history:
         history._db.execute("UPDATE kept SET hash = hash + 1")
     told = stories.tell(world.disk, world.layout, [known(world, "a")])
     assert told.damaged
@@ -645,7 +645,7 @@ def test_a_damaged_log_is_an_error_and_no_story(world: LoggedWorld) -> None:
 def test_a_history_ahead_of_the_log_is_made_anew(world: LoggedWorld) -> None:
     world.run("a")
     index(world)
-    with History(world.layout.history, STORE, write=True) as history:
+    with LogIndex(world.layout.history, STORE, write=True) as history:
         history._set_meta(history._meta()._replace(applied_seq=50))
     assert index(world) == 3
     assert len(events_of(world, "a")) == 3
@@ -672,7 +672,7 @@ def test_what_the_archive_no_longer_holds_is_missing_and_said_so(world: LoggedWo
     world.run("b")
     world.disk.unlink(world.layout.archived(1))
     assert index(world) == 6
-    with History(world.layout.history, STORE) as history:
+    with LogIndex(world.layout.history, STORE) as history:
         assert (history.first_seq, history.begins_seq) == (4, 4)
     told = stories.tell(world.disk, world.layout, [known(world, "a"), known(world, "b")])
     assert (told.first_seq, told.damaged) == (4, False)

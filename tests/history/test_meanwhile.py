@@ -10,7 +10,7 @@ import pytest
 
 from beaver.helper.work import project, snapshot_and_prune
 from beaver.history import blocks, stories
-from beaver.history.database import History
+from beaver.history.database import LogIndex
 from beaver.journal.wal.layout import Layout
 from beaver.snapshot.files import write_snapshot
 from beaver.structs.questions import Known, Search
@@ -91,9 +91,9 @@ def test_whenever_the_helper_is_at_work_a_story_is_whole_and_told_once(
     wanted = ask(layout)
 
     def struck(look: str) -> None:
-        inner = getattr(History, look)
+        inner = getattr(LogIndex, look)
 
-        def strike(self: History, *args: object) -> object:
+        def strike(self: LogIndex, *args: object) -> object:
             nonlocal moments, strike_at
             moments += 1
             if moments == strike_at:
@@ -101,7 +101,7 @@ def test_whenever_the_helper_is_at_work_a_story_is_whole_and_told_once(
                 work(layout)
             return inner(self, *args)
 
-        monkeypatch.setattr(History, look, strike)
+        monkeypatch.setattr(LogIndex, look, strike)
 
     for look in ("kept_of", "blocks_of", "block", "number_at"):
         struck(look)

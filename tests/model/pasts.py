@@ -32,7 +32,7 @@ from beaver_model.commands import (
     SetQueue,
 )
 from beaver_model.events import Acked, AnyEvent, Cause, Dispatched
-from beaver_model.legality import Frame
+from beaver_model.legality import JudgedFrame
 from beaver_model.rows import Spec, encode_spec
 
 Ask = tuple[Any, ...]
@@ -223,7 +223,7 @@ class Life:
         return decision
 
     def apply(self, events: Sequence[AnyEvent]) -> None:
-        frame = Frame(self.now_ms, self.state.last_seq + 1, events)
+        frame = JudgedFrame(self.now_ms, self.state.last_seq + 1, events)
         for event in events:
             assert (reason := legal(self.state, event, frame)) is None, reason
             apply(self.state, event, self.now_ms)

@@ -50,7 +50,7 @@ from beaver_model.commands import (
 from beaver_model.deciding import why_not_dispatch
 from beaver_model.events import Acked, AnyEvent, Discarded, Dispatched, Enqueued, JobEvent
 from beaver_model.freezing import Frozen
-from beaver_model.legality import Frame, refuse_left_in_flight
+from beaver_model.legality import JudgedFrame, refuse_left_in_flight
 from tests.model.pasts import FAR_MS, SPECS, Ask, Case, Life, cases, job_of, nth, rows_in
 from tests.stateful.running import budget
 from tests.stateful.scan import derived
@@ -240,7 +240,7 @@ def spent(frozen: Frozen, job: str) -> Frozen:
 
 def in_turn(state: State, events: Sequence[AnyEvent], time_ms: int) -> tuple[int, str] | None:
     """Applies events one by one; returns which is illegal, and why."""
-    frame = Frame(time_ms, state.last_seq + 1, events)
+    frame = JudgedFrame(time_ms, state.last_seq + 1, events)
     for event in events:
         reason = legal(state, event, frame)
         if reason is not None:

@@ -33,7 +33,7 @@ from beaver_model.events import Acked, AnyEvent, Enqueued, QueueForgotten, Queue
 from beaver_model.forgetting import why_kept
 from beaver_model.freezing import Frozen
 from beaver_model.index import QueueIndex
-from beaver_model.legality import Frame
+from beaver_model.legality import JudgedFrame
 from beaver_model.state import State
 from tests.worlds.model import World, job
 
@@ -295,7 +295,7 @@ def test_every_way_within_small_bounds_keeps_what_is_promised() -> None:
                     )
                 continue
             steps += 1
-            frame = Frame(1, state.last_seq + 1, decision)
+            frame = JudgedFrame(1, state.last_seq + 1, decision)
             for event in decision:
                 assert legal(state, event, frame) is None
                 if isinstance(event, QueueForgotten):

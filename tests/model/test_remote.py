@@ -19,7 +19,7 @@ from beaver_model.commands import (
 )
 from beaver_model.events import AnyEvent, Booted, Cause, TimedOut
 from beaver_model.invariants import violations
-from beaver_model.legality import Frame, legal
+from beaver_model.legality import JudgedFrame, legal
 from beaver_model.rows import Spec, encode_spec
 from beaver_model.states import JobState
 
@@ -46,7 +46,7 @@ class World:
     def ask(self, command: AnyCommand) -> list[AnyEvent]:
         events = decide(self.state, command, NOW_MS)
         assert not isinstance(events, Rejection), events
-        frame = Frame(NOW_MS, self.state.last_seq + 1, events)
+        frame = JudgedFrame(NOW_MS, self.state.last_seq + 1, events)
         self.frames.append((self.state.last_seq + 1, events))
         for event in events:
             assert legal(self.state, event, frame) is None
@@ -111,7 +111,9 @@ def test_what_outlives_a_boot_is_told_by_the_number_of_the_worker(
     for command in (Complete("a", token, b"1"), Cancel("a")):
         events = decide(world.state, command, NOW_MS)
         assert not isinstance(events, Rejection)
-        reason = legal(world.state, events[0], Frame(NOW_MS, world.state.last_seq + 1, events))
+        reason = legal(
+            world.state, events[0], JudgedFrame(NOW_MS, world.state.last_seq + 1, events)
+        )
         assert (reason is None) == (worker >= REMOTE_WORKERS_FROM)
 
 
@@ -120,7 +122,7 @@ def test_an_attempt_of_a_remote_worker_is_no_suspect_after_a_power_cut(world: Wo
     first_seq = world.state.last_seq + 1
     events = decide(world.state, Boot(power_cut=True), NOW_MS)
     assert not isinstance(events, Rejection)
-    frame = Frame(NOW_MS, first_seq, events)
+    frame = JudgedFrame(NOW_MS, first_seq, events)
     assert legal(world.state, events[0], frame) is None
     apply(world.state, events[0], NOW_MS)
     for suspect in (False, True):

@@ -9,7 +9,7 @@ from beaver.dispatch.slots_view import Concurrency
 from beaver.dispatch.time_limits import IDLE_NS
 from beaver.journal.wal.commit_path import CommitPath
 from beaver.ports import File, Written
-from beaver.structs.messages import SnapshotTaken
+from beaver.structs.messages import SnapshotWritten
 from beaver_model.commands import Enqueue
 from beaver_model.contents import Glance
 from tests.runtime.test_controller import ControllerWorld
@@ -65,7 +65,7 @@ class NeverHelps:
 
     async def snapshot(
         self, last_seq: int, keep_bytes: int, keep_ms: int, live: Glance | None = None
-    ) -> SnapshotTaken:
+    ) -> SnapshotWritten:
         raise AssertionError("nobody asked for a snapshot")
 
     async def project(self, last_seq: int) -> int:

@@ -15,7 +15,7 @@ from beaver.server import housekeeping
 from beaver.server.housekeeping import BUSY_EVENTS_S, LAG_EVENTS_MAX, LAG_S_MAX, PIECE_EVENTS
 from beaver.server.metrics import Metrics
 from beaver.server.results import RESULT_BYTES, Results
-from beaver.structs.messages import SnapshotTaken
+from beaver.structs.messages import SnapshotWritten
 from beaver_model import State
 from beaver_model.contents import Glance
 from beaver_model.events import Acked
@@ -37,7 +37,7 @@ class Projects:
 
     async def snapshot(
         self, last_seq: int, keep_bytes: int, keep_ms: int, live: Glance | None = None
-    ) -> SnapshotTaken:
+    ) -> SnapshotWritten:
         raise AssertionError("nobody asked for a snapshot")
 
     async def project(self, last_seq: int) -> int:
@@ -248,7 +248,7 @@ async def test_a_full_disk_has_the_history_brought_up_before_the_archive_is_prun
 
         async def snapshot(
             self, last_seq: int, keep_bytes: int, keep_ms: int, live: Glance | None = None
-        ) -> SnapshotTaken:
+        ) -> SnapshotWritten:
             pruned_below.append(self.applied)
             raise HelperFailed("no room for that either")
 

@@ -21,7 +21,7 @@ import pytest
 
 from beaver.errors import Corruption, HelperFailed, LiveStateDiffers
 from beaver.helper.process import HelperProcess
-from beaver.history.database import History
+from beaver.history.database import LogIndex
 from beaver.snapshot.files import load_snapshot
 from beaver.structs.questions import Known
 from beaver.transport.framing import encode_frame
@@ -146,7 +146,7 @@ def test_it_follows_a_log_that_grows_and_is_sealed(world: LoggedWorld) -> None:
     with_helper(world.path, use)
     # Only the segment that the older snapshot does not hold whole is left.
     assert len(world.disk.listdir(world.layout.archive)) == 1
-    with History(world.layout.history, STORE) as history:
+    with LogIndex(world.layout.history, STORE) as history:
         assert history.applied_seq == world.state.last_seq
     assert len(events_of(world.disk, world.layout, "more-5")) == 3
 
@@ -155,11 +155,11 @@ def test_who_is_cancelled_leaves_a_projection_that_the_next_waits_for(world: Log
     """Two at once would take each other's rows for damage, and make the history anew."""
     for batch in range(8):
         world.enqueue(*(job(f"job-{batch}-{number}") for number in range(5_000)))
-    with History.create(world.layout.history, STORE), open(world.layout.history, "rb") as file:
+    with LogIndex.create(world.layout.history, STORE), open(world.layout.history, "rb") as file:
 
         async def use(helper: HelperProcess) -> None:
             asked = asyncio.create_task(helper.project(world.state.last_seq))
-            with History(world.layout.history, STORE) as history:
+            with LogIndex(world.layout.history, STORE) as history:
                 while not history.applied_seq:  # noqa: ASYNC110 - another process writes it
                     await asyncio.sleep(0.001)
             asked.cancel()
@@ -179,7 +179,7 @@ def test_a_damaged_history_is_made_anew(world: LoggedWorld) -> None:
         assert await helper.project(world.state.last_seq) == world.state.last_seq
 
     with_helper(world.path, use)
-    with History(world.layout.history, STORE) as history:
+    with LogIndex(world.layout.history, STORE) as history:
         assert history.first_seq == 1
     told = events_of(world.disk, world.layout, "a")
     assert [event.event for event in told] == ["ENQUEUE", "DISPATCH", "ACK"]

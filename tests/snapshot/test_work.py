@@ -17,7 +17,7 @@ from beaver.helper.work import (
     snapshot_and_prune,
     take_snapshot,
 )
-from beaver.history.database import History
+from beaver.history.database import LogIndex
 from beaver.journal.wal.following import Cursor, Follower
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import LogScan, read_commits, segments
@@ -260,7 +260,7 @@ def test_a_snapshot_run_prunes_archive_and_history_alike(world: LoggedWorld) -> 
     snapshot_and_prune(world.disk, world.layout, seq, 0, 0, ManualClock(world.now_ms))
     # The snapshot at 12 is the older one now.
     assert archive_of(world) == [13]
-    with History(world.layout.history, STORE) as history:
+    with LogIndex(world.layout.history, STORE) as history:
         assert history.first_seq == 13
     assert events_of(world.disk, world.layout, "job-3") == []
     assert len(events_of(world.disk, world.layout, "job-4")) == 3

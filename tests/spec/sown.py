@@ -38,7 +38,7 @@ from beaver_model.events import (
     Retried,
     TimedOut,
 )
-from beaver_model.legality import Frame
+from beaver_model.legality import JudgedFrame
 from beaver_model.rows import TOMBSTONE_BYTES, Extra
 from beaver_spec.explorer.model_under_test import ModelUnderTest, at_once, recover
 from beaver_spec.explorer.rules import Rules
@@ -302,7 +302,7 @@ def resent_id_forgets(state: State, event: AnyEvent, time_ms: int) -> None:
     beaver_model.apply(state, event, time_ms)
 
 
-def any_event_is_legal(state: State, event: AnyEvent, frame: Frame) -> str | None:
+def any_event_is_legal(state: State, event: AnyEvent, frame: JudgedFrame) -> str | None:
     return None
 
 

@@ -8,7 +8,7 @@ from transitions import Machine
 import beaver_model
 from beaver_model import State
 from beaver_model.events import AnyEvent, Released, Retried
-from beaver_model.legality import Frame
+from beaver_model.legality import JudgedFrame
 from beaver_model.lifecycle import CELLS, build_machine
 from beaver_model.states import JobState, Trigger
 from beaver_spec.explorer.cells import cells_result, check_cells, shapes
@@ -50,7 +50,7 @@ def test_a_machine_with_another_arrow_is_seen() -> None:
     assert any("ACK in CANCELLED" in line for line in check_cells(machine).wrong)
 
 
-def legal_without_the_attempts(state: State, event: AnyEvent, frame: Frame) -> str | None:
+def legal_without_the_attempts(state: State, event: AnyEvent, frame: JudgedFrame) -> str | None:
     reason = beaver_model.legal(state, event, frame)
     if isinstance(event, Retried) and reason is not None and "no attempt left" in reason:
         return None

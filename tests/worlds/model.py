@@ -7,7 +7,7 @@ from typing import Any
 from beaver_model import Offer, Rejection, Row, Spec, State, apply, decide, legal, select
 from beaver_model.commands import AnyCommand, Dispatch, Enqueue, NewJob
 from beaver_model.events import AnyEvent
-from beaver_model.legality import Frame
+from beaver_model.legality import JudgedFrame
 from beaver_model.rows import encode_spec
 
 
@@ -44,7 +44,7 @@ class World:
 
     def legal(self, event: AnyEvent) -> str | None:
         """Returns why an event, alone in its frame, cannot be the next one."""
-        return legal(self.state, event, Frame(self.now_ms))
+        return legal(self.state, event, JudgedFrame(self.now_ms))
 
     def enqueue(self, *jobs: NewJob) -> None:
         self.do(Enqueue(jobs))

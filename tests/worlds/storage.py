@@ -22,7 +22,7 @@ from beaver.server.loop_stalls import LoopStalls
 from beaver.server.serve import Server
 from beaver.snapshot.port import MemorySnapshots, Snapshots
 from beaver.store.rebuild import Replica, rebuild
-from beaver.structs.messages import SnapshotTaken
+from beaver.structs.messages import SnapshotWritten
 from beaver.structs.questions import Known, Search, Wanted
 from beaver.structs.views import JobView
 from beaver_model import fingerprint
@@ -43,11 +43,11 @@ class NearHelper:
     async def prepare(self, path: str, size: int) -> None:
         raise AssertionError("there are no segments")
 
-    async def snapshot(self, last_seq: int, *_: Any) -> SnapshotTaken:
+    async def snapshot(self, last_seq: int, *_: Any) -> SnapshotWritten:
         replica = rebuild(self._journal, self._snapshots)
         self._snapshots.save(self._journal.store, replica.snapshot())
         state = replica.state
-        return SnapshotTaken(state.last_seq, fingerprint(state), state.ledger, 0)
+        return SnapshotWritten(state.last_seq, fingerprint(state), state.ledger, 0)
 
     async def project(self, last_seq: int) -> int:
         return last_seq

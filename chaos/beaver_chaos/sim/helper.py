@@ -17,7 +17,7 @@ from beaver.errors import BeaverError, HelperFailed, SnapshotDiffers
 from beaver.helper import work
 from beaver.journal.wal.layout import Layout
 from beaver.ports import Disk
-from beaver.structs.messages import SnapshotTaken
+from beaver.structs.messages import SnapshotWritten
 from beaver.structs.questions import Ending, Known, Listed, Search, Told, Wanted
 from beaver_chaos.sim.loop import Process
 from beaver_chaos.sim.machine import Machine
@@ -72,10 +72,10 @@ class SimHelper:
         keep_archive_bytes: int,
         keep_archive_ms: int,
         live: Glance | None = None,
-    ) -> SnapshotTaken:
+    ) -> SnapshotWritten:
         world = self._world
 
-        def do(disk: Disk) -> SnapshotTaken:
+        def do(disk: Disk) -> SnapshotWritten:
             taken = work.take_snapshot(disk, self._layout, last_seq, world.clock, live)
             world.reach("a snapshot is taken")
             first_seq = work.prune_archive(

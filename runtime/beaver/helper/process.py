@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from beaver.errors import BeaverError, HelperFailed
-from beaver.structs.messages import SnapshotTaken
+from beaver.structs.messages import SnapshotWritten
 from beaver.structs.questions import Known, Search, Wanted
 from beaver.system.kinship import STORE_VARIABLE
 from beaver.transport.framing import FrameReader, decode_message, encode_frame, error_named
@@ -78,7 +78,7 @@ class HelperProcess:
         keep_archive_bytes: int,
         keep_archive_ms: int,
         live: Glance | None = None,
-    ) -> SnapshotTaken:
+    ) -> SnapshotWritten:
         """Takes a snapshot at `last_seq`, a durable seq, and prunes the archive.
 
         Raises:
@@ -87,7 +87,7 @@ class HelperProcess:
         """
         args = [last_seq, keep_archive_bytes, keep_archive_ms, live]
         answer = await self._ask("snapshot", args)
-        return SnapshotTaken(*answer)
+        return SnapshotWritten(*answer)
 
     async def project(self, last_seq: int) -> int:
         """Projects the log up to `last_seq`, a durable seq; returns the history's seq.

@@ -26,7 +26,7 @@ from typing import Final
 
 from beaver.errors import NO_ROOM, DiskFull, HelperFailed, LiveStateDiffers
 from beaver.history.block_reader import BlockReader
-from beaver.history.database import History
+from beaver.history.database import LogIndex
 from beaver.history.rows import HistoryUnusable
 from beaver.journal.wal.following import Follower
 from beaver.journal.wal.layout import Layout
@@ -41,7 +41,7 @@ from beaver.snapshot.files import (
     write_unnamed,
 )
 from beaver.snapshot.lines import SnapshotDamaged
-from beaver.structs.messages import SnapshotTaken
+from beaver.structs.messages import SnapshotWritten
 from beaver_model import State
 from beaver_model.contents import Glance, difference_at_a_glance
 
@@ -103,7 +103,7 @@ def _disk_full(what: str) -> Iterator[None]:
 
 def take_snapshot(
     disk: Disk, layout: Layout, last_seq: int, clock: Clock, live: Glance | None = None
-) -> SnapshotTaken:
+) -> SnapshotWritten:
     """Writes a snapshot of the state at `last_seq`, a seq that is durable.
 
     Where the newest one already holds that state, nothing is written.
@@ -133,7 +133,7 @@ def take_snapshot(
     if live is not None:
         _compare_live(state, live)
     if base is not None and newest_is_good and base.last_seq == last_seq:
-        taken = SnapshotTaken(last_seq, base.fingerprint, state.ledger, base.bytes)
+        taken = SnapshotWritten(last_seq, base.fingerprint, state.ledger, base.bytes)
     else:
         store = segments(disk, layout)[-1].header.store
         with _disk_full(f"no room for a snapshot at {layout.snapshot}"):
@@ -268,13 +268,13 @@ def project(disk: Disk, layout: Layout, last_seq: int) -> int:
         try:
             return _project(disk, layout, store, oldest_seq, last_seq)
         except HistoryUnusable:
-            History.create(layout.history, store).close()
+            LogIndex.create(layout.history, store).close()
             return _project(disk, layout, store, oldest_seq, last_seq)
 
 
 def _project(disk: Disk, layout: Layout, store: bytes, oldest_seq: int, last_seq: int) -> int:
     path = layout.history
-    with History.open_or_create(path, store) as history:
+    with LogIndex.open_or_create(path, store) as history:
         applied_seq = history.applied_seq
         if applied_seq > last_seq:
             log.warning(
@@ -298,7 +298,7 @@ def snapshot_and_prune(
     keep_ms: int,
     clock: Clock,
     live: Glance | None = None,
-) -> SnapshotTaken:
+) -> SnapshotWritten:
     """Takes a snapshot, and deletes what is dispensable only once every comparison holds.
 
     Where there is no room for it, what the comparisons of the snapshots before allow is deleted
@@ -320,7 +320,7 @@ def _prune(disk: Disk, layout: Layout, keep_bytes: int, keep_ms: int, clock: Clo
     """Prunes the archive, once the history has taken over what is still to be told."""
     store = segments(disk, layout)[-1].header.store
     try:
-        history = History(layout.history, store, write=True)
+        history = LogIndex(layout.history, store, write=True)
     except (FileNotFoundError, HistoryUnusable):
         return  # Segments that it has not indexed are kept.
     with (

@@ -56,12 +56,12 @@ Entry = tuple[int, int, Event]
 __decode_event: Final = msgspec.msgpack.Decoder(AnyEvent).decode
 
 
-class History:
+class LogIndex:
     """The index of one store's log, for one writer or any number of readers.
 
     Raises:
         HistoryUnusable: From every method, where the file is damaged, of another store or
-            of another schema.  `History.create` starts anew.
+            of another schema.  `LogIndex.create` starts anew.
         FileNotFoundError: From the constructor, where there is no file.
     """
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, TypeVar
 from beaver.errors import Corruption, StoreUnavailable
 from beaver.history.block_reader import BlockReader
 from beaver.history.blocks import Block, Blocks, hash_of, numbers_in
-from beaver.history.database import Entry, History
+from beaver.history.database import Entry, LogIndex
 from beaver.history.projection import JobRecord, advance
 from beaver.history.rows import HistoryDamaged, HistoryUnusable
 from beaver.inspect.listing import event_view
@@ -99,9 +99,9 @@ class IndexedLog:
         self.until_seq = max(until_seq, self.indexed_seq)
         self._tail: UnindexedTail | None = None
 
-    def _open(self, store: bytes) -> History | None:
+    def _open(self, store: bytes) -> LogIndex | None:
         try:
-            history = History(self.layout.history, store)
+            history = LogIndex(self.layout.history, store)
             self._open_files.callback(history.close)
             self._open_files.enter_context(history.snapshot())
             return history

@@ -54,7 +54,7 @@ class Lag(NamedTuple):
     """Rows that the server has refused."""
 
 
-class Refused(NamedTuple):
+class RefusedRow(NamedTuple):
     """A row that was set aside."""
 
     id: str
@@ -85,7 +85,7 @@ class Database(Protocol):
         """Returns how far the relay is behind."""
         ...
 
-    def refused(self, most: int) -> list[Refused]:
+    def refused(self, most: int) -> list[RefusedRow]:
         """Returns rows that were set aside, the oldest first."""
         ...
 
@@ -238,10 +238,10 @@ class _Sqlite:
             ask = self._open().execute
             return _lag(ask(self._asks.lag).fetchone(), ask(self._asks.aside).fetchone())
 
-    def refused(self, most: int) -> list[Refused]:
+    def refused(self, most: int) -> list[RefusedRow]:
         """See `Database`."""
         with self._told():
-            return [Refused(*row) for row in self._open().execute(self._asks.refused, (most,))]
+            return [RefusedRow(*row) for row in self._open().execute(self._asks.refused, (most,))]
 
     def again(self, ids: Sequence[str] | None) -> int:
         """See `Database`."""
@@ -341,12 +341,12 @@ class _Postgres:
             connection.rollback()
             return _lag(waiting, aside)
 
-    def refused(self, most: int) -> list[Refused]:
+    def refused(self, most: int) -> list[RefusedRow]:
         """See `Database`."""
         with self._told() as connection:
             rows = connection.execute(self._asks.refused.encode(), (most,)).fetchall()
             connection.rollback()
-            return [Refused(*row) for row in rows]
+            return [RefusedRow(*row) for row in rows]
 
     def again(self, ids: Sequence[str] | None) -> int:
         """See `Database`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from beaver_model import State, apply, legal
 from beaver_model.events import AnyEvent, Booted, BoundsSet, Enqueued, JobEvent, QueueForgotten
-from beaver_model.legality import Frame as JudgedFrame
+from beaver_model.legality import JudgedFrame
 from beaver_model.state import Header
 
 

@@ -46,8 +46,7 @@ from beaver_model import (
 )
 from beaver_model import replay as replay_events
 from beaver_model.events import AnyEvent
-from beaver_model.legality import Frame as JudgedFrame
-from beaver_model.legality import refuse_left_in_flight
+from beaver_model.legality import JudgedFrame, refuse_left_in_flight
 
 Progress = Callable[[int, int], None]
 """Called now and then with the bytes read and the bytes in all."""

@@ -46,7 +46,7 @@ from beaver.snapshot.lines import (
     tombstone_line,
 )
 from beaver.snapshot.port import Snapshot
-from beaver.structs.messages import SnapshotTaken
+from beaver.structs.messages import SnapshotWritten
 from beaver.structs.recovery import RecoveryReport
 from beaver.text.foreign import counted
 from beaver_model.contents import Contents, contents_of, difference
@@ -95,7 +95,7 @@ class UnnamedSnapshot(NamedTuple):
     """A snapshot that is synced under a temporary name, and what it must hold."""
 
     path: str
-    taken: SnapshotTaken
+    taken: SnapshotWritten
     contents: Contents
 
 
@@ -125,7 +125,7 @@ class SnapshotInfo(NamedTuple):
 
 def write_snapshot(
     disk: Disk, files: SnapshotFiles, state: State, store: bytes, *, keep_previous: bool = True
-) -> SnapshotTaken:
+) -> SnapshotWritten:
     """Writes a snapshot of `state` and makes it the newest one.
 
     On return it is durable, name and all, and the one before is kept as the older one.  If
@@ -169,13 +169,13 @@ def write_unnamed(disk: Disk, files: SnapshotFiles, state: State, store: bytes) 
         with contextlib.suppress(OSError):
             disk.unlink(temporary)
         raise
-    taken = SnapshotTaken(state.last_seq, fingerprint, state.ledger, writer.size)
+    taken = SnapshotWritten(state.last_seq, fingerprint, state.ledger, writer.size)
     return UnnamedSnapshot(temporary, taken, contents_of(state))
 
 
 def name_snapshot(
     disk: Disk, files: SnapshotFiles, unnamed: UnnamedSnapshot, *, keep_previous: bool = True
-) -> SnapshotTaken:
+) -> SnapshotWritten:
     """Reads back what was written, compares the whole, and makes it the newest snapshot."""
     try:
         _compare(disk, unnamed)

@@ -99,7 +99,7 @@ class Outcome(msgspec.Struct, array_like=True, gc=False):
     """Running time of the user code."""
 
 
-class SnapshotTaken(msgspec.Struct):
+class SnapshotWritten(msgspec.Struct):
     """A snapshot that was written: its seq and the check values of its state."""
 
     last_seq: int

@@ -38,7 +38,7 @@ from beaver_model.commands import (
     Requeue,
 )
 from beaver_model.events import JOB_EVENTS, Cause, Digest, Enqueued, JobEvent
-from beaver_model.legality import Frame
+from beaver_model.legality import JudgedFrame
 from beaver_model.lifecycle import CELLS, Life, build_machine
 from beaver_model.rows import encode_spec
 from beaver_model.states import JobState, Trigger
@@ -249,7 +249,7 @@ def _check_event(
 ) -> Iterator[str]:
     state, before = state_of(row), JobState(row.state)
     target = targets[event.TRIGGER, before]
-    reason = model.legal(state, event, Frame(NOW_MS))
+    reason = model.legal(state, event, JudgedFrame(NOW_MS))
     allowed = _allowed(row, snoozes, event, target is not None)
     if (reason is None) != allowed:
         said = "legal" if reason is None else f"illegal, {reason}"
@@ -309,7 +309,7 @@ def _check_command(
         if decision.code not in REJECTIONS:
             yield f"{what}: the refusal {decision.code} is not known"
         return
-    frame = Frame(NOW_MS, state.last_seq + 1, decision)
+    frame = JudgedFrame(NOW_MS, state.last_seq + 1, decision)
     for event in decision:
         reason = model.legal(state, event, frame)
         if reason is not None:

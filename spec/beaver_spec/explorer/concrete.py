@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from beaver_model import Rejection, freeze, thaw
 from beaver_model.events import AnyEvent
 from beaver_model.freezing import Frozen
-from beaver_model.legality import Frame
+from beaver_model.legality import JudgedFrame
 from beaver_model.state import Header, State
 from beaver_spec.explorer.actions import Action
 from beaver_spec.explorer.explorer import Explorer, can_end
@@ -153,7 +153,7 @@ class ConcreteSpace(Space):
             step.refusal = decision.code
             step.wrong = tuple(self._check_refusal(before, ask, decision))
             return step
-        frame = Frame(self.now, state.last_seq + 1, decision)
+        frame = JudgedFrame(self.now, state.last_seq + 1, decision)
         for event in decision:
             reason = self.model.legal(state, event, frame)
             if reason is not None:

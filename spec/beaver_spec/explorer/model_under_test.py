@@ -9,7 +9,7 @@ import beaver_model
 from beaver_model import Offer, Rejection, Row, State
 from beaver_model.commands import AnyCommand
 from beaver_model.events import AnyEvent
-from beaver_model.legality import Frame
+from beaver_model.legality import JudgedFrame
 
 
 def at_once(state: State, events: Sequence[AnyEvent], time_ms: int) -> None:
@@ -28,7 +28,7 @@ class ModelUnderTest(NamedTuple):
 
     decide: Callable[[State, AnyCommand, int], list[AnyEvent] | Rejection] = beaver_model.decide
     apply: Callable[[State, AnyEvent, int], None] = beaver_model.apply
-    legal: Callable[[State, AnyEvent, Frame], str | None] = beaver_model.legal
+    legal: Callable[[State, AnyEvent, JudgedFrame], str | None] = beaver_model.legal
     violations: Callable[[State], list[str]] = beaver_model.violations
     select: Callable[[State, Offer, int], Row | None] = beaver_model.select
     at_once: Callable[[State, Sequence[AnyEvent], int], None] = at_once

@@ -20,7 +20,7 @@ from beaver_model.commands import (
 )
 from beaver_model.events import AnyEvent
 from beaver_model.freezing import Frozen
-from beaver_model.legality import Frame
+from beaver_model.legality import JudgedFrame
 from beaver_model.rows import encode_spec
 from beaver_model.states import JobState
 from beaver_spec.explorer.asking import command_of
@@ -179,7 +179,7 @@ class Space:
             tally[decision.code] = tally.get(decision.code, 0) + 1
             return step
         events = list(decision)
-        frame = Frame(NOW_MS, state.last_seq + 1, events)
+        frame = JudgedFrame(NOW_MS, state.last_seq + 1, events)
         for event in events:
             reason = self.model.legal(state, event, frame)
             if reason is not None:

@@ -19,7 +19,7 @@ import msgspec
 from beaver.client.asynchronous import AsyncClient
 from beaver.helper import work
 from beaver.history import stories
-from beaver.history.database import History
+from beaver.history.database import LogIndex
 from beaver.history.rows import delete_history
 from beaver.journal.wal.layout import Layout
 from beaver.journal.wal.reader import read_commits
@@ -163,7 +163,7 @@ async def _leave_at_work(program: Program) -> None:
     last_seq, store, layout = status.last_seq, status.store, Layout(str(program.data))
 
     def rests() -> bool:
-        with History(layout.history, bytes.fromhex(store)) as history:
+        with LogIndex(layout.history, bytes.fromhex(store)) as history:
             projected = history.applied_seq >= last_seq
         frames, _ = frames_of(Path(layout.log))
         return projected and not frames[-1].count

@@ -29,13 +29,21 @@ from beaver.server.http.access import NOBODY, TOKEN, is_loopback
 from beaver.server.http.describing import document
 from beaver.server.http.page import add_page, is_page
 from beaver.server.http.problems import Problem, problem_of, problem_of_status
-from beaver.server.http.routing import STREAMS, Call, Reply, Route, accepts, check_type, read_query
+from beaver.server.http.routing import (
+    STREAMS,
+    HttpCall,
+    Reply,
+    Route,
+    accepts,
+    check_type,
+    read_query,
+)
 from beaver.server.http.site import Site
 
 log: Final = logging.getLogger("beaver.http")
 
 
-async def _openapi(call: Call) -> Reply:
+async def _openapi(call: HttpCall) -> Reply:
     return Reply(_description(), call.site.engine.durable_seq)
 
 
@@ -92,7 +100,7 @@ def _handler(route: Route, site: Site) -> Handler:
             raise Problem("not_acceptable", f"Accept: {' or '.join(route.gives)} is what there is")
         if route.body is not None:
             check_type(request, route.takes)
-        found = await route.handle(Call(site, request, token, read_query(request, route.query)))
+        found = await route.handle(HttpCall(site, request, token, read_query(request, route.query)))
         return found.response() if isinstance(found, Reply) else found
 
     return handle

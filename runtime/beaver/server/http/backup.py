@@ -22,7 +22,7 @@ from aiohttp import web
 
 from beaver.access.roles import Right
 from beaver.server.http.problems import Problem
-from beaver.server.http.routing import TAR, Call, Route
+from beaver.server.http.routing import TAR, HttpCall, Route
 
 log: Final = logging.getLogger("beaver.http")
 
@@ -58,7 +58,7 @@ class _Source(NamedTuple):
         return data
 
 
-async def _backup(call: Call) -> web.StreamResponse:
+async def _backup(call: HttpCall) -> web.StreamResponse:
     site = call.site
     if site.backups >= BACKUPS_MAX:
         raise Problem(
@@ -102,7 +102,7 @@ async def _started(data: str) -> AsyncIterator[_Source]:
             await asyncio.shield(asyncio.to_thread(process.wait))
 
 
-async def _send(call: Call, source: _Source) -> web.StreamResponse:
+async def _send(call: HttpCall, source: _Source) -> web.StreamResponse:
     site = call.site
     data = await source.chunk()  # Before anything is answered: it may be refused.
     response = web.StreamResponse(

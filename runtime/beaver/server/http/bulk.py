@@ -13,7 +13,7 @@ from beaver.server.bulk.carrying_out import TooManyBulks
 from beaver.server.bulk.choosing import TooManyMatch
 from beaver.server.http.listing import State
 from beaver.server.http.problems import Problem
-from beaver.server.http.routing import Body, Call, Reply, Route
+from beaver.server.http.routing import Body, HttpCall, Reply, Route
 from beaver.structs.questions import Where
 from beaver.structs.views import BulkView
 from beaver.text.names import check_name
@@ -73,7 +73,7 @@ class BulkStarted(msgspec.Struct):
     matched: int
 
 
-async def _act(call: Call) -> Reply:
+async def _act(call: HttpCall) -> Reply:
     body = await call.body(BulkAction, BODY_BYTES_MAX)
     given = {
         name: value
@@ -83,7 +83,7 @@ async def _act(call: Call) -> Reply:
     return await _begin(call, body.action, Where(**given), dry_run=body.dry_run)
 
 
-async def _begin(call: Call, action: str, where: Where, *, dry_run: bool) -> Reply:
+async def _begin(call: HttpCall, action: str, where: Where, *, dry_run: bool) -> Reply:
     try:
         begun = await call.site.choosing.begin(action, where, call.token.by, dry_run=dry_run)
     except TooManyBulks as error:
@@ -97,12 +97,12 @@ async def _begin(call: Call, action: str, where: Where, *, dry_run: bool) -> Rep
     return Reply(BulkStarted(begun.bulk, begun.matched), seq, 202, path)
 
 
-async def _tell(call: Call) -> Reply:
+async def _tell(call: HttpCall) -> Reply:
     found = call.site.choosing.find(call.request.match_info["bulk"])
     return Reply(found, call.site.engine.durable_seq)
 
 
-async def _purge(call: Call) -> Reply:
+async def _purge(call: HttpCall) -> Reply:
     body, name = await call.body(Purge, BODY_BYTES_MAX), check_name(call.name, "queue")
     await call.site.read(lambda state: _known(name in state.queues, name))
     return await _begin(call, "discard", Where("pending", name), dry_run=body.dry_run)

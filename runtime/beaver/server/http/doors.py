@@ -59,7 +59,7 @@ _TOO_LATE: Final = _bare(
 )
 
 
-class Body(Protocol):
+class IncomingBody(Protocol):
     """The body of a request, as it comes in."""
 
     def is_eof(self) -> bool: ...
@@ -77,7 +77,7 @@ class Door(asyncio.Protocol):
         self._waits_for_head = False
         self._asked = 0
         """Requests whose head is there and whose answer is not."""
-        self._body: Body | None = None
+        self._body: IncomingBody | None = None
         """Body of the last request until it has arrived completely, even after the answer."""
         self._more_came = False
         """Bytes came while a request was carried out: maybe a part of the next."""
@@ -127,7 +127,7 @@ class Door(asyncio.Protocol):
 
     # -- what becomes of its requests ------------------------------------------------------------
 
-    def has_asked(self, body: Body) -> None:
+    def has_asked(self, body: IncomingBody) -> None:
         """The head of a request is there."""
         self._asked += 1
         self._more_came = self._waits_for_head = False
@@ -150,12 +150,12 @@ class Door(asyncio.Protocol):
         self._more_came = False
         self._expect(HEAD_S, self._head_is_late)
 
-    def _expect_nothing(self, body: Body | None) -> None:
+    def _expect_nothing(self, body: IncomingBody | None) -> None:
         """All is answered; the rest of a body that nobody wanted may come, or a new request."""
         self._body = None if body is None or body.is_eof() else body
         self._expect(KEEPALIVE_S, self._hang_up)
 
-    def _expect_body(self, body: Body) -> None:
+    def _expect_body(self, body: IncomingBody) -> None:
         if body.is_eof():
             self._body = None
             self._stop()
@@ -184,10 +184,10 @@ class Door(asyncio.Protocol):
             self._transport.abort()
 
 
-class Refused(asyncio.Protocol):
+class SurplusClient(asyncio.Protocol):
     """One client too many: it reads why, as far as it reads at all."""
 
-    def __init__(self, refused: set[Refused], connections_max: int) -> None:
+    def __init__(self, refused: set[SurplusClient], connections_max: int) -> None:
         self._refused = refused
         self._connections_max = connections_max
         self._transport: asyncio.Transport | None = None
@@ -237,7 +237,7 @@ class Doors:
         """
         self._make_handler, self._connections_max = make_handler, connections_max
         self._doors: dict[object, Door] = {}
-        self._refused: set[Refused] = set()
+        self._refused: set[SurplusClient] = set()
         self._entering: set[socket.socket] = set()
         """Those whose handshake is under way."""
         self._entering_refused: set[socket.socket] = set()
@@ -260,9 +260,9 @@ class Doors:
         return Door(self._make_handler(), self._doors)
 
     def _refuse(self) -> asyncio.Protocol:
-        return Refused(self._refused, self._connections_max)
+        return SurplusClient(self._refused, self._connections_max)
 
-    def has_asked(self, handler: object, body: Body) -> None:
+    def has_asked(self, handler: object, body: IncomingBody) -> None:
         """The head of a request is there."""
         door = self._doors.get(handler)
         if door is not None:

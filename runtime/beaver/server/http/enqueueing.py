@@ -17,7 +17,7 @@ from beaver.limits import hint
 from beaver.request.jobfile import CHUNK_BYTES, CHUNK_JOBS, LINE_SLACK_BYTES
 from beaver.request.requests import TASK_DEFAULT, request_from_json
 from beaver.server.http.problems import Problem, problem_of
-from beaver.server.http.routing import JSON, NDJSON, Call, Reply, Route, check_type
+from beaver.server.http.routing import JSON, NDJSON, HttpCall, Reply, Route, check_type
 from beaver.structs.messages import Options, Request
 from beaver.structs.views import Accepted
 from beaver.task.programs import EXEC
@@ -103,7 +103,7 @@ def task_of(options: bytes) -> str:
     return msgspec.msgpack.decode(options, type=Options).task
 
 
-def _read(call: Call, raw: bytes, index: int | None, *, need_id: bool = False) -> Request:
+def _read(call: HttpCall, raw: bytes, index: int | None, *, need_id: bool = False) -> Request:
     """Returns the request that one job of a body is.
 
     Raises:
@@ -122,7 +122,7 @@ def _read(call: Call, raw: bytes, index: int | None, *, need_id: bool = False) -
     return request
 
 
-def _check_right(call: Call, request: Request) -> None:
+def _check_right(call: HttpCall, request: Request) -> None:
     if task_of(request.options) == EXEC:
         call.check_program(request.payload)
     queues = call.token.queues
@@ -142,7 +142,7 @@ def _at(index: int | None, problem: Problem) -> Problem:
     )
 
 
-async def _enqueue(call: Call) -> Reply | web.StreamResponse:
+async def _enqueue(call: HttpCall) -> Reply | web.StreamResponse:
     if call.request.headers.get("Content-Type", JSON) != JSON and (
         check_type(call.request, (JSON, NDJSON)) == NDJSON
     ):
@@ -156,7 +156,7 @@ async def _enqueue(call: Call) -> Reply | web.StreamResponse:
     return Reply(one, one.seq, 201 if one.created else 200, where)
 
 
-async def _enqueue_array(call: Call, raw: bytes) -> Reply:
+async def _enqueue_array(call: HttpCall, raw: bytes) -> Reply:
     try:
         jobs = _decode_array(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -178,7 +178,7 @@ async def _enqueue_array(call: Call, raw: bytes) -> Reply:
     return Reply(ManyTaken(taken), max(one.seq for one in taken))
 
 
-async def _take_in(call: Call, requests: Sequence[Request]) -> list[Taken]:
+async def _take_in(call: HttpCall, requests: Sequence[Request]) -> list[Taken]:
     """Takes jobs in with one commit.
 
     Raises:
@@ -200,7 +200,7 @@ async def _take_in(call: Call, requests: Sequence[Request]) -> list[Taken]:
 class _Lines:
     """Takes lines in, chunk by chunk, and answers each as its chunk is durable."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: HttpCall) -> None:
         self._call = call
         self._response = web.StreamResponse(headers={"Content-Type": NDJSON})
         self._index = 0

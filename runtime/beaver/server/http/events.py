@@ -14,7 +14,7 @@ from beaver.access.roles import Right
 from beaver.errors import BeaverError, InvalidInput
 from beaver.server.http.feed import Cut, Gap, Piece, Quiet
 from beaver.server.http.problems import problem_of
-from beaver.server.http.routing import EVENTS, Body, Call, Route
+from beaver.server.http.routing import EVENTS, Body, HttpCall, Route
 from beaver.text.near import unknown_name
 from beaver_model.events import JOB_EVENTS, STORE_EVENTS
 
@@ -44,7 +44,7 @@ class EventsQuery(Body):
     """The first seq; without it the stream begins with what comes next."""
 
 
-async def _events(call: Call) -> web.StreamResponse:
+async def _events(call: HttpCall) -> web.StreamResponse:
     query: EventsQuery = call.query
     if query.event and query.event not in _NAMES:
         hint = unknown_name(query.event, _NAMES)
@@ -54,7 +54,7 @@ async def _events(call: Call) -> web.StreamResponse:
         return await _Stream(call, query).run(after_seq)
 
 
-def _begin(call: Call, query: EventsQuery) -> int:
+def _begin(call: HttpCall, query: EventsQuery) -> int:
     last = call.request.headers.get("Last-Event-ID")
     if last is not None:
         if not (last.isascii() and last.isdigit() and int(last[:20]) <= _SEQ_MAX):
@@ -68,7 +68,7 @@ def _begin(call: Call, query: EventsQuery) -> int:
 class _Stream:
     """One reader."""
 
-    def __init__(self, call: Call, query: EventsQuery) -> None:
+    def __init__(self, call: HttpCall, query: EventsQuery) -> None:
         self._call, self._query = call, query
         self._looked_s = 0.0
         self._response = web.StreamResponse(

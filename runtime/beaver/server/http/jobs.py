@@ -13,8 +13,7 @@ from beaver.errors import Conflict, NotFound, WaitTimeout
 from beaver.inspect import queries
 from beaver.inspect.explaining import why_sentence
 from beaver.server.http.problems import Problem
-from beaver.server.http.routing import Body, Call, NoBody, Reply, Route
-from beaver.server.http.site import Applied
+from beaver.server.http.routing import Body, HttpCall, NoBody, Reply, Route
 from beaver.structs.views import ABSENT, EventView, ExplainView, JobView, ResultView, View
 from beaver.task.programs import EXEC
 from beaver.text import jsontext
@@ -181,7 +180,7 @@ def job_data(view: JobView, events: list[EventView]) -> JobData:
 # -- questions ---------------------------------------------------------------------------------
 
 
-async def _explain(call: Call) -> ExplainView:
+async def _explain(call: HttpCall) -> ExplainView:
     """Returns all that is known of the job in the path.
 
     Raises:
@@ -192,16 +191,16 @@ async def _explain(call: Call) -> ExplainView:
     return view
 
 
-def _check_queue(call: Call, queue: str | None) -> None:
+def _check_queue(call: HttpCall, queue: str | None) -> None:
     if call.token.queues and queue not in call.token.queues:
         raise NotFound(f"no job {call.job}")
 
 
-def _seen(call: Call, view: ExplainView) -> int:
+def _seen(call: HttpCall, view: ExplainView) -> int:
     return max(view.as_of_seq, view.job.seq)
 
 
-async def _show(call: Call) -> Reply:
+async def _show(call: HttpCall) -> Reply:
     view = await _explain(call)
     data = job_data(view.job, view.events)
     if data.token and (lease := call.site.leases.lease(data.token)) is not None:
@@ -209,12 +208,12 @@ async def _show(call: Call) -> Reply:
     return Reply(data, _seen(call, view))
 
 
-async def _history(call: Call) -> Reply:
+async def _history(call: HttpCall) -> Reply:
     view = await _explain(call)
     return Reply(History(view.events, view.history_from_seq, view.as_of_seq), _seen(call, view))
 
 
-async def _explained(call: Call) -> Reply:
+async def _explained(call: HttpCall) -> Reply:
     view = await _explain(call)
     body = Explained(
         view.events,
@@ -240,7 +239,7 @@ class ResultQuery(Body):
     """In ms, or as `20s`; at most 60 s."""
 
 
-async def _result(call: Call) -> Reply:
+async def _result(call: HttpCall) -> Reply:
     wait_ms = call.query.wait
     seq = call.site.engine.durable_seq
     if call.token.queues:
@@ -268,11 +267,11 @@ def _changed(state: State, job: str) -> str:
     return "discarded" if row is None else queries.state_word(row.state)
 
 
-async def _change(call: Call, command: Cancel | Requeue | Discard) -> Reply:
+async def _change(call: HttpCall, command: Cancel | Requeue | Discard) -> Reply:
     job = command.job
 
-    def answer(state: State, applied: Applied) -> Changed:
-        return Changed(_changed(state, job), applied.seq)
+    def answer(state: State, seq: int) -> Changed:
+        return Changed(_changed(state, job), seq)
 
     changed = await call.site.change(command, answer)
     if not changed.seq:
@@ -280,7 +279,7 @@ async def _change(call: Call, command: Cancel | Requeue | Discard) -> Reply:
     return Reply(changed, changed.seq)
 
 
-async def _seq_of(call: Call, names: tuple[str, ...]) -> int:
+async def _seq_of(call: HttpCall, names: tuple[str, ...]) -> int:
     """Returns the seq of the newest event of the job with one of these names."""
     view = _decode_explained(await call.site.ask("explain", [call.job]))
     return next(
@@ -288,7 +287,7 @@ async def _seq_of(call: Call, names: tuple[str, ...]) -> int:
     )
 
 
-async def _cancel(call: Call) -> Reply:
+async def _cancel(call: HttpCall) -> Reply:
     await call.body(NoBody, CHANGE_BYTES_MAX)
     return await _change(call, Cancel(call.job, call.token.by))
 
@@ -300,7 +299,7 @@ class Retry(Body):
     """In place of its own."""
 
 
-async def _retry(call: Call) -> Reply:
+async def _retry(call: HttpCall) -> Reply:
     body = await call.body(Retry, CHANGE_BYTES_MAX)
     payload = None
     if not isinstance(body.payload, msgspec.UnsetType):
@@ -310,7 +309,7 @@ async def _retry(call: Call) -> Reply:
     return await _change(call, Requeue(call.job, payload, call.token.by))
 
 
-async def _check_edit(call: Call, payload: bytes) -> None:
+async def _check_edit(call: HttpCall, payload: bytes) -> None:
     """Refuses another payload for a job that runs a program, which would run another one.
 
     Raises:
@@ -334,7 +333,7 @@ async def _check_edit(call: Call, payload: bytes) -> None:
     call.check_program(payload)
 
 
-async def _discard(call: Call) -> Reply:
+async def _discard(call: HttpCall) -> Reply:
     await call.body(NoBody, CHANGE_BYTES_MAX)
     try:
         return await _change(call, Discard(call.job, call.token.by))

@@ -17,7 +17,7 @@ from beaver.access.roles import Right
 from beaver.errors import InvalidInput, NotFound
 from beaver.inspect.finding import FINISHED, STATES
 from beaver.server.http.jobs import JobData, job_data
-from beaver.server.http.routing import Body, Call, Reply, Route
+from beaver.server.http.routing import Body, HttpCall, Reply, Route
 from beaver.structs.questions import CameIn, Wanted
 from beaver.structs.views import ExplainView, JobView
 
@@ -82,7 +82,7 @@ class _Candidate(NamedTuple):
     job: str
 
 
-async def _list(call: Call) -> Reply:
+async def _list(call: HttpCall) -> Reply:
     query: ListQuery = call.query
     if query.id:
         return await _by_id(call, query)
@@ -126,7 +126,7 @@ async def _list(call: Call) -> Reply:
     return Reply(page, seq)
 
 
-async def _by_id(call: Call, query: ListQuery) -> Reply:
+async def _by_id(call: HttpCall, query: ListQuery) -> Reply:
     ids = query.id
     if len(ids) > LIMIT_MAX:
         raise InvalidInput(f"id: at most {LIMIT_MAX} can be asked for, found {len(ids)}")
@@ -152,7 +152,7 @@ def _size_of(job: JobData) -> int:
     return len(bytes(job.payload)) + len(bytes(job.result)) + len(job.error)
 
 
-async def _brief(call: Call, query: ListQuery) -> Reply:
+async def _brief(call: HttpCall, query: ListQuery) -> Reply:
     """Answers as `list` on the local socket does.
 
     Without a state: those that have neither completed nor been discarded.  The others come in the
@@ -172,7 +172,7 @@ async def _brief(call: Call, query: ListQuery) -> Reply:
     return Reply(JobPage([job_data(view, []) for view in views], cursor, come_to), seq)
 
 
-async def _tell(call: Call, asked: list[_Candidate]) -> list[ExplainView | None]:
+async def _tell(call: HttpCall, asked: list[_Candidate]) -> list[ExplainView | None]:
     """Returns what is known of jobs; `None` for one that is not known any more."""
 
     async def one(candidate: _Candidate) -> ExplainView | None:
@@ -206,7 +206,9 @@ def _fits(query: ListQuery, view: ExplainView) -> bool:
     )
 
 
-async def _candidates(call: Call, query: ListQuery, until_seq: int) -> AsyncIterator[_Candidate]:
+async def _candidates(
+    call: HttpCall, query: ListQuery, until_seq: int
+) -> AsyncIterator[_Candidate]:
     """Yields jobs that may be wanted, in the order in which they came in."""
     after_seq = query.cursor
     if query.state and query.state not in FINISHED and not (query.since_ms or query.until_ms):
@@ -235,7 +237,7 @@ async def _candidates(call: Call, query: ListQuery, until_seq: int) -> AsyncIter
 
 
 async def _held(
-    call: Call, query: ListQuery, after_seq: int, until_seq: int
+    call: HttpCall, query: ListQuery, after_seq: int, until_seq: int
 ) -> AsyncIterator[_Candidate]:
     """Yields jobs that the state holds."""
     while True:

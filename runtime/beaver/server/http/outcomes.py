@@ -24,7 +24,7 @@ from beaver.request.requests import request_from_json
 from beaver.server.http.enqueueing import JobBody, task_of
 from beaver.server.http.problems import Problem, problem_of
 from beaver.server.http.reported import find_answer
-from beaver.server.http.routing import Body, Call, NoBody, Reply, Route, convert
+from beaver.server.http.routing import Body, HttpCall, NoBody, Reply, Route, convert
 from beaver.structs.messages import Outcome, OutcomeKind, Request
 from beaver.task.programs import EXEC
 from beaver.text import jsontext
@@ -144,7 +144,7 @@ def _mark(kind: str, members: dict[str, Any]) -> bytes:
     return blake2b(kind.encode() + jsontext.canonical(members), digest_size=MARK_BYTES).digest()
 
 
-def _report(call: Call, kind: str, token: int, raw: bytes) -> Report:
+def _report(call: HttpCall, kind: str, token: int, raw: bytes) -> Report:
     """Returns an outcome that a body holds.
 
     Raises:
@@ -172,7 +172,7 @@ def _report(call: Call, kind: str, token: int, raw: bytes) -> Report:
     return Report(outcome, mark=mark)
 
 
-def _child(call: Call, index: int, raw: msgspec.Raw) -> Request:
+def _child(call: HttpCall, index: int, raw: msgspec.Raw) -> Request:
     where = f"children: index {index}"
     bytes_max = call.site.service.payload_bytes_max
     child = request_from_json(bytes(raw), where=where, payload_bytes_max=bytes_max)
@@ -184,7 +184,7 @@ def _child(call: Call, index: int, raw: msgspec.Raw) -> Request:
 # -- requests ----------------------------------------------------------------------------------
 
 
-def _token(call: Call) -> int:
+def _token(call: HttpCall) -> int:
     """Returns the token in the path.
 
     Raises:
@@ -205,7 +205,7 @@ def _stale(token: int) -> Problem:
     )
 
 
-def _take(call: Call, report: Report) -> Awaitable[Answer] | None:
+def _take(call: HttpCall, report: Report) -> Awaitable[Answer] | None:
     """Carries an outcome out, at once; returns the wait for its answer.
 
     `None` where no remote worker holds the attempt.
@@ -234,7 +234,7 @@ def _take(call: Call, report: Report) -> Awaitable[Answer] | None:
     return call.site.answer(told)
 
 
-async def _again(call: Call, kind: str, report: Report) -> Answer:
+async def _again(call: HttpCall, kind: str, report: Report) -> Answer:
     """Returns the answer to an outcome whose attempt nobody holds.
 
     Raises:
@@ -254,7 +254,7 @@ async def _again(call: Call, kind: str, report: Report) -> Answer:
     raise _stale(token)
 
 
-async def _outcome(call: Call, kind: str, bytes_max: int) -> Reply:
+async def _outcome(call: HttpCall, kind: str, bytes_max: int) -> Reply:
     token = _token(call)
     async with call.site.room.reading(call.request, bytes_max) as raw:
         report = _report(call, kind, token, raw if raw.strip() else b"{}")
@@ -263,23 +263,23 @@ async def _outcome(call: Call, kind: str, bytes_max: int) -> Reply:
     return Reply(Reported(answer.state, answer.seq), answer.seq)
 
 
-async def _ack(call: Call) -> Reply:
+async def _ack(call: HttpCall) -> Reply:
     return await _outcome(call, "ack", BATCH_BYTES_MAX)
 
 
-async def _fail(call: Call) -> Reply:
+async def _fail(call: HttpCall) -> Reply:
     return await _outcome(call, "fail", ERROR_REQUEST_BYTES)
 
 
-async def _snooze(call: Call) -> Reply:
+async def _snooze(call: HttpCall) -> Reply:
     return await _outcome(call, "snooze", ERROR_REQUEST_BYTES)
 
 
-async def _release(call: Call) -> Reply:
+async def _release(call: HttpCall) -> Reply:
     return await _outcome(call, "release", ERROR_REQUEST_BYTES)
 
 
-async def _progress(call: Call) -> Reply:
+async def _progress(call: HttpCall) -> Reply:
     token = _token(call)
     body = await call.body(ProgressBody, ERROR_REQUEST_BYTES)
     leases, now_ms = call.site.leases, call.site.engine.now_ms()
@@ -294,7 +294,7 @@ async def _progress(call: Call) -> Reply:
     return Reply(taken, seq)
 
 
-async def _many(call: Call) -> Reply:
+async def _many(call: HttpCall) -> Reply:
     async with call.site.room.reading(call.request, BATCH_BYTES_MAX) as raw:
         jsontext.parse_object(raw)
         items = convert(raw, _Outcomes).outcomes
@@ -341,7 +341,7 @@ _MEMBERS: Final = {
 }
 
 
-def _item(call: Call, index: int, raw: bytes) -> tuple[str, Report]:
+def _item(call: HttpCall, index: int, raw: bytes) -> tuple[str, Report]:
     """Returns kind and report of one of many outcomes.
 
     Raises:
@@ -353,7 +353,7 @@ def _item(call: Call, index: int, raw: bytes) -> tuple[str, Report]:
         raise Problem("invalid", f"index {index}: {error}", {"index": index}) from None
 
 
-def _read_item(call: Call, raw: bytes) -> tuple[str, Report]:
+def _read_item(call: HttpCall, raw: bytes) -> tuple[str, Report]:
     jsontext.parse_object(raw)
     members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     head = convert(

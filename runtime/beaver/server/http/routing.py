@@ -55,7 +55,7 @@ class NoBody(Body):
     """Nothing is to be said: no body, or an empty object."""
 
 
-class Call(NamedTuple):
+class HttpCall(NamedTuple):
     """One request that may be carried out."""
 
     site: Site
@@ -124,7 +124,7 @@ class Reply(NamedTuple):
         return web.Response(status=self.status, body=body, headers=headers)
 
 
-Handle = Callable[[Call], Awaitable["Reply | web.StreamResponse"]]
+Handle = Callable[[HttpCall], Awaitable["Reply | web.StreamResponse"]]
 
 
 class Route(NamedTuple):

@@ -20,7 +20,7 @@ from beaver.access.roles import Right
 from beaver.access.sessions import SESSION_S
 from beaver.access.tokens import Token
 from beaver.server.http.problems import Problem
-from beaver.server.http.routing import Body, Call, NoBody, Reply, Route
+from beaver.server.http.routing import Body, HttpCall, NoBody, Reply, Route
 from beaver.text.foreign import printable
 
 BODY_BYTES_MAX: Final = 8 << 10
@@ -61,7 +61,7 @@ def _bearer(token: Token) -> Bearer:
     return Bearer(token.id, token.role, token.name, token.queues, token.expires_ms)
 
 
-async def _sign_in(call: Call) -> Reply:
+async def _sign_in(call: HttpCall) -> Reply:
     asked = await call.body(SignIn, BODY_BYTES_MAX)
     if bool(asked.token) == bool(asked.link):
         raise Problem("invalid", "token, link: exactly one of them is expected")
@@ -87,11 +87,11 @@ async def _sign_in(call: Call) -> Reply:
     return Reply(_bearer(token), seq, 201, {"Set-Cookie": cookie, "Cache-Control": "no-store"})
 
 
-async def _who(call: Call) -> Reply:
+async def _who(call: HttpCall) -> Reply:
     return Reply(_bearer(call.token), call.site.engine.durable_seq)
 
 
-async def _sign_out(call: Call) -> Reply:
+async def _sign_out(call: HttpCall) -> Reply:
     await call.body(NoBody, BODY_BYTES_MAX)
     gate, seq = call.site.gate, call.site.engine.durable_seq
     secret = gate.secret_of(call.request)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from aiohttp import web
 
@@ -180,8 +180,13 @@ class Site:
             raise found
         return found, seq
 
-    async def change(self, command: AnyCommand, answer: Callable[[State, Applied], T]) -> T:
+    async def change(self, command: AnyCommand, answer: Callable[[State, int], T]) -> T:
         """Carries out a command; returns what is said of it right after, once it is durable.
+
+        Args:
+            command: The command.
+            answer: Makes the answer from the state and the seq of the command's last event; the
+                seq is 0 where nothing had to change.
 
         Raises:
             BeaverError: It was refused.
@@ -194,7 +199,7 @@ class Site:
             if isinstance(reply, BeaverError):
                 return reply
             last_seq = reply.first_seq + len(reply.events) - 1 if reply.events else 0
-            return answer(self.engine.state, Applied(last_seq))
+            return answer(self.engine.state, last_seq)
 
         self.engine.change(command, judge, partial(_tell, told))
         found = await self.answer(told)
@@ -206,13 +211,6 @@ class Site:
 def _tell(told: asyncio.Future[T], answer: T) -> None:
     if not told.done():
         told.set_result(answer)
-
-
-class Applied(NamedTuple):
-    """What a command led to."""
-
-    seq: int
-    """Seq of its last event; 0 if nothing had to change."""
 
 
 class Room:

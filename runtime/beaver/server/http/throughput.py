@@ -8,7 +8,7 @@ import msgspec
 
 from beaver.access.roles import Right
 from beaver.errors import InvalidInput
-from beaver.server.http.routing import Body, Call, Reply, Route
+from beaver.server.http.routing import Body, HttpCall, Reply, Route
 
 STEPS_MAX: Final = 1_000
 _MS_MAX: Final = (1 << 62) - 1
@@ -44,7 +44,7 @@ class ThroughputData(msgspec.Struct):
     """In order of time; those in which nothing happened are left out."""
 
 
-async def _throughput(call: Call) -> Reply:
+async def _throughput(call: HttpCall) -> Reply:
     query: ThroughputQuery = call.query
     seq, now_ms = call.site.engine.durable_seq, call.site.served.clock.wall_ms()
     since_ms = query.since_ms or max(0, now_ms - 100 * query.step)

@@ -9,8 +9,7 @@ import msgspec
 from beaver.access.roles import Right
 from beaver.errors import InvalidInput, NotFound
 from beaver.inspect import queries
-from beaver.server.http.routing import Body, Call, NoBody, Reply, Route
-from beaver.server.http.site import Applied
+from beaver.server.http.routing import Body, HttpCall, NoBody, Reply, Route
 from beaver.structs.views import QueueView, ReloadView, StatusView
 from beaver.text.names import check_name
 from beaver.text.near import unknown_name
@@ -53,7 +52,7 @@ class SnapshotTaken(msgspec.Struct):
     """It holds everything up to here."""
 
 
-async def _status(call: Call) -> Reply:
+async def _status(call: HttpCall) -> Reply:
     seq = call.site.engine.durable_seq
     return Reply(await call.site.ask("status", []), seq)
 
@@ -67,7 +66,7 @@ def _queue_data(state: State, name: str, now_ms: int) -> QueueData:
     return QueueData(*msgspec.structs.astuple(view), name=name, bytes_max=queue.row.bytes_max)
 
 
-async def _queues(call: Call) -> Reply:
+async def _queues(call: HttpCall) -> Reply:
     now_ms = call.site.engine.now_ms()
 
     def ask(state: State) -> Queues:
@@ -76,12 +75,12 @@ async def _queues(call: Call) -> Reply:
     return Reply(*await call.site.read(ask))
 
 
-async def _queue(call: Call) -> Reply:
+async def _queue(call: HttpCall) -> Reply:
     now_ms, name = call.site.engine.now_ms(), call.name
     return Reply(*await call.site.read(lambda state: _queue_data(state, name, now_ms)))
 
 
-async def _patch_queue(call: Call) -> Reply:
+async def _patch_queue(call: HttpCall) -> Reply:
     patch, name = await call.body(QueuePatch, BODY_BYTES_MAX), check_name(call.name, "queue")
     given = {
         key: value
@@ -93,21 +92,21 @@ async def _patch_queue(call: Call) -> Reply:
         raise InvalidInput(f"there is nothing to set; give some of {known}")
     now_ms = call.site.engine.now_ms()
 
-    def answer(state: State, applied: Applied) -> tuple[QueueData, int]:
+    def answer(state: State, seq: int) -> tuple[QueueData, int]:
         if name not in state.queues:
             return QueueData(name=name), state.last_seq  # Idle, and as if it had never been there.
-        return _queue_data(state, name, now_ms), applied.seq or state.last_seq
+        return _queue_data(state, name, now_ms), seq or state.last_seq
 
     return Reply(*await call.site.change(SetQueue(name, **given, by=call.token.by), answer))
 
 
-async def _snapshot(call: Call) -> Reply:
+async def _snapshot(call: HttpCall) -> Reply:
     await call.body(NoBody, BODY_BYTES_MAX)
     seq = await call.site.snapshot()
     return Reply(SnapshotTaken(seq), seq)
 
 
-async def _reload(call: Call) -> Reply:
+async def _reload(call: HttpCall) -> Reply:
     await call.body(NoBody, BODY_BYTES_MAX)
     return Reply(await call.site.ask("reload", []), call.site.engine.durable_seq)
 

@@ -18,7 +18,7 @@ import msgspec
 from beaver.access.roles import Right
 from beaver.dispatch.remote_workers import CAPACITY_MAX, NAMES_MAX
 from beaver.errors import Conflict, InvalidInput, NotFound
-from beaver.server.http.routing import Body, Call, NoBody, Reply, Route
+from beaver.server.http.routing import Body, HttpCall, NoBody, Reply, Route
 from beaver.structs.messages import Attempt
 from beaver.structs.views import StatusView, WorkerView
 from beaver.task.programs import EXEC
@@ -137,7 +137,7 @@ class Drained(msgspec.Struct):
 # -- requests ----------------------------------------------------------------------------------
 
 
-def _number(call: Call) -> int:
+def _number(call: HttpCall) -> int:
     """Returns the worker in the path.
 
     Raises:
@@ -149,7 +149,7 @@ def _number(call: Call) -> int:
     return number
 
 
-async def _register(call: Call) -> Reply:
+async def _register(call: HttpCall) -> Reply:
     body = await call.body(Registration, BODY_BYTES_MAX)
     check_name(body.name, "name")
     tasks = frozenset(check_name(task, "tasks") for task in body.tasks)
@@ -167,7 +167,7 @@ async def _register(call: Call) -> Reply:
     return Reply(*await call.site.read(lambda _: register()), 201)
 
 
-async def _heartbeat(call: Call) -> Reply:
+async def _heartbeat(call: HttpCall) -> Reply:
     body, number = await call.body(Heartbeat, BODY_BYTES_MAX), _number(call)
     running = None if isinstance(body.running, msgspec.UnsetType) else body.running
 
@@ -177,7 +177,7 @@ async def _heartbeat(call: Call) -> Reply:
     return Reply(*await call.site.read(lambda _: beat()))
 
 
-async def _pull(call: Call) -> Reply:
+async def _pull(call: HttpCall) -> Reply:
     body, number = await call.body(PullBody, BODY_BYTES_MAX), _number(call)
     with call.site.holding(call.token) if body.wait_ms else nullcontext():
         attempts, drain = await _wait_for_work(call, number, body)
@@ -185,7 +185,9 @@ async def _pull(call: Call) -> Reply:
     return Reply(work, call.site.engine.durable_seq)
 
 
-async def _wait_for_work(call: Call, number: int, body: PullBody) -> tuple[Sequence[Attempt], bool]:
+async def _wait_for_work(
+    call: HttpCall, number: int, body: PullBody
+) -> tuple[Sequence[Attempt], bool]:
     """Returns what a worker gets, and whether it is to leave.
 
     Where the wait ends with something under way to the disk, that is waited for.
@@ -232,7 +234,7 @@ def _given(attempt: Attempt) -> Given:
     )
 
 
-async def _leave(call: Call) -> Reply:
+async def _leave(call: HttpCall) -> Reply:
     await call.body(NoBody, BODY_BYTES_MAX)
     number = _number(call)
 
@@ -244,7 +246,7 @@ async def _leave(call: Call) -> Reply:
     return Reply(*await call.site.read(lambda _: leave()))
 
 
-async def _drain(call: Call) -> Reply:
+async def _drain(call: HttpCall) -> Reply:
     await call.body(NoBody, BODY_BYTES_MAX)
     number = _number(call)
     if number < REMOTE_WORKERS_FROM:
@@ -259,7 +261,7 @@ async def _drain(call: Call) -> Reply:
     return Reply(*await call.site.read(lambda _: drain()))
 
 
-async def _workers(call: Call) -> Reply:
+async def _workers(call: HttpCall) -> Reply:
     seq = call.site.engine.durable_seq
     status = _decode_status(await call.site.ask("status", []))
     return Reply(Workers(status.workers), seq)
