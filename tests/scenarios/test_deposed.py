@@ -8,9 +8,18 @@ from pathlib import Path
 from tests.support.program import beaver, enqueue, events, eventually, run_beaver, serving, status
 
 DEPOSED_ONCE = """
-import os
+import asyncio, os
 from beaver.journal.wal import log
 from beaver.journal.port import Deposed
+from beaver.server.assembly import Assembly
+
+stop_pools = Assembly._stop_pools
+
+async def stop_pools_slowly(self):
+    await asyncio.sleep(1.2)  # Longer than a beat of housekeeping.
+    await stop_pools(self)
+
+Assembly._stop_pools = stop_pools_slowly
 
 append, mark = log.Wal.append, {mark!r}
 

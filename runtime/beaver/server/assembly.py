@@ -379,10 +379,10 @@ class Assembly:
         """
         self.engine.discard()
         self.controller.halt("another server leads")
+        await self.keeping.stop()  # It would take the closed log for a lost one.
         await self._stop_pools()
         await self.service.close()
         await close_doors()
-        await self.keeping.stop()
 
     async def finish(self) -> None:
         """Closes the journal, and gives it up."""
