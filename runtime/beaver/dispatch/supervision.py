@@ -12,11 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from beaver.dispatch.slots_view import Crew, Held, KillCause, SlotsView, WorkerState
-from beaver.dispatch.submitting import Submitter
-from beaver.engine.engine import Engine
 from beaver.ports import Entropy
 from beaver.structs.messages import Attempt
 from beaver.text.foreign import counted, cut
@@ -32,15 +30,35 @@ START_LIMIT_MS: Final = 120_000
 """By default a worker that is not ready after so long is replaced."""
 
 
+class Waker(Protocol):
+    """Who gives out work: an engine, or what asks a server for it."""
+
+    def touch(self) -> None:
+        """Something has changed that may let work begin."""
+        ...
+
+
+class Taker(Protocol):
+    """Who is told what becomes of attempts."""
+
+    def submit(self, *commands: AnyCommand) -> None:
+        """Takes what is to be said of attempts that have ended."""
+        ...
+
+    def take_back(self, worker: WorkerState, command: AnyCommand) -> None:
+        """The same for an attempt that has not started and now never will."""
+        ...
+
+
 class Supervisor:
     """Starts workers, kills them, and says what becomes of their attempts when they end."""
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Waker,
         entropy: Entropy,
         slots: SlotsView,
-        submitter: Submitter,
+        submitter: Taker,
         *,
         start_limit_ms: int,
         on_crew_gone: Callable[[Crew], None],

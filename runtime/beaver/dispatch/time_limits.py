@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from beaver.dispatch.pulls import Pulls
 from beaver.dispatch.slots_view import Concurrency, KillCause, SlotsView, WorkerState
 from beaver.dispatch.submitting import Submitter
-from beaver.dispatch.supervision import Supervisor
+from beaver.dispatch.supervision import Supervisor, Waker
 from beaver.engine.engine import Engine
 from beaver.ports import Clock
 from beaver_model.commands import ConfirmCancel
@@ -31,69 +32,35 @@ IDLE_NS: Final = 30_000_000_000
 """Time after which a worker that starts none of its attempts is replaced."""
 
 
-class TimeLimits:
-    """Holds running attempts to their limits and to logged cancels."""
+class Limits:
+    """Holds running attempts to their limits."""
 
     def __init__(
         self,
-        engine: Engine,
+        waker: Waker,
         clock: Clock,
         slots: SlotsView,
-        submitter: Submitter,
         supervisor: Supervisor,
-        pulls: Pulls,
         *,
         grace_ms: int,
+        anybody_waits: Callable[[], bool] = lambda: False,
     ) -> None:
         """Wires the parts.
 
         Args:
-            engine: Owner of the state.
+            waker: Gives out work.
             clock: Its monotonic time is what limits are measured by.
             slots: The workers, and what they hold.
-            submitter: Takes what has not started.
             supervisor: Kills.
-            pulls: What remote workers wait for.
             grace_ms: Between a soft stop and the kill.
+            anybody_waits: True where somebody beside them waits for work.
         """
-        self._engine, self._clock = engine, clock
-        self._slots, self._submitter, self._supervisor = slots, submitter, supervisor
-        self._pulls = pulls
+        self._waker, self._clock = waker, clock
+        self._slots, self._supervisor = slots, supervisor
+        self._anybody_waits = anybody_waits
         self.grace_ns = grace_ms * 1_000_000
         self._loop = asyncio.get_running_loop()
         self._ticking = False
-
-    def cancel(self, job: str) -> None:
-        """Acts on a cancel that is durable: stops the attempt, or never lets it start."""
-        row = self._engine.state.jobs.get(job)
-        if row is None or row.state != _IN_FLIGHT:
-            return
-        worker = self._slots.workers.get(row.worker)
-        held = worker.held.get(row.token) if worker is not None else None
-        if worker is None or held is None or worker.killed is not None:
-            return
-        if not held.sent:
-            # Its DISPATCH is not durable yet, and it will not be sent.
-            del worker.held[row.token]
-            self._submitter.take_back(worker, ConfirmCancel(job, row.token))
-            return
-        if worker.crew.mode is Concurrency.MANY:
-            held.cancel_ns = self._clock.monotonic_ns()
-            worker.crew.pool.cancel(worker.number, row.token)
-            self.arm()
-            return
-        taken = worker.crew.pool.recall(worker.number)
-        if row.token in taken:
-            # It never started: the others go back to the worker as they were.
-            del worker.held[row.token]
-            self._submitter.take_back(worker, ConfirmCancel(job, row.token))
-            rest = [worker.held[t].attempt for t in taken if t in worker.held]
-            if rest:
-                worker.crew.pool.dispatch(worker.number, rest)
-            return
-        for token in taken:
-            self._submitter.give_back(worker, token, Cause.NEVER_STARTED)
-        self._supervisor.kill(worker, KillCause.CANCEL, {row.token})
 
     def arm(self) -> None:
         """Looks at the limits from now on, as long as something runs."""
@@ -121,9 +88,9 @@ class TimeLimits:
                 self._supervisor.kill(worker, cause, overdue)
         if busy:
             self.arm()
-            if self._pulls.waiting or any(not w.held for w in workers):
+            if self._anybody_waits() or any(not w.held for w in workers):
                 # A job that waits behind a long attempt may go to an idle worker.
-                self._engine.touch()
+                self._waker.touch()
 
     def _overdue(self, worker: WorkerState, now_ns: int) -> set[int]:
         """Returns the attempts for which a worker has to be killed now."""
@@ -160,3 +127,71 @@ class TimeLimits:
             return False
         worker.idle_ns = worker.idle_ns or now_ns
         return now_ns - worker.idle_ns > IDLE_NS
+
+
+class TimeLimits(Limits):
+    """Holds running attempts to their limits and to logged cancels."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        slots: SlotsView,
+        submitter: Submitter,
+        supervisor: Supervisor,
+        pulls: Pulls,
+        *,
+        grace_ms: int,
+    ) -> None:
+        """Wires the parts.
+
+        Args:
+            engine: Owner of the state.
+            clock: Its monotonic time is what limits are measured by.
+            slots: The workers, and what they hold.
+            submitter: Takes what has not started.
+            supervisor: Kills.
+            pulls: What remote workers wait for.
+            grace_ms: Between a soft stop and the kill.
+        """
+        super().__init__(
+            engine,
+            clock,
+            slots,
+            supervisor,
+            grace_ms=grace_ms,
+            anybody_waits=lambda: bool(pulls.waiting),
+        )
+        self._engine, self._submitter = engine, submitter
+
+    def cancel(self, job: str) -> None:
+        """Acts on a cancel that is durable: stops the attempt, or never lets it start."""
+        row = self._engine.state.jobs.get(job)
+        if row is None or row.state != _IN_FLIGHT:
+            return
+        worker = self._slots.workers.get(row.worker)
+        held = worker.held.get(row.token) if worker is not None else None
+        if worker is None or held is None or worker.killed is not None:
+            return
+        if not held.sent:
+            # Its DISPATCH is not durable yet, and it will not be sent.
+            del worker.held[row.token]
+            self._submitter.take_back(worker, ConfirmCancel(job, row.token))
+            return
+        if worker.crew.mode is Concurrency.MANY:
+            held.cancel_ns = self._clock.monotonic_ns()
+            worker.crew.pool.cancel(worker.number, row.token)
+            self.arm()
+            return
+        taken = worker.crew.pool.recall(worker.number)
+        if row.token in taken:
+            # It never started: the others go back to the worker as they were.
+            del worker.held[row.token]
+            self._submitter.take_back(worker, ConfirmCancel(job, row.token))
+            rest = [worker.held[t].attempt for t in taken if t in worker.held]
+            if rest:
+                worker.crew.pool.dispatch(worker.number, rest)
+            return
+        for token in taken:
+            self._submitter.give_back(worker, token, Cause.NEVER_STARTED)
+        self._supervisor.kill(worker, KillCause.CANCEL, {row.token})
