@@ -14,20 +14,17 @@ from tests.support import needs, seconds
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
 
 ALONE = {
-    "bench": "measures",
+    "bench/": "measures",
     "docs/test_docs": "runs its documents side by side itself",
-    "mutants": "tries several at once itself",
-    "runtime": "watches for stalls of a loop",
-    "scenarios/test_cost": "measures",
-    "scenarios/test_kill": "measures a restart",
+    "mutants/": "tries several at once itself",
+    "runtime/": "watches for stalls of a loop",
     "scenarios/test_many_queues": "measures",
-    "scenarios/test_memory": "measures",
-    "scenarios/test_run": "measures a rate",
-    "scenarios/test_takeover": "measures a gap",
+    "scenarios/test_run.py::test_a_thousand_jobs_run_at_well_over_200_a_second": "measures",
+    "scenarios/test_takeover.py::test_the_gap_is_a_small_part_of_a_start": "measures",
     "workers/test_starting": "counts how many are started within a time",
 }
-"""Tests that want a machine to themselves.  All others have directories, ports and processes of
-their own, wait for conditions instead of time, and may run beside each other."""
+"""How the names begin of tests that want a machine to themselves.  All others have directories,
+ports and processes of their own, wait for conditions, and may run beside each other."""
 
 NIGHTLY = (
     "bench/test_ratios",
@@ -57,13 +54,13 @@ so that CI takes less than half an hour."""
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        folder = item.path.parent.name
-        if item.nodeid.removeprefix("tests/").startswith(NIGHTLY):
+        name = item.nodeid.removeprefix("tests/")
+        if name.startswith(NIGHTLY):
             item.add_marker(pytest.mark.nightly)
-        if not {folder, f"{folder}/{item.path.stem}"} & ALONE.keys():
+        if not name.startswith(tuple(ALONE)):
             item.add_marker(pytest.mark.side_by_side)
-        if folder == "stateful":  # They share one run of each machine.
-            item.add_marker(pytest.mark.xdist_group(folder))
+        if name.startswith("stateful/"):  # They share one run of each machine.
+            item.add_marker(pytest.mark.xdist_group("stateful"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
