@@ -184,6 +184,7 @@ def test_a_server_makes_a_damaged_history_anew_and_answers_right(
         subprocess.Popen(command, env=own_environment(), stderr=said) as server,
     ):
         try:
+            eventually((data / "beaver.sock").exists, "the server, not the files, is asked")
             stories = []
             for name in ("r0-1", "r1-2", "r2-3"):
                 told = json.loads(beaver("show", name, "--json", "--data", str(data)).stdout)

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import stat
+import time
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -32,7 +33,7 @@ from beaver.workers.slots import read_previous
 from beaver_chaos.faults.rot.regions import frames_of
 from beaver_chaos.faults.syscalls import log_end
 from beaver_chaos.program.load import Connected
-from beaver_chaos.program.process import Program, eventually
+from beaver_chaos.program.process import ChaosFailure, Program, eventually
 from beaver_model import State, decide, fingerprint, replay
 
 SEGMENT_BYTES: Final = 256 << 10
@@ -44,6 +45,8 @@ os.environ["BEAVER_SEGMENT_SIZE"] = "{SEGMENT_BYTES}"
 import beaver_model.bounds
 beaver_model.bounds.BATCH_BYTES_MAX = {COMMIT_BYTES}
 """
+PREPARED_S: Final = 60.0
+"""Time that the server has for its next segment."""
 _PAD: Final = "x" * 5_000
 _JOBS: Final = 30
 """Large jobs between two stops; more than a segment holds."""
@@ -141,13 +144,21 @@ async def _work(program: Program, round_number: int) -> None:
 
 
 async def _fill_until_prepared(client: AsyncClient, data: Path, prefix: str) -> None:
-    """Fills the active segment to where the server has the next one prepared."""
+    """Fills the active segment until the server has the next one prepared.
+
+    It looks once a second, and a segment that was filled meanwhile has grown: that one is filled.
+    """
     log, number = data / "wal.log", 0
-    while log.stat().st_size - log_end(data) > SEGMENT_BYTES // 3:
-        await client.enqueue([make_request("work", {"pad": _PAD}, id=f"{prefix}-{number}")])
-        number += 1
     adopted = Path(Layout(str(data)).adopted)
-    await asyncio.to_thread(eventually, adopted.exists, "the next segment is prepared")
+    deadline_s = time.monotonic() + PREPARED_S
+    while not await asyncio.to_thread(adopted.exists):
+        if time.monotonic() > deadline_s:
+            raise ChaosFailure(f"the next segment is not prepared within {PREPARED_S:g} s")
+        if log.stat().st_size - log_end(data) > SEGMENT_BYTES // 3:
+            await client.enqueue([make_request("work", {"pad": _PAD}, id=f"{prefix}-{number}")])
+            number += 1
+        else:
+            await asyncio.sleep(0.05)
 
 
 async def _leave_at_work(program: Program) -> None:
