@@ -42,7 +42,7 @@ def test_a_reload_on_a_full_disk_brings_new_code_and_more_workers(tmp_path: Path
             settings.write_text("workers: 3\nqueues:\n  mail: {weight: 7}\n")
             said = shop.reload()
             assert "reloaded: 3 new workers" in said
-            assert os.statvfs(small).f_bavail == 0
+            assert os.statvfs(small).f_bavail < 64, "what the helper gave back is no segment"
             server.drained(20)
             assert len(status(shop.data)["workers"]) == 4
             shop.let_go("long")

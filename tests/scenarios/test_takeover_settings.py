@@ -147,7 +147,7 @@ def test_a_takeover_with_other_settings_under_load_loses_and_charges_nothing(
         former_client = Beaver(home)
         enqueue(home, *({"id": f"long-{n}", "payload": LONG} for n in range(5)))
         former_client.enqueue("echo", large, id="large")
-        enqueue(home, {"id": "waits", "queue": "imports", "delay": "1s"})
+        enqueue(home, {"id": "waits", "queue": "imports", "delay": "10m"})
         eventually(lambda: former.status()["in_flight"] >= 2, "long jobs run")
         through = other if other.is_absolute() else parent / other
         with producing(home, home, through) as producers:
