@@ -25,6 +25,7 @@ INTERNAL = {
     "TakenOver": "StoreUnavailable",
     "TargetFailed": "StoreUnavailable",
     "TooManyBulks": "StoreUnavailable",
+    "TooManyMatch": "InvalidInput",
     "TooManyWorkers": "StoreUnavailable",
 }
 """Finer kinds that Beaver tells apart inside; users catch the kind beside them."""
