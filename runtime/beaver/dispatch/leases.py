@@ -234,11 +234,6 @@ class Leases:
         """
         return self.pulls.add(self.worker(number), count, given, waits=waits)
 
-    def hurry(self, pull: Pull) -> None:
-        """A pull waits no longer: it is answered with what there is, or with nothing."""
-        pull.waits = False
-        self._engine.touch()
-
     def drop(self, pull: Pull) -> None:
         """Nobody waits for a pull any more: what it got never left, and is given back."""
         self._submitter.submit(*self.pulls.drop(pull))

@@ -5,10 +5,6 @@ of a request may take.  So a `Door` stands between the socket and aiohttp's prot
 everything on and holds one timer, for whatever the client has to do next: send a head, go on
 with a body, take an answer, or ask again.
 
-A client may end its sending side behind its request, as `nc -N` and some proxies do.  To the server
-that looks like one that has gone, until something is sent to it.  So its requests are answered, one
-that waits for something at once, and then the connection ends.
-
 What may not live here: what is answered.
 """
 
@@ -16,9 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Final, Protocol, cast
+from collections.abc import Callable
+from typing import Final, Protocol, cast
 
 from beaver.server.http.vestibule import Admission
 
@@ -37,9 +32,6 @@ _REFUSED_S: Final = 1.0
 """How long one of them may take to read that and leave."""
 
 RETRY_AFTER_S: Final = 1
-
-DOOR: Final = "beaver.door"
-"""Key of a request's door."""
 
 
 def _bare(status: str, title: str, name: str, detail: str, *more: str) -> bytes:
@@ -89,9 +81,6 @@ class Door(asyncio.Protocol):
         """Body of the last request until it has arrived completely, even after the answer."""
         self._more_came = False
         """Bytes came while a request was carried out: maybe a part of the next."""
-        self.has_ended = False
-        """The client sends nothing more, and waits for answers, or has gone."""
-        self._on_end: set[Callable[[], None]] = set()
 
     # -- what the client does ------------------------------------------------------------------
 
@@ -124,40 +113,7 @@ class Door(asyncio.Protocol):
 
     def eof_received(self) -> bool | None:
         """See `asyncio.Protocol`."""
-        self._handler.eof_received()
-        if not self._owes_answers():
-            return None
-        self.has_ended = True
-        for tell in tuple(self._on_end):
-            tell()
-        return True
-
-    def _owes_answers(self) -> bool:
-        """True where all of a request has come, and its answer can still be sent."""
-        transport, waiting = self._transport, self._waiting()
-        if transport is None or transport.get_extra_info("sslcontext") is not None:
-            return False  # TLS ends in both directions at once.
-        bodies = [body for _, body in waiting] + ([] if self._body is None else [self._body])
-        return bool(self._asked or waiting) and all(body.is_eof() for body in bodies)
-
-    def _waiting(self) -> list[tuple[object, IncomingBody]]:
-        """Returns the requests that aiohttp has parsed and not begun; it tells nobody of them."""
-        handler: Any = self._handler
-        return list(handler._messages)  # noqa: SLF001 - nothing public tells
-
-    @contextmanager
-    def hurrying(self, hurry: Callable[[], None]) -> Iterator[None]:
-        """Calls `hurry` where the client ends its sending side meanwhile."""
-        self._on_end.add(hurry)
-        try:
-            yield
-        finally:
-            self._on_end.discard(hurry)
-
-    @property
-    def is_last(self) -> bool:
-        """True where the client gets nothing behind the answer that is being made."""
-        return self.has_ended and not self._waiting()
+        return self._handler.eof_received()
 
     def pause_writing(self) -> None:
         """See `asyncio.Protocol`.  The client does not read."""
@@ -306,6 +262,14 @@ class Doors:
     def _refuse(self) -> asyncio.Protocol:
         return SurplusClient(self._refused, self._connections_max)
 
-    def of(self, handler: object) -> Door | None:
-        """Returns the door of a client, which may have left."""
-        return self._doors.get(handler)
+    def has_asked(self, handler: object, body: IncomingBody) -> None:
+        """The head of a request is there."""
+        door = self._doors.get(handler)
+        if door is not None:
+            door.has_asked(body)
+
+    def is_answered(self, handler: object) -> None:
+        """The answer to a request is made."""
+        door = self._doors.get(handler)
+        if door is not None:
+            door.is_answered()

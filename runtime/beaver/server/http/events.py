@@ -100,7 +100,7 @@ class _Stream:
                         return
                     if isinstance(step, Quiet):
                         quiet += 1
-                        if quiet % COMMENT_EVERY == 0 or self._call.has_ended:
+                        if quiet % COMMENT_EVERY == 0:
                             await self._send(b":\n\n")
                     elif isinstance(step, Gap):
                         await self._send(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import Annotated, Final
 
 import msgspec
@@ -14,7 +14,6 @@ from beaver.inspect import queries
 from beaver.inspect.explaining import why_sentence
 from beaver.server.http.problems import Problem
 from beaver.server.http.routing import Body, HttpCall, NoBody, Reply, Route
-from beaver.server.http.site import Hurried
 from beaver.structs.views import ABSENT, EventView, ExplainView, JobView, ResultView, View
 from beaver.task.programs import EXEC
 from beaver.text import jsontext
@@ -247,7 +246,7 @@ async def _result(call: HttpCall) -> Reply:
         _check_queue(call, _decode_job(await call.site.ask("show", [call.job])).queue)
     try:
         with call.site.holding(call.token) if wait_ms else nullcontext():
-            found = _decode_result(await _wait(call, wait_ms))
+            found = _decode_result(await call.site.ask("wait", [call.job, wait_ms]))
     except WaitTimeout:
         state, seq = await call.site.read(lambda state: queries.show(state, call.job).state)
         return Reply(Ended(state), seq, 202)
@@ -258,18 +257,6 @@ async def _result(call: HttpCall) -> Reply:
     if found.state == "completed":
         return Reply(Ended(found.state, found.result), seq)
     return Reply(Ended(found.state, cause=found.cause, error=found.error), seq)
-
-
-async def _wait(call: HttpCall, wait_ms: int) -> bytes:
-    """Returns how a job ended.
-
-    Raises:
-        WaitTimeout: It has not, and the wait is over.
-    """
-    if wait_ms and not call.has_ended:
-        with suppress(Hurried):
-            return bytes(await call.site.ask("wait", [call.job, wait_ms], call.hurrying))
-    return bytes(await call.site.ask("wait", [call.job, 0]))
 
 
 # -- changes -----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from beaver.access.sessions import Sessions
 from beaver.access.tokens import PREFIX, Tokens
 from beaver.server.http.access import Gate
 from beaver.server.http.api import add_routes, guard
-from beaver.server.http.doors import DOOR, KEEPALIVE_S, Door, Doors
+from beaver.server.http.doors import KEEPALIVE_S, Doors
 from beaver.server.http.served import Served
 from beaver.server.http.site import Site
 from beaver.server.http.tls import Certificate
@@ -87,7 +87,7 @@ class Pages:
         assert server is not None, "set-up makes it"
         self._doors = doors = Doors(server, self._connections_max)
         server.request_factory = _noted(_without_host(server.request_factory), doors)
-        server.request_handler = _answering(server.request_handler)
+        server.request_handler = _answering(server.request_handler, doors)
         certificate = self._certificate
         if certificate is not None:
             self._vestibule = Vestibule(doors.admit, lambda: certificate.context)
@@ -185,11 +185,8 @@ def _noted(make_request: Callable[..., web.BaseRequest], doors: Doors) -> Callab
     """Returns what makes requests, and tells the door of its client."""
 
     def make(message: Any, body: Any, handler: Any, *rest: Any) -> web.BaseRequest:
-        request, door = make_request(message, body, handler, *rest), doors.of(handler)
-        if door is not None:
-            door.has_asked(body)
-            request[DOOR] = door
-        return request
+        doors.has_asked(handler, body)
+        return make_request(message, body, handler, *rest)
 
     return make
 
@@ -210,7 +207,7 @@ def _without_host(make_request: Callable[..., web.BaseRequest]) -> Callable[...,
 
 
 def _answering(
-    handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], doors: Doors
 ) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
     """Returns a handler that answers 400 where aiohttp cannot repeat what it was sent.
 
@@ -219,24 +216,11 @@ def _answering(
     """
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        door: Door | None = request.get(DOOR)
-        response: web.StreamResponse
         try:
-            response = await handle(request)
-        except web.HTTPException as error:
-            _end_behind(error, door)
-            raise
+            return await handle(request)
         except UnicodeError:
-            response = web.Response(status=400, text="400: Bad Request")
+            return web.Response(status=400, text="400: Bad Request")
         finally:
-            if door is not None:
-                door.is_answered()
-        _end_behind(response, door)
-        return response
+            doors.is_answered(request.protocol)
 
     return answer
-
-
-def _end_behind(response: web.StreamResponse, door: Door | None) -> None:
-    if door is not None and door.is_last:
-        response.force_close()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -20,7 +19,6 @@ from aiohttp import web
 from beaver.access.roles import Right
 from beaver.access.tokens import Token
 from beaver.errors import InvalidInput
-from beaver.server.http.doors import DOOR
 from beaver.server.http.problems import Problem
 from beaver.text import jsontext
 from beaver.text.durations import parse_duration_ms
@@ -28,7 +26,6 @@ from beaver.text.near import unknown_name
 from beaver_model.rows import Origin
 
 if TYPE_CHECKING:
-    from beaver.server.http.doors import Door
     from beaver.server.http.site import Site
 
 NUMBER_CHARS: Final = 20
@@ -70,17 +67,6 @@ class HttpCall(NamedTuple):
     def job(self) -> str:
         """The id in the path."""
         return self.request.match_info["id"]
-
-    @property
-    def has_ended(self) -> bool:
-        """True where the client sends nothing more, and so may have gone: nothing is awaited."""
-        door: Door | None = self.request.get(DOOR)
-        return door is not None and door.has_ended
-
-    def hurrying(self, hurry: Callable[[], None]) -> AbstractContextManager[None]:
-        """Calls `hurry` where the client comes to that meanwhile."""
-        door: Door | None = self.request.get(DOOR)
-        return nullcontext() if door is None else door.hurrying(hurry)
 
     def number(self, what: str) -> int | None:
         """A number in the path; `None` where it is none."""

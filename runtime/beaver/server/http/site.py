@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -42,17 +42,6 @@ HELD_MAX: Final = 64
 """Long polls and streams of one token at once."""
 SMALL_BYTES: Final = 64 << 10
 """A smaller body needs no room: a thousand connections may hold one each."""
-
-
-class Hurried(Exception):
-    """A client waits no longer for what it has asked."""
-
-
-Hurrying = Callable[[Callable[[], None]], AbstractContextManager[None]]
-
-
-def _nobody_hurries(_: Callable[[], None]) -> AbstractContextManager[None]:
-    return nullcontext()
 
 
 class Site:
@@ -105,25 +94,18 @@ class Site:
             raise answer
         return cast("list[AcceptedBriefly]", answer)
 
-    async def ask(self, op: str, body: Any, hurrying: Hurrying = _nobody_hurries) -> Any:
+    async def ask(self, op: str, body: Any) -> Any:
         """Carries out an operation of the table, and returns its answer, which is durable.
-
-        Args:
-            op: Its name.
-            body: Its arguments.
-            hurrying: Calls what it is given where the answer is no longer awaited.
 
         Raises:
             BeaverError: It is the answer.
             Problem: The server ends.
-            Hurried: The answer is no longer awaited.
         """
         told: asyncio.Future[Answer] = self.waiting()
         watch = self.service.handle(op, body, partial(_tell, told), Origin.HTTP)
         answered = False
         try:
-            with hurrying(lambda: None if told.done() else told.set_exception(Hurried())):
-                answer = await told
+            answer = await told
             answered = True
         finally:
             self._waiting.discard(told)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import Annotated, Final
 
 import msgspec
@@ -205,12 +204,10 @@ async def _wait_for_work(
 
     pull, is_read = None, False
     try:
-        waits = body.wait_ms > 0 and not call.has_ended
-        pull = leases.pull(number, body.max, given, waits=waits)
-        if waits:
-            with call.hurrying(partial(leases.hurry, pull)):
-                await asyncio.wait((told,), timeout=body.wait_ms / 1000)
-        if pull.waits and not told.done() and not pull.attempts:
+        pull = leases.pull(number, body.max, given, waits=body.wait_ms > 0)
+        if body.wait_ms:
+            await asyncio.wait((told,), timeout=body.wait_ms / 1000)
+        if body.wait_ms and not told.done() and not pull.attempts:
             return (), pull.worker.draining
         attempts = await told
         transport = call.request.transport
