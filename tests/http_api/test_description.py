@@ -43,6 +43,9 @@ def test_the_description_is_valid_openapi_and_what_the_server_gives(http: Http) 
     assert described == {(route.method, route.path) for route in ROUTES}
 
 
+LISTING = ("GET", "/v1/jobs")
+
+
 @pytest.fixture(scope="module")
 def known(http: Http) -> list[str]:
     """Jobs in several states."""
@@ -76,8 +79,9 @@ def test_every_route_answers_as_it_is_described(
     if isinstance(case.body, dict) and case.body.get("wait_ms") in range(1, WAIT_MS_MAX + 1):
         case.body["wait_ms"] = 1  # One beyond the limit stays what it is: refused.
     excluded: list[CheckFunction] = [positive_data_acceptance]
-    if case.media_type == "application/x-ndjson":
-        excluded.append(negative_data_rejection)  # A wrong line is told in the body.
+    if case.media_type == "application/x-ndjson" or (case.method, case.path) == LISTING:
+        # A wrong line is told in the body; an unknown key without a value is lost on the way.
+        excluded.append(negative_data_rejection)
     case.call_and_validate(
         base_url=f"http://{http.host}:{http.port}",
         headers={"Authorization": f"Bearer {http.token}"},

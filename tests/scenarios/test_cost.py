@@ -31,7 +31,8 @@ beaver.client.blocking beaver.client.channel beaver.client.calls beaver.client.c
 beaver.client.connection beaver.client.reconnecting beaver.task.programs beaver.workers.family
 beaver.errors beaver.limits beaver.request beaver.request.job_options beaver.request.operations
 beaver.request.options
-beaver.structs beaver.structs.messages beaver.structs.views beaver.system beaver.system.kinship
+beaver.structs beaver.structs.messages beaver.structs.questions beaver.structs.views
+beaver.system beaver.system.kinship
 beaver.system.ownership beaver.system.regular beaver.system.spinning beaver.task
 beaver.task.builtins beaver.task.context beaver.task.directives beaver.task.output
 beaver.task.parameters beaver.task.registry beaver.text beaver.text.durations beaver.text.foreign
