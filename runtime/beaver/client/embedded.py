@@ -240,7 +240,8 @@ class EmbeddedClient(Operations, Synchronous):
                 continue
             payload = encode_commit(now_ms, events)
             if not journal.reserve(len(payload) + OVERHEAD_BYTES):
-                raise DiskFull(f"the disk is full; {done - len(events)} jobs were changed")
+                before = counted(done - len(events), "job")
+                raise DiskFull(f"the disk is full; changed before: {before}")
             append_now(journal, payload, len(events))
         return done
 
