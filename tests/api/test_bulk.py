@@ -178,7 +178,9 @@ def test_every_way_changes_exactly_the_jobs_that_fit(way: tuple[str, Act, int]) 
     ("action", "how", "said"),
     [
         ("cancel", {}, "at least one filter"),
-        ("cancel", {"queue": ""}, "at least one filter"),
+        ("cancel", {"queue": ""}, "queue"),
+        ("cancel", {"queue": "", "tag": "t"}, "queue"),
+        ("cancel", {"text": "", "tag": "t"}, "text"),
         ("cancel", {"state": "running"}, "no state 'running'|where.state"),
         ("purge", {"queue": "q"}, "no action 'purge'|action"),
         ("cancel", {"text": "x" * 5_000}, "4096"),
@@ -194,7 +196,7 @@ def test_what_would_match_more_than_was_meant_is_refused(
         "socket": lambda: Beaver(server.data),
         "url": lambda: Beaver(url_of(server.data), token=token_of(server.data)),
     }[kind]()
-    handle = app.enqueue("nobody")
+    handle = app.enqueue("nobody", tags=["t"])
     with pytest.raises(InvalidInput, match=said):
         app.bulk(action, **how)
     with pytest.raises(TypeError, match="quueue"):
@@ -242,6 +244,9 @@ def test_a_command_line_says_which_jobs_and_that_it_is_meant(server: Server, run
         "only one job"
         in run("retry", "--queue", "said", "--payload", "1", "--yes", *store, code=2).stderr
     )
+    # A shell's variable that is not set: it must not come to mean every queue.
+    unset = run("cancel", "--queue", "", "--state", "pending", "--yes", *store, code=2)
+    assert "queue: an empty filter fits no job" in unset.stderr
     unasked = run("cancel", "--queue", "said", *store, code=2)
     assert "2 jobs would be cancelled: nothing was changed" in unasked.stderr
     assert (

@@ -47,34 +47,36 @@ class Choice(NamedTuple):
 def _flags(
     *,
     state: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--state",
             metavar="STATE",
             help="All jobs in this state; filters go together.",
             autocompletion=completing.states,
         ),
-    ] = "",
+    ] = None,
     queue: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--queue", metavar="NAME", help="All of this queue.", autocompletion=completing.queues
         ),
-    ] = "",
+    ] = None,
     task: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--task", metavar="NAME", help="All of this task.", autocompletion=completing.tasks
         ),
-    ] = "",
-    tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="All with this tag.")] = "",
+    ] = None,
+    tag: Annotated[
+        str | None, typer.Option("--tag", metavar="TAG", help="All with this tag.")
+    ] = None,
     parent: Annotated[
-        str, typer.Option("--parent", metavar="JOB", help="All children of this job.")
-    ] = "",
+        str | None, typer.Option("--parent", metavar="JOB", help="All children of this job.")
+    ] = None,
     text: Annotated[
-        str,
+        str | None,
         typer.Option("--text", metavar="TEXT", help="All with this in their payload or error."),
-    ] = "",
+    ] = None,
     since: Annotated[
         str | None,
         typer.Option(
@@ -104,13 +106,11 @@ def choosing(command: Callable[Concatenate[Store, Choice, ...], None]) -> Callab
     """Gives a command the flags that choose many jobs, in place of a `Choice`."""
 
     @wraps(command)
-    def run(
-        store: Store, *, dry_run: bool, yes: bool, since: str | None, until: str | None, **more: Any
-    ) -> None:
+    def run(store: Store, *, dry_run: bool, yes: bool, **more: Any) -> None:
         own = {name: more.pop(name) for name in _OF_BOTH if name in more}
-        where = {name: value for name, value in more.items() if value}
-        times = {name: time for name, time in (("since", since), ("until", until)) if time}
-        command(store, Choice({**where, **times}, dry_run, yes), **own)
+        # An empty one is given, too: `--queue "$Q"` must not come to mean every queue.
+        where = {name: value for name, value in more.items() if value is not None}
+        command(store, Choice(where, dry_run, yes), **own)
 
     signature = inspect.signature(command, eval_str=True)
     first, _, *own = signature.parameters.values()

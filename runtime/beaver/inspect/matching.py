@@ -56,7 +56,7 @@ def check(action: str, where: Where) -> None:
 
     Raises:
         InvalidInput: There is no such action, or no such state; a value is out of bounds; or there
-            is no filter.
+            is no filter, or an empty one, which must not pass for none: it would match every job.
     """
     if action not in ACTIONS:
         raise InvalidInput(
@@ -68,12 +68,17 @@ def check(action: str, where: Where) -> None:
             "where: at least one filter is needed, since none would match every job; known are "
             + ", ".join(Where.__struct_fields__)
         )
-    if where.state and where.state not in STATES:
+    for name in Where.__struct_fields__:
+        if getattr(where, name) == "":
+            raise InvalidInput(
+                f"{name}: an empty filter fits no job; say which, or leave it out to mean all"
+            )
+    if where.state is not None and where.state not in STATES:
         hint = unknown_name(where.state, STATES)
         raise InvalidInput(
             f"no state {where.state!r:.80}; the states are {', '.join(STATES)}{hint}"
         )
-    if len(where.text) > TEXT_CHARS_MAX:
+    if where.text is not None and len(where.text) > TEXT_CHARS_MAX:
         raise InvalidInput(f"text: at most {TEXT_CHARS_MAX} characters are looked for")
     for time_ms in (where.since_ms, where.until_ms):
         if time_ms is not None and not 0 <= time_ms <= SEQ_MAX:
@@ -95,7 +100,7 @@ def matching(
         last_seq: The same.
     """
     states = ACTIONS[action].states
-    if where.state:
+    if where.state is not None:
         states &= frozenset() if where.state in FINISHED else {JobState[where.state.upper()]}
     rows = list(state.jobs.values()) if states else []
     for at in range(0, len(rows), SLICE_JOBS):
@@ -117,12 +122,14 @@ def matching(
 def _fits(row: Row, where: Where) -> bool:
     spec, extra, text = row.spec, row.extra, where.text
     return (
-        (not where.queue or spec.queue == where.queue)
-        and (not where.task or spec.task == where.task)
-        and (not where.tag or (extra is not None and where.tag in extra.tags))
-        and (not where.parent or (extra is not None and extra.parent == where.parent))
+        where.queue in (None, spec.queue)
+        and where.task in (None, spec.task)
+        and (where.tag is None or (extra is not None and where.tag in extra.tags))
+        and (where.parent is None or (extra is not None and extra.parent == where.parent))
         and (
-            not text or text.encode() in row.payload or (extra is not None and text in extra.error)
+            text is None
+            or text.encode() in row.payload
+            or (extra is not None and text in extra.error)
         )
     )
 

@@ -98,14 +98,14 @@ class Wanted(msgspec.Struct, array_like=True):
 
 
 class Where(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
-    """Which jobs an action on many is for: a filter at least.  Empty where it does not matter."""
+    """Which jobs an action on many is for: a filter at least.  `None` where it does not matter."""
 
-    state: str = ""
-    queue: str = ""
-    task: str = ""
-    tag: str = ""
-    parent: str = ""
-    text: str = ""
+    state: str | None = None
+    queue: str | None = None
+    task: str | None = None
+    tag: str | None = None
+    parent: str | None = None
+    text: str | None = None
     """Stands in the payload or the error."""
     since_ms: int | None = None
     """Those that came in then or later."""

@@ -335,7 +335,7 @@ def _bulk(asked: operations.Many) -> Ask:
     where = {
         name: value
         for name in asked.where.__struct_fields__
-        if (value := getattr(asked.where, name)) not in ("", None)
+        if (value := getattr(asked.where, name)) is not None
     }
     body = {"action": asked.action, "where": where, "dry_run": asked.dry_run}
     return Ask("POST", "/v1/bulk", msgspec.json.encode(body), hold_s=BULK_S)
