@@ -227,7 +227,7 @@ class EmbeddedClient(Operations, Synchronous):
         """
         done = 0
         for at in range(0, len(commands), TOGETHER):
-            events: list[AnyEvent] = []
+            before, events = done, list[AnyEvent]()
             for command in commands[at : at + TOGETHER]:
                 decision = decide(state, command, now_ms)
                 if isinstance(decision, Rejection):
@@ -240,8 +240,7 @@ class EmbeddedClient(Operations, Synchronous):
                 continue
             payload = encode_commit(now_ms, events)
             if not journal.reserve(len(payload) + OVERHEAD_BYTES):
-                before = counted(done - len(events), "job")
-                raise DiskFull(f"the disk is full; changed before: {before}")
+                raise DiskFull(f"the disk is full; changed before: {counted(before, 'job')}")
             append_now(journal, payload, len(events))
         return done
 
