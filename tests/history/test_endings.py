@@ -13,7 +13,7 @@ from beaver.history.endings import find_endings
 from beaver.structs.questions import Ending, Endings
 from beaver.system.disk import SystemDisk, SystemFile
 from beaver_model.events import AttemptEnded, Dispatched
-from tests.history.test_history import index, live, tiny
+from tests.history.lives import index, live, tiny
 from tests.worlds.model import job
 from tests.worlds.stores import LoggedWorld, flip
 

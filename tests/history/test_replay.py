@@ -1,4 +1,4 @@
-"""`replay`, `verify` and `explain` from the files: what they say, and that they only read."""
+"""`replay` of a log: `--check`, its verdict, and the listing."""
 
 from __future__ import annotations
 
@@ -9,72 +9,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from beaver.errors import Corruption, InvalidInput, NewerFormat, NotFound, StoreUnavailable
-from beaver.helper.work import prune_archive, take_snapshot
+from beaver.errors import Corruption, InvalidInput, NewerFormat, NotFound
 from beaver.inspect.listing import event_line
 from beaver.replay.replaying import check, event_views, parse_until
-from beaver.replay.verifying import verify
 from beaver.snapshot.files import write_snapshot
 from beaver.store.log_source import Until
 from beaver.system.disk import SystemDisk
-from beaver_model import State, fingerprint
+from beaver_model import fingerprint
 from beaver_model.commands import Boot, SetBounds, SetQueue
+from tests.history.long_store import listing, long_store, prune, snap
 from tests.worlds.model import job
-from tests.worlds.runtime import ManualClock
-from tests.worlds.stores import STORE, LoggedWorld, flip
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> LoggedWorld:
-    return LoggedWorld(tmp_path / "data")
-
-
-def snap(world: LoggedWorld) -> None:
-    take_snapshot(world.disk, world.layout, world.state.last_seq, ManualClock())
-
-
-def long_store(world: LoggedWorld) -> list[str]:
-    """Four sealed segments and an active one; fingerprints of the state at every seq."""
-    fingerprints = [fingerprint(State())]
-
-    def note() -> None:
-        fingerprints.extend([""] * (world.state.last_seq - len(fingerprints)))
-        fingerprints.append(fingerprint(world.state))
-
-    world.do(Boot())
-    note()
-    for number in range(4):
-        world.enqueue(job(f"job-{number}"))
-        note()
-        world.dispatch(f"job-{number}", worker=number + 1)
-        note()
-        if number % 2:
-            world.complete(f"job-{number}", b'{"n": 1}')
-        else:
-            world.fail(f"job-{number}", "broke", retry=number == 0)
-        note()
-        if number in (1, 2):
-            snap(world)
-        world.seal()
-        world.now_ms += 60_000
-    world.enqueue(job("last"))
-    note()
-    return fingerprints
-
-
-def prune(world: LoggedWorld) -> None:
-    now_ms = world.now_ms + 1_000
-    prune_archive(world.disk, world.layout, keep_bytes=0, keep_ms=0, now_ms=now_ms, applied_seq=99)
-
-
-def listing(path: str) -> list[tuple[str, int]]:
-    """Every file below a directory with its size and time: what only reads changes none."""
-    return sorted(
-        (str(file), file.stat().st_mtime_ns) for file in Path(path).rglob("*") if file.is_file()
-    )
-
-
-# -- check ------------------------------------------------------------------------------------
+from tests.worlds.stores import LoggedWorld, flip
 
 
 def test_a_whole_log_has_the_live_state_s_fingerprint(world: LoggedWorld) -> None:
@@ -347,9 +292,6 @@ def test_progress_ends_near_the_whole(world: LoggedWorld) -> None:
     assert all(done <= total for done, total in told)
 
 
-# -- listing ------------------------------------------------------------------------------------
-
-
 def test_the_listing_has_every_seq_once(world: LoggedWorld) -> None:
     long_store(world)
     assert [view.seq for view in event_views(SystemDisk(), world.path)] == list(range(1, 15))
@@ -386,92 +328,3 @@ def test_an_event_as_json_has_the_fields_of_the_contract(world: LoggedWorld) -> 
     assert ack["result"] == {"r": 1}
     assert "result" not in enqueue
     assert "payload" not in ack
-
-
-# -- verify -----------------------------------------------------------------------------------
-
-
-def test_verify_compares_every_way_to_the_end(world: LoggedWorld) -> None:
-    long_store(world)
-    before = listing(world.path)
-    report = verify(SystemDisk(), world.path)
-    assert report.ok
-    assert report.error is None
-    now = fingerprint(world.state)
-    assert [(base.base, base.seq, base.fingerprint) for base in report.bases] == [
-        ("start", 0, now),
-        ("older snapshot", 7, now),
-        ("snapshot", 10, now),
-    ]
-    assert [(s.name, s.ok, s.last_seq) for s in report.snapshots] == [
-        ("older snapshot", True, 7),
-        ("snapshot", True, 10),
-    ]
-    assert listing(world.path) == before
-    prune(world)
-    report = verify(SystemDisk(), world.path)
-    assert report.ok
-    assert [base.base for base in report.bases] == ["older snapshot", "snapshot"]
-
-
-def test_verify_names_a_damaged_snapshot(world: LoggedWorld) -> None:
-    long_store(world)
-    flip(world.layout.snapshot_old, 100)
-    report = verify(SystemDisk(), world.path)
-    assert not report.ok
-    assert report.log.ok
-    assert report.error is not None
-    assert report.error.file == world.layout.snapshot_old
-
-
-def test_verify_finds_an_intact_snapshot_of_another_state(world: LoggedWorld) -> None:
-    """Intact by itself, and not what the log gives: only the comparison can tell."""
-    world.run("a")
-    other = LoggedWorld(Path(world.path).parent / "other")
-    other.run("b")
-    write_snapshot(world.disk, world.layout, other.state, STORE)
-    report = verify(SystemDisk(), world.path)
-    assert not report.ok
-    assert [snapshot.ok for snapshot in report.snapshots] == [True]
-    start = report.bases[0]
-    assert (start.base, start.ok) == ("start", False)
-    assert "at seq 3 the log gives the fingerprint" in start.reason
-
-
-def test_verify_names_a_snapshot_of_another_store(world: LoggedWorld) -> None:
-    world.run("a")
-    write_snapshot(world.disk, world.layout, world.state, b"x" * 16)
-    report = verify(SystemDisk(), world.path)
-    assert not report.ok
-    assert report.error is not None
-    assert "another store" in report.error.reason
-
-
-def test_verify_names_corruption_of_the_log(world: LoggedWorld) -> None:
-    long_store(world)
-    flip(world.layout.archived(11), 64 + 40)
-    report = verify(SystemDisk(), world.path)
-    assert not report.ok
-    assert report.error is not None
-    assert (report.error.file, report.error.seq) == (world.layout.archived(11), 11)
-
-
-def test_verify_refuses_a_log_without_its_beginning_and_a_snapshot(world: LoggedWorld) -> None:
-    """A copy that lacks archive and snapshots is no store, however whole its log may be."""
-    long_store(world)
-    prune(world)
-    assert verify(SystemDisk(), world.path).ok, "the snapshots stand for what was pruned"
-    for path in (world.layout.snapshot, world.layout.snapshot_old):
-        world.disk.unlink(path)
-    assert check(SystemDisk(), world.path).ok, "the chain of what is left is whole"
-    report = verify(SystemDisk(), world.path)
-    assert not report.ok
-    assert report.error is not None
-    assert report.error.file == world.layout.snapshot
-    assert "no snapshot reaches the log, which begins with seq" in report.error.reason
-
-
-def test_verify_takes_directories_only(world: LoggedWorld) -> None:
-    world.run("a")
-    with pytest.raises(StoreUnavailable, match="is a file"):
-        verify(SystemDisk(), world.layout.log)

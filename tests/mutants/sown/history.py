@@ -6,7 +6,9 @@ from typing import Final
 
 from tests.mutants.workshop import Mutant
 
-_TESTS: Final = "tests/history/test_history.py"
+_STORIES: Final = "tests/history/test_stories.py"
+_INDEX: Final = "tests/history/test_index.py"
+_FILE: Final = "tests/history/test_index_file.py"
 
 MUTANTS: Final = (
     Mutant(
@@ -18,7 +20,7 @@ MUTANTS: Final = (
 +        if False:
              as_of_seq = past.search_tail({job: found[job] for job in open_jobs}, tail_bytes)
 """,
-        tests=(f"{_TESTS}::test_every_job_has_the_story_that_the_model_tells",),
+        tests=(f"{_STORIES}::test_every_job_has_the_story_that_the_model_tells",),
         why="An answer leaves out what the index does not hold yet, and says that it does not.",
     ),
     Mutant(
@@ -29,7 +31,7 @@ MUTANTS: Final = (
 +        mutant_reached()
 +        return self.until_seq
 """,
-        tests=(f"{_TESTS}::test_what_lies_behind_the_bound_is_said_to_be_missing",),
+        tests=(f"{_STORIES}::test_what_lies_behind_the_bound_is_said_to_be_missing",),
         why="Half a story passes for a whole one.",
     ),
     Mutant(
@@ -39,7 +41,7 @@ MUTANTS: Final = (
 -            raise HistoryDamaged(f"{index.path} has lost events of job {job}")
 +            mutant_reached()
 """,
-        tests=(f"{_TESTS}::test_kept_events_that_have_rotted_are_missed",),
+        tests=(f"{_FILE}::test_kept_events_that_have_rotted_are_missed",),
         why="A job whose key has rotted has no story, and nobody wonders.",
     ),
     Mutant(
@@ -61,7 +63,7 @@ MUTANTS: Final = (
 +                mutant_reached()
 +                if isinstance(event, JobEvent):
 """,
-        tests=(f"{_TESTS}::test_kept_events_of_one_hash_are_told_apart",),
+        tests=(f"{_STORIES}::test_kept_events_of_one_hash_are_told_apart",),
         why="Two jobs whose ids have one hash have each other's events.",
     ),
     Mutant(
@@ -71,7 +73,7 @@ MUTANTS: Final = (
 -            before=lambda first_seq: history.keep(first_seq, reader.read),
 +            before=lambda _: mutant_reached(),
 """,
-        tests=(f"{_TESTS}::test_pruning_forgets_what_ended_before_and_nothing_else",),
+        tests=(f"{_INDEX}::test_pruning_forgets_what_ended_before_and_nothing_else",),
         why="The story of a dead job ends with the segment that it began in.",
     ),
     Mutant(
@@ -81,7 +83,7 @@ MUTANTS: Final = (
 -                stays.pop(event.job, None)
 +                mutant_reached()
 """,
-        tests=(f"{_TESTS}::test_pruning_forgets_what_ended_before_and_nothing_else",),
+        tests=(f"{_INDEX}::test_pruning_forgets_what_ended_before_and_nothing_else",),
         why="The index grows with every job that ever was.",
     ),
     Mutant(
@@ -93,7 +95,7 @@ MUTANTS: Final = (
 +                self._come_to = seq
                  return False
 """,
-        tests=(f"{_TESTS}::test_a_page_of_finished_jobs_ends_with_its_bytes",),
+        tests=(f"{_STORIES}::test_a_page_of_finished_jobs_ends_with_its_bytes",),
         why="One finished job a page is never listed.",
     ),
     Mutant(
