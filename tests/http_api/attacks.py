@@ -17,6 +17,10 @@ SPARE: Final = 6
 """Descriptors that a helper and a reader of the log may take meanwhile."""
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 
+CONNECTIONS = 50
+"""With 300 descriptors a server has so many for HTTP."""
+LAST = "Host: localhost\r\nConnection: close\r\n"
+
 
 class Heard(NamedTuple):
     """What a server has answered."""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.http_api.attacks import Target
+from tests.http_api.browser import Browser
 from tests.http_api.client import Http
 from tests.support.program import Server, serving
 
@@ -49,3 +51,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def http(server: Server) -> Http:
     """The store's own user."""
     return Http(server.data)
+
+
+@pytest.fixture
+def browser(server: Server) -> Browser:
+    """A browser that has the server's page open."""
+    return Browser(server.data)
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A server with few connections, which says all that it does."""
+    data = tmp_path_factory.mktemp("attacked") / "data"
+    flags = ("--http", "127.0.0.1:0", "--workers", "1", "--log-level", "debug")
+    with serving(data, *flags, first="ulimit -n 300") as running:
+        yield Target(running)
+
+
+@pytest.fixture
+def target(attacked: Target) -> Iterator[Target]:
+    """The server; when a test is over, the server is as it was before."""
+    yield attacked
+    attacked.check()
